@@ -1,0 +1,3 @@
+"""Xray Log Ingestion & Analytics: xray-core's access log becomes rows in PostgreSQL."""
+
+__version__ = "0.1.0"

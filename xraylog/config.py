@@ -1,0 +1,248 @@
+"""config.ini becomes a frozen Config; every complaint names file, section, key, expectation and find.
+
+It opens the config file and nothing else, and connects to nothing.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from psycopg import pq
+
+DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: design, measured against 1,000 and "all in one"
+DEFAULT_TRUNCATE_MIB = 64
+
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
+    "stats": ("format", "output"),
+    "migration": ("drop_old",),
+    "logging": ("level", "file"),
+}
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+SYSTEM_ZONE = Path("/etc/localtime")
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; every complaint in it is one line for the operator."""
+
+    def __init__(self, complaints: list[str]) -> None:
+        super().__init__("\n".join(complaints))
+        self.complaints = complaints
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What one config file says, every value checked."""
+
+    path: Path
+    connection: Mapping[str, str] = field(repr=False)  # libpq's keywords; it may hold a password
+    log_path: Path
+    buffer_path: Path
+    batch_size: int  # rows
+    zone: ZoneInfo
+    node: str
+    truncate_above: int  # bytes
+    stats_format: str | None  # json, csv, or None: no statistics
+    stats_path: Path | None  # None: standard output
+    drop_old: bool
+    log_level: str | None  # None: INFO on a terminal, WARNING otherwise
+    own_log_path: Path | None
+    warnings: tuple[str, ...] = ()
+
+
+def read(path: Path) -> Config:
+    """Read and check a config file. Relative paths in it start at the folder that it is in.
+
+    Raises ConfigError with every complaint at once.
+    """
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    try:
+        text = path.read_text(encoding="utf-8")
+        parser.read_string(text)
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: expected a config file, found nothing; copy config.ini.example"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: expected UTF-8, found other bytes at offset {error.start}"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: expected a file that can be read, found: {error.strerror}"]) from None
+    except configparser.Error as error:
+        raise ConfigError([f"{path}: {_syntax(error)}"]) from None
+    return _Reader(path, parser).config()
+
+
+def _syntax(error: configparser.Error) -> str:
+    """What is wrong with the file's form. Never the line's own text: it may be the password."""
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno}: expected a [section] first, found something else"
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: [{error.section}] {error.option}: expected once, found again"
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"line {error.lineno}: [{error.section}]: expected once, found again"
+    if isinstance(error, configparser.ParsingError):
+        places = ", ".join(str(number) for number, _ in error.errors)
+        return f"line {places}: expected 'key = value', found something else"
+    return "expected the form of an INI file, found something else"
+
+
+class _Reader:
+    """Collects complaints while it takes the values out one by one."""
+
+    def __init__(self, path: Path, parser: configparser.ConfigParser) -> None:
+        self.path = path
+        self.parser = parser
+        self.complaints: list[str] = []
+
+    def config(self) -> Config:
+        self.refuse_unknown()
+        stats_format = self.one_of("stats", "format", ("json", "csv"))
+        config = dict(
+            path=self.path,
+            connection=self.connection(),
+            log_path=self.required_path("parser", "logfile"),
+            buffer_path=self.required_path("parser", "offline_file"),
+            batch_size=self.number("parser", "batch_size", DEFAULT_BATCH_SIZE, at_most=1_000_000),
+            zone=self.zone(),
+            node=self.node(),
+            truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
+            stats_format=stats_format,
+            stats_path=self.file("stats", "output"),
+            drop_old=self.yes_or_no("migration", "drop_old"),
+            log_level=self.one_of("logging", "level", LEVELS),
+            own_log_path=self.file("logging", "file"),
+            warnings=self.warnings(),
+        )
+        if self.complaints:
+            raise ConfigError(self.complaints)
+        return Config(**config)  # type: ignore[arg-type]  # a dict, so that every complaint is heard first
+
+    def get(self, section: str, key: str) -> str:
+        return self.parser.get(section, key, fallback="").strip()
+
+    def complain(self, section: str, key: str, expected: str, found: str) -> None:
+        self.complaints.append(f"{self.path}: [{section}] {key}: expected {expected}, found {found}")
+
+    def refuse_unknown(self) -> None:
+        """An unknown key is a misspelt one: its value would be missed in silence."""
+        for section in self.parser.sections():
+            if section not in KEYS and section != "postgresql":
+                known = ("postgresql", *KEYS)
+                self.complaints.append(
+                    f"{self.path}: [{section}]: expected one of the sections {', '.join(known)}, "
+                    f"found an unknown one{_likely(section, known)}"
+                )
+                continue
+            keys = libpq_keywords() if section == "postgresql" else KEYS[section]
+            for key in self.parser[section]:
+                if key not in keys:
+                    what = "a keyword of libpq" if section == "postgresql" else f"one of {', '.join(keys)}"
+                    self.complain(section, key, what, f"an unknown key{_likely(key, keys)}")
+
+    def connection(self) -> dict[str, str]:
+        """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
+        given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
+        given = {key: value for key, value in given.items() if value or key == "password"}
+        if "service" not in given:
+            for key in ("host", "dbname", "user"):
+                if not given.get(key) and not (key == "host" and given.get("hostaddr")):
+                    self.complain("postgresql", key, "a value (or the key service)", "none")
+        for port in given.get("port", "").split(","):
+            if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+                self.complain("postgresql", "port", "a whole number from 1 to 65535", repr(port))
+        return given
+
+    def number(self, section: str, key: str, default: int, at_most: int) -> int:
+        text = self.get(section, key)
+        if not text:
+            return default
+        if text.isascii() and text.isdecimal() and 1 <= int(text[:20]) <= at_most:
+            return int(text)
+        self.complain(section, key, f"a whole number from 1 to {at_most}", repr(text))
+        return default
+
+    def one_of(self, section: str, key: str, choices: tuple[str, ...]) -> str | None:
+        text = self.get(section, key)
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        if text:
+            self.complain(section, key, f"{', '.join(choices)} or nothing", repr(text) + _likely(text, choices))
+        return None
+
+    def yes_or_no(self, section: str, key: str) -> bool:
+        text = self.get(section, key).lower()
+        if text and text not in self.parser.BOOLEAN_STATES:
+            self.complain(section, key, "true or false", repr(text))
+        return self.parser.BOOLEAN_STATES.get(text, False)
+
+    def file(self, section: str, key: str) -> Path | None:
+        text = self.get(section, key)
+        return Path(os.path.abspath(self.path.parent / Path(text).expanduser())) if text else None
+
+    def required_path(self, section: str, key: str) -> Path:
+        path = self.file(section, key)
+        if path is None:
+            self.complain(section, key, "the path of a file", "none")
+            return self.path
+        return path
+
+    def node(self) -> str:
+        name = self.get("parser", "node") or socket.gethostname()
+        if len(name) > 255:
+            self.complain("parser", "node", "at most 255 characters", f"{len(name)}")
+        return name
+
+    def zone(self) -> ZoneInfo | None:
+        text, origin = self.get("parser", "timezone"), ""
+        try:
+            if not text:
+                text, origin = os.environ.get("TZ", "").removeprefix(":"), " (from the variable TZ)"
+            if text:
+                return ZoneInfo(text)
+            return system_zone()
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            advice = "" if _zones_are_there() else " (no time zone data here: pip install tzdata)"
+            self.complain("parser", "timezone", "an IANA zone name like Europe/Berlin", repr(text) + origin + advice)
+            return None
+
+    def warnings(self) -> tuple[str, ...]:
+        if self.get("postgresql", "password") and self.path.stat().st_mode & stat.S_IROTH:
+            return (f"{self.path} holds a password and others may read it; chmod 600 {self.path}",)
+        return ()
+
+
+def libpq_keywords() -> tuple[str, ...]:
+    """What may stand in [postgresql]: the keywords of the libpq that psycopg uses."""
+    return tuple(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+
+
+def system_zone() -> ZoneInfo:
+    """The system's zone, by its name where /etc/localtime tells it; UTC where there is none."""
+    if not SYSTEM_ZONE.exists():
+        return ZoneInfo("UTC")
+    target = os.path.realpath(SYSTEM_ZONE)
+    if "/zoneinfo/" in target:
+        return ZoneInfo(target.partition("/zoneinfo/")[2])
+    with SYSTEM_ZONE.open("rb") as data:
+        return ZoneInfo.from_file(data, key="localtime")
+
+
+def _zones_are_there() -> bool:
+    try:
+        ZoneInfo("Europe/Berlin")
+    except ZoneInfoNotFoundError:
+        return False
+    return True
+
+
+def _likely(word: str, known: tuple[str, ...]) -> str:
+    import difflib  # only where something is wrong: it costs a good run 3 ms
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
