@@ -102,7 +102,7 @@ class _Reader:
     def config(self) -> Config:
         self.refuse_unknown()
         stats_format = self.one_of("stats", "format", ("json", "csv"))
-        config = dict(
+        config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
             path=self.path,
             connection=self.connection(),
             log_path=self.required_path("parser", "logfile"),

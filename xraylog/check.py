@@ -1,0 +1,118 @@
+"""What --check says: config, locks, log, server, rights, schema, and how the log will be drained.
+
+Changes nothing, anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from xraylog import database, logfile, schema
+from xraylog.config import Config
+from xraylog.database import Connection
+
+Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
+
+RIGHTS = """
+    SELECT c.relname, pg_has_role(c.relowner, 'USAGE'),
+           has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
+           has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE')
+    FROM pg_class c
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY c.relname
+"""
+NEEDED = {  # beside SELECT
+    "log_positions": ("INSERT", "UPDATE", "DELETE"),
+    "rejected_lines": ("INSERT",),
+}
+IN_SCHEMA = "SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+
+
+def report(cfg: Config) -> int:
+    """Print one line for each thing looked at; returns how many need the operator."""
+    trouble = 0
+    for what, found, advice in findings(cfg):
+        trouble += bool(advice)
+        print(f"{'✗' if advice else '✓'} {what}: {found}" + (f"; {advice}" if advice else ""))
+    return trouble
+
+
+def findings(cfg: Config) -> Iterator[Finding]:
+    """All that --check looks at, in the order of a run."""
+    yield "config", str(cfg.path), "; ".join(cfg.warnings)
+    for path in (cfg.log_path, cfg.buffer_path):
+        lock = logfile.lock_path(path, cfg.buffer_path.parent)
+        holder = logfile.lock_holder(lock)
+        if holder:
+            yield "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
+        elif not lock.exists() and not os.access(lock.parent, os.W_OK | os.X_OK):
+            yield "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
+        else:
+            yield "lock", f"{lock} is free", ""
+    yield from _log(cfg)
+    yield from _server(cfg)
+
+
+def _log(cfg: Config) -> Iterator[Finding]:
+    try:
+        with logfile.opened(cfg.log_path) as log:
+            if log is None:
+                yield "log", f"{cfg.log_path} does not exist", "check [parser] logfile, or wait for xray's first line"
+                return
+            yield "log", f"{cfg.log_path} has {log.size} bytes", ""
+            if not log.writable:
+                yield "draining", "the log may not be written", "its lines would be loaded and stay: run as its owner"
+            elif log.collapses:
+                yield "draining", "this file system can take lines out of the front of an open log", ""
+            else:
+                mib = cfg.truncate_above >> 20
+                yield (
+                    "draining",
+                    f"this file system keeps the lines of an open log; at {mib} MiB it is truncated",
+                    "a line written in that very moment is lost: ext4 and xfs lose none",
+                )
+    except logfile.Unusable as error:
+        yield "log", str(error), "run as a user who may read it"
+
+
+def _server(cfg: Config) -> Iterator[Finding]:
+    try:
+        with database.connect(cfg.connection) as conn:
+            version = conn.info.parameter_status("server_version")
+            yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
+            found = schema.look(conn)
+            yield from _rights(conn, found)
+            yield from _schema(found)
+    except (database.Unavailable, database.Unsuitable) as error:
+        yield "server", str(error), "check [postgresql]"
+
+
+def _rights(conn: Connection, found: schema.Findings) -> Iterator[Finding]:
+    trouble = []
+    for name, owner, *granted in conn.execute(RIGHTS, [list(schema.TABLES)]):
+        has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
+        lacking = [right for right in ("SELECT", *NEEDED.get(name, ("INSERT",))) if not has[right]]
+        if lacking:
+            trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {conn.info.user}")
+        if name == "logs" and not owner:
+            trouble.append(f"only the owner of logs can make partitions: grant that role to {conn.info.user}")
+    row = conn.execute(IN_SCHEMA).fetchone()
+    may_create = bool(row and row[1])
+    if not found.complete and not may_create:
+        trouble.append(f"GRANT CREATE ON SCHEMA {row[0] if row else 'public'} TO {conn.info.user}")
+    yield "rights", "enough for a run" if not trouble else "not enough for a run", "; ".join(trouble)
+
+
+def _schema(found: schema.Findings) -> Iterator[Finding]:
+    trouble = [*found.misfits, *found.warnings]
+    if trouble:
+        yield "schema", "does not fit in every place", "; ".join(trouble)
+    elif found.complete:
+        yield "schema", "complete", ""
+    else:
+        missing = [*found.missing, *(f"logs.{name}" for name in found.missing_columns)]
+        changes = [f"logs.{name} will lose its NOT NULL" for name in found.to_relax]
+        made = [f"{', '.join(missing)} will be made by the first run"] if missing else []
+        yield "schema", "; ".join([*made, *changes]), ""

@@ -1,0 +1,125 @@
+"""The one way to a connection and to a transaction, and what an error of the database means for a run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeAlias
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_TIMEOUT_S = 5
+LOCK_TIMEOUT_S = 30  # for another run's partition, batch or migration step: longer is an outage
+
+# A server that vanishes without a word is noticed within a minute, instead of the two hours of TCP's defaults.
+DEFAULTS: Mapping[str, str] = {
+    "connect_timeout": str(CONNECT_TIMEOUT_S),
+    "application_name": "parse_logs",
+    "client_encoding": "UTF8",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+
+# SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
+# a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server.
+TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006")
+# At connect time psycopg has no SQLSTATE, only text. These are the refusals that pass by themselves, of a server
+# that answers a ping; every other refusal, in whatever language, is for the operator.
+BUSY_TEXTS = ("too many clients", "remaining connection slots", "too many connections", "the database system is")
+
+
+class Unavailable(Exception):
+    """The database is away or busy; a later run will find it again. The message says how we know."""
+
+
+class Unsuitable(Exception):
+    """The database answers, but cannot be used as it is: the operator must act. The message says how."""
+
+
+@contextlib.contextmanager
+def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
+    """A session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
+
+    Raises Unavailable and Unsuitable, here and from everything inside.
+    """
+    with _explained(), _session(keywords) as conn:
+        if conn.info.parameter_status("server_encoding") != "UTF8":
+            found = conn.info.parameter_status("server_encoding")
+            raise Unsuitable(f"database {conn.info.dbname}: expected the encoding UTF8, found {found}")
+        yield conn
+
+
+@contextlib.contextmanager
+def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
+    conninfo = make_conninfo("", **{**DEFAULTS, **keywords})
+    try:
+        # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
+        conn = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
+        if answers and not any(text in str(error) for text in BUSY_TEXTS):
+            raise Unsuitable(message(error)) from error
+        raise Unavailable(message(error)) from error
+    try:
+        yield conn
+    finally:
+        conn.close()
+
+
+@contextlib.contextmanager
+def transaction(conn: Connection, *locks: str) -> Iterator[None]:
+    """One transaction that first takes the advisory locks named, in this order, and commits durably.
+
+    Names stand for what they guard in this database: `partitions`, `node NAME`. The lock of a dead run is held
+    until its backend has ended: whoever gets it sees what that backend committed.
+    """
+    with conn.transaction():
+        conn.execute(BEGIN_SETTINGS + "".join(LOCK for _ in locks), [f"{LOCK_TIMEOUT_S}s", *map(lock_key, locks)])
+        yield
+
+
+# synchronous_commit off would let a crash of the server lose rows that are no longer in the log.
+BEGIN_SETTINGS = """
+    SELECT set_config('lock_timeout', %s, true),
+           set_config('synchronous_commit',
+                      CASE current_setting('synchronous_commit')
+                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)
+"""
+LOCK = ", pg_advisory_xact_lock(%s)"
+
+
+def lock_key(name: str) -> int:
+    """The 64-bit key of an advisory lock; hashed here because PostgreSQL 10 has no hash of 64 bits."""
+    return int.from_bytes(hashlib.sha256(f"xraylog {name}".encode()).digest()[:8], "big", signed=True)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of psycopg become Unavailable or Unsuitable, once and here."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if is_temporary(error):
+            raise Unavailable(message(error)) from error
+        raise Unsuitable(message(error)) from error
+
+
+def is_temporary(error: psycopg.Error) -> bool:
+    """Whether the next run may find it gone. OperationalError is wider than that: the SQLSTATE decides."""
+    if error.sqlstate is not None:
+        return error.sqlstate.startswith(TEMPORARY)
+    return isinstance(error, psycopg.OperationalError)  # the connection broke: no server left to give a state
+
+
+def message(error: psycopg.Error) -> str:
+    """What the server or libpq said, on one line. No password: neither of them prints one."""
+    said = error.diag.message_primary or str(error) or type(error).__name__
+    state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
+    return " ".join(said.split()) + state

@@ -1,0 +1,372 @@
+"""The access log as a file: its locks, its identity, its complete lines, and how stored ones leave it.
+
+Knows bytes and offsets; no database and no log syntax, but that a line ends in LF and that one which begins
+with '#' is ours.
+
+xray opens its log with O_APPEND and writes each line in one write(2) (common/log/logger.go). So bytes in front
+of the end may be changed or removed at any time, and the end itself never, as long as somebody has the file open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import signal
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from xraylog.records import Fingerprint
+
+HEAD_BYTES = 4096  # a fingerprint covers at most so much, so that it stays the same while the log grows
+BLOCK_BYTES = 1 << 20  # read at a time
+MARK = b"# drained "
+MARK_BYTES = 64  # the least that a mark takes
+FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
+BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
+LARGE_BLOCK = 1 << 16  # bytes: what ext4's bigalloc and some RAID set-ups ask for
+
+
+class Busy(Exception):
+    """Another run holds a lock. The message says which run."""
+
+
+class Unusable(Exception):
+    """The log cannot be read: it is no regular file, or we may not open it."""
+
+
+class Replaced(Exception):
+    """Somebody else emptied, cut or replaced the log while this run was reading it."""
+
+
+# --- locks -------------------------------------------------------------------------------------------------
+
+
+def lock_path(path: Path, fallback_folder: Path) -> Path:
+    """Where the lock of `path` lies: beside the real file, so that every name of it leads to the same lock.
+
+    Beside a file in a folder that we may not write: in `fallback_folder`, under a name made from the real path.
+    """
+    real = Path(os.path.realpath(path))
+    beside = real.with_name(real.name + ".lock")
+    if beside.exists() or os.access(real.parent, os.W_OK | os.X_OK):
+        return beside
+    return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
+
+
+@contextlib.contextmanager
+def locked(*paths: Path) -> Iterator[None]:
+    """Hold the locks at these paths. They are never removed: a lock that can vanish locks nothing.
+
+    Raises Busy when another run holds one of them, Unusable when one cannot be made.
+    """
+    with contextlib.ExitStack() as held:
+        for path in sorted(set(paths)):
+            held.enter_context(_lock(path))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except PermissionError:  # made by another user: it locks all the same
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise Unusable(f"{path}: expected to make a lock file, found: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+            raise Busy(f"{path} is held by {holder}") from None
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(
+                descriptor,
+                f"process {os.getpid()} since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}\n".encode(),
+                0,
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, or None. Makes and changes nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"a process that cannot be seen ({error.strerror})"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+# --- the log -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How far the stored lines reach now, and what the file's head is."""
+
+    offset: int
+    fingerprint: Fingerprint
+    kept: bool  # the file system cannot take lines out in front of an open log's end: nothing was changed
+
+
+class LogFile:
+    """One open log. Has exactly one descriptor: a second would keep the lease from being granted."""
+
+    def __init__(self, path: Path, descriptor: int, writable: bool) -> None:
+        """Use `opened`."""
+        self.path = path
+        self.writable = writable
+        self._fd = descriptor
+        self._head = os.pread(descriptor, HEAD_BYTES, 0)
+        self.replaced = False  # noticed while reading: what was read before that is good
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self._fd).st_size
+
+    @property
+    def is_ours(self) -> bool:
+        """The file begins with a drain mark: it was us who removed what stood there before."""
+        return self._head.startswith(MARK)
+
+    @property
+    def collapses(self) -> bool:
+        """Whether the file system can take bytes out of the front of this file. Changes nothing."""
+        return collapses(self._fd)
+
+    def holds_only_our_mark(self) -> bool:
+        """Whether there is nothing in the file but a drain mark and the blank lines behind it."""
+        if not self.is_ours or self.size > 2 * LARGE_BLOCK:
+            return False
+        text = os.pread(self._fd, 2 * LARGE_BLOCK, 0)
+        return not text[text.find(b"\n") :].strip(b"\n")
+
+    def fingerprints(self) -> list[Fingerprint]:
+        """What a position in this very file can have been stored under: the file's beginnings, at each line
+        end up to HEAD_BYTES, and at HEAD_BYTES.
+        """
+        found, digest, done = [], hashlib.sha256(), 0
+        while (end := self._head.find(b"\n", done) + 1) > 0:
+            digest.update(self._head[done:end])
+            found.append(Fingerprint(end, digest.digest()))
+            done = end
+        if len(self._head) == HEAD_BYTES != done:
+            digest.update(self._head[done:])
+            found.append(Fingerprint(HEAD_BYTES, digest.digest()))
+        return found
+
+    def fingerprint(self, offset: int) -> Fingerprint:
+        """What a position at `offset` is stored under."""
+        length = min(offset, HEAD_BYTES)
+        return Fingerprint(length, hashlib.sha256(self._head[:length]).digest())
+
+    def blocks(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Complete lines from `start` to the end that the file has now: offset and bytes of each block.
+
+        Blocks follow one another, but for holes in the file. Ends early, with `replaced` set, when somebody else
+        changes what was read already. Each block is checked after it was read: a line in it is from the file that
+        the position is in.
+        """
+        end, at = self.size, start
+        pending: list[bytes] = []  # the beginning of a line that is longer than a block
+        while at < end:
+            read = os.pread(self._fd, min(BLOCK_BYTES, end - at), at)
+            if not read or not self._is_unchanged(at + len(read)):
+                self.replaced = True
+                return
+            at += len(read)
+            if not pending and not read.strip(b"\0"):
+                continue  # the hole that a truncation leaves without O_APPEND: it may be larger than memory
+            complete = read.rfind(b"\n") + 1
+            if complete == 0:
+                pending.append(read)
+                continue
+            block = b"".join([*pending, read[:complete]])
+            yield at - len(read) + complete - len(block), block
+            pending = [read[complete:]] if complete < len(read) else []
+
+    def sync(self) -> None:
+        """Have the lines on disk before a position in them is: else a crash of the machine leaves a position
+        behind the end of the file, and the next run takes the file for a new one.
+        """
+        os.fdatasync(self._fd)
+
+    def drain(self, offset: int, truncate_above: int) -> Drained:
+        """Take the lines before `offset` out; they must be stored. Appending goes on meanwhile, no line is lost.
+
+        Killed at any point, the file is either recognised by its old fingerprint, or begins with a drain mark
+        and holds no stored line. Raises Replaced.
+        """
+        kept = Drained(offset, self.fingerprint(offset), kept=False)
+        if not self.writable or offset < MARK_BYTES:
+            return kept
+        if not self._is_unchanged(offset):
+            raise Replaced
+        if collapses(self._fd):
+            removed = self._collapse(offset)
+        elif self.unshared() or (self.size == offset and offset > truncate_above):
+            removed = self._blank(0, offset)  # as a whole: `empty` comes next
+        else:
+            return Drained(offset, kept.fingerprint, kept=True)
+        self._head = os.pread(self._fd, HEAD_BYTES, 0)
+        return Drained(offset - removed, self.fingerprint(offset - removed), kept=False)
+
+    def empty(self, offset: int, truncate_above: int) -> bool:
+        """Truncate the file when nothing but drained lines is in it and nobody else has it open.
+
+        A live log beyond `truncate_above` bytes on a file system that cannot collapse is truncated all the
+        same, when it has not grown: a line that xray appends between the check and the cut is lost.
+        """
+        if not self.writable or not self.is_ours:
+            return False
+        with self._lease() as alone:
+            if (alone or offset > truncate_above) and self.size == offset:
+                os.ftruncate(self._fd, 0)
+                os.fsync(self._fd)
+                self._head = b""
+                return True
+        return False
+
+    def unshared(self) -> bool:
+        """Whether nobody else has the file open at this moment. Owner and root may ask."""
+        with self._lease() as alone:
+            return alone
+
+    @contextlib.contextmanager
+    def _lease(self) -> Iterator[bool]:
+        """Hold a write lease, which is granted only while nobody else has the file open; an open then waits."""
+        previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody waits; its default kills
+        try:
+            try:
+                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            except OSError:  # EAGAIN: it is open elsewhere. EACCES: not ours. EINVAL: no leases here
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        finally:
+            signal.signal(signal.SIGIO, previous)
+
+    def _is_unchanged(self, reached: int) -> bool:
+        """Whether the file still is the one we know, at least `reached` bytes of it; learns more of its head."""
+        head = os.pread(self._fd, HEAD_BYTES, 0)
+        if self.size < reached or not head.startswith(self._head):
+            return False
+        self._head = head
+        return True
+
+    def _blank(self, start: int, end: int) -> int:
+        """Put a drain mark and line feeds over [start, end), the page with the mark last; removes 0 bytes.
+
+        The head changes in that one write, inside a page: the old fingerprint holds until everything behind it
+        is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
+        lines behind them were taken for stored ones (design, section 4).
+        """
+        page = min(end, start + HEAD_BYTES)
+        for at in range(page, end, BLOCK_BYTES):
+            self._write(b"\n" * min(BLOCK_BYTES, end - at), at)
+        if page < end:
+            os.fdatasync(self._fd)
+        mark = MARK + secrets.token_hex(16).encode() + b" by parse_logs.py"
+        self._write(mark.ljust(page - start - 1) + b"\n", start)
+        os.fdatasync(self._fd)
+        return 0
+
+    def _write(self, data: bytes, at: int) -> None:
+        """All of it: a full disk can cut a write short even over bytes that were there (copy on write)."""
+        while data:
+            written = os.pwrite(self._fd, data, at)
+            data, at = data[written:], at + written
+
+    def _collapse(self, offset: int) -> int:
+        """Remove whole blocks of stored lines from the front, and blank the rest of them. Says how many bytes.
+
+        The block that holds the end of the file has to stay: collapsing up to it is EINVAL. So is a length that
+        is no multiple of the file system's unit: then once more with a large one. Nothing removed: what stood
+        in the first block is blank, or the old fingerprint still holds.
+        """
+        for block in (max(HEAD_BYTES, os.fstat(self._fd).st_blksize), LARGE_BLOCK):
+            cut = (offset - MARK_BYTES) // block * block
+            self._blank(cut, offset)
+            if cut == 0:
+                return 0
+            try:
+                _fallocate(self._fd, FALLOC_FL_COLLAPSE_RANGE, 0, cut)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                os.fsync(self._fd)
+                return cut
+        return 0
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[LogFile | None]:
+    """The log at `path`, for reading and, where we may, for draining; None when there is none.
+
+    Raises Unusable.
+    """
+    descriptor, writable = -1, True
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        except (PermissionError, OSError) as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
+                raise
+            descriptor, writable = os.open(path, os.O_RDONLY | os.O_NONBLOCK), False
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        raise Unusable(f"{path}: expected a log that can be read, found: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Unusable(f"{path}: expected a regular file, found another kind")
+        yield LogFile(path, descriptor, writable)
+    finally:
+        os.close(descriptor)
+
+
+def collapses(descriptor: int) -> bool:
+    """Whether the file system can take bytes out of the front of a file. Asks for a range beyond the file's end:
+    EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.
+    """
+    try:
+        _fallocate(descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, BEYOND)
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
+
+
+def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2), which Python's os module has without its modes."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if libc.fallocate64(descriptor, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,113 @@
+"""How far each log file has been stored: rows of log_positions, moved in the transaction that stores the lines.
+
+A file is recognised by its fingerprint, never by its path or inode: a renamed, copied or restored log keeps its
+bytes. The path is kept for people, and to notice that a log was emptied or replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from xraylog.database import Connection
+from xraylog.records import Fingerprint
+
+
+class Moved(Exception):
+    """Somebody else moved the position that this run started from: nothing of the batch was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The place in one log up to which lines are stored, as this run knows it."""
+
+    id: int | None  # of its row; None: no line of this file has been stored
+    node_id: int
+    source: str  # the log's path, for people
+    stored: int  # what the row says: bytes
+    offset: int  # where this run goes on: 0 for --again
+    lost: int | None = None  # how far the file that had this path before was stored
+
+
+KNOWN = """
+    SELECT id, source, position, head_length, head
+    FROM log_positions
+    WHERE node_id = %(node_id)s AND (source = %(source)s OR head = ANY(%(heads)s::bytea[]))
+    ORDER BY position DESC, updated_at DESC
+"""
+
+# Once a day is enough to keep the position of a log that is there and unchanged.
+STILL_THERE = """
+    UPDATE log_positions SET updated_at = now()
+    WHERE id = %s AND updated_at < now() - interval '1 day'
+"""
+
+
+def find(conn: Connection, node_id: int, source: str, size: int, fingerprints: Sequence[Fingerprint]) -> Position:
+    """Where to go on in the file with these fingerprints: behind the longest position that matches, else at 0.
+
+    Call it in a transaction that holds the node's lock: a dead run's backend may still be committing.
+    """
+    heads = [fingerprint.digest for fingerprint in fingerprints]
+    rows = conn.execute(KNOWN, {"node_id": node_id, "source": source, "heads": heads}).fetchall()
+    for row_id, _, position, head_length, head in rows:
+        if position <= size and Fingerprint(head_length, head) in fingerprints:
+            conn.execute(STILL_THERE, [row_id])
+            return Position(row_id, node_id, source, position, position)
+    return _unknown(node_id, source, rows)
+
+
+def _unknown(node_id: int, source: str, rows: Sequence[tuple[int, str, int, int, bytes]]) -> Position:
+    """No position fits the file. One of the same path says what was there before, or that we emptied it."""
+    same_path = [row for row in rows if row[1] == source]
+    if not same_path:
+        return Position(None, node_id, source, 0, 0)
+    last = max(same_path, key=lambda row: row[0])
+    if last[2] == 0:
+        return Position(last[0], node_id, source, 0, 0)
+    return Position(None, node_id, source, 0, 0, lost=last[2])
+
+
+# Conditional: two runs that both believe in the same old position cannot both store what follows it.
+MOVE = """
+    UPDATE log_positions
+    SET source = %(source)s, position = %(offset)s, head_length = %(length)s, head = %(digest)s, updated_at = now()
+    WHERE id = %(id)s AND position = %(stored)s
+"""
+
+BEGIN = """
+    INSERT INTO log_positions (node_id, source, position, head_length, head)
+    VALUES (%(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s)
+    RETURNING id
+"""
+
+
+def move(conn: Connection, position: Position, offset: int, fingerprint: Fingerprint) -> Position:
+    """The position, moved to `offset`. Raises Moved when the row is not where this run left it."""
+    values = {
+        "id": position.id,
+        "node_id": position.node_id,
+        "source": position.source,
+        "stored": position.stored,
+        "offset": offset,
+        "length": fingerprint.length,
+        "digest": fingerprint.digest,
+    }
+    if position.id is None:
+        row = conn.execute(BEGIN, values).fetchone()
+        assert row is not None  # noqa: S101  # RETURNING of an INSERT of one row
+        return replace(position, id=row[0], stored=offset, offset=offset)
+    if conn.execute(MOVE, values).rowcount != 1:
+        raise Moved(f"{position.source}: expected its position at {position.stored}, found another run's")
+    return replace(position, stored=offset, offset=offset)
+
+
+FORGET_OLD = """
+    DELETE FROM log_positions
+    WHERE node_id = %s AND updated_at < now() - interval '1 month'
+"""
+
+
+def forget_old(conn: Connection, node_id: int) -> None:
+    """Remove this node's positions that no run has met for a month."""
+    conn.execute(FORGET_OLD, [node_id])

@@ -1,0 +1,95 @@
+"""Names to ids in the reference tables: users, protocols, endpoints, tags, nodes.
+
+Names are committed in a short transaction of their own, before the rows that use them; what a run met already
+is remembered, up to a bound. A whole reference table is never read: it may hold millions of endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from psycopg.sql import SQL, Composed, Identifier
+
+from xraylog import database
+from xraylog.database import Connection
+
+COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
+    "users": "email",
+    "protocols": "name",
+    "endpoints": "address",
+    "tags": "name",
+    "nodes": "name",
+}
+REMEMBERED = 50_000  # names a table: about 8 MB, and more than most servers see in a day
+
+
+def _known(table: str) -> Composed:
+    return SQL("SELECT {column}, id FROM {table} WHERE {column} = ANY(%(names)s::text[])").format(
+        table=Identifier(table), column=Identifier(COLUMN[table])
+    )
+
+
+def _add(table: str) -> Composed:
+    """Only names that `_known` did not find come here: ON CONFLICT would burn an id for every one that exists.
+
+    Sorted, so that two writers meet the same names in the same order: no deadlock.
+    """
+    return SQL("""
+        INSERT INTO {table} ({column})
+        SELECT name FROM unnest(%(names)s::text[]) AS missing (name)
+        ORDER BY name
+        ON CONFLICT ({column}) DO NOTHING
+        RETURNING {column}, id
+    """).format(table=Identifier(table), column=Identifier(COLUMN[table]))
+
+
+class References:
+    """The names that this run has met, with their ids."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
+
+    def resolve(self, names: Mapping[str, Iterable[str]]) -> dict[str, int]:
+        """Have an id for each of these names, by table; says how many of them are new in each table."""
+        missing = {}
+        for table, wanted in names.items():
+            ids = self._ids[table]
+            if len(ids) > REMEMBERED:
+                ids.clear()
+            if unknown := {name for name in wanted if name not in ids}:
+                missing[table] = unknown
+        if not missing:
+            return {}
+        met: dict[str, dict[str, int]] = {}
+        with database.transaction(self._conn):
+            new = {table: self._find_or_add(table, missing[table], met) for table in sorted(missing)}
+        for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
+            self._ids[table].update(ids)
+        return {table: count for table, count in new.items() if count}
+
+    def ids(self, table: str) -> Mapping[str, int]:
+        """The ids of the names of `table` that were resolved last, and of others."""
+        return self._ids[table]
+
+    def forget(self) -> None:
+        """Ask the database again for every name: one of them was deleted meanwhile."""
+        for ids in self._ids.values():
+            ids.clear()
+
+    def _find_or_add(self, table: str, names: set[str], met: dict[str, dict[str, int]]) -> int:
+        ids = met[table] = dict(self._conn.execute(_known(table), {"names": list(names)}).fetchall())
+        if not (missing := sorted(names - ids.keys())):
+            return 0
+        added: dict[str, int] = dict(self._conn.execute(_add(table), {"names": missing}).fetchall())
+        ids.update(added)
+        if elsewhere := sorted(names - ids.keys()):  # another writer was faster
+            ids.update(self._conn.execute(_known(table), {"names": elsewhere}).fetchall())
+        return len(added)
+
+
+def node_id(references: References, name: str) -> int:
+    """The id of this node, made when it is new."""
+    references.resolve({"nodes": [name]})
+    return references.ids("nodes")[name]

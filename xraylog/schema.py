@@ -1,0 +1,410 @@
+"""All DDL: the tables, their indexes, and the daily partitions of `logs`. Schema.md for machines.
+
+A database that somebody made by hand is taken over: what is missing is added, NOT NULL on the source is relaxed,
+nothing else is changed, and what does not fit is said.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from psycopg import errors
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from xraylog import database
+from xraylog.database import Connection, Unsuitable
+
+PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
+DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
+DDL_LOCK_TIMEOUT_S = 2  # who waits for ACCESS EXCLUSIVE keeps every new reader waiting: give way, try again
+NO_KEYS_ON_PARENT = 110000  # PostgreSQL 10 has neither foreign keys nor indexes on a partitioned table
+
+TABLES: Mapping[str, str] = {  # in the order of their references
+    "users": """
+        CREATE TABLE users (
+            id    serial PRIMARY KEY,
+            email text   NOT NULL UNIQUE
+        )""",
+    "protocols": """
+        CREATE TABLE protocols (
+            id   serial PRIMARY KEY,
+            name text   NOT NULL UNIQUE
+        )""",
+    "endpoints": """
+        CREATE TABLE endpoints (
+            id      serial PRIMARY KEY,
+            address text   NOT NULL UNIQUE
+        )""",
+    "tags": """
+        CREATE TABLE tags (
+            id   serial PRIMARY KEY,
+            name text   NOT NULL UNIQUE
+        )""",
+    "nodes": """
+        CREATE TABLE nodes (
+            id   serial PRIMARY KEY,
+            name text   NOT NULL UNIQUE
+        )""",
+    "logs": """
+        CREATE TABLE logs (
+            id               bigserial   NOT NULL,
+            "timestamp"      timestamptz NOT NULL,
+            source_ip        inet,
+            source_port      integer,
+            action           text        NOT NULL,
+            protocol_id      integer,
+            destination_id   integer,
+            destination_port integer,
+            inbound_tag_id   integer,
+            outbound_tag_id  integer,
+            user_id          integer,
+            node_id          integer
+        ) PARTITION BY RANGE ("timestamp")""",
+    "log_positions": """
+        CREATE TABLE log_positions (
+            id          bigserial   PRIMARY KEY,
+            node_id     integer     NOT NULL REFERENCES nodes,
+            source      text        NOT NULL,
+            position    bigint      NOT NULL,
+            head_length integer     NOT NULL,
+            head        bytea       NOT NULL,
+            updated_at  timestamptz NOT NULL DEFAULT now()
+        )""",
+    "rejected_lines": """
+        CREATE TABLE rejected_lines (
+            id          bigserial   PRIMARY KEY,
+            rejected_at timestamptz NOT NULL DEFAULT now(),
+            node_id     integer     NOT NULL REFERENCES nodes,
+            source      text        NOT NULL,
+            line_offset bigint      NOT NULL,
+            reason      text        NOT NULL,
+            line        bytea       NOT NULL
+        )""",
+}
+
+KEYS: Mapping[str, str] = {  # columns of logs, and the tables that they refer to
+    "protocol_id": "protocols",
+    "destination_id": "endpoints",
+    "inbound_tag_id": "tags",
+    "outbound_tag_id": "tags",
+    "user_id": "users",
+    "node_id": "nodes",
+}
+
+LOGS_INDEXES = (  # "{table}" is logs, or one partition on PostgreSQL 10
+    'CREATE INDEX ON {table} USING brin ("timestamp") WITH (autosummarize = on)',
+    'CREATE INDEX ON {table} (user_id, "timestamp")',
+    'CREATE INDEX ON {table} (destination_id, "timestamp")',
+)
+REJECTED_INDEX = "CREATE INDEX ON rejected_lines USING brin (rejected_at) WITH (autosummarize = on)"
+POSITIONS_INDEX = "CREATE INDEX ON log_positions (node_id, source)"
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the types of logs' are for ADD COLUMN
+    "users": {"id": "", "email": ""},
+    "protocols": {"id": "", "name": ""},
+    "endpoints": {"id": "", "address": ""},
+    "tags": {"id": "", "name": ""},
+    "nodes": {"id": "", "name": ""},
+    "logs": {
+        "timestamp": "",
+        "source_ip": "inet",
+        "source_port": "integer",
+        "action": "text",
+        "protocol_id": "integer",
+        "destination_id": "integer",
+        "destination_port": "integer",
+        "inbound_tag_id": "integer",
+        "outbound_tag_id": "integer",
+        "user_id": "integer",
+        "node_id": "integer",
+    },
+    "log_positions": dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
+    "rejected_lines": dict.fromkeys(("rejected_at", "node_id", "source", "line_offset", "reason", "line"), ""),
+}
+UNIQUE = {"users": "email", "protocols": "name", "endpoints": "address", "tags": "name", "nodes": "name"}
+MAY_BE_NULL = ("source_ip", "source_port")  # a hand-made table's NOT NULL is relaxed on these
+NEVER_NULL = ("id", "timestamp", "action")
+
+
+# --- what is there -----------------------------------------------------------------------------------------
+
+CATALOG = """
+    SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, NULL), a.attnotnull,
+           EXISTS (SELECT FROM pg_index i
+                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL
+                     AND i.indkey::text = a.attnum::text),
+           CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(c.oid)
+    ORDER BY c.relname, a.attnum
+"""
+
+
+@dataclass(slots=True)
+class Table:
+    """One table as the catalog has it."""
+
+    kind: str
+    partition_key: str | None
+    types: dict[str, str] = field(default_factory=dict)  # by column
+    not_null: set[str] = field(default_factory=set)
+    unique: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The database beside what this project needs."""
+
+    tables: Mapping[str, Table]
+    misfits: tuple[str, ...]  # for the operator: each says what to do
+
+    @property
+    def missing(self) -> list[str]:
+        """Tables that are not there."""
+        return [name for name in TABLES if name not in self.tables]
+
+    @property
+    def missing_columns(self) -> list[str]:
+        """Columns of logs that are not there."""
+        return [name for name in COLUMNS["logs"] if "logs" in self.tables and name not in self.tables["logs"].types]
+
+    @property
+    def to_relax(self) -> list[str]:
+        """Columns of logs that must lose their NOT NULL."""
+        return [name for name in MAY_BE_NULL if "logs" in self.tables and name in self.tables["logs"].not_null]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing to create or to change."""
+        return not (self.missing or self.missing_columns or self.to_relax)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will cost rows: columns that a hand-made table has as NOT NULL, and xray leaves empty."""
+        if "logs" not in self.tables:
+            return []
+        strict = self.tables["logs"].not_null & COLUMNS["logs"].keys() - {*NEVER_NULL, *MAY_BE_NULL}
+        return [
+            f"logs.{name} is NOT NULL: lines without it go to rejected_lines; "
+            f"ALTER TABLE logs ALTER COLUMN {name} DROP NOT NULL"
+            for name in sorted(strict)
+        ]
+
+
+def look(conn: Connection) -> Findings:
+    """What there is of our tables in the search path. Changes nothing."""
+    tables: dict[str, Table] = {}
+    for name, kind, column, type_name, not_null, unique, partition_key in conn.execute(CATALOG, [list(TABLES)]):
+        table = tables.setdefault(name, Table(kind, partition_key))
+        table.types[column] = type_name
+        if not_null:
+            table.not_null.add(column)
+        if unique:
+            table.unique.add(column)
+    return Findings(tables, tuple(_misfits(tables)))
+
+
+def _misfits(tables: Mapping[str, Table]) -> Iterator[str]:
+    for name, table in tables.items():
+        if name == "logs" and table.kind == "r":
+            yield "logs: expected a table partitioned by day, found a plain one; it has to be migrated first"
+        elif table.kind != ("p" if name == "logs" else "r"):
+            yield f"{name}: expected a {'partitioned ' if name == 'logs' else ''}table, found another kind"
+        elif name == "logs" and table.partition_key != 'RANGE ("timestamp")':
+            yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
+        if name in UNIQUE and UNIQUE[name] not in table.unique:
+            yield (
+                f"{name}.{UNIQUE[name]}: expected a unique column, found none; "
+                f"ALTER TABLE {name} ADD UNIQUE ({UNIQUE[name]})"
+            )
+        for column in COLUMNS[name]:
+            if column not in table.types and (name != "logs" or column == "timestamp"):
+                yield f"{name}.{column}: expected a column, found none"
+    if "logs" in tables and tables["logs"].types.get("timestamp") not in ("timestamp with time zone", None):
+        yield f"logs.timestamp: expected timestamp with time zone, found {tables['logs'].types['timestamp']}"
+
+
+# --- making it ---------------------------------------------------------------------------------------------
+
+
+def ensure(conn: Connection) -> Findings:
+    """Have every table. Asks the catalog only, where nothing is missing: a role that may not create can run.
+
+    Raises Unsuitable with every misfit.
+    """
+    findings = look(conn)
+    if not findings.complete and not findings.misfits:
+        with database.transaction(conn, PARTITIONS_LOCK):
+            findings = look(conn)  # another run may have been faster
+            if not findings.misfits:
+                _create(conn, findings)
+                findings = look(conn)
+    if findings.misfits:
+        raise Unsuitable("; ".join(findings.misfits))
+    return findings
+
+
+def _create(conn: Connection, findings: Findings) -> None:
+    for name in findings.missing:
+        conn.execute(TABLES[name])
+        if name == "logs" and conn.info.server_version >= NO_KEYS_ON_PARENT:
+            for statement in keys_and_indexes("logs"):
+                conn.execute(statement)
+        elif name == "rejected_lines":
+            conn.execute(REJECTED_INDEX)
+        elif name == "log_positions":
+            conn.execute(POSITIONS_INDEX)
+    for name in findings.missing_columns:
+        conn.execute(_add_column(name, keys=conn.info.server_version >= NO_KEYS_ON_PARENT))
+    for name in findings.to_relax:
+        conn.execute(SQL("ALTER TABLE logs ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)))
+
+
+def _add_column(name: str, keys: bool) -> Composed:
+    reference = SQL(" REFERENCES {}").format(Identifier(KEYS[name])) if keys and name in KEYS else SQL("")
+    return SQL("ALTER TABLE logs ADD COLUMN {column} {type}{reference}").format(
+        column=Identifier(name), type=SQL(COLUMNS["logs"][name]), reference=reference
+    )
+
+
+def keys_and_indexes(table: str) -> Iterator[Composed]:
+    """The foreign keys and indexes of logs: on the parent, or on each partition of PostgreSQL 10."""
+    for column, referenced in KEYS.items():
+        yield SQL("ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES {referenced}").format(
+            table=Identifier(table), column=Identifier(column), referenced=Identifier(referenced)
+        )
+    for index in LOGS_INDEXES:
+        yield SQL(index).format(table=Identifier(table))
+
+
+# --- partitions --------------------------------------------------------------------------------------------
+
+
+class PartitionMissing(Exception):
+    """A row came for which there is no partition: it was detached or dropped after we saw it."""
+
+
+# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted.
+BOUNDS = """
+    WITH partition (bound) AS (
+        SELECT pg_get_expr(c.relpartbound, c.oid)
+        FROM pg_inherits i
+        JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'logs'::regclass
+    ), quoted (low, high) AS (
+        SELECT substring(bound FROM 'FROM \\(''([^'']*)''\\)')::timestamptz,
+               substring(bound FROM 'TO \\(''([^'']*)''\\)')::timestamptz
+        FROM partition
+        WHERE bound <> 'DEFAULT'
+    )
+    SELECT extract(epoch FROM coalesce(low, '-infinity'))::float8 AS low,
+           extract(epoch FROM coalesce(high, 'infinity'))::float8 AS high
+    FROM quoted
+    ORDER BY low
+"""
+
+
+class Partitions:
+    """The days of `logs` that this run knows to have partitions."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._known: set[str] = set()
+
+    def ensure(self, days: Iterable[str]) -> None:
+        """Have a partition for each of these UTC days, "2025-11-17".
+
+        A short transaction of its own, for a wait on this lock is a wait of all. Raises Unsuitable when a table
+        that is no partition has the name of one.
+        """
+        unknown = sorted(set(days) - self._known)
+        if not unknown:
+            return
+        bounds = self._bounds()
+        missing = [day for day in unknown if _gaps(day, bounds)]
+        for first in range(0, len(missing), DAYS_AT_ONCE):
+            self._create_patiently(missing[first : first + DAYS_AT_ONCE])
+        self._known.update(unknown)
+
+    def forget(self) -> None:
+        """Ask the catalog again for every day."""
+        self._known.clear()
+
+    def _bounds(self) -> list[tuple[float, float]]:
+        return [(low, high) for low, high in self._conn.execute(BOUNDS)]
+
+    def _create_patiently(self, days: list[str]) -> None:
+        """Wait for readers a little at a time, as long as for any lock in all."""
+        deadline = time.monotonic() + database.LOCK_TIMEOUT_S
+        while True:
+            try:
+                return self._create(days)
+            except errors.LockNotAvailable:
+                if time.monotonic() > deadline:
+                    raise
+
+    def _create(self, days: list[str]) -> None:
+        with database.transaction(self._conn, PARTITIONS_LOCK):
+            self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
+            bounds = self._bounds()
+            for day in days:
+                for low, high in _gaps(day, bounds):
+                    self._create_one(partition_name(day, low, high), low, high)
+
+    def _create_one(self, name: str, low: float, high: float) -> None:
+        try:
+            self._conn.execute(create_partition(name, low, high))
+        except errors.DuplicateTable as error:
+            raise Unsuitable(
+                f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
+            ) from error
+        if self._conn.info.server_version < NO_KEYS_ON_PARENT:
+            for statement in keys_and_indexes(name):
+                self._conn.execute(statement)
+
+
+def create_partition(name: str, low: float, high: float) -> Composed:
+    """DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
+    return SQL("""
+        CREATE TABLE {partition}
+            PARTITION OF logs
+            FOR VALUES FROM ({low}) TO ({high})
+    """).format(
+        partition=Identifier(name),
+        low=Literal(_utc(low).strftime("%Y-%m-%d %H:%M:%S+00")),
+        high=Literal(_utc(high).strftime("%Y-%m-%d %H:%M:%S+00")),
+    )
+
+
+def partition_name(day: str, low: float, high: float) -> str:
+    """logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
+    name = f"logs_{day.replace('-', '_')}"
+    return name if (low, high) == _day_bounds(day) else f"{name}_{_utc(low):%H%M}"
+
+
+def _gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
+    at, end = _day_bounds(day)
+    gaps = []
+    for low, high in bounds:
+        if high <= at or low >= end:
+            continue
+        if low > at:
+            gaps.append((at, low))
+        at = max(at, high)
+    if at < end:
+        gaps.append((at, end))
+    return gaps
+
+
+def _day_bounds(day: str) -> tuple[float, float]:
+    start = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
+    return start.timestamp(), (start + timedelta(days=1)).timestamp()
+
+
+def _utc(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, tz=timezone.utc)

@@ -1,0 +1,96 @@
+"""What a run came to, as one row of JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from xraylog.records import LoadResult
+
+Row: TypeAlias = dict[str, "str | int | float"]
+
+FIELDS = (
+    "run_started_at",
+    "mode",
+    "duration_seconds",
+    "processed",
+    "failed",
+    "rate_lines_per_second",
+    "new_users",
+    "new_endpoints",
+    "new_protocols",
+    "new_tags",
+)
+
+
+class NotWritten(Exception):
+    """The statistics row could not be written; the lines themselves are safe."""
+
+
+def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
+    """The fields in their order; `started` is local time, seconds and rate have two decimals."""
+    duration = round(seconds, 2)
+    values: tuple[str | int | float, ...] = (
+        started.isoformat(timespec="microseconds"),
+        mode,
+        duration,
+        total.rows,
+        total.rejected,
+        round(total.rows / (duration or seconds), 2) if total.rows else 0.0,
+        total.new_names.get("users", 0),
+        total.new_names.get("endpoints", 0),
+        total.new_names.get("protocols", 0),
+        total.new_names.get("tags", 0),
+    )
+    return dict(zip(FIELDS, values, strict=True))
+
+
+def write(values: Row, form: str, path: Path | None) -> None:
+    """Append a row to `path` in `form`, json or csv; without a path, print it. Raises NotWritten."""
+    if path is None:
+        print(_line(values, form), end="", flush=True)  # asked for: a format without an output
+        return
+    try:
+        _append(path, _line(values, form), header=_csv_line(FIELDS) if form == "csv" else "")
+    except OSError as error:
+        raise NotWritten(f"{path}: expected to append a row, found: {error.strerror}; the row: {values}") from error
+
+
+def _line(values: Row, form: str) -> str:
+    if form == "json":
+        return json.dumps(values) + "\n"
+    return _csv_line(tuple(f"{value:.2f}" if isinstance(value, float) else value for value in values.values()))
+
+
+def _csv_line(cells: tuple[object, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _append(path: Path, line: str, header: str) -> None:
+    """One write, so that rows of other runs stay whole; on a line of its own, also behind a torn one."""
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        first = file.readline(len(header) + 2).decode(errors="replace").rstrip("\r\n")
+        if size == 0:
+            line = header + line
+        elif header and first != header.rstrip("\n"):
+            raise NotWritten(f"{path}: expected the header {header.rstrip()!r}, found {first!r}; move the file away")
+        else:
+            file.seek(size - 1)
+            line = line if file.read(1) == b"\n" else "\n" + line
+        file.write(line.encode())
+        file.flush()
+
+
+def on_a_terminal() -> bool:
+    """Whether somebody is watching: then a good run may say more."""
+    return sys.stderr.isatty()
