@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -18,12 +19,14 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 
+import killing  # noqa: E402  # the path comes first
 from postgres import FAST, Server  # noqa: E402  # the path comes first
 
 SAMPLES = Path(__file__).parent / "samples"
-LINE = "2025/11/17 10:15:23.{n:06d} from 203.0.113.{octet}:{port} accepted tcp:host{n}.example:443 [in >> out] email: u{n}\n"
+LINE = "{at} from 203.0.113.{octet}:{port} accepted tcp:host{n}.example:443 [in >> out] email: u{n}\n"
+AT = "2025/11/17 10:15:23.123456"
 
 ROWS = """
     SELECT l."timestamp", l.source_ip::text, l.source_port, l.action, p.name, d.address, l.destination_port,
@@ -41,6 +44,7 @@ ROWS = """
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser.addoption("--long", action="store_true", help="repeat what is random a thousand times")
     parser.addoption("--dsn", help="another server, as a role that may create databases and roles")
 
 
@@ -68,6 +72,12 @@ def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Se
     if dsn := request.config.getoption("--dsn"):
         return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
     return own_server(*FAST, "max_connections=200").keywords()
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often a random test repeats itself."""
+    return 1000 if request.config.getoption("--long") else 12
 
 
 numbers = itertools.count(1)
@@ -151,7 +161,7 @@ class Site:
         os.close(descriptor)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-X", "dev", str(ROOT / "parse_logs.py"), "--config", str(self.config), *arguments]
+        return [sys.executable, str(ROOT / "parse_logs.py"), "--config", str(self.config), *arguments]
 
     def run(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         """One run as a process of its own, which must exit with `status`."""
@@ -162,10 +172,27 @@ class Site:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
+    def run_here(self, *arguments: str, kill_at: int | None = None) -> int:
+        """One run in a forked child, ten times as quick as a process of its own; returns its exit status.
+
+        Killed with SIGKILL at step `kill_at` (see killing.py): -9.
+        """
+        if (child := os.fork()) == 0:
+            status = 70
+            with contextlib.suppress(BaseException):
+                sys.stderr = sys.stdout = (self.folder / "output").open("a")
+                import parse_logs
+
+                with killing.at_step(kill_at, self.folder / "steps"):
+                    status = parse_logs.main(["--config", str(self.config), "-v", *arguments])
+                sys.stderr.flush()
+            os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(**self.database, autocommit=True) as conn:  # type: ignore[arg-type]
-            conn.execute("SET timezone TO 'UTC'")
-            return conn.execute(sql, values).fetchall()  # type: ignore[arg-type]
+        with psycopg.connect(**self.database, options="-c timezone=UTC", autocommit=True) as conn:  # type: ignore[arg-type]
+            cursor = conn.execute(sql, values)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
 
     def rows(self) -> list[tuple[Any, ...]]:
         """All rows of logs in the order of their ids, names in place of ids."""
@@ -185,13 +212,13 @@ class Site:
         return json.loads(self.stats.read_text().splitlines()[-1])  # type: ignore[no-any-return]
 
 
-def line(n: int) -> str:
-    """The n-th line: each has another user, time, source and destination."""
-    return LINE.format(n=n, octet=n % 254 + 1, port=1024 + n % 60000)
+def line(n: int, at: str = AT) -> str:
+    """The n-th line: each has another user, source and destination."""
+    return LINE.format(at=at, n=n, octet=n % 254 + 1, port=1024 + n % 60000)
 
 
-def lines(first: int, end: int) -> list[str]:
-    return [line(n) for n in range(first, end)]
+def lines(first: int, end: int, at: str = AT) -> list[str]:
+    return [line(n, at) for n in range(first, end)]
 
 
 def users(first: int, end: int) -> Counter[str]:

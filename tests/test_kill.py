@@ -1,0 +1,161 @@
+"""A run that is killed anywhere, and run again, has stored every line once."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import random
+import re
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import Site, create_database, drop_database, line, lines, users
+from postgres import Server
+
+
+@contextlib.contextmanager
+def xray(log: Path) -> Iterator[int]:
+    """The log, open as xray has it."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    yield descriptor
+    os.close(descriptor)
+
+
+def kill_at_every_step(
+    site: Site, before_each: Callable[[int], Site | None], check: Callable[[int], None]
+) -> list[str]:
+    """Runs killed at step 1, 2, 3 …, until one is through; the names of the steps."""
+    step, steps = 0, []
+    while True:
+        step += 1
+        site = before_each(step) or site
+        status = site.run_here(kill_at=step)
+        assert status in (0, -9), (site.folder / "output").read_text()[-2000:]
+        check(step)
+        if status == 0:
+            return steps
+        steps += (site.folder / "steps").read_text().splitlines()[-1:]
+
+
+def day(step: int) -> str:
+    """Every step has a day of its own, and so makes a partition."""
+    return (datetime.date(2024, 1, 1) + datetime.timedelta(days=step)).strftime("%Y/%m/%d 12:00:00.000001")
+
+
+@pytest.mark.parametrize(
+    ("is_open", "count"), [(True, 300), (False, 30)], ids=["many blocks, open in xray", "within a block, closed"]
+)
+def test_killed_at_every_step(site: Site, is_open: bool, count: int) -> None:
+    """With a line that comes after the kill, and equal lines: the same ten in every round."""
+    site.run_here()
+    same = ["2025/11/17 10:00:00 from 203.0.113.1:1 accepted tcp:same.example:443 [in >> out] email: same\n"] * 10
+    expected: Counter[str] = Counter()
+
+    def prepare(step: int) -> None:
+        site.append(*same, *lines(step * 1000, step * 1000 + count, day(step)), "damaged\n")
+        expected.update(users(step * 1000, step * 1000 + count))
+        expected["same"] += 10
+
+    def check(step: int) -> None:
+        site.append(line(step * 1000 + 999))
+        expected[f"u{step * 1000 + 999}"] += 1
+        assert site.run_here() == 0
+        assert site.emails() == expected, (site.folder / "steps").read_text().splitlines()[-1]
+        assert len(site.rejected()) == step
+
+    with contextlib.ExitStack() as stack:
+        if is_open:
+            stack.enter_context(xray(site.log))
+        steps = kill_at_every_step(site, prepare, check)
+    names = {re.sub(r"^\d+ ", "", step) for step in steps}
+    assert {"execute", "commit", "copy write", "pwrite in _write"} <= names
+    assert {"fcntl in _lease", "ftruncate in empty"} <= names or is_open
+    assert "fsync in _collapse" in names or not is_open
+
+
+def test_killed_at_every_step_of_a_first_run(site: Site, server_keywords: dict[str, str]) -> None:
+    """The schema, the node and the first position are made again or found, whatever was there."""
+    made: list[dict[str, str]] = []
+
+    def prepare(step: int) -> Site:
+        made.append(create_database(server_keywords))
+        (site.folder / str(step)).mkdir()
+        fresh = Site(site.folder / str(step), made[-1])
+        fresh.append(*lines(0, 5))
+        return fresh
+
+    def check(step: int) -> None:
+        again = Site(site.folder / str(step), made[-1])
+        assert again.run_here() == 0
+        assert again.emails() == users(0, 5)
+        drop_database(made.pop())
+
+    kill_at_every_step(site, prepare, check)
+
+
+def test_killed_at_random_moments(site: Site, rounds: int) -> None:
+    """Whole processes, at any instruction; with a writer that goes on."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    written = 0
+    with xray(site.log):
+        for _ in range(rounds):
+            more = chance.randrange(1, 3000)
+            site.append("".join(lines(written, written + more)))
+            written += more
+            with subprocess.Popen(site.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(chance.uniform(0.1, 0.9))
+                process.kill()
+        site.run()
+    assert site.emails() == users(0, written)
+
+
+def test_killed_while_the_server_is_still_committing(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    """A commit that waits for a standby outlives its client: the next run waits for it, and stores nothing twice."""
+    server = own_server()
+    site = Site(tmp_path, server.keywords())
+    site.append(*lines(0, 3))
+    assert site.run_here("--keep") == 0
+    site.append(*lines(0, 3))  # the same names: the first commit to wait is that of the rows
+    site.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    server.stop()
+    server.start()
+    with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
+        with subprocess.Popen(site.command("--keep")) as killed:
+            wait_for(lambda: backends(conn, "wait_event = 'SyncRep'") == 1)
+            killed.kill()
+        results: list[int] = []
+        again = threading.Thread(target=lambda: results.append(subprocess.call(site.command("--keep"))))
+        again.start()
+        wait_for(lambda: backends(conn, "wait_event = 'advisory'") == 1)
+        conn.execute("SET synchronous_commit TO local")
+        conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        conn.execute("SELECT pg_reload_conf()")
+        again.join(60)
+    assert results == [0]
+    assert site.emails() == users(0, 3) + users(0, 3)
+
+
+def backends(conn: psycopg.Connection[tuple[int]], condition: str) -> int:
+    row = conn.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parse_logs' AND " + condition  # type: ignore[arg-type]
+    ).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Until a condition holds; a bound, so that a failure is a failure and not a hang."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

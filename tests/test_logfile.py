@@ -1,0 +1,399 @@
+"""Stored lines leave the log while others append to it, and a log is always recognised for what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xraylog import logfile
+from xraylog.logfile import BLOCK_BYTES, HEAD_BYTES, MARK, MARK_BYTES, LogFile
+
+LIMIT = 1 << 40  # truncate_above that no test's log reaches
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[LogFile]:
+    with logfile.opened(path) as log:
+        assert log is not None
+        yield log
+
+
+@contextlib.contextmanager
+def held_open(path: Path) -> Iterator[int]:
+    """The file, open for appending as xray has it: no lease is granted meanwhile."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def log_path(tmp_path: Path) -> Path:
+    return tmp_path / "access.log"
+
+
+@pytest.fixture
+def shm_path() -> Iterator[Path]:
+    """A file on tmpfs, which cannot collapse."""
+    path = Path(f"/dev/shm/xraylog-test-{os.getpid()}.log")  # noqa: S108  # the one tmpfs that is always there
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def read_all(path: Path, start: int = 0) -> bytes:
+    with opened(path) as log:
+        return b"".join(text for _, text in log.blocks(start))
+
+
+# --- reading
+
+
+@given(texts=st.lists(st.binary(max_size=30), max_size=20), start=st.integers(0, 20))
+def test_only_complete_lines_are_read(tmp_path_factory: pytest.TempPathFactory, texts: list[bytes], start: int) -> None:
+    data = b"\n".join(texts)
+    path = tmp_path_factory.mktemp("log") / "access.log"
+    path.write_bytes(data)
+    start = min(start, len(data))
+    complete = data[start : data.rfind(b"\n") + 1]
+    found = read_all(path, start)
+    assert found.lstrip(b"\0") == complete.lstrip(b"\0")  # a hole before the lines may be left out
+    assert len(found) <= len(complete)
+
+
+def test_a_line_longer_than_a_block_is_one_line(log_path: Path) -> None:
+    long = b"x" * (3 * BLOCK_BYTES + 7) + b"\n"
+    log_path.write_bytes(b"a\n" + long + b"b\n" + b"no end yet")
+    with opened(log_path) as log:
+        blocks = list(log.blocks(0))
+    assert b"".join(text for _, text in blocks) == b"a\n" + long + b"b\n"
+    ends = [start + len(text) for start, text in blocks]
+    assert [start for start, _ in blocks] == [0, *ends[:-1]]
+
+
+def test_a_hole_is_passed_over_however_large(log_path: Path) -> None:
+    """A writer without O_APPEND goes on at its old offset after a truncation (format document, section 3)."""
+    size = 64 * BLOCK_BYTES + 5
+    with log_path.open("wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(b"line\n")
+    with opened(log_path) as log:
+        ((start, text),) = log.blocks(0)
+    assert start + len(text) == size + 5
+    assert text.lstrip(b"\0") == b"line\n"
+    assert len(text) <= BLOCK_BYTES + 5
+
+
+@pytest.mark.parametrize("change", ["truncate", "replace the head", "cut"])
+def test_a_log_that_somebody_changes_while_it_is_read_is_noticed(log_path: Path, change: str) -> None:
+    line = b"%07d\n"
+    log_path.write_bytes(b"".join(line % n for n in range(BLOCK_BYTES // 4)))
+    with opened(log_path) as log:
+        blocks = log.blocks(0)
+        _, first = next(blocks)
+        match change:
+            case "truncate":
+                os.truncate(log_path, 0)
+            case "replace the head":
+                with log_path.open("r+b") as file:
+                    file.write(b"another\n")
+            case "cut":
+                os.truncate(log_path, BLOCK_BYTES)
+        rest = b"".join(text for _, text in blocks)
+        assert log.replaced
+        assert first + rest == b"".join(line % n for n in range(BLOCK_BYTES // 8))
+        with pytest.raises(logfile.Replaced):
+            log.drain(BLOCK_BYTES * 2, LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(logfile.Unusable, match=str(path)), logfile.opened(path):
+        pass
+
+
+def test_a_missing_log_is_none(log_path: Path) -> None:
+    with logfile.opened(log_path) as log:
+        assert log is None
+
+
+# --- identity
+
+
+@given(texts=st.lists(st.binary(max_size=200).map(lambda b: b.replace(b"\n", b" ")), min_size=1, max_size=60))
+def test_a_position_at_any_line_end_is_found_again_after_the_file_grew(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[bytes]
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "access.log"
+    data = b"".join(text + b"\n" for text in texts)
+    for end in (at + 1 for at, byte in enumerate(data) if byte == 10):
+        path.write_bytes(data[:end])
+        with opened(path) as log:
+            fingerprint = log.fingerprint(end)
+        path.write_bytes(data)
+        with opened(path) as log:
+            assert fingerprint in log.fingerprints()
+            assert log.fingerprint(end) == fingerprint
+
+
+def test_files_that_differ_in_their_first_bytes_have_no_fingerprint_in_common(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode() + b" line\n" * 2000)
+        with opened(tmp_path / name) as log:
+            found.append(set(log.fingerprints()))
+    assert found[0]
+    assert not found[0] & found[1]
+
+
+# --- draining
+
+LENGTHS = [64, 65, 4095, 4096, 4097, 4159, 4160, 4161, 8191, 8192, 8193, 8256, 12288, 100_000]
+
+
+def numbered(length: int) -> bytes:
+    """Lines that are told apart, `length` bytes in all."""
+    data = b"".join(b"line %06d\n" % n for n in range(length // 12 + 1))[: length - 1]
+    return data.replace(b"\n", b"\n") + b"\n"
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("behind", [b"", b"new\n", b"half a li"])
+def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, length: int, behind: bytes) -> None:
+    log_path.write_bytes(numbered(length) + behind)
+    with held_open(log_path) as writer, opened(log_path) as log:
+        old = set(log.fingerprints())
+        drained = log.drain(length, LIMIT)
+        assert not drained.kept
+        assert not log.empty(drained.offset, LIMIT)
+        os.write(writer, b"appended\n")
+        text = log_path.read_bytes()
+        assert text[drained.offset :] == behind + b"appended\n"
+        assert text.startswith(MARK)
+        assert text[: drained.offset].partition(b"\n")[2].strip(b"\n") == b""
+        assert drained.offset < HEAD_BYTES + MARK_BYTES
+        assert drained.fingerprint in log.fingerprints()
+        assert drained.fingerprint not in old
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_log_that_nobody_else_has_open_ends_up_empty(log_path: Path, length: int) -> None:
+    log_path.write_bytes(numbered(length))
+    with opened(log_path) as log:
+        drained = log.drain(length, LIMIT)
+        assert log.empty(drained.offset, LIMIT)
+    assert log_path.read_bytes() == b""
+
+
+def test_a_log_that_grew_is_not_emptied(log_path: Path) -> None:
+    log_path.write_bytes(numbered(5000) + b"later\n")
+    with opened(log_path) as log:
+        drained = log.drain(5000, LIMIT)
+        assert not log.empty(drained.offset, LIMIT)
+    assert log_path.read_bytes().endswith(b"\nlater\n")
+
+
+def test_equal_logs_have_different_heads_once_they_are_drained(tmp_path: Path) -> None:
+    """Heads of nothing but line feeds looked alike: 256 of 1,024 lines were stored (design, section 4)."""
+    heads = set()
+    for name in "abc":
+        path = tmp_path / name
+        path.write_bytes(numbered(4096))
+        with held_open(path), opened(path) as log:
+            heads.add(log.drain(4096, LIMIT).fingerprint)
+    assert len(heads) == 3
+
+
+def test_a_few_bytes_are_left_as_they_are(log_path: Path) -> None:
+    log_path.write_bytes(b"\n" * (MARK_BYTES - 1))
+    with opened(log_path) as log:
+        assert log.drain(MARK_BYTES - 1, LIMIT).offset == MARK_BYTES - 1
+        assert not log.empty(MARK_BYTES - 1, LIMIT)
+    assert log_path.read_bytes() == b"\n" * (MARK_BYTES - 1)
+
+
+def test_a_log_with_nothing_but_our_mark_is_told_from_one_with_a_line(log_path: Path) -> None:
+    log_path.write_bytes(numbered(4100))
+    with held_open(log_path) as writer:
+        with opened(log_path) as log:
+            assert not log.holds_only_our_mark()
+            log.drain(4100, LIMIT)
+        with opened(log_path) as log:
+            assert log.holds_only_our_mark()
+        os.write(writer, b"x")
+        with opened(log_path) as log:
+            assert not log.holds_only_our_mark()
+
+
+def test_a_head_changes_in_one_write_within_a_page(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two writes, the file has its old head or a mark with nothing but blanks behind it."""
+    length, states = HEAD_BYTES + 63, []
+    log_path.write_bytes(numbered(length))
+    before = log_path.read_bytes()
+    pwrite = os.pwrite
+
+    def spy(descriptor: int, data: bytes, at: int) -> int:
+        assert at // HEAD_BYTES == (at + len(data) - 1) // HEAD_BYTES or at > 0
+        written = pwrite(descriptor, data, at)
+        states.append(log_path.read_bytes())
+        return written
+
+    monkeypatch.setattr(os, "pwrite", spy)
+    with held_open(log_path), opened(log_path) as log:
+        log.drain(length, LIMIT)
+    assert len(states) == 2
+    assert states[0][:HEAD_BYTES] == before[:HEAD_BYTES]
+    assert states[1].startswith(MARK)
+    assert states[1].partition(b"\n")[2].strip(b"\n") == b""
+
+
+def test_a_lease_is_not_granted_while_another_process_has_the_log_open(log_path: Path) -> None:
+    log_path.write_bytes(b"a line\n")
+    with opened(log_path) as log:
+        assert log.unshared()
+        reader = log_path.open()
+        with subprocess.Popen(
+            [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[reader.fileno()]
+        ) as other:
+            reader.close()
+            assert not log.unshared()
+            other.communicate(b"\n")
+        assert log.unshared()
+
+
+def test_who_waits_for_a_lease_does_not_kill_us(log_path: Path) -> None:
+    """The kernel sends SIGIO when somebody opens a leased file; its default is to end the process."""
+    log_path.write_bytes(numbered(100))
+    with opened(log_path) as log, log._lease() as alone:
+        assert alone
+        code = f"import os; os.close(os.open({str(log_path)!r}, os.O_WRONLY | os.O_NONBLOCK))"
+        refused = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=30)
+        assert b"BlockingIOError" in refused.stderr  # it did meet the lease
+
+
+def test_a_read_only_log_is_read_and_left(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_path.write_bytes(numbered(5000))
+    real_open = os.open
+
+    def refusing(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refusing)  # root may write everything
+    with opened(log_path) as log:
+        assert not log.writable
+        assert b"".join(text for _, text in log.blocks(0)) == numbered(5000)
+        log.sync()
+        assert log.drain(5000, LIMIT).offset == 5000
+    assert log_path.read_bytes() == numbered(5000)
+
+
+# --- where the file system cannot collapse
+
+
+def test_an_open_log_on_tmpfs_keeps_its_lines(shm_path: Path) -> None:
+    shm_path.write_bytes(numbered(100_000))
+    with held_open(shm_path), opened(shm_path) as log:
+        assert not log.collapses
+        drained = log.drain(100_000, LIMIT)
+        assert drained.kept
+        assert drained.offset == 100_000
+    assert shm_path.read_bytes() == numbered(100_000)
+
+
+def test_an_open_log_on_tmpfs_is_truncated_when_it_is_large_and_has_not_grown(shm_path: Path) -> None:
+    shm_path.write_bytes(numbered(100_000))
+    with held_open(shm_path) as writer, opened(shm_path) as log:
+        drained = log.drain(100_000, 99_999)
+        assert not drained.kept
+        os.write(writer, b"later\n")
+        assert not log.empty(drained.offset, 99_999)
+        assert shm_path.read_bytes().endswith(b"\nlater\n")
+        drained = log.drain(100_006, 99_999)
+        assert log.empty(drained.offset, 99_999)
+    assert shm_path.read_bytes() == b""
+
+
+def test_a_closed_log_on_tmpfs_ends_up_empty(shm_path: Path) -> None:
+    shm_path.write_bytes(numbered(100_000))
+    with opened(shm_path) as log:
+        drained = log.drain(100_000, LIMIT)
+        assert shm_path.read_bytes().partition(b"\n")[2].strip(b"\n") == b""
+        assert log.empty(drained.offset, LIMIT)
+    assert shm_path.read_bytes() == b""
+
+
+def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ext4 with bigalloc refuses 4096 with EINVAL; so does this stand-in."""
+    real = logfile._fallocate
+    asked = []
+
+    def bigalloc(descriptor: int, mode: int, offset: int, length: int) -> None:
+        asked.append(length)
+        if length % logfile.LARGE_BLOCK:
+            raise OSError(22, "Invalid argument")
+        real(descriptor, mode, offset, length)
+
+    monkeypatch.setattr(logfile, "_fallocate", bigalloc)
+    length = 3 * logfile.LARGE_BLOCK + 5000
+    log_path.write_bytes(numbered(length))
+    with held_open(log_path), opened(log_path) as log:
+        drained = log.drain(length, LIMIT)
+    assert asked[-1] == 3 * logfile.LARGE_BLOCK
+    assert drained.offset == 5000
+    assert log_path.read_bytes().partition(b"\n")[2].strip(b"\n") == b""
+
+
+# --- locks
+
+
+def test_a_lock_is_exclusive_and_says_who_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "access.log.lock"
+    assert logfile.lock_holder(path) is None
+    with logfile.locked(path):
+        with pytest.raises(logfile.Busy, match=f"process {os.getpid()} since"), logfile.locked(path):
+            pass
+        assert f"process {os.getpid()}" in (logfile.lock_holder(path) or "")
+    assert logfile.lock_holder(path) is None
+    with logfile.locked(path):
+        pass
+    assert path.exists()
+
+
+def test_every_name_of_a_log_leads_to_the_same_lock(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.log").symlink_to(tmp_path / "real" / "access.log")
+    assert logfile.lock_path(tmp_path / "link.log", tmp_path) == logfile.lock_path(
+        tmp_path / "real" / "access.log", tmp_path
+    )
+
+
+def test_the_lock_of_a_log_in_a_folder_that_we_may_not_write_lies_beside_the_buffer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    lock = logfile.lock_path(tmp_path / "there" / "access.log", tmp_path / "here")
+    other = logfile.lock_path(tmp_path / "there" / "other.log", tmp_path / "here")
+    assert lock.parent == other.parent == tmp_path / "here"
+    assert lock != other
+
+
+def test_a_killed_holder_leaves_a_free_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("process 1 since long ago\n")
+    with logfile.locked(path):
+        assert str(os.getpid()) in path.read_text()
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)
