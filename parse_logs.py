@@ -76,7 +76,8 @@ def run(cfg: Config, options: argparse.Namespace) -> int:
     except OSError as error:
         logger.error("{}: {}; what is not stored stays there", cfg.log_path, error)
         status = FAILED
-    return status or tell(cfg, total, stats.row(started, "online", time.monotonic() - clock, total))
+    told = tell(cfg, total, stats.row(started, "online", time.monotonic() - clock, total))
+    return status or told
 
 
 def ingest(cfg: Config, options: argparse.Namespace) -> Iterator[LoadResult]:

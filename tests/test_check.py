@@ -38,7 +38,7 @@ def _no_sink_left() -> Iterator[None]:
 @pytest.fixture
 def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the tests' folder were on ext4, wherever it is: what all is well with has to be known."""
-    monkeypatch.setattr(logfile, "collapses", lambda _: True)
+    monkeypatch.setattr(logfile, "collapses", lambda *_: True)
 
 
 @pytest.fixture

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from conftest import Site, line, lines, users
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import SAMPLES, Site, create_database, drop_database, line, lines, users
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xraylog import logfile
 
 
 def test_a_line_becomes_a_row(site: Site) -> None:
     site.append(
-        "2025/11/17 10:15:23.123456 from 203.0.113.10:51000 accepted tcp:www.example.com:443 [in >> out] email: k3\n"
+        "2025/11/17 10:15:23.123456 from 203.0.113.10:51000 accepted tcp:www.example.com:443 [in >> out] email: k\n"
     )
     site.run()
     ((at, *rest),) = site.rows()
     assert at.isoformat() == "2025-11-17T10:15:23.123456+00:00"
-    assert rest == ["203.0.113.10/32", 51000, "accepted", "tcp", "www.example.com", 443, "in", "out", "k3", "n1"]
+    assert rest == ["203.0.113.10/32", 51000, "accepted", "tcp", "www.example.com", 443, "in", "out", "k", "n1"]
 
 
 def test_a_log_is_empty_after_a_run_and_the_next_run_adds_nothing(site: Site) -> None:
@@ -27,3 +41,304 @@ def test_a_good_run_says_nothing_under_cron(site: Site) -> None:
     site.append(line(1), "no line of xray\n")
     done = site.run()
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_last_line_adds_up(site: Site) -> None:
+    site.append(line(1), "damaged\n", "\n", "2025/11/17 10:15:23 [Info] app/dispatcher: default route\n")
+    assert "4 lines read = 1 rows + 1 rejected + 2 ignored" in site.run("-v").stderr
+
+
+@pytest.mark.parametrize(("sample", "rows", "ignored"), [("xray_24.11.21.log", 153, 19), ("v2ray_4.34.0.log", 161, 0)])
+def test_a_real_log_loads_completely(site: Site, sample: str, rows: int, ignored: int) -> None:
+    site.append((SAMPLES / sample).read_bytes())
+    site.set("parser", timezone="Asia/Tehran")
+    said = site.run("-v").stderr
+    assert f"{rows + ignored} lines read = {rows} rows + 0 rejected + {ignored} ignored" in said
+    assert len(site.rows()) == rows
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(0, 60 * 105), max_size=4).map(sorted),
+    keep=st.booleans(),
+    size=st.sampled_from(["1", "7", "20000"]),
+)
+def test_any_cut_of_a_file_into_runs_gives_the_same_rows(
+    server_keywords: dict[str, str], tmp_path_factory: pytest.TempPathFactory, cuts: list[int], keep: bool, size: str
+) -> None:
+    """Cut at any byte, with positions kept in the file or the file drained, in batches of any size."""
+    data = "".join([*lines(0, 30), "damaged\n", *[line(7)] * 5, "#\n", "\0\0" + line(60), *lines(30, 55)]).encode()
+    whole = Site(tmp_path_factory.mktemp("whole"), create_database(server_keywords))
+    parts = Site(tmp_path_factory.mktemp("parts"), create_database(server_keywords))
+    parts.set("parser", batch_size=size)
+    try:
+        whole.append(data)
+        assert whole.run_here() == 0
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            parts.append(data[start:end])
+            assert parts.run_here(*(["--keep"] if keep else [])) == 0
+        assert parts.rows() == whole.rows()
+        assert parts.rejected() == whole.rejected()
+        assert len(whole.rows()) == 61
+    finally:
+        drop_database(whole.database)
+        drop_database(parts.database)
+
+
+# --- nothing to do
+
+
+@pytest.mark.parametrize("log", ["missing", "empty", "drained"])
+def test_a_log_without_lines_is_a_quiet_success_without_a_connection(site: Site, log: str) -> None:
+    if log == "drained":
+        site.append(line(1))
+        with site.log.open():
+            site.run()
+        assert site.log.stat().st_size > 0
+    elif log == "empty":
+        site.log.touch()
+    site.set("postgresql", port="1")
+    done = site.run()
+    assert (done.stdout, done.stderr) == ("", "")
+    assert site.last_stats()["processed"] == 0
+
+
+def test_half_a_line_waits_for_its_end(site: Site) -> None:
+    site.append(line(1), line(2)[:40])
+    site.run()
+    assert site.emails() == users(1, 2)
+    site.append(line(2)[40:])
+    site.run()
+    assert site.emails() == users(1, 3)
+    assert site.rejected() == []
+
+
+# --- options
+
+
+def test_keep_leaves_the_lines_and_stores_them_once(site: Site) -> None:
+    site.append(*lines(0, 10))
+    before = site.log.read_bytes()
+    site.run("--keep")
+    site.run("--keep")
+    assert site.log.read_bytes() == before
+    site.append(*lines(10, 20))
+    site.run()
+    assert site.log.read_bytes() == b""
+    assert site.emails() == users(0, 20)
+
+
+def test_again_loads_from_the_start_once(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    site.run("--keep", "--again")
+    assert site.emails() == users(0, 10) + users(0, 10)
+    site.run("--keep")
+    assert site.emails() == users(0, 10) + users(0, 10)
+
+
+def test_logfile_is_read_and_emptied_in_place_of_the_log(site: Site) -> None:
+    old = site.folder / "access.log.1"
+    site.append(*lines(0, 5), to=old)
+    site.append(*lines(5, 10))
+    site.run("--logfile", str(old))
+    assert site.emails() == users(0, 5)
+    assert old.read_bytes() == b""
+    assert site.log.read_bytes() == "".join(lines(5, 10)).encode()
+
+
+def test_a_log_that_we_may_not_write_is_read_remembered_and_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def refusing(path: Path, flags: int, *mode: int) -> int:
+        if Path(path) == site.log and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, flags, *mode)
+
+    site.append(*lines(0, 10))
+    monkeypatch.setattr(os, "open", refusing)  # root may write everything
+    for _ in range(2):
+        assert site.run_here() == 0
+    assert site.emails() == users(0, 10)
+    assert site.log.read_bytes() == "".join(lines(0, 10)).encode()
+    assert "may not be written: its lines are stored, remembered and left there" in (site.folder / "output").read_text()
+
+
+# --- somebody else's hands on the log
+
+
+def test_a_renamed_log_goes_on_where_it_was(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    site.append(*lines(10, 20))
+    old = site.folder / "access.log.1"
+    site.log.rename(old)
+    site.append(*lines(20, 25))
+    done = site.run("--keep")
+    stored = sum(len(text) for text in lines(0, 10))
+    assert f"emptied, replaced or renamed by somebody else: it was stored up to byte {stored}" in done.stderr
+    assert site.emails() == users(0, 10) + users(20, 25)
+    site.run("--logfile", str(old))
+    assert site.emails() == users(0, 25)
+
+
+def test_a_copy_of_a_log_adds_nothing(site: Site) -> None:
+    site.append(*lines(0, 200))
+    site.run("--keep")
+    copy = site.folder / "copy.log"
+    copy.write_bytes(site.log.read_bytes())
+    site.run("--logfile", str(copy))
+    assert site.emails() == users(0, 200)
+
+
+@pytest.mark.parametrize("kept", ["--keep", "-v"])
+def test_an_emptied_log_is_reported_once_and_read_from_its_beginning(site: Site, kept: str) -> None:
+    site.append(*lines(0, 100))
+    with site.log.open():  # so that a drained log keeps its mark
+        site.run(kept)
+    os.truncate(site.log, 0)
+    site.append(*lines(100, 110))
+    assert "emptied, replaced or renamed" in site.run("--keep").stderr
+    assert "emptied, replaced or renamed" not in site.run("--keep").stderr
+    assert site.emails() == users(0, 110)
+
+
+def test_a_log_that_we_emptied_ourselves_is_not_reported(site: Site) -> None:
+    for start in range(0, 40, 10):
+        site.append(*lines(start, start + 10))
+        assert site.run().stderr == ""
+    assert site.emails() == users(0, 40)
+    assert site.query("SELECT count(*), max(position) FROM log_positions") == [(1, 0)]
+
+
+def test_a_log_that_is_replaced_during_a_run_is_not_drained(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the commit and the drain somebody puts another log in its place: its lines stay."""
+    real_sync = logfile.LogFile.sync
+
+    def sync_and_replace(log: logfile.LogFile) -> None:
+        real_sync(log)
+        os.truncate(site.log, 0)
+        site.append(*lines(100, 103))
+
+    site.append(*lines(0, 10))
+    monkeypatch.setattr(logfile.LogFile, "sync", sync_and_replace)
+    assert site.run_here() == 0
+    monkeypatch.undo()
+    assert site.log.read_bytes() == "".join(lines(100, 103)).encode()
+    assert "was emptied or replaced during this run" in (site.folder / "output").read_text()
+    site.run()
+    assert site.emails() == users(0, 10) + users(100, 103)
+
+
+def test_lines_behind_somebody_elses_prefix_are_rejected_with_one_message(site: Site) -> None:
+    site.append(*[f"Nov 17 10:15:23 host xray[77]: {text}" for text in lines(0, 5)])
+    said = site.run().stderr
+    assert said.count("found before it: 'Nov 17 10:15:23 host xray[77]: '") == 1
+    assert len(site.rejected()) == 5
+
+
+# --- many nodes, many logs
+
+
+def test_two_nodes_with_the_same_bytes_have_a_position_each(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Site(tmp_path / "other", site.database, node="n2")
+    for one in (site, other):
+        one.append(*lines(0, 10))
+        one.run("--keep")
+        one.run("--keep")
+    assert site.emails() == users(0, 10) + users(0, 10)
+    assert Counter(row[-1] for row in site.rows()) == {"n1": 10, "n2": 10}
+
+
+def test_a_second_run_of_the_same_log_says_who_is_at_work_and_exits_75(site: Site) -> None:
+    site.append(line(1))
+    with logfile.locked(logfile.lock_path(site.log, site.folder)):
+        done = site.run(status=75)
+    assert f"held by process {os.getpid()} since" in done.stderr
+    assert site.log.read_bytes() == line(1).encode()
+    site.run()
+    assert site.emails() == users(1, 2)
+
+
+# --- when it does not work
+
+
+def test_a_database_that_cannot_be_reached_leaves_the_log_untouched(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.set("postgresql", port="1")
+    done = site.run(status=1)
+    assert "PostgreSQL is not available" in done.stderr
+    assert "Connection refused" in done.stderr
+    assert site.log.read_bytes() == "".join(lines(0, 10)).encode()
+    assert site.last_stats()["processed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("password", "wrong", "password authentication failed"),
+        ("dbname", "nowhere", 'database "nowhere" does not exist'),
+        ("sslmode", "nonsense", 'invalid sslmode value: "nonsense"'),
+    ],
+)
+def test_a_database_that_refuses_us_is_for_the_operator(site: Site, key: str, value: str, said: str) -> None:
+    site.append(line(1))
+    site.set("postgresql", **{key: value})
+    done = site.run(status=3)
+    assert said in done.stderr
+    assert site.log.read_bytes() == line(1).encode()
+
+
+def test_a_read_only_database_is_an_outage(site: Site) -> None:
+    site.append(line(1))
+    site.query(f"ALTER DATABASE {site.database['dbname']} SET default_transaction_read_only = on")
+    assert "25006" in site.run(status=1).stderr
+    site.query(f"BEGIN READ WRITE; ALTER DATABASE {site.database['dbname']} RESET ALL; COMMIT")
+    site.run()
+    assert site.emails() == users(1, 2)
+
+
+def test_a_run_that_fails_half_way_keeps_what_was_committed(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run()
+    site.query("ALTER TABLE logs ADD CONSTRAINT small CHECK (source_port < 1024 + 300) NOT VALID")
+    site.set("parser", batch_size="100")
+    site.append(*lines(10, 910))
+    done = site.run(status=3)
+    assert "small" in done.stderr
+    assert site.last_stats()["processed"] == 290
+    assert site.emails() == users(0, 300)
+    site.query("ALTER TABLE logs DROP CONSTRAINT small")
+    site.run()
+    assert site.emails() == users(0, 910)
+
+
+def test_a_plain_logs_table_is_left_alone(site: Site) -> None:
+    site.query('CREATE TABLE logs (id bigserial, "timestamp" timestamptz)')
+    site.append(line(1))
+    assert "logs: expected a table partitioned by day, found a plain one" in site.run(status=3).stderr
+    assert site.log.read_bytes() == line(1).encode()
+
+
+def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:
+    site.append(line(1))
+    site.run()
+    site.append(line(2))
+    with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
+        blocker.execute("LOCK TABLE log_positions")
+        with subprocess.Popen(site.command(), stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 30
+            while not site.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                assert time.monotonic() < deadline
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert re.fullmatch(r".*interrupted; what was committed stays.*\n", said)
+    site.run()
+    assert site.emails() == users(1, 3)
+
+
+@pytest.mark.parametrize("arguments", [["--logfile", "."], ["--logfile", "/dev/null"]])
+def test_what_is_no_log_is_refused(site: Site, arguments: list[str]) -> None:
+    assert "expected" in site.run(*arguments, status=3).stderr

@@ -6,7 +6,7 @@ Rows go through COPY with the row triggers of the foreign keys on: any role that
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -80,21 +80,54 @@ class Loader:
         return self._references.resolve(names_of(batch.records))
 
     def _store(self, batch: Batch, position: Position, fingerprint: Fingerprint) -> tuple[int, int, Position]:
-        """One transaction; once more, row by row where needed, when the database refuses a value."""
-        rejected = [Rejected(offset, bad.reason, bad.line) for offset, bad in batch.bad_lines]
+        """One transaction; once more, by halves, when the database refuses a value. Rows, rejected, new position."""
+        refusals = Refusals(batch)
+        usable = refusals.without_names(self._references.refused)
         try:
-            with database.transaction(self._conn, self._node_lock):
-                rows = self._copy_rows(batch.records, position.node_id)
-                self._copy_rejected(position, rejected)
-                return rows, len(rejected), positions.move(self._conn, position, batch.end, fingerprint)
+            return self._commit(batch, position, fingerprint, usable, refusals, self._copy_at_once)
         except (DataError, IntegrityError) as error:
             _raise_unless_poison(error)
+        return self._commit(batch, position, fingerprint, usable, refusals, self._copy_by_halves)
+
+    def _commit(
+        self,
+        batch: Batch,
+        position: Position,
+        fingerprint: Fingerprint,
+        usable: Sequence[int],
+        refusals: Refusals,
+        copy: Callable[[Batch, Sequence[int], int, Refusals], int],
+    ) -> tuple[int, int, Position]:
         with database.transaction(self._conn, self._node_lock):
-            refused = _Refusals(self, batch, position.node_id)
-            rows = refused.copy(0, len(batch.records))
-            self._copy_rejected(position, rejected + refused.found)
-            moved = positions.move(self._conn, position, batch.end, fingerprint)
-            return rows, len(rejected) + len(refused.found), moved
+            rows = copy(batch, usable, position.node_id, refusals)
+            rejected = [Rejected(offset, bad.reason, bad.line) for offset, bad in batch.bad_lines] + refusals.found
+            self._copy_rejected(position, sorted(rejected, key=lambda line: line.offset))
+            return rows, len(rejected), positions.move(self._conn, position, batch.end, fingerprint)
+
+    def _copy_at_once(self, batch: Batch, usable: Sequence[int], node_id: int, _: Refusals) -> int:
+        records = batch.records
+        if len(usable) < len(records):
+            records = [records[index] for index in usable]
+        return self._copy_rows(records, node_id)
+
+    def _copy_by_halves(self, batch: Batch, usable: Sequence[int], node_id: int, refusals: Refusals) -> int:
+        """Find the rows that the database refuses, and load the others.
+
+        The server's CONTEXT names the row only for some errors, and in its own language.
+        """
+        try:
+            with self._conn.transaction():
+                return self._copy_at_once(batch, usable, node_id, refusals)
+        except (DataError, IntegrityError) as error:
+            _raise_unless_poison(error)
+            if len(usable) == 1:
+                refusals.add(usable[0], database.message(error), error.diag.constraint_name)
+                return 0
+        middle = len(usable) // 2
+        first, second = usable[:middle], usable[middle:]
+        return self._copy_by_halves(batch, first, node_id, refusals) + self._copy_by_halves(
+            batch, second, node_id, refusals
+        )
 
     def _copy_rows(self, records: Sequence[AccessRecord], node_id: int) -> int:
         if not records:
@@ -160,38 +193,44 @@ def _raise_unless_poison(error: psycopg.Error) -> None:
         raise schema.PartitionMissing from error
 
 
-class _Refusals:
-    """Finds the rows that the database refuses by halving, inside a transaction; loads the others.
+class Refusals:
+    """The records of one batch that the database refuses, as lines for rejected_lines."""
 
-    The server's CONTEXT names the row only for some errors, and in its own language.
-    """
-
-    def __init__(self, loader: Loader, batch: Batch, node_id: int) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.found: list[Rejected] = []
-        self._loader = loader
         self._batch = batch
-        self._node_id = node_id
         self._reasons: collections.Counter[str] = collections.Counter()
 
-    def copy(self, first: int, end: int) -> int:
-        """Load records [first, end); returns how many rows that made."""
-        if first == end:
-            return 0
-        try:
-            with self._loader._conn.transaction():  # noqa: SLF001  # a part of the loader, on its connection
-                return self._loader._copy_rows(self._batch.records[first:end], self._node_id)  # noqa: SLF001
-        except (DataError, IntegrityError) as error:
-            _raise_unless_poison(error)
-            if end - first == 1:
-                self._refuse(first, error)
-                return 0
-        middle = (first + end) // 2
-        return self.copy(first, middle) + self.copy(middle, end)
+    def without_names(self, refused: Mapping[tuple[str, str], str]) -> Sequence[int]:
+        """The indices of the records that use none of the refused names; the others are refused."""
+        records = self._batch.records
+        if not refused:
+            return range(len(records))
+        usable = []
+        for index, record in enumerate(records):
+            reasons = [refused[name] for name in _names(record) if name in refused]
+            if reasons:
+                self.add(index, reasons[0], None)
+            else:
+                usable.append(index)
+        return usable
 
-    def _refuse(self, index: int, error: psycopg.Error) -> None:
-        reason = database.message(error)
-        self._reasons[error.diag.constraint_name or error.diag.message_primary or ""] += 1
-        if max(self._reasons.values()) > max(FEW_REFUSED - 1, len(self._batch.records) // 100):
-            raise Unsuitable(f"the table logs does not fit: {reason}, for more than 1 % of the rows of a batch")
+    def add(self, index: int, reason: str, constraint: str | None) -> None:
+        """Refuse a record. Raises Unsuitable when so many are refused for one reason that the schema is at fault."""
+        self._reasons[constraint or reason] += 1
+        if max(self._reasons.values()) >= max(FEW_REFUSED, len(self._batch.records) / 100):
+            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch")
         offset, line = self._batch.line(index)
         self.found.append(Rejected(offset, reason, line))
+
+
+def _names(record: AccessRecord) -> list[tuple[str, str]]:
+    """Table and name of every name that a record uses."""
+    used = (
+        ("users", record.email),
+        ("protocols", record.protocol),
+        ("endpoints", record.destination),
+        ("tags", record.inbound_tag),
+        ("tags", record.outbound_tag),
+    )
+    return [(table, name) for table, name in used if name is not None]

@@ -6,13 +6,14 @@ is remembered, up to a bound. A whole reference table is never read: it may hold
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog import database
-from xraylog.database import Connection
+from xraylog.database import Connection, Unsuitable
 
 COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
     "users": "email",
@@ -50,9 +51,14 @@ class References:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
+        self.refused: dict[tuple[str, str], str] = {}  # table and name to reason, for the names resolved last
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> dict[str, int]:
-        """Have an id for each of these names, by table; says how many of them are new in each table."""
+        """Have an id for each of these names, by table; says how many of them are new in each table.
+
+        A name that the database refuses has no id afterwards, but a reason in `refused`.
+        """
+        self.refused.clear()
         missing = {}
         for table, wanted in names.items():
             ids = self._ids[table]
@@ -82,14 +88,30 @@ class References:
         ids = met[table] = dict(self._conn.execute(_known(table), {"names": list(names)}).fetchall())
         if not (missing := sorted(names - ids.keys())):
             return 0
-        added: dict[str, int] = dict(self._conn.execute(_add(table), {"names": missing}).fetchall())
+        added = self._insert(table, missing)
         ids.update(added)
-        if elsewhere := sorted(names - ids.keys()):  # another writer was faster
+        if elsewhere := sorted(names - ids.keys()):  # another writer was faster, or the name was refused
             ids.update(self._conn.execute(_known(table), {"names": elsewhere}).fetchall())
+        for name in names - ids.keys():
+            self.refused.setdefault((table, name), f"{table}.{COLUMN[table]} holds another spelling of {name!r}")
         return len(added)
+
+    def _insert(self, table: str, names: Sequence[str]) -> dict[str, int]:
+        """Add names; those that the database refuses (a hand-made varchar, a CHECK) are found by halving."""
+        try:
+            with self._conn.transaction():
+                return dict(self._conn.execute(_add(table), {"names": names}).fetchall())
+        except (DataError, IntegrityError) as error:
+            if len(names) == 1:
+                self.refused[table, names[0]] = database.message(error)
+                return {}
+        middle = len(names) // 2
+        return self._insert(table, names[:middle]) | self._insert(table, names[middle:])
 
 
 def node_id(references: References, name: str) -> int:
     """The id of this node, made when it is new."""
     references.resolve({"nodes": [name]})
+    for reason in references.refused.values():
+        raise Unsuitable(f"node {name!r}: {reason}")
     return references.ids("nodes")[name]

@@ -1,0 +1,67 @@
+"""The file side and the database side do not know each other: they meet in the records."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from conftest import ROOT
+
+FILE_SIDE = {"logfile", "parser"}
+DATABASE_SIDE = {"database", "schema", "references", "positions", "loader"}
+NOUNS = {"records"}
+STORIES = {"check"}  # like the scripts, it speaks of both
+ALONE = {"config", "stats"}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of the package that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "xraylog":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("xraylog."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def outside(path: Path) -> set[str]:
+    """The top-level packages that a module imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+    return found
+
+
+MODULES = {path.stem: path for path in (ROOT / "xraylog").glob("*.py") if path.stem != "__init__"}
+
+
+def test_every_module_is_on_a_side() -> None:
+    assert set(MODULES) == FILE_SIDE | DATABASE_SIDE | NOUNS | STORIES | ALONE
+
+
+def test_the_sides_do_not_know_each_other() -> None:
+    for name in FILE_SIDE:
+        assert imports(MODULES[name]) <= NOUNS | FILE_SIDE, name
+    for name in DATABASE_SIDE:
+        assert imports(MODULES[name]) <= NOUNS | DATABASE_SIDE, name
+    for name in NOUNS:
+        assert imports(MODULES[name]) == set(), name
+    for name in ALONE:
+        assert imports(MODULES[name]) <= NOUNS, name
+
+
+def test_the_file_side_knows_no_database_and_the_database_side_opens_no_file() -> None:
+    for name in FILE_SIDE | NOUNS:
+        assert "psycopg" not in outside(MODULES[name]), name
+    for name in DATABASE_SIDE:
+        assert not outside(MODULES[name]) & {"os", "pathlib", "io", "re"}, name
+        assert "open(" not in MODULES[name].read_text(), name
+
+
+def test_the_parser_is_pure() -> None:
+    assert not outside(MODULES["parser"]) & {"os", "io", "pathlib", "time", "loguru", "logging"}
+    assert ".now(" not in MODULES["parser"].read_text()
