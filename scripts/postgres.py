@@ -123,10 +123,14 @@ class Server:
 
 
 def _as_nobody() -> list[str]:
+    """Run as `nobody`, with one capability left: to reach what only root may. It has to count for access(2), too,
+    which initdb asks and which goes by the real user: hence the secure bit (capabilities(7)).
+    """
     if os.geteuid() != 0:
         return []
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
-            "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]  # fmt: skip
+    return ["setpriv", "--securebits=+no_setuid_fixup", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+            "--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override",
+            "--bounding-set=-all,+dac_override"]  # fmt: skip
 
 
 def _free_port() -> int:
