@@ -60,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(cfg: Config, options: argparse.Namespace) -> int:
     """One pass over the log. The total is right even when the database goes away halfway."""
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
-    total, status = LoadResult(), DONE
+    total, status = LoadResult(), FAILED
     try:
         for result in ingest(cfg, options):
             total += result
+        status = DONE
     except database.Unavailable as error:
         logger.error("PostgreSQL is not available: {}; what is not stored stays in {}", error, cfg.log_path)
-        status = FAILED
     except database.Unsuitable as error:
         logger.error("PostgreSQL cannot be used: {}; what is not stored stays in {}", error, cfg.log_path)
         status = OPERATOR
@@ -75,8 +75,8 @@ def run(cfg: Config, options: argparse.Namespace) -> int:
         status = BUSY
     except OSError as error:
         logger.error("{}: {}; what is not stored stays there", cfg.log_path, error)
-        status = FAILED
-    told = tell(cfg, total, stats.row(started, "online", time.monotonic() - clock, total))
+    finally:
+        told = tell(cfg, total, stats.row(started, "online", time.monotonic() - clock, total))
     return status or told
 
 
@@ -168,7 +168,7 @@ def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
         try:
             stats.write(row, cfg.stats_format, cfg.stats_path)
         except stats.NotWritten as error:
-            logger.error("{}; the lines themselves are stored", error)
+            logger.error("{}; what was committed stays", error)
             return OPERATOR
     if not total.adds_up:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
@@ -189,7 +189,7 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     form = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
     logger.remove()
     logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
-    if cfg.own_log_path:
+    if cfg.own_log_path and not options.check:
         try:
             logger.add(cfg.own_log_path, level=level, format=form, diagnose=False, backtrace=False)
         except OSError as error:

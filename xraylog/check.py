@@ -18,7 +18,12 @@ Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found,
 RIGHTS = """
     SELECT c.relname, pg_has_role(c.relowner, 'USAGE'),
            has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
-           has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE')
+           has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE'),
+           ARRAY(SELECT d.objid::regclass::text
+                 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
+                 WHERE d.refobjid = c.oid AND d.deptype = 'a'
+                   AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END),
+           quote_ident(pg_get_userbyid(c.relowner))
     FROM pg_class c
     WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
     ORDER BY c.relname
@@ -27,7 +32,10 @@ NEEDED = {  # beside SELECT
     "log_positions": ("INSERT", "UPDATE", "DELETE"),
     "rejected_lines": ("INSERT",),
 }
-IN_SCHEMA = "SELECT current_schema(), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+IN_SCHEMA = """
+    SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+           quote_ident(current_user)
+"""
 
 
 def report(cfg: Config) -> int:
@@ -83,25 +91,27 @@ def _server(cfg: Config) -> Iterator[Finding]:
             version = conn.info.parameter_status("server_version")
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
             found = schema.look(conn)
-            yield from _rights(conn, found)
+            yield from _rights(conn)
             yield from _schema(found)
     except (database.Unavailable, database.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
 
 
-def _rights(conn: Connection, found: schema.Findings) -> Iterator[Finding]:
+def _rights(conn: Connection) -> Iterator[Finding]:
     trouble = []
-    for name, owner, *granted in conn.execute(RIGHTS, [list(schema.TABLES)]):
+    ((place, may_create, role),) = conn.execute(IN_SCHEMA)
+    for name, owner, *granted, sequences, owner_name in conn.execute(RIGHTS, [list(schema.TABLES)]):
         has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
         lacking = [right for right in ("SELECT", *NEEDED.get(name, ("INSERT",))) if not has[right]]
         if lacking:
-            trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {conn.info.user}")
+            trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
+        trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
         if name == "logs" and not owner:
-            trouble.append(f"only the owner of logs can make partitions: grant that role to {conn.info.user}")
-    row = conn.execute(IN_SCHEMA).fetchone()
-    may_create = bool(row and row[1])
-    if not found.complete and not may_create:
-        trouble.append(f"GRANT CREATE ON SCHEMA {row[0] if row else 'public'} TO {conn.info.user}")
+            trouble.append(f"only the owner of logs can make partitions: GRANT {owner_name} TO {role}")
+    if place is None:
+        trouble.append("no schema of the search_path is there and may be used: create one, or GRANT USAGE on it")
+    elif not may_create:  # each new day is a new table
+        trouble.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
     yield "rights", "enough for a run" if not trouble else "not enough for a run", "; ".join(trouble)
 
 

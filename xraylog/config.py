@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import socket
 import stat
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ def read(path: Path) -> Config:
 
     Raises ConfigError with every complaint at once.
     """
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     try:
         text = path.read_text(encoding="utf-8")
         parser.read_string(text)
@@ -82,7 +83,8 @@ def _syntax(error: configparser.Error) -> str:
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f"line {error.lineno}: expected a [section] first, found something else"
     if isinstance(error, configparser.DuplicateOptionError):
-        return f"line {error.lineno}: [{error.section}] {error.option}: expected once, found again"
+        key = _named(error.option, _keys(error.section))
+        return f"line {error.lineno}: [{error.section}] {key}: expected once, found again"
     if isinstance(error, configparser.DuplicateSectionError):
         return f"line {error.lineno}: [{error.section}]: expected once, found again"
     if isinstance(error, configparser.ParsingError):
@@ -100,6 +102,7 @@ class _Reader:
         self.complaints: list[str] = []
 
     def config(self) -> Config:
+        self.refuse_continued()
         self.refuse_unknown()
         stats_format = self.one_of("stats", "format", ("json", "csv"))
         config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
@@ -128,6 +131,15 @@ class _Reader:
     def complain(self, section: str, key: str, expected: str, found: str) -> None:
         self.complaints.append(f"{self.path}: [{section}] {key}: expected {expected}, found {found}")
 
+    def refuse_continued(self) -> None:
+        """An indented line belongs to the value above it: a password there would be shown with that value."""
+        for section in self.parser.sections():
+            for key, value in self.parser[section].items():
+                if "\n" in value:
+                    named = _named(key, _keys(section))
+                    self.complain(section, named, "a value on one line", "an indented line behind it")
+                    self.parser[section][key] = value.partition("\n")[0]
+
     def refuse_unknown(self) -> None:
         """An unknown key is a misspelt one: its value would be missed in silence."""
         for section in self.parser.sections():
@@ -138,22 +150,22 @@ class _Reader:
                     f"found an unknown one{_likely(section, known)}"
                 )
                 continue
-            keys = libpq_keywords() if section == "postgresql" else KEYS[section]
+            keys = _keys(section)
             for key in self.parser[section]:
                 if key not in keys:
                     what = "a keyword of libpq" if section == "postgresql" else f"one of {', '.join(keys)}"
-                    self.complain(section, key, what, f"an unknown key{_likely(key, keys)}")
+                    self.complain(section, _named(key, keys), what, f"an unknown key{_likely(key, keys)}")
 
     def connection(self) -> dict[str, str]:
         """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
         given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
-        given = {key: value for key, value in given.items() if value or key == "password"}
+        given = {key: value for key, value in given.items() if value}
         if "service" not in given:
             for key in ("host", "dbname", "user"):
                 if not given.get(key) and not (key == "host" and given.get("hostaddr")):
                     self.complain("postgresql", key, "a value (or the key service)", "none")
         for port in given.get("port", "").split(","):
-            if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+            if port and not _is_number(port, 65535):
                 self.complain("postgresql", "port", "a whole number from 1 to 65535", repr(port))
         return given
 
@@ -161,7 +173,7 @@ class _Reader:
         text = self.get(section, key)
         if not text:
             return default
-        if text.isascii() and text.isdecimal() and 1 <= int(text[:20]) <= at_most:
+        if _is_number(text, at_most):
             return int(text)
         self.complain(section, key, f"a whole number from 1 to {at_most}", repr(text))
         return default
@@ -183,7 +195,11 @@ class _Reader:
 
     def file(self, section: str, key: str) -> Path | None:
         text = self.get(section, key)
-        return Path(os.path.abspath(self.path.parent / Path(text).expanduser())) if text else None
+        try:
+            return Path(os.path.abspath(self.path.parent / Path(text).expanduser())) if text else None
+        except RuntimeError:
+            self.complain(section, key, "a user who has a home folder", repr(text))
+            return self.path
 
     def required_path(self, section: str, key: str) -> Path:
         path = self.file(section, key)
@@ -203,7 +219,7 @@ class _Reader:
         try:
             if not text:
                 text, origin = os.environ.get("TZ", "").removeprefix(":"), " (from the variable TZ)"
-            if text:
+            if text and text != str(SYSTEM_ZONE):
                 return ZoneInfo(text)
             return system_zone()
         except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -231,6 +247,22 @@ def system_zone() -> ZoneInfo:
         return ZoneInfo(target.partition("/zoneinfo/")[2])
     with SYSTEM_ZONE.open("rb") as data:
         return ZoneInfo.from_file(data, key="localtime")
+
+
+def _keys(section: str) -> tuple[str, ...]:
+    return libpq_keywords() if section == "postgresql" else KEYS.get(section, ())
+
+
+def _named(key: str, known: tuple[str, ...]) -> str:
+    """A key as complaints show it: of `password: 12=3` the part before "=" is no key, but half a password."""
+    word = re.match(r"\w*", key)
+    if word is None or word[0] == key or word[0] in known:
+        return word[0] if word else key
+    return "a key that is not one word"
+
+
+def _is_number(text: str, at_most: int) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= at_most
 
 
 def _zones_are_there() -> bool:

@@ -49,9 +49,9 @@ PORT = re.compile(rb"\d{1,5}")
 # The shapes of the tool's own documentation, which no xray writes: blanks round colons and arrows. Runs of
 # blanks are bounded, so that a line made of blanks costs no more than its length.
 DOCUMENTED = re.compile(
-    rb"from {1,16}(?P<network>tcp:|udp:|) {0,16}(?P<source>[^\s:]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<port>\d+)"
-    rb" {1,16}accepted {1,16}(?P<to>(?:tcp:|udp:|//)?) {0,16}(?P<host>[^\s:\[\]]+|\[[^\]\s]+\]) {0,16}:"
-    rb" {0,16}(?P<to_port>\d+)(?P<tail>| .*)",
+    rb"from {1,16}(?:(?:tcp|udp) {0,16}: {0,16})?(?P<source>[^\s:]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<port>\d+)"
+    rb" {1,16}accepted {1,16}(?:(?P<network>tcp|udp) {0,16}: {0,16}|// {0,16})?"
+    rb"(?P<host>[^\s:\[\]]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<to_port>\d+)(?P<tail>| .*)",
     re.DOTALL,
 )
 BLANKS = re.compile(rb" +")
@@ -367,7 +367,7 @@ def _documented(
     if nothing:
         raise Bad(f"expected tags or an email behind the destination, found {_shown(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
-    protocol = match["to"].decode().rstrip(":").rstrip("/") or None
+    protocol = match["network"].decode() if match["network"] else None
     source_ip, source_port = _source_ip(match["source"]), _port(match["port"])
     host, port = _host(match["host"]), _port(match["to_port"])
     return source_ip, source_port, "accepted", protocol, host, port, inbound, outbound, email
