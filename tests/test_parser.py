@@ -53,7 +53,7 @@ def reason(*line: str | bytes, **when: Any) -> str:
 def table(rows: dict[str, dict[Any, Any]], *names: str) -> pytest.MarkDecorator:
     """One case an entry, named by the letter of its table and its key."""
     entries = [(letter, key, value) for letter, part in rows.items() for key, value in part.items()]
-    ids = [f"{letter}: {str(raw(key), 'latin-1')}" for letter, key, _ in entries]
+    ids = [f"{letter}: {raw(key)!r:.90}" for letter, key, _ in entries]
     return pytest.mark.parametrize(names, [entry[1:] for entry in entries], ids=ids)
 
 
@@ -158,7 +158,7 @@ def test_a_source_is_an_address_a_network_or_null(source: str, stored: tuple[str
 
 
 NO_SOURCES = "999.1.2.3:4 1.2.3:4 example.com:4 1.2.3.4 1.2.3.4: 1.2.3.4:x 1.2.3.4:-1 1.2.3.4\0:5 [2001:db8::12:443"
-NO_SOURCES += " [1.2.3.45:6 [::g]:4 999.0.*.*:4 [2001:db8::/129]:4 dns tcp: 2025/11/17:4"
+NO_SOURCES += " [1.2.3.45:6 [::g]:4 999.0.*.*:4 [2001:db8::/129]:4 ::1%eth0:5 ::1%\0:5 dns tcp: 2025/11/17:4"
 
 
 @pytest.mark.parametrize("source", NO_SOURCES.split(" "))
@@ -191,6 +191,7 @@ ACCEPTED: dict[str, dict[str | bytes, tuple[Any, ...]]] = {
         "ftp://h:8800/x": ("ftp", "h", 8800),
         "http://h:65535/": ("http", "h", 65535),
         "http://h:65536/": ("http", "h", None),
+        f"http://h:{'9' * 5000}/": ("http", "h", None),
         "http://127.0.0.1:8800/path/to?q=1&x=%20y": ("http", "127.0.0.1", 8800),
         "http://127.0.0.1:8800/x?email:a@b.c%20[in]": ("http", "127.0.0.1", 8800),
         "http://h:8800?next=me@evil.test:1": ("http", "h", 8800),
@@ -498,7 +499,7 @@ def test_a_port_is_up_to_65535(text: str, colon: str) -> None:
     text = text.replace(":{}", colon + "{}")
     for port in (0, 9, 65535):
         assert port in parse(AT, text.format(port))
-    for port in (65536, 99999, 100000, 10**30):
+    for port in (65536, 99999, 100000, "9" * 5000):
         assert "port" in reason(AT, text.format(port))
     for no_port in ("-1", "+1", "1_0", "٣", "0x1"):
         assert reason(AT, text.format(no_port)).startswith("expected ")

@@ -85,12 +85,15 @@ def transaction(conn: Connection, *locks: str) -> Iterator[None]:
         yield
 
 
-# synchronous_commit off would let a crash of the server lose rows that are no longer in the log.
+# synchronous_commit off would let a crash of the server lose rows that are no longer in the log. The style and
+# the zone are those in which the catalog writes the bounds of partitions: others have names of zones in them.
 BEGIN_SETTINGS = """
     SELECT set_config('lock_timeout', %s, true),
            set_config('synchronous_commit',
                       CASE current_setting('synchronous_commit')
-                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)
+                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
+           set_config('DateStyle', 'ISO', true),
+           set_config('TimeZone', 'UTC', true)
 """
 LOCK = ", pg_advisory_xact_lock(%s)"
 

@@ -36,8 +36,8 @@ CONSOLE_LEVEL = re.compile(rb"\[(?:Debug|Info|Warning|Error|Unknown)\]")
 CONSOLE_START = re.compile(rb"Using (?:default config|config|confdir)|Reading config:")
 # Lines without a timestamp: the banner, a failed start, and what Go prints when it panics.
 CONSOLE_BARE = re.compile(
-    rb"(?:Xray|V2Ray) \d+\.|A unified platform for anti-censorship\.|Failed to start: |panic: |fatal error: "
-    rb"|goroutine \d+ \[|\[signal |runtime[./:]|exit status \d|\t[/\w]\S*:\d+|[\w/-]{1,100}\.[\w./*-]{0,200}\("
+    rb"(?:Xray|V2Ray) \d+\.|A unified platform for anti-censorship\.|Failed to start: |\t?panic: |fatal error: "
+    rb"|goroutine \d+ \[|\[signal |runtime[./:]|exit status \d|\t[/\w]\S*:\d+|[\w/-]{1,100}\.[\w./*\[\]-]{0,200}\("
     rb"|created by "
 )
 CLOSING_BRACKET = re.compile(rb"\](?= email:|\Z)")
@@ -67,6 +67,10 @@ URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 class Bad(Exception):
     """A line that cannot be stored, and why. Never leaves this module."""
+
+
+class Unstorable(Bad):
+    """The line's form is right, and one of its names is none that a column could hold."""
 
 
 class Parser:
@@ -135,9 +139,9 @@ class Parser:
             if status[1] == b"rejected":
                 return AccessRecord(timestamp, ip, port, "rejected", email=_rejected_email(rest[status.end() :]))
             return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], rest[:5] == b"from "))
-        except Bad:
+        except Bad as error:
             documented = DOCUMENTED.fullmatch(rest)
-            if documented is None:
+            if documented is None or isinstance(error, Unstorable):
                 raise
             return AccessRecord(timestamp, *_documented(documented))
 
@@ -199,7 +203,7 @@ class _Gathering:
 
 def _without_timestamp(line: bytes) -> Ignored:
     if CONSOLE_BARE.match(line):
-        return Ignored.CONSOLE
+        return _unless_glued(Ignored.CONSOLE, line)
     if later := ANOTHER_TIMESTAMP.search(line):
         raise Bad(PREFIXED + _shown(line[: later.start()]))
     raise Bad("expected a timestamp first, found none")
@@ -232,6 +236,8 @@ def _source_ip(address: bytes) -> str | None:
         return f"{_ip(address.replace(b'*', b'0'))}/{32 - 8 * address.count(b'*')}"
     if not address.startswith(b"["):
         return _ip(address)
+    if not address.endswith(b"]") or b":" not in address:
+        raise Bad(f"expected a source address, IPv6 if in brackets, found {_shown(address)}")
     address, slash, prefix = address[1:-1].partition(b"%")[0].partition(b"/")
     if address == b":::":  # what was left of ::1 before v26.1.23
         return None
@@ -363,7 +369,8 @@ def _documented(
     match: re.Match[bytes],
 ) -> tuple[str | None, int | None, str, str | None, str | None, int | None, str | None, str | None, str | None]:
     """The fields of a record from `source_ip` on, of a line with blanks round its colons."""
-    nothing, tags, email = _split(BLANKS.sub(b" ", match["tail"]))
+    tail = BLANKS.sub(b" ", match["tail"]).replace(b" email :", b" email:", 1)
+    nothing, tags, email = _split(tail)
     if nothing:
         raise Bad(f"expected tags or an email behind the destination, found {_shown(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
@@ -380,11 +387,11 @@ def _text(what: str, value: bytes) -> str | None:
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        raise Bad(f"expected UTF-8 in the {what}, found {_shown(value)}") from None
+        raise Unstorable(f"expected UTF-8 in the {what}, found {_shown(value)}") from None
     if "\0" in text:
-        raise Bad(f"expected text in the {what}, found a NUL byte")
+        raise Unstorable(f"expected text in the {what}, found a NUL byte")
     if len(text) > MAX_CHARACTERS:
-        raise Bad(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(text)}")
+        raise Unstorable(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(text)}")
     return text
 
 

@@ -134,7 +134,7 @@ NEVER_NULL = ("id", "timestamp", "action")
 CATALOG = """
     SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, NULL), a.attnotnull,
            EXISTS (SELECT FROM pg_index i
-                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL
+                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
                      AND i.indkey::text = a.attnum::text),
            CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END
     FROM pg_class c
@@ -324,7 +324,8 @@ class Partitions:
         unknown = sorted(set(days) - self._known)
         if not unknown:
             return
-        bounds = self._bounds()
+        with database.transaction(self._conn):
+            bounds = self._bounds()
         missing = [day for day in unknown if _gaps(day, bounds)]
         for first in range(0, len(missing), DAYS_AT_ONCE):
             self._create_patiently(missing[first : first + DAYS_AT_ONCE])
@@ -335,6 +336,7 @@ class Partitions:
         self._known.clear()
 
     def _bounds(self) -> list[tuple[float, float]]:
+        """In a transaction of `database`: the catalog writes bounds in the session's zone and style."""
         return [(low, high) for low, high in self._conn.execute(BOUNDS)]
 
     def _create_patiently(self, days: list[str]) -> None:
@@ -375,8 +377,8 @@ def create_partition(name: str, low: float, high: float) -> Composed:
             FOR VALUES FROM ({low}) TO ({high})
     """).format(
         partition=Identifier(name),
-        low=Literal(_utc(low).strftime("%Y-%m-%d %H:%M:%S+00")),
-        high=Literal(_utc(high).strftime("%Y-%m-%d %H:%M:%S+00")),
+        low=Literal(_utc(low).isoformat(" ")),
+        high=Literal(_utc(high).isoformat(" ")),
     )
 
 
