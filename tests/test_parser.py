@@ -164,7 +164,7 @@ NO_SOURCES += " [1.2.3.45:6 [::g]:4 999.0.*.*:4 [2001:db8::/129]:4 ::1%eth0:5 ::
 @pytest.mark.parametrize("source", NO_SOURCES.split(" "))
 def test_any_other_source_is_bad(source: str) -> None:
     for tail in ("accepted tcp:x:443 [in -> out] email: e", "rejected  proxy/trojan: not a valid user"):
-        assert reason(AT, "from ", source, " ", tail).startswith("expected a ")
+        assert reason(AT, "from ", source, " ", tail).startswith("expected a")
 
 
 # What stands behind `accepted`, and the fields from protocol on.
@@ -597,38 +597,49 @@ PIECES = (
     "|#|[Info] | got answer: |2025/11/17 10:15:23 |9999/99/99 99:99:99|me:pa55@|/?q|:99999|Insecure encryption email: "
 )
 pieces = st.sampled_from(PIECES.encode().split(b"|")) | st.just("ю".encode() * 90) | st.binary(max_size=4)
-SHAPES = (b"accepted tcp:x:443", b"accepted x.example:1", b"accepted http://h", b"accepted", b"rejected", b"rejected  ")
 nearly = st.lists(pieces, max_size=12).map(b"".join)
 clients = st.sampled_from([b"1.2.3.4:5", b"tcp:[::1]:0", b"@", b"203.0.*.*:1", b"[fe80::1%eth0]:9", b"[Masked IPv6]:2"])
-accesses = st.tuples(st.just(AT + b"from"), clients, st.sampled_from(SHAPES), nearly).map(b" ".join)
+openings = [b" [", b" [in -> ", b" [in -> out] email: ", b" email:", b""]
+accesses = st.tuples(
+    st.just(AT + b"from "),
+    clients,
+    st.sampled_from([b" accepted tcp:x:443", b" accepted http://h", b" rejected  Insecure encryption"]),
+    st.sampled_from(openings),
+    st.text(max_size=300).map(str.encode) | nearly,
+    st.sampled_from([b"]", b"] email: e", b""]),
+).map(b"".join)
 any_bytes = st.binary(max_size=200) | nearly | nearly.map(lambda text: AT + text) | accesses
 
 
-@some_examples
-@given(any_bytes)
-def test_no_bytes_make_the_parser_raise(line: bytes) -> None:
-    got = parse(line)
+def check(line: bytes, got: Kind) -> None:
+    """Every value of a row fits its column, and a bad line is kept as it was."""
     assert isinstance(got, AccessRecord | BadLine | Ignored)
     if isinstance(got, BadLine):
         assert got.line == line
         assert got.reason.isprintable()
+    if isinstance(got, AccessRecord):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00", got.timestamp)
+        if got.source_ip is not None:
+            assert "%" not in got.source_ip
+            assert ipaddress.ip_interface(got.source_ip)
+        for port in (got.source_port, got.destination_port):
+            assert port is None or 0 <= port <= 65535
+        assert got.action in {"accepted", "rejected", "api"}
+        assert got.protocol in {None, "tcp", "udp", "http", "https", "ftp"}
+        for name in (got.destination, got.inbound_tag, got.outbound_tag, got.email):
+            assert name is None or (1 <= len(name.encode().decode()) <= 255 and "\0" not in name)
 
 
 @settings(some_examples, max_examples=1000)
-@given(any_bytes | accesses, st.sampled_from(["UTC", "Asia/Tehran"]))
-def test_every_value_of_a_row_fits_its_column(line: bytes, zone: str) -> None:
-    row = parse(line, zone=zone)
-    if not isinstance(row, AccessRecord):
-        return
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00", row.timestamp)
-    if row.source_ip is not None:
-        assert "%" not in row.source_ip
-        assert ipaddress.ip_interface(row.source_ip)
-    assert {row.source_port, row.destination_port} <= {None, *range(65536)}
-    assert row.action in {"accepted", "rejected", "api"}
-    assert row.protocol in {None, "tcp", "udp", "http", "https", "ftp"}
-    for name in (row.destination, row.inbound_tag, row.outbound_tag, row.email):
-        assert name is None or (1 <= len(name.encode().decode()) <= 255 and not {"\0", "\n"} & set(name))
+@given(any_bytes)
+def test_no_bytes_make_the_parser_raise(line: bytes) -> None:
+    check(line, parse(line))
+
+
+@settings(some_examples, max_examples=1000)
+@given(accesses)
+def test_every_value_of_a_row_fits_its_column(line: bytes) -> None:
+    check(line, parse(line, zone="Asia/Tehran"))
 
 
 # What xray can write and a parser can understand: free text, without what makes a line ambiguous.
@@ -750,12 +761,18 @@ def seconds(one: Parser, line: bytes) -> float:
     return time.perf_counter() - began
 
 
-HEADS = ["from 1.2.3.4:5 accepted ", "from 1.2.3.4:5 rejected ", "from 1.2.3.4:5 accepted tcp:x:443 [", "", None]
+HEADS = [
+    "from 1.2.3.4:5 accepted ",
+    "from 1.2.3.4:5 rejected ",
+    "from 1.2.3.4:5 accepted tcp:x:443 [",
+    "from ",
+    "api from ",
+]
 NASTY = [" [", "] ", "]", " ", "a.", ":", "[", "@", "\t", " email:", "] email:", " : ", " -> ", " api", "\0", " [:/1"]
 NASTY += ["2025/11/17 10:15:2", "2025/11/17 10:15:23 ", " from ", "from 1", "accepted", " accepted", "tcp:"]
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [*HEADS, "", None])
 @pytest.mark.parametrize("pattern", NASTY)
 def test_a_line_of_twice_the_length_takes_about_twice_the_time(head: str | None, pattern: str) -> None:
     """A client chooses these bytes. Quadratic behaviour would take four times as long, and many seconds."""
@@ -763,9 +780,8 @@ def test_a_line_of_twice_the_length_takes_about_twice_the_time(head: str | None,
     short, long = (begin + pattern.encode() * (size // len(pattern)) for size in (200_000, 400_000))
     one = Parser(ZoneInfo("UTC"), NOW)
     once, twice = float("inf"), float("inf")
-    for _ in range(15):  # the best of some: the noise of a busy machine only ever adds time
-        twice = min(twice, seconds(one, long))
-        if twice < 0.03:
+    for done in range(25):  # the best of five or more: the noise of a busy machine only ever adds time
+        once, twice = min(once, seconds(one, short)), min(twice, seconds(one, long))
+        if twice < 0.03 or (done >= 5 and twice < 2.9 * once):
             break
-        once = min(once, seconds(one, short))
     assert twice < 0.03 or twice < 2.9 * once

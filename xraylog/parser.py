@@ -233,25 +233,23 @@ def _source_ip(address: bytes) -> str | None:
     if address in MASKED_WHOLE:
         return None
     if MASKED_V4.fullmatch(address) and address.count(b".") == 3:
-        return f"{_ip(address.replace(b'*', b'0'))}/{32 - 8 * address.count(b'*')}"
-    if not address.startswith(b"["):
-        return _ip(address)
-    if not address.endswith(b"]") or b":" not in address:
-        raise Bad(f"expected a source address, IPv6 if in brackets, found {_shown(address)}")
+        return f"{_ip(IPv4Address, address.replace(b'*', b'0'))}/{32 - 8 * address.count(b'*')}"
+    if not address.startswith(b"[") or not address.endswith(b"]"):
+        return _ip(IPv4Address, address)
     address, slash, prefix = address[1:-1].partition(b"%")[0].partition(b"/")
     if address == b":::":  # what was left of ::1 before v26.1.23
         return None
     if not slash:
-        return _ip(address)
+        return _ip(IPv6Address, address)
     if not (PORT.fullmatch(prefix) and int(prefix) <= 128):
         raise Bad(f"expected a prefix length up to 128, found {_shown(prefix)}")
-    return f"{_ip(address)}/{int(prefix)}"
+    return f"{_ip(IPv6Address, address)}/{int(prefix)}"
 
 
-def _ip(address: bytes) -> str:
+def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
     try:
         text = address.decode("ascii")
-        IPv6Address(text) if ":" in text else IPv4Address(text)
+        kind(text)
     except ValueError:
         raise Bad(f"expected a source address, found {_shown(address)}") from None
     return text
