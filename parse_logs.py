@@ -108,9 +108,9 @@ def find_position(conn: Connection, cfg: Config, log: LogFile, node_id: int) -> 
     """Where the last run ended; waits for one that died while its transaction is still in the server."""
     source = os.fsencode(log.path).decode(errors="backslashreplace")
     with database.transaction(conn, loader.node_lock(cfg.node)):
-        position = positions.find(conn, node_id, source, log.size, log.fingerprints())
+        position = positions.find(conn, node_id, source, log.size, log.fingerprints(), log.predecessor)
         positions.forget_old(conn, node_id)
-    if position.lost is not None and not log.is_ours:
+    if position.lost is not None:
         logger.warning(
             "{} was emptied, replaced or renamed by somebody else: it was stored up to byte {}; "
             "going on from its beginning",

@@ -7,6 +7,7 @@ import datetime
 import os
 import random
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -18,6 +19,8 @@ import psycopg
 import pytest
 from conftest import Site, create_database, drop_database, line, lines, users
 from postgres import Server
+
+from xraylog import logfile
 
 
 @contextlib.contextmanager
@@ -98,6 +101,28 @@ def test_killed_at_every_step_of_a_first_run(site: Site, server_keywords: dict[s
         drop_database(made.pop())
 
     kill_at_every_step(site, prepare, check)
+
+
+def test_a_kill_between_drain_and_position_does_not_hide_equal_lines_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The position of the old head must not outlive the drain: the same ten lines come again, at the same place."""
+    site.append(*[line(1)] * 10)
+    real_drain = logfile.LogFile.drain
+
+    def drain_and_die(self: logfile.LogFile, offset: int, limit: int) -> None:
+        real_drain(self, offset, limit)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch, xray(site.log):
+        patch.setattr(logfile.LogFile, "drain", drain_and_die)
+        assert site.run_here() == -9
+    site.append(line(2))
+    assert site.run_here() == 0
+    assert site.log.read_bytes() == b""
+    site.append(*[line(1)] * 10)
+    assert site.run_here() == 0
+    assert site.emails() == Counter({"u1": 20, "u2": 1})
 
 
 def test_killed_at_random_moments(site: Site, rounds: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from xraylog import schema
-from xraylog.database import Connection, Unsuitable
+from xraylog.database import Connection, Unsuitable, transaction
 
 DOCUMENT = (ROOT / "Schema.md").read_text()
 BLOCKS = re.findall(r"^```sql\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -28,11 +29,11 @@ CHANGING = [block for block in BLOCKS if block not in CREATING + QUERIES]
 DAY = "2025-11-17"
 PARTITION = "logs_2025_11_17"  # of DAY; Schema.md makes this one
 NOT_ON_10 = "-- From here on: PostgreSQL 11 and later."
-LINE = "2025/11/{day} {time} from {source} accepted tcp:www.example.com:443 [in >> out] email: {email}\n"
+LINE = "2025/11/{day} 10:15:23 from {source} accepted tcp:www.example.com:443 [in >> out] email: {email}\n"
 
 
-def access(day: int = 17, time: str = "10:15:23", source: str = "203.0.113.7:51000", email: str = "k") -> str:
-    return LINE.format(day=day, time=time, source=source, email=email)
+def access(day: int = 17, source: str = "203.0.113.7:51000", email: str = "k") -> str:
+    return LINE.format(day=day, source=source, email=email)
 
 
 # --- Schema.md ---------------------------------------------------------------------------------------------
@@ -80,6 +81,13 @@ def facts(conn: Connection) -> set[tuple[str | None, ...]]:
 
 def statements(block: str) -> list[str]:
     return [statement for statement in re.split(r";\n", block) if statement.strip()]
+
+
+@pytest.fixture
+def other(database: dict[str, str]) -> Iterator[Connection]:
+    """A second session in the test's database."""
+    with psycopg.connect(**database, autocommit=True) as conn:  # type: ignore[arg-type]
+        yield conn
 
 
 @pytest.fixture
@@ -177,16 +185,19 @@ def test_what_schema_md_says_to_do_by_hand_does_it(site: Site, conn: Connection)
 # --- what is there already ---------------------------------------------------------------------------------
 
 
-def test_a_second_run_changes_nothing(conn: Connection) -> None:
+def test_a_second_run_changes_nothing_and_waits_for_nobody(conn: Connection, other: Connection) -> None:
+    """Also while another run makes partitions."""
     assert schema.ensure(conn).complete
     made = facts(conn)
     conn.execute("SET default_transaction_read_only = on")
-    assert schema.ensure(conn).complete
+    conn.execute("SET statement_timeout = '10s'")
+    with transaction(other, schema.PARTITIONS_LOCK):
+        assert schema.ensure(conn).complete
     assert facts(conn) == made
 
 
 @pytest.fixture
-def reader(conn: Connection, database: dict[str, str]) -> Iterator[dict[str, str]]:
+def user(conn: Connection, database: dict[str, str]) -> Iterator[dict[str, str]]:
     """Keywords of a role that may use the tables and create nothing."""
     schema.ensure(conn)
     schema.Partitions(conn).ensure([DAY])
@@ -202,8 +213,8 @@ def reader(conn: Connection, database: dict[str, str]) -> Iterator[dict[str, str
     conn.execute(SQL("DROP ROLE {}").format(role))
 
 
-def test_a_role_that_may_create_nothing_can_use_what_is_there(reader: dict[str, str]) -> None:
-    with psycopg.connect(**reader, autocommit=True) as conn:  # type: ignore[arg-type]
+def test_a_role_that_may_create_nothing_can_use_what_is_there(user: dict[str, str]) -> None:
+    with psycopg.connect(**user, autocommit=True) as conn:  # type: ignore[arg-type]
         with pytest.raises(errors.InsufficientPrivilege):
             conn.execute("CREATE TABLE public.mine (id integer)")
         assert schema.ensure(conn).complete
@@ -265,6 +276,25 @@ def test_a_hand_made_database_gets_what_it_lacks_and_loses_only_not_null_on_the_
         expected |= {("constraint", table, "logs_node_id_fkey") for table in PARTITIONED}
     assert added == expected
     assert {"nodes", "log_positions", "rejected_lines"} <= {fact[1] for fact in after - before}
+
+
+def test_logs_with_no_column_but_the_time_get_the_others_as_the_code_makes_them(
+    conn: Connection, by_hand: Connection
+) -> None:
+    schema.ensure(conn)
+    by_hand.execute('CREATE TABLE logs ("timestamp" timestamptz NOT NULL) PARTITION BY RANGE ("timestamp")')
+    schema.ensure(by_hand)
+
+    def columns_and_keys(of: Connection) -> set[tuple[str | None, ...]]:
+        """Without the columns' numbers and defaults."""
+        return {
+            (fact[2], fact[4] if fact[0] == "column" else fact[3])
+            for fact in facts(of)
+            if fact[0] in ("column", "constraint") and fact[1] == "logs"
+        }
+
+    assert columns_and_keys(conn) - columns_and_keys(by_hand) == {("id", "bigint")}
+    assert columns_and_keys(by_hand) < columns_and_keys(conn)
 
 
 def test_a_run_loads_into_a_hand_made_database(site: Site, conn: Connection) -> None:
@@ -477,6 +507,45 @@ def test_forty_days_at_once_get_a_partition_each(conn: Connection) -> None:
     days = [str(date(2025, 11, 1) + timedelta(days=n)) for n in range(40)]
     schema.Partitions(conn).ensure(days)
     assert list(bounds(conn).values()) == [whole_day(day) for day in days]
+    made_together = conn.execute("SELECT count(*) FROM pg_class WHERE relispartition AND relkind = 'r' GROUP BY xmin")
+    assert max(count for (count,) in made_together) <= 30  # each is a dozen locks of the server
+
+
+def wait_for_logs(watching: Connection) -> None:
+    """Return when some session waits for a lock on logs."""
+    deadline = time.monotonic() + 60
+    while not watching.execute("SELECT FROM pg_locks WHERE relation = 'logs'::regclass AND NOT granted").fetchall():
+        assert time.monotonic() < deadline, "nobody waits for logs"
+
+
+def test_a_new_partition_behind_a_long_query_gives_way_to_others_until_it_is_made(
+    conn: Connection, other: Connection, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "DDL_LOCK_TIMEOUT_S", 1)
+    schema.ensure(conn)
+    with psycopg.connect(**database, autocommit=True) as own, ThreadPoolExecutor(1) as pool:  # type: ignore[arg-type]
+        with other.transaction():
+            other.execute("SELECT FROM logs")
+            made = pool.submit(schema.Partitions(own).ensure, [DAY])
+            wait_for_logs(conn)
+            conn.execute("SET statement_timeout = '20s'")
+            conn.execute("SELECT FROM logs")  # stands behind the waiting DDL until that gives way
+            wait_for_logs(conn)  # it tries again
+            assert not made.done()
+        made.result(timeout=60)
+    assert list(bounds(conn)) == [PARTITION]
+
+
+def test_a_new_partition_behind_a_query_without_end_gives_up(
+    conn: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "DDL_LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr("xraylog.database.LOCK_TIMEOUT_S", 1)
+    schema.ensure(conn)
+    with other.transaction():
+        other.execute("SELECT FROM logs")
+        with pytest.raises(errors.LockNotAvailable):
+            schema.Partitions(conn).ensure([DAY])
 
 
 def test_a_day_is_made_again_once_it_is_forgotten(conn: Connection) -> None:

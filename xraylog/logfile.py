@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import signal
 import stat
@@ -27,8 +28,11 @@ from xraylog.records import Fingerprint
 
 HEAD_BYTES = 4096  # a fingerprint covers at most so much, so that it stays the same while the log grows
 BLOCK_BYTES = 1 << 20  # read at a time
-MARK = b"# drained "
-MARK_BYTES = 64  # the least that a mark takes
+# The first line of a drained log: a random id, and the digest of what the file was recognised by before.
+MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
+MARK_BYTES = 64
+PREDECESSOR_BYTES = 14  # of a digest of 32: what fits
+MARK_IN_WORDS = b"# The lines that stood here are stored. parse_logs.py skips this line; leave it."
 FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
 BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
 LARGE_BLOCK = 1 << 16  # bytes: what ext4's bigalloc and some RAID set-ups ask for
@@ -149,7 +153,13 @@ class LogFile:
     @property
     def is_ours(self) -> bool:
         """The file begins with a drain mark: it was us who removed what stood there before."""
-        return self._head.startswith(MARK)
+        return MARK.match(self._head) is not None
+
+    @property
+    def predecessor(self) -> bytes | None:
+        """The beginning of the digest under which this file was known before we drained it."""
+        mark = MARK.match(self._head)
+        return bytes.fromhex(mark[1].decode()) if mark else None
 
     @property
     def collapses(self) -> bool:
@@ -166,11 +176,11 @@ class LogFile:
             os.close(nameless)
 
     def holds_only_our_mark(self) -> bool:
-        """Whether there is nothing in the file but a drain mark and the blank lines behind it."""
+        """Whether there is nothing in the file but what `drain` leaves."""
         if not self.is_ours or self.size > 2 * LARGE_BLOCK:
             return False
         text = os.pread(self._fd, 2 * LARGE_BLOCK, 0)
-        return not text[text.find(b"\n") :].strip(b"\n")
+        return text.endswith(b"\n") and all(line[:1] in (b"", b"#") for line in text.split(b"\n"))
 
     def fingerprints(self) -> list[Fingerprint]:
         """What a position in this very file can have been stored under: the file's beginnings, at each line
@@ -242,8 +252,10 @@ class LogFile:
         self._head = os.pread(self._fd, HEAD_BYTES, 0)
         return Drained(offset - removed, self.fingerprint(offset - removed), kept=False)
 
-    def empty(self, offset: int, truncate_above: int) -> bool:
+    def empty(self, offset: int, truncate_above: int, leave: int = 0) -> bool:
         """Truncate the file when nothing but drained lines is in it and nobody else has it open.
+
+        `leave` is 0, or MARK_BYTES as long as the database still knows the file by its old head.
 
         A live log beyond `truncate_above` bytes on a file system that cannot collapse is truncated all the
         same, when it has not grown: a line that xray appends between the check and the cut is lost.
@@ -252,9 +264,9 @@ class LogFile:
             return False
         with self._lease() as alone:
             if (alone or offset > truncate_above) and self.size == offset:
-                os.ftruncate(self._fd, 0)
+                os.ftruncate(self._fd, leave)
                 os.fsync(self._fd)
-                self._head = b""
+                self._head = self._head[:leave]
                 return True
         return False
 
@@ -293,15 +305,20 @@ class LogFile:
 
         The head changes in that one write, inside a page: the old fingerprint holds until everything behind it
         is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
-        lines behind them were taken for stored ones (design, section 4).
+        lines behind them were taken for stored ones (design, section 4). The predecessor's digest lets its
+        position be forgotten by a run that comes after a kill: else lines that look like the old ones, in a log
+        that was empty meanwhile, would be taken for stored.
         """
         page = min(end, start + HEAD_BYTES)
         for at in range(page, end, BLOCK_BYTES):
             self._write(b"\n" * min(BLOCK_BYTES, end - at), at)
         if page < end:
             os.fdatasync(self._fd)
-        mark = MARK + secrets.token_hex(16).encode() + b" by parse_logs.py"
-        self._write(mark.ljust(page - start - 1) + b"\n", start)
+        digest = self.fingerprint(end).digest[:PREDECESSOR_BYTES]
+        mark = f"# drained {secrets.token_hex(8)} after {digest.hex()}".encode().ljust(MARK_BYTES - 1) + b"\n"
+        room = page - start - MARK_BYTES
+        words = MARK_IN_WORDS[: room - 1].ljust(room - 1) + b"\n" if room else b""
+        self._write(mark + words, start)
         os.fdatasync(self._fd)
         return 0
 

@@ -43,10 +43,26 @@ STILL_THERE = """
 """
 
 
-def find(conn: Connection, node_id: int, source: str, size: int, fingerprints: Sequence[Fingerprint]) -> Position:
+# A kill came between the drain and the move of the position. Its old head is no file's any more; were it kept, a
+# new log that begins with the same lines would be taken for the old one.
+FORGET_DRAINED = """
+    DELETE FROM log_positions
+    WHERE node_id = %s AND substring(head FOR %s) = %s
+"""
+
+
+def find(
+    conn: Connection,
+    node_id: int,
+    source: str,
+    size: int,
+    fingerprints: Sequence[Fingerprint],
+    predecessor: bytes | None = None,
+) -> Position:
     """Where to go on in the file with these fingerprints: behind the longest position that matches, else at 0.
 
-    Call it in a transaction that holds the node's lock: a dead run's backend may still be committing.
+    `predecessor`: the beginning of the digest that the file had before it was drained. Call it in a
+    transaction that holds the node's lock: a dead run's backend may still be committing.
     """
     heads = [fingerprint.digest for fingerprint in fingerprints]
     rows = conn.execute(KNOWN, {"node_id": node_id, "source": source, "heads": heads}).fetchall()
@@ -54,6 +70,9 @@ def find(conn: Connection, node_id: int, source: str, size: int, fingerprints: S
         if position <= size and Fingerprint(head_length, head) in fingerprints:
             conn.execute(STILL_THERE, [row_id])
             return Position(row_id, node_id, source, position, position)
+    if predecessor:
+        conn.execute(FORGET_DRAINED, [node_id, len(predecessor), predecessor])
+        return Position(None, node_id, source, 0, 0)
     return _unknown(node_id, source, rows)
 
 
