@@ -15,15 +15,17 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, check, config, database, loader, logfile, positions, references, schema, stats
+from xraylog import __version__, buffer, check, config, database, loader, logfile, positions, schema, stats
+from xraylog.buffer import Buffer
 from xraylog.config import Config
-from xraylog.database import Connection
+from xraylog.loader import Target
 from xraylog.logfile import LogFile
 from xraylog.parser import PREFIXED, Parser
-from xraylog.positions import Position
-from xraylog.records import Batch, Fingerprint, LoadResult
+from xraylog.positions import Move, Position
+from xraylog.records import Batch, Fingerprint, LoadResult, Origin
 
 DONE, FAILED, OPERATOR, BUSY, CONFIGURATION = 0, 1, 3, 75, 78  # exit statuses; argparse's own is 2
+PROGRESS_S = 10
 NOTHING = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
 
 
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except logfile.Busy as error:
         logger.error("another run is at work: {}; nothing to do", error)
         return BUSY
-    except logfile.Unusable as error:
+    except (logfile.Unusable, buffer.Damaged) as error:
         logger.error("{}; nothing was read", error)
         return OPERATOR
     except KeyboardInterrupt:
@@ -58,58 +60,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(cfg: Config, options: argparse.Namespace) -> int:
-    """One pass over the log. The total is right even when the database goes away halfway."""
+    """One pass. The total is right even when the database goes away halfway."""
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
-    total, status = LoadResult(), FAILED
+    total, mode, status = LoadResult(), "online", FAILED
     try:
-        for result in ingest(cfg, options):
-            total += result
-        status = DONE
-    except database.Unavailable as error:
-        logger.error("PostgreSQL is not available: {}; what is not stored stays in {}", error, cfg.log_path)
-    except database.Unsuitable as error:
-        logger.error("PostgreSQL cannot be used: {}; what is not stored stays in {}", error, cfg.log_path)
-        status = OPERATOR
+        with logfile.opened(cfg.log_path) as log, buffer.opened(cfg.buffer_path) as aside:
+            offset = None  # how far the database is known to have the log
+            try:
+                for result, offset in store(cfg, options, log, aside):  # noqa: B007  # where the database ends, below
+                    total += result
+                status = DONE
+            except (database.Unavailable, database.Unsuitable, buffer.Damaged) as reason:
+                mode, status_of_reason = "offline", explain(reason, cfg)
+                for result in put_aside(cfg, options, log, aside, offset):
+                    total += result
+                status = status_of_reason
     except positions.Moved as error:
         logger.error("{}; it stores these lines", error)
         status = BUSY
     except OSError as error:
-        logger.error("{}: {}; what is not stored stays there", cfg.log_path, error)
+        logger.error("{}: {}; what is not stored stays in {}", error.filename or "disk", error.strerror, cfg.log_path)
     finally:
-        told = tell(cfg, total, stats.row(started, "online", time.monotonic() - clock, total))
+        told = tell(cfg, total, stats.row(started, mode, time.monotonic() - clock, total))
     return status or told
 
 
-def ingest(cfg: Config, options: argparse.Namespace) -> Iterator[LoadResult]:
+def store(
+    cfg: Config, options: argparse.Namespace, log: LogFile | None, aside: Buffer
+) -> Iterator[tuple[LoadResult, int | None]]:
+    """First what earlier runs put aside, then what is new in the log. Each result with how far the log is stored."""
+    if aside.is_empty and has_nothing(log, options):
+        logger.info("{}: {}", cfg.log_path, "nothing new" if log else "not there")
+        return
+    with database.connect(cfg.connection) as conn:
+        for warning in schema.ensure(conn).warnings:
+            logger.warning(warning)
+        target = Target(conn)
+        if not aside.is_empty:
+            for result in import_buffer(target, cfg, aside):
+                yield result, None
+        if log is not None and not has_nothing(log, options):
+            yield from load_log(target, cfg, options, log)
+
+
+def load_log(
+    target: Target, cfg: Config, options: argparse.Namespace, log: LogFile
+) -> Iterator[tuple[LoadResult, int]]:
     """Store what is new in the log, batch by batch; then take it out of the log."""
-    with logfile.opened(cfg.log_path) as log:
-        if log is None or log.size == 0 or (log.holds_only_our_mark() and not options.again):
-            logger.info("{}: nothing new", cfg.log_path)
-            return
-        with database.connect(cfg.connection) as conn:
-            for warning in schema.ensure(conn).warnings:
-                logger.warning(warning)
-            names = references.References(conn)
-            position = find_position(conn, cfg, log, references.node_id(names, cfg.node))
-            if options.again:
-                position = dataclasses.replace(position, offset=0)
-            load = loader.Loader(conn, names, schema.Partitions(conn), cfg.node).load
-            for batch in read(cfg, log, position.offset):
-                log.sync()
-                result, position = load(batch, position, log.fingerprint(batch.end))
-                yield result
-            if log.replaced:
-                logger.warning("{} was emptied or replaced during this run, behind byte {}", log.path, position.offset)
-            elif not options.keep:
-                drain(conn, cfg, log, position)
+    position = find_position(target, cfg, log)
+    if options.again:
+        position = dataclasses.replace(position, offset=0)
+    yield LoadResult(), position.offset
+    load = target.loader(cfg.node).load
+    for batch in read(cfg, log, position.offset):
+        log.sync()
+        result, (position,) = load(batch, Move(position, batch.end, log.fingerprint(batch.end)))
+        yield result, position.offset
+    if may_drain(options, log, position.offset):
+        drain(target, cfg, log, position)
 
 
-def find_position(conn: Connection, cfg: Config, log: LogFile, node_id: int) -> Position:
+def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
     """Where the last run ended; waits for one that died while its transaction is still in the server."""
-    source = os.fsencode(log.path).decode(errors="backslashreplace")
-    with database.transaction(conn, loader.node_lock(cfg.node)):
-        position = positions.find(conn, node_id, source, log.size, log.fingerprints(), log.predecessor)
-        positions.forget_old(conn, node_id)
+    node_id = target.node_id(cfg.node)
+    origin = buffer.origin(cfg.node, log)
+    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+        position = positions.find(
+            target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.size
+        )
+        positions.forget_old(target.conn, node_id)
     if position.lost is not None:
         logger.warning(
             "{} was emptied, replaced or renamed by somebody else: it was stored up to byte {}; "
@@ -121,7 +140,7 @@ def find_position(conn: Connection, cfg: Config, log: LogFile, node_id: int) -> 
 
 
 def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
-    """Batches of what stands behind `offset`. Says once when all of it has a prefix that xray does not write."""
+    """Batches of what stands behind `offset`. Says once when it has a prefix that xray does not write."""
     said = False
     parser = Parser(cfg.zone, datetime.now(timezone.utc))
     for batch in parser.batches(log.blocks(offset), cfg.batch_size):
@@ -133,26 +152,121 @@ def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
                 said = True
 
 
-def drain(conn: Connection, cfg: Config, log: LogFile, position: Position) -> None:
+def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> None:
     """Take the stored lines out of the log, while xray appends; the position follows."""
-    if not log.writable:
-        logger.warning("{} may not be written: its lines are stored, remembered and left there", log.path)
+    known = log.fingerprint(position.offset)
+    drained = drain_file(cfg, log, position.offset)
+    if drained is None:
         return
+    if position.found_as != position.source and logfile.is_copy(Path(position.found_as), log, known):
+        position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
+    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+        position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
+    if log.empty(drained.offset, cfg.truncate_above):
+        with database.transaction(target.conn, loader.node_lock(cfg.node)):
+            positions.move(target.conn, Move(position, 0, NOTHING))
+
+
+def drain_file(cfg: Config, log: LogFile, offset: int) -> logfile.Drained | None:
+    """The file's part of draining; None when its lines stay."""
     try:
-        drained = log.drain(position.offset, cfg.truncate_above)
+        drained = log.drain(offset, cfg.truncate_above)
     except logfile.Replaced:
-        logger.warning(
-            "{} was emptied or replaced during this run; it was stored up to byte {}", log.path, position.offset
-        )
-        return
+        logger.warning("{} was emptied or replaced during this run, behind byte {}", log.path, offset)
+        return None
     if drained.kept:
         logger.info("{}: this file system cannot drain a log that is open elsewhere; its lines stay", log.path)
+        return None
+    return drained
+
+
+def may_drain(options: argparse.Namespace, log: LogFile, offset: int) -> bool:
+    """Whether the stored lines are to be taken out; says why not."""
+    if log.replaced:
+        logger.warning("{} was emptied or replaced during this run, behind byte {}", log.path, offset)
+    elif not log.writable:
+        logger.warning("{} may not be written: its lines are stored, remembered and left there", log.path)
+    return not (options.keep or log.replaced or not log.writable)
+
+
+def import_buffer(target: Target, cfg: Config, aside: Buffer) -> Iterator[LoadResult]:
+    """Store what was put aside, in order, but for what the database has already; then forget it.
+
+    Each batch moves the position of its log and that of the buffer with its rows.
+    """
+    total, skipped, said = LoadResult(), 0, time.monotonic()
+    here = find_buffer(target, cfg, aside)
+    for stored in aside.batches(here.offset):
+        batch, there = stored.batch, find_origin(target, stored.origin)
+        moves = [Move(here, stored.end, aside.file.fingerprint(stored.end))]
+        end_of_log = stored.origin.fingerprint(batch.end)
+        if not stored.origin.again:
+            batch = batch.behind(there.offset)
+        if end_of_log and (batch.end > there.offset or stored.origin.again):
+            moves.insert(0, Move(there, batch.end, end_of_log))
+        result, (*_, here) = target.loader(stored.origin.node).load(batch, *moves)
+        total, skipped = total + result, skipped + stored.batch.lines - batch.stored
+        yield LoadResult(new_names=result.new_names)
+        if time.monotonic() - said > PROGRESS_S:
+            said = time.monotonic()
+            logger.info("{}: {} of {} bytes imported", aside.path, stored.end, aside.size)
+    aside.clear()
+    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+        positions.move(target.conn, Move(here, 0, NOTHING))
+    logger.info(
+        "{} imported: {} rows + {} rejected + {} stored before", aside.path, total.rows, total.rejected, skipped
+    )
+
+
+def find_buffer(target: Target, cfg: Config, aside: Buffer) -> Position:
+    """How far an earlier run imported the buffer."""
+    node_id, source = target.node_id(cfg.node), logfile.path_text(aside.path)
+    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+        return positions.find(target.conn, node_id, source, aside.file.fingerprints(), size=aside.size)
+
+
+def find_origin(target: Target, origin: Origin) -> Position:
+    """How far the log of a buffered batch is stored."""
+    node_id = target.node_id(origin.node)
+    with database.transaction(target.conn, loader.node_lock(origin.node)):
+        return positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
+
+
+def put_aside(
+    cfg: Config, options: argparse.Namespace, log: LogFile | None, aside: Buffer, offset: int | None
+) -> Iterator[LoadResult]:
+    """Put what is new in the log into the buffer; then take it out of the log.
+
+    `offset` is where the database ended, if it said so before it went away.
+    """
+    if log is None or has_nothing(log, options):
         return
-    with database.transaction(conn, loader.node_lock(cfg.node)):
-        position = positions.move(conn, position, drained.offset, drained.fingerprint)
-    if log.empty(drained.offset, cfg.truncate_above):
-        with database.transaction(conn, loader.node_lock(cfg.node)):
-            positions.move(conn, position, 0, NOTHING)
+    again = options.again and not offset
+    at = offset or 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
+    names = stats.Names()
+    for batch in read(cfg, log, at):
+        log.sync()
+        aside.put(batch, buffer.origin(cfg.node, log, again))
+        at = batch.end
+        yield LoadResult(
+            batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, names.new_in(batch.names())
+        )
+    if may_drain(options, log, at) and (drained := drain_file(cfg, log, at)):
+        log.empty(drained.offset, cfg.truncate_above, leave=logfile.MARK_BYTES)
+
+
+def has_nothing(log: LogFile | None, options: argparse.Namespace) -> bool:
+    """Whether there is no line to read, as far as the file alone can tell."""
+    return log is None or log.size == 0 or (log.holds_only_our_mark() and not options.again)
+
+
+def explain(reason: Exception, cfg: Config) -> int:
+    """Say why this run goes on without the database; returns the exit status that it will have."""
+    if isinstance(reason, database.Unavailable):
+        logger.warning("PostgreSQL is not available: {}; new lines go to {}", reason, cfg.buffer_path)
+        return DONE
+    logger.error("{}; new lines go to {}; --check says more", reason, cfg.buffer_path)
+    return OPERATOR
 
 
 def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:

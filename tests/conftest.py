@@ -204,6 +204,13 @@ class Site:
             return Counter()
         return Counter(dict(self.query("SELECT email, count(*) FROM logs JOIN users ON users.id = user_id GROUP BY 1")))
 
+    def put_aside(self) -> Counter[str]:
+        """How often each user is in the buffer."""
+        if not self.buffer.exists():
+            return Counter()
+        objects = map(json.loads, self.buffer.read_bytes().splitlines())
+        return Counter(found["email"] for found in objects if "email" in found)
+
     def rejected(self) -> list[tuple[str, bytes]]:
         """Reason and bytes of every rejected line, oldest first."""
         return self.query("SELECT reason, line FROM rejected_lines ORDER BY id")  # type: ignore[return-value]

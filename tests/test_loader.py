@@ -18,7 +18,7 @@ from xraylog import database as db
 from xraylog import positions, references, schema
 from xraylog.loader import Loader
 from xraylog.parser import Parser
-from xraylog.positions import Position
+from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -34,7 +34,7 @@ class Log:
         self.names = references.References(conn)
         node_id = references.node_id(self.names, "n1")
         self.loader = Loader(conn, self.names, schema.Partitions(conn), "n1")
-        self.position = Position(None, node_id, "access.log", 0, 0)
+        self.position = Position(None, node_id, "access.log", "access.log", 0, 0)
 
     def batch(self, *text: str) -> Batch:
         (batch,) = Parser(ZoneInfo("UTC"), NOW).batches([(self.position.offset, "".join(text).encode())], 1 << 30)
@@ -42,7 +42,7 @@ class Log:
 
     def load(self, *text: str) -> LoadResult:
         batch = self.batch(*text)
-        result, self.position = self.loader.load(batch, self.position, fingerprint(batch.end))
+        result, (self.position,) = self.loader.load(batch, Move(self.position, batch.end, fingerprint(batch.end)))
         return result
 
 
@@ -90,7 +90,7 @@ def test_a_batch_that_another_run_stored_is_not_stored_again(log: Log, observer:
     here, batch = log.position, log.batch(line(2))
     log.load(line(2))
     with pytest.raises(positions.Moved):
-        log.loader.load(batch, here, fingerprint(batch.end))
+        log.loader.load(batch, Move(here, batch.end, fingerprint(batch.end)))
     assert stored(observer) == Counter(["u1", "u2"])
 
 

@@ -264,61 +264,11 @@ def test_a_second_run_of_the_same_log_says_who_is_at_work_and_exits_75(site: Sit
 # --- when it does not work
 
 
-def test_a_database_that_cannot_be_reached_leaves_the_log_untouched(site: Site) -> None:
-    site.append(*lines(0, 10))
-    site.set("postgresql", port="1")
-    done = site.run(status=1)
-    assert "PostgreSQL is not available" in done.stderr
-    assert "Connection refused" in done.stderr
-    assert site.log.read_bytes() == "".join(lines(0, 10)).encode()
-    assert site.last_stats()["processed"] == 0
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("password", "wrong", "password authentication failed"),
-        ("dbname", "nowhere", 'database "nowhere" does not exist'),
-        ("sslmode", "nonsense", 'invalid sslmode value: "nonsense"'),
-    ],
-)
-def test_a_database_that_refuses_us_is_for_the_operator(site: Site, key: str, value: str, said: str) -> None:
-    site.append(line(1))
-    site.set("postgresql", **{key: value})
-    done = site.run(status=3)
-    assert said in done.stderr
-    assert site.log.read_bytes() == line(1).encode()
-
-
-def test_a_read_only_database_is_an_outage(site: Site) -> None:
-    site.append(line(1))
-    site.query(f"ALTER DATABASE {site.database['dbname']} SET default_transaction_read_only = on")
-    assert "25006" in site.run(status=1).stderr
-    site.query(f"BEGIN READ WRITE; ALTER DATABASE {site.database['dbname']} RESET ALL; COMMIT")
-    site.run()
-    assert site.emails() == users(1, 2)
-
-
-def test_a_run_that_fails_half_way_keeps_what_was_committed(site: Site) -> None:
-    site.append(*lines(0, 10))
-    site.run()
-    site.query("ALTER TABLE logs ADD CONSTRAINT small CHECK (source_port < 1024 + 310) NOT VALID")
-    site.set("parser", batch_size="100")
-    site.append(*lines(10, 910))
-    done = site.run(status=3)
-    assert "small" in done.stderr
-    assert site.last_stats()["processed"] == 300
-    assert site.emails() == users(0, 310)
-    site.query("ALTER TABLE logs DROP CONSTRAINT small")
-    site.run()
-    assert site.emails() == users(0, 910)
-
-
 def test_a_plain_logs_table_is_left_alone(site: Site) -> None:
     site.query('CREATE TABLE logs (id bigserial, "timestamp" timestamptz)')
     site.append(line(1))
     assert "logs: expected a table partitioned by day, found a plain one" in site.run(status=3).stderr
-    assert site.log.read_bytes() == line(1).encode()
+    assert site.put_aside() == users(1, 2)
 
 
 def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:

@@ -64,6 +64,7 @@ def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
         conn = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
+        answers = answers or "does not support SSL" in str(error)  # libpq's own words; its ping gives up there, too
         if answers and not any(text in str(error) for text in BUSY_TEXTS):
             raise Unsuitable(message(error)) from error
         raise Unavailable(message(error)) from error
@@ -125,4 +126,4 @@ def message(error: psycopg.Error) -> str:
     """What the server or libpq said, on one line. No password: neither of them prints one."""
     said = error.diag.message_primary or str(error) or type(error).__name__
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
-    return " ".join(said.split()) + state
+    return "; ".join(line.strip() for line in said.splitlines() if line.strip()) + state

@@ -13,10 +13,10 @@ import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog import database, positions, schema
+from xraylog import database, positions, references, schema
 from xraylog.database import Connection, Unsuitable
-from xraylog.positions import Position
-from xraylog.records import AccessRecord, Batch, Fingerprint, LoadResult
+from xraylog.positions import Move, Position
+from xraylog.records import AccessRecord, Batch, LoadResult
 from xraylog.references import References
 
 COPY_LOGS = """
@@ -41,6 +41,26 @@ class Rejected:
     line: bytes
 
 
+class Target:
+    """One connection, with what a run has learned over it; makes a loader for each node."""
+
+    def __init__(self, conn: Connection) -> None:
+        self.conn = conn
+        self.references = References(conn)
+        self.days = schema.Partitions(conn)
+        self._loaders: dict[str, Loader] = {}
+
+    def node_id(self, node: str) -> int:
+        """The node's id, made when the node is new."""
+        return references.node_id(self.references, node)
+
+    def loader(self, node: str) -> Loader:
+        """What stores the batches of a node."""
+        if node not in self._loaders:
+            self._loaders[node] = Loader(self.conn, self.references, self.days, node)
+        return self._loaders[node]
+
+
 class Loader:
     """Stores the batches of one log over one connection."""
 
@@ -50,17 +70,17 @@ class Loader:
         self._days = days
         self._node_lock = node_lock(node)
 
-    def load(self, batch: Batch, position: Position, fingerprint: Fingerprint) -> tuple[LoadResult, Position]:
-        """Store a batch, and that its file is stored up to its end, where the file has this fingerprint.
+    def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
+        """Store a batch and make the moves, in one transaction; the first move is that of the batch's own log.
 
         Raises Moved when another run stored it, and Unsuitable when the database refuses more than some rows.
         """
         new_names: collections.Counter[str] = collections.Counter()
         again: psycopg.Error | None = None
         for _ in range(TRIES):
-            new_names.update(self._prepare(batch))
             try:
-                rows, rejected, moved = self._store(batch, position, fingerprint)
+                new_names.update(self._prepare(batch))
+                rows, rejected, moved = self._store(batch, moves)
             except (errors.ForeignKeyViolation, schema.PartitionMissing):
                 self._references.forget()
                 self._days.forget()
@@ -68,8 +88,7 @@ class Loader:
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 again = error
                 continue
-            result = LoadResult(batch.lines, rows, rejected, batch.ignored, new_names)
-            return result, moved
+            return LoadResult(batch.lines, rows, rejected, batch.ignored, new_names), moved
         if again is not None:
             raise again
         raise Unsuitable("names or partitions vanish while rows that use them are stored; what deletes them?")
@@ -77,32 +96,32 @@ class Loader:
     def _prepare(self, batch: Batch) -> dict[str, int]:
         """Names and partitions first, in short transactions of their own: no lock of theirs is held long."""
         self._days.ensure({record.timestamp[:10] for record in batch.records})
-        return self._references.resolve(names_of(batch.records))
+        return self._references.resolve(batch.names())
 
-    def _store(self, batch: Batch, position: Position, fingerprint: Fingerprint) -> tuple[int, int, Position]:
-        """One transaction; once more, by halves, when the database refuses a value. Rows, rejected, new position."""
+    def _store(self, batch: Batch, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
+        """One transaction; once more, by halves, when the database refuses a value. Rows, rejected, new positions."""
         refusals = Refusals(batch)
         usable = refusals.without_names(self._references.refused)
         try:
-            return self._commit(batch, position, fingerprint, usable, refusals, self._copy_at_once)
+            return self._commit(batch, moves, usable, refusals, self._copy_at_once)
         except (DataError, IntegrityError) as error:
             _raise_unless_poison(error)
-        return self._commit(batch, position, fingerprint, usable, refusals, self._copy_by_halves)
+        return self._commit(batch, moves, usable, refusals, self._copy_by_halves)
 
     def _commit(
         self,
         batch: Batch,
-        position: Position,
-        fingerprint: Fingerprint,
+        moves: Sequence[Move],
         usable: Sequence[int],
         refusals: Refusals,
         copy: Callable[[Batch, Sequence[int], int, Refusals], int],
-    ) -> tuple[int, int, Position]:
+    ) -> tuple[int, int, list[Position]]:
+        own = moves[0].position
         with database.transaction(self._conn, self._node_lock):
-            rows = copy(batch, usable, position.node_id, refusals)
+            rows = copy(batch, usable, own.node_id, refusals)
             rejected = [Rejected(offset, bad.reason, bad.line) for offset, bad in batch.bad_lines] + refusals.found
-            self._copy_rejected(position, sorted(rejected, key=lambda line: line.offset))
-            return rows, len(rejected), positions.move(self._conn, position, batch.end, fingerprint)
+            self._copy_rejected(own, sorted(rejected, key=lambda line: line.offset))
+            return rows, len(rejected), [positions.move(self._conn, move) for move in moves]
 
     def _copy_at_once(self, batch: Batch, usable: Sequence[int], node_id: int, _: Refusals) -> int:
         records = batch.records
@@ -148,17 +167,6 @@ class Loader:
 def node_lock(node: str) -> str:
     """The name of the lock under which a node's lines and positions are stored."""
     return f"node {node}"
-
-
-def names_of(records: Sequence[AccessRecord]) -> dict[str, set[str]]:
-    """The distinct names that these records use, by reference table."""
-    names = {
-        "users": {record.email for record in records},
-        "protocols": {record.protocol for record in records},
-        "endpoints": {record.destination for record in records},
-        "tags": {record.inbound_tag for record in records} | {record.outbound_tag for record in records},
-    }
-    return {table: {name for name in found if name is not None} for table, found in names.items()}
 
 
 def copy_text(records: Sequence[AccessRecord], references: References, node_id: int) -> str:

@@ -24,9 +24,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from xraylog.records import Fingerprint
+from xraylog.records import HEAD_BYTES, Fingerprint
 
-HEAD_BYTES = 4096  # a fingerprint covers at most so much, so that it stays the same while the log grows
 BLOCK_BYTES = 1 << 20  # read at a time
 # The first line of a drained log: a random id, and the digest of what the file was recognised by before.
 MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
@@ -151,6 +150,11 @@ class LogFile:
         return os.fstat(self._fd).st_size
 
     @property
+    def stat(self) -> os.stat_result:
+        """What the file system knows of it."""
+        return os.fstat(self._fd)
+
+    @property
     def is_ours(self) -> bool:
         """The file begins with a drain mark: it was us who removed what stood there before."""
         return MARK.match(self._head) is not None
@@ -225,6 +229,29 @@ class LogFile:
             block = b"".join([*pending, read[:complete]])
             yield at - len(read) + complete - len(block), block
             pending = [read[complete:]] if complete < len(read) else []
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes there, fewer at the end of the file."""
+        return os.pread(self._fd, length, start)
+
+    def line_at(self, start: int) -> bytes:
+        """The line that begins at `start`, with its line end."""
+        line = b""
+        while not (read := self.read(start + len(line), LARGE_BLOCK)).count(b"\n") and read:
+            line += read
+        return line + read[: read.find(b"\n") + 1]
+
+    def append(self, data: bytes) -> None:
+        """Write at the end, durably. For a file that is ours alone, under its lock."""
+        self._write(data, self.size)
+        os.fsync(self._fd)
+        self._head = os.pread(self._fd, HEAD_BYTES, 0)
+
+    def cut(self, size: int) -> None:
+        """Cut the file to `size` bytes, durably. For a file that is ours alone, under its lock."""
+        os.ftruncate(self._fd, size)
+        os.fsync(self._fd)
+        self._head = self._head[:size]
 
     def sync(self) -> None:
         """Have the lines on disk before a position in them is: else a crash of the machine leaves a position
@@ -376,6 +403,22 @@ def opened(path: Path) -> Iterator[LogFile | None]:
         yield LogFile(path, descriptor, writable)
     finally:
         os.close(descriptor)
+
+
+def path_text(path: Path) -> str:
+    """A path for people and for the database: bytes that are not UTF-8 are written as escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def is_copy(path: Path, log: LogFile, fingerprint: Fingerprint) -> bool:
+    """Whether another file at `path` begins like this log: then this one is its copy, and it still has its lines."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(fingerprint.length)
+            same_file = os.path.samestat(os.fstat(file.fileno()), log.stat)
+    except OSError:
+        return False
+    return not same_file and hashlib.sha256(head).digest() == fingerprint.digest
 
 
 def collapses(descriptor: int) -> bool:

@@ -173,7 +173,7 @@ class _Gathering:
         self.stored = 0
         self._lines: list[bytes] = []
         self._records: list[AccessRecord] = []
-        self._record_ends: list[int] = []
+        self._offsets: list[int] = []
         self._bad_lines: list[tuple[int, BadLine]] = []
         self._ignored: Counter[Ignored] = Counter()
 
@@ -188,7 +188,7 @@ class _Gathering:
         if isinstance(parsed, AccessRecord):
             self.stored += 1
             self._records.append(parsed)
-            self._record_ends.append(self.end)
+            self._offsets.append(begin)
         elif isinstance(parsed, BadLine):
             self.stored += 1
             self._bad_lines.append((begin, parsed))
@@ -198,7 +198,17 @@ class _Gathering:
     def batch(self) -> Batch:
         self._lines.append(b"")
         text = b"\n".join(self._lines)
-        return Batch(self.start, self.end, text, self._records, self._record_ends, self._bad_lines, self._ignored)
+        return Batch(
+            start=self.start,
+            end=self.end,
+            records=self._records,
+            offsets=self._offsets,
+            bad_lines=self._bad_lines,
+            ignored=self._ignored,
+            lines=text.count(b"\n"),
+            text=text,
+            places=[offset - self.start for offset in self._offsets],
+        )
 
 
 def _without_timestamp(line: bytes) -> Ignored:

@@ -24,9 +24,19 @@ class Position:
     id: int | None  # of its row; None: no line of this file has been stored
     node_id: int
     source: str  # the log's path, for people
+    found_as: str  # the path that the row had: another one for a renamed log, or for a copy
     stored: int  # what the row says: bytes
     offset: int  # where this run goes on: 0 for --again
     lost: int | None = None  # how far the file that had this path before was stored
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a position goes, and what its file is recognised by there."""
+
+    position: Position
+    offset: int
+    fingerprint: Fingerprint
 
 
 KNOWN = """
@@ -55,24 +65,25 @@ def find(
     conn: Connection,
     node_id: int,
     source: str,
-    size: int,
     fingerprints: Sequence[Fingerprint],
     predecessor: bytes | None = None,
+    size: int | None = None,
 ) -> Position:
     """Where to go on in the file with these fingerprints: behind the longest position that matches, else at 0.
 
-    `predecessor`: the beginning of the digest that the file had before it was drained. Call it in a
-    transaction that holds the node's lock: a dead run's backend may still be committing.
+    `predecessor`: the beginning of the digest that the file had before it was drained. `size`: what is longer is
+    a position in another file. Call it in a transaction that holds the node's lock: a dead run's backend may
+    still be committing.
     """
     heads = [fingerprint.digest for fingerprint in fingerprints]
     rows = conn.execute(KNOWN, {"node_id": node_id, "source": source, "heads": heads}).fetchall()
-    for row_id, _, position, head_length, head in rows:
-        if position <= size and Fingerprint(head_length, head) in fingerprints:
+    for row_id, found_as, position, head_length, head in rows:
+        if (size is None or position <= size) and Fingerprint(head_length, head) in fingerprints:
             conn.execute(STILL_THERE, [row_id])
-            return Position(row_id, node_id, source, position, position)
+            return Position(row_id, node_id, source, found_as, position, position)
     if predecessor:
         conn.execute(FORGET_DRAINED, [node_id, len(predecessor), predecessor])
-        return Position(None, node_id, source, 0, 0)
+        return Position(None, node_id, source, source, 0, 0)
     return _unknown(node_id, source, rows)
 
 
@@ -80,11 +91,11 @@ def _unknown(node_id: int, source: str, rows: Sequence[tuple[int, str, int, int,
     """No position fits the file. One of the same path says what was there before, or that we emptied it."""
     same_path = [row for row in rows if row[1] == source]
     if not same_path:
-        return Position(None, node_id, source, 0, 0)
+        return Position(None, node_id, source, source, 0, 0)
     last = max(same_path, key=lambda row: row[0])
     if last[2] == 0:
-        return Position(last[0], node_id, source, 0, 0)
-    return Position(None, node_id, source, 0, 0, lost=last[2])
+        return Position(last[0], node_id, source, source, 0, 0)
+    return Position(None, node_id, source, source, 0, 0, lost=last[2])
 
 
 # Conditional: two runs that both believe in the same old position cannot both store what follows it.
@@ -101,21 +112,21 @@ BEGIN = """
 """
 
 
-def move(conn: Connection, position: Position, offset: int, fingerprint: Fingerprint) -> Position:
-    """The position, moved to `offset`. Raises Moved when the row is not where this run left it."""
+def move(conn: Connection, move: Move) -> Position:
+    """Move a position. Raises Moved when its row is not where this run left it."""
+    position, offset = move.position, move.offset
     values = {
         "id": position.id,
         "node_id": position.node_id,
         "source": position.source,
         "stored": position.stored,
         "offset": offset,
-        "length": fingerprint.length,
-        "digest": fingerprint.digest,
+        "length": move.fingerprint.length,
+        "digest": move.fingerprint.digest,
     }
     if position.id is None:
-        row = conn.execute(BEGIN, values).fetchone()
-        assert row is not None  # noqa: S101  # RETURNING of an INSERT of one row
-        return replace(position, id=row[0], stored=offset, offset=offset)
+        ((row_id,),) = conn.execute(BEGIN, values).fetchall()
+        return replace(position, id=row_id, stored=offset, offset=offset)
     if conn.execute(MOVE, values).rowcount != 1:
         raise Moved(f"{position.source}: expected its position at {position.stored}, found another run's")
     return replace(position, stored=offset, offset=offset)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -45,8 +46,11 @@ class Ignored(enum.Enum):
     CONSOLE = "console or error log"
 
 
+HEAD_BYTES = 4096  # a fingerprint covers at most so much, so that it stays the same while a log grows
+
+
 class Fingerprint(NamedTuple):
-    """What a log file is recognised by: SHA-256 of its first `length` bytes, length <= 4096."""
+    """What a log file is recognised by: SHA-256 of its first `length` bytes, length <= HEAD_BYTES."""
 
     length: int
     digest: bytes
@@ -54,26 +58,66 @@ class Fingerprint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Complete lines that follow one another in one file, and what they say: bytes [start, end)."""
+    """Complete lines that follow one another in one log, bytes [start, end) of it, and what they say."""
 
     start: int
     end: int
-    text: bytes
     records: list[AccessRecord]
-    record_ends: list[int]  # offset behind each record's line
-    bad_lines: list[tuple[int, BadLine]]  # with the offset at which each begins
+    offsets: list[int]  # in the log, where each record's line begins
+    bad_lines: list[tuple[int, BadLine]]  # likewise
     ignored: Mapping[Ignored, int]
+    lines: int  # how many were read, counted on the bytes: a check on what the parser counted
+    text: bytes  # what the records were read from: the log itself, or lines of the buffer
+    places: list[int]  # in `text`, where each record's line begins
 
     @property
-    def lines(self) -> int:
-        """How many lines were read, counted on the bytes: a check on what the parser counted."""
-        return self.text.count(b"\n")
+    def stored(self) -> int:
+        """How many lines will be rows or rejected lines."""
+        return len(self.records) + len(self.bad_lines)
 
     def line(self, index: int) -> tuple[int, bytes]:
-        """The line that record `index` came from: the offset at which it begins, and its bytes."""
-        end = self.record_ends[index] - self.start
-        begin = self.text.rfind(b"\n", 0, end - 1) + 1
-        return self.start + begin, self.text[begin : end - 1]
+        """What record `index` was read from: its line's offset in the log, and the bytes."""
+        place = self.places[index]
+        return self.offsets[index], self.text[place : self.text.find(b"\n", place)]
+
+    def names(self) -> dict[str, set[str]]:
+        """The distinct names in the records, by reference table."""
+        records = self.records
+        names = {
+            "users": {record.email for record in records},
+            "protocols": {record.protocol for record in records},
+            "endpoints": {record.destination for record in records},
+            "tags": {record.inbound_tag for record in records} | {record.outbound_tag for record in records},
+        }
+        return {table: {name for name in found if name is not None} for table, found in names.items()}
+
+    def behind(self, offset: int) -> Batch:
+        """The part of the batch that begins at `offset` or behind it."""
+        first = bisect.bisect_left(self.offsets, offset)
+        bad_lines = [(at, bad) for at, bad in self.bad_lines if at >= offset]
+        return replace(
+            self,
+            records=self.records[first:],
+            offsets=self.offsets[first:],
+            places=self.places[first:],
+            bad_lines=bad_lines,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The log that lines came from, as it was when they were read."""
+
+    node: str
+    source: str  # its path, for people
+    fingerprints: list[Fingerprint]  # one for every position that lines of this log can have been stored under
+    predecessor: bytes | None  # the digest under which it was known before it was drained; its beginning
+    again: bool = False  # to be stored whatever was stored before
+
+    def fingerprint(self, offset: int) -> Fingerprint | None:
+        """What a position at `offset` is stored under; None when this log never had one there."""
+        length = min(offset, HEAD_BYTES)
+        return next((known for known in self.fingerprints if known.length == length), None)
 
 
 @dataclass(frozen=True, slots=True)

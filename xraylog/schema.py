@@ -134,7 +134,7 @@ NEVER_NULL = ("id", "timestamp", "action")
 CATALOG = """
     SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, NULL), a.attnotnull,
            EXISTS (SELECT FROM pg_index i
-                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL
+                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
                      AND i.indkey::text = a.attnum::text),
            CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END
     FROM pg_class c
@@ -211,12 +211,15 @@ def look(conn: Connection) -> Findings:
 def _misfits(tables: Mapping[str, Table]) -> Iterator[str]:
     for name, table in tables.items():
         if name == "logs" and table.kind == "r":
-            yield "logs: expected a table partitioned by day, found a plain one; it has to be migrated first"
+            yield (
+                "logs: expected a table partitioned by day, found a plain one; "
+                "rename it, and a run makes a partitioned one"
+            )
         elif table.kind != ("p" if name == "logs" else "r"):
             yield f"{name}: expected a {'partitioned ' if name == 'logs' else ''}table, found another kind"
         elif name == "logs" and table.partition_key != 'RANGE ("timestamp")':
             yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
-        if name in UNIQUE and UNIQUE[name] not in table.unique:
+        elif name in UNIQUE and UNIQUE[name] not in table.unique:
             yield (
                 f"{name}.{UNIQUE[name]}: expected a unique column, found none; "
                 f"ALTER TABLE {name} ADD UNIQUE ({UNIQUE[name]})"
@@ -336,8 +339,11 @@ class Partitions:
         self._known.clear()
 
     def _bounds(self) -> list[tuple[float, float]]:
-        """In a transaction of `database`: the catalog writes bounds in the session's zone and style."""
-        return [(low, high) for low, high in self._conn.execute(BOUNDS)]
+        """In a transaction of `database`: the catalog writes bounds in the session's zone and style.
+
+        Binary, for before PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
+        """
+        return [(low, high) for low, high in self._conn.execute(BOUNDS, binary=True)]
 
     def _create_patiently(self, days: list[str]) -> None:
         """Wait for readers a little at a time, as long as for any lock in all."""
@@ -363,6 +369,11 @@ class Partitions:
         except errors.DuplicateTable as error:
             raise Unsuitable(
                 f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
+            ) from error
+        except errors.CheckViolation as error:
+            raise Unsuitable(
+                f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
+                f"move them as Schema.md says: {database.message(error)}"
             ) from error
         if self._conn.info.server_version < NO_KEYS_ON_PARENT:
             for statement in keys_and_indexes(name):

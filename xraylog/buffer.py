@@ -1,0 +1,255 @@
+"""The offline buffer: batches put aside while the database is away, and taken up again in order.
+
+One JSON object a line. First a header with a random id; then batches, each its records and bad lines, closed by a
+mark. What is behind the last mark was torn by a crash and is cut off: its lines are still in the log. The marks
+are a chain, each naming the place of the one before it: the buffer, too, is where a log's position is kept.
+
+    {"buffer": "5f0c…"}
+    {"timestamp": "2025-11-17 10:15:23.123456+00", "source_ip": "203.0.113.10", …, "email": "alice", "offset": 0}
+    {"line": "ZGFtYWdlZA==", "reason": "expected a timestamp first, found none", "offset": 112}
+    {"mark": {"end": 120, "source": "/var/log/xray/access.log", …}}
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from xraylog import logfile
+from xraylog.logfile import LogFile
+from xraylog.records import AccessRecord, BadLine, Batch, Fingerprint, Origin
+
+Json: TypeAlias = dict[str, Any]
+
+HEADER = b'{"buffer": '
+MARK = b'{"mark": '
+WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
+encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Damaged(Exception):
+    """The buffer holds what we did not write: somebody must look before anything of it is touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A batch in the buffer."""
+
+    batch: Batch
+    origin: Origin
+    end: int  # offset in the buffer, behind the batch's mark
+
+
+class Buffer:
+    """The buffer at one path; its file is made when the first batch is put aside."""
+
+    def __init__(self, path: Path, files: contextlib.ExitStack) -> None:
+        """Use `opened`."""
+        self.path = path
+        self._files = files
+        self._file: LogFile | None = files.enter_context(logfile.opened(path))
+        self._last_mark: int | None = None  # its offset
+        if self._file is not None:
+            self._mend(self._file)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no batch is in it."""
+        return self._last_mark is None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._file.size if self._file else 0
+
+    @property
+    def file(self) -> LogFile:
+        """The file itself, to be recognised like a log."""
+        if self._file is None:
+            raise Damaged(f"{self.path}: expected a buffer, found nothing")
+        return self._file
+
+    def reached(self, fingerprints: list[Fingerprint], size: int) -> int:
+        """How far the log with these fingerprints, of `size` bytes, has been put aside; 0 for an unknown one."""
+        found, place = 0, self._last_mark
+        while place is not None:
+            mark = _mark(self.file.line_at(place))
+            end = mark["end"]
+            if found < end <= size and _origin(mark).fingerprint(end) in fingerprints:
+                found = end
+            place = mark["previous"]
+        return found
+
+    def put(self, batch: Batch, origin: Origin) -> None:
+        """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
+        file = self._made()
+        size = file.size
+        header = b"" if size else HEADER + encode(secrets.token_hex(16)).encode() + b"}\n"
+        text = _text(batch)
+        mark = MARK + encode(_mark_of(batch, origin, text, self._last_mark)).encode() + b"}\n"
+        try:
+            file.append(header + text + mark)
+        except OSError:
+            with contextlib.suppress(OSError):  # what cannot be cut off is torn: the next run sees no whole mark
+                file.cut(size)
+            raise
+        self._last_mark = size + len(header) + len(text)
+
+    def batches(self, start: int) -> Iterator[Stored]:
+        """The batches behind `start`, which is 0 or behind a mark; one in memory at a time. Raises Damaged."""
+        lines: list[bytes] = []
+        at = start
+        for begin, text in self.file.blocks(start):
+            if begin != at:
+                raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
+            for line in text.split(b"\n")[:-1]:
+                at += len(line) + 1
+                if line.startswith(MARK):
+                    yield self._stored(lines, line, at)
+                    lines = []
+                elif not line.startswith(HEADER):
+                    lines.append(line)
+
+    def clear(self) -> None:
+        """Forget everything. The next batch gets a header with a new id."""
+        self.file.cut(0)
+        self._last_mark = None
+
+    def _made(self) -> LogFile:
+        if self._file is None:
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._file = self._files.enter_context(logfile.opened(self.path))
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # else a crash of the machine forgets the file, and the lines are drained
+            finally:
+                os.close(folder)
+        return self.file
+
+    def _mend(self, file: LogFile) -> None:
+        """Cut off what is behind the last whole batch, and have the rest on disk: it counts from here on."""
+        beginning = file.read(0, len(HEADER))
+        if not HEADER.startswith(beginning[: len(HEADER)]):
+            raise Damaged(f"{self.path}: expected our buffer, found a file that begins with {beginning!r}")
+        if not file.writable:
+            raise logfile.Unusable(f"{self.path}: expected a buffer that may be written, found: Permission denied")
+        end, place = 0, _last_mark(file, file.size)
+        while place is not None:
+            line = file.line_at(place)
+            if _is_whole(file, place, line):
+                end = place + len(line)
+                break
+            place = _last_mark(file, place)
+        self._last_mark = place
+        if end < file.size:
+            file.cut(end)
+        file.sync()
+
+    def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:
+        try:
+            mark = _mark(mark_line)
+            origin = _origin(mark)
+            objects = [json.loads(line) for line in lines]
+            return Stored(_batch(objects, lines, mark), origin, end)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.path}, before byte {end}: expected a batch of ours, found: {error}") from error
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Buffer]:
+    """The buffer at `path`, mended. Hold its lock. Raises Damaged and Unusable."""
+    with contextlib.ExitStack() as files:
+        yield Buffer(path, files)
+
+
+def origin(node: str, log: LogFile, again: bool = False) -> Origin:
+    """What a batch of this log, as it is now, will be recognised by."""
+    return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.predecessor, again)
+
+
+def _text(batch: Batch) -> bytes:
+    lines = []
+    for record, offset in zip(batch.records, batch.offsets, strict=True):
+        lines.append(encode({**record._asdict(), "offset": offset}))
+    for offset, (line, reason) in batch.bad_lines:
+        lines.append(encode({"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}))
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def _mark_of(batch: Batch, origin: Origin, text: bytes, previous: int | None) -> Json:
+    return {
+        "end": batch.end,
+        "start": batch.start,
+        "node": origin.node,
+        "source": origin.source,
+        "again": origin.again,
+        "predecessor": origin.predecessor.hex() if origin.predecessor else None,
+        "heads": [[length, digest.hex()] for length, digest in origin.fingerprints],
+        "bytes": len(text),
+        "crc32": zlib.crc32(text),
+        "previous": previous,
+    }
+
+
+def _mark(line: bytes) -> Json:
+    mark: Json = json.loads(line)["mark"]
+    return mark
+
+
+def _origin(mark: Json) -> Origin:
+    fingerprints = [Fingerprint(length, bytes.fromhex(digest)) for length, digest in mark["heads"]]
+    predecessor = bytes.fromhex(mark["predecessor"]) if mark["predecessor"] else None
+    return Origin(mark["node"], mark["source"], fingerprints, predecessor, mark["again"])
+
+
+def _batch(objects: list[Json], lines: list[bytes], mark: Json) -> Batch:
+    records, offsets, places, bad_lines = [], [], [], []
+    place = 0
+    for values, line in zip(objects, lines, strict=True):
+        offset = values.pop("offset")
+        if "line" in values:
+            bad_lines.append((offset, BadLine(base64.b64decode(values["line"]), values["reason"])))
+        else:
+            records.append(AccessRecord(**values))
+            offsets.append(offset)
+            places.append(place)
+        place += len(line) + 1
+    text = b"\n".join([*lines, b""])
+    if zlib.crc32(text) != mark["crc32"]:
+        raise ValueError("a checksum that does not fit")
+    return Batch(mark["start"], mark["end"], records, offsets, bad_lines, {}, len(lines), text, places)
+
+
+def _is_whole(file: LogFile, place: int, line: bytes) -> bool:
+    """Whether the batch that the mark at `place` closes is what was written: a crash may leave any of its blocks."""
+    try:
+        mark = _mark(line)
+        return zlib.crc32(file.read(place - mark["bytes"], mark["bytes"])) == int(mark["crc32"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return False
+
+
+def _last_mark(file: LogFile, end: int) -> int | None:
+    """Where the last mark before `end` begins; its line must have its end there, too."""
+    after = b""  # the first bytes behind the window: a mark may begin at its edge
+    ended = False  # whether there is a line end behind the window
+    while end > 0:
+        start = max(0, end - WINDOW_BYTES)
+        window = file.read(start, end - start) + after
+        limit = len(window) if ended else window.rfind(b"\n")
+        place = window.rfind(b"\n" + MARK, 0, max(limit, 0))
+        if place >= 0:
+            return start + place + 1
+        ended = ended or limit >= 0
+        after = window[: len(MARK)]
+        end = start
+    return None
