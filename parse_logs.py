@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION
-    if options.check:
-        return OPERATOR if check.report(cfg) else DONE
     try:
+        if options.check:
+            return OPERATOR if check.report(cfg) else DONE
         with logfile.locked(*lock_paths(cfg)):
             return run(cfg, options)
     except logfile.Busy as error:
@@ -128,7 +128,7 @@ def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
         position = positions.find(
             target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.size
         )
-        positions.forget_old(target.conn, node_id)
+        positions.forget_old(target.conn, position)
     if position.lost is not None:
         logger.warning(
             "{} was emptied, replaced or renamed by somebody else: it was stored up to byte {}; "
@@ -302,7 +302,8 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     level = "DEBUG" if options.verbose else "ERROR" if options.quiet else level
     form = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
     logger.remove()
-    logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
+    if sys.stderr is not None:  # closed by the caller: 2>&-
+        logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
     if cfg.own_log_path and not options.check:
         try:
             logger.add(cfg.own_log_path, level=level, format=form, diagnose=False, backtrace=False)

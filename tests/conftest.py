@@ -172,10 +172,12 @@ class Site:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def run_here(self, *arguments: str, kill_at: int | None = None) -> int:
+    def run_here(
+        self, *arguments: str, kill_at: int | None = None, inside: contextlib.AbstractContextManager[None] | None = None
+    ) -> int:
         """One run in a forked child, ten times as quick as a process of its own; returns its exit status.
 
-        Killed with SIGKILL at step `kill_at` (see killing.py): -9.
+        Killed with SIGKILL after step `kill_at` (see killing.py): -9. `inside`: what surrounds the run.
         """
         if (child := os.fork()) == 0:
             status = 70
@@ -183,11 +185,28 @@ class Site:
                 sys.stderr = sys.stdout = (self.folder / "output").open("a")
                 import parse_logs
 
-                with killing.at_step(kill_at, self.folder / "steps"):
+                with inside or killing.after_step(kill_at, self.folder / "steps"):
                     status = parse_logs.main(["--config", str(self.config), "-v", *arguments])
                 sys.stderr.flush()
             os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def steps(self) -> list[str]:
+        """The names of the steps that were struck, oldest first."""
+        path = self.folder / "steps"
+        return [step.partition(" ")[2] for step in path.read_text().splitlines()] if path.exists() else []
+
+    def output(self) -> str:
+        """What the runs in this process said."""
+        return (self.folder / "output").read_text()
+
+    def away(self) -> None:
+        """The database does not answer from here on."""
+        self.set("postgresql", port="1")
+
+    def back(self) -> None:
+        """It answers again."""
+        self.set("postgresql", port=self.database["port"])
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(**self.database, options="-c timezone=UTC", autocommit=True) as conn:  # type: ignore[arg-type]

@@ -1,13 +1,17 @@
-"""Kills a run at a step of its own: after the k-th call that changes a file or speaks to the server."""
+"""Strikes a run at a step of its own: at the k-th call that changes a file or speaks to the server.
+
+What strikes is the caller's: SIGKILL, the end of the server's session, an error of the disk.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -17,7 +21,7 @@ from psycopg import Copy, Cursor, Transaction
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = (str(ROOT / "xraylog"), str(ROOT / "parse_logs.py"))
-# What changes a file or a lock. A kill between two of them leaves the same as one after the first.
+# What changes a file or a lock. A strike between two of them leaves the same as one after the first.
 CALLS_OF_THE_SYSTEM = frozenset(("pwrite", "write", "flush", "fdatasync", "fsync", "ftruncate", "fcntl", "flock"))
 
 
@@ -41,10 +45,15 @@ CALLS_OF_PSYCOPG = {
 }
 
 
+def kill() -> None:
+    """The process ends here."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def at_step(kill_at: int | None, steps: Path) -> Iterator[None]:
-    """Inside, the process dies at step `kill_at`, counted from 1; `steps` gets the name of that step."""
-    if kill_at is None:
+def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kill) -> Iterator[None]:
+    """Inside, `strike` is called after step `number`, counted from 1; `steps` gets the name of that step."""
+    if number is None:
         yield
         return
     count = 0
@@ -52,11 +61,11 @@ def at_step(kill_at: int | None, steps: Path) -> Iterator[None]:
     def step(name: str) -> None:
         nonlocal count
         count += 1
-        if count == kill_at:
+        if count == number:
             sys.setprofile(None)
             with steps.open("a") as file:
                 file.write(f"{count} {name}\n")
-            os.kill(os.getpid(), signal.SIGKILL)
+            strike()
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         if event == "return":
@@ -74,3 +83,38 @@ def at_step(kill_at: int | None, steps: Path) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
+
+
+@contextlib.contextmanager
+def disk_error(number: int, error: int, steps: Path) -> Iterator[None]:
+    """Inside, the call `number` that changes a file fails, and every one behind it: the disk stays full.
+
+    A write puts half of its bytes on the disk before it fails.
+    """
+    count = 0
+    real = {name: getattr(os, name) for name in ("pwrite", "fdatasync", "fsync", "ftruncate")}
+
+    def failing(name: str) -> Callable[..., Any]:
+        def call(descriptor: int, *arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count < number:
+                return real[name](descriptor, *arguments)
+            if count == number:
+                with steps.open("a") as file:
+                    file.write(f"{count} {name} {errno.errorcode[error]}\n")
+                if name == "pwrite" and len(arguments[0]) > 1:
+                    return real[name](descriptor, arguments[0][: len(arguments[0]) // 2], *arguments[1:])
+            if name == "ftruncate" and error == errno.ENOSPC:
+                return real[name](descriptor, *arguments)  # a full disk lets files become shorter
+            raise OSError(error, os.strerror(error))
+
+        return call
+
+    try:
+        for name in real:
+            setattr(os, name, failing(name))
+        yield
+    finally:
+        for name, function in real.items():
+            setattr(os, name, function)

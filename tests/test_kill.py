@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import os
 import random
-import re
 import signal
 import subprocess
 import threading
@@ -31,20 +30,18 @@ def xray(log: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
-def kill_at_every_step(
-    site: Site, before_each: Callable[[int], Site | None], check: Callable[[int], None]
-) -> list[str]:
+def kill_at_every_step(site: Site, before_each: Callable[[int], Site | None], check: Callable[[int], None]) -> set[str]:
     """Runs killed at step 1, 2, 3 …, until one is through; the names of the steps."""
-    step, steps = 0, []
+    step, names = 0, set()
     while True:
         step += 1
         site = before_each(step) or site
         status = site.run_here(kill_at=step)
-        assert status in (0, -9), (site.folder / "output").read_text()[-2000:]
+        assert status in (0, -9), site.output()[-2000:]
         check(step)
         if status == 0:
-            return steps
-        steps += (site.folder / "steps").read_text().splitlines()[-1:]
+            return names
+        names.add(site.steps()[-1])
 
 
 def day(step: int) -> str:
@@ -70,17 +67,74 @@ def test_killed_at_every_step(site: Site, is_open: bool, count: int) -> None:
         site.append(line(step * 1000 + 999))
         expected[f"u{step * 1000 + 999}"] += 1
         assert site.run_here() == 0
-        assert site.emails() == expected, (site.folder / "steps").read_text().splitlines()[-1]
+        assert site.emails() == expected, site.steps()[-1]
         assert len(site.rejected()) == step
 
     with contextlib.ExitStack() as stack:
         if is_open:
             stack.enter_context(xray(site.log))
-        steps = kill_at_every_step(site, prepare, check)
-    names = {re.sub(r"^\d+ ", "", step) for step in steps}
+        names = kill_at_every_step(site, prepare, check)
     assert {"execute", "commit", "copy write", "pwrite in _write"} <= names
     assert {"fcntl in _lease", "ftruncate in empty"} <= names or is_open
     assert "fsync in _collapse" in names or not is_open
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["open in xray", "closed"])
+def test_killed_at_every_step_while_the_database_is_away(site: Site, is_open: bool) -> None:
+    """In the middle of a batch in the buffer, before and after its sync, between buffer and drain, in the drain."""
+    site.run_here()
+    expected: Counter[str] = Counter()
+
+    def prepare(step: int) -> None:
+        site.append(*lines(step * 1000, step * 1000 + 60), "damaged\n")
+        expected.update(users(step * 1000, step * 1000 + 60))
+        site.away()
+
+    def check(step: int) -> None:
+        site.append(line(step * 1000 + 999))
+        expected[f"u{step * 1000 + 999}"] += 1
+        if step % 2:
+            assert site.run_here() == 0  # still away
+            assert site.put_aside() + site.emails() == expected, site.steps()[-1]
+        site.back()
+        assert site.run_here() == 0
+        assert site.emails() == expected, site.steps()[-1]
+        assert len(site.rejected()) == step
+
+    with contextlib.ExitStack() as stack:
+        if is_open:
+            stack.enter_context(xray(site.log))
+        names = kill_at_every_step(site, prepare, check)
+    assert {"pwrite in _write", "fsync in append", "fdatasync in _blank"} <= names
+
+
+def test_killed_at_every_step_of_an_import(site: Site) -> None:
+    """Before and after COPY and commit, before the buffer is cleared, before its position is."""
+    site.run_here()
+    site.set("parser", batch_size="20")
+    expected: Counter[str] = Counter()
+
+    def prepare(step: int) -> None:
+        for first in (0, 100):
+            site.append(*lines(step * 1000 + first, step * 1000 + first + 30))
+            expected.update(users(step * 1000 + first, step * 1000 + first + 30))
+            site.away()
+            assert site.run_here(*(["--keep"] if step % 2 else [])) == 0
+        site.append(line(step * 1000 + 200))
+        expected[f"u{step * 1000 + 200}"] += 1
+        site.back()
+
+    def check(step: int) -> None:
+        if step % 3 == 0:
+            site.away()
+            assert site.run_here() == 0
+            site.back()
+        assert site.run_here() == 0
+        assert site.emails() == expected, (step, site.steps()[-1])
+        assert site.buffer.stat().st_size == 0
+
+    names = kill_at_every_step(site, prepare, check)
+    assert {"commit", "ftruncate in cut", "copy write"} <= names
 
 
 def test_killed_at_every_step_of_a_first_run(site: Site, server_keywords: dict[str, str]) -> None:

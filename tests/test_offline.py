@@ -16,15 +16,6 @@ from xraylog import buffer, logfile
 from xraylog.logfile import MARK_BYTES
 
 
-def away(site: Site) -> None:
-    """The database does not answer from here on."""
-    site.set("postgresql", port="1")
-
-
-def back(site: Site) -> None:
-    site.set("postgresql", port=site.database["port"])
-
-
 def drained(path: Path) -> bool:
     """Nothing but what a drain leaves."""
     text = path.read_bytes()
@@ -33,7 +24,7 @@ def drained(path: Path) -> bool:
 
 def test_lines_are_put_aside_and_come_in_with_the_next_good_run(site: Site) -> None:
     site.append(*lines(0, 10), "damaged\n")
-    away(site)
+    site.away()
     done = site.run()
     assert re.search(r"WARNING PostgreSQL is not available: .*Connection refused.*; new lines go to ", done.stderr)
     assert drained(site.log)
@@ -41,7 +32,7 @@ def test_lines_are_put_aside_and_come_in_with_the_next_good_run(site: Site) -> N
     assert site.last_stats()["mode"] == "offline"
     assert [site.last_stats()[field] for field in ("processed", "failed", "new_users")] == [10, 1, 10]
     site.append(*lines(10, 15))
-    back(site)
+    site.back()
     assert site.run().stderr == ""
     assert site.emails() == users(0, 15)
     assert site.rejected() == [("expected a timestamp first, found none", b"damaged")]
@@ -54,7 +45,7 @@ def test_the_buffer_is_json_with_the_names_of_the_tables(site: Site) -> None:
     site.append(
         "2025/11/17 10:15:23.5 from 203.0.113.10:51000 accepted tcp:h.example:443 [in >> out] email: юзер\n", "bad\n"
     )
-    away(site)
+    site.away()
     site.run()
     header, record, bad, mark = map(json.loads, site.buffer.read_text().splitlines())
     assert list(header) == ["buffer"]
@@ -77,12 +68,12 @@ def test_the_buffer_is_json_with_the_names_of_the_tables(site: Site) -> None:
 
 
 def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
-    away(site)
+    site.away()
     with site.log.open("ab"):
         for start in range(0, 50, 10):
             site.append(*lines(start, start + 10))
             site.run()
-    back(site)
+    site.back()
     site.log.unlink()  # also when the log is missing
     site.run()
     assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(50)]
@@ -91,9 +82,9 @@ def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
 def test_an_import_goes_on_where_it_was_stopped(site: Site) -> None:
     site.append(*lines(0, 300))
     site.set("parser", batch_size="50")
-    away(site)
+    site.away()
     site.run()
-    back(site)
+    site.back()
     site.append(line(300))
     step, imported = 0, 0
     while site.run_here(kill_at=(step := step + 7)) != 0:
@@ -162,10 +153,10 @@ def test_an_offline_run_over_an_older_position_stores_nothing_twice(site: Site) 
     site.append(*lines(0, 10))
     site.run("--keep")
     site.append(*lines(10, 20))
-    away(site)
+    site.away()
     site.run()
     assert site.put_aside() == users(0, 20)
-    back(site)
+    site.back()
     site.run()
     assert site.emails() == users(0, 20)
 
@@ -177,26 +168,26 @@ def test_an_offline_run_that_was_killed_before_draining_puts_nothing_aside_twice
         os.kill(os.getpid(), signal.SIGKILL)
 
     site.append(*lines(0, 10))
-    away(site)
+    site.away()
     with monkeypatch.context() as patch:
         patch.setattr(logfile.LogFile, "drain", die)
         assert site.run_here() == -9
     site.append(*lines(10, 20))
     site.run()
     assert site.put_aside() == users(0, 20)
-    back(site)
+    site.back()
     site.run()
     assert site.emails() == users(0, 20)
 
 
 def test_a_kept_log_is_put_aside_once_and_stored_once(site: Site) -> None:
-    away(site)
+    site.away()
     for start in range(0, 40, 10):
         site.append(*lines(start, start + 10))
         site.run("--keep")
         site.run("--keep")
     assert site.put_aside() == users(0, 40)
-    back(site)
+    site.back()
     site.run("--keep")
     site.append(*lines(40, 45))
     site.run()
@@ -207,12 +198,12 @@ def test_a_kept_log_is_put_aside_once_and_stored_once(site: Site) -> None:
 def test_again_offline_loads_again_once(site: Site, first: str) -> None:
     site.append(*lines(0, 10))
     if first == "offline":
-        away(site)
+        site.away()
     site.run("--keep")
-    away(site)
+    site.away()
     site.run("--keep", "--again")
     site.run("--keep")
-    back(site)
+    site.back()
     site.run()
     assert site.emails() == users(0, 10) + users(0, 10)
 
@@ -222,11 +213,11 @@ def test_ten_equal_lines_in_every_generation_are_ten_rows_each(site: Site) -> No
     same = [line(1)] * 10
     site.append(*same)
     site.run("--keep")
-    away(site)
+    site.away()
     for _ in range(3):
         site.run()
         site.append(*same)
-    back(site)
+    site.back()
     site.run()
     site.append(*same)
     site.run()
@@ -236,17 +227,17 @@ def test_ten_equal_lines_in_every_generation_are_ten_rows_each(site: Site) -> No
 def test_a_log_put_aside_ends_as_its_mark(site: Site) -> None:
     """Not empty: as long as the database knows its old head, a new log that begins alike must not look like it."""
     site.append(*lines(0, 200))
-    away(site)
+    site.away()
     site.run()
     assert site.log.stat().st_size == MARK_BYTES
-    back(site)
+    site.back()
     site.append(line(200))
     site.run()
     assert site.log.stat().st_size == 0
 
 
 def test_a_log_renamed_while_the_database_is_away_is_put_aside_once(site: Site) -> None:
-    away(site)
+    site.away()
     site.append(*lines(0, 10))
     site.run("--keep")
     site.append(*lines(10, 20))
@@ -256,31 +247,31 @@ def test_a_log_renamed_while_the_database_is_away_is_put_aside_once(site: Site) 
     site.run()
     site.run("--logfile", str(old))
     assert site.put_aside() == users(0, 25)
-    back(site)
+    site.back()
     site.run()
     assert site.emails() == users(0, 25)
 
 
 def test_two_logs_share_one_buffer(site: Site) -> None:
     other = site.folder / "other.log"
-    away(site)
+    site.away()
     for start in (0, 10):
         site.append(*lines(start, start + 10))
         site.append(*lines(start + 100, start + 110), to=other)
         site.run("--keep")
         site.run("--keep", "--logfile", str(other))
-    back(site)
+    site.back()
     site.run()
     site.run("--logfile", str(other))
     assert site.emails() == users(0, 20) + users(100, 120)
 
 
 def test_a_node_that_was_renamed_meanwhile_keeps_its_lines_apart(site: Site) -> None:
-    away(site)
+    site.away()
     site.append(*lines(0, 5))
     site.run("--keep")
     site.set("parser", node="new name")
-    back(site)
+    site.back()
     site.run("--keep")
     assert {row[-1] for row in site.rows()} == {"n1", "new name"}  # another node's position is not ours
 
@@ -289,7 +280,7 @@ def test_a_node_that_was_renamed_meanwhile_keeps_its_lines_apart(site: Site) -> 
 
 
 def test_a_buffer_cut_anywhere_in_its_last_batch_loses_only_what_is_still_in_the_log(site: Site) -> None:
-    away(site)
+    site.away()
     site.append(*lines(0, 3))
     site.run("--keep")
     first = site.buffer.read_bytes()
@@ -306,13 +297,13 @@ def test_a_buffer_cut_anywhere_in_its_last_batch_loses_only_what_is_still_in_the
     site.buffer.write_bytes(whole[: len(whole) - 7])
     site.run("--keep")
     assert site.put_aside() == users(0, 5)
-    back(site)
+    site.back()
     site.run()
     assert site.emails() == users(0, 5)
 
 
 def test_a_buffer_cut_anywhere_in_its_first_batch_is_empty(site: Site) -> None:
-    away(site)
+    site.away()
     site.append(line(0))
     site.run("--keep")
     whole = site.buffer.read_bytes()
@@ -327,7 +318,7 @@ def test_a_buffer_cut_anywhere_in_its_first_batch_is_empty(site: Site) -> None:
 @pytest.mark.parametrize("place", ["record", "mark"])
 def test_a_last_batch_with_lost_blocks_is_cut_off(site: Site, place: str) -> None:
     """After a crash of the machine any block of an unsynced batch may be zeros, with its mark in place."""
-    away(site)
+    site.away()
     site.append(*lines(0, 3))
     site.run("--keep")
     first = site.buffer.read_bytes()
@@ -344,7 +335,7 @@ def test_a_last_batch_with_lost_blocks_is_cut_off(site: Site, place: str) -> Non
 
 
 def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    away(site)
+    site.away()
     site.append(*lines(0, 5))
     site.run("--keep")
     size = site.buffer.stat().st_size
@@ -364,13 +355,13 @@ def test_a_file_that_is_no_buffer_is_left_alone(site: Site) -> None:
 
 
 def test_a_buffer_damaged_in_its_middle_is_said_and_new_lines_are_safe(site: Site) -> None:
-    away(site)
+    site.away()
     for start in (0, 5):
         site.append(*lines(start, start + 5))
         site.run()
     whole = site.buffer.read_bytes()
     site.buffer.write_bytes(whole.replace(b'"u2"', b'"uX"'))
-    back(site)
+    site.back()
     site.append(*lines(10, 12))
     assert "a checksum that does not fit" in site.run(status=3).stderr
     assert site.emails() == Counter()

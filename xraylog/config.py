@@ -121,12 +121,16 @@ class _Reader:
             own_log_path=self.file("logging", "file"),
             warnings=self.warnings(),
         )
+        self.refuse_one_file_twice()
         if self.complaints:
             raise ConfigError(self.complaints)
         return Config(**config)  # type: ignore[arg-type]  # a dict, so that every complaint is heard first
 
     def get(self, section: str, key: str) -> str:
-        return self.parser.get(section, key, fallback="").strip()
+        text = self.parser.get(section, key, fallback="").strip()
+        if "\0" in text:
+            self.complain(section, key, "text", "a NUL byte in it")
+        return text.replace("\0", "")
 
     def complain(self, section: str, key: str, expected: str, found: str) -> None:
         self.complaints.append(f"{self.path}: [{section}] {key}: expected {expected}, found {found}")
@@ -156,6 +160,23 @@ class _Reader:
                     what = "a keyword of libpq" if section == "postgresql" else f"one of {', '.join(keys)}"
                     self.complain(section, _named(key, keys), what, f"an unknown key{_likely(key, keys)}")
 
+    def refuse_one_file_twice(self) -> None:
+        """The log, the buffer, the statistics and our own log must not be written into one another."""
+        seen: dict[str, str] = {}
+        for section, key in (
+            ("parser", "logfile"),
+            ("parser", "offline_file"),
+            ("stats", "output"),
+            ("logging", "file"),
+        ):
+            text = self.get(section, key)
+            if not text or (path := self.file(section, key)) is None:
+                continue
+            real = os.path.realpath(path)
+            if real in seen and not real.startswith("/dev/"):
+                self.complain(section, key, f"another file than {seen[real]}", repr(text))
+            seen.setdefault(real, f"[{section}] {key}")
+
     def connection(self) -> dict[str, str]:
         """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
         given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
@@ -164,6 +185,12 @@ class _Reader:
             for key in ("host", "dbname", "user"):
                 if not given.get(key) and not (key == "host" and given.get("hostaddr")):
                     self.complain("postgresql", key, "a value (or the key service)", "none")
+        for key in ("host", "dbname"):
+            if "://" in given.get(key, "") or (
+                key == "dbname" and "=" in given.get(key, "")
+            ):  # libpq would print it whole
+                self.complain("postgresql", key, "a name", "a connection string: use the keys of this section")
+                given[key] = ""
         for port in given.get("port", "").split(","):
             if port and not _is_number(port, 65535):
                 self.complain("postgresql", "port", "a whole number from 1 to 65535", repr(port))

@@ -20,7 +20,6 @@ LOCK_TIMEOUT_S = 30  # for another run's partition, batch or migration step: lon
 DEFAULTS: Mapping[str, str] = {
     "connect_timeout": str(CONNECT_TIMEOUT_S),
     "application_name": "parse_logs",
-    "client_encoding": "UTF8",
     "keepalives_idle": "20",
     "keepalives_interval": "10",
     "keepalives_count": "3",
@@ -28,8 +27,8 @@ DEFAULTS: Mapping[str, str] = {
 }
 
 # SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
-# a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server.
-TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006")
+# a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
+TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04")
 # At connect time psycopg has no SQLSTATE, only text. These are the refusals that pass by themselves, of a server
 # that answers a ping; every other refusal, in whatever language, is for the operator.
 BUSY_TEXTS = ("too many clients", "remaining connection slots", "too many connections", "the database system is")
@@ -58,10 +57,12 @@ def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
-    conninfo = make_conninfo("", **{**DEFAULTS, **keywords})
+    conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
     try:
         # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
         conn = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        # Else the statement that waits for a lock has a snapshot from before: it would not see what it waited for.
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     except psycopg.OperationalError as error:
         answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
         answers = answers or "does not support SSL" in str(error)  # libpq's own words; its ping gives up there, too

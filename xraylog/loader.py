@@ -28,6 +28,7 @@ COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line
 
 TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
 FEW_REFUSED = 100  # rows: up to here the rows are at fault, and beyond it and 1 % of the batch the schema is
+MOST_KEPT = 16 << 20  # bytes of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
 NULL = "\\N"
 ROW = "\t".join(["%s"] * 11) + "\n"
 
@@ -161,7 +162,10 @@ class Loader:
             return
         with self._conn.cursor() as cursor, cursor.copy(COPY_REJECTED) as copy:
             for line in rejected:
-                copy.write_row((position.node_id, position.source, line.offset, line.reason, line.line))
+                reason, kept = line.reason, line.line[:MOST_KEPT]
+                if len(kept) < len(line.line):
+                    reason += f" (its first {MOST_KEPT} of {len(line.line)} bytes)"
+                copy.write_row((position.node_id, position.source, line.offset, reason, kept))
 
 
 def node_lock(node: str) -> str:

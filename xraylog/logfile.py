@@ -59,7 +59,7 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
     """
     real = Path(os.path.realpath(path))
     beside = real.with_name(real.name + ".lock")
-    if beside.exists() or os.access(real.parent, os.W_OK | os.X_OK):
+    if os.path.exists(beside) or os.access(real.parent, os.W_OK | os.X_OK):
         return beside
     return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
 
@@ -228,7 +228,8 @@ class LogFile:
                 continue
             block = b"".join([*pending, read[:complete]])
             yield at - len(read) + complete - len(block), block
-            pending = [read[complete:]] if complete < len(read) else []
+            rest = read[complete:]
+            pending = [rest] if rest.strip(b"\0") else []
 
     def read(self, start: int, length: int) -> bytes:
         """The bytes there, fewer at the end of the file."""

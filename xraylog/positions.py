@@ -105,9 +105,14 @@ MOVE = """
     WHERE id = %(id)s AND position = %(stored)s
 """
 
+# Not where another run, without a lock in common with ours, has begun with the same lines.
 BEGIN = """
     INSERT INTO log_positions (node_id, source, position, head_length, head)
-    VALUES (%(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s)
+    SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s
+    WHERE NOT EXISTS (
+        SELECT FROM log_positions
+        WHERE node_id = %(node_id)s AND position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
+    )
     RETURNING id
 """
 
@@ -125,8 +130,9 @@ def move(conn: Connection, move: Move) -> Position:
         "digest": move.fingerprint.digest,
     }
     if position.id is None:
-        ((row_id,),) = conn.execute(BEGIN, values).fetchall()
-        return replace(position, id=row_id, stored=offset, offset=offset)
+        for (row_id,) in conn.execute(BEGIN, values):
+            return replace(position, id=row_id, stored=offset, offset=offset)
+        raise Moved(f"{position.source}: expected no position at {offset}, found another run's")
     if conn.execute(MOVE, values).rowcount != 1:
         raise Moved(f"{position.source}: expected its position at {position.stored}, found another run's")
     return replace(position, stored=offset, offset=offset)
@@ -134,10 +140,10 @@ def move(conn: Connection, move: Move) -> Position:
 
 FORGET_OLD = """
     DELETE FROM log_positions
-    WHERE node_id = %s AND updated_at < now() - interval '1 month'
+    WHERE node_id = %s AND updated_at < now() - interval '1 month' AND id IS DISTINCT FROM %s
 """
 
 
-def forget_old(conn: Connection, node_id: int) -> None:
-    """Remove this node's positions that no run has met for a month."""
-    conn.execute(FORGET_OLD, [node_id])
+def forget_old(conn: Connection, position: Position) -> None:
+    """Remove the positions of this node that no run has met for a month, but not this one."""
+    conn.execute(FORGET_OLD, [position.node_id, position.id])

@@ -239,7 +239,8 @@ def ensure(conn: Connection) -> Findings:
 
     Raises Unsuitable with every misfit.
     """
-    findings = look(conn)
+    with database.transaction(conn):  # with its lock_timeout: to describe a table, the server may have to lock it
+        findings = look(conn)
     if not findings.complete and not findings.misfits:
         with database.transaction(conn, PARTITIONS_LOCK):
             findings = look(conn)  # another run may have been faster
@@ -351,7 +352,7 @@ class Partitions:
         while True:
             try:
                 return self._create(days)
-            except errors.LockNotAvailable:
+            except (errors.LockNotAvailable, errors.DeadlockDetected):
                 if time.monotonic() > deadline:
                     raise
 

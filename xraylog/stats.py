@@ -77,10 +77,10 @@ def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
 
 def write(values: Row, form: str, path: Path | None) -> None:
     """Append a row to `path` in `form`, json or csv; without a path, print it. Raises NotWritten."""
-    if path is None:
-        print(_line(values, form), end="", flush=True)  # asked for: a format without an output
-        return
     try:
+        if path is None:
+            print(_line(values, form), end="", flush=True)  # asked for: a format without an output
+            return
         _append(path, _line(values, form), header=_csv_line(FIELDS) if form == "csv" else "")
     except OSError as error:
         raise NotWritten(f"{path}: expected to append a row, found: {error.strerror}; the row: {values}") from error
@@ -117,4 +117,4 @@ def _append(path: Path, line: str, header: str) -> None:
 
 def on_a_terminal() -> bool:
     """Whether somebody is watching: then a good run may say more."""
-    return sys.stderr.isatty()
+    return sys.stderr is not None and sys.stderr.isatty()
