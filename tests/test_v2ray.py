@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -32,10 +33,11 @@ from test_kill import wait_for
 
 LONG = "long." * 40  # in host names: the log soon is larger than a block, and blocks are cut off its front
 PAUSE_S = 0.1  # between the requests of one client: they shall last as long as the outages, not be many
+RUN_S = 0.5  # about
 
 
 def test_every_line_that_a_real_server_writes_is_stored_once(
-    own_server: Callable[..., Server], tmp_path: Path, programs: Programs
+    own_server: Callable[..., Server], tmp_path: Path, programs: Programs, rounds: int
 ) -> None:
     server = own_server(*FAST)
     site = Site(tmp_path, server.keywords())
@@ -43,7 +45,7 @@ def test_every_line_that_a_real_server_writes_is_stored_once(
     with web() as web_port, v2ray(programs, site, web_port) as inbounds:
         client = Client(programs, inbounds)
         site.run()
-        while_all_goes_on(site, server, client)
+        while_all_goes_on(site, server, client, rounds)
         for _ in KINDS:
             client.ask()
         wait_for(lambda: seen(site) >= {request.source for request in client.made})  # v2ray writes after it answers
@@ -57,28 +59,35 @@ def test_every_line_that_a_real_server_writes_is_stored_once(
     assert sum(json.loads(run)["processed"] for run in site.stats.read_text().splitlines()) == len(client.made)
 
 
-def while_all_goes_on(site: Site, server: Server, client: Client) -> None:
-    """Three clients ask and one run follows another until the database has been away three times."""
+def while_all_goes_on(site: Site, server: Server, client: Client, outages: int) -> None:
+    """Three clients ask, and one run follows another, until the database has been away so many times."""
     over = threading.Event()
     with ThreadPoolExecutor(4) as pool:
-        outages = pool.submit(interrupt, server, site, over)
+        operator = pool.submit(stop_and_start, server, site, outages, over)
         clients = [pool.submit(client.ask_until, over) for _ in range(3)]
         try:
-            while not outages.done():
+            while not operator.done():
                 site.run()
         finally:
             over.set()
-        for done in (*clients, outages):
+        for done in (*clients, operator):
             done.result()
 
 
-def interrupt(server: Server, site: Site, over: threading.Event) -> None:
-    """Stop and start the database, also in the middle of runs; each time until a run has noticed."""
-    for how in ("fast", "immediate", "fast"):
-        for change, mode in ((lambda: server.stop(how), "offline"), (server.start, "online")):  # noqa: B023  # called at once
-            change()
+def stop_and_start(server: Server, site: Site, outages: int, over: threading.Event) -> None:
+    """At any moment of a run; then wait until a run has noticed."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    for _ in range(outages):
+        for mode in ("offline", "online"):
+            over.wait(chance.uniform(0, RUN_S))
+            if mode == "offline":
+                server.stop(chance.choice(["fast", "immediate"]))
+            else:
+                server.start()
             before = runs(site, mode)
-            wait_for(lambda: runs(site, mode) > before or over.is_set())  # noqa: B023  # likewise
+            wait_for(lambda: runs(site, mode) > before or over.is_set())  # noqa: B023  # it is called at once
 
 
 def runs(site: Site, mode: str) -> int:
@@ -88,7 +97,9 @@ def runs(site: Site, mode: str) -> int:
 def seen(site: Site) -> set[str]:
     """The sources of all lines that were written, wherever they are by now."""
     here = site.log.read_bytes() + site.buffer.read_bytes()
-    return {source.decode() for source in re.findall(rb"127\.1\.\d+\.\d+", here)} | {row[1] for row in site.rows()}
+    return {source.decode() for source in re.findall(rb"127\.1\.\d+\.\d+", here)} | {
+        as_asked(row)[0] for row in site.rows()
+    }
 
 
 # --- requests
@@ -108,7 +119,7 @@ class Kind:
 
 KINDS = (
     Kind("socks", "socks5h://127.0.0.1:{port}", "h{n}." + LONG + "test", "tcp"),
-    Kind("socks", "socks5h://127.0.0.1:{port}", "[2001:db8::{n}]", "tcp"),
+    Kind("socks", "socks5h://127.0.0.1:{port}", "[2001:db8::{n:x}]", "tcp"),
     Kind("locked", "socks5h://alice:right@127.0.0.1:{port}", "h{n}." + LONG + "test", "tcp"),
     Kind("locked", "socks5h://alice:wrong@127.0.0.1:{port}", "h{n}." + LONG + "test", None, accepted=False),
     Kind("http", "http://127.0.0.1:{port}", "h{n}." + LONG + "test", "http"),
@@ -149,7 +160,7 @@ class Request:
 def as_asked(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Of a row in the database, what a request determines."""
     _, source, _, *known, _ = row
-    return source, *known
+    return source.removesuffix("/32"), *known
 
 
 class Client:
@@ -192,10 +203,10 @@ class Programs:
 @pytest.fixture
 def programs() -> Programs:
     v2ray, curl = shutil.which("v2ray"), shutil.which("curl")
-    if v2ray and curl:
-        return Programs(v2ray, curl)
-    give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-    give_up("a real server is needed, and a client: apt-get install v2ray curl")
+    if not (v2ray and curl):
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up("a real server is needed, and a client: apt-get install v2ray curl")
+    return Programs(v2ray, curl)
 
 
 @contextlib.contextmanager
@@ -214,9 +225,11 @@ def web() -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextlib.contextmanager
