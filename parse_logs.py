@@ -26,6 +26,7 @@ from xraylog.records import Batch, Fingerprint, LoadResult, Origin
 
 DONE, FAILED, OPERATOR, BUSY, CONFIGURATION = 0, 1, 3, 75, 78  # exit statuses; argparse's own is 2
 PROGRESS_S = 10
+SUSPICIOUS = 20  # rejected lines, and not one good one
 NOTHING = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
 
 
@@ -90,7 +91,10 @@ def store(
 ) -> Iterator[tuple[LoadResult, int | None]]:
     """First what earlier runs put aside, then what is new in the log. Each result with how far the log is stored."""
     if aside.is_empty and has_nothing(log, options):
-        logger.info("{}: {}", cfg.log_path, "nothing new" if log else "not there")
+        if log is None and options.logfile:
+            logger.warning("{}: expected a log, found none", cfg.log_path)
+        else:
+            logger.info("{}: {}", cfg.log_path, "nothing new" if log else "not there")
         return
     with database.connect(cfg.connection) as conn:
         for warning in schema.ensure(conn).warnings:
@@ -278,6 +282,8 @@ def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
         total.rejected,
         sum(total.ignored.values()),
     )
+    if total.rejected >= SUSPICIOUS and not total.rows:
+        logger.warning("not one of {} lines is xray's; is {} its access log?", total.lines, cfg.log_path)
     if cfg.stats_format:
         try:
             stats.write(row, cfg.stats_format, cfg.stats_path)
@@ -315,11 +321,21 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
         logger.warning("{}", warning)
 
 
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("expected the path of a file, found none")
+    return Path(text)
+
+
 def command_line() -> argparse.ArgumentParser:
     """The options, as --help shows them."""
     parser = argparse.ArgumentParser(description="Load what is new in xray's access log into PostgreSQL.")
-    parser.add_argument("--config", type=Path, default=Path("config.ini"), help="settings (default: config.ini)")
-    parser.add_argument("--logfile", help="read this log instead of the configured one")
+    parser.add_argument(
+        "--config", type=_path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
+    )
+    parser.add_argument(
+        "--logfile", type=_path, metavar="FILE", help="read and empty this log instead of the configured one"
+    )
     parser.add_argument("--keep", action="store_true", help="load, but leave the lines in the log")
     parser.add_argument("--again", action="store_true", help="load from the start, whatever was stored before")
     parser.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")

@@ -23,8 +23,8 @@ import parse_logs
 from xraylog import __version__, logfile
 from xraylog.database import Connection
 
-LOOKED_AT = ["config", "draining", "lock", "lock", "log", "rights", "schema", "server"]
-REPORTED = re.compile(r"(?P<mark>[✓✗]) (?P<what>\w+): (?P<text>.+)")
+LOOKED_AT = ["config", "draining", "lock", "lock", "log", "rights", "schema", "server", "statistics"]
+REPORTED = re.compile(r"(?P<mark>[✓✗]) (?P<what>[\w ]+): (?P<text>.+)")
 
 Report = list[tuple[str, str, str]]  # mark, what, text; sorted by what
 

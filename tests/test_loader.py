@@ -15,7 +15,7 @@ from conftest import line, lines
 from postgres import Server
 
 from xraylog import database as db
-from xraylog import positions, references, schema
+from xraylog import loader, positions, references, schema
 from xraylog.loader import Loader
 from xraylog.parser import Parser
 from xraylog.positions import Move, Position
@@ -28,8 +28,9 @@ NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 class Log:
     """A log in memory, loaded over one connection as a run does it."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, head: str = "head") -> None:
         self.conn = conn
+        self.head = head
         schema.ensure(conn)
         self.names = references.References(conn)
         node_id = references.node_id(self.names, "n1")
@@ -42,12 +43,14 @@ class Log:
 
     def load(self, *text: str) -> LoadResult:
         batch = self.batch(*text)
-        result, (self.position,) = self.loader.load(batch, Move(self.position, batch.end, fingerprint(batch.end)))
+        result, (self.position,) = self.loader.load(
+            batch, Move(self.position, batch.end, fingerprint(batch.end, self.head))
+        )
         return result
 
 
-def fingerprint(offset: int) -> Fingerprint:
-    return Fingerprint(min(offset, 4096), hashlib.sha256(b"head").digest())
+def fingerprint(offset: int, head: str = "head") -> Fingerprint:
+    return Fingerprint(min(offset, 4096), hashlib.sha256(head.encode()).digest())
 
 
 @pytest.fixture
@@ -92,6 +95,26 @@ def test_a_batch_that_another_run_stored_is_not_stored_again(log: Log, observer:
     with pytest.raises(positions.Moved):
         log.loader.load(batch, Move(here, batch.end, fingerprint(batch.end)))
     assert stored(observer) == Counter(["u1", "u2"])
+
+
+def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log: Log, observer: Connection) -> None:
+    """Copies of one log, given at once through two configs."""
+    other = Log(observer)
+    log.load(line(1))
+    with pytest.raises(positions.Moved):
+        other.load(line(1))
+    assert stored(observer) == Counter(["u1"])
+
+
+def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
+    log: Log, observer: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "MOST_KEPT", 100)
+    log.load("x" * 100 + "\n", "y" * 101 + "\n")
+    assert rejected(observer) == [
+        ("expected a timestamp first, found none", b"x" * 100),
+        ("expected a timestamp first, found none (its first 100 of 101 bytes)", b"y" * 100),
+    ]
 
 
 STEPS = ["schema.Partitions.ensure", "references.References.resolve", "positions.move", "loader.Loader._copy_rejected"]
@@ -198,7 +221,7 @@ def test_what_deletes_names_for_ever_is_said(log: Log, monkeypatch: pytest.Monke
 
 
 def test_equal_names_in_two_sessions_meet_in_one_id(log: Log, observer: Connection) -> None:
-    other = Log(observer)
+    other = Log(observer, "another head")
     log.load(line(1))
     other.load(line(1))
     assert log.conn.execute("SELECT count(*) FROM users").fetchall() == [(1,)]
@@ -207,8 +230,8 @@ def test_equal_names_in_two_sessions_meet_in_one_id(log: Log, observer: Connecti
 
 def test_ids_are_not_burnt_on_names_that_exist(observer: Connection) -> None:
     """500,000 plain ON CONFLICT attempts on 300 names left the next id at 500,001 (design, section 2)."""
-    for _ in range(20):
-        Log(observer).load(*lines(0, 50))
+    for n in range(20):
+        Log(observer, f"head {n}").load(*lines(0, 50))
     assert observer.execute("SELECT count(*), max(id) FROM users").fetchall() == [(50, 50)]
 
 

@@ -92,6 +92,18 @@ def test_a_hole_is_passed_over_however_large(log_path: Path) -> None:
     assert len(text) <= BLOCK_BYTES + 5
 
 
+def test_a_hole_behind_lines_is_passed_over_too(log_path: Path) -> None:
+    with log_path.open("wb") as file:
+        file.write(b"first\n")
+        file.seek(20 * BLOCK_BYTES + 7)
+        file.write(b"line\n")
+    with opened(log_path) as log:
+        blocks = list(log.blocks(0))
+    assert [text.strip(b"\0") for _, text in blocks] == [b"first\n", b"line\n"]
+    assert blocks[-1][0] + len(blocks[-1][1]) == 20 * BLOCK_BYTES + 12
+    assert all(len(text) <= BLOCK_BYTES + 12 for _, text in blocks)
+
+
 @pytest.mark.parametrize("change", ["truncate", "replace the head", "cut"])
 def test_a_log_that_somebody_changes_while_it_is_read_is_noticed(log_path: Path, change: str) -> None:
     line = b"%07d\n"

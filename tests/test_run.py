@@ -191,6 +191,42 @@ def test_a_copy_of_a_log_adds_nothing(site: Site) -> None:
     assert site.emails() == users(0, 200)
 
 
+def test_a_copy_that_is_drained_does_not_take_the_position_of_the_original(site: Site) -> None:
+    """Nor does one with more lines than the original had when it was stored."""
+    site.append(*lines(0, 200))
+    site.run("--keep")
+    site.append(*lines(200, 250))
+    copy = site.folder / "copy.log"
+    copy.write_bytes(site.log.read_bytes())
+    site.run("--logfile", str(copy))
+    assert copy.read_bytes() == b""
+    site.append(*lines(250, 260))
+    site.run()
+    assert site.emails() == users(0, 260)
+
+
+def test_a_log_without_lines_for_months_is_read_when_they_come(site: Site) -> None:
+    site.append(line(1))
+    site.run()
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days'")
+    site.append(line(2))
+    site.run()
+    assert site.emails() == users(1, 3)
+
+
+def test_the_position_of_a_log_that_is_still_there_outlives_months(site: Site) -> None:
+    site.append(line(1))
+    site.run("--keep")
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days'")
+    site.run("--keep")
+    site.append(line(2))
+    site.run("--keep")
+    assert site.emails() == users(1, 3)
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days', head = 'another'")
+    site.run("--keep")
+    assert site.query("SELECT count(*) FROM log_positions WHERE head = 'another'") == [(0,)]
+
+
 @pytest.mark.parametrize("kept", ["--keep", "-v"])
 def test_an_emptied_log_is_reported_once_and_read_from_its_beginning(site: Site, kept: str) -> None:
     site.append(*lines(0, 100))
@@ -235,6 +271,18 @@ def test_lines_behind_somebody_elses_prefix_are_rejected_with_one_message(site: 
     said = site.run().stderr
     assert said.count("found before it: 'Nov 17 10:15:23 host xray[77]: '") == 1
     assert len(site.rejected()) == 5
+
+
+def test_a_file_without_one_line_of_xray_is_said(site: Site) -> None:
+    site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20)
+    assert f"not one of 20 lines is xray's; is {site.log} its access log?" in site.run().stderr
+    site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20, line(1))
+    assert site.run().stderr == ""
+
+
+def test_a_log_named_on_the_command_line_that_is_not_there_is_said(site: Site) -> None:
+    assert "nowhere.log: expected a log, found none" in site.run("--logfile", "nowhere.log").stderr
+    assert "expected the path of a file" in site.run("--logfile", "", status=2).stderr
 
 
 # --- many nodes, many logs

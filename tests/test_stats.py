@@ -320,7 +320,7 @@ def test_statistics_that_cannot_be_written_cost_no_line(
     assert "ERROR" in told
     assert f"{(site.folder / output).resolve()}: " in told
     assert reason in told
-    assert "'processed': 3" in told
+    assert '"processed": 3' in told
     assert site.emails() == users(0, 3)
     assert site.log.read_bytes() == b""
 

@@ -36,11 +36,13 @@ PAUSE_S = 0.1  # between the requests of one client: they shall last as long as 
 RUN_S = 0.5  # about
 
 
+@pytest.mark.timeout(3600)  # for --long; everything in it has a bound of its own
 def test_every_line_that_a_real_server_writes_is_stored_once(
     own_server: Callable[..., Server], tmp_path: Path, programs: Programs, rounds: int
 ) -> None:
     server = own_server(*FAST)
     site = Site(tmp_path, server.keywords())
+    site.set("parser", batch_size="1")  # many transactions a run: the database goes away between and in them
     began = datetime.now(timezone.utc).replace(microsecond=0)  # v2ray's clock shows no fractions
     with web() as web_port, v2ray(programs, site, web_port) as inbounds:
         client = Client(programs, inbounds)
@@ -48,11 +50,14 @@ def test_every_line_that_a_real_server_writes_is_stored_once(
         while_all_goes_on(site, server, client, rounds)
         for _ in KINDS:
             client.ask()
-        wait_for(lambda: seen(site) >= {request.source for request in client.made})  # v2ray writes after it answers
+        with contextlib.suppress(AssertionError):  # v2ray writes after it answers; what does not come is told below
+            wait_for(lambda: seen(site) >= {request.source for request in client.made}, 10)
     ended = datetime.now(timezone.utc)
     site.run()
 
-    assert Counter(as_asked(row) for row in site.rows()) == Counter(request.row for request in client.made)
+    asked = Counter(request.row for request in client.made)
+    stored = Counter(as_asked(row) for row in site.rows())
+    assert (asked - stored, stored - asked) == (Counter(), Counter()), "lost, doubled"
     assert site.rejected() == []
     assert all(began <= row[0] <= ended for row in site.rows())
     assert site.log.read_bytes() == site.buffer.read_bytes() == b""
@@ -80,6 +85,8 @@ def stop_and_start(server: Server, site: Site, outages: int, over: threading.Eve
     print(f"seed {seed}")
     chance = random.Random(seed)
     for _ in range(outages):
+        if over.is_set():
+            return
         for mode in ("offline", "online"):
             over.wait(chance.uniform(0, RUN_S))
             if mode == "offline":

@@ -59,6 +59,11 @@ def findings(cfg: Config) -> Iterator[Finding]:
             yield "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
         else:
             yield "lock", f"{lock} is free", ""
+    for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
+        if output is not None and not os.access(output if output.exists() else output.parent, os.W_OK):
+            yield what, f"{output} cannot be written", f"let this user write {output}"
+        elif output is not None:
+            yield what, f"{output} can be written", ""
     yield from _log(cfg)
     yield from _server(cfg)
 

@@ -100,6 +100,7 @@ class _Reader:
         self.path = path
         self.parser = parser
         self.complaints: list[str] = []
+        self.files: dict[tuple[str, str], Path] = {}  # by section and key
 
     def config(self) -> Config:
         self.refuse_continued()
@@ -162,19 +163,11 @@ class _Reader:
 
     def refuse_one_file_twice(self) -> None:
         """The log, the buffer, the statistics and our own log must not be written into one another."""
-        seen: dict[str, str] = {}
-        for section, key in (
-            ("parser", "logfile"),
-            ("parser", "offline_file"),
-            ("stats", "output"),
-            ("logging", "file"),
-        ):
-            text = self.get(section, key)
-            if not text or (path := self.file(section, key)) is None:
-                continue
-            real = os.path.realpath(path)
-            if real in seen and not real.startswith("/dev/"):
-                self.complain(section, key, f"another file than {seen[real]}", repr(text))
+        seen: dict[Path, str] = {}
+        for (section, key), path in self.files.items():
+            real = path.resolve()
+            if real in seen and real.parts[1] != "dev":
+                self.complain(section, key, f"another file than {seen[real]}", repr(str(path)))
             seen.setdefault(real, f"[{section}] {key}")
 
     def connection(self) -> dict[str, str]:
@@ -222,11 +215,15 @@ class _Reader:
 
     def file(self, section: str, key: str) -> Path | None:
         text = self.get(section, key)
+        if not text:
+            return None
         try:
-            return Path(os.path.abspath(self.path.parent / Path(text).expanduser())) if text else None
+            path = Path(os.path.abspath(self.path.parent / Path(text).expanduser()))
         except RuntimeError:
             self.complain(section, key, "a user who has a home folder", repr(text))
             return self.path
+        self.files[section, key] = path
+        return path
 
     def required_path(self, section: str, key: str) -> Path:
         path = self.file(section, key)

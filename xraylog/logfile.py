@@ -79,12 +79,14 @@ def locked(*paths: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     try:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except PermissionError:  # made by another user: it locks all the same
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise Unusable(f"{path}: expected to make a lock file, found: {error.strerror}") from error
+        try:  # made by another user: it locks all the same
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            raise Unusable(
+                f"{path}: expected to make a lock file, found: {error.strerror}; let this user write in {path.parent}"
+            ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

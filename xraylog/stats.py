@@ -83,7 +83,9 @@ def write(values: Row, form: str, path: Path | None) -> None:
             return
         _append(path, _line(values, form), header=_csv_line(FIELDS) if form == "csv" else "")
     except OSError as error:
-        raise NotWritten(f"{path}: expected to append a row, found: {error.strerror}; the row: {values}") from error
+        raise NotWritten(
+            f"{path}: expected to append a row, found: {error.strerror}; the row: {json.dumps(values)}"
+        ) from error
 
 
 def _line(values: Row, form: str) -> str:
