@@ -26,14 +26,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from conftest import Site
 from postgres import FAST, Server
-from test_kill import wait_for
+from test_kill import backends, wait_for
 
 LONG = "long." * 40  # in host names: the log soon is larger than a block, and blocks are cut off its front
 PAUSE_S = 0.1  # between the requests of one client: they shall last as long as the outages, not be many
-RUN_S = 0.5  # about
+RUN_S, SESSION_S = 0.5, 0.15  # about
 
 
 @pytest.mark.timeout(3600)  # for --long; everything in it has a bound of its own
@@ -80,21 +81,31 @@ def while_all_goes_on(site: Site, server: Server, client: Client, outages: int) 
 
 
 def stop_and_start(server: Server, site: Site, outages: int, over: threading.Event) -> None:
-    """At any moment of a run; then wait until a run has noticed."""
+    """Mostly in the middle of a run; each time until a run has noticed."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     chance = random.Random(seed)
     for _ in range(outages):
+        wait_for(lambda: in_session(server) or over.is_set())
+        over.wait(chance.uniform(0, SESSION_S))
+        server.stop(chance.choice(["fast", "immediate"]))
+        wait_for_run(site, "offline", over)
+        over.wait(chance.uniform(0, RUN_S))
+        server.start()
+        wait_for_run(site, "online", over)
         if over.is_set():
             return
-        for mode in ("offline", "online"):
-            over.wait(chance.uniform(0, RUN_S))
-            if mode == "offline":
-                server.stop(chance.choice(["fast", "immediate"]))
-            else:
-                server.start()
-            before = runs(site, mode)
-            wait_for(lambda: runs(site, mode) > before or over.is_set())  # noqa: B023  # it is called at once
+
+
+def in_session(server: Server) -> bool:
+    """Whether a run is at work in the database."""
+    with psycopg.connect(**server.keywords()) as conn:  # type: ignore[arg-type]
+        return backends(conn, "true") > 0
+
+
+def wait_for_run(site: Site, mode: str, over: threading.Event) -> None:
+    before = runs(site, mode)
+    wait_for(lambda: runs(site, mode) > before or over.is_set())
 
 
 def runs(site: Site, mode: str) -> int:
