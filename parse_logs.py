@@ -121,7 +121,8 @@ def load_log(
         result, (position,) = load(batch, Move(position, batch.end, log.fingerprint(batch.end)))
         yield result, position.offset
     if may_drain(options, log, position.offset):
-        drain(target, cfg, log, position)
+        for offset in drain(target, cfg, log, position):
+            yield LoadResult(), offset
 
 
 def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
@@ -156,17 +157,22 @@ def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
                 said = True
 
 
-def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> None:
-    """Take the stored lines out of the log, while xray appends; the position follows."""
+def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iterator[int]:
+    """Take the stored lines out of the log, while xray appends; the position follows.
+
+    Yields where the stored lines end now, before it tells the database: that may be away by then.
+    """
     known = log.fingerprint(position.offset)
     drained = drain_file(cfg, log, position.offset)
     if drained is None:
         return
+    yield drained.offset
     if position.found_as != position.source and logfile.is_copy(Path(position.found_as), log, known):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
     if log.empty(drained.offset, cfg.truncate_above):
+        yield 0
         with database.transaction(target.conn, loader.node_lock(cfg.node)):
             positions.move(target.conn, Move(position, 0, NOTHING))
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import Site, create_database, drop_database, line, lines, users
 from postgres import Server
 
-from xraylog import database
+from xraylog import database, positions
 
 
 def struck_at_every_step(
@@ -68,6 +68,33 @@ def test_a_session_ended_at_every_step(site: Site) -> None:
     names = struck_at_every_step(site, strike, {0})
     assert {"copy", "copy write", "copy end", "commit", "execute"} <= names
     assert '"mode": "offline"' in site.stats.read_text()
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["open in xray", "closed"])
+def test_a_session_ended_between_drain_and_position_while_many_lines_come(
+    site: Site, monkeypatch: pytest.MonkeyPatch, is_open: bool
+) -> None:
+    """The drained file is shorter than the position was: what came since must not be looked for behind it."""
+    site.append(*lines(0, 100))
+    real_move = positions.move
+
+    def move_later(conn: psycopg.Connection[tuple[object, ...]], move: positions.Move) -> positions.Position:
+        if move.offset < move.position.offset:  # behind a drain
+            site.append(*lines(1000, 1300))
+            end_our_sessions(site)
+        return real_move(conn, move)
+
+    with contextlib.ExitStack() as stack:
+        if is_open:
+            stack.enter_context(site.log.open("ab"))
+        with monkeypatch.context() as patch:
+            patch.setattr(positions, "move", move_later)
+            assert site.run_here() == 0
+        assert site.put_aside() == users(1000, 1300)
+        site.append(*lines(1300, 1310))
+        assert site.run_here() == 0
+        assert site.run_here() == 0
+    assert site.emails() == users(0, 100) + users(1000, 1310)
 
 
 class Proxy:
