@@ -115,9 +115,9 @@ def test_killed_at_every_step_of_an_import(site: Site) -> None:
     expected: Counter[str] = Counter()
 
     def prepare(step: int) -> None:
-        for first in (0, 100):
-            site.append(*lines(step * 1000 + first, step * 1000 + first + 30))
-            expected.update(users(step * 1000 + first, step * 1000 + first + 30))
+        for first, count in ((0, 30), (100, 10)):
+            site.append(*lines(step * 1000 + first, step * 1000 + first + count))
+            expected.update(users(step * 1000 + first, step * 1000 + first + count))
             site.away()
             assert site.run_here(*(["--keep"] if step % 2 else [])) == 0
         site.append(line(step * 1000 + 200))

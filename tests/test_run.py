@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -340,3 +342,47 @@ def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:
 @pytest.mark.parametrize("arguments", [["--logfile", "."], ["--logfile", "/dev/null"]])
 def test_what_is_no_log_is_refused(site: Site, arguments: list[str]) -> None:
     assert "expected" in site.run(*arguments, status=3).stderr
+
+
+# --- where the file system cannot drain an open log
+
+
+@pytest.fixture
+def shm_site(database: dict[str, str], tmp_path: Path) -> Iterator[Site]:
+    """A log on tmpfs, which xray has open."""
+    folder = Path(f"/dev/shm/xraylog-{tmp_path.name}-{os.getpid()}")  # noqa: S108  # the one tmpfs that is there
+    folder.mkdir()
+    site = Site(folder, database)
+    site.set("parser", truncate_mib="1")
+    with site.log.open("ab"):
+        yield site
+    shutil.rmtree(folder)
+
+
+def test_an_open_log_on_tmpfs_keeps_its_lines_and_is_stored_once(shm_site: Site) -> None:
+    for start in range(0, 60, 10):
+        shm_site.append(*lines(start, start + 10))
+        if start in (20, 30):
+            shm_site.away()
+        assert shm_site.run_here() == 0
+        shm_site.back()
+    assert shm_site.emails() == users(0, 60)
+    assert shm_site.log.read_bytes() == "".join(lines(0, 60)).encode()
+    assert shm_site.buffer.read_bytes() == b""
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["online", "offline"])
+def test_a_large_open_log_on_tmpfs_is_truncated(shm_site: Site, away: bool) -> None:
+    """Not before it has the size that the config says; and what comes later looks like nothing from before."""
+    count = (1 << 20) // len(line(10_000)) + 10
+    for start in (10_000, 40_000):
+        shm_site.append("".join(lines(start, start + count)))
+        if away:
+            shm_site.away()
+        assert shm_site.run_here() == 0
+        assert shm_site.log.stat().st_size == (logfile.MARK_BYTES if away else 0)
+        shm_site.back()
+    shm_site.append(*lines(10_000, 10_010))
+    assert shm_site.run_here() == 0
+    expected = users(10_000, 10_000 + count) + users(40_000, 40_000 + count) + users(10_000, 10_010)
+    assert shm_site.emails() == expected

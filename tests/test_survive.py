@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import random
 import socket
 import subprocess
 import threading
@@ -68,6 +69,38 @@ def test_a_session_ended_at_every_step(site: Site) -> None:
     names = struck_at_every_step(site, strike, {0})
     assert {"copy", "copy write", "copy end", "commit", "execute"} <= names
     assert '"mode": "offline"' in site.stats.read_text()
+
+
+def test_a_session_ended_at_any_step_and_the_run_killed_at_any_later_one(site: Site, rounds: int) -> None:
+    """The database dies in the middle of COPY or at COMMIT, and the run while it puts the rest aside."""
+    site.run_here()
+    site.set("parser", batch_size="20")
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    expected: Counter[str] = Counter()
+    killed = 0
+    for n in range(rounds * 2):
+        site.append(*lines(n * 1000, n * 1000 + 50), "damaged\n")
+        expected.update(users(n * 1000, n * 1000 + 50))
+        kill = killing.after_step(chance.randrange(1, 25), site.folder / "steps")
+
+        def end_and_kill_later(kill: contextlib.AbstractContextManager[None] = kill) -> None:
+            end_our_sessions(site)
+            kill.__enter__()
+
+        strike = killing.after_step(chance.randrange(5, 60), site.folder / "steps", end_and_kill_later)
+        status = site.run_here(inside=strike)
+        assert status in (0, -9), site.output()[-1000:]
+        killed += status == -9
+        if n % 3 == 0:
+            site.away()
+            assert site.run_here() == 0
+            site.back()
+        assert site.run_here() == 0
+        assert site.emails() == expected, site.steps()[-2:]
+        assert len(site.rejected()) == n + 1
+    assert killed > rounds / 2
 
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["open in xray", "closed"])
