@@ -98,7 +98,7 @@ def store(
         return
     with database.connect(cfg.connection) as conn:
         for warning in schema.ensure(conn).warnings:
-            logger.warning(warning)
+            logger.warning("{}", warning)
         target = Target(conn)
         if not aside.is_empty:
             for result in import_buffer(target, cfg, aside):
@@ -119,6 +119,7 @@ def load_log(
     for batch in read(cfg, log, position.offset):
         log.sync()
         result, (position,) = load(batch, Move(position, batch.end, log.fingerprint(batch.end)))
+        del batch  # before the next one is read: one in memory, not two
         yield result, position.offset
     if may_drain(options, log, position.offset):
         for offset in drain(target, cfg, log, position):
@@ -155,6 +156,7 @@ def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
             if not said and bad.reason.startswith(PREFIXED):
                 logger.warning("{}, byte {}: {}; such lines go to rejected_lines", log.path, at, bad.reason)
                 said = True
+        del batch  # before the next one is read: one in memory, not two
 
 
 def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iterator[int]:
@@ -216,10 +218,11 @@ def import_buffer(target: Target, cfg: Config, aside: Buffer) -> Iterator[LoadRe
             moves.insert(0, Move(there, batch.end, end_of_log))
         result, (*_, here) = target.loader(stored.origin.node).load(batch, *moves)
         total, skipped = total + result, skipped + stored.batch.lines - batch.stored
-        yield LoadResult(new_names=result.new_names)
         if time.monotonic() - said > PROGRESS_S:
             said = time.monotonic()
             logger.info("{}: {} of {} bytes imported", aside.path, stored.end, aside.size)
+        del batch, stored
+        yield LoadResult(new_names=result.new_names)
     aside.clear()
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         positions.move(target.conn, Move(here, 0, NOTHING))
@@ -258,9 +261,11 @@ def put_aside(
         log.sync()
         aside.put(batch, buffer.origin(cfg.node, log, again))
         at = batch.end
-        yield LoadResult(
+        result = LoadResult(
             batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, names.new_in(batch.names())
         )
+        del batch
+        yield result
     if may_drain(options, log, at) and (drained := drain_file(cfg, log, at)):
         log.empty(drained.offset, cfg.truncate_above, leave=logfile.MARK_BYTES)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Site, line, lines, users
 
+import parse_logs
 from xraylog import buffer, logfile
 from xraylog.logfile import MARK_BYTES
 
@@ -93,6 +94,22 @@ def test_an_import_goes_on_where_it_was_stopped(site: Site) -> None:
         assert now >= imported
         imported = now
     assert site.emails() == users(0, 301)
+
+
+def test_an_import_says_how_far_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.append(*lines(0, 100))
+    site.set("parser", batch_size="20")
+    site.away()
+    site.run()
+    size = site.buffer.stat().st_size
+    site.back()
+    assert parse_logs.PROGRESS_S == 10  # seconds
+    monkeypatch.setattr(parse_logs, "PROGRESS_S", 0)
+    assert site.run_here() == 0
+    told = re.findall(rf"{site.buffer}: (\d+) of {size} bytes imported", site.output())
+    assert [int(number) for number in told] == sorted(int(number) for number in told)
+    assert len(told) == 5
+    assert f"{site.buffer} imported: 100 rows + 0 rejected + 0 stored before" in site.output()
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,10 @@ class Buffer:
             for line in text.split(b"\n")[:-1]:
                 at += len(line) + 1
                 if line.startswith(MARK):
-                    yield self._stored(lines, line, at)
+                    stored = self._stored(lines, line, at)
                     lines = []
+                    yield stored
+                    del stored  # before the next one is read: one in memory, not two
                 elif not line.startswith(HEADER):
                     lines.append(line)
 
@@ -156,9 +158,7 @@ class Buffer:
     def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:
         try:
             mark = _mark(mark_line)
-            origin = _origin(mark)
-            objects = [json.loads(line) for line in lines]
-            return Stored(_batch(objects, lines, mark), origin, end)
+            return Stored(_batch(lines, mark), _origin(mark), end)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected a batch of ours, found: {error}") from error
 
@@ -176,13 +176,13 @@ def origin(node: str, log: LogFile, again: bool = False) -> Origin:
 
 
 def _text(batch: Batch) -> bytes:
-    lines = []
+    text = bytearray()
     for record, offset in zip(batch.records, batch.offsets, strict=True):
-        lines.append(encode({**record._asdict(), "offset": offset}))
+        text += encode({**record._asdict(), "offset": offset}).encode() + b"\n"
     for offset, (line, reason) in batch.bad_lines:
-        lines.append(encode({"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}))
-    lines.append("")
-    return "\n".join(lines).encode()
+        bad = {"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}
+        text += encode(bad).encode() + b"\n"
+    return bytes(text)
 
 
 def _mark_of(batch: Batch, origin: Origin, text: bytes, previous: int | None) -> Json:
@@ -211,10 +211,11 @@ def _origin(mark: Json) -> Origin:
     return Origin(mark["node"], mark["source"], fingerprints, predecessor, mark["again"])
 
 
-def _batch(objects: list[Json], lines: list[bytes], mark: Json) -> Batch:
+def _batch(lines: list[bytes], mark: Json) -> Batch:
     records, offsets, places, bad_lines = [], [], [], []
     place = 0
-    for values, line in zip(objects, lines, strict=True):
+    for line in lines:
+        values = json.loads(line)
         offset = values.pop("offset")
         if "line" in values:
             bad_lines.append((offset, BadLine(base64.b64decode(values["line"]), values["reason"])))
