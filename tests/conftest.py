@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -230,12 +231,29 @@ class Site:
         objects = map(json.loads, self.buffer.read_bytes().splitlines())
         return Counter(found["email"] for found in objects if "email" in found)
 
+    def runs_that_wait(self, event_type: str = "Lock") -> int:
+        """How many sessions of runs wait in this database."""
+        ((count,),) = self.query(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = 'parse_logs' AND wait_event_type = %s",
+            event_type,
+        )
+        return int(count)
+
     def rejected(self) -> list[tuple[str, bytes]]:
         """Reason and bytes of every rejected line, oldest first."""
         return self.query("SELECT reason, line FROM rejected_lines ORDER BY id")  # type: ignore[return-value]
 
     def last_stats(self) -> dict[str, Any]:
         return json.loads(self.stats.read_text().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Until a condition holds; a bound, so that a failure is a failure and not a hang."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 def line(n: int, at: str = AT) -> str:

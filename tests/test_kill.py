@@ -9,14 +9,13 @@ import random
 import signal
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Site, create_database, drop_database, line, lines, users
+from conftest import Site, create_database, drop_database, line, lines, users, wait_until
 from postgres import Server
 
 from xraylog import logfile
@@ -217,12 +216,12 @@ def test_killed_while_the_server_is_still_committing(
     server.start()
     with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
         with subprocess.Popen(site.command("--keep")) as killed:
-            wait_for(lambda: backends(conn, "wait_event = 'SyncRep'") == 1)
+            wait_until(lambda: backends(conn, "wait_event = 'SyncRep'") == 1)
             killed.kill()
         results: list[int] = []
         again = threading.Thread(target=lambda: results.append(subprocess.call(site.command("--keep"))))
         again.start()
-        wait_for(lambda: backends(conn, "wait_event = 'advisory'") == 1)
+        wait_until(lambda: backends(conn, "wait_event = 'advisory'") == 1)
         conn.execute("SET synchronous_commit TO local")
         conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
         conn.execute("SELECT pg_reload_conf()")
@@ -237,11 +236,3 @@ def backends(conn: psycopg.Connection[tuple[int]], condition: str) -> int:
     ).fetchone()
     assert row is not None
     return row[0]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Until a condition holds; a bound, so that a failure is a failure and not a hang."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)

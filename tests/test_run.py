@@ -7,14 +7,13 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import SAMPLES, Site, create_database, drop_database, line, lines, users
+from conftest import SAMPLES, Site, create_database, drop_database, line, lines, users, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -328,11 +327,9 @@ def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute("LOCK TABLE log_positions")
         with subprocess.Popen(site.command(), stderr=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 30
-            while not site.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-                assert time.monotonic() < deadline
+            wait_until(lambda: site.runs_that_wait() == 1)
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert re.fullmatch(r".*interrupted; what was committed stays.*\n", said)
     site.run()

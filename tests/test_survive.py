@@ -9,7 +9,6 @@ import random
 import socket
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import killing
 import psycopg
 import pytest
-from conftest import Site, create_database, drop_database, line, lines, users
+from conftest import Site, create_database, drop_database, line, lines, users, wait_until
 from postgres import Server
 
 from xraylog import database, positions
@@ -220,13 +219,6 @@ def test_a_server_that_restarts_under_a_run(own_server: Callable[..., Server], t
     assert site.emails() == users(0, 12000)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 def test_a_statement_timeout_is_an_outage(site: Site) -> None:
     site.append(*lines(0, 10))
     site.run()
@@ -267,7 +259,7 @@ def test_a_deadlock_with_another_writer_is_tried_again(site: Site) -> None:
         other.execute("SET deadlock_timeout = '1h'")  # so that it is ours that is ended
         other.execute("INSERT INTO users (email) VALUES ('u2')")
         with subprocess.Popen(site.command("-v"), stderr=subprocess.PIPE, text=True) as run:
-            wait_until(lambda: bool(site.query("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'transactionid'")))
+            wait_until(lambda: site.runs_that_wait() == 1)
             other.execute("INSERT INTO users (email) VALUES ('u1')")
             other.commit()
             _, said = run.communicate(timeout=60)
@@ -378,7 +370,7 @@ def test_two_runs_that_share_a_buffer_exclude_each_other(site: Site) -> None:
         blocker.execute("LOCK TABLE log_positions")
         site.append(line(3))
         with subprocess.Popen(site.command()) as run:
-            wait_until(lambda: bool(site.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")))
+            wait_until(lambda: site.runs_that_wait() == 1)
             assert f"held by process {run.pid}" in site.run("--logfile", str(other), status=75).stderr
             blocker.rollback()
     site.run("--logfile", str(other))

@@ -28,9 +28,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Site
+from conftest import Site, wait_until
 from postgres import FAST, Server
-from test_kill import backends, wait_for
+from test_kill import backends
 
 LONG = "long." * 40  # in host names: the log soon is larger than a block, and blocks are cut off its front
 PAUSE_S = 0.1  # between the requests of one client: they shall last as long as the outages, not be many
@@ -52,7 +52,7 @@ def test_every_line_that_a_real_server_writes_is_stored_once(
         for _ in KINDS:
             client.ask()
         with contextlib.suppress(AssertionError):  # v2ray writes after it answers; what does not come is told below
-            wait_for(lambda: seen(site) >= {request.source for request in client.made}, 10)
+            wait_until(lambda: seen(site) >= {request.source for request in client.made}, 10)
     ended = datetime.now(timezone.utc)
     site.run()
 
@@ -88,7 +88,7 @@ def stop_and_start(server: Server, site: Site, outages: int, over: threading.Eve
     print(f"seed {seed}")
     chance = random.Random(seed)
     for _ in range(outages):
-        wait_for(lambda: in_session(server) or over.is_set())
+        wait_until(lambda: in_session(server) or over.is_set())
         over.wait(chance.uniform(0, SESSION_S))
         server.stop(chance.choice(["fast", "immediate"]))
         wait_for_run(site, "offline", over)
@@ -108,7 +108,7 @@ def in_session(server: Server) -> bool:
 
 def wait_for_run(site: Site, mode: str, over: threading.Event) -> None:
     before = runs(site, mode)
-    wait_for(lambda: runs(site, mode) > before or over.is_set())
+    wait_until(lambda: runs(site, mode) > before or over.is_set())
 
 
 def runs(site: Site, mode: str) -> int:
@@ -282,7 +282,7 @@ def v2ray(programs: Programs, site: Site, web_port: int) -> Iterator[dict[str, i
     ):
         try:
             # not by connecting: a socks inbound writes a line about that
-            wait_for(lambda: process.poll() is not None or " started\n" in output.read_text())
+            wait_until(lambda: process.poll() is not None or " started\n" in output.read_text())
             assert process.poll() is None, output.read_text()
             yield ports
             process.terminate()
