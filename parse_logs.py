@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cfg = config.read(options.config)
         if options.logfile:
-            cfg = dataclasses.replace(cfg, log_path=Path(os.path.abspath(options.logfile)))
+            cfg = config.with_log(cfg, Path(os.path.abspath(options.logfile)))
         start_logging(cfg, options)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
@@ -66,6 +66,8 @@ def run(cfg: Config, options: argparse.Namespace) -> int:
     total, mode, status = LoadResult(), "online", FAILED
     try:
         with logfile.opened(cfg.log_path) as log, buffer.opened(cfg.buffer_path) as aside:
+            if aside.torn:
+                logger.warning("{} ended in a torn batch; it is now in {}", aside.path, aside.torn)
             offset = None  # how far the database is known to have the log
             try:
                 for result, offset in store(cfg, options, log, aside):  # noqa: B007  # where the database ends, below
@@ -101,7 +103,7 @@ def store(
             logger.warning("{}", warning)
         target = Target(conn)
         if not aside.is_empty:
-            for result in import_buffer(target, cfg, aside):
+            for result in import_buffer(target, aside):
                 yield result, None
         if log is not None and not has_nothing(log, options):
             yield from load_log(target, cfg, options, log)
@@ -113,7 +115,8 @@ def load_log(
     """Store what is new in the log, batch by batch; then take it out of the log."""
     position = find_position(target, cfg, log)
     if options.again:
-        position = dataclasses.replace(position, offset=0)
+        with database.transaction(target.conn, loader.node_lock(cfg.node)):
+            position = positions.move(target.conn, Move(position, 0, NOTHING))
     yield LoadResult(), position.offset
     load = target.loader(cfg.node).load
     for batch in read(cfg, log, position.offset):
@@ -169,7 +172,7 @@ def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iter
     if drained is None:
         return
     yield drained.offset
-    if position.found_as != position.source and logfile.is_copy(Path(position.found_as), log, known):
+    if position.found_as != position.source and logfile.is_at(Path(position.found_as), known, but=log):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
@@ -201,13 +204,13 @@ def may_drain(options: argparse.Namespace, log: LogFile, offset: int) -> bool:
     return not (options.keep or log.replaced or not log.writable)
 
 
-def import_buffer(target: Target, cfg: Config, aside: Buffer) -> Iterator[LoadResult]:
+def import_buffer(target: Target, aside: Buffer) -> Iterator[LoadResult]:
     """Store what was put aside, in order, but for what the database has already; then forget it.
 
     Each batch moves the position of its log and that of the buffer with its rows.
     """
     total, skipped, said = LoadResult(), 0, time.monotonic()
-    here = find_buffer(target, cfg, aside)
+    here = find_buffer(target, aside)
     for stored in aside.batches(here.offset):
         batch, there = stored.batch, find_origin(target, stored.origin)
         moves = [Move(here, stored.end, aside.file.fingerprint(stored.end))]
@@ -223,26 +226,28 @@ def import_buffer(target: Target, cfg: Config, aside: Buffer) -> Iterator[LoadRe
             logger.info("{}: {} of {} bytes imported", aside.path, stored.end, aside.size)
         del batch, stored
         yield LoadResult(new_names=result.new_names)
-    aside.clear()
-    with database.transaction(target.conn, loader.node_lock(cfg.node)):
-        positions.move(target.conn, Move(here, 0, NOTHING))
+    aside.clear(here.offset)  # its position stays: a copy of the buffer that somebody puts back is known
     logger.info(
         "{} imported: {} rows + {} rejected + {} stored before", aside.path, total.rows, total.rejected, skipped
     )
 
 
-def find_buffer(target: Target, cfg: Config, aside: Buffer) -> Position:
+def find_buffer(target: Target, aside: Buffer) -> Position:
     """How far an earlier run imported the buffer."""
-    node_id, source = target.node_id(cfg.node), logfile.path_text(aside.path)
-    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+    node_id, source = target.node_id(aside.node), logfile.path_text(aside.path)
+    with database.transaction(target.conn, loader.node_lock(aside.node)):
         return positions.find(target.conn, node_id, source, aside.file.fingerprints(), size=aside.size)
 
 
 def find_origin(target: Target, origin: Origin) -> Position:
-    """How far the log of a buffered batch is stored."""
+    """How far the log of a buffered batch is stored. A copy of a log that is still there gets a row of its own."""
     node_id = target.node_id(origin.node)
     with database.transaction(target.conn, loader.node_lock(origin.node)):
-        return positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
+        position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
+    known = origin.fingerprint(position.offset)
+    if position.found_as != position.source and known and logfile.is_at(Path(position.found_as), known):
+        return dataclasses.replace(position, id=None)
+    return position
 
 
 def put_aside(
@@ -254,8 +259,8 @@ def put_aside(
     """
     if log is None or has_nothing(log, options):
         return
-    again = options.again and not offset
-    at = offset or 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
+    again = options.again and offset is None  # else the database has been told, and counts from 0
+    at = 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
     names = stats.Names()
     for batch in read(cfg, log, at):
         log.sync()

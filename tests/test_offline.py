@@ -49,7 +49,7 @@ def test_the_buffer_is_json_with_the_names_of_the_tables(site: Site) -> None:
     site.away()
     site.run()
     header, record, bad, mark = map(json.loads, site.buffer.read_text().splitlines())
-    assert list(header) == ["buffer"]
+    assert list(header) == ["buffer", "node"]
     assert record == {
         "timestamp": "2025-11-17 10:15:23.5+00",
         "source_ip": "203.0.113.10",
@@ -348,7 +348,120 @@ def test_a_last_batch_with_lost_blocks_is_cut_off(site: Site, place: str) -> Non
     site.buffer.write_bytes(bytes(whole))
     with buffer.opened(site.buffer) as aside:
         assert not aside.is_empty
+        assert aside.torn == Path(f"{site.buffer}.torn")
     assert site.buffer.read_bytes() == first
+
+
+def test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer(site: Site) -> None:
+    """Drained and damaged later: its lines are nowhere else."""
+    site.append(*lines(0, 100))
+    site.away()
+    site.run()
+    damaged = site.buffer.read_bytes().replace(b'"u15"', b'"u1X"')
+    site.buffer.write_bytes(damaged)
+    site.back()
+    done = site.run()
+    torn = Path(f"{site.buffer}.torn")
+    assert f"{site.buffer} ended in a torn batch; it is now in {torn}" in done.stderr
+    assert torn.read_bytes() == damaged
+    assert torn.stat().st_mode & 0o777 == 0o600
+
+
+def test_more_than_one_damaged_batch_is_no_torn_end(site: Site) -> None:
+    site.away()
+    for start in range(0, 30, 10):
+        site.append(*lines(start, start + 10))
+        site.run()
+    damaged = site.buffer.read_bytes().replace(b'"tcp"', b'"TCP"')
+    site.buffer.write_bytes(damaged)
+    site.append(line(40))
+    assert "a checksum that does not fit" in site.run(status=3).stderr
+    assert site.buffer.read_bytes() == damaged
+    assert site.log.read_bytes().endswith(line(40).encode())
+
+
+def test_a_damaged_mark_in_the_middle_does_not_stop_new_lines(site: Site) -> None:
+    site.away()
+    for start in range(0, 30, 10):
+        site.append(*lines(start, start + 10))
+        site.run("--keep")
+    whole = site.buffer.read_bytes()
+    marks = [match.start() for match in re.finditer(rb'{"mark"', whole)]
+    site.buffer.write_bytes(whole[: marks[1] + 20] + bytes(20) + whole[marks[1] + 40 :])
+    site.append(*lines(30, 35))
+    site.run("--keep")
+    put_aside = re.findall(r'"email": "(\w+)"', site.buffer.read_text())
+    assert Counter(put_aside) == users(0, 35)
+    site.back()
+    assert "expected a batch of ours" in site.run(status=3).stderr
+    assert site.emails() == users(0, 10)
+    broken = site.buffer.read_bytes()
+    site.buffer.write_bytes(whole[: marks[1] + 40] + broken[marks[1] + 40 :])
+    site.run()
+    assert site.emails() == users(0, 35)
+
+
+def test_a_first_batch_of_zeros_is_no_buffer_of_somebody_else(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.away()
+    site.run("--keep")
+    site.buffer.write_bytes(bytes(site.buffer.stat().st_size))
+    site.run("--keep")
+    assert site.put_aside() == users(0, 10)
+
+
+@pytest.mark.parametrize("step", [60, 75, 90])
+def test_a_buffer_half_imported_under_another_name_of_the_node(site: Site, step: int) -> None:
+    site.set("parser", batch_size="10")
+    site.away()
+    for start in range(0, 90, 30):
+        site.append(*lines(start, start + 30))
+        site.run_here()
+    site.back()
+    site.run_here(kill_at=step)
+    site.set("parser", node="renamed")
+    site.run()
+    assert site.emails() == users(0, 90)
+
+
+def test_a_copy_with_more_lines_does_not_take_the_position_of_its_original_offline(site: Site) -> None:
+    site.append(*lines(0, 100))
+    site.run("--keep")
+    copy = site.folder / "copy.log"
+    copy.write_bytes(site.log.read_bytes())
+    site.append(line(100), to=copy)
+    site.away()
+    site.run("--logfile", str(copy))
+    site.append("half a line", to=copy)
+    site.back()
+    site.run("--logfile", str(copy))
+    site.run("--keep")
+    assert site.emails() == users(0, 101)
+
+
+def test_an_imported_buffer_that_is_put_back_is_not_imported_again(site: Site) -> None:
+    site.append(*lines(0, 100))
+    site.away()
+    site.run()
+    copy = site.buffer.read_bytes()
+    site.back()
+    site.run()
+    site.append(line(100))
+    site.run()
+    site.buffer.write_bytes(copy)
+    site.run()
+    assert site.emails() == users(0, 101)
+    assert site.buffer.read_bytes() == b""
+
+
+@pytest.mark.parametrize("own", ["buffer.jsonl", "config.ini", "stats.jsonl"])
+def test_our_own_files_are_no_logs(site: Site, own: str) -> None:
+    site.append(*lines(0, 5))
+    site.away()
+    site.run()
+    before = (site.folder / own).read_bytes()
+    assert "--logfile: expected xray's log, found" in site.run("--logfile", own, status=78, cwd=site.folder).stderr
+    assert (site.folder / own).read_bytes() == before
 
 
 def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,23 @@ def test_a_commit_whose_answer_never_comes(site: Site) -> None:
     assert '"mode": "offline"' in site.stats.read_text()
 
 
+def test_a_commit_without_an_answer_while_a_log_is_loaded_again(site: Site) -> None:
+    site.set("parser", batch_size="20")
+    site.append(*lines(0, 50))
+    site.run_here("--keep")
+    for commit in itertools.count(1):
+        before = site.emails()
+        with Proxy(int(site.database["port"]), commit) as proxy:
+            site.set("postgresql", port=str(proxy.port), sslmode="disable")
+            assert site.run_here("--keep", "--again") == 0
+            site.back()
+        assert site.run_here("--keep") == 0
+        assert site.emails() in (before + users(0, 50), before if commit < 3 else None), commit
+        if not proxy.has_cut:
+            break
+    assert commit > 4
+
+
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_server_that_restarts_under_a_run(own_server: Callable[..., Server], tmp_path: Path, mode: str) -> None:
     server = own_server()

@@ -4,7 +4,7 @@ One JSON object a line. First a header with a random id; then batches, each its 
 mark. What is behind the last mark was torn by a crash and is cut off: its lines are still in the log. The marks
 are a chain, each naming the place of the one before it: the buffer, too, is where a log's position is kept.
 
-    {"buffer": "5f0c…"}
+    {"buffer": "5f0c…", "node": "vpn1"}
     {"timestamp": "2025-11-17 10:15:23.123456+00", "source_ip": "203.0.113.10", …, "email": "alice", "offset": 0}
     {"line": "ZGFtYWdlZA==", "reason": "expected a timestamp first, found none", "offset": 112}
     {"mark": {"end": 120, "source": "/var/log/xray/access.log", …}}
@@ -57,6 +57,7 @@ class Buffer:
         self._files = files
         self._file: LogFile | None = files.enter_context(logfile.opened(path))
         self._last_mark: int | None = None  # its offset
+        self.torn: Path | None = None  # where a torn batch was put
         if self._file is not None:
             self._mend(self._file)
 
@@ -71,6 +72,15 @@ class Buffer:
         return self._file.size if self._file else 0
 
     @property
+    def node(self) -> str:
+        """The node that began it: the buffer's position is kept under this one, whoever imports it. Raises Damaged."""
+        try:
+            node: str = json.loads(self.file.line_at(0))["node"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.path}: expected our header in its first line, found another: {error}") from error
+        return node
+
+    @property
     def file(self) -> LogFile:
         """The file itself, to be recognised like a log."""
         if self._file is None:
@@ -81,18 +91,22 @@ class Buffer:
         """How far the log with these fingerprints, of `size` bytes, has been put aside; 0 for an unknown one."""
         found, place = 0, self._last_mark
         while place is not None:
-            mark = _mark(self.file.line_at(place))
-            end = mark["end"]
-            if found < end <= size and _origin(mark).fingerprint(end) in fingerprints:
-                found = end
-            place = mark["previous"]
+            before = None
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: the marks before it still count
+                mark = _mark(self.file.line_at(place))
+                end, before = mark["end"], mark["previous"]
+                if found < end <= size and _origin(mark).fingerprint(end) in fingerprints:
+                    found = end
+                if before is None:
+                    break
+            place = before if before is not None and before < place else _last_mark(self.file, place)
         return found
 
     def put(self, batch: Batch, origin: Origin) -> None:
         """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
         file = self._made()
         size = file.size
-        header = b"" if size else HEADER + encode(secrets.token_hex(16)).encode() + b"}\n"
+        header = b"" if size else _header(origin.node)
         text = _text(batch)
         mark = MARK + encode(_mark_of(batch, origin, text, self._last_mark)).encode() + b"}\n"
         try:
@@ -120,14 +134,19 @@ class Buffer:
                 elif not line.startswith(HEADER):
                     lines.append(line)
 
-    def clear(self) -> None:
-        """Forget everything. The next batch gets a header with a new id."""
+    def clear(self, imported: int) -> None:
+        """Forget everything, when it ends at `imported`. The next batch gets a header with a new id. Raises Damaged."""
+        if self.file.replaced or self.size != imported:
+            raise Damaged(f"{self.path}: expected it to end at byte {imported}, found {self.size}; it was left alone")
         self.file.cut(0)
         self._last_mark = None
 
     def _made(self) -> LogFile:
         if self._file is None:
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            try:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            except PermissionError as error:
+                raise logfile.Unusable(f"{self.path}: expected to make the buffer, found: {error.strerror}") from error
             self._file = self._files.enter_context(logfile.opened(self.path))
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
@@ -137,20 +156,29 @@ class Buffer:
         return self.file
 
     def _mend(self, file: LogFile) -> None:
-        """Cut off what is behind the last whole batch, and have the rest on disk: it counts from here on."""
-        beginning = file.read(0, len(HEADER))
-        if not HEADER.startswith(beginning[: len(HEADER)]):
-            raise Damaged(f"{self.path}: expected our buffer, found a file that begins with {beginning!r}")
+        """Cut off what is behind the last whole batch, and have the rest on disk: it counts from here on.
+
+        At most one batch can have been torn, for each is on disk before the next one comes. One with its mark is
+        kept beside the buffer: should it have been damaged later, its lines are nowhere else.
+        """
         if not file.writable:
             raise logfile.Unusable(f"{self.path}: expected a buffer that may be written, found: Permission denied")
-        end, place = 0, _last_mark(file, file.size)
-        while place is not None:
-            line = file.line_at(place)
-            if _is_whole(file, place, line):
-                end = place + len(line)
-                break
+        last = place = _last_mark(file, file.size)
+        if place is not None and not _is_whole(file, place):
             place = _last_mark(file, place)
+            if place is not None and not _is_whole(file, place):
+                raise Damaged(
+                    f"{self.path}, byte {place}: expected a batch of ours, found a checksum that does not fit"
+                )
+        beginning = file.read(0, len(HEADER))
+        torn_at_once = place is None and not beginning.strip(b"\0")
+        if not HEADER.startswith(beginning) and not torn_at_once:
+            raise Damaged(f"{self.path}: expected our buffer, found a file that begins with {beginning!r}")
         self._last_mark = place
+        end = 0 if place is None else place + len(file.line_at(place))
+        if last != place:
+            self.torn = self.path.with_name(self.path.name + ".torn")
+            _keep(self.torn, file.read(end, file.size - end))
         if end < file.size:
             file.cut(end)
         file.sync()
@@ -230,13 +258,26 @@ def _batch(lines: list[bytes], mark: Json) -> Batch:
     return Batch(mark["start"], mark["end"], records, offsets, bad_lines, {}, len(lines), text, places)
 
 
-def _is_whole(file: LogFile, place: int, line: bytes) -> bool:
+def _is_whole(file: LogFile, place: int) -> bool:
     """Whether the batch that the mark at `place` closes is what was written: a crash may leave any of its blocks."""
     try:
-        mark = _mark(line)
+        mark = _mark(file.line_at(place))
         return zlib.crc32(file.read(place - mark["bytes"], mark["bytes"])) == int(mark["crc32"])
     except (ValueError, KeyError, TypeError, OSError):
         return False
+
+
+def _keep(path: Path, torn: bytes) -> None:
+    """Append to a file that nobody but a person reads, durably."""
+    with path.open("ab") as file:
+        os.chmod(path, 0o600)
+        file.write(torn)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _header(node: str) -> bytes:
+    return HEADER + encode(secrets.token_hex(16)).encode() + b', "node": ' + encode(node).encode() + b"}\n"
 
 
 def _last_mark(file: LogFile, end: int) -> int | None:

@@ -11,7 +11,7 @@ import re
 import socket
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -76,6 +76,15 @@ def read(path: Path) -> Config:
     except configparser.Error as error:
         raise ConfigError([f"{path}: {_syntax(error)}"]) from None
     return _Reader(path, parser).config()
+
+
+def with_log(cfg: Config, path: Path) -> Config:
+    """The same, for another log. Raises ConfigError when that is one of our own files: it would be emptied."""
+    own = {cfg.buffer_path: "the offline buffer", cfg.stats_path: "the statistics", cfg.own_log_path: "our own log"}
+    for other, what in {cfg.path: "the config", **own}.items():
+        if other is not None and path.resolve() == other.resolve() and path.resolve().parts[1] != "dev":
+            raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
+    return replace(cfg, log_path=path)
 
 
 def _syntax(error: configparser.Error) -> str:

@@ -222,8 +222,8 @@ class LogFile:
                 self.replaced = True
                 return
             at += len(read)
-            if not pending and not read.strip(b"\0"):
-                continue  # the hole that a truncation leaves without O_APPEND: it may be larger than memory
+            if not pending and not read.strip(b"\0\n"):
+                continue  # a hole that a truncation left without O_APPEND, or our own blanks: larger than memory
             complete = read.rfind(b"\n") + 1
             if complete == 0:
                 pending.append(read)
@@ -413,12 +413,12 @@ def path_text(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def is_copy(path: Path, log: LogFile, fingerprint: Fingerprint) -> bool:
-    """Whether another file at `path` begins like this log: then this one is its copy, and it still has its lines."""
+def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
+    """Whether the file at `path`, if it is another than `but`, begins so: then a log that does, too, is its copy."""
     try:
         with path.open("rb") as file:
             head = file.read(fingerprint.length)
-            same_file = os.path.samestat(os.fstat(file.fileno()), log.stat)
+            same_file = but is not None and os.path.samestat(os.fstat(file.fileno()), but.stat)
     except OSError:
         return False
     return not same_file and hashlib.sha256(head).digest() == fingerprint.digest

@@ -57,7 +57,7 @@ STILL_THERE = """
 # new log that begins with the same lines would be taken for the old one.
 FORGET_DRAINED = """
     DELETE FROM log_positions
-    WHERE node_id = %s AND substring(head FOR %s) = %s
+    WHERE node_id = %s AND source = %s AND substring(head FOR %s) = %s
 """
 
 
@@ -82,7 +82,7 @@ def find(
             conn.execute(STILL_THERE, [row_id])
             return Position(row_id, node_id, source, found_as, position, position)
     if predecessor:
-        conn.execute(FORGET_DRAINED, [node_id, len(predecessor), predecessor])
+        conn.execute(FORGET_DRAINED, [node_id, source, len(predecessor), predecessor])
         return Position(None, node_id, source, source, 0, 0)
     return _unknown(node_id, source, rows)
 
