@@ -326,7 +326,8 @@ def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:
     site.append(line(2))
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute("LOCK TABLE log_positions")
-        with subprocess.Popen(site.command(), stderr=subprocess.PIPE, text=True) as process:
+        command = ["env", "--default-signal=INT", *site.command()]  # the tests may run in the background: ignored there
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             wait_until(lambda: site.runs_that_wait() == 1)
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
