@@ -15,7 +15,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, buffer, check, config, database, loader, logfile, positions, schema, stats
+from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
 from xraylog.buffer import Buffer
 from xraylog.config import Config
 from xraylog.loader import Target
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.check:
             return OPERATOR if check.report(cfg) else DONE
-        with logfile.locked(*lock_paths(cfg)):
+        with locks.locked(*lock_paths(cfg)):
             return run(cfg, options)
-    except logfile.Busy as error:
+    except locks.Busy as error:
         logger.error("another run is at work: {}; nothing to do", error)
         return BUSY
     except (logfile.Unusable, buffer.Damaged) as error:
@@ -315,7 +315,7 @@ def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
 def lock_paths(cfg: Config) -> tuple[Path, Path]:
     """The log's lock and the buffer's."""
     folder = cfg.buffer_path.parent
-    return logfile.lock_path(cfg.log_path, folder), logfile.lock_path(cfg.buffer_path, folder)
+    return locks.lock_path(cfg.log_path, folder), locks.lock_path(cfg.buffer_path, folder)
 
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:

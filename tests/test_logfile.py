@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import subprocess
 import sys
@@ -381,47 +380,3 @@ def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypa
     assert asked[-1] == 3 * logfile.LARGE_BLOCK
     assert drained.offset == 5000
     assert is_blank(log_path.read_bytes())
-
-
-# --- locks
-
-
-def test_a_lock_is_exclusive_and_says_who_holds_it(tmp_path: Path) -> None:
-    path = tmp_path / "access.log.lock"
-    assert logfile.lock_holder(path) is None
-    with logfile.locked(path):
-        with pytest.raises(logfile.Busy, match=f"process {os.getpid()} since"), logfile.locked(path):
-            pass
-        assert f"process {os.getpid()}" in (logfile.lock_holder(path) or "")
-    assert logfile.lock_holder(path) is None
-    with logfile.locked(path):
-        pass
-    assert path.exists()
-
-
-def test_every_name_of_a_log_leads_to_the_same_lock(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link.log").symlink_to(tmp_path / "real" / "access.log")
-    assert logfile.lock_path(tmp_path / "link.log", tmp_path) == logfile.lock_path(
-        tmp_path / "real" / "access.log", tmp_path
-    )
-
-
-def test_the_lock_of_a_log_in_a_folder_that_we_may_not_write_lies_beside_the_buffer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    lock = logfile.lock_path(tmp_path / "there" / "access.log", tmp_path / "here")
-    other = logfile.lock_path(tmp_path / "there" / "other.log", tmp_path / "here")
-    assert lock.parent == other.parent == tmp_path / "here"
-    assert lock != other
-
-
-def test_a_killed_holder_leaves_a_free_lock(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    path.write_text("process 1 since long ago\n")
-    with logfile.locked(path):
-        assert str(os.getpid()) in path.read_text()
-    descriptor = os.open(path, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(descriptor)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from xraylog import database, logfile, schema
+from xraylog import database, locks, logfile, schema
 from xraylog.config import Config
 from xraylog.database import Connection
 
@@ -51,8 +51,8 @@ def findings(cfg: Config) -> Iterator[Finding]:
     """All that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
     for path in (cfg.log_path, cfg.buffer_path):
-        lock = logfile.lock_path(path, cfg.buffer_path.parent)
-        holder = logfile.lock_holder(lock)
+        lock = locks.lock_path(path, cfg.buffer_path.parent)
+        holder = locks.lock_holder(lock)
         if holder:
             yield "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
         elif not lock.exists() and not os.access(lock.parent, os.W_OK | os.X_OK):

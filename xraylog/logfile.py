@@ -1,4 +1,4 @@
-"""The access log as a file: its locks, its identity, its complete lines, and how stored ones leave it.
+"""The access log as a file: its identity, its complete lines, and how stored ones leave it.
 
 Knows bytes and offsets; no database and no log syntax, but that a line ends in LF and that one which begins
 with '#' is ours.
@@ -21,7 +21,6 @@ import signal
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from xraylog.records import HEAD_BYTES, Fingerprint
@@ -37,93 +36,12 @@ BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block 
 LARGE_BLOCK = 1 << 16  # bytes: what ext4's bigalloc and some RAID set-ups ask for
 
 
-class Busy(Exception):
-    """Another run holds a lock. The message says which run."""
-
-
 class Unusable(Exception):
     """The log cannot be read: it is no regular file, or we may not open it."""
 
 
 class Replaced(Exception):
     """Somebody else emptied, cut or replaced the log while this run was reading it."""
-
-
-# --- locks -------------------------------------------------------------------------------------------------
-
-
-def lock_path(path: Path, fallback_folder: Path) -> Path:
-    """Where the lock of `path` lies: beside the real file, so that every name of it leads to the same lock.
-
-    Beside a file in a folder that we may not write: in `fallback_folder`, under a name made from the real path.
-    """
-    real = Path(os.path.realpath(path))
-    beside = real.with_name(real.name + ".lock")
-    if os.path.exists(beside) or os.access(real.parent, os.W_OK | os.X_OK):
-        return beside
-    return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
-
-
-@contextlib.contextmanager
-def locked(*paths: Path) -> Iterator[None]:
-    """Hold the locks at these paths. They are never removed: a lock that can vanish locks nothing.
-
-    Raises Busy when another run holds one of them, Unusable when one cannot be made.
-    """
-    with contextlib.ExitStack() as held:
-        for path in sorted(set(paths)):
-            held.enter_context(_lock(path))
-        yield
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        try:  # made by another user: it locks all the same
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
-            raise Unusable(
-                f"{path}: expected to make a lock file, found: {error.strerror}; let this user write in {path.parent}"
-            ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
-            raise Busy(f"{path} is held by {holder}") from None
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
-            os.ftruncate(descriptor, 0)
-            os.pwrite(
-                descriptor,
-                f"process {os.getpid()} since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}\n".encode(),
-                0,
-            )
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, or None. Makes and changes nothing."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"a process that cannot be seen ({error.strerror})"
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
-    else:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-# --- the log -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
