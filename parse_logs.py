@@ -114,7 +114,7 @@ def load_log(
 ) -> Iterator[tuple[LoadResult, int]]:
     """Store what is new in the log, batch by batch; then take it out of the log."""
     position = find_position(target, cfg, log)
-    if options.again:
+    if options.again and position.id is not None:
         with database.transaction(target.conn, loader.node_lock(cfg.node)):
             position = positions.move(target.conn, Move(position, 0, NOTHING))
     yield LoadResult(), position.offset

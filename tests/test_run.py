@@ -138,6 +138,18 @@ def test_again_loads_from_the_start_once(site: Site) -> None:
     assert site.emails() == users(0, 10) + users(0, 10)
 
 
+def test_again_for_a_log_that_was_never_stored_loads_it_once(site: Site) -> None:
+    """Beside the position of another log, which was emptied."""
+    site.append(line(0))
+    site.run()
+    other = site.folder / "other.log"
+    site.append(*lines(1, 5), to=other)
+    site.run("--again", "--keep", "--logfile", str(other))
+    assert site.emails() == users(0, 5)
+    site.run("--keep", "--logfile", str(other))
+    assert site.emails() == users(0, 5)
+
+
 def test_logfile_is_read_and_emptied_in_place_of_the_log(site: Site) -> None:
     old = site.folder / "access.log.1"
     site.append(*lines(0, 5), to=old)

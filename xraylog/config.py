@@ -307,7 +307,7 @@ def _zones_are_there() -> bool:
 
 
 def _likely(word: str, known: tuple[str, ...]) -> str:
-    import difflib  # only where something is wrong: it costs a good run 3 ms
+    import difflib  # only where something is wrong: a good run need not import it
 
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -13,8 +13,7 @@ from typing import NamedTuple
 class AccessRecord(NamedTuple):
     """One line of the access log, every value valid for the column of its name.
 
-    A tuple, not a dataclass: building a frozen dataclass of ten fields takes four times as long
-    (python -m timeit), and there is one for every line.
+    A tuple, not a frozen dataclass, which sets its fields one by one: there is a record for every line.
     """
 
     timestamp: str  # UTC, "2025-11-17 10:15:23.123456+00": its first ten characters are the day

@@ -22,7 +22,7 @@ COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
     "tags": "name",
     "nodes": "name",
 }
-REMEMBERED = 50_000  # names a table: about 8 MB, and more than most servers see in a day
+REMEMBERED = 50_000  # names a table: an adversary's log must not fill the memory
 
 
 def _known(table: str) -> Composed:
