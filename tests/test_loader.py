@@ -15,7 +15,7 @@ from conftest import line, lines
 from postgres import Server
 
 from xraylog import database as db
-from xraylog import loader, positions, references, schema
+from xraylog import loader, partitions, positions, references, schema
 from xraylog.loader import Loader
 from xraylog.parser import Parser
 from xraylog.positions import Move, Position
@@ -34,7 +34,7 @@ class Log:
         schema.ensure(conn)
         self.names = references.References(conn)
         node_id = references.node_id(self.names, "n1")
-        self.loader = Loader(conn, self.names, schema.Partitions(conn), "n1")
+        self.loader = Loader(conn, self.names, partitions.Partitions(conn), "n1")
         self.position = Position(None, node_id, "access.log", "access.log", 0, 0)
 
     def batch(self, *text: str) -> Batch:
@@ -117,7 +117,12 @@ def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
     ]
 
 
-STEPS = ["schema.Partitions.ensure", "references.References.resolve", "positions.move", "loader.Loader._copy_rejected"]
+STEPS = [
+    "partitions.Partitions.ensure",
+    "references.References.resolve",
+    "positions.move",
+    "loader.Loader._copy_rejected",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -17,7 +17,7 @@ from conftest import ROOT, Site, create_database, drop_database, line
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog import schema
+from xraylog import partitions, schema
 from xraylog.database import Connection, Unsuitable, transaction
 
 DOCUMENT = (ROOT / "Schema.md").read_text()
@@ -101,7 +101,7 @@ def by_hand(server_keywords: dict[str, str]) -> Iterator[Connection]:
 
 def test_the_statements_of_schema_md_make_what_the_code_makes(conn: Connection, by_hand: Connection) -> None:
     schema.ensure(conn)
-    schema.Partitions(conn).ensure([DAY])
+    partitions.Partitions(conn).ensure([DAY])
 
     of_each_partition = []
     for block in CREATING:
@@ -159,7 +159,7 @@ def test_the_query_for_rejected_lines_prints_no_byte_that_a_terminal_obeys(site:
 
 def test_what_schema_md_says_to_do_by_hand_does_it(site: Site, conn: Connection) -> None:
     schema.ensure(conn)
-    schema.Partitions(conn).ensure(["2025-10-01", "2025-10-02"])
+    partitions.Partitions(conn).ensure(["2025-10-01", "2025-10-02"])
     site.append(access(), "no line of xray\n")
     site.run()
     conn.execute("INSERT INTO endpoints (address) VALUES ('unused.example')")
@@ -200,7 +200,7 @@ def test_a_second_run_changes_nothing_and_waits_for_nobody(conn: Connection, oth
 def user(conn: Connection, database: dict[str, str]) -> Iterator[dict[str, str]]:
     """Keywords of a role that may use the tables and create nothing."""
     schema.ensure(conn)
-    schema.Partitions(conn).ensure([DAY])
+    partitions.Partitions(conn).ensure([DAY])
     name, password = f"role_of_{database['dbname']}", "only for this test"
     role = Identifier(name)
     conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password))
@@ -218,7 +218,7 @@ def test_a_role_that_may_create_nothing_can_use_what_is_there(user: dict[str, st
         with pytest.raises(errors.InsufficientPrivilege):
             conn.execute("CREATE TABLE public.mine (id integer)")
         assert schema.ensure(conn).complete
-        schema.Partitions(conn).ensure([DAY])
+        partitions.Partitions(conn).ensure([DAY])
 
 
 # --- made by hand ------------------------------------------------------------------------------------------
@@ -434,30 +434,30 @@ SESSIONS = [
 def test_a_partition_is_a_day_in_utc_whatever_the_session_is_set_to(conn: Connection, zone: str, style: str) -> None:
     schema.ensure(conn)
     conn.execute("SELECT set_config('TimeZone', %s, false), set_config('DateStyle', %s, false)", [zone, style])
-    schema.Partitions(conn).ensure([DAY, "2025-11-18"])
+    partitions.Partitions(conn).ensure([DAY, "2025-11-18"])
     assert bounds(conn) == {PARTITION: whole_day(DAY), "logs_2025_11_18": whole_day("2025-11-18")}
 
 
 @pytest.mark.parametrize(("zone", "style"), SESSIONS)
 def test_the_next_run_finds_the_day_whatever_the_session_is_set_to(conn: Connection, zone: str, style: str) -> None:
     schema.ensure(conn)
-    schema.Partitions(conn).ensure([DAY])
+    partitions.Partitions(conn).ensure([DAY])
     conn.execute("SELECT set_config('TimeZone', %s, false), set_config('DateStyle', %s, false)", [zone, style])
-    schema.Partitions(conn).ensure(["2025-11-16", DAY, "2025-11-18"])
+    partitions.Partitions(conn).ensure(["2025-11-16", DAY, "2025-11-18"])
     assert list(bounds(conn)) == ["logs_2025_11_16", PARTITION, "logs_2025_11_18"]
 
 
 def test_a_partition_of_another_name_that_covers_the_day_is_used(conn: Connection) -> None:
     schema.ensure(conn)
     partition_by_hand(conn, "mine", *whole_day(DAY))
-    schema.Partitions(conn).ensure([DAY])
+    partitions.Partitions(conn).ensure([DAY])
     assert list(bounds(conn)) == ["mine"]
 
 
 def test_a_partition_of_a_month_is_used_up_to_its_bounds(conn: Connection) -> None:
     schema.ensure(conn)
     partition_by_hand(conn, "november", "2025-11-01 00:00+00", "2025-12-01 00:00+00")
-    schema.Partitions(conn).ensure(["2025-10-31", "2025-11-01", DAY, "2025-11-30", "2025-12-01"])
+    partitions.Partitions(conn).ensure(["2025-10-31", "2025-11-01", DAY, "2025-11-30", "2025-12-01"])
     assert list(bounds(conn)) == ["logs_2025_10_31", "november", "logs_2025_12_01"]
 
 
@@ -465,7 +465,7 @@ def test_partitions_without_an_end_are_used(conn: Connection) -> None:
     schema.ensure(conn)
     conn.execute("CREATE TABLE past PARTITION OF logs FOR VALUES FROM (MINVALUE) TO ('2025-11-17 00:00+00')")
     conn.execute("CREATE TABLE future PARTITION OF logs FOR VALUES FROM ('2025-11-19 00:00+00') TO (MAXVALUE)")
-    schema.Partitions(conn).ensure(["2025-01-01", "2025-11-16", DAY, "2025-11-18", "2025-11-19", "2026-11-19"])
+    partitions.Partitions(conn).ensure(["2025-01-01", "2025-11-16", DAY, "2025-11-18", "2025-11-19", "2026-11-19"])
     assert list(bounds(conn)) == ["past", PARTITION, "logs_2025_11_18", "future"]
 
 
@@ -474,7 +474,7 @@ def test_what_partitions_of_local_days_leave_of_a_utc_day_is_filled(conn: Connec
     schema.ensure(conn)
     partition_by_hand(conn, "logs_2025_11_17", "2025-11-17 00:00+03:30", "2025-11-18 00:00+03:30")
     partition_by_hand(conn, "logs_2025_11_19", "2025-11-19 00:00+03:30", "2025-11-20 00:00+03:30")
-    schema.Partitions(conn).ensure([f"2025-11-{day}" for day in range(16, 20)])
+    partitions.Partitions(conn).ensure([f"2025-11-{day}" for day in range(16, 20)])
     assert covered(conn) == [("2025-11-16 00:00:00+00", "2025-11-20 00:00:00+00")]
     assert list(bounds(conn)) == [
         "logs_2025_11_16_0000",
@@ -490,7 +490,7 @@ def test_what_partitions_of_local_days_leave_of_a_utc_day_is_filled(conn: Connec
 def test_a_day_that_somebody_ended_before_midnight_is_filled(conn: Connection, last: str) -> None:
     schema.ensure(conn)
     partition_by_hand(conn, "mine", f"{DAY} 00:00+00", f"{DAY} {last}+00")
-    schema.Partitions(conn).ensure([DAY])
+    partitions.Partitions(conn).ensure([DAY])
     assert covered(conn) == [whole_day(DAY)]
 
 
@@ -498,14 +498,14 @@ def test_a_table_in_the_place_of_a_partition_is_said(conn: Connection) -> None:
     schema.ensure(conn)
     conn.execute(f"CREATE TABLE {PARTITION} (LIKE logs)")
     with pytest.raises(Unsuitable, match=f"table {PARTITION}: expected a partition of logs, found a table of its own"):
-        schema.Partitions(conn).ensure(["2025-11-16", DAY])
+        partitions.Partitions(conn).ensure(["2025-11-16", DAY])
     assert list(bounds(conn)) == []
 
 
 def test_forty_days_at_once_get_a_partition_each(conn: Connection) -> None:
     schema.ensure(conn)
     days = [str(date(2025, 11, 1) + timedelta(days=n)) for n in range(40)]
-    schema.Partitions(conn).ensure(days)
+    partitions.Partitions(conn).ensure(days)
     assert list(bounds(conn).values()) == [whole_day(day) for day in days]
     made_together = conn.execute("SELECT count(*) FROM pg_class WHERE relispartition AND relkind = 'r' GROUP BY xmin")
     assert max(count for (count,) in made_together) <= 30  # each is a dozen locks of the server
@@ -521,12 +521,12 @@ def wait_for_logs(watching: Connection) -> None:
 def test_a_new_partition_behind_a_long_query_gives_way_to_others_until_it_is_made(
     conn: Connection, other: Connection, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "DDL_LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
     schema.ensure(conn)
     with psycopg.connect(**database, autocommit=True) as own, ThreadPoolExecutor(1) as pool:  # type: ignore[arg-type]
         with other.transaction():
             other.execute("SELECT FROM logs")
-            made = pool.submit(schema.Partitions(own).ensure, [DAY])
+            made = pool.submit(partitions.Partitions(own).ensure, [DAY])
             wait_for_logs(conn)
             conn.execute("SET statement_timeout = '20s'")
             conn.execute("SELECT FROM logs")  # stands behind the waiting DDL until that gives way
@@ -539,22 +539,22 @@ def test_a_new_partition_behind_a_long_query_gives_way_to_others_until_it_is_mad
 def test_a_new_partition_behind_a_query_without_end_gives_up(
     conn: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "DDL_LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
     monkeypatch.setattr("xraylog.database.LOCK_TIMEOUT_S", 1)
     schema.ensure(conn)
     with other.transaction():
         other.execute("SELECT FROM logs")
         with pytest.raises(errors.LockNotAvailable):
-            schema.Partitions(conn).ensure([DAY])
+            partitions.Partitions(conn).ensure([DAY])
 
 
 def test_a_day_is_made_again_once_it_is_forgotten(conn: Connection) -> None:
     schema.ensure(conn)
-    partitions = schema.Partitions(conn)
-    partitions.ensure([DAY])
+    days_made = partitions.Partitions(conn)
+    days_made.ensure([DAY])
     conn.execute(f"DROP TABLE {PARTITION}")
-    partitions.forget()
-    partitions.ensure([DAY])
+    days_made.forget()
+    days_made.ensure([DAY])
     assert list(bounds(conn)) == [PARTITION]
 
 
@@ -600,7 +600,7 @@ def test_sixteen_sessions_at_once_make_the_tables_and_one_partition_a_day(
             together.wait()
             complete = schema.ensure(own).complete
             together.wait()
-            schema.Partitions(own).ensure(days)
+            partitions.Partitions(own).ensure(days)
             return complete
 
     with ThreadPoolExecutor(sessions) as pool:
@@ -610,7 +610,7 @@ def test_sixteen_sessions_at_once_make_the_tables_and_one_partition_a_day(
 
 def test_each_partition_has_the_keys_and_indexes_and_logs_where_it_can(conn: Connection) -> None:
     schema.ensure(conn)
-    schema.Partitions(conn).ensure([DAY, "2025-11-18"])
+    partitions.Partitions(conn).ensure([DAY, "2025-11-18"])
 
     def of(table: str, kind: str) -> list[Any]:
         return [fact for fact in facts(conn) if fact[:2] == (kind, table)]

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog import database, positions, references, schema
+from xraylog import database, partitions, positions, references
 from xraylog.database import Connection, Unsuitable
 from xraylog.positions import Move, Position
 from xraylog.records import AccessRecord, Batch, LoadResult
@@ -48,7 +48,7 @@ class Target:
     def __init__(self, conn: Connection) -> None:
         self.conn = conn
         self.references = References(conn)
-        self.days = schema.Partitions(conn)
+        self.days = partitions.Partitions(conn)
         self._loaders: dict[str, Loader] = {}
 
     def node_id(self, node: str) -> int:
@@ -65,7 +65,7 @@ class Target:
 class Loader:
     """Stores the batches of one log over one connection."""
 
-    def __init__(self, conn: Connection, references: References, days: schema.Partitions, node: str) -> None:
+    def __init__(self, conn: Connection, references: References, days: partitions.Partitions, node: str) -> None:
         self._conn = conn
         self._references = references
         self._days = days
@@ -82,7 +82,7 @@ class Loader:
             try:
                 new_names.update(self._prepare(batch))
                 rows, rejected, moved = self._store(batch, moves)
-            except (errors.ForeignKeyViolation, schema.PartitionMissing):
+            except (errors.ForeignKeyViolation, partitions.PartitionMissing):
                 self._references.forget()
                 self._days.forget()
                 continue
@@ -202,7 +202,7 @@ def _raise_unless_poison(error: psycopg.Error) -> None:
         raise error
     # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
-        raise schema.PartitionMissing from error
+        raise partitions.PartitionMissing from error
 
 
 class Refusals:

@@ -1,4 +1,4 @@
-"""All DDL: the tables, their indexes, and the daily partitions of `logs`. Schema.md for machines.
+"""The tables, their keys and their indexes. Schema.md for machines; the days of `logs` are in `partitions`.
 
 A database that somebody made by hand is taken over: what is missing is added, NOT NULL on the source is relaxed,
 nothing else is changed, and what does not fit is said.
@@ -6,20 +6,15 @@ nothing else is changed, and what does not fit is said.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 
-from psycopg import errors
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog import database
 from xraylog.database import Connection, Unsuitable
 
 PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
-DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
-DDL_LOCK_TIMEOUT_S = 2  # who waits for ACCESS EXCLUSIVE keeps every new reader waiting: give way, try again
 NO_KEYS_ON_PARENT = 110000  # PostgreSQL 10 has neither foreign keys nor indexes on a partitioned table
 
 TABLES: Mapping[str, str] = {  # in the order of their references
@@ -283,142 +278,3 @@ def keys_and_indexes(table: str) -> Iterator[Composed]:
         )
     for index in LOGS_INDEXES:
         yield SQL(index).format(table=Identifier(table))
-
-
-# --- partitions --------------------------------------------------------------------------------------------
-
-
-class PartitionMissing(Exception):
-    """A row came for which there is no partition: it was detached or dropped after we saw it."""
-
-
-# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted.
-BOUNDS = """
-    WITH partition (bound) AS (
-        SELECT pg_get_expr(c.relpartbound, c.oid)
-        FROM pg_inherits i
-        JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'logs'::regclass
-    ), quoted (low, high) AS (
-        SELECT substring(bound FROM 'FROM \\(''([^'']*)''\\)')::timestamptz,
-               substring(bound FROM 'TO \\(''([^'']*)''\\)')::timestamptz
-        FROM partition
-        WHERE bound <> 'DEFAULT'
-    )
-    SELECT extract(epoch FROM coalesce(low, '-infinity'))::float8 AS low,
-           extract(epoch FROM coalesce(high, 'infinity'))::float8 AS high
-    FROM quoted
-    ORDER BY low
-"""
-
-
-class Partitions:
-    """The days of `logs` that this run knows to have partitions."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-        self._known: set[str] = set()
-
-    def ensure(self, days: Iterable[str]) -> None:
-        """Have a partition for each of these UTC days, "2025-11-17".
-
-        A short transaction of its own, for a wait on this lock is a wait of all. Raises Unsuitable when a table
-        that is no partition has the name of one.
-        """
-        unknown = sorted(set(days) - self._known)
-        if not unknown:
-            return
-        with database.transaction(self._conn):
-            bounds = self._bounds()
-        missing = [day for day in unknown if _gaps(day, bounds)]
-        for first in range(0, len(missing), DAYS_AT_ONCE):
-            self._create_patiently(missing[first : first + DAYS_AT_ONCE])
-        self._known.update(unknown)
-
-    def forget(self) -> None:
-        """Ask the catalog again for every day."""
-        self._known.clear()
-
-    def _bounds(self) -> list[tuple[float, float]]:
-        """In a transaction of `database`: the catalog writes bounds in the session's zone and style.
-
-        Binary, for before PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
-        """
-        return [(low, high) for low, high in self._conn.execute(BOUNDS, binary=True)]
-
-    def _create_patiently(self, days: list[str]) -> None:
-        """Wait for readers a little at a time, as long as for any lock in all."""
-        deadline = time.monotonic() + database.LOCK_TIMEOUT_S
-        while True:
-            try:
-                return self._create(days)
-            except (errors.LockNotAvailable, errors.DeadlockDetected):
-                if time.monotonic() > deadline:
-                    raise
-
-    def _create(self, days: list[str]) -> None:
-        with database.transaction(self._conn, PARTITIONS_LOCK):
-            self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
-            bounds = self._bounds()
-            for day in days:
-                for low, high in _gaps(day, bounds):
-                    self._create_one(partition_name(day, low, high), low, high)
-
-    def _create_one(self, name: str, low: float, high: float) -> None:
-        try:
-            self._conn.execute(create_partition(name, low, high))
-        except errors.DuplicateTable as error:
-            raise Unsuitable(
-                f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
-            ) from error
-        except errors.CheckViolation as error:
-            raise Unsuitable(
-                f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
-                f"move them as Schema.md says: {database.message(error)}"
-            ) from error
-        if self._conn.info.server_version < NO_KEYS_ON_PARENT:
-            for statement in keys_and_indexes(name):
-                self._conn.execute(statement)
-
-
-def create_partition(name: str, low: float, high: float) -> Composed:
-    """DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
-    return SQL("""
-        CREATE TABLE {partition}
-            PARTITION OF logs
-            FOR VALUES FROM ({low}) TO ({high})
-    """).format(
-        partition=Identifier(name),
-        low=Literal(_utc(low).isoformat(" ")),
-        high=Literal(_utc(high).isoformat(" ")),
-    )
-
-
-def partition_name(day: str, low: float, high: float) -> str:
-    """logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
-    name = f"logs_{day.replace('-', '_')}"
-    return name if (low, high) == _day_bounds(day) else f"{name}_{_utc(low):%H%M}"
-
-
-def _gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
-    at, end = _day_bounds(day)
-    gaps = []
-    for low, high in bounds:
-        if high <= at or low >= end:
-            continue
-        if low > at:
-            gaps.append((at, low))
-        at = max(at, high)
-    if at < end:
-        gaps.append((at, end))
-    return gaps
-
-
-def _day_bounds(day: str) -> tuple[float, float]:
-    start = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
-    return start.timestamp(), (start + timedelta(days=1)).timestamp()
-
-
-def _utc(epoch: float) -> datetime:
-    return datetime.fromtimestamp(epoch, tz=timezone.utc)
