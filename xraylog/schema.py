@@ -89,10 +89,10 @@ KEYS: Mapping[str, str] = {  # columns of logs, and the tables that they refer t
     "node_id": "nodes",
 }
 
-LOGS_INDEXES = (  # "{table}" is logs, or one partition on PostgreSQL 10
-    'CREATE INDEX ON {table} USING brin ("timestamp") WITH (autosummarize = on)',
-    'CREATE INDEX ON {table} (user_id, "timestamp")',
-    'CREATE INDEX ON {table} (destination_id, "timestamp")',
+LOGS_INDEXES = (  # as pg_get_indexdef writes them; of logs, or of each partition on PostgreSQL 10
+    """brin ("timestamp") WITH (autosummarize='on')""",
+    'btree (user_id, "timestamp")',
+    'btree (destination_id, "timestamp")',
 )
 REJECTED_INDEX = "CREATE INDEX ON rejected_lines USING brin (rejected_at) WITH (autosummarize = on)"
 POSITIONS_INDEX = "CREATE INDEX ON log_positions (node_id, source)"
@@ -272,9 +272,24 @@ def _add_column(name: str, keys: bool) -> Composed:
 
 def keys_and_indexes(table: str) -> Iterator[Composed]:
     """The foreign keys and indexes of logs: on the parent, or on each partition of PostgreSQL 10."""
-    for column, referenced in KEYS.items():
-        yield SQL("ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES {referenced}").format(
-            table=Identifier(table), column=Identifier(column), referenced=Identifier(referenced)
-        )
+    for column in KEYS:
+        yield add_key(table, column)
     for index in LOGS_INDEXES:
-        yield SQL(index).format(table=Identifier(table))
+        yield create_index(table, index)
+
+
+def add_key(table: str, column: str) -> Composed:
+    """DDL for the foreign key of a column of logs."""
+    return SQL("ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES {referenced}").format(
+        table=Identifier(table), column=Identifier(column), referenced=Identifier(KEYS[column])
+    )
+
+
+def create_index(table: str, definition: str, name: str | None = None, unique: bool = False) -> Composed:
+    """DDL for an index. `definition`: what pg_get_indexdef writes behind USING; without a name the server makes one."""
+    return SQL("CREATE {unique}INDEX {name}ON {table} USING {definition}").format(
+        unique=SQL("UNIQUE " if unique else ""),
+        name=SQL("{} ").format(Identifier(name)) if name else SQL(""),
+        table=Identifier(table),
+        definition=SQL(definition),  # the catalog's own text
+    )
