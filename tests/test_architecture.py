@@ -8,7 +8,7 @@ from pathlib import Path
 from conftest import ROOT
 
 FILE_SIDE = {"logfile", "locks", "parser", "buffer"}
-DATABASE_SIDE = {"database", "schema", "partitions", "references", "positions", "loader"}
+DATABASE_SIDE = {"database", "schema", "partitions", "plain", "migration", "references", "positions", "loader"}
 NOUNS = {"records"}
 STORIES = {"check"}  # like the scripts, it speaks of both
 ALONE = {"config", "stats"}

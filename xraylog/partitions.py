@@ -60,8 +60,8 @@ class Partitions:
         if not unknown:
             return
         with database.transaction(self._conn):
-            bounds = self._bounds()
-        missing = [day for day in unknown if _gaps(day, bounds)]
+            bounds = read_bounds(self._conn)
+        missing = [day for day in unknown if gaps(day, bounds)]
         for first in range(0, len(missing), DAYS_AT_ONCE):
             self._create_patiently(missing[first : first + DAYS_AT_ONCE])
         self._known.update(unknown)
@@ -69,13 +69,6 @@ class Partitions:
     def forget(self) -> None:
         """Ask the catalog again for every day."""
         self._known.clear()
-
-    def _bounds(self) -> list[tuple[float, float]]:
-        """In a transaction of `database`: the catalog writes bounds in the session's zone and style.
-
-        Binary, for before PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
-        """
-        return [(low, high) for low, high in self._conn.execute(BOUNDS, binary=True)]
 
     def _create_patiently(self, days: list[str]) -> None:
         """Wait for readers a little at a time, as long as for any lock in all."""
@@ -90,9 +83,9 @@ class Partitions:
     def _create(self, days: list[str]) -> None:
         with database.transaction(self._conn, schema.PARTITIONS_LOCK):
             self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
-            bounds = self._bounds()
+            bounds = read_bounds(self._conn)
             for day in days:
-                for low, high in _gaps(day, bounds):
+                for low, high in gaps(day, bounds):
                     self._create_one(partition_name(day, low, high), low, high)
 
     def _create_one(self, name: str, low: float, high: float) -> None:
@@ -112,6 +105,15 @@ class Partitions:
                 self._conn.execute(statement)
 
 
+def read_bounds(conn: Connection) -> list[tuple[float, float]]:
+    """Lower and upper bound of each partition of logs, sorted, in seconds since 1970.
+
+    In a transaction of `database`: the catalog writes bounds in the session's zone and style. Binary, for before
+    PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
+    """
+    return [(low, high) for low, high in conn.execute(BOUNDS, binary=True)]
+
+
 def create_partition(name: str, low: float, high: float) -> Composed:
     """DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
     return SQL("""
@@ -120,20 +122,42 @@ def create_partition(name: str, low: float, high: float) -> Composed:
             FOR VALUES FROM ({low}) TO ({high})
     """).format(
         partition=Identifier(name),
-        low=Literal(_utc(low).isoformat(" ")),
-        high=Literal(_utc(high).isoformat(" ")),
+        low=moment(low),
+        high=moment(high),
     )
+
+
+def create_standalone(name: str, generated: bool) -> Composed:
+    """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down.
+
+    `generated`: whether the server knows generated columns, from PostgreSQL 12 on.
+    """
+    return SQL("CREATE TABLE {} (LIKE logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
+        Identifier(name), SQL(" INCLUDING GENERATED" if generated else "")
+    )
+
+
+def attach(name: str, low: float, high: float) -> Composed:
+    """DDL that makes the table a partition: the server checks its bounds, and foreign keys as a set."""
+    return SQL("ALTER TABLE logs ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+        Identifier(name), moment(low), moment(high)
+    )
+
+
+def moment(epoch: float) -> Literal:
+    """A bound, as SQL. Seconds since 1970."""
+    return Literal(_utc(epoch).isoformat(" "))
 
 
 def partition_name(day: str, low: float, high: float) -> str:
     """logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
     name = f"logs_{day.replace('-', '_')}"
-    return name if (low, high) == _day_bounds(day) else f"{name}_{_utc(low):%H%M}"
+    return name if (low, high) == day_bounds(day) else f"{name}_{_utc(low):%H%M}"
 
 
-def _gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+def gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """The parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
-    at, end = _day_bounds(day)
+    at, end = day_bounds(day)
     gaps = []
     for low, high in bounds:
         if high <= at or low >= end:
@@ -146,7 +170,8 @@ def _gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, 
     return gaps
 
 
-def _day_bounds(day: str) -> tuple[float, float]:
+def day_bounds(day: str) -> tuple[float, float]:
+    """Where a UTC day begins and the next one does, in seconds since 1970."""
     start = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
     return start.timestamp(), (start + timedelta(days=1)).timestamp()
 

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from xraylog import database
 from xraylog.database import Connection, Unsuitable
 
+UNFINISHED = "xraylog: unfinished migration into logs"  # how the comment on logs_old begins meanwhile
 PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
 NO_KEYS_ON_PARENT = 110000  # PostgreSQL 10 has neither foreign keys nor indexes on a partitioned table
 
@@ -94,8 +95,10 @@ LOGS_INDEXES = (  # as pg_get_indexdef writes them; of logs, or of each partitio
     'btree (user_id, "timestamp")',
     'btree (destination_id, "timestamp")',
 )
-REJECTED_INDEX = "CREATE INDEX ON rejected_lines USING brin (rejected_at) WITH (autosummarize = on)"
-POSITIONS_INDEX = "CREATE INDEX ON log_positions (node_id, source)"
+INDEXES: Mapping[str, str] = {
+    "rejected_lines": "CREATE INDEX ON rejected_lines USING brin (rejected_at) WITH (autosummarize = on)",
+    "log_positions": "CREATE INDEX ON log_positions (node_id, source)",
+}
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the types of logs' are for ADD COLUMN
     "users": {"id": "", "email": ""},
@@ -200,10 +203,11 @@ def look(conn: Connection) -> Findings:
             table.not_null.add(column)
         if unique:
             table.unique.add(column)
-    return Findings(tables, tuple(_misfits(tables)))
+    return Findings(tables, tuple(misfits(tables)))
 
 
-def _misfits(tables: Mapping[str, Table]) -> Iterator[str]:
+def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
+    """What of these tables does not fit, each with what to do."""
     for name, table in tables.items():
         if name == "logs" and table.kind == "r":
             yield (
@@ -249,18 +253,22 @@ def ensure(conn: Connection) -> Findings:
 
 def _create(conn: Connection, findings: Findings) -> None:
     for name in findings.missing:
-        conn.execute(TABLES[name])
+        for statement in create(name):
+            conn.execute(statement)
         if name == "logs" and conn.info.server_version >= NO_KEYS_ON_PARENT:
             for statement in keys_and_indexes("logs"):
                 conn.execute(statement)
-        elif name == "rejected_lines":
-            conn.execute(REJECTED_INDEX)
-        elif name == "log_positions":
-            conn.execute(POSITIONS_INDEX)
     for name in findings.missing_columns:
         conn.execute(_add_column(name, keys=conn.info.server_version >= NO_KEYS_ON_PARENT))
     for name in findings.to_relax:
         conn.execute(SQL("ALTER TABLE logs ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)))
+
+
+def create(name: str) -> Iterator[Composed]:
+    """DDL for one table, with its index; without the keys and indexes of logs."""
+    yield SQL(TABLES[name]).format()
+    if name in INDEXES:
+        yield SQL(INDEXES[name]).format()
 
 
 def _add_column(name: str, keys: bool) -> Composed:

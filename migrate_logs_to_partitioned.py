@@ -1,0 +1,339 @@
+#!/usr/bin/env python3
+"""Turn a plain `logs` table into one that is partitioned by day. Once, by hand; it can be stopped anywhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from psycopg.sql import Composed
+
+from xraylog import __version__, config, database, migration, plain
+from xraylog.config import Config
+from xraylog.database import Connection
+from xraylog.migration import Copied, DayProof, Found, Loss, State
+from xraylog.plain import PlainTable, Survey
+
+DONE, FAILED, OPERATOR, CONFIGURATION = 0, 1, 3, 78  # exit statuses; argparse's own is 2
+SAY_EVERY_S = 1.0  # progress
+INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
+Result = TypeVar("Result")
+GOES_ON = "what is committed stays; the same command goes on"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One migration, or a part of it; returns the exit status."""
+    options = command_line(arguments)
+    try:
+        cfg = config.read(options.config)
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return CONFIGURATION
+    try:
+        with database.connect({"application_name": "migrate_logs", **cfg.connection}) as conn:
+            if options.status:
+                return status(conn, cfg)
+            if options.undo:
+                return undo(conn, options)
+            return migrate(conn, cfg, options)
+    except database.Unavailable as error:
+        return fail(FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
+    except (database.Unsuitable, migration.Difference) as error:
+        return fail(OPERATOR, str(error))
+    except KeyboardInterrupt:
+        return fail(FAILED, f"interrupted; {GOES_ON}")
+    except Exception as error:  # the only place that catches everything
+        return fail(FAILED, f"unexpected {type(error).__name__}: {error}; {GOES_ON}")
+
+
+# --- there ---------------------------------------------------------------------------------------------------
+
+
+def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
+    """All steps that are left, from whichever state the database is in."""
+    found = look(conn)
+    drop = options.drop_old or cfg.drop_old
+    if found.state in NOT_TO_MIGRATE:
+        return fail(OPERATOR, NOT_TO_MIGRATE[found.state])
+    if found.state is State.PARTITIONED or (found.state is State.FINISHED and not drop):
+        print(f"nothing to do: {found.state.value}")
+        return DONE
+    if found.state is State.PLAIN:
+        old, counted, reasons = inspect(conn, cfg.zone.key)
+        if counted is None or reasons:
+            return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
+        tell_size(old, counted)
+        if options.dry_run:
+            return print_plan(conn, old, counted, drop)
+        print("logs becomes logs_old, and a partitioned logs takes its place")
+        patiently(lambda: migration.begin(conn, cfg.zone.key, counted.largest_id))
+    elif options.dry_run:
+        return print_rest(conn, found, drop)
+    go_on(conn, drop)
+    return DONE
+
+
+NOT_TO_MIGRATE = {
+    State.NO_LOGS: "expected a table logs, found none in the search_path; parse_logs.py makes a partitioned one",
+    State.OTHER: "logs: expected a table, found another kind; nothing was changed",
+    State.UNDOING: f"{State.UNDOING.value}: --undo goes on with that; then migrate again",
+}
+
+
+def go_on(conn: Connection, drop: bool) -> None:
+    """Steps 3 to 8: the days that are left, the sequence, the proof, and then the end of the old table."""
+    old, counted = patiently(lambda: migration.take_up(conn))
+    copy_days(conn, old, counted)
+    sequence = patiently(lambda: migration.pass_largest_id(conn, old, counted.largest_id))
+    if sequence is not None:
+        print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counted.largest_id}")
+    print_proof_header()
+    patiently(lambda: migration.conclude(conn, old, counted, drop, print_proof, say_waiting))
+    print(f"{counted.rows:,} rows of {len(counted.span)} days: every day is the same in logs and in logs_old")
+    print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
+
+
+def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
+    """The days that are not in logs yet, the newest first; says how it goes."""
+    left = patiently(lambda: migration.days_left(conn, old, counted.span))
+    if done := len(counted.span) - len(left):
+        print(f"{done} of {len(counted.span)} days have been copied already")
+    rows_left = sum(counted.days.get(day, 0) for day in left)
+    begun, said, copied = time.monotonic(), 0.0, Copied()
+    for number, day in enumerate(left, 1):
+        copied += patiently(lambda day=day: migration.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]
+        if number == len(left) or time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            rate = copied.rows / max(said - begun, 0.001)
+            seconds = (rows_left - copied.rows) / rate if rate else 0.0
+            print(
+                f"{day}: {number} of {len(left)} days, {copied.rows:,} of {rows_left:,} rows, {rate:,.0f} rows/s, "
+                f"{seconds:,.0f} s left",
+                flush=True,
+            )
+    print(f"rows {copied.copy_s:.1f} s, indexes {copied.index_s:.1f} s, keys {copied.keys_s:.1f} s")
+
+
+# --- and back ------------------------------------------------------------------------------------------------
+
+
+def undo(conn: Connection, options: argparse.Namespace) -> int:
+    """Give logs_old its name back, and drop what the migration had made; says first what is lost by that."""
+    found = look(conn)
+    if found.state in (State.UNFINISHED, State.FINISHED):
+        while True:
+            old, loss = patiently(lambda: migration.look_back(conn))
+            tell_loss(loss)
+            if options.dry_run:
+                return print_undoing(conn, old)
+            if not (options.yes or confirmed()):
+                return fail(OPERATOR, "not undone; nothing was changed")
+            if patiently(lambda: migration.undo(conn, loss)):  # noqa: B023  # called at once
+                break
+            print("rows were stored meanwhile; so once more:")
+    elif found.state is not State.UNDOING:
+        return fail(OPERATOR, f"nothing to undo: {found.state.value}")
+    elif options.dry_run:
+        print("-- DROP TABLE logs_new and its partitions, 30 at once")
+        return DONE
+    while patiently(lambda: migration.drop_undone(conn)):
+        pass
+    print("logs is the old table again")
+    return DONE
+
+
+def tell_loss(loss: Loss) -> None:
+    """What an undo loses."""
+    if loss.rows == 0:
+        print("no row was stored in logs since the migration began: nothing is lost")
+        return
+    print(
+        f"{loss.rows:,} rows were stored in logs since the migration began, and would be LOST. To keep them, in psql:"
+    )
+    print(f"  \\copy (SELECT * FROM logs WHERE id > {loss.largest_id}) TO 'since.csv' CSV HEADER")  # noqa: S608  # printed
+
+
+def confirmed() -> bool:
+    """Whether somebody at a terminal agrees; without a terminal nobody does."""
+    if not sys.stdin.isatty():
+        print("expected --yes, for there is no terminal to ask at", file=sys.stderr)
+        return False
+    return input("Undo the migration? Type yes: ").strip().lower() == "yes"
+
+
+# --- what there is, and what would be done -------------------------------------------------------------------
+
+
+def look(conn: Connection) -> Found:
+    """Where the migration stands."""
+    with database.transaction(conn):
+        return migration.look(conn)
+
+
+def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, list[str]]:
+    """The plain table, what its rows are like, and all that stands in the way."""
+    print("reading logs once, to count its rows", flush=True)
+    with database.transaction(conn):
+        migration.run_all(conn, migration.limits())
+        old = plain.look(conn, "logs", zone)
+        counted = plain.survey(conn, old)
+        return old, counted, plain.obstacles(conn, old, counted)
+
+
+def tell_size(old: PlainTable, counted: Survey) -> None:
+    """How much there is to do, and what it needs."""
+    days = f"{len(counted.span)} days, {counted.span[0]} to {counted.span[-1]}" if counted.days else "no day"
+    needed = old.bytes_in_all + INDEX_BYTES * counted.rows
+    print(f"logs: {counted.rows:,} rows of {days}; {size(old.bytes_in_all)} with its indexes")
+    print(
+        f"free disk needed at the server: up to {size(needed)} beside it, until logs_old is dropped"
+        + (f", in the tablespace {old.tablespace}" if old.tablespace else "")
+        + "; about as much goes through the WAL"
+    )
+
+
+def status(conn: Connection, cfg: Config) -> int:
+    """Where the migration stands."""
+    found = look(conn)
+    print(found.state.value)
+    if found.state in (State.UNFINISHED, State.FINISHED):
+        with database.transaction(conn):
+            migration.run_all(conn, migration.limits())
+            conn.execute(migration.search_path(found.path))
+            old = plain.look(conn, "logs_old", found.zone)
+            counted = plain.survey(conn, old)
+            left = migration.days_without_partition(conn, counted.span if counted else [])
+        if counted is not None:
+            rows_left = sum(counted.days.get(day, 0) for day in left)
+            print(f"{len(counted.span) - len(left)} of {len(counted.span)} days are in logs, and")
+            print(f"{counted.rows - rows_left:,} of {counted.rows:,} rows; logs_old has {size(old.bytes_in_all)}")
+    if found.state is State.UNFINISHED:
+        print(f"parse_logs.py stays offline until it is finished: {Path(sys.argv[0]).name} --config {cfg.path}")
+    return DONE
+
+
+def print_plan(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> int:
+    """The steps with their SQL; nothing is changed."""
+    with database.transaction(conn):
+        first = [*migration.limits(), migration.lock(old), *migration.beginning(conn, old, counted.largest_id)]
+        print_sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place, with its sequence", first)
+        print("\n-- 3. an index on the time of logs_old, if it has none; MIN and MAX, of what it holds by then")
+        if counted.days:
+            day = counted.span[-1]
+            title = (
+                f"4, 5, 6. each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
+            )
+            print_sql(conn, title, migration.a_day(conn, old, day))
+        if counted.largest_id is not None:
+            print_sql(conn, "7. the sequence", [migration.past(migration.sequence_name(old), counted.largest_id)])
+        print_sql(conn, "8. when every day has the same rows and the same checksum in both", [migration.end(old, drop)])
+    return DONE
+
+
+def print_rest(conn: Connection, found: Found, drop: bool) -> int:
+    """What is left of a migration that has begun; nothing is changed."""
+    with database.transaction(conn):
+        migration.run_all(conn, migration.limits())
+        conn.execute(migration.search_path(found.path))
+        old = plain.look(conn, "logs_old", found.zone)
+        counted = plain.survey(conn, old)
+        left = migration.days_without_partition(conn, counted.span if counted else [])
+        if counted and left:
+            rows = sum(counted.days.get(day, 0) for day in left)
+            title = f"{len(left)} days are left, {rows:,} rows, the newest first; here {left[0]}"
+            print_sql(conn, title, migration.a_day(conn, old, left[0]))
+        print_sql(conn, "when every day has the same rows and the same checksum in both", [migration.end(old, drop)])
+    return DONE
+
+
+def print_undoing(conn: Connection, old: PlainTable) -> int:
+    """What --undo would do; nothing is changed."""
+    with migration.step(conn, old.path):
+        print_sql(conn, "the way back", list(migration.undoing(conn, old)))
+        print("\n-- then DROP TABLE logs_new and its partitions, 30 at once")
+    return DONE
+
+
+def print_sql(conn: Connection, title: str, statements: Iterable[Composed]) -> None:
+    """One transaction, to be read, or pasted into psql."""
+    print(f"\n-- {title}\nBEGIN;")
+    for statement in statements:
+        print(statement.as_string(conn) + ";")
+    print("COMMIT;")
+
+
+def print_proof_header() -> None:
+    """The table of the proof."""
+    print(f"{'day':10} {'rows':>11} {'in logs':>11} {'checksum':>22} {'in logs':>22}")
+
+
+def print_proof(day: DayProof) -> None:
+    """One line of it."""
+    print(
+        f"{day.day} {day.old_rows:>11} {day.new_rows:>11} {day.old_sum:>22} {day.new_sum:>22}"
+        + ("" if day.equal else "  DIFFERENT"),
+        flush=True,
+    )
+
+
+# --- the terminal --------------------------------------------------------------------------------------------
+
+
+def patiently(action: Callable[[], Result]) -> Result:
+    """Do it, and again while others hold the locks that it needs."""
+    return migration.patiently(action, say_waiting)
+
+
+def say_waiting(reason: str) -> None:
+    """Somebody else holds a lock."""
+    print(f"waiting: {reason}", flush=True)
+
+
+def fail(exit_status: int, *complaints: str) -> int:
+    """Say what is wrong, a line each."""
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return exit_status
+
+
+def size(count: float) -> str:
+    """Bytes, for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 10_000:
+            return f"{count:,.0f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
+
+
+def command_line(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked against each other."""
+    parser = argparse.ArgumentParser(
+        description="Turn a plain logs table into one that is partitioned by day. It can be stopped anywhere: "
+        "the same command goes on. Meanwhile parse_logs.py puts lines aside by itself.",
+        epilog="Exit status: 0 done, 1 failed and can go on, 2 usage, 3 somebody must act, 78 wrong configuration.",
+    )
+    parser.add_argument("--config", type=Path, default=Path("config.ini"), metavar="FILE", help="settings (config.ini)")
+    parser.add_argument(
+        "--drop-old", action="store_true", help="drop logs_old, when every day is proved to be the same"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, with its SQL; change nothing")
+    parser.add_argument("--status", action="store_true", help="say where the migration stands; change nothing")
+    parser.add_argument("--undo", action="store_true", help="go back: logs_old becomes logs again")
+    parser.add_argument("--yes", action="store_true", help="with --undo: do not ask")
+    parser.add_argument("--version", action="version", version=__version__)
+    options = parser.parse_args(arguments)
+    if options.undo and options.drop_old:
+        parser.error("expected --undo or --drop-old, found both: one needs the table that the other drops")
+    if options.status and (options.undo or options.drop_old or options.dry_run):
+        parser.error("expected --status alone: it changes nothing")
+    if options.yes and not options.undo:
+        parser.error("expected --yes with --undo: nothing else asks")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
