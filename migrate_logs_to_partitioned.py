@@ -92,7 +92,9 @@ def go_on(conn: Connection, drop: bool) -> None:
     if sequence is not None:
         print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counted.largest_id}")
     print_proof_header()
+    begun = time.monotonic()
     patiently(lambda: migration.conclude(conn, old, counted, drop, print_proof, say_waiting))
+    print(f"proof {time.monotonic() - begun:.1f} s")
     print(f"{counted.rows:,} rows of {len(counted.span)} days: every day is the same in logs and in logs_old")
     print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
 

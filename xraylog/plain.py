@@ -58,10 +58,10 @@ OUR_TYPES = {**schema.COLUMNS["logs"], "id": "bigint", "timestamp": "timestamp w
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A constraint of the old table, not of NOT NULL."""
+    """A constraint of the old table. Those of NOT NULL have names since PostgreSQL 18."""
 
     name: str
-    kind: str  # p, u, c, f, x, t
+    kind: str  # p, u, c, f, x, n
     definition: str
     columns: tuple[str, ...]
     refers_to: str | None  # a table that is found without its schema
@@ -171,7 +171,7 @@ CONSTRAINTS = """
            (SELECT relname FROM pg_class WHERE oid = k.confrelid AND pg_table_is_visible(oid)),
            k.convalidated, NOT k.connoinherit
     FROM pg_constraint k
-    WHERE k.conrelid = %s::regclass AND k.contype IN ('p', 'u', 'c', 'f', 'x')
+    WHERE k.conrelid = %s::regclass AND k.contype IN ('p', 'u', 'c', 'f', 'x', 'n')
     ORDER BY k.contype, k.conname
 """
 # indnkeyatts is there since PostgreSQL 11: before, every column is of the key
