@@ -12,11 +12,15 @@ from typing import TypeVar
 
 from psycopg.sql import Composed
 
-from xraylog import __version__, config, database, migration, plain
+from xraylog import __version__, config, database, days, migration, plain, proof, survey, undoing
 from xraylog.config import Config
 from xraylog.database import Connection
-from xraylog.migration import Copied, DayProof, Found, Loss, State
-from xraylog.plain import PlainTable, Survey
+from xraylog.days import Copied
+from xraylog.migration import Found, State
+from xraylog.plain import PlainTable
+from xraylog.proof import DayProof
+from xraylog.survey import Survey
+from xraylog.undoing import Loss
 
 DONE, FAILED, OPERATOR, CONFIGURATION = 0, 1, 3, 78  # exit statuses; argparse's own is 2
 SAY_EVERY_S = 1.0  # progress
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return migrate(conn, cfg, options)
     except database.Unavailable as error:
         return fail(FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
-    except (database.Unsuitable, migration.Difference) as error:
+    except (database.Unsuitable, proof.Difference) as error:
         return fail(OPERATOR, str(error))
     except KeyboardInterrupt:
         return fail(FAILED, f"interrupted; {GOES_ON}")
@@ -86,14 +90,14 @@ NOT_TO_MIGRATE = {
 
 def go_on(conn: Connection, drop: bool) -> None:
     """Steps 3 to 8: the days that are left, the sequence, the proof, and then the end of the old table."""
-    old, counted = patiently(lambda: migration.take_up(conn))
+    old, counted = patiently(lambda: days.take_up(conn))
     copy_days(conn, old, counted)
-    sequence = patiently(lambda: migration.pass_largest_id(conn, old, counted.largest_id))
+    sequence = patiently(lambda: proof.pass_largest_id(conn, old, counted.largest_id))
     if sequence is not None:
         print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counted.largest_id}")
     print_proof_header()
     begun = time.monotonic()
-    patiently(lambda: migration.conclude(conn, old, counted, drop, print_proof, say_waiting))
+    patiently(lambda: proof.conclude(conn, old, counted, drop, print_proof, say_waiting))
     print(f"proof {time.monotonic() - begun:.1f} s")
     print(f"{counted.rows:,} rows of {len(counted.span)} days: every day is the same in logs and in logs_old")
     print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
@@ -101,13 +105,13 @@ def go_on(conn: Connection, drop: bool) -> None:
 
 def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
-    left = patiently(lambda: migration.days_left(conn, old, counted.span))
+    left = patiently(lambda: days.days_left(conn, old, counted.span))
     if done := len(counted.span) - len(left):
         print(f"{done} of {len(counted.span)} days have been copied already")
     rows_left = sum(counted.days.get(day, 0) for day in left)
     begun, said, copied = time.monotonic(), 0.0, Copied()
     for number, day in enumerate(left, 1):
-        copied += patiently(lambda day=day: migration.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]
+        copied += patiently(lambda day=day: days.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]
         if number == len(left) or time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             rate = copied.rows / max(said - begun, 0.001)
@@ -128,13 +132,13 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
     found = look(conn)
     if found.state in (State.UNFINISHED, State.FINISHED):
         while True:
-            old, loss = patiently(lambda: migration.look_back(conn))
+            old, loss = patiently(lambda: undoing.look_back(conn))
             tell_loss(loss)
             if options.dry_run:
                 return print_undoing(conn, old)
             if not (options.yes or confirmed()):
                 return fail(OPERATOR, "not undone; nothing was changed")
-            if patiently(lambda: migration.undo(conn, loss)):  # noqa: B023  # called at once
+            if patiently(lambda: undoing.undo(conn, loss)):  # noqa: B023  # called at once
                 break
             print("rows were stored meanwhile; so once more:")
     elif found.state is not State.UNDOING:
@@ -142,7 +146,7 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
     elif options.dry_run:
         print("-- DROP TABLE logs_new and its partitions, 30 at once")
         return DONE
-    while patiently(lambda: migration.drop_undone(conn)):
+    while patiently(lambda: undoing.drop(conn)):
         pass
     print("logs is the old table again")
     return DONE
@@ -182,8 +186,8 @@ def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, lis
     with database.transaction(conn):
         migration.run_all(conn, migration.limits())
         old = plain.look(conn, "logs", zone)
-        counted = plain.survey(conn, old)
-        return old, counted, plain.obstacles(conn, old, counted)
+        counted = survey.survey(conn, old)
+        return old, counted, survey.obstacles(conn, old, counted)
 
 
 def tell_size(old: PlainTable, counted: Survey) -> None:
@@ -207,8 +211,8 @@ def status(conn: Connection, cfg: Config) -> int:
             migration.run_all(conn, migration.limits())
             conn.execute(migration.search_path(found.path))
             old = plain.look(conn, "logs_old", found.zone)
-            counted = plain.survey(conn, old)
-            left = migration.days_without_partition(conn, counted.span if counted else [])
+            counted = survey.survey(conn, old)
+            left = days.days_without_partition(conn, counted.span if counted else [])
         if counted is not None:
             rows_left = sum(counted.days.get(day, 0) for day in left)
             print(f"{len(counted.span) - len(left)} of {len(counted.span)} days are in logs, and")
@@ -229,10 +233,10 @@ def print_plan(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -
             title = (
                 f"4, 5, 6. each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
             )
-            print_sql(conn, title, migration.a_day(conn, old, day))
+            print_sql(conn, title, days.a_day(conn, old, day))
         if counted.largest_id is not None:
             print_sql(conn, "7. the sequence", [migration.past(migration.sequence_name(old), counted.largest_id)])
-        print_sql(conn, "8. when every day has the same rows and the same checksum in both", [migration.end(old, drop)])
+        print_sql(conn, "8. when every day has the same rows and the same checksum in both", [proof.end(old, drop)])
     return DONE
 
 
@@ -242,20 +246,20 @@ def print_rest(conn: Connection, found: Found, drop: bool) -> int:
         migration.run_all(conn, migration.limits())
         conn.execute(migration.search_path(found.path))
         old = plain.look(conn, "logs_old", found.zone)
-        counted = plain.survey(conn, old)
-        left = migration.days_without_partition(conn, counted.span if counted else [])
+        counted = survey.survey(conn, old)
+        left = days.days_without_partition(conn, counted.span if counted else [])
         if counted and left:
             rows = sum(counted.days.get(day, 0) for day in left)
             title = f"{len(left)} days are left, {rows:,} rows, the newest first; here {left[0]}"
-            print_sql(conn, title, migration.a_day(conn, old, left[0]))
-        print_sql(conn, "when every day has the same rows and the same checksum in both", [migration.end(old, drop)])
+            print_sql(conn, title, days.a_day(conn, old, left[0]))
+        print_sql(conn, "when every day has the same rows and the same checksum in both", [proof.end(old, drop)])
     return DONE
 
 
 def print_undoing(conn: Connection, old: PlainTable) -> int:
     """What --undo would do; nothing is changed."""
     with migration.step(conn, old.path):
-        print_sql(conn, "the way back", list(migration.undoing(conn, old)))
+        print_sql(conn, "the way back", list(undoing.statements(conn, old)))
         print("\n-- then DROP TABLE logs_new and its partitions, 30 at once")
     return DONE
 

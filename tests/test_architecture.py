@@ -8,7 +8,8 @@ from pathlib import Path
 from conftest import ROOT
 
 FILE_SIDE = {"logfile", "locks", "parser", "buffer"}
-DATABASE_SIDE = {"database", "schema", "partitions", "plain", "migration", "references", "positions", "loader"}
+MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing"}
+DATABASE_SIDE = {"database", "schema", "partitions", "references", "positions", "loader"} | MIGRATION
 NOUNS = {"records"}
 STORIES = {"check"}  # like the scripts, it speaks of both
 ALONE = {"config", "stats"}

@@ -1,0 +1,168 @@
+"""Steps 3 to 6 of the migration: the rows of each day go into a partition of their own, one transaction a day.
+
+A day whose partition is there has been copied.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import date
+
+from psycopg import errors
+from psycopg.sql import SQL, Composable, Composed, Identifier
+
+from xraylog import database, migration, partitions, plain, schema, survey
+from xraylog.database import Connection, Unsuitable
+from xraylog.plain import BY_DAY, PlainTable
+from xraylog.survey import Survey
+
+CORRELATED = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
+GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
+
+
+def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
+    """Where a migration that has begun goes on: the old table, and what it holds, now that nothing is added to it.
+
+    Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
+    """
+    with database.transaction(conn):
+        found = migration.look(conn)
+    with migration.step(conn, found.path):
+        old = plain.look(conn, "logs_old", found.zone)
+        _have_index_by_day(conn, old)
+        old = plain.look(conn, "logs_old", found.zone)
+        counted = survey.survey(conn, old)
+        reasons = list(survey.times(conn, old, counted)) if counted else ["logs_old cannot be read any more"]
+        if counted is None or reasons:
+            raise Unsuitable("; ".join([*reasons, "then go on, or go back with --undo"]))
+        return old, counted
+
+
+def _have_index_by_day(conn: Connection, old: PlainTable) -> None:
+    """Without an index that finds the rows of a day, every day would read the whole table."""
+    if _finds_days(old):
+        return
+    conn.execute("ANALYZE logs_old")
+    row = conn.execute(CORRELATION, [old.place]).fetchone()
+    method = "brin" if row is not None and abs(row[0] or 0) >= CORRELATED else "btree"
+    conn.execute(index_by_day(old, method))
+    if not old.has_zone:
+        conn.execute("ANALYZE logs_old")  # of an expression there are statistics only now
+
+
+CORRELATION = """
+    SELECT correlation FROM pg_stats WHERE schemaname = %s AND tablename = 'logs_old' AND attname = 'timestamp'
+"""
+
+
+def _finds_days(old: PlainTable) -> bool:
+    return any(
+        index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
+        for index in old.indexes
+        if index.definition.startswith(("btree", "brin"))
+    )
+
+
+def index_by_day(old: PlainTable, method: str) -> Composed:
+    """DDL for an index that finds the rows of a day."""
+    return SQL("CREATE INDEX {} ON logs_old USING {} ({})").format(
+        Identifier(BY_DAY), SQL(method), SQL("({})").format(old.moment) if not old.has_zone else old.moment
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What one day took."""
+
+    rows: int = 0
+    copy_s: float = 0.0
+    index_s: float = 0.0
+    keys_s: float = 0.0  # ATTACH: the server checks the foreign keys and the bounds
+
+    def __add__(self, other: Copied) -> Copied:
+        return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+
+def days_left(conn: Connection, old: PlainTable, span: Sequence[date]) -> list[date]:
+    """Days of the old table that have not been copied, the newest first: people ask for these."""
+    with migration.step(conn, old.path):
+        return days_without_partition(conn, span)
+
+
+def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]:
+    """In a transaction of `database`."""
+    bounds = partitions.read_bounds(conn)
+    return [day for day in reversed(span) if partitions.gaps(str(day), bounds)]
+
+
+def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[str], None]) -> Copied:
+    """Copy a day's rows into a partition of their own, in one transaction; nothing if another session did."""
+    with migration.step(conn, old.path):
+        if not partitions.gaps(str(day), partitions.read_bounds(conn)):
+            return Copied()
+        migration.run_all(conn, migration.tablespace(old))
+        clock = [time.monotonic()]
+        try:
+            create, insert, *others, attach = copying(conn, old, day)
+            conn.execute(create)
+            rows = conn.execute(insert).rowcount
+            clock.append(time.monotonic())
+            migration.run_all(conn, others)
+            clock.append(time.monotonic())
+
+            def attach_it() -> None:
+                with conn.transaction():
+                    conn.execute(attach)
+
+            migration.patiently(attach_it, waiting)
+        except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
+            raise Unsuitable(
+                f"{day}: its rows cannot be copied: {database.message(error)}; "
+                f"mend them in logs_old and go on, or go back with --undo"
+            ) from error
+        clock.append(time.monotonic())
+    return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))
+
+
+def a_day(conn: Connection, old: PlainTable, day: date) -> list[Composed]:
+    """The whole transaction of a day."""
+    return [*migration.limits(), migration.search_path(old.path), *migration.tablespace(old), *copying(conn, old, day)]
+
+
+def copying(conn: Connection, old: PlainTable, day: date) -> Iterator[Composed]:
+    """SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
+    low, high = partitions.day_bounds(str(day))
+    name = partitions.partition_name(str(day), low, high)
+    version = conn.info.server_version
+    yield partitions.create_standalone(name, generated=version >= GENERATED_COLUMNS)
+    columns = [column for column in old.columns if not column.generated]
+    yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM logs_old\nWHERE {}").format(
+        Identifier(name),
+        SQL(", ").join(Identifier(column.name) for column in columns),
+        SQL(", ").join(converted(old, column) for column in columns),
+        within(old.moment, day),
+    )
+    if version < schema.NO_KEYS_ON_PARENT:
+        yield from plain.keys(old, name, named=False)
+    yield from plain.indexes(old, name, named=False)
+    yield partitions.attach(name, low, high)
+
+
+def converted(old: PlainTable, column: plain.Column) -> Composable:
+    """SQL for a column of the old table, as the new one has it."""
+    if column.name == "timestamp":
+        return old.moment
+    if column.new_type == column.type:
+        return Identifier(column.name)
+    return SQL("{}::{}").format(Identifier(column.name), SQL(column.new_type))
+
+
+def within(moment: Composable, day: date) -> Composed:
+    """A condition: the moment is in this UTC day."""
+    low, high = partitions.day_bounds(str(day))
+    return SQL("{moment} >= {low} AND {moment} < {high}").format(
+        moment=moment, low=partitions.moment(low), high=partitions.moment(high)
+    )

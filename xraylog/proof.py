@@ -1,0 +1,117 @@
+"""Steps 7 and 8: the sequence stands past the largest id, every day is the same in both tables; then it is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from xraylog import days, migration, plain
+from xraylog.database import Connection, Unsuitable
+from xraylog.plain import PlainTable
+from xraylog.survey import Survey
+
+
+def pass_largest_id(conn: Connection, old: PlainTable, largest_id: int | None) -> tuple[str, int] | None:
+    """Have the sequence of logs.id past the largest id of the old table; its name and the last id it gave.
+
+    Raises Unsuitable when it is not.
+    """
+    with migration.step(conn, old.path):
+        now = plain.look(conn, "logs", old.zone).sequence
+        if now is None or largest_id is None:
+            return None
+        conn.execute(migration.past(now.name, largest_id))
+        ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(Identifier(now.name)))
+        if last < largest_id:
+            raise Unsuitable(
+                f"sequence {now.name}: expected it past {largest_id}, found {last}; is its MAXVALUE lower?"
+            )
+        return now.name, last
+
+
+@dataclass(frozen=True, slots=True)
+class DayProof:
+    """One day of the old table beside the new one."""
+
+    day: date
+    old_rows: int
+    new_rows: int
+    old_sum: int
+    new_sum: int
+
+    @property
+    def equal(self) -> bool:
+        """Nothing is lost, doubled or changed."""
+        return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
+
+
+class Difference(Exception):
+    """A day differs between the old table and the new one."""
+
+
+def conclude(
+    conn: Connection,
+    old: PlainTable,
+    found: Survey,
+    drop: bool,
+    tell: Callable[[DayProof], None],
+    waiting: Callable[[str], None],
+) -> None:
+    """Prove that every day is the same in both tables, and only then finish: drop the old table, or mark it.
+
+    One transaction, in which nobody can change the old table. Raises Difference when a day differs.
+    """
+    with migration.step(conn, old.path):
+        migration.patiently(lambda: _in_savepoint(conn, SQL("LOCK TABLE logs_old IN SHARE MODE").format()), waiting)
+        different = []
+        for day in found.span:
+            proof = _prove(conn, old, day, found.largest_id)
+            tell(proof)
+            if not proof.equal:
+                different.append(str(day))
+        if different:
+            raise Difference(
+                f"logs and logs_old differ on {', '.join(different)}; nothing was dropped. "
+                f"To copy such a day once more, detach its partition from logs, rename it, and run the same command; "
+                f"--undo goes back"
+            )
+        migration.patiently(lambda: _in_savepoint(conn, end(old, drop)), waiting)
+
+
+def end(old: PlainTable, drop: bool) -> Composed:
+    """The last step: the old table goes, or stays as one whose migration is finished."""
+    if drop:
+        return SQL("DROP TABLE logs_old").format()
+    return SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(f"{migration.FINISHED}, times read in {old.zone}"))
+
+
+def _in_savepoint(conn: Connection, statement: Composed) -> None:
+    with conn.transaction():
+        conn.execute(statement)
+
+
+def _prove(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> DayProof:
+    before = [SQL("NULL::{}").format(SQL(plain.OUR_TYPES[name])) for name in old.missing_columns]
+    of_old = [*(days.converted(old, column) for column in old.columns), *before]
+    of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
+    known = SQL("{} AND id <= {}").format(days.within(Identifier("timestamp"), day), Literal(largest_id))
+    ((old_rows, old_sum),) = conn.execute(checksum(conn, "logs_old", of_old, days.within(old.moment, day)))
+    ((new_rows, new_sum),) = conn.execute(checksum(conn, "logs", of_new, known))
+    return DayProof(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
+
+
+def checksum(conn: Connection, table: str, columns: Sequence[Composable], condition: Composable) -> Composed:
+    """A query: rows, and the sum of a 64-bit hash of each row's text. The order of rows does not matter.
+
+    Rows that were stored since the migration began have larger ids, and are not the condition's.
+    """
+    row = SQL("ROW({})::text").format(SQL(", ").join(columns))
+    hashed = (
+        SQL("hashtextextended({}, 0)")
+        if conn.info.server_version >= 110000
+        else SQL("('x' || substr(md5({}), 1, 16))::bit(64)::bigint")
+    ).format(row)
+    return SQL("SELECT count(*), sum({})\nFROM {}\nWHERE {}").format(hashed, Identifier(table), condition)

@@ -1,0 +1,110 @@
+"""The way back: `logs_old` becomes `logs` again, and what the migration had made is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from xraylog import migration, partitions, plain
+from xraylog.database import Connection
+from xraylog.migration import State
+from xraylog.plain import BY_DAY, PlainTable
+
+SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What an undo would lose."""
+
+    rows: int  # of logs, that the old table does not have
+    largest_id: int  # of the old table
+    last_id: int | None  # that the sequence gave
+
+
+def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
+    """The old table, and what would be lost if it took its place again."""
+    with migration.step(conn):
+        found = migration.look(conn)
+        conn.execute(migration.search_path(found.path))
+        old = plain.look(conn, "logs_old", found.zone)
+        ((largest,),) = conn.execute("SELECT coalesce(max(id), 0) FROM logs_old")
+        ((rows,),) = conn.execute("SELECT count(*) FROM logs WHERE id > %s", [largest])
+        return old, Loss(rows, largest, _last_id(conn))
+
+
+def _last_id(conn: Connection) -> int | None:
+    sequence = plain.look(conn, "logs", "").sequence
+    if sequence is None:
+        return None
+    row = conn.execute(SQL("SELECT last_value FROM {} WHERE is_called").format(Identifier(sequence.name))).fetchone()
+    return int(row[0]) if row else None
+
+
+def undo(conn: Connection, loss: Loss) -> bool:
+    """Give the old table its name back; False, and nothing changed, when rows came since the loss was told."""
+    with migration.step(conn):
+        found = migration.look(conn)
+        if found.state not in (State.UNFINISHED, State.FINISHED):  # another session was faster
+            return True
+        conn.execute(migration.search_path(found.path))
+        conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
+        if _last_id(conn) != loss.last_id:
+            return False
+        migration.run_all(conn, statements(conn, plain.look(conn, "logs_old", found.zone)))
+        return True
+
+
+def statements(conn: Connection, old: PlainTable) -> Iterator[Composed]:
+    """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
+    new = plain.look(conn, "logs", old.zone)
+    for index in new.indexes:
+        yield migration.rename_index(index.name, index.name + SUFFIX)
+    if old.sequence is not None and old.sequence.identity and new.sequence is not None:
+        theirs, ours = old.sequence.name, new.sequence.name
+        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(migration.text(theirs), Identifier(ours))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(Identifier(ours), Identifier(ours + SUFFIX))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(Identifier(theirs), Identifier(ours))
+    elif old.sequence is not None and new.sequence is not None:
+        if new.sequence.owned:
+            yield SQL("ALTER SEQUENCE {} OWNED BY logs_old.id").format(Identifier(old.sequence.name))
+        id_ = old.column("id")
+        if id_ is not None and id_.plain_type != "bigint":
+            yield SQL("ALTER SEQUENCE {} AS {}").format(Identifier(old.sequence.name), SQL(id_.plain_type))
+    if any(index.name == BY_DAY for index in old.indexes):
+        yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
+    of_indexes = {index.name for index in old.indexes}
+    for name in sorted(of_indexes):
+        if name.endswith(SUFFIX):
+            yield migration.rename_index(name, name[: -len(SUFFIX)])
+    for constraint in old.constraints:
+        if constraint.name.endswith(SUFFIX) and constraint.name not in of_indexes:
+            yield migration.rename_constraint(constraint.name, constraint.name[: -len(SUFFIX)])
+    yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
+    yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(migration.DROPPING))
+    yield SQL("ALTER TABLE logs RENAME TO logs_new").format()
+    yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
+
+
+PARTS = """
+    SELECT quote_ident(c.relname)
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'logs_new'::regclass
+    ORDER BY c.relname
+    LIMIT %s
+"""
+
+
+def drop(conn: Connection) -> bool:
+    """Drop what the undone migration made, a month of days at once; whether something is left."""
+    with migration.step(conn):
+        found = migration.look(conn)
+        if found.state is not State.UNDOING:
+            return False
+        conn.execute(migration.search_path(found.path))
+        names = [name for (name,) in conn.execute(PARTS, [partitions.DAYS_AT_ONCE])]
+        conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
+        return bool(names)
