@@ -68,6 +68,8 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
         return DONE
     if found.state is State.PLAIN:
         old, counted, reasons = inspect(conn, cfg.zone.key)
+        if old is None:
+            return migrate(conn, cfg, options)  # another session was faster
         if counted is None or reasons:
             return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
         tell_size(old, counted)
@@ -180,11 +182,14 @@ def look(conn: Connection) -> Found:
         return migration.look(conn)
 
 
-def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, list[str]]:
-    """The plain table, what its rows are like, and all that stands in the way."""
+def inspect(conn: Connection, zone: str) -> tuple[PlainTable | None, Survey | None, list[str]]:
+    """The plain table, if it still is one, what its rows are like, and all that stands in the way."""
     print("reading logs once, to count its rows", flush=True)
     with database.transaction(conn):
         migration.run_all(conn, migration.limits())
+        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
+        if migration.look(conn).state is not State.PLAIN:
+            return None, None, []
         old = plain.look(conn, "logs", zone)
         counted = survey.survey(conn, old)
         return old, counted, survey.obstacles(conn, old, counted)

@@ -282,6 +282,9 @@ def has_nothing(log: LogFile | None, options: argparse.Namespace) -> bool:
 
 def explain(reason: Exception, cfg: Config) -> int:
     """Say why this run goes on without the database; returns the exit status that it will have."""
+    if isinstance(reason, schema.Migrating):
+        logger.warning("{}; new lines go to {}", reason, cfg.buffer_path)
+        return DONE
     if isinstance(reason, database.Unavailable):
         logger.warning("PostgreSQL is not available: {}; new lines go to {}", reason, cfg.buffer_path)
         return DONE

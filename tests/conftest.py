@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import json
 import os
@@ -40,6 +41,39 @@ ROWS = """
     LEFT JOIN users u ON u.id = l.user_id
     LEFT JOIN nodes n ON n.id = l.node_id
     ORDER BY l.id
+"""
+
+FACTS = """
+    SELECT 'table', relname, relkind::text, reloptions::text,
+           CASE relkind WHEN 'p' THEN pg_get_partkeydef(oid) END, pg_get_expr(relpartbound, oid)
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I')
+    UNION ALL
+    SELECT 'column', attrelid::regclass::text, attname, attnum::text, format_type(atttypid, atttypmod),
+           pg_get_expr(adbin, adrelid)
+    FROM pg_attribute
+    JOIN pg_class c ON c.oid = attrelid
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I') AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT 'not null', attrelid::regclass::text, attname, NULL, NULL, NULL
+    FROM pg_attribute
+    JOIN pg_class c ON c.oid = attrelid
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0 AND attnotnull
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated::text, NULL
+    FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    UNION ALL
+    SELECT 'index', indrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid::text, indisprimary::text, NULL
+    FROM pg_index
+    JOIN pg_class c ON c.oid = indexrelid
+    WHERE relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'sequence', seqrelid::regclass::text, seqtypid::regtype::text, refobjid::regclass::text, attname, NULL
+    FROM pg_sequence
+    JOIN pg_depend ON objid = seqrelid AND deptype = 'a'
+    JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
 """
 
 
@@ -161,20 +195,29 @@ class Site:
             os.write(descriptor, line if isinstance(line, bytes) else line.encode())
         os.close(descriptor)
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, str(ROOT / "parse_logs.py"), "--config", str(self.config), *arguments]
+    def command(self, *arguments: str, script: str = "parse_logs") -> list[str]:
+        return [sys.executable, str(ROOT / f"{script}.py"), "--config", str(self.config), *arguments]
 
-    def run(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, status: int = 0, script: str = "parse_logs", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """One run as a process of its own, which must exit with `status`."""
-        done = subprocess.run(
-            self.command(*arguments), capture_output=True, text=True, check=False, timeout=120, **options
-        )
+        command = self.command(*arguments, script=script)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
         assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
+    def migrate(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        """One run of the migration as a process of its own."""
+        return self.run(*arguments, status=status, script="migrate_logs_to_partitioned", **options)
+
     def run_here(
-        self, *arguments: str, kill_at: int | None = None, inside: contextlib.AbstractContextManager[None] | None = None
+        self,
+        *arguments: str,
+        kill_at: int | None = None,
+        inside: contextlib.AbstractContextManager[None] | None = None,
+        script: str = "parse_logs",
     ) -> int:
         """One run in a forked child, ten times as quick as a process of its own; returns its exit status.
 
@@ -184,10 +227,10 @@ class Site:
             status = 70
             with contextlib.suppress(BaseException):
                 sys.stderr = sys.stdout = (self.folder / "output").open("a")
-                import parse_logs
-
+                main = importlib.import_module(script).main
                 with inside or killing.after_step(kill_at, self.folder / "steps"):
-                    status = parse_logs.main(["--config", str(self.config), "-v", *arguments])
+                    verbose = ["-v"] if script == "parse_logs" else []
+                    status = main(["--config", str(self.config), *verbose, *arguments])
                 sys.stderr.flush()
             os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -199,7 +242,8 @@ class Site:
 
     def output(self) -> str:
         """What the runs in this process said."""
-        return (self.folder / "output").read_text()
+        path = self.folder / "output"
+        return path.read_text() if path.exists() else ""
 
     def away(self) -> None:
         """The database does not answer from here on."""
@@ -246,6 +290,13 @@ class Site:
 
     def last_stats(self) -> dict[str, Any]:
         return json.loads(self.stats.read_text().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def facts(conn: psycopg.Connection[tuple[Any, ...]]) -> set[tuple[str | None, ...]]:
+    """All that the catalog says about our tables, as a set: differences name what is different."""
+    with conn.transaction():
+        conn.execute("SET LOCAL timezone TO 'UTC'")
+        return set(conn.execute(FACTS).fetchall())
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import Copy, Cursor, Transaction
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = (str(ROOT / "xraylog"), str(ROOT / "parse_logs.py"))
+OURS = (str(ROOT / "xraylog"), str(ROOT / "parse_logs.py"), str(ROOT / "migrate_logs_to_partitioned.py"))
 # What changes a file or a lock. A strike between two of them leaves the same as one after the first.
 CALLS_OF_THE_SYSTEM = frozenset(("pwrite", "write", "flush", "fdatasync", "fsync", "ftruncate", "fcntl", "flock"))
 

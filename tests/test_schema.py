@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import ROOT, Site, create_database, drop_database, line
+from conftest import ROOT, Site, create_database, drop_database, facts, line
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
@@ -37,46 +37,6 @@ def access(day: int = 17, source: str = "203.0.113.7:51000", email: str = "k") -
 
 
 # --- Schema.md ---------------------------------------------------------------------------------------------
-
-FACTS = """
-    SELECT 'table', relname, relkind::text, reloptions::text,
-           CASE relkind WHEN 'p' THEN pg_get_partkeydef(oid) END, pg_get_expr(relpartbound, oid)
-    FROM pg_class
-    WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I')
-    UNION ALL
-    SELECT 'column', attrelid::regclass::text, attname, attnum::text, format_type(atttypid, atttypmod),
-           pg_get_expr(adbin, adrelid)
-    FROM pg_attribute
-    JOIN pg_class c ON c.oid = attrelid
-    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-    WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I') AND attnum > 0 AND NOT attisdropped
-    UNION ALL
-    SELECT 'not null', attrelid::regclass::text, attname, NULL, NULL, NULL
-    FROM pg_attribute
-    JOIN pg_class c ON c.oid = attrelid
-    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0 AND attnotnull
-    UNION ALL
-    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated::text, NULL
-    FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
-    UNION ALL
-    SELECT 'index', indrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid::text, indisprimary::text, NULL
-    FROM pg_index
-    JOIN pg_class c ON c.oid = indexrelid
-    WHERE relnamespace = 'public'::regnamespace
-    UNION ALL
-    SELECT 'sequence', seqrelid::regclass::text, seqtypid::regtype::text, refobjid::regclass::text, attname, NULL
-    FROM pg_sequence
-    JOIN pg_depend ON objid = seqrelid AND deptype = 'a'
-    JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
-"""
-
-
-def facts(conn: Connection) -> set[tuple[str | None, ...]]:
-    """All that the catalog says about our tables, as a set: differences name what is different."""
-    with conn.transaction():
-        conn.execute("SET LOCAL timezone TO 'UTC'")
-        return set(conn.execute(FACTS).fetchall())
 
 
 def statements(block: str) -> list[str]:

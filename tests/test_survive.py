@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import killing
 import psycopg
@@ -283,6 +284,24 @@ def test_a_deadlock_with_another_writer_is_tried_again(site: Site) -> None:
     assert run.returncode == 0, said
     assert "2 lines read = 2 rows" in said
     assert site.last_stats()["mode"] == "online"
+    assert site.emails() == users(0, 3)
+
+
+def test_a_server_that_comes_up_behind_our_attempt_refuses_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused while it was down, and answering when it is asked why: seen beside restarts, as exit status 3."""
+    site.append(*lines(0, 3))
+    connect, attempts = psycopg.connect, []
+
+    def too_early(conninfo: str, **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
+        attempts.append(conninfo)
+        return connect(conninfo + (" port=1" if len(attempts) == 1 else ""), **options)
+
+    monkeypatch.setattr(psycopg, "connect", too_early)
+    import parse_logs
+
+    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert len(attempts) == 2
+    monkeypatch.undo()
     assert site.emails() == users(0, 3)
 
 

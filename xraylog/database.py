@@ -58,21 +58,34 @@ def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
 @contextlib.contextmanager
 def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
-    try:
-        # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
-        conn = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
-        # Else the statement that waits for a lock has a snapshot from before: it would not see what it waited for.
-        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-    except psycopg.OperationalError as error:
-        answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
-        answers = answers or "does not support SSL" in str(error)  # libpq's own words; its ping gives up there, too
-        if answers and not any(text in str(error) for text in BUSY_TEXTS):
-            raise Unsuitable(message(error)) from error
-        raise Unavailable(message(error)) from error
+    conn = _open(conninfo)
+    # Else the statement that waits for a lock has a snapshot from before: it would not see what it waited for.
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         yield conn
     finally:
         conn.close()
+
+
+def _open(conninfo: str) -> Connection:
+    for is_last in (False, True):
+        try:
+            # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
+            return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+        except psycopg.OperationalError as error:
+            if not _is_refusal(conninfo, error):
+                raise Unavailable(message(error)) from error
+            if is_last:
+                raise Unsuitable(message(error)) from error
+            # A server that came up between the attempt and the ping has refused nothing: ask it once more.
+    raise AssertionError
+
+
+def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
+    """Whether the server answers, and does not want us."""
+    answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
+    answers = answers or "does not support SSL" in str(error)  # libpq's own words; its ping gives up there, too
+    return answers and not any(text in str(error) for text in BUSY_TEXTS)
 
 
 @contextlib.contextmanager

@@ -145,6 +145,7 @@ def copying(conn: Connection, old: PlainTable, day: date) -> Iterator[Composed]:
         SQL(", ").join(converted(old, column) for column in columns),
         within(old.moment, day),
     )
+    yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(name), Identifier(old.owner))
     if version < schema.NO_KEYS_ON_PARENT:
         yield from plain.keys(old, name, named=False)
     yield from plain.indexes(old, name, named=False)

@@ -155,10 +155,10 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
     """DDL of steps 1 and 2; behind LOCK TABLE."""
     keys_on_parent = conn.info.server_version >= schema.NO_KEYS_ON_PARENT
     yield search_path(old.path)
-    yield from tablespace(old)
     for table in schema.look(conn).missing:
         if table != "logs":
             yield from schema.create(table)
+    yield from tablespace(old)
     yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
     for name in sorted({index.name for index in old.indexes}):
         yield rename_index(name, name + SUFFIX)
@@ -168,6 +168,9 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
     yield from _sequence(old, largest_id)
     yield _create_logs(old)
     yield SQL("ALTER TABLE logs ALTER COLUMN id SET DEFAULT nextval({})").format(text(sequence_name(old)))
+    yield SQL("ALTER TABLE logs OWNER TO {}").format(Identifier(old.owner))
+    if old.sequence is None or old.sequence.identity:
+        yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(Identifier(sequence_name(old)), Identifier(old.owner))
     if old.sequence is None or old.sequence.owned:
         yield SQL("ALTER SEQUENCE {} OWNED BY logs.id").format(Identifier(sequence_name(old)))
     for constraint in old.constraints:
@@ -175,7 +178,7 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
             yield plain.add_constraint(constraint, "logs", named=True)
     if keys_on_parent:
         yield from plain.keys_and_indexes(old, "logs", named=True)
-    yield from _comments_owner_and_grants(old)
+    yield from _comments_and_grants(old)
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(f"{schema.UNFINISHED}, times read in {old.zone}"))
 
 
@@ -240,13 +243,12 @@ def _create_logs(old: PlainTable) -> Composed:
     return SQL('CREATE TABLE logs (\n    {}\n) PARTITION BY RANGE ("timestamp")').format(SQL(",\n    ").join(lines))
 
 
-def _comments_owner_and_grants(old: PlainTable) -> Iterator[Composed]:
+def _comments_and_grants(old: PlainTable) -> Iterator[Composed]:
     if old.comment is not None:
         yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(old.comment))
     for column in old.columns:
         if column.comment is not None:
             yield SQL("COMMENT ON COLUMN logs.{} IS {}").format(Identifier(column.name), Literal(column.comment))
-    yield SQL("ALTER TABLE logs OWNER TO {}").format(Identifier(old.owner))
     inserts = set()
     for role, column_name, right, may_grant in old.grants:
         who = SQL("PUBLIC") if role is None else Identifier(role)

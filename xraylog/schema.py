@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog import database
-from xraylog.database import Connection, Unsuitable
+from xraylog.database import Connection, Unavailable, Unsuitable
 
 UNFINISHED = "xraylog: unfinished migration into logs"  # how the comment on logs_old begins meanwhile
 PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
@@ -127,6 +127,13 @@ MAY_BE_NULL = ("source_ip", "source_port")  # a hand-made table's NOT NULL is re
 NEVER_NULL = ("id", "timestamp", "action")
 
 
+MIGRATING = "logs is being migrated, and not all of its days are in it"
+
+
+class Migrating(Unavailable):
+    """A migration of logs is not finished: whoever stores rows now could be in its way."""
+
+
 # --- what is there -----------------------------------------------------------------------------------------
 
 CATALOG = """
@@ -134,7 +141,10 @@ CATALOG = """
            EXISTS (SELECT FROM pg_index i
                    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
                      AND i.indkey::text = a.attnum::text),
-           CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END
+           CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,
+           CASE c.relname WHEN 'logs' THEN
+               (SELECT obj_description(old.oid, 'pg_class') FROM pg_class old
+                WHERE old.relnamespace = c.relnamespace AND old.relname = 'logs_old') END
     FROM pg_class c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(c.oid)
@@ -148,6 +158,7 @@ class Table:
 
     kind: str
     partition_key: str | None
+    comment_on_old: str | None  # of logs: what stands on logs_old beside it
     types: dict[str, str] = field(default_factory=dict)  # by column
     not_null: set[str] = field(default_factory=set)
     unique: set[str] = field(default_factory=set)
@@ -159,6 +170,11 @@ class Findings:
 
     tables: Mapping[str, Table]
     misfits: tuple[str, ...]  # for the operator: each says what to do
+
+    @property
+    def migrating(self) -> bool:
+        """Whether a migration of logs has begun and is not finished."""
+        return "logs" in self.tables and (self.tables["logs"].comment_on_old or "").startswith(UNFINISHED)
 
     @property
     def missing(self) -> list[str]:
@@ -196,8 +212,8 @@ class Findings:
 def look(conn: Connection) -> Findings:
     """What there is of our tables in the search path. Changes nothing."""
     tables: dict[str, Table] = {}
-    for name, kind, column, type_name, not_null, unique, partition_key in conn.execute(CATALOG, [list(TABLES)]):
-        table = tables.setdefault(name, Table(kind, partition_key))
+    for name, kind, column, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
+        table = tables.setdefault(name, Table(kind, *of_logs))
         table.types[column] = type_name
         if not_null:
             table.not_null.add(column)
@@ -212,7 +228,7 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
         if name == "logs" and table.kind == "r":
             yield (
                 "logs: expected a table partitioned by day, found a plain one; "
-                "rename it, and a run makes a partitioned one"
+                "migrate_logs_to_partitioned.py makes one of it"
             )
         elif table.kind != ("p" if name == "logs" else "r"):
             yield f"{name}: expected a {'partitioned ' if name == 'logs' else ''}table, found another kind"
@@ -236,10 +252,12 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
 def ensure(conn: Connection) -> Findings:
     """Have every table. Asks the catalog only, where nothing is missing: a role that may not create can run.
 
-    Raises Unsuitable with every misfit.
+    Raises Unsuitable with every misfit, and Migrating while days of an older table are still to come.
     """
     with database.transaction(conn):  # with its lock_timeout: to describe a table, the server may have to lock it
         findings = look(conn)
+    if findings.migrating:
+        raise Migrating(f"{MIGRATING}; migrate_logs_to_partitioned.py --status says how far it is")
     if not findings.complete and not findings.misfits:
         with database.transaction(conn, PARTITIONS_LOCK):
             findings = look(conn)  # another run may have been faster

@@ -88,7 +88,7 @@ DEPENDENTS = """
     SELECT DISTINCT
            CASE WHEN r.oid IS NOT NULL AND v.relkind IN ('v', 'm') THEN 'view'
                 WHEN k.oid IS NOT NULL THEN 'foreign key' WHEN t.oid IS NOT NULL THEN 'trigger' ELSE 'other' END,
-           CASE WHEN r.oid IS NOT NULL THEN v.oid::regclass::text
+           CASE WHEN r.oid IS NOT NULL AND v.relkind IN ('v', 'm') THEN v.oid::regclass::text
                 WHEN k.oid IS NOT NULL THEN k.conrelid::regclass::text
                 ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
            coalesce(quote_ident(k.conname), quote_ident(t.tgname))
@@ -167,7 +167,7 @@ def _rights(table: PlainTable) -> Iterator[str]:
             f"or GRANT {table.owner} TO this role"
         )
     if not table.may_create:
-        yield f"GRANT CREATE ON SCHEMA {table.place} to this role: partitions are new tables"
+        yield f"GRANT CREATE ON SCHEMA {table.place} TO this role: partitions are new tables"
     if table.row_security:
         yield f"row security is on: ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY, and set it up again afterwards"
 

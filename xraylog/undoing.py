@@ -77,11 +77,11 @@ def statements(conn: Connection, old: PlainTable) -> Iterator[Composed]:
         yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
     of_indexes = {index.name for index in old.indexes}
     for name in sorted(of_indexes):
-        if name.endswith(SUFFIX):
-            yield migration.rename_index(name, name[: -len(SUFFIX)])
+        if name.endswith(migration.SUFFIX):
+            yield migration.rename_index(name, name[: -len(migration.SUFFIX)])
     for constraint in old.constraints:
-        if constraint.name.endswith(SUFFIX) and constraint.name not in of_indexes:
-            yield migration.rename_constraint(constraint.name, constraint.name[: -len(SUFFIX)])
+        if constraint.name.endswith(migration.SUFFIX) and constraint.name not in of_indexes:
+            yield migration.rename_constraint(constraint.name, constraint.name[: -len(migration.SUFFIX)])
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
     yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(migration.DROPPING))
     yield SQL("ALTER TABLE logs RENAME TO logs_new").format()
