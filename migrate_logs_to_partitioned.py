@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,8 @@ GOES_ON = "what is committed stays; the same command goes on"
 def main(arguments: Sequence[str] | None = None) -> int:
     """One migration, or a part of it; returns the exit status."""
     options = command_line(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a file under nohup shows how far it is, too
     try:
         cfg = config.read(options.config)
     except config.ConfigError as error:
@@ -120,8 +123,7 @@ def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
             seconds = (rows_left - copied.rows) / rate if rate else 0.0
             print(
                 f"{day}: {number} of {len(left)} days, {copied.rows:,} of {rows_left:,} rows, {rate:,.0f} rows/s, "
-                f"{seconds:,.0f} s left",
-                flush=True,
+                f"{seconds:,.0f} s left"
             )
     print(f"rows {copied.copy_s:.1f} s, indexes {copied.index_s:.1f} s, keys {copied.keys_s:.1f} s")
 
@@ -140,7 +142,7 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
                 return print_undoing(conn, old)
             if not (options.yes or confirmed()):
                 return fail(OPERATOR, "not undone; nothing was changed")
-            if patiently(lambda: undoing.undo(conn, loss)):  # noqa: B023  # called at once
+            if patiently(lambda: undoing.undo(conn, None if options.yes else loss)):  # noqa: B023  # called at once
                 break
             print("rows were stored meanwhile; so once more:")
     elif found.state is not State.UNDOING:
@@ -184,12 +186,14 @@ def look(conn: Connection) -> Found:
 
 def inspect(conn: Connection, zone: str) -> tuple[PlainTable | None, Survey | None, list[str]]:
     """The plain table, if it still is one, what its rows are like, and all that stands in the way."""
-    print("reading logs once, to count its rows", flush=True)
+    print("reading logs once, to count its rows")
     with database.transaction(conn):
         migration.run_all(conn, migration.limits())
         conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
-        if migration.look(conn).state is not State.PLAIN:
+        found = migration.look(conn)
+        if found.state is not State.PLAIN:
             return None, None, []
+        conn.execute(migration.search_path(found.path))
         old = plain.look(conn, "logs", zone)
         counted = survey.survey(conn, old)
         return old, counted, survey.obstacles(conn, old, counted)
@@ -205,6 +209,8 @@ def tell_size(old: PlainTable, counted: Survey) -> None:
         + (f", in the tablespace {old.tablespace}" if old.tablespace else "")
         + "; about as much goes through the WAL"
     )
+    for what in old.left_behind:
+        print(f"not carried over, for a partitioned table cannot have it: {what}")
 
 
 def status(conn: Connection, cfg: Config) -> int:
@@ -230,7 +236,10 @@ def status(conn: Connection, cfg: Config) -> int:
 def print_plan(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> int:
     """The steps with their SQL; nothing is changed."""
     with database.transaction(conn):
-        first = [*migration.limits(), migration.lock(old), *migration.beginning(conn, old, counted.largest_id)]
+        found = migration.look(conn)
+        begin = [*migration.limits(), migration.search_path(found.path), migration.lock(found)]
+        conn.execute(migration.search_path(found.path))
+        first = [*begin, *migration.beginning(conn, old, counted.largest_id)]
         print_sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place, with its sequence", first)
         print("\n-- 3. an index on the time of logs_old, if it has none; MIN and MAX, of what it holds by then")
         if counted.days:
@@ -286,8 +295,7 @@ def print_proof(day: DayProof) -> None:
     """One line of it."""
     print(
         f"{day.day} {day.old_rows:>11} {day.new_rows:>11} {day.old_sum:>22} {day.new_sum:>22}"
-        + ("" if day.equal else "  DIFFERENT"),
-        flush=True,
+        + ("" if day.equal else "  DIFFERENT")
     )
 
 
@@ -301,7 +309,7 @@ def patiently(action: Callable[[], Result]) -> Result:
 
 def say_waiting(reason: str) -> None:
     """Somebody else holds a lock."""
-    print(f"waiting: {reason}", flush=True)
+    print(f"waiting: {reason}")
 
 
 def fail(exit_status: int, *complaints: str) -> int:

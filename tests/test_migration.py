@@ -59,7 +59,8 @@ BY_HAND = """
         inbound_tag_id integer,
         outbound_tag_id integer,
         user_id integer NOT NULL REFERENCES users ON DELETE RESTRICT,
-        bytes double precision
+        bytes double precision,
+        number serial
     );
     CREATE INDEX logs_timestamp_idx ON logs ("timestamp");
     CREATE INDEX logs_user_id_timestamp_idx ON logs (source_ip, user_id);
@@ -775,6 +776,7 @@ def test_a_table_that_somebody_made_is_carried_over(conn: Connection, site: Site
         "outbound_tag_id": "integer",
         "user_id": "integer",
         "bytes": "double precision",
+        "number": "integer",
         "node_id": "integer",
     }
     on_parent = conn.info.server_version >= 110000
@@ -798,7 +800,7 @@ def test_a_table_that_somebody_made_is_carried_over(conn: Connection, site: Site
     ((comment,),) = conn.execute("SELECT col_description('logs'::regclass, 13)")
     assert comment == "per connection"
     conn.execute("INSERT INTO logs (action, user_id, \"timestamp\") VALUES ('accepted', 1, '2025-11-17 12:00+00')")
-    assert conn.execute("SELECT country FROM logs WHERE id > 60").fetchall() == [("de",)]
+    assert conn.execute("SELECT country, number FROM logs WHERE id > 60").fetchall() == [("de", 61)]
     assert conn.execute("SELECT seqtypid::regtype::text FROM pg_sequence").fetchall().count(("bigint",)) >= 3
 
 
@@ -974,6 +976,15 @@ def test_a_tablespace_is_kept(conn: Connection, site: Site) -> None:
     conn.execute("DROP TABLE logs")
     conn.execute("CHECKPOINT")  # only that removes the files
     conn.execute(SQL("DROP TABLESPACE {}").format(Identifier(name)))
+
+
+def test_what_a_partitioned_table_cannot_have_is_said(conn: Connection, site: Site) -> None:
+    make(conn)
+    conn.execute("ALTER TABLE logs SET (fillfactor = 90)")
+    conn.execute("ALTER TABLE logs REPLICA IDENTITY FULL")
+    said = site.migrate("--dry-run").stdout
+    for what in ("the setting fillfactor=90", "its replica identity", "the primary key on id"):
+        assert f"not carried over, for a partitioned table cannot have it: {what}" in said
 
 
 def test_a_generated_column_is_carried_over(conn: Connection, site: Site) -> None:

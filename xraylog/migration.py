@@ -134,9 +134,11 @@ def run_all(conn: Connection, statements: Iterator[Composed] | Sequence[Composed
 def begin(conn: Connection, zone: str, largest_id: int | None) -> None:
     """Rename the old table and make the new one, in one transaction. Raises Unsuitable when it cannot be migrated."""
     with step(conn):
-        conn.execute(lock(plain.look(conn, "logs", zone)))
-        if look(conn).state is not State.PLAIN:  # another session was faster
+        found = look(conn)
+        if found.state is not State.PLAIN:  # another session was faster
             return
+        conn.execute(search_path(found.path))
+        conn.execute(lock(found))
         old = plain.look(conn, "logs", zone)
         if reasons := survey.obstacles(conn, old, None):
             raise Unsuitable("; ".join(reasons))
@@ -146,15 +148,14 @@ def begin(conn: Connection, zone: str, largest_id: int | None) -> None:
             raise Unsuitable(f"the new logs cannot be made: {database.message(error)}; nothing was changed") from error
 
 
-def lock(old: PlainTable) -> Composed:
+def lock(found: Found) -> Composed:
     """Nobody reads or writes it while it is renamed."""
-    return SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(old.place, "logs"))
+    return SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(found.place, "logs"))
 
 
 def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
     """DDL of steps 1 and 2; behind LOCK TABLE."""
     keys_on_parent = conn.info.server_version >= schema.NO_KEYS_ON_PARENT
-    yield search_path(old.path)
     for table in schema.look(conn).missing:
         if table != "logs":
             yield from schema.create(table)
@@ -172,7 +173,9 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
     if old.sequence is None or old.sequence.identity:
         yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(Identifier(sequence_name(old)), Identifier(old.owner))
     if old.sequence is None or old.sequence.owned:
-        yield SQL("ALTER SEQUENCE {} OWNED BY logs.id").format(Identifier(sequence_name(old)))
+        yield own_sequence(sequence_name(old), "logs", "id")
+    for sequence, column in old.other_sequences:
+        yield own_sequence(sequence, "logs", column)
     for constraint in old.constraints:
         if constraint.kind == "c":
             yield plain.add_constraint(constraint, "logs", named=True)
@@ -180,6 +183,11 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
         yield from plain.keys_and_indexes(old, "logs", named=True)
     yield from _comments_and_grants(old)
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(f"{schema.UNFINISHED}, times read in {old.zone}"))
+
+
+def own_sequence(sequence: str, table: str, column: str) -> Composed:
+    """DDL: the sequence goes when that column goes."""
+    return SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(Identifier(sequence), Identifier(table), Identifier(column))
 
 
 def rename_index(name: str, to: str) -> Composed:

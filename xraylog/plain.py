@@ -104,6 +104,8 @@ class PlainTable:
     columns: tuple[Column, ...]
     constraints: tuple[Constraint, ...]
     indexes: tuple[Index, ...]
+    left_behind: tuple[str, ...]  # what it has, and a partitioned table has not
+    other_sequences: tuple[tuple[str, str], ...]  # owned by other columns than id: sequence, column
     grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, may be granted
     sequence: IdSequence | None
     zone: str  # in which times without a zone are read
@@ -201,6 +203,26 @@ GRANTS = """
     WHERE acl.grantee <> part.relowner
     ORDER BY 1, 2, 3
 """
+LEFT_BEHIND = """
+    SELECT 'the setting ' || option FROM pg_class c, unnest(c.reloptions) AS option WHERE c.oid = %(table)s::regclass
+    UNION ALL
+    SELECT 'its replica identity' FROM pg_class WHERE oid = %(table)s::regclass AND relreplident <> 'd'
+    UNION ALL
+    SELECT 'the primary key on id' FROM pg_constraint
+    WHERE conrelid = %(table)s::regclass AND contype = 'p' AND pg_get_constraintdef(oid) = 'PRIMARY KEY (id)'
+    UNION ALL
+    SELECT 'the index ' || indexrelid::regclass || ', for it is not valid' FROM pg_index
+    WHERE indrelid = %(table)s::regclass AND NOT indisvalid
+"""
+OTHER_SEQUENCES = """
+    SELECT s.relname, a.attname
+    FROM pg_depend d
+    JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname <> 'id'
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
+      AND d.refobjid = %s::regclass
+    ORDER BY 1
+"""
 # Owned by the id (serial, identity), or used by its default alone.
 SEQUENCE = """
     SELECT s.relname, format_type(q.seqtypid, NULL), bool_or(d.deptype IN ('a', 'i')), bool_or(d.deptype = 'i')
@@ -245,6 +267,8 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
         indexes=tuple(
             Index(name, text, tuple(key), *flags) for name, text, key, *flags in conn.execute(INDEXES, [quoted])
         ),
+        left_behind=tuple(what for (what,) in conn.execute(LEFT_BEHIND, {"table": quoted})),
+        other_sequences=tuple(conn.execute(OTHER_SEQUENCES, [quoted]).fetchall()),
         grants=tuple(conn.execute(GRANTS, {"table": quoted}).fetchall()),
         sequence=IdSequence(*sequence) if sequence else None,
         zone=zone,

@@ -43,15 +43,18 @@ def _last_id(conn: Connection) -> int | None:
     return int(row[0]) if row else None
 
 
-def undo(conn: Connection, loss: Loss) -> bool:
-    """Give the old table its name back; False, and nothing changed, when rows came since the loss was told."""
+def undo(conn: Connection, loss: Loss | None) -> bool:
+    """Give the old table its name back; False, and nothing changed, when rows came since the loss was told.
+
+    Without a loss, whatever came.
+    """
     with migration.step(conn):
         found = migration.look(conn)
         if found.state not in (State.UNFINISHED, State.FINISHED):  # another session was faster
             return True
         conn.execute(migration.search_path(found.path))
         conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
-        if _last_id(conn) != loss.last_id:
+        if loss is not None and _last_id(conn) != loss.last_id:
             return False
         migration.run_all(conn, statements(conn, plain.look(conn, "logs_old", found.zone)))
         return True
@@ -69,10 +72,12 @@ def statements(conn: Connection, old: PlainTable) -> Iterator[Composed]:
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(Identifier(theirs), Identifier(ours))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
-            yield SQL("ALTER SEQUENCE {} OWNED BY logs_old.id").format(Identifier(old.sequence.name))
+            yield migration.own_sequence(old.sequence.name, "logs_old", "id")
         id_ = old.column("id")
         if id_ is not None and id_.plain_type != "bigint":
             yield SQL("ALTER SEQUENCE {} AS {}").format(Identifier(old.sequence.name), SQL(id_.plain_type))
+    for sequence, column in new.other_sequences:
+        yield migration.own_sequence(sequence, "logs_old", column)
     if any(index.name == BY_DAY for index in old.indexes):
         yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
     of_indexes = {index.name for index in old.indexes}
