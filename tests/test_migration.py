@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import os
 import pty
 import random
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import killing
 import psycopg
 import pytest
 from conftest import Site, create_database, drop_database, facts, line, lines, users, wait_until
@@ -115,19 +117,28 @@ def is_plain(conn: Connection) -> bool:
     return bool(kind == "r")
 
 
-def stop_behind_the_rename(conn: Connection, site: Site) -> None:
+@contextlib.contextmanager
+def dying_after(module: str, function: str) -> Iterator[None]:
+    """For a forked run: the process ends when this function of ours has returned."""
+    place = importlib.import_module(f"xraylog.{module}")
+    real = getattr(place, function)
+
+    def die(*arguments: Any) -> None:
+        real(*arguments)
+        killing.kill()
+
+    setattr(place, function, die)
+    yield
+
+
+def stop_behind_the_rename(site: Site) -> None:
     """A migration that is killed when the new logs has just been made."""
-    step = 50
-    while is_plain(conn):
-        assert site.run_here(script=MIGRATE, kill_at=(step := step + 1)) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("migration", "begin")) == -9
 
 
-def stop_in_the_middle(conn: Connection, site: Site) -> None:
+def stop_in_the_middle(site: Site) -> None:
     """A migration that is killed when the first day has just been copied."""
-    stop_behind_the_rename(conn, site)
-    step = 10
-    while not days_of(conn):
-        assert site.run_here(script=MIGRATE, kill_at=(step := step + 1)) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("days", "copy_day")) == -9
 
 
 @pytest.fixture
@@ -313,10 +324,10 @@ def test_killed_at_every_step_and_begun_again_it_ends_the_same(
     conn: Connection, site: Site, other_database: Connection
 ) -> None:
     """Same rows, same catalog; and parse_logs.py stays away until it is finished."""
-    make(conn, rows=12)
+    make(conn, rows=8, days=2)
     expected = content(conn)
     schema.ensure(other_database)
-    partitions.Partitions(other_database).ensure(DAYS)
+    partitions.Partitions(other_database).ensure(DAYS[:2])
     step, names = 0, set()
     while True:
         step += 1
@@ -451,7 +462,7 @@ def test_rows_that_come_while_undo_asks_are_told_before_it_goes_on(
 def test_undo_in_the_middle_and_then_the_migration_again(conn: Connection, site: Site) -> None:
     make(conn)
     before = content(conn)
-    stop_in_the_middle(conn, site)
+    stop_in_the_middle(site)
     assert "the migration is not finished" in site.migrate("--status").stdout
     site.migrate("--undo", "--yes")
     assert is_plain(conn)
@@ -485,9 +496,8 @@ def test_what_an_interrupted_undo_left_is_said_and_in_the_way(conn: Connection, 
     make(conn)
     site.migrate()
     before = content(conn)
-    step = 30
-    while not is_plain(conn):
-        site.run_here("--undo", "--yes", script=MIGRATE, kill_at=(step := step + 1))
+    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("undoing", "undo")) == -9
+    assert is_plain(conn)
     assert "what it had made is not yet dropped" in site.migrate("--status").stdout
     assert "--undo goes on with that" in site.migrate(status=3).stderr
     site.migrate("--undo")
@@ -537,7 +547,7 @@ def test_the_sql_of_a_dry_run_does_what_the_migration_does(
 
 def test_a_dry_run_in_the_middle_says_what_is_left(conn: Connection, site: Site) -> None:
     make(conn)
-    stop_in_the_middle(conn, site)
+    stop_in_the_middle(site)
     before = facts(conn)
     said = site.migrate("--dry-run").stdout
     assert re.search("2 days are left, 40 rows", said)
@@ -547,7 +557,7 @@ def test_a_dry_run_in_the_middle_says_what_is_left(conn: Connection, site: Site)
 
 def test_a_dry_run_of_undo_changes_nothing(conn: Connection, site: Site) -> None:
     make(conn)
-    stop_in_the_middle(conn, site)
+    stop_in_the_middle(site)
     before = facts(conn)
     assert "ALTER TABLE logs_old RENAME TO logs" in site.migrate("--undo", "--dry-run").stdout
     assert facts(conn) == before
@@ -564,7 +574,7 @@ def test_status_says_where_it_stands(conn: Connection, site: Site) -> None:
     assert "there is no table logs" in site.migrate("--status").stdout
     make(conn)
     assert "nothing has been migrated" in site.migrate("--status").stdout
-    stop_in_the_middle(conn, site)
+    stop_in_the_middle(site)
     before = facts(conn)
     said = site.migrate("--status").stdout
     assert "the migration is not finished" in said
@@ -582,11 +592,11 @@ def test_status_says_where_it_stands(conn: Connection, site: Site) -> None:
 
 @pytest.mark.parametrize("stop", [stop_behind_the_rename, stop_in_the_middle])
 def test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why(
-    conn: Connection, site: Site, stop: Callable[[Connection, Site], None]
+    conn: Connection, site: Site, stop: Callable[[Site], None]
 ) -> None:
     make(conn, rows=12)
     expected = Counter(alice=4, bob=4, carol=4)
-    stop(conn, site)
+    stop(site)
     rows_before = conn.execute("SELECT count(*) FROM logs").fetchall()
     site.append(*lines(0, 5))
     run = site.run()
@@ -685,7 +695,7 @@ def test_behind_a_long_query_it_gives_way_again_and_again(
 def test_a_query_that_goes_on_does_not_stop_the_days(conn: Connection, site: Site, database: dict[str, str]) -> None:
     """From PostgreSQL 12 on, ATTACH goes beside readers; before, a day waits for them."""
     make(conn)
-    stop_behind_the_rename(conn, site)
+    stop_behind_the_rename(site)
     with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
         holder.execute("SELECT count(*) FROM logs")
         if conn.info.server_version >= 120000:
@@ -722,8 +732,6 @@ def test_a_server_that_goes_away_ends_it_and_the_same_command_goes_on(
         def strike() -> None:
             with psycopg.connect(**database, autocommit=True) as striking:  # type: ignore[arg-type]
                 striking.execute(end + " AND datname = current_database()")
-
-        import killing
 
         status = site.run_here(script=MIGRATE, inside=killing.after_step(step, site.folder / "steps", strike))
         assert status in (0, 1), site.output()[-2000:]
@@ -850,7 +858,7 @@ def test_times_without_a_zone_are_read_in_the_zone_of_the_config(conn: Connectio
     times = ["2025-10-26 01:30", "2025-10-26 02:30", "2025-10-26 03:30", "2025-11-17 00:30", "2025-11-17 01:30"]
     for time_ in times:
         conn.execute("INSERT INTO logs (\"timestamp\", action) VALUES (%s, 'accepted')", [time_])
-    stop_in_the_middle(conn, site)
+    stop_in_the_middle(site)
     site.set("parser", timezone="Asia/Tokyo")
     site.migrate("--drop-old")
     conn.execute("SET timezone TO 'UTC'")
