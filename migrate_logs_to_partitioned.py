@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from psycopg.sql import Composed
-
-from xraylog import __version__, config, database, days, migration, plain, proof, survey, undoing
+from xraylog import __version__, config, database, days, migration, plan, proof, undoing
 from xraylog.config import Config
 from xraylog.database import Connection
 from xraylog.days import Copied
@@ -25,7 +23,6 @@ from xraylog.undoing import Loss
 
 DONE, FAILED, OPERATOR, CONFIGURATION = 0, 1, 3, 78  # exit statuses; argparse's own is 2
 SAY_EVERY_S = 1.0  # progress
-INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
 Result = TypeVar("Result")
 GOES_ON = "what is committed stays; the same command goes on"
 
@@ -70,18 +67,21 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
         print(f"nothing to do: {found.state.value}")
         return DONE
     if found.state is State.PLAIN:
-        old, counted, reasons = inspect(conn, cfg.zone.key)
+        print("reading logs once, to count its rows")
+        old, counted, reasons = migration.inspect(conn, cfg.zone.key)
         if old is None:
             return migrate(conn, cfg, options)  # another session was faster
         if counted is None or reasons:
             return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
-        tell_size(old, counted)
+        say(plan.size(old, counted))
         if options.dry_run:
-            return print_plan(conn, old, counted, drop)
+            say(plan.steps(conn, old, counted, drop))
+            return DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
         patiently(lambda: migration.begin(conn, cfg.zone.key, counted.largest_id))
     elif options.dry_run:
-        return print_rest(conn, found, drop)
+        say(plan.rest(conn, found, drop))
+        return DONE
     go_on(conn, drop)
     return DONE
 
@@ -113,7 +113,7 @@ def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
     left = patiently(lambda: days.days_left(conn, old, counted.span))
     if done := len(counted.span) - len(left):
         print(f"{done} of {len(counted.span)} days have been copied already")
-    rows_left = sum(counted.days.get(day, 0) for day in left)
+    rows_left = counted.rows_of(left)
     begun, said, copied = time.monotonic(), 0.0, Copied()
     for number, day in enumerate(left, 1):
         copied += patiently(lambda day=day: days.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]
@@ -139,7 +139,8 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
             old, loss = patiently(lambda: undoing.look_back(conn))
             tell_loss(loss)
             if options.dry_run:
-                return print_undoing(conn, old)
+                say(plan.way_back(conn, old))
+                return DONE
             if not (options.yes or confirmed()):
                 return fail(OPERATOR, "not undone; nothing was changed")
             if patiently(lambda: undoing.undo(conn, None if options.yes else loss)):  # noqa: B023  # called at once
@@ -175,7 +176,7 @@ def confirmed() -> bool:
     return input("Undo the migration? Type yes: ").strip().lower() == "yes"
 
 
-# --- what there is, and what would be done -------------------------------------------------------------------
+# --- what there is -------------------------------------------------------------------
 
 
 def look(conn: Connection) -> Found:
@@ -184,106 +185,13 @@ def look(conn: Connection) -> Found:
         return migration.look(conn)
 
 
-def inspect(conn: Connection, zone: str) -> tuple[PlainTable | None, Survey | None, list[str]]:
-    """The plain table, if it still is one, what its rows are like, and all that stands in the way."""
-    print("reading logs once, to count its rows")
-    with database.transaction(conn):
-        migration.run_all(conn, migration.limits())
-        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
-        found = migration.look(conn)
-        if found.state is not State.PLAIN:
-            return None, None, []
-        conn.execute(migration.search_path(found.path))
-        old = plain.look(conn, "logs", zone)
-        counted = survey.survey(conn, old)
-        return old, counted, survey.obstacles(conn, old, counted)
-
-
-def tell_size(old: PlainTable, counted: Survey) -> None:
-    """How much there is to do, and what it needs."""
-    days = f"{len(counted.span)} days, {counted.span[0]} to {counted.span[-1]}" if counted.days else "no day"
-    needed = old.bytes_in_all + INDEX_BYTES * counted.rows
-    print(f"logs: {counted.rows:,} rows of {days}; {size(old.bytes_in_all)} with its indexes")
-    print(
-        f"free disk needed at the server: up to {size(needed)} beside it, until logs_old is dropped"
-        + (f", in the tablespace {old.tablespace}" if old.tablespace else "")
-        + "; about as much goes through the WAL"
-    )
-    for what in old.left_behind:
-        print(f"not carried over, for a partitioned table cannot have it: {what}")
-
-
 def status(conn: Connection, cfg: Config) -> int:
     """Where the migration stands."""
     found = look(conn)
-    print(found.state.value)
-    if found.state in (State.UNFINISHED, State.FINISHED):
-        with database.transaction(conn):
-            migration.run_all(conn, migration.limits())
-            conn.execute(migration.search_path(found.path))
-            old = plain.look(conn, "logs_old", found.zone)
-            counted = survey.survey(conn, old)
-            left = days.days_without_partition(conn, counted.span if counted else [])
-        if counted is not None:
-            rows_left = sum(counted.days.get(day, 0) for day in left)
-            print(f"{len(counted.span) - len(left)} of {len(counted.span)} days are in logs, and")
-            print(f"{counted.rows - rows_left:,} of {counted.rows:,} rows; logs_old has {size(old.bytes_in_all)}")
+    say(plan.standing(conn, found))
     if found.state is State.UNFINISHED:
         print(f"parse_logs.py stays offline until it is finished: {Path(sys.argv[0]).name} --config {cfg.path}")
     return DONE
-
-
-def print_plan(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> int:
-    """The steps with their SQL; nothing is changed."""
-    with database.transaction(conn):
-        found = migration.look(conn)
-        begin = [*migration.limits(), migration.search_path(found.path), migration.lock(found)]
-        conn.execute(migration.search_path(found.path))
-        first = [*begin, *migration.beginning(conn, old, counted.largest_id)]
-        print_sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place, with its sequence", first)
-        print("\n-- 3. an index on the time of logs_old, if it has none; MIN and MAX, of what it holds by then")
-        if counted.days:
-            day = counted.span[-1]
-            title = (
-                f"4, 5, 6. each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
-            )
-            print_sql(conn, title, days.a_day(conn, old, day))
-        if counted.largest_id is not None:
-            print_sql(conn, "7. the sequence", [migration.past(migration.sequence_name(old), counted.largest_id)])
-        print_sql(conn, "8. when every day has the same rows and the same checksum in both", [proof.end(old, drop)])
-    return DONE
-
-
-def print_rest(conn: Connection, found: Found, drop: bool) -> int:
-    """What is left of a migration that has begun; nothing is changed."""
-    with database.transaction(conn):
-        migration.run_all(conn, migration.limits())
-        conn.execute(migration.search_path(found.path))
-        old = plain.look(conn, "logs_old", found.zone)
-        counted = survey.survey(conn, old)
-        left = days.days_without_partition(conn, counted.span if counted else [])
-        if counted and left:
-            rows = sum(counted.days.get(day, 0) for day in left)
-            title = f"{len(left)} days are left, {rows:,} rows, the newest first; here {left[0]}"
-            print_sql(conn, title, days.a_day(conn, old, left[0]))
-        print_sql(conn, "when every day has the same rows and the same checksum in both", [proof.end(old, drop)])
-    return DONE
-
-
-def print_undoing(conn: Connection, old: PlainTable) -> int:
-    """What --undo would do; nothing is changed."""
-    with migration.step(conn, old.path):
-        print_sql(conn, "the way back", list(undoing.statements(conn, old)))
-        print("\n-- then DROP TABLE logs_new and its partitions, 30 at once")
-    return DONE
-
-
-def print_sql(conn: Connection, title: str, statements: Iterable[Composed]) -> None:
-    """One transaction, to be read, or pasted into psql."""
-    print(f"\n-- {title}\nBEGIN;")
-    for statement in statements:
-        print(statement.as_string(conn) + ";")
-    print("COMMIT;")
 
 
 def print_proof_header() -> None:
@@ -319,13 +227,10 @@ def fail(exit_status: int, *complaints: str) -> int:
     return exit_status
 
 
-def size(count: float) -> str:
-    """Bytes, for people."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 10_000:
-            return f"{count:,.0f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} GiB"
+def say(lines: Iterable[str]) -> None:
+    """Print them as they come."""
+    for line in lines:
+        print(line)
 
 
 def command_line(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -148,6 +148,15 @@ def conn(database: dict[str, str]) -> Iterator[psycopg.Connection[tuple[Any, ...
 
 
 @pytest.fixture
+def other_database(server_keywords: dict[str, str]) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A second empty database."""
+    keywords = create_database(server_keywords)
+    with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
+        yield conn
+    drop_database(keywords)
+
+
+@pytest.fixture
 def site(database: dict[str, str], tmp_path: Path) -> Site:
     """A folder with config.ini and a log in it, and the test's database behind it."""
     return Site(tmp_path, database)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import ROOT, Site, create_database, drop_database, facts, line
+from conftest import ROOT, Site, facts, line
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
@@ -50,33 +50,24 @@ def other(database: dict[str, str]) -> Iterator[Connection]:
         yield conn
 
 
-@pytest.fixture
-def by_hand(server_keywords: dict[str, str]) -> Iterator[Connection]:
-    """A second empty database."""
-    keywords = create_database(server_keywords)
-    with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
-        yield conn
-    drop_database(keywords)
-
-
-def test_the_statements_of_schema_md_make_what_the_code_makes(conn: Connection, by_hand: Connection) -> None:
+def test_the_statements_of_schema_md_make_what_the_code_makes(conn: Connection, other_database: Connection) -> None:
     schema.ensure(conn)
     partitions.Partitions(conn).ensure([DAY])
 
     of_each_partition = []
     for block in CREATING:
         of_any_version, _, of_newer = block.partition(NOT_ON_10)
-        by_hand.execute(of_any_version)
-        if of_newer and by_hand.info.server_version < 110000:
+        other_database.execute(of_any_version)
+        if of_newer and other_database.info.server_version < 110000:
             of_each_partition.append(re.sub(r"\blogs\b", PARTITION, "--" + of_newer))
         elif of_newer:
-            by_hand.execute("--" + of_newer)
+            other_database.execute("--" + of_newer)
     for block in of_each_partition:
-        by_hand.execute(block)
+        other_database.execute(block)
 
     made = facts(conn)
     assert {fact[1] for fact in made if fact[0] == "table" and fact[2] != "S"} == {*schema.TABLES, PARTITION}
-    assert facts(by_hand) == made
+    assert facts(other_database) == made
 
 
 def test_schema_md_names_every_column_with_its_type_and_no_other(conn: Connection) -> None:
@@ -117,7 +108,7 @@ def test_the_query_for_rejected_lines_prints_no_byte_that_a_terminal_obeys(site:
     assert shown == r"not .[2J a line \377\000 of xray.\\ \321\216"
 
 
-def test_what_schema_md_says_to_do_by_hand_does_it(site: Site, conn: Connection) -> None:
+def test_what_schema_md_says_to_do_other_database_does_it(site: Site, conn: Connection) -> None:
     schema.ensure(conn)
     partitions.Partitions(conn).ensure(["2025-10-01", "2025-10-02"])
     site.append(access(), "no line of xray\n")
@@ -214,7 +205,7 @@ HAND_MADE_KEYS = """
 PARTITIONED = ("logs", "logs_2025_11_17", "the_18th")
 
 
-def make_by_hand(conn: Connection) -> None:
+def make_other_database(conn: Connection) -> None:
     """A database as a person makes it, from before there were nodes and positions."""
     conn.execute(HAND_MADE)
     for table in PARTITIONED[:1] if conn.info.server_version >= 110000 else PARTITIONED[1:]:
@@ -222,7 +213,7 @@ def make_by_hand(conn: Connection) -> None:
 
 
 def test_a_hand_made_database_gets_what_it_lacks_and_loses_only_not_null_on_the_source(conn: Connection) -> None:
-    make_by_hand(conn)
+    make_other_database(conn)
     before = facts(conn)
     assert schema.ensure(conn).complete
     after = facts(conn)
@@ -239,11 +230,11 @@ def test_a_hand_made_database_gets_what_it_lacks_and_loses_only_not_null_on_the_
 
 
 def test_logs_with_no_column_but_the_time_get_the_others_as_the_code_makes_them(
-    conn: Connection, by_hand: Connection
+    conn: Connection, other_database: Connection
 ) -> None:
     schema.ensure(conn)
-    by_hand.execute('CREATE TABLE logs ("timestamp" timestamptz NOT NULL) PARTITION BY RANGE ("timestamp")')
-    schema.ensure(by_hand)
+    other_database.execute('CREATE TABLE logs ("timestamp" timestamptz NOT NULL) PARTITION BY RANGE ("timestamp")')
+    schema.ensure(other_database)
 
     def columns_and_keys(of: Connection) -> set[tuple[str | None, ...]]:
         """Without the columns' numbers and defaults."""
@@ -253,13 +244,13 @@ def test_logs_with_no_column_but_the_time_get_the_others_as_the_code_makes_them(
             if fact[0] in ("column", "constraint") and fact[1] == "logs"
         }
 
-    assert columns_and_keys(conn) - columns_and_keys(by_hand) == {("id", "bigint")}
-    assert columns_and_keys(by_hand) < columns_and_keys(conn)
+    assert columns_and_keys(conn) - columns_and_keys(other_database) == {("id", "bigint")}
+    assert columns_and_keys(other_database) < columns_and_keys(conn)
 
 
 def test_a_run_loads_into_a_hand_made_database(site: Site, conn: Connection) -> None:
     """Into the partitions that are there, and into a new one; some lines have no source."""
-    make_by_hand(conn)
+    make_other_database(conn)
     days = (17, 18, 19)
     site.append(*(access(day, source=source) for day in days for source in ("203.0.113.7:51000", "@")))
     site.run()
@@ -288,7 +279,7 @@ def test_not_null_on_another_column_is_a_warning_and_costs_only_lines_without_it
 
 def test_a_name_too_long_for_a_hand_made_column_costs_only_its_own_line(site: Site, conn: Connection) -> None:
     """A client chooses the host that it asks for: it must not be able to stop the loading."""
-    make_by_hand(conn)
+    make_other_database(conn)
     too_long = access(email="e" * 65)
     site.append(access(), too_long)
     site.run()
@@ -375,7 +366,7 @@ def whole_day(day: str) -> tuple[str, str]:
     return f"{day} 00:00:00+00", f"{following} 00:00:00+00"
 
 
-def partition_by_hand(conn: Connection, name: str, low: str, high: str) -> None:
+def partition_other_database(conn: Connection, name: str, low: str, high: str) -> None:
     conn.execute(f"CREATE TABLE {name} PARTITION OF logs FOR VALUES FROM ('{low}') TO ('{high}')")
 
 
@@ -409,14 +400,14 @@ def test_the_next_run_finds_the_day_whatever_the_session_is_set_to(conn: Connect
 
 def test_a_partition_of_another_name_that_covers_the_day_is_used(conn: Connection) -> None:
     schema.ensure(conn)
-    partition_by_hand(conn, "mine", *whole_day(DAY))
+    partition_other_database(conn, "mine", *whole_day(DAY))
     partitions.Partitions(conn).ensure([DAY])
     assert list(bounds(conn)) == ["mine"]
 
 
 def test_a_partition_of_a_month_is_used_up_to_its_bounds(conn: Connection) -> None:
     schema.ensure(conn)
-    partition_by_hand(conn, "november", "2025-11-01 00:00+00", "2025-12-01 00:00+00")
+    partition_other_database(conn, "november", "2025-11-01 00:00+00", "2025-12-01 00:00+00")
     partitions.Partitions(conn).ensure(["2025-10-31", "2025-11-01", DAY, "2025-11-30", "2025-12-01"])
     assert list(bounds(conn)) == ["logs_2025_10_31", "november", "logs_2025_12_01"]
 
@@ -432,8 +423,8 @@ def test_partitions_without_an_end_are_used(conn: Connection) -> None:
 def test_what_partitions_of_local_days_leave_of_a_utc_day_is_filled(conn: Connection) -> None:
     """Tehran's days begin at 20:30 UTC; the 18th is missing."""
     schema.ensure(conn)
-    partition_by_hand(conn, "logs_2025_11_17", "2025-11-17 00:00+03:30", "2025-11-18 00:00+03:30")
-    partition_by_hand(conn, "logs_2025_11_19", "2025-11-19 00:00+03:30", "2025-11-20 00:00+03:30")
+    partition_other_database(conn, "logs_2025_11_17", "2025-11-17 00:00+03:30", "2025-11-18 00:00+03:30")
+    partition_other_database(conn, "logs_2025_11_19", "2025-11-19 00:00+03:30", "2025-11-20 00:00+03:30")
     partitions.Partitions(conn).ensure([f"2025-11-{day}" for day in range(16, 20)])
     assert covered(conn) == [("2025-11-16 00:00:00+00", "2025-11-20 00:00:00+00")]
     assert list(bounds(conn)) == [
@@ -449,7 +440,7 @@ def test_what_partitions_of_local_days_leave_of_a_utc_day_is_filled(conn: Connec
 @pytest.mark.parametrize("last", ["23:59:59", "23:59:59.5", "23:59:59.999", "23:59:59.999999"])
 def test_a_day_that_somebody_ended_before_midnight_is_filled(conn: Connection, last: str) -> None:
     schema.ensure(conn)
-    partition_by_hand(conn, "mine", f"{DAY} 00:00+00", f"{DAY} {last}+00")
+    partition_other_database(conn, "mine", f"{DAY} 00:00+00", f"{DAY} {last}+00")
     partitions.Partitions(conn).ensure([DAY])
     assert covered(conn) == [whole_day(DAY)]
 

@@ -58,7 +58,7 @@ def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
 @contextlib.contextmanager
 def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
-    conn = _open(conninfo)
+    conn = _attempt(conninfo)
     # Else the statement that waits for a lock has a snapshot from before: it would not see what it waited for.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
@@ -67,7 +67,7 @@ def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
         conn.close()
 
 
-def _open(conninfo: str) -> Connection:
+def _attempt(conninfo: str) -> Connection:
     for is_last in (False, True):
         try:
             # No prepared statements: pgbouncer in transaction mode hands each transaction another session.

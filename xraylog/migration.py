@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
@@ -19,6 +19,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog import database, plain, schema, survey
 from xraylog.database import Connection, Unsuitable
 from xraylog.plain import PlainTable
+from xraylog.survey import Survey
 
 # Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
 LOCK_TIMEOUT = "500ms"
@@ -122,10 +123,27 @@ def patiently(action: Callable[[], Result], waiting: Callable[[str], None]) -> R
             time.sleep(PAUSE_S)
 
 
-def run_all(conn: Connection, statements: Iterator[Composed] | Sequence[Composed]) -> None:
+def run_all(conn: Connection, statements: Iterable[Composed]) -> None:
     """Execute them in their order."""
     for statement in statements:
         conn.execute(statement)
+
+
+# --- before the first change ---------------------------------------------------------------------------------
+
+
+def inspect(conn: Connection, zone: str) -> tuple[PlainTable | None, Survey | None, list[str]]:
+    """The plain table, if it still is one, what its rows are like, and all that stands in the way."""
+    with database.transaction(conn):
+        run_all(conn, limits())
+        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
+        found = look(conn)
+        if found.state is not State.PLAIN:
+            return None, None, []
+        conn.execute(search_path(found.path))
+        old = plain.look(conn, "logs", zone)
+        counted = survey.survey(conn, old)
+        return old, counted, survey.obstacles(conn, old, counted)
 
 
 # --- steps 1 and 2: the new table takes the old one's place ------------------------------------------------

@@ -5,7 +5,7 @@ Reads, and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -37,6 +37,10 @@ class Survey:
     def rows(self) -> int:
         """All rows that can be migrated."""
         return sum(self.days.values())
+
+    def rows_of(self, days: Iterable[date]) -> int:
+        """Rows of these days."""
+        return sum(self.days.get(day, 0) for day in days)
 
     @property
     def span(self) -> list[date]:

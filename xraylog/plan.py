@@ -1,0 +1,107 @@
+"""What a migration would do and where it stands, line by line for people: --dry-run and --status. Changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+from psycopg.sql import Composed
+
+from xraylog import database, days, migration, plain, proof, survey, undoing
+from xraylog.database import Connection
+from xraylog.migration import Found, State
+from xraylog.plain import PlainTable
+from xraylog.survey import Survey
+
+INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
+PROVED = "when every day has the same rows and the same checksum in both"
+
+
+def size(old: PlainTable, counted: Survey) -> Iterator[str]:
+    """How much there is to do, what it needs, and what will not be there afterwards."""
+    span = f"{len(counted.span)} days, {counted.span[0]} to {counted.span[-1]}" if counted.days else "no day"
+    yield f"logs: {counted.rows:,} rows of {span}; {readable(old.bytes_in_all)} with its indexes"
+    needed = readable(old.bytes_in_all + INDEX_BYTES * counted.rows)
+    place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
+    yield (
+        f"free disk needed at the server{place}: up to {needed} beside it, until logs_old is dropped; "
+        f"about as much goes through the WAL"
+    )
+    for what in old.left_behind:
+        yield f"not carried over, for a partitioned table cannot have it: {what}"
+
+
+def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Iterator[str]:
+    """All steps with their SQL, of a table that is still plain."""
+    with database.transaction(conn):
+        found = migration.look(conn)
+        begin = [*migration.limits(), migration.search_path(found.path), migration.lock(found)]
+        conn.execute(migration.search_path(found.path))
+        first = [*begin, *migration.beginning(conn, old, counted.largest_id)]
+        yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
+        yield "\n-- 3. an index on the time of logs_old, if it has none; MIN and MAX, of what it holds by then"
+        if counted.days:
+            day = counted.span[-1]
+            title = f"each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
+            yield from _sql(conn, f"4, 5, 6. {title}", days.a_day(conn, old, day))
+        if counted.largest_id is not None:
+            past = migration.past(migration.sequence_name(old), counted.largest_id)
+            yield from _sql(conn, "7. the sequence", [past])
+        yield from _sql(conn, f"8. {PROVED}", [proof.end(old, drop)])
+
+
+def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
+    """The steps that are left, with their SQL, of a migration that has begun."""
+    with _begun(conn, found) as (old, counted, left):
+        if left:
+            title = f"{len(left)} days are left, {counted.rows_of(left):,} rows, the newest first; here {left[0]}"
+            yield from _sql(conn, title, days.a_day(conn, old, left[0]))
+        yield from _sql(conn, PROVED, [proof.end(old, drop)])
+
+
+def way_back(conn: Connection, old: PlainTable) -> Iterator[str]:
+    """The steps of --undo, with their SQL."""
+    with migration.step(conn, old.path):
+        yield from _sql(conn, "the way back", list(undoing.statements(conn, old)))
+    yield "\n-- then DROP TABLE logs_new and its partitions, 30 at once"
+
+
+def standing(conn: Connection, found: Found) -> Iterator[str]:
+    """Where the migration stands."""
+    yield found.state.value
+    if found.state in (State.UNFINISHED, State.FINISHED):
+        with _begun(conn, found) as (old, counted, left):
+            yield f"{len(counted.span) - len(left)} of {len(counted.span)} days are in logs"
+            yield f"{counted.rows - counted.rows_of(left):,} of {counted.rows:,} rows are in logs"
+            yield f"logs_old has {readable(old.bytes_in_all)}"
+
+
+@contextlib.contextmanager
+def _begun(conn: Connection, found: Found) -> Iterator[tuple[PlainTable, Survey, Sequence[date]]]:
+    """The old table, its rows, and the days that are left, the newest first."""
+    with database.transaction(conn):
+        migration.run_all(conn, [*migration.limits(), migration.search_path(found.path)])
+        old = plain.look(conn, "logs_old", found.zone)
+        counted = survey.survey(conn, old)
+        if counted is None:
+            raise database.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
+        yield old, counted, days.days_without_partition(conn, counted.span)
+
+
+def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:
+    """One transaction, to be read, or pasted into psql."""
+    yield f"\n-- {title}\nBEGIN;"
+    for statement in statements:
+        yield textwrap.dedent(statement.as_string(conn)).strip() + ";"
+    yield "COMMIT;"
+
+
+def readable(count: float) -> str:
+    """Bytes, for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 10_000:
+            return f"{count:,.0f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"
