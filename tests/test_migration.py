@@ -642,7 +642,10 @@ class Reader(threading.Thread):
         with psycopg.connect(**self._keywords, autocommit=True) as conn:  # type: ignore[arg-type]
             while not self._end.is_set():
                 begun = time.monotonic()
-                ((count,),) = conn.execute("SELECT count(*) FROM logs WHERE \"timestamp\" < '2025-10-20 00:00+00'")
+                ((count,),) = conn.execute("""
+                    SELECT count(*) FROM logs JOIN users ON users.id = user_id
+                    WHERE "timestamp" < '2025-10-20 00:00+00'
+                """)
                 self.longest = max(self.longest, time.monotonic() - begun)
                 self.counts.append(count)
 
@@ -657,7 +660,7 @@ def test_a_reader_is_never_blocked_for_long_and_sees_whole_days(
     make(conn, rows=60_000, days=30, first="2025-10-19")
     reader = Reader(database)
     reader.start()
-    site.migrate()
+    site.migrate("--drop-old")
     reader.end()
     assert set(reader.counts) == {0, 2000}, "the oldest day is there as a whole or not at all"
     assert reader.counts[-1] == 2000
