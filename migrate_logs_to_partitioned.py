@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from xraylog import __version__, config, database, days, migration, plan, proof, undoing
+from xraylog import __version__, config, database, days, migration, plan, proof, rehearsal, undoing
 from xraylog.config import Config
 from xraylog.database import Connection
 from xraylog.days import Copied
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.status:
                 return status(conn, cfg)
             if options.undo:
-                return undo(conn, options)
-            return migrate(conn, cfg, options)
+                return until_nobody_is_faster(lambda: undo(conn, options))
+            return until_nobody_is_faster(lambda: migrate(conn, cfg, options))
     except database.Unavailable as error:
         return fail(FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
     except (database.Unsuitable, proof.Difference) as error:
@@ -52,6 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(FAILED, f"interrupted; {GOES_ON}")
     except Exception as error:  # the only place that catches everything
         return fail(FAILED, f"unexpected {type(error).__name__}: {error}; {GOES_ON}")
+
+
+def until_nobody_is_faster(action: Callable[[], int]) -> int:
+    """Begin again from what is there now, whenever another session has changed it."""
+    while True:
+        try:
+            return action()
+        except migration.Overtaken as error:
+            print(f"another session was faster: {error}")
 
 
 # --- there ---------------------------------------------------------------------------------------------------
@@ -68,9 +77,7 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
         return DONE
     if found.state is State.PLAIN:
         print("reading logs once, to count its rows")
-        old, counted, reasons = migration.inspect(conn, cfg.zone.key)
-        if old is None:
-            return migrate(conn, cfg, options)  # another session was faster
+        old, counted, reasons = patiently(lambda: rehearsal.inspect(conn, cfg.zone.key))
         if counted is None or reasons:
             return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
         say(plan.size(old, counted))
@@ -110,7 +117,7 @@ def go_on(conn: Connection, drop: bool) -> None:
 
 def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
-    left = patiently(lambda: days.days_left(conn, old, counted.span))
+    left = patiently(lambda: days.days_left(conn, counted.span))
     if done := len(counted.span) - len(left):
         print(f"{done} of {len(counted.span)} days have been copied already")
     rows_left = counted.rows_of(left)
@@ -160,12 +167,11 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
 def tell_loss(loss: Loss) -> None:
     """What an undo loses."""
     if loss.rows == 0:
-        print("no row was stored in logs since the migration began: nothing is lost")
+        print("no row was stored in logs since the migration began; changes that were made to its rows would be lost")
         return
-    print(
-        f"{loss.rows:,} rows were stored in logs since the migration began, and would be LOST. To keep them, in psql:"
-    )
-    print(f"  \\copy (SELECT * FROM logs WHERE id > {loss.largest_id}) TO 'since.csv' CSV HEADER")  # noqa: S608  # printed
+    print(f"{loss.rows:,} rows were stored in logs since the migration began, and would be LOST, as changes to others.")
+    print("To keep them, in psql:")
+    print(f"  \\copy (SELECT * FROM {undoing.SINCE}) TO 'since.csv' CSV HEADER")  # noqa: S608  # printed
 
 
 def confirmed() -> bool:

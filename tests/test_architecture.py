@@ -8,7 +8,7 @@ from pathlib import Path
 from conftest import ROOT
 
 FILE_SIDE = {"logfile", "locks", "parser", "buffer"}
-MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan"}
+MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
 DATABASE_SIDE = {"database", "schema", "partitions", "references", "positions", "loader"} | MIGRATION
 NOUNS = {"records"}
 STORIES = {"check"}  # like the scripts, it speaks of both

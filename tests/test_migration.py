@@ -390,7 +390,7 @@ def test_undo_brings_the_old_table_back_as_it_was(conn: Connection, site: Site, 
     site.migrate()
     assert not is_plain(conn)
     said = site.migrate("--undo", "--yes").stdout
-    assert "nothing is lost" in said
+    assert "no row was stored in logs since" in said
     assert "logs is the old table again" in said
     assert facts(conn) == before
     assert content(conn) == rows
@@ -407,7 +407,7 @@ def test_undo_says_what_would_be_lost_before_it_does_anything(conn: Connection, 
     before = facts(conn)
     refused = site.migrate("--undo", status=3, stdin=subprocess.DEVNULL)
     assert "5 rows were stored in logs since the migration began, and would be LOST" in refused.stdout
-    assert "WHERE id > 60" in refused.stdout
+    assert "WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)" in refused.stdout
     assert "expected --yes, for there is no terminal" in refused.stderr
     assert facts(conn) == before
     assert len(content(conn)) == 65
@@ -517,7 +517,7 @@ def test_a_dry_run_says_all_of_it_and_changes_nothing(conn: Connection, site: Si
         'PARTITION BY RANGE ("timestamp")',
         'INSERT INTO "logs_2025_11_17"',
         'ATTACH PARTITION "logs_2025_11_17"',
-        "SELECT setval('\"logs_id_seq\"', 60)",
+        "SELECT setval('logs_id_seq', 60)",
         "DROP TABLE logs_old",
     ):
         assert sql in said
@@ -868,7 +868,7 @@ def test_times_without_a_zone_are_read_in_the_zone_of_the_config(conn: Connectio
 
 def test_a_zone_that_the_server_does_not_know_is_refused_only_where_it_matters(conn: Connection) -> None:
     make(conn, OLDER.replace("timestamptz", "timestamp"))
-    from xraylog.migration import inspect
+    from xraylog.rehearsal import inspect
 
     _, counted, reasons = inspect(conn, "Mars/Phobos")
     assert counted is None
@@ -1038,7 +1038,7 @@ WITH_REASONS = {
     ),
     "a year that no calendar has": (
         "UPDATE logs SET \"timestamp\" = '20000-01-01' WHERE id = 3",
-        r"1 rows are outside of the years 1 to 9999",
+        r"1 rows are not from 0001-01-02 to 9999-12-30",
     ),
     "a range of more than 3660 days": (
         "UPDATE logs SET \"timestamp\" = '1970-01-01 00:00+00' WHERE id = 3",
@@ -1106,7 +1106,7 @@ WITH_REASONS = {
     ),
     "a constraint that was never checked": (
         "ALTER TABLE logs ADD CONSTRAINT positive CHECK (source_port > 0) NOT VALID",
-        r"the constraint positive is NOT VALID: ALTER TABLE logs VALIDATE CONSTRAINT positive",
+        r"the constraint positive is NOT VALID: ALTER TABLE logs VALIDATE CONSTRAINT \"positive\"",
     ),
     "a constraint for the parent alone": (
         "ALTER TABLE logs ADD CONSTRAINT positive CHECK (source_port > 0) NO INHERIT",

@@ -12,10 +12,11 @@ from dataclasses import astuple, dataclass
 from datetime import date
 
 from psycopg import errors
-from psycopg.sql import SQL, Composable, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog import database, migration, partitions, plain, schema, survey
 from xraylog.database import Connection, Unsuitable
+from xraylog.migration import State
 from xraylog.plain import BY_DAY, PlainTable
 from xraylog.survey import Survey
 
@@ -28,9 +29,8 @@ def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
 
     Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
     """
-    with database.transaction(conn):
-        found = migration.look(conn)
-    with migration.step(conn, found.path):
+    with migration.step(conn) as found:
+        conn.execute(migration.lock_timeout(migration.LONG_LOCK_TIMEOUT))
         old = plain.look(conn, "logs_old", found.zone)
         _have_index_by_day(conn, old)
         old = plain.look(conn, "logs_old", found.zone)
@@ -86,10 +86,13 @@ class Copied:
         return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
-def days_left(conn: Connection, old: PlainTable, span: Sequence[date]) -> list[date]:
-    """Days of the old table that have not been copied, the newest first: people ask for these."""
-    with migration.step(conn, old.path):
-        return days_without_partition(conn, span)
+def days_left(conn: Connection, span: Sequence[date]) -> list[date]:
+    """Days of the old table that have not been copied, the newest first: people ask for these.
+
+    None once it is finished: a day that is missing then has been dropped since.
+    """
+    with migration.step(conn) as found:
+        return days_without_partition(conn, span) if found.state is State.UNFINISHED else []
 
 
 def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]:
@@ -100,8 +103,8 @@ def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]
 
 def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[str], None]) -> Copied:
     """Copy a day's rows into a partition of their own, in one transaction; nothing if another session did."""
-    with migration.step(conn, old.path):
-        if not partitions.gaps(str(day), partitions.read_bounds(conn)):
+    with migration.step(conn) as found:
+        if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
             return Copied()
         migration.run_all(conn, migration.tablespace(old))
         clock = [time.monotonic()]
@@ -129,36 +132,41 @@ def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[st
 
 def a_day(conn: Connection, old: PlainTable, day: date) -> list[Composed]:
     """The whole transaction of a day."""
-    return [*migration.limits(), migration.search_path(old.path), *migration.tablespace(old), *copying(conn, old, day)]
+    return [
+        *migration.limits(conn),
+        migration.search_path(old.path),
+        *migration.tablespace(old),
+        *copying(conn, old, day),
+    ]
 
 
-def copying(conn: Connection, old: PlainTable, day: date) -> Iterator[Composed]:
+def copying(
+    conn: Connection,
+    old: PlainTable,
+    day: date,
+    source: str = "logs_old",
+    parent: str = "logs",
+    limit: int | None = None,
+) -> Iterator[Composed]:
     """SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
     low, high = partitions.day_bounds(str(day))
-    name = partitions.partition_name(str(day), low, high)
+    name = partitions.partition_name(str(day), low, high) if parent == "logs" else f"{parent}_day"
     version = conn.info.server_version
-    yield partitions.create_standalone(name, generated=version >= GENERATED_COLUMNS)
+    yield partitions.create_standalone(name, parent, generated=version >= GENERATED_COLUMNS)
     columns = [column for column in old.columns if not column.generated]
-    yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM logs_old\nWHERE {}").format(
+    yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM {}\nWHERE {}{}").format(
         Identifier(name),
         SQL(", ").join(Identifier(column.name) for column in columns),
-        SQL(", ").join(converted(old, column) for column in columns),
+        SQL(", ").join(old.read(column) for column in columns),
+        Identifier(source),
         within(old.moment, day),
+        SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
     )
-    yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(name), Identifier(old.owner))
+    yield from migration.owner(old, name)
     if version < schema.NO_KEYS_ON_PARENT:
         yield from plain.keys(old, name, named=False)
     yield from plain.indexes(old, name, named=False)
-    yield partitions.attach(name, low, high)
-
-
-def converted(old: PlainTable, column: plain.Column) -> Composable:
-    """SQL for a column of the old table, as the new one has it."""
-    if column.name == "timestamp":
-        return old.moment
-    if column.new_type == column.type:
-        return Identifier(column.name)
-    return SQL("{}::{}").format(Identifier(column.name), SQL(column.new_type))
+    yield partitions.attach(name, parent, low, high)
 
 
 def within(moment: Composable, day: date) -> Composed:

@@ -19,10 +19,12 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog import database, plain, schema, survey
 from xraylog.database import Connection, Unsuitable
 from xraylog.plain import PlainTable
-from xraylog.survey import Survey
 
 # Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
 LOCK_TIMEOUT = "500ms"
+# Locks in whose line no reader waits. Longer than deadlock_timeout: only then does an autovacuum give way.
+LONG_LOCK_TIMEOUT = "30s"
+TRANSACTION_TIMEOUT = 170000  # PostgreSQL 17
 PAUSE_S = 1.0
 PATIENCE_S = 600.0
 SUFFIX = "_old"  # for the names of the old table's indexes and constraints: the new table gets them
@@ -44,6 +46,9 @@ class State(Enum):
     UNDOING = "the migration was undone; what it had made is not yet dropped"
 
 
+BEGUN = (State.UNFINISHED, State.FINISHED)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the catalog says."""
@@ -52,6 +57,7 @@ class Found:
     place: str = ""  # the schema that logs is in
     path: str = ""  # a search_path that begins with it
     zone: str = ""  # in which a migration that has begun reads times without a zone
+    sequence_type: str = "bigint"  # what the sequence was before
 
 
 STATE = """
@@ -78,25 +84,62 @@ def look(conn: Connection) -> Found:
         return Found(State.OTHER, place, path)
     for mark, state in ((schema.UNFINISHED, State.UNFINISHED), (FINISHED, State.FINISHED)):
         if old is not None and old.startswith(mark):
-            return Found(state, place, path, old.rpartition(" ")[2])
+            _, zone, sequence_type = old.split(", ")
+            return Found(state, place, path, zone.rpartition(" ")[2], sequence_type.rpartition(" ")[2])
     return Found(State.PARTITIONED, place, path)
 
 
+def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
+    """The comment on the old table, by which a migration is known; `look` reads it."""
+    words = FINISHED if finished else schema.UNFINISHED
+    return SQL("COMMENT ON TABLE logs_old IS {}").format(
+        Literal(f"{words}, times read in {zone}, ids from a sequence of {sequence_type}")
+    )
+
+
+class Overtaken(Exception):
+    """Another session has finished or undone the migration meanwhile."""
+
+
 @contextlib.contextmanager
-def step(conn: Connection, path: str | None = None) -> Iterator[None]:
-    """One transaction of a migration; two at once do their steps in turns."""
-    with database.transaction(conn, schema.PARTITIONS_LOCK):
-        run_all(conn, limits())
-        if path is not None:
-            conn.execute(search_path(path))
-        yield
+def transaction(conn: Connection) -> Iterator[None]:
+    """One transaction that takes its time."""
+    with conn.transaction():
+        run_all(conn, limits(conn))
+        with database.transaction(conn):
+            yield
 
 
-def limits() -> Iterator[Composed]:
+@contextlib.contextmanager
+def step(conn: Connection, *expected: State) -> Iterator[Found]:
+    """One transaction of a migration that has begun, in the schema of logs; two at once do their steps in turns.
+
+    Raises Overtaken when the migration is not in one of the expected states.
+    """
+    with conn.transaction():
+        run_all(conn, limits(conn))  # first: the role's statement_timeout would count while it waits
+        with database.transaction(conn, schema.PARTITIONS_LOCK):
+            conn.execute(lock_timeout(LOCK_TIMEOUT))
+            found = look(conn)
+            if found.state not in (expected or BEGUN):
+                raise Overtaken(found.state.value)
+            conn.execute(search_path(found.path))
+            yield found
+
+
+def limits(conn: Connection) -> Iterator[Composed]:
     """What each transaction sets. Text of floats must be exact for a checksum; that is the default since 12."""
-    yield SQL("SET LOCAL lock_timeout TO {}").format(Literal(LOCK_TIMEOUT))
+    yield lock_timeout(LOCK_TIMEOUT)
     yield SQL("SET LOCAL statement_timeout TO 0").format()
+    yield SQL("SET LOCAL idle_in_transaction_session_timeout TO 0").format()
+    if conn.info.server_version >= TRANSACTION_TIMEOUT:
+        yield SQL("SET LOCAL transaction_timeout TO 0").format()
     yield SQL("SET LOCAL extra_float_digits TO 3").format()
+
+
+def lock_timeout(text: str) -> Composed:
+    """How long to stand in line for a lock."""
+    return SQL("SET LOCAL lock_timeout TO {}").format(Literal(text))
 
 
 def search_path(path: str) -> Composed:
@@ -129,54 +172,40 @@ def run_all(conn: Connection, statements: Iterable[Composed]) -> None:
         conn.execute(statement)
 
 
-# --- before the first change ---------------------------------------------------------------------------------
-
-
-def inspect(conn: Connection, zone: str) -> tuple[PlainTable | None, Survey | None, list[str]]:
-    """The plain table, if it still is one, what its rows are like, and all that stands in the way."""
-    with database.transaction(conn):
-        run_all(conn, limits())
-        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
-        found = look(conn)
-        if found.state is not State.PLAIN:
-            return None, None, []
-        conn.execute(search_path(found.path))
-        old = plain.look(conn, "logs", zone)
-        counted = survey.survey(conn, old)
-        return old, counted, survey.obstacles(conn, old, counted)
-
-
 # --- steps 1 and 2: the new table takes the old one's place ------------------------------------------------
 
 
 def begin(conn: Connection, zone: str, largest_id: int | None) -> None:
     """Rename the old table and make the new one, in one transaction. Raises Unsuitable when it cannot be migrated."""
-    with step(conn):
-        found = look(conn)
-        if found.state is not State.PLAIN:  # another session was faster
-            return
-        conn.execute(search_path(found.path))
-        conn.execute(lock(found))
-        old = plain.look(conn, "logs", zone)
-        if reasons := survey.obstacles(conn, old, None):
-            raise Unsuitable("; ".join(reasons))
-        try:
+    try:
+        with step(conn, State.PLAIN) as found:
+            run_all(conn, lock(found))
+            old = plain.look(conn, "logs", zone)
+            if reasons := survey.obstacles(conn, old, None):
+                raise Unsuitable("; ".join(reasons))
             run_all(conn, beginning(conn, old, largest_id))
-        except (errors.ProgrammingError, errors.DataError, errors.NotSupportedError) as error:
-            raise Unsuitable(f"the new logs cannot be made: {database.message(error)}; nothing was changed") from error
+    except (errors.ProgrammingError, errors.DataError, errors.NotSupportedError) as error:
+        raise Unsuitable(f"the new logs cannot be made: {database.message(error)}; nothing was changed") from error
 
 
-def lock(found: Found) -> Composed:
-    """Nobody reads or writes it while it is renamed."""
-    return SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(Identifier(found.place, "logs"))
+def lock(found: Found) -> Iterator[Composed]:
+    """Nobody reads or writes it while it is renamed.
+
+    First against VACUUM and other DDL alone: readers do not wait behind that, so it may wait longer.
+    """
+    table = Identifier(found.place, "logs")
+    yield lock_timeout(LONG_LOCK_TIMEOUT)
+    yield SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table)
+    yield lock_timeout(LOCK_TIMEOUT)
+    yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table)
 
 
 def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
     """DDL of steps 1 and 2; behind LOCK TABLE."""
-    keys_on_parent = conn.info.server_version >= schema.NO_KEYS_ON_PARENT
     for table in schema.look(conn).missing:
         if table != "logs":
             yield from schema.create(table)
+            yield from owner(old, table)
     yield from tablespace(old)
     yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
     for name in sorted({index.name for index in old.indexes}):
@@ -185,27 +214,35 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
         if constraint.name not in {index.name for index in old.indexes}:
             yield rename_constraint(constraint.name, constraint.name + SUFFIX)
     yield from _sequence(old, largest_id)
-    yield _create_logs(old)
-    yield SQL("ALTER TABLE logs ALTER COLUMN id SET DEFAULT nextval({})").format(text(sequence_name(old)))
-    yield SQL("ALTER TABLE logs OWNER TO {}").format(Identifier(old.owner))
-    if old.sequence is None or old.sequence.identity:
-        yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(Identifier(sequence_name(old)), Identifier(old.owner))
-    if old.sequence is None or old.sequence.owned:
-        yield own_sequence(sequence_name(old), "logs", "id")
-    for sequence, column in old.other_sequences:
-        yield own_sequence(sequence, "logs", column)
+    yield from making(conn, old, "logs", named=True)
+    yield from owner(old, "logs")
+    yield from _own_sequences(old)
+    yield from _comments_and_grants(old)
+    yield mark(finished=False, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
+
+
+def making(conn: Connection, old: PlainTable, name: str, named: bool) -> Iterator[Composed]:
+    """DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
+    yield _create_logs(old, name)
     for constraint in old.constraints:
         if constraint.kind == "c":
-            yield plain.add_constraint(constraint, "logs", named=True)
-    if keys_on_parent:
-        yield from plain.keys_and_indexes(old, "logs", named=True)
-    yield from _comments_and_grants(old)
-    yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(f"{schema.UNFINISHED}, times read in {old.zone}"))
+            yield plain.add_constraint(constraint, name, named)
+    if conn.info.server_version >= schema.NO_KEYS_ON_PARENT:
+        yield from plain.keys_and_indexes(old, name, named)
+
+
+def owner(old: PlainTable, table: str) -> Iterator[Composed]:
+    """The old table's owner gets it, and nobody to whom the old one did not grant anything."""
+    for role in old.granted_by_default:
+        who = SQL("PUBLIC") if role is None else Identifier(role)
+        yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
+    if not old.is_mine:
+        yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(old.owner))
 
 
 def own_sequence(sequence: str, table: str, column: str) -> Composed:
-    """DDL: the sequence goes when that column goes."""
-    return SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(Identifier(sequence), Identifier(table), Identifier(column))
+    """DDL: the sequence, quoted, goes when that column goes."""
+    return SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(SQL(sequence), Identifier(table), Identifier(column))
 
 
 def rename_index(name: str, to: str) -> Composed:
@@ -218,40 +255,54 @@ def rename_constraint(name: str, to: str) -> Composed:
     return SQL("ALTER TABLE logs_old RENAME CONSTRAINT {} TO {}").format(Identifier(name), Identifier(to))
 
 
-def sequence_name(old: PlainTable) -> str:
-    """Of the sequence that the new table takes its ids from."""
-    return old.sequence.name if old.sequence else "logs_id_seq"
+CREATE_SEQUENCE = "CREATE SEQUENCE logs_id_seq"
+
+
+def sequence_name(old: PlainTable) -> str | None:
+    """Of the sequence that the new table takes its ids from, quoted; None where they come from something else."""
+    if old.sequence is None:
+        return "logs_id_seq" if old.needs_sequence else None
+    return old.sequence.name
 
 
 def _sequence(old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
     """The old sequence goes over to the new table. That of an identity column cannot: another one goes on from it."""
-    name = Identifier(sequence_name(old))
+    name = sequence_name(old)
+    if name is None:
+        return
     if old.sequence is None:
-        yield SQL("CREATE SEQUENCE {}").format(name)
+        yield SQL(CREATE_SEQUENCE).format()
     elif old.sequence.identity:
-        aside = Identifier(old.sequence.name + SUFFIX)
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(name, aside)
-        yield SQL("CREATE SEQUENCE {}").format(name)
-        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(text(old.sequence.name), aside)
+        aside = Identifier(old.sequence.bare_name + SUFFIX)
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(name), aside)
+        yield SQL("CREATE SEQUENCE {} {}").format(SQL(name), SQL(old.sequence.options))
+        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(name), aside)
     elif old.sequence.type != "bigint":
-        yield SQL("ALTER SEQUENCE {} AS bigint").format(name)
+        yield SQL("ALTER SEQUENCE {} AS bigint").format(SQL(name))
     if largest_id is not None:
-        yield past(sequence_name(old), largest_id)
+        yield past(name, largest_id)
+
+
+def _own_sequences(old: PlainTable) -> Iterator[Composed]:
+    name = sequence_name(old)
+    if name is not None and (old.sequence is None or old.sequence.identity):
+        if not old.is_mine:
+            yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(SQL(name), Identifier(old.owner))
+        yield own_sequence(name, "logs", "id")
+    elif name is not None and old.sequence is not None and old.sequence.owned:
+        yield own_sequence(name, "logs", "id")
+    for sequence, column in old.other_sequences:
+        yield own_sequence(sequence, "logs", column)
 
 
 def past(sequence: str, largest_id: int) -> Composed:
     """Put the sequence past the largest id, if it is not there."""
     return SQL(
         "SELECT setval({text}, {id}) FROM {name} WHERE last_value < {id} OR (last_value = {id} AND NOT is_called)"
-    ).format(text=text(sequence), name=Identifier(sequence), id=Literal(largest_id))
+    ).format(text=Literal(sequence), name=SQL(sequence), id=Literal(largest_id))
 
 
-def text(sequence: str) -> Literal:
-    """A sequence as nextval and setval take it: its quoted name, as text."""
-    return Literal(Identifier(sequence).as_string(None))
-
-
-def _create_logs(old: PlainTable) -> Composed:
+def _create_logs(old: PlainTable, name: str) -> Composed:
     """The old columns in the old order, ours as Schema.md has them; then ours that it had not."""
     lines: list[Composable] = []
     for column in old.columns:
@@ -259,14 +310,21 @@ def _create_logs(old: PlainTable) -> Composed:
         if column.collation and column.new_type == column.type:
             parts.append(SQL("COLLATE {}").format(SQL(column.collation)))
         if column.generated:
-            parts.append(SQL("GENERATED ALWAYS AS ({}) STORED").format(SQL(column.default or "")))
-        elif column.default is not None and column.name != "id":
-            parts.append(SQL("DEFAULT {}").format(SQL(column.default)))
+            parts.append(SQL("GENERATED ALWAYS AS ({}) {}").format(SQL(column.default or ""), SQL(column.generated)))
+        elif column.default is not None:
+            value = SQL(column.default)
+            if column.new_type != column.type and column.name != "id":
+                value = old.converted(SQL("({})").format(value), column)  # type: ignore[assignment]
+            parts.append(SQL("DEFAULT {}").format(value))
+        elif column.name == "id" and (sequence := sequence_name(old)):
+            parts.append(SQL("DEFAULT nextval({})").format(Literal(sequence)))
         if column.name in ("id", "timestamp") or (column.not_null and column.name not in schema.MAY_BE_NULL):
             parts.append(SQL("NOT NULL"))
         lines.append(SQL(" ").join(parts))
     lines += [SQL("{} {}").format(Identifier(name), SQL(plain.OUR_TYPES[name])) for name in old.missing_columns]
-    return SQL('CREATE TABLE logs (\n    {}\n) PARTITION BY RANGE ("timestamp")').format(SQL(",\n    ").join(lines))
+    return SQL('CREATE TABLE {} (\n    {}\n) PARTITION BY RANGE ("timestamp")').format(
+        Identifier(name), SQL(",\n    ").join(lines)
+    )
 
 
 def _comments_and_grants(old: PlainTable) -> Iterator[Composed]:
@@ -286,7 +344,9 @@ def _comments_and_grants(old: PlainTable) -> Iterator[Composed]:
             who,
             SQL(" WITH GRANT OPTION" if may_grant else ""),
         )
-    if old.sequence is None or old.sequence.identity:  # an identity asks for no right; a default asks for this one
+    sequence = sequence_name(old)
+    # An identity asks inserters for no right on its sequence; a default does.
+    if sequence and (old.sequence is None or old.sequence.identity):
         for role in sorted(inserts, key=str):
             who = SQL("PUBLIC") if role is None else Identifier(role)
-            yield SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(Identifier(sequence_name(old)), who)
+            yield SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(SQL(sequence), who)

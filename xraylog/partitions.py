@@ -127,20 +127,20 @@ def create_partition(name: str, low: float, high: float) -> Composed:
     )
 
 
-def create_standalone(name: str, generated: bool) -> Composed:
+def create_standalone(name: str, parent: str, generated: bool) -> Composed:
     """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down.
 
     `generated`: whether the server knows generated columns, from PostgreSQL 12 on.
     """
-    return SQL("CREATE TABLE {} (LIKE logs INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
-        Identifier(name), SQL(" INCLUDING GENERATED" if generated else "")
+    return SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
+        Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if generated else "")
     )
 
 
-def attach(name: str, low: float, high: float) -> Composed:
+def attach(name: str, parent: str, low: float, high: float) -> Composed:
     """DDL that makes the table a partition: the server checks its bounds, and foreign keys as a set."""
-    return SQL("ALTER TABLE logs ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
-        Identifier(name), moment(low), moment(high)
+    return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+        Identifier(parent), Identifier(name), moment(low), moment(high)
     )
 
 

@@ -35,7 +35,7 @@ class Column:
     default: str | None
     collation: str | None  # quoted; None where it is the type's own
     identity: bool
-    generated: bool
+    generated: str | None  # STORED, or, since PostgreSQL 18, VIRTUAL
     comment: str | None
 
     @property
@@ -45,6 +45,11 @@ class Column:
         if wanted is None or (wanted == "integer" and self.plain_type == "bigint"):
             return self.type
         return wanted
+
+    @property
+    def means_another(self) -> bool:
+        """Whether a value reads differently afterwards: text as an address, a time without zone as one with it."""
+        return self.new_type != self.type and self.name in ("timestamp", "source_ip")
 
 
 OUR_TYPES = {**schema.COLUMNS["logs"], "id": "bigint", "timestamp": "timestamp with time zone"}
@@ -61,6 +66,7 @@ class Constraint:
     refers_to: str | None  # a table that is found without its schema
     valid: bool
     inherited: bool  # False: NO INHERIT
+    enforced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +86,14 @@ class Index:
 class IdSequence:
     """Where the ids come from."""
 
-    name: str
+    name: str  # quoted, with its schema where that is needed
+    bare_name: str
     type: str
     owned: bool  # by the table's id
     identity: bool
+    increment: int
+    maximum: int
+    options: str  # for CREATE SEQUENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,8 @@ class PlainTable:
     place: str  # its schema
     path: str  # a search_path that begins with that schema
     owner: str
-    owned: bool  # by this role
+    owned: bool  # by this role, or by one that it is a member of
+    is_mine: bool  # this very role owns it
     may_create: bool  # in that schema
     tablespace: str | None
     comment: str | None
@@ -104,6 +115,7 @@ class PlainTable:
     columns: tuple[Column, ...]
     constraints: tuple[Constraint, ...]
     indexes: tuple[Index, ...]
+    granted_by_default: tuple[str | None, ...]  # roles to which default privileges grant something on new tables
     left_behind: tuple[str, ...]  # what it has, and a partitioned table has not
     other_sequences: tuple[tuple[str, str], ...]  # owned by other columns than id: sequence, column
     grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, may be granted
@@ -126,6 +138,27 @@ class PlainTable:
         name = Identifier("timestamp")
         return name if self.has_zone else SQL("({} AT TIME ZONE {})").format(name, Literal(self.zone))
 
+    def read(self, column: Column) -> Composable:
+        """SQL for a column, as the new table has it."""
+        if column.name == "timestamp":
+            return self.moment
+        return self.converted(Identifier(column.name), column)
+
+    def converted(self, value: Composable, column: Column) -> Composable:
+        """SQL for a value of the column's old type, as the new one."""
+        if column.new_type == column.type:
+            return value
+        if column.name == "timestamp":
+            return value if self.has_zone else SQL("({} AT TIME ZONE {})").format(value, Literal(self.zone))
+        through_text = "::text" if column.new_type == "inet" and column.plain_type not in ("inet", "cidr") else ""
+        return SQL("{}{}::{}").format(value, SQL(through_text), SQL(column.new_type))
+
+    @property
+    def needs_sequence(self) -> bool:
+        """Whether ids came from nowhere: neither a sequence nor another default."""
+        id_ = self.column("id")
+        return self.sequence is None and (id_ is None or id_.default is None)
+
     @property
     def missing_columns(self) -> list[str]:
         """Ours that it has not."""
@@ -136,7 +169,8 @@ class PlainTable:
 
 TABLE = """
     SELECT n.nspname, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'),
-           has_schema_privilege(n.oid, 'CREATE'), t.spcname, obj_description(c.oid, 'pg_class'), c.relrowsecurity,
+           pg_get_userbyid(c.relowner) = current_user, has_schema_privilege(n.oid, 'CREATE'), t.spcname,
+           obj_description(c.oid, 'pg_class'), c.relrowsecurity,
            pg_table_size(c.oid), pg_total_relation_size(c.oid),
            (SELECT string_agg(quote_ident(name), ', ' ORDER BY name <> n.nspname, nr)
             FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, nr))
@@ -152,7 +186,8 @@ COLUMNS = """
            (SELECT format('%%I.%%I', n.nspname, c.collname)
             FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
             WHERE c.oid = a.attcollation AND a.attcollation <> t.typcollation),
-           a.attidentity <> '', coalesce(to_jsonb(a) ->> 'attgenerated', '') <> '',
+           a.attidentity <> '',
+           CASE to_jsonb(a) ->> 'attgenerated' WHEN 's' THEN 'STORED' WHEN 'v' THEN 'VIRTUAL' END,
            col_description(a.attrelid, a.attnum)
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
@@ -165,7 +200,7 @@ CONSTRAINTS = """
            ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS key (number, nr)
                  JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY nr),
            (SELECT relname FROM pg_class WHERE oid = k.confrelid AND pg_table_is_visible(oid)),
-           k.convalidated, NOT k.connoinherit
+           k.convalidated, NOT k.connoinherit, coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true)
     FROM pg_constraint k
     WHERE k.conrelid = %s::regclass AND k.contype IN ('p', 'u', 'c', 'f', 'x', 'n')
     ORDER BY k.contype, k.conname
@@ -206,6 +241,16 @@ GRANTS = """
 LEFT_BEHIND = """
     SELECT 'the setting ' || option FROM pg_class c, unnest(c.reloptions) AS option WHERE c.oid = %(table)s::regclass
     UNION ALL
+    SELECT 'that it is unlogged' FROM pg_class WHERE oid = %(table)s::regclass AND relpersistence = 'u'
+    UNION ALL
+    SELECT 'the comment on ' || pg_describe_object(d.classoid, d.objoid, 0)
+    FROM pg_description d
+    WHERE d.objsubid = 0
+      AND (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT indexrelid FROM pg_index
+                                                              WHERE indrelid = %(table)s::regclass)
+           OR d.classoid = 'pg_constraint'::regclass AND d.objoid IN (SELECT oid FROM pg_constraint
+                                                                      WHERE conrelid = %(table)s::regclass))
+    UNION ALL
     SELECT 'its replica identity' FROM pg_class WHERE oid = %(table)s::regclass AND relreplident <> 'd'
     UNION ALL
     SELECT 'the primary key on id' FROM pg_constraint
@@ -215,7 +260,7 @@ LEFT_BEHIND = """
     WHERE indrelid = %(table)s::regclass AND NOT indisvalid
 """
 OTHER_SEQUENCES = """
-    SELECT s.relname, a.attname
+    SELECT s.oid::regclass::text, a.attname
     FROM pg_depend d
     JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
     JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname <> 'id'
@@ -225,7 +270,10 @@ OTHER_SEQUENCES = """
 """
 # Owned by the id (serial, identity), or used by its default alone.
 SEQUENCE = """
-    SELECT s.relname, format_type(q.seqtypid, NULL), bool_or(d.deptype IN ('a', 'i')), bool_or(d.deptype = 'i')
+    SELECT s.oid::regclass::text, s.relname, format_type(q.seqtypid, NULL),
+           bool_or(d.deptype IN ('a', 'i')), bool_or(d.deptype = 'i'), q.seqincrement, q.seqmax,
+           format('INCREMENT %%s MINVALUE %%s MAXVALUE %%s START %%s CACHE %%s %%s', q.seqincrement, q.seqmin, q.seqmax,
+                  q.seqstart, q.seqcache, CASE WHEN q.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)
     FROM pg_attribute a
     LEFT JOIN pg_attrdef def ON def.adrelid = a.attrelid AND def.adnum = a.attnum
     JOIN pg_depend d
@@ -236,14 +284,23 @@ SEQUENCE = """
     JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN d.deptype = 'n' THEN d.refobjid ELSE d.objid END
     JOIN pg_sequence q ON q.seqrelid = s.oid
     WHERE a.attrelid = %s::regclass AND a.attname = 'id'
-    GROUP BY s.oid, s.relname, q.seqtypid
+    GROUP BY s.oid, s.relname, q.seqrelid
+    ORDER BY 4 DESC
+"""
+DEFAULT_GRANTS = """
+    SELECT DISTINCT CASE WHEN acl.grantee <> 0 THEN pg_get_userbyid(acl.grantee) END
+    FROM pg_default_acl d, aclexplode(d.defaclacl) AS acl
+    WHERE d.defaclobjtype = 'r' AND d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+      AND (d.defaclnamespace = 0 OR d.defaclnamespace = (SELECT relnamespace FROM pg_class WHERE oid = %s::regclass))
+      AND acl.grantee <> d.defaclrole
+    ORDER BY 1
 """
 
 
 def look(conn: Connection, name: str, zone: str) -> PlainTable:
     """What the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
     quoted = Identifier(name).as_string(conn)
-    ((place, owner, owned, may_create, tablespace, comment, row_security, rows, in_all, path),) = conn.execute(
+    ((place, owner, owned, is_mine, may_create, tablespace, comment, row_security, rows, in_all, path),) = conn.execute(
         TABLE, [quoted]
     )
     sequence = conn.execute(SEQUENCE, [quoted]).fetchone()
@@ -253,6 +310,7 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
         path=path,
         owner=owner,
         owned=owned,
+        is_mine=is_mine,
         may_create=may_create,
         tablespace=tablespace,
         comment=comment,
@@ -261,12 +319,13 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
         bytes_in_all=in_all,
         columns=tuple(Column(*row) for row in conn.execute(COLUMNS, [quoted])),
         constraints=tuple(
-            Constraint(name, kind, text, tuple(columns), refers_to, valid, inherited)
-            for name, kind, text, columns, refers_to, valid, inherited in conn.execute(CONSTRAINTS, [quoted])
+            Constraint(name, kind, text, tuple(columns), refers_to, *flags)
+            for name, kind, text, columns, refers_to, *flags in conn.execute(CONSTRAINTS, [quoted])
         ),
         indexes=tuple(
             Index(name, text, tuple(key), *flags) for name, text, key, *flags in conn.execute(INDEXES, [quoted])
         ),
+        granted_by_default=tuple(role for (role,) in conn.execute(DEFAULT_GRANTS, [quoted])),
         left_behind=tuple(what for (what,) in conn.execute(LEFT_BEHIND, {"table": quoted})),
         other_sequences=tuple(conn.execute(OTHER_SEQUENCES, [quoted]).fetchall()),
         grants=tuple(conn.execute(GRANTS, {"table": quoted}).fetchall()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
@@ -35,9 +36,9 @@ def size(old: PlainTable, counted: Survey) -> Iterator[str]:
 
 def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Iterator[str]:
     """All steps with their SQL, of a table that is still plain."""
-    with database.transaction(conn):
+    with migration.transaction(conn):
         found = migration.look(conn)
-        begin = [*migration.limits(), migration.search_path(found.path), migration.lock(found)]
+        begin = [*migration.limits(conn), migration.search_path(found.path), *migration.lock(found)]
         conn.execute(migration.search_path(found.path))
         first = [*begin, *migration.beginning(conn, old, counted.largest_id)]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
@@ -46,10 +47,11 @@ def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Ite
             day = counted.span[-1]
             title = f"each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
             yield from _sql(conn, f"4, 5, 6. {title}", days.a_day(conn, old, day))
-        if counted.largest_id is not None:
-            past = migration.past(migration.sequence_name(old), counted.largest_id)
-            yield from _sql(conn, "7. the sequence", [past])
-        yield from _sql(conn, f"8. {PROVED}", [proof.end(old, drop)])
+        sequence = migration.sequence_name(old)
+        if sequence is not None and counted.largest_id is not None:
+            yield from _sql(conn, "7. the sequence", [migration.past(sequence, counted.largest_id)])
+        begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
+        yield from _sql(conn, f"8. {PROVED}", [proof.end(begun, drop)])
 
 
 def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
@@ -58,13 +60,13 @@ def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
         if left:
             title = f"{len(left)} days are left, {counted.rows_of(left):,} rows, the newest first; here {left[0]}"
             yield from _sql(conn, title, days.a_day(conn, old, left[0]))
-        yield from _sql(conn, PROVED, [proof.end(old, drop)])
+        yield from _sql(conn, PROVED, [proof.end(found, drop)])
 
 
 def way_back(conn: Connection, old: PlainTable) -> Iterator[str]:
     """The steps of --undo, with their SQL."""
-    with migration.step(conn, old.path):
-        yield from _sql(conn, "the way back", list(undoing.statements(conn, old)))
+    with migration.step(conn) as found:
+        yield from _sql(conn, "the way back", list(undoing.statements(conn, old, found.sequence_type)))
     yield "\n-- then DROP TABLE logs_new and its partitions, 30 at once"
 
 
@@ -81,8 +83,8 @@ def standing(conn: Connection, found: Found) -> Iterator[str]:
 @contextlib.contextmanager
 def _begun(conn: Connection, found: Found) -> Iterator[tuple[PlainTable, Survey, Sequence[date]]]:
     """The old table, its rows, and the days that are left, the newest first."""
-    with database.transaction(conn):
-        migration.run_all(conn, [*migration.limits(), migration.search_path(found.path)])
+    with migration.transaction(conn):
+        conn.execute(migration.search_path(found.path))
         old = plain.look(conn, "logs_old", found.zone)
         counted = survey.survey(conn, old)
         if counted is None:

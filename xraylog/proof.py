@@ -10,6 +10,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog import days, migration, plain
 from xraylog.database import Connection, Unsuitable
+from xraylog.migration import Found
 from xraylog.plain import PlainTable
 from xraylog.survey import Survey
 
@@ -19,12 +20,12 @@ def pass_largest_id(conn: Connection, old: PlainTable, largest_id: int | None) -
 
     Raises Unsuitable when it is not.
     """
-    with migration.step(conn, old.path):
+    with migration.step(conn):
         now = plain.look(conn, "logs", old.zone).sequence
         if now is None or largest_id is None:
             return None
         conn.execute(migration.past(now.name, largest_id))
-        ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(Identifier(now.name)))
+        ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
         if last < largest_id:
             raise Unsuitable(
                 f"sequence {now.name}: expected it past {largest_id}, found {last}; is its MAXVALUE lower?"
@@ -55,7 +56,7 @@ class Difference(Exception):
 def conclude(
     conn: Connection,
     old: PlainTable,
-    found: Survey,
+    counted: Survey,
     drop: bool,
     tell: Callable[[DayProof], None],
     waiting: Callable[[str], None],
@@ -64,28 +65,32 @@ def conclude(
 
     One transaction, in which nobody can change the old table. Raises Difference when a day differs.
     """
-    with migration.step(conn, old.path):
-        migration.patiently(lambda: _in_savepoint(conn, SQL("LOCK TABLE logs_old IN SHARE MODE").format()), waiting)
+    with migration.step(conn) as found:
+        conn.execute(migration.lock_timeout(migration.LONG_LOCK_TIMEOUT))
+        conn.execute("LOCK TABLE logs_old IN SHARE MODE")
+        conn.execute(migration.lock_timeout(migration.LOCK_TIMEOUT))
         different = []
-        for day in found.span:
-            proof = _prove(conn, old, day, found.largest_id)
+        for day in counted.span:
+            proof = _prove(conn, old, day, counted.largest_id)
             tell(proof)
             if not proof.equal:
                 different.append(str(day))
         if different:
             raise Difference(
                 f"logs and logs_old differ on {', '.join(different)}; nothing was dropped. "
-                f"To copy such a day once more, detach its partition from logs, rename it, and run the same command; "
+                f"A day that you dropped from logs since differs, too. "
+                f"To copy a day once more, detach its partition from logs, rename it, and run the same command; "
                 f"--undo goes back"
             )
-        migration.patiently(lambda: _in_savepoint(conn, end(old, drop)), waiting)
+        last = end(found, drop)
+        migration.patiently(lambda: _in_savepoint(conn, last), waiting)
 
 
-def end(old: PlainTable, drop: bool) -> Composed:
+def end(found: Found, drop: bool) -> Composed:
     """The last step: the old table goes, or stays as one whose migration is finished."""
     if drop:
         return SQL("DROP TABLE logs_old").format()
-    return SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(f"{migration.FINISHED}, times read in {old.zone}"))
+    return migration.mark(True, found.zone, found.sequence_type)
 
 
 def _in_savepoint(conn: Connection, statement: Composed) -> None:
@@ -95,12 +100,19 @@ def _in_savepoint(conn: Connection, statement: Composed) -> None:
 
 def _prove(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> DayProof:
     before = [SQL("NULL::{}").format(SQL(plain.OUR_TYPES[name])) for name in old.missing_columns]
-    of_old = [*(days.converted(old, column) for column in old.columns), *before]
+    of_old = [*(old.read(column) for column in old.columns), *before]
     of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
-    known = SQL("{} AND id <= {}").format(days.within(Identifier("timestamp"), day), Literal(largest_id))
-    ((old_rows, old_sum),) = conn.execute(checksum(conn, "logs_old", of_old, days.within(old.moment, day)))
-    ((new_rows, new_sum),) = conn.execute(checksum(conn, "logs", of_new, known))
-    return DayProof(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
+    in_old, in_new = days.within(old.moment, day), days.within(Identifier("timestamp"), day)
+    known = SQL("{} AND id <= {}").format(in_new, Literal(largest_id))
+    # A session that was given its ids before the migration began (CACHE) may have used one since.
+    really_known = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(known, in_old)
+    ((old_rows, old_sum),) = conn.execute(checksum(conn, "logs_old", of_old, in_old))
+    for condition in (known, really_known):
+        ((new_rows, new_sum),) = conn.execute(checksum(conn, "logs", of_new, condition))
+        proof = DayProof(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
+        if proof.equal:
+            break
+    return proof
 
 
 def checksum(conn: Connection, table: str, columns: Sequence[Composable], condition: Composable) -> Composed:

@@ -19,6 +19,7 @@ from xraylog.plain import CONVERTED, OUR_TYPES, PlainTable
 LONGEST_NAME = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
 MOST_DAYS = 3660
 EPOCH = date(1970, 1, 1)
+LARGEST_BIGINT = 2**63 - 1
 FEW = 5  # examples in a message
 
 
@@ -66,13 +67,13 @@ def survey(conn: Connection, table: PlainTable) -> Survey | None:
         FROM (SELECT ({moment} AT TIME ZONE 'UTC')::date AS day, count(*) AS rows,
                      count(*) FILTER (WHERE id IS NULL) AS no_id, max(id) AS largest
               FROM {table}
-              GROUP BY day) AS of_day
+              GROUP BY 1) AS of_day
         ORDER BY day
     """).format(moment=table.moment, table=Identifier(table.name))
     for number, is_null, rows, rows_without_id, largest_of_day in conn.execute(query):
         no_id += rows_without_id
         if largest_of_day is not None:
-            largest = max(largest_of_day, largest or largest_of_day)
+            largest = largest_of_day if largest is None else max(largest, largest_of_day)
         if is_null:
             no_time += rows
         elif number is None:
@@ -110,7 +111,7 @@ DEPENDENTS = """
       AND d.classid <> 'pg_attrdef'::regclass
       AND NOT coalesce(t.tgisinternal, false)
       AND (d.classid <> 'pg_class'::regclass
-           OR (SELECT relkind FROM pg_class own WHERE own.oid = d.objid) NOT IN ('i', 'S'))
+           OR (SELECT relkind IN ('i', 'I', 'S') OR relispartition FROM pg_class own WHERE own.oid = d.objid) IS FALSE)
     UNION
     SELECT 'other', 'the table that it inherits from, ' || inhparent::regclass, NULL
     FROM pg_inherits WHERE inhrelid = %s::regclass
@@ -127,14 +128,14 @@ IN_THE_WAY = """
 
 def obstacles(conn: Connection, table: PlainTable, found: Survey | None) -> list[str]:
     """All that stands in the way of a migration, each with the way out. Without a survey, what the catalog knows."""
-    reasons = [
-        *_unreadable(conn, table),
-        *_rights(table),
-        *_shape(table),
-        *_dependents(conn, table),
-        *_other_tables(conn),
-    ]
-    reasons += [f"{name} is in the way: rename it" for name in _taken(conn, table, ["logs_old", "logs_new"])]
+    reasons = [*_unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, found)]
+    reasons += [*dependents(conn, table.name), *_other_tables(conn)]
+    names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
+    if table.sequence is not None and table.sequence.identity:
+        names.append(f"{table.sequence.bare_name}_old")
+    elif table.needs_sequence:
+        names.append("logs_id_seq")
+    reasons += [f"{name} is in the way: rename it" for name in _taken(conn, table, names)]
     if found is not None:
         reasons += [*times(conn, table, found), *_values(conn, table)]
         days = [partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in found.span[:MOST_DAYS]]
@@ -187,8 +188,8 @@ def _shape(table: PlainTable) -> Iterator[str]:
             )
         if column.identity and column.name != "id":
             yield (
-                f"{table.name}.{column.name} is an identity column, and partitions have none before PostgreSQL 17: "
-                f"ALTER TABLE {table.name} ALTER COLUMN {column.name} DROP IDENTITY"
+                f"{table.name}.{column.name} is an identity column, which cannot be carried over: "
+                f"ALTER TABLE {table.name} ALTER COLUMN {_quoted(column.name)} DROP IDENTITY"
             )
     for index in table.indexes:
         is_primary_of_id = index.columns == ("id",) and any(
@@ -204,12 +205,20 @@ def _shape(table: PlainTable) -> Iterator[str]:
         if constraint.kind == "x":
             yield (
                 f"the exclusion constraint {constraint.name} cannot be kept by a partitioned table: "
-                f"ALTER TABLE {table.name} DROP CONSTRAINT {constraint.name}"
+                f"ALTER TABLE {table.name} DROP CONSTRAINT {_quoted(constraint.name)}"
             )
-        if not constraint.valid:
+        changing = [of.name for of in table.columns if of.name in constraint.columns and of.means_another]
+        if constraint.kind == "c" and changing:
+            yield (
+                f"the constraint {constraint.name} is about {changing[0]}, whose type changes: "
+                f"drop it, and make it again afterwards"
+            )
+        if not constraint.enforced:
+            yield f"the constraint {constraint.name} is NOT ENFORCED, and cannot be carried over: drop it"
+        elif not constraint.valid:
             yield (
                 f"the constraint {constraint.name} is NOT VALID: "
-                f"ALTER TABLE {table.name} VALIDATE CONSTRAINT {constraint.name}"
+                f"ALTER TABLE {table.name} VALIDATE CONSTRAINT {_quoted(constraint.name)}"
             )
         if constraint.kind == "c" and not constraint.inherited:
             yield (
@@ -221,8 +230,23 @@ def _shape(table: PlainTable) -> Iterator[str]:
             yield f"the name {name} is longer than {LONGEST_NAME} bytes, and a suffix has to be added: rename it"
 
 
-def _dependents(conn: Connection, table: PlainTable) -> Iterator[str]:
-    for kind, what, name in conn.execute(DEPENDENTS, [table.name, table.name]):
+def _ids(table: PlainTable, found: Survey | None) -> Iterator[str]:
+    sequence, largest = table.sequence, found.largest_id if found else None
+    if sequence is not None and sequence.increment < 0:
+        yield f"the sequence {sequence.name} counts down: ALTER SEQUENCE {sequence.name} INCREMENT 1, from a free range"
+    if sequence is not None and sequence.type == "bigint" and largest is not None and largest >= sequence.maximum:
+        yield f"the largest id is {largest}, and the sequence {sequence.name} ends there: raise its MAXVALUE"
+    elif largest is not None and largest >= LARGEST_BIGINT:
+        yield f"the largest id is {largest}, the last one that there is: give that row another one"
+
+
+def _quoted(name: str) -> str:
+    return Identifier(name).as_string(None)
+
+
+def dependents(conn: Connection, table: str) -> Iterator[str]:
+    """What would follow a rename of the table, or go with it, each with the way out."""
+    for kind, what, name in conn.execute(DEPENDENTS, [table, table]):
         if kind == "view":
             yield (
                 f"the view {what} would follow the rename: drop it, and make it again afterwards "
@@ -230,16 +254,35 @@ def _dependents(conn: Connection, table: PlainTable) -> Iterator[str]:
             )
         elif kind == "foreign key":
             yield (
-                f"a foreign key of {what} points at {table.name}, where ids are not unique any more: "
+                f"a foreign key of {what} points at {table}, where ids are not unique any more: "
                 f"ALTER TABLE {what} DROP CONSTRAINT {name}"
             )
         elif kind == "trigger":
             yield (
-                f"the trigger {name} cannot be carried over: DROP TRIGGER {name} ON {table.name}, "
+                f"the trigger {name} cannot be carried over: DROP TRIGGER {name} ON {table}, "
                 f"and make it again afterwards"
             )
         else:
-            yield f"{what} uses {table.name} and cannot be carried over: drop it, and make it again afterwards"
+            yield f"{what} uses {table} and cannot be carried over: drop it, and make it again afterwards"
+
+
+TWICE = """
+    SELECT c.relname
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = ANY(%s) AND n.nspname = ANY(current_schemas(false)) AND current_schema() <> %s
+    GROUP BY c.relname
+    HAVING count(*) > 1
+    ORDER BY c.relname
+"""
+
+
+def ambiguities(conn: Connection, place: str) -> list[str]:
+    """Tables of ours that a search_path which begins with `place` would find elsewhere; under the session's own."""
+    return [
+        f"{name} is in two schemas of the search_path, and logs is not in the first one: rename one of them"
+        for (name,) in conn.execute(TWICE, [list(schema.TABLES), place])
+    ]
 
 
 def _other_tables(conn: Connection) -> Iterator[str]:
@@ -265,7 +308,7 @@ def times(conn: Connection, table: PlainTable, found: Survey) -> Iterator[str]:
         some = examples(SQL('NOT isfinite("timestamp")'))
         yield f"{found.endless} rows are at infinity ({some}); " + which.format(table.name, 'NOT isfinite("timestamp")')
     if found.outside:
-        yield f"{found.outside} rows are outside of the years 1 to 9999: give them a time, or delete them"
+        yield f"{found.outside} rows are not from 0001-01-02 to 9999-12-30: give them another time, or delete them"
     if found.no_id:
         yield f"{found.no_id} rows have no id (id IS NULL): give them one, or delete them"
     if len(found.span) > MOST_DAYS:
@@ -284,7 +327,7 @@ def _values(conn: Connection, table: PlainTable) -> Iterator[str]:
     if source is not None and source.plain_type not in ("inet", "cidr"):
         try:
             with conn.transaction():
-                conn.execute(SQL("SELECT count(source_ip::inet) FROM {}").format(name))
+                conn.execute(SQL("SELECT count(source_ip::text::inet) FROM {}").format(name))
         except errors.DataError as error:
             yield (
                 f"{table.name}.source_ip has text that is no address: {database.message(error)}; "

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog import migration, partitions, plain
-from xraylog.database import Connection
+from xraylog import migration, partitions, plain, survey
+from xraylog.database import Connection, Unsuitable
 from xraylog.migration import State
 from xraylog.plain import BY_DAY, PlainTable
 
+LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
 SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
+
+
+# Not by the largest id: a session that was given its ids before (CACHE) uses smaller ones since.
+SINCE = "logs l WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,26 +25,24 @@ class Loss:
     """What an undo would lose."""
 
     rows: int  # of logs, that the old table does not have
-    largest_id: int  # of the old table
     last_id: int | None  # that the sequence gave
 
 
 def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
     """The old table, and what would be lost if it took its place again."""
-    with migration.step(conn):
-        found = migration.look(conn)
-        conn.execute(migration.search_path(found.path))
+    with migration.step(conn) as found:
         old = plain.look(conn, "logs_old", found.zone)
-        ((largest,),) = conn.execute("SELECT coalesce(max(id), 0) FROM logs_old")
-        ((rows,),) = conn.execute("SELECT count(*) FROM logs WHERE id > %s", [largest])
-        return old, Loss(rows, largest, _last_id(conn))
+        if reasons := list(survey.dependents(conn, "logs")):
+            raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
+        ((rows,),) = conn.execute(f"SELECT count(*) FROM {SINCE}")  # noqa: S608  # ours
+        return old, Loss(rows, _last_id(conn))
 
 
 def _last_id(conn: Connection) -> int | None:
     sequence = plain.look(conn, "logs", "").sequence
     if sequence is None:
         return None
-    row = conn.execute(SQL("SELECT last_value FROM {} WHERE is_called").format(Identifier(sequence.name))).fetchone()
+    row = conn.execute(SQL("SELECT last_value FROM {} WHERE is_called").format(SQL(sequence.name))).fetchone()
     return int(row[0]) if row else None
 
 
@@ -48,34 +51,29 @@ def undo(conn: Connection, loss: Loss | None) -> bool:
 
     Without a loss, whatever came.
     """
-    with migration.step(conn):
-        found = migration.look(conn)
-        if found.state not in (State.UNFINISHED, State.FINISHED):  # another session was faster
-            return True
-        conn.execute(migration.search_path(found.path))
+    with migration.step(conn) as found:
         conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
         if loss is not None and _last_id(conn) != loss.last_id:
             return False
-        migration.run_all(conn, statements(conn, plain.look(conn, "logs_old", found.zone)))
+        migration.run_all(conn, statements(conn, plain.look(conn, "logs_old", found.zone), found.sequence_type))
         return True
 
 
-def statements(conn: Connection, old: PlainTable) -> Iterator[Composed]:
+def statements(conn: Connection, old: PlainTable, sequence_type: str) -> Iterator[Composed]:
     """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
     new = plain.look(conn, "logs", old.zone)
     for index in new.indexes:
         yield migration.rename_index(index.name, index.name + SUFFIX)
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:
-        theirs, ours = old.sequence.name, new.sequence.name
-        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(migration.text(theirs), Identifier(ours))
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(Identifier(ours), Identifier(ours + SUFFIX))
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(Identifier(theirs), Identifier(ours))
+        theirs, ours = old.sequence, new.sequence
+        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(theirs.name), SQL(ours.name))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(ours.bare_name + SUFFIX))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
             yield migration.own_sequence(old.sequence.name, "logs_old", "id")
-        id_ = old.column("id")
-        if id_ is not None and id_.plain_type != "bigint":
-            yield SQL("ALTER SEQUENCE {} AS {}").format(Identifier(old.sequence.name), SQL(id_.plain_type))
+        if sequence_type != "bigint" and (_last_id(conn) or 0) < LARGEST[sequence_type]:
+            yield SQL("ALTER SEQUENCE {} AS {}").format(SQL(old.sequence.name), SQL(sequence_type))
     for sequence, column in new.other_sequences:
         yield migration.own_sequence(sequence, "logs_old", column)
     if any(index.name == BY_DAY for index in old.indexes):
@@ -105,11 +103,9 @@ PARTS = """
 
 def drop(conn: Connection) -> bool:
     """Drop what the undone migration made, a month of days at once; whether something is left."""
-    with migration.step(conn):
-        found = migration.look(conn)
-        if found.state is not State.UNDOING:
+    with migration.step(conn, State.UNDOING, State.PLAIN) as found:
+        if found.state is State.PLAIN:  # another session dropped the rest
             return False
-        conn.execute(migration.search_path(found.path))
         names = [name for (name,) in conn.execute(PARTS, [partitions.DAYS_AT_ONCE])]
         conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
         return bool(names)

@@ -1,0 +1,68 @@
+"""Before the first change: a look at everything, and a rehearsal that is rolled back."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import Composed
+
+from xraylog import database, days, migration, plain, survey
+from xraylog.database import Connection
+from xraylog.migration import State
+from xraylog.plain import PlainTable
+from xraylog.survey import Survey
+
+SAMPLE = 1000  # rows of the newest day
+STAND_IN = "logs_new"
+
+
+def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, list[str]]:
+    """The plain table, what its rows are like, and all that stands in the way.
+
+    Raises Overtaken when it is not plain any more.
+    """
+    with migration.transaction(conn):
+        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
+        found = migration.look(conn)
+        if found.state is not State.PLAIN:
+            raise migration.Overtaken(found.state.value)
+        reasons = survey.ambiguities(conn, found.place)
+        conn.execute(migration.search_path(found.path))
+        old = plain.look(conn, "logs", zone)
+        counted = survey.survey(conn, old)
+        reasons += survey.obstacles(conn, old, counted)
+        if counted is not None and not reasons:
+            reasons = rehearse(conn, old, counted)
+        return old, counted, reasons
+
+
+def rehearse(conn: Connection, old: PlainTable, counted: Survey) -> list[str]:
+    """Make the new table under another name, with some rows of a day, and roll it all back; what the server refused.
+
+    It knows best which default, index, constraint or right does not go with the new types and the partitions.
+    """
+    reasons = []
+    with conn.transaction(force_rollback=True):
+        if old.needs_sequence:
+            conn.execute(migration.CREATE_SEQUENCE)
+        statements = [*migration.making(conn, old, STAND_IN, named=False), *migration.owner(old, STAND_IN)]
+        if counted.days:
+            statements += days.copying(conn, old, counted.span[-1], source="logs", parent=STAND_IN, limit=SAMPLE)
+        for statement in statements:
+            if (reason := _refusal(conn, statement)) is not None:
+                text = " ".join(statement.as_string(conn).split())
+                reasons.append(f"{reason}, at: {text}; change or drop what this makes again")
+                if text.startswith("CREATE TABLE"):  # all that follows would fail for that
+                    break
+    return reasons
+
+
+def _refusal(conn: Connection, statement: Composed) -> str | None:
+    try:
+        with conn.transaction():
+            conn.execute(statement)
+    except (errors.LockNotAvailable, errors.DeadlockDetected, psycopg.OperationalError):
+        raise
+    except psycopg.Error as error:
+        return database.message(error)
+    return None
