@@ -14,17 +14,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import killing
 import psycopg
 import pytest
 from conftest import Site, facts, line, lines, users, wait_until
+from postgres import Server
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog import partitions, schema
-from xraylog.database import Connection
+from xraylog import days, partitions, schema
+from xraylog.database import Connection, lock_key
 
 MIGRATE = "migrate_logs_to_partitioned"
 DAYS = ["2025-11-15", "2025-11-16", "2025-11-17"]
@@ -1022,6 +1024,200 @@ def test_rows_in_the_order_of_time_are_found_by_a_brin_index_and_an_own_index_is
     assert "logs_old_by_day" not in indexes(conn, "logs_old")
 
 
+# --- what is easily overlooked -----------------------------------------------------------------------------
+
+INSERT = "INSERT INTO logs (\"timestamp\", action) VALUES ('2025-11-17 12:00+00', 'accepted')"
+
+
+def test_ids_that_a_session_was_given_before_are_no_difference_and_are_told_as_lost(
+    conn: Connection, site: Site, database: dict[str, str]
+) -> None:
+    """A sequence with CACHE: a row that is stored since has a smaller id than the old table's largest."""
+    make(conn, rows=0)
+    conn.execute("ALTER SEQUENCE logs_id_seq CACHE 50")
+    with psycopg.connect(**database, autocommit=True) as early:  # type: ignore[arg-type]
+        early.execute(INSERT)  # 1, with 2 to 50 in store
+        conn.execute(INSERT)  # 51
+        site.migrate()
+        early.execute(INSERT)  # 2
+    assert [id_ for id_, *_ in content(conn)] == [1, 2, 51]
+    told = site.migrate("--undo", status=3, stdin=subprocess.DEVNULL).stdout
+    assert "1 rows were stored in logs since" in told
+    site.migrate("--drop-old")
+    assert [id_ for id_, *_ in content(conn)] == [1, 2, 51]
+
+
+def test_a_default_is_read_as_the_rows_are(conn: Connection, site: Site) -> None:
+    site.set("parser", timezone="Europe/Berlin")
+    table = OLDER.replace("timestamptz NOT NULL", "timestamp NOT NULL DEFAULT (now() AT TIME ZONE 'Europe/Berlin')")
+    make(conn, table.replace("source_ip        inet", "source_ip        text DEFAULT '0.0.0.0'"), rows=0)
+    conn.execute("INSERT INTO logs (action) VALUES ('accepted')")
+    site.migrate("--drop-old")
+    conn.execute("SET timezone TO 'America/New_York'")
+    conn.execute("INSERT INTO logs (action) VALUES ('accepted')")
+    found = conn.execute('SELECT abs(extract(epoch FROM now() - "timestamp")) < 60, host(source_ip) FROM logs')
+    assert found.fetchall() == [(True, "0.0.0.0")] * 2  # noqa: S104  # an address of a row
+
+
+def test_an_own_default_of_the_id_and_an_own_sequence_are_kept(conn: Connection, site: Site) -> None:
+    """Also where another table's sequence has the same name."""
+    conn.execute("CREATE SCHEMA app")
+    conn.execute("CREATE SEQUENCE app.ids START 5000; CREATE TABLE orders (id bigserial)")
+    conn.execute("ALTER SEQUENCE orders_id_seq RENAME TO ids")
+    make(conn, OLDER.replace("bigserial  ", "bigint DEFAULT nextval('app.ids') + 7"))
+    site.migrate("--drop-old")
+    conn.execute(INSERT)
+    assert conn.execute("SELECT max(id) FROM logs").fetchone() == (
+        5074,
+    )  # the sequence stands past the largest id, 5066
+    assert conn.execute("INSERT INTO orders DEFAULT VALUES RETURNING id").fetchone() == (1,)
+
+
+def test_the_options_of_an_identity_are_kept(conn: Connection, site: Site) -> None:
+    make(conn, OLDER.replace("bigserial  ", "bigint GENERATED ALWAYS AS IDENTITY (INCREMENT 10 START 7 CACHE 5)"))
+    site.migrate()
+    conn.execute(INSERT)
+    ((largest,), (second,)) = conn.execute("SELECT id FROM logs ORDER BY id DESC LIMIT 2").fetchall()
+    assert largest > second
+    assert largest % 10 == 7
+
+
+@pytest.mark.parametrize(("sequence", "id_"), [("bigint", "integer"), ("integer", "bigint")])
+def test_undo_gives_the_sequence_back_as_it_was(conn: Connection, site: Site, sequence: str, id_: str) -> None:
+    conn.execute(f"CREATE SEQUENCE numbers AS {sequence}")
+    make(conn, OLDER.replace("bigserial  ", f"{id_} DEFAULT nextval('numbers')"))
+    conn.execute("ALTER SEQUENCE numbers OWNED BY logs.id")
+    site.migrate()
+    site.migrate("--undo", "--yes")
+    found = conn.execute("SELECT seqtypid::regtype::text FROM pg_sequence WHERE seqrelid = 'numbers'::regclass")
+    assert found.fetchall() == [(sequence,)]
+
+
+def test_undo_of_an_integer_sequence_that_has_gone_too_far_leaves_it_wide(conn: Connection, site: Site) -> None:
+    make(conn, OLDER.replace("bigserial", "serial"))
+    site.migrate()
+    conn.execute("SELECT setval('logs_id_seq', 3000000000)")
+    site.migrate("--undo", "--yes")
+    assert is_plain(conn)
+
+
+def test_an_autovacuum_gives_way(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    """It is cancelled by whoever waits for longer than deadlock_timeout; half a second is less."""
+    server = own_server("fsync=off", "autovacuum_naptime=1s", "autovacuum_vacuum_cost_delay=100ms")
+    site = Site(tmp_path, server.keywords())
+    vacuum = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%%public.logs%%'"
+    with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
+        make(conn, rows=100_000)
+        slow = "autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_limit = 1"
+        conn.execute(f"ALTER TABLE logs SET ({slow})")
+        conn.execute("DELETE FROM logs WHERE id % 2 = 0")
+        wait_until(lambda: conn.execute(vacuum).fetchone() == (1,))
+        site.migrate()
+        assert sum(days_of(conn).values()) == 50_000
+
+
+def test_columns_with_any_name_are_carried_over(conn: Connection, site: Site) -> None:
+    make(conn, OLDER.rstrip().rstrip(")") + ', day date, rows integer, "Per %s {x} ""q""" text DEFAULT \'{} %s\')')
+    site.migrate("--drop-old")
+    assert conn.execute('SELECT count(*) FROM logs WHERE "Per %s {x} ""q""" = \'{} %s\'').fetchone() == (60,)
+
+
+def test_a_source_padded_with_blanks_is_an_address(conn: Connection, site: Site) -> None:
+    make(conn, OLDER.replace("source_ip        inet", "source_ip        char(45)"))
+    site.migrate("--drop-old")
+    assert conn.execute("SELECT DISTINCT host(source_ip) FROM logs").fetchall() == [("203.0.113.7",)]
+
+
+def test_everything_that_is_made_belongs_to_the_owner_and_to_nobody_else(
+    conn: Connection, site: Site, role: Callable[[str], str]
+) -> None:
+    """Migrated by a superuser, with default privileges: then the owner's runs go on."""
+    make(conn)
+    owner, snoop = role("owner"), role("snoop")
+    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
+    for table in ("users", "protocols", "endpoints", "tags", "nodes", "logs"):
+        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
+    conn.execute(SQL("ALTER DEFAULT PRIVILEGES GRANT SELECT, DELETE ON TABLES TO {}").format(Identifier(snoop)))
+    site.migrate("--drop-old")
+    ((granted,),) = conn.execute("SELECT count(*) FROM pg_class WHERE relacl::text LIKE %s", [f"%{snoop}=%"])
+    assert granted == 0
+    site.append(*lines(0, 5))
+    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    site.run()
+    assert sum(site.emails().values()) == 65
+
+
+def test_names_in_two_schemas_of_the_search_path_are_refused(conn: Connection, site: Site) -> None:
+    make(conn)
+    conn.execute("CREATE SCHEMA first")
+    conn.execute("CREATE TABLE first.users (id serial PRIMARY KEY, email text NOT NULL UNIQUE)")
+    site.set("postgresql", options="-c search_path=first,public")
+    assert "users is in two schemas of the search_path" in site.migrate(status=3).stderr
+
+
+def test_undo_is_refused_while_a_view_reads_the_new_table(conn: Connection, site: Site) -> None:
+    make(conn)
+    site.migrate()
+    conn.execute("CREATE VIEW hours AS SELECT count(*) FROM logs")
+    before = facts(conn)
+    assert "the view hours would follow the rename" in site.migrate("--undo", "--yes", status=3).stderr
+    assert facts(conn) == before
+
+
+def test_a_day_that_was_dropped_since_does_not_come_back(conn: Connection, site: Site) -> None:
+    make(conn)
+    site.migrate()
+    conn.execute("DROP TABLE logs_2025_11_15")
+    stopped = site.migrate("--drop-old", status=3)
+    assert "A day that you dropped from logs since differs, too" in stopped.stderr
+    assert days_of(conn).keys() == {"logs_2025_11_16", "logs_2025_11_17"}
+
+
+def test_ids_from_zero_down_are_copied_too(conn: Connection, site: Site) -> None:
+    make(conn, rows=0)
+    conn.execute("INSERT INTO logs (id, \"timestamp\", action) VALUES (0, '2025-11-15', 'a'), (-5, '2025-11-16', 'b')")
+    site.migrate("--drop-old")
+    assert [id_ for id_, *_ in content(conn)] == [-5, 0]
+
+
+def test_timeouts_of_the_role_do_not_stop_it(conn: Connection, site: Site) -> None:
+    make(conn, rows=30_000)
+    limits = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"]
+    if conn.info.server_version >= 170000:
+        limits.append("transaction_timeout")
+    site.set("postgresql", options=" ".join(f"-c {limit}=150" for limit in limits))
+    with psycopg.connect(**site.database) as holder:  # type: ignore[arg-type]
+        holder.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(schema.PARTITIONS_LOCK)])
+        migration = subprocess.Popen(site.command(script=MIGRATE), stdout=subprocess.DEVNULL)
+        wait_until(lambda: site_waits(conn))
+    assert migration.wait(60) == 0
+    assert len(content(conn)) == 30_000
+
+
+def site_waits(conn: Connection) -> bool:
+    """Whether a migration waits for another one."""
+    waiting = "application_name = 'migrate_logs' AND wait_event = 'advisory' AND datname = current_database()"
+    return conn.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}").fetchone() == (1,)
+
+
+def test_a_migration_that_is_undone_beside_it_says_so(
+    conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(conn)
+    real = days.days_left
+
+    def undone_meanwhile(*arguments: Any) -> list[datetime.date]:
+        monkeypatch.undo()
+        left = real(*arguments)
+        site.migrate("--undo", "--yes")
+        return left
+
+    monkeypatch.setattr(days, "days_left", undone_meanwhile)
+    assert site.run_here(script=MIGRATE) == 0
+    assert "another session was faster: logs is a plain table" in site.output()
+    assert len(content(conn)) == 60
+
+
 # --- refused -----------------------------------------------------------------------------------------------
 
 WITH_REASONS = {
@@ -1123,6 +1319,46 @@ WITH_REASONS = {
     "a type that cannot be converted": (
         "ALTER TABLE logs ALTER COLUMN source_port TYPE text",
         r"logs.source_port: expected integer, found text: ALTER TABLE logs ALTER COLUMN source_port TYPE integer",
+    ),
+    "a key to itself": (
+        "ALTER TABLE logs ADD COLUMN parent bigint REFERENCES logs",
+        r"a foreign key of logs points at logs",
+    ),
+    "a check on an address that is text": (
+        "ALTER TABLE logs ALTER source_ip TYPE text; ALTER TABLE logs ADD CHECK (source_ip ~ '^[0-9.]+')",
+        r"the constraint logs_source_ip_check is about source_ip, whose type changes",
+    ),
+    "a check on the whole row": (
+        "ALTER TABLE logs ADD CONSTRAINT whole CHECK (logs IS DISTINCT FROM NULL)",
+        r"cannot .*, at: .*CHECK \(\(logs.* change or drop what this makes again",
+    ),
+    "an index on a day without zone": (
+        'ALTER TABLE logs ALTER "timestamp" TYPE timestamp; CREATE INDEX ON logs (("timestamp"::date))',
+        r"functions in index expression must be marked IMMUTABLE .*, at: CREATE INDEX",
+    ),
+    "an index that is made for text": (
+        "ALTER TABLE logs ALTER source_ip TYPE text; CREATE INDEX ON logs (source_ip text_pattern_ops)",
+        r"operator class \"text_pattern_ops\" does not accept data type inet",
+    ),
+    "a name that the suffix makes another's": (
+        "CREATE INDEX a ON logs (action); CREATE INDEX a_old ON logs (source_port)",
+        r"a_old is in the way: rename it",
+    ),
+    "a sequence that counts down": (
+        "ALTER SEQUENCE logs_id_seq INCREMENT -1 MINVALUE -100",
+        r"the sequence logs_id_seq counts down",
+    ),
+    "a sequence that ends before the largest id": (
+        "ALTER SEQUENCE logs_id_seq MAXVALUE 1000; UPDATE logs SET id = 5000 WHERE id = 3",
+        r"the largest id is 5000, and the sequence logs_id_seq ends there: raise its MAXVALUE",
+    ),
+    "the last bigint": (
+        "UPDATE logs SET id = 9223372036854775807 WHERE id = 3",
+        r"the largest id is 9223372036854775807, and the sequence logs_id_seq ends there",
+    ),
+    "the last day that there is": (
+        "UPDATE logs SET \"timestamp\" = '9999-12-31 12:00+00' WHERE id = 3",
+        r"1 rows are not from 0001-01-02 to 9999-12-30",
     ),
     "an id that is no number": (
         "ALTER TABLE logs DROP COLUMN id; ALTER TABLE logs ADD COLUMN id text",

@@ -107,7 +107,7 @@ DEPENDENTS = """
     LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
     WHERE c.oid = %s::regclass
       AND d.deptype IN ('n', 'a')
-      AND k.conrelid IS DISTINCT FROM c.oid
+      AND (k.conrelid IS DISTINCT FROM c.oid OR k.confrelid = c.oid)
       AND d.classid <> 'pg_attrdef'::regclass
       AND NOT coalesce(t.tgisinternal, false)
       AND (d.classid <> 'pg_class'::regclass
