@@ -270,22 +270,27 @@ OTHER_SEQUENCES = """
 """
 # Owned by the id (serial, identity), or used by its default alone.
 SEQUENCE = """
-    SELECT s.oid::regclass::text, s.relname, format_type(q.seqtypid, NULL),
-           bool_or(d.deptype IN ('a', 'i')), bool_or(d.deptype = 'i'), q.seqincrement, q.seqmax,
+    WITH used AS (
+        SELECT CASE WHEN d.deptype = 'n' THEN d.refobjid ELSE d.objid END AS oid,
+               bool_or(d.deptype IN ('a', 'i')) AS owned, bool_or(d.deptype = 'i') AS identity
+        FROM pg_attribute a
+        LEFT JOIN pg_attrdef def ON def.adrelid = a.attrelid AND def.adnum = a.attnum
+        JOIN pg_depend d
+          ON (d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+              AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
+          OR (d.classid = 'pg_attrdef'::regclass AND d.objid = def.oid AND d.refclassid = 'pg_class'::regclass
+              AND d.deptype = 'n')
+        WHERE a.attrelid = %s::regclass AND a.attname = 'id'
+        GROUP BY 1
+    )
+    SELECT s.oid::regclass::text, s.relname, format_type(q.seqtypid, NULL), used.owned, used.identity,
+           q.seqincrement, q.seqmax,
            format('INCREMENT %%s MINVALUE %%s MAXVALUE %%s START %%s CACHE %%s %%s', q.seqincrement, q.seqmin, q.seqmax,
                   q.seqstart, q.seqcache, CASE WHEN q.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)
-    FROM pg_attribute a
-    LEFT JOIN pg_attrdef def ON def.adrelid = a.attrelid AND def.adnum = a.attnum
-    JOIN pg_depend d
-      ON (d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
-          AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
-      OR (d.classid = 'pg_attrdef'::regclass AND d.objid = def.oid AND d.refclassid = 'pg_class'::regclass
-          AND d.deptype = 'n')
-    JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN d.deptype = 'n' THEN d.refobjid ELSE d.objid END
+    FROM used
+    JOIN pg_class s ON s.oid = used.oid AND s.relkind = 'S'
     JOIN pg_sequence q ON q.seqrelid = s.oid
-    WHERE a.attrelid = %s::regclass AND a.attname = 'id'
-    GROUP BY s.oid, s.relname, q.seqrelid
-    ORDER BY 4 DESC
+    ORDER BY used.owned DESC
 """
 DEFAULT_GRANTS = """
     SELECT DISTINCT CASE WHEN acl.grantee <> 0 THEN pg_get_userbyid(acl.grantee) END
