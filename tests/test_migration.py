@@ -1047,6 +1047,17 @@ def test_ids_that_a_session_was_given_before_are_no_difference_and_are_told_as_l
     assert [id_ for id_, *_ in content(conn)] == [1, 2, 51]
 
 
+def test_a_database_from_before_there_were_nodes_gets_what_it_lacks(
+    conn: Connection, site: Site, other_database: Connection
+) -> None:
+    make(conn, OLDER.replace(" REFERENCES nodes", ""))
+    conn.execute("ALTER TABLE logs DROP COLUMN node_id; DROP TABLE nodes")
+    site.migrate("--drop-old")
+    schema.ensure(other_database)
+    partitions.Partitions(other_database).ensure(DAYS)
+    assert facts(conn) == facts(other_database)
+
+
 def test_a_default_is_read_as_the_rows_are(conn: Connection, site: Site) -> None:
     site.set("parser", timezone="Europe/Berlin")
     table = OLDER.replace("timestamptz NOT NULL", "timestamp NOT NULL DEFAULT (now() AT TIME ZONE 'Europe/Berlin')")

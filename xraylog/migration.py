@@ -202,10 +202,7 @@ def lock(found: Found) -> Iterator[Composed]:
 
 def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
     """DDL of steps 1 and 2; behind LOCK TABLE."""
-    for table in schema.look(conn).missing:
-        if table != "logs":
-            yield from schema.create(table)
-            yield from owner(old, table)
+    yield from missing_tables(conn, old)
     yield from tablespace(old)
     yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
     for name in sorted({index.name for index in old.indexes}):
@@ -219,6 +216,14 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
     yield from _own_sequences(old)
     yield from _comments_and_grants(old)
     yield mark(finished=False, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
+
+
+def missing_tables(conn: Connection, old: PlainTable) -> Iterator[Composed]:
+    """DDL of the tables that stand beside logs, where they are not there yet."""
+    for table in schema.look(conn).missing:
+        if table != "logs":
+            yield from schema.create(table)
+            yield from owner(old, table)
 
 
 def making(conn: Connection, old: PlainTable, name: str, named: bool) -> Iterator[Composed]:

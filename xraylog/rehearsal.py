@@ -45,7 +45,8 @@ def rehearse(conn: Connection, old: PlainTable, counted: Survey) -> list[str]:
     with conn.transaction(force_rollback=True):
         if old.needs_sequence:
             conn.execute(migration.CREATE_SEQUENCE)
-        statements = [*migration.making(conn, old, STAND_IN, named=False), *migration.owner(old, STAND_IN)]
+        statements = [*migration.missing_tables(conn, old), *migration.making(conn, old, STAND_IN, named=False)]
+        statements += migration.owner(old, STAND_IN)
         if counted.days:
             statements += days.copying(conn, old, counted.span[-1], source="logs", parent=STAND_IN, limit=SAMPLE)
         for statement in statements:
