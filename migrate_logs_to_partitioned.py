@@ -7,7 +7,7 @@ import argparse
 import io
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (database.Unsuitable, proof.Difference) as error:
         return fail(OPERATOR, str(error))
     except KeyboardInterrupt:
-        return fail(FAILED, f"interrupted; {GOES_ON}")
+        return fail(FAILED, f"interrupted; {GOES_ON}; until then parse_logs.py stays offline (see --status)")
     except Exception as error:  # the only place that catches everything
         return fail(FAILED, f"unexpected {type(error).__name__}: {error}; {GOES_ON}")
 
@@ -76,11 +76,12 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
         print(f"nothing to do: {found.state.value}")
         return DONE
     if found.state is State.PLAIN:
-        print("reading logs once, to count its rows")
+        note = "-- " if options.dry_run else ""  # what it prints can be pasted into psql
+        print(f"{note}reading logs once, to count its rows")
         old, counted, reasons = patiently(lambda: rehearsal.inspect(conn, cfg.zone.key))
         if counted is None or reasons:
             return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
-        say(plan.size(old, counted))
+        say(note + text for text in plan.size(old, counted))
         if options.dry_run:
             say(plan.steps(conn, old, counted, drop))
             return DONE
@@ -119,7 +120,7 @@ def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
     left = patiently(lambda: days.days_left(conn, counted.span))
     if done := len(counted.span) - len(left):
-        print(f"{done} of {len(counted.span)} days have been copied already")
+        print(f"{done} of {len(counted.span)} days are left out: they have been copied already, or dropped since")
     rows_left = counted.rows_of(left)
     begun, said, copied = time.monotonic(), 0.0, Copied()
     for number, day in enumerate(left, 1):
@@ -144,7 +145,7 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
     if found.state in (State.UNFINISHED, State.FINISHED):
         while True:
             old, loss = patiently(lambda: undoing.look_back(conn))
-            tell_loss(loss)
+            say(("-- " if options.dry_run else "") + text for text in losses(loss))
             if options.dry_run:
                 say(plan.way_back(conn, old))
                 return DONE
@@ -160,18 +161,20 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
         return DONE
     while patiently(lambda: undoing.drop(conn)):
         pass
-    print("logs is the old table again")
+    print("logs is the old table again; parse_logs.py puts its lines into the buffer until it is migrated")
     return DONE
 
 
-def tell_loss(loss: Loss) -> None:
-    """What an undo loses."""
+def losses(loss: Loss) -> Iterator[str]:
+    """What an undo loses, and how to keep it."""
+    changes = "every UPDATE and DELETE that was made in logs since"
     if loss.rows == 0:
-        print("no row was stored in logs since the migration began; changes that were made to its rows would be lost")
+        yield f"no row was stored in logs since the migration began; lost would be {changes}"
         return
-    print(f"{loss.rows:,} rows were stored in logs since the migration began, and would be LOST, as changes to others.")
-    print("To keep them, in psql:")
-    print(f"  \\copy (SELECT * FROM {undoing.SINCE}) TO 'since.csv' CSV HEADER")  # noqa: S608  # printed
+    yield f"{loss.rows:,} rows were stored in logs since the migration began. They would be LOST, and {changes}."
+    yield "To keep them, in psql, before you go on; the second line loads them again afterwards:"
+    yield f"  \\copy (SELECT {loss.columns} FROM {undoing.SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy logs ({loss.columns}) FROM 'since.csv' CSV HEADER"
 
 
 def confirmed() -> bool:
@@ -243,18 +246,23 @@ def command_line(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options, checked against each other."""
     parser = argparse.ArgumentParser(
         description="Turn a plain logs table into one that is partitioned by day. It can be stopped anywhere: "
-        "the same command goes on. Meanwhile parse_logs.py puts lines aside by itself.",
-        epilog="Exit status: 0 done, 1 failed and can go on, 2 usage, 3 somebody must act, 78 wrong configuration.",
+        "the same command goes on. Meanwhile parse_logs.py puts lines aside by itself. Begin with --dry-run.",
+        epilog="Exit status: 0 done, 1 stopped, and the same command goes on, 2 usage, 3 somebody must act, "
+        "78 wrong configuration.",
     )
-    parser.add_argument("--config", type=Path, default=Path("config.ini"), metavar="FILE", help="settings (config.ini)")
-    parser.add_argument(
-        "--drop-old", action="store_true", help="drop logs_old, when every day is proved to be the same"
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("config.ini"), metavar="FILE", help="settings (default: config.ini)")
+    add("--drop-old", action="store_true", help="drop logs_old, when every day is proved to be the same")
+    add("--dry-run", action="store_true", help="print what would be done, also by --drop-old or --undo, with its SQL; "
+        "reads all of logs, changes nothing")  # fmt: skip
+    add(
+        "--status",
+        action="store_true",
+        help="say where the migration stands; goes with no other option",
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be done, with its SQL; change nothing")
-    parser.add_argument("--status", action="store_true", help="say where the migration stands; change nothing")
-    parser.add_argument("--undo", action="store_true", help="go back: logs_old becomes logs again")
-    parser.add_argument("--yes", action="store_true", help="with --undo: do not ask")
-    parser.add_argument("--version", action="version", version=__version__)
+    add("--undo", action="store_true", help="go back: logs_old becomes logs again; asks first, at a terminal")
+    add("--yes", action="store_true", help="with --undo: do not ask")
+    add("--version", action="version", version=__version__)
     options = parser.parse_args(arguments)
     if options.undo and options.drop_old:
         parser.error("expected --undo or --drop-old, found both: one needs the table that the other drops")

@@ -40,6 +40,7 @@ POSTGRESQL = {
 DATABASE_TESTS = ("test_schema.py", "test_loader.py", "test_run.py", "test_migration.py")
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
+EVERY = "4"  # of the steps at which a migration is killed: each version has its own share, the Pythons have all
 TAIL = 120  # lines of a failed job
 
 
@@ -152,7 +153,8 @@ def postgresql_jobs() -> Iterable[Job]:
     tests = [f"tests/{name}" for name in DATABASE_TESTS]
     for major, version in POSTGRESQL.items():
         binaries = fetch(major, version)
-        yield Job(f"PostgreSQL {major}", pytest(Path(sys.executable), "--pg-bin", str(binaries), *tests))
+        options = ["--pg-bin", str(binaries), "--every", EVERY]
+        yield Job(f"PostgreSQL {major}", pytest(Path(sys.executable), *options, *tests))
 
 
 def fetch(major: int, version: str) -> Path:

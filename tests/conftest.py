@@ -80,6 +80,8 @@ FACTS = """
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     parser.addoption("--long", action="store_true", help="repeat what is random a thousand times")
+    parser.addoption("--every", type=int, default=1, help="of the steps to kill at, one of so many; which ones, the "
+                     "server's version decides")  # fmt: skip
     parser.addoption("--dsn", help="another server, as a role that may create databases and roles")
 
 
@@ -113,6 +115,13 @@ def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Se
 def rounds(request: pytest.FixtureRequest) -> int:
     """How often a random test repeats itself."""
     return 1000 if request.config.getoption("--long") else 12
+
+
+@pytest.fixture
+def kill_steps(request: pytest.FixtureRequest, conn: psycopg.Connection[tuple[Any, ...]]) -> Iterator[int]:
+    """The steps after which a run is killed: all, or, with --every, other ones on each version."""
+    every = request.config.getoption("--every")
+    return itertools.count(1 + conn.info.server_version // 10000 % every, every)
 
 
 numbers = itertools.count(1)

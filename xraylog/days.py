@@ -43,7 +43,7 @@ def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
 
 def _have_index_by_day(conn: Connection, old: PlainTable) -> None:
     """Without an index that finds the rows of a day, every day would read the whole table."""
-    if _finds_days(old):
+    if finds_days(old):
         return
     conn.execute("ANALYZE logs_old")
     row = conn.execute(CORRELATION, [old.place]).fetchone()
@@ -58,7 +58,8 @@ CORRELATION = """
 """
 
 
-def _finds_days(old: PlainTable) -> bool:
+def finds_days(old: PlainTable) -> bool:
+    """Whether it has an index that finds the rows of a day."""
     return any(
         index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
         for index in old.indexes

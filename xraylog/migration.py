@@ -241,7 +241,7 @@ def owner(old: PlainTable, table: str) -> Iterator[Composed]:
     for role in old.granted_by_default:
         who = SQL("PUBLIC") if role is None else Identifier(role)
         yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
-    if not old.is_mine:
+    if old.owner != old.role:
         yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(old.owner))
 
 
@@ -291,7 +291,7 @@ def _sequence(old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
 def _own_sequences(old: PlainTable) -> Iterator[Composed]:
     name = sequence_name(old)
     if name is not None and (old.sequence is None or old.sequence.identity):
-        if not old.is_mine:
+        if old.owner != old.role:
             yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(SQL(name), Identifier(old.owner))
         yield own_sequence(name, "logs", "id")
     elif name is not None and old.sequence is not None and old.sequence.owned:

@@ -105,7 +105,7 @@ class PlainTable:
     path: str  # a search_path that begins with that schema
     owner: str
     owned: bool  # by this role, or by one that it is a member of
-    is_mine: bool  # this very role owns it
+    role: str  # this one
     may_create: bool  # in that schema
     tablespace: str | None
     comment: str | None
@@ -169,7 +169,7 @@ class PlainTable:
 
 TABLE = """
     SELECT n.nspname, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'),
-           pg_get_userbyid(c.relowner) = current_user, has_schema_privilege(n.oid, 'CREATE'), t.spcname,
+           current_user, has_schema_privilege(n.oid, 'CREATE'), t.spcname,
            obj_description(c.oid, 'pg_class'), c.relrowsecurity,
            pg_table_size(c.oid), pg_total_relation_size(c.oid),
            (SELECT string_agg(quote_ident(name), ', ' ORDER BY name <> n.nspname, nr)
@@ -305,7 +305,7 @@ DEFAULT_GRANTS = """
 def look(conn: Connection, name: str, zone: str) -> PlainTable:
     """What the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
     quoted = Identifier(name).as_string(conn)
-    ((place, owner, owned, is_mine, may_create, tablespace, comment, row_security, rows, in_all, path),) = conn.execute(
+    ((place, owner, owned, role, may_create, tablespace, comment, row_security, rows, in_all, path),) = conn.execute(
         TABLE, [quoted]
     )
     sequence = conn.execute(SEQUENCE, [quoted]).fetchone()
@@ -315,7 +315,7 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
         path=path,
         owner=owner,
         owned=owned,
-        is_mine=is_mine,
+        role=role,
         may_create=may_create,
         tablespace=tablespace,
         comment=comment,

@@ -17,7 +17,6 @@ from xraylog.plain import PlainTable
 from xraylog.survey import Survey
 
 INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
-PROVED = "when every day has the same rows and the same checksum in both"
 
 
 def size(old: PlainTable, counted: Survey) -> Iterator[str]:
@@ -42,7 +41,11 @@ def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Ite
         conn.execute(migration.search_path(found.path))
         first = [*begin, *migration.beginning(conn, old, counted.largest_id)]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
-        yield "\n-- 3. an index on the time of logs_old, if it has none; MIN and MAX, of what it holds by then"
+        if days.finds_days(old):
+            yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
+        else:
+            title = "3. an index that finds a day (btree where the rows are in no order); MIN and MAX of logs_old"
+            yield from _sql(conn, title, [days.index_by_day(old, "brin")])
         if counted.days:
             day = counted.span[-1]
             title = f"each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
@@ -51,7 +54,8 @@ def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Ite
         if sequence is not None and counted.largest_id is not None:
             yield from _sql(conn, "7. the sequence", [migration.past(sequence, counted.largest_id)])
         begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
-        yield from _sql(conn, f"8. {PROVED}", [proof.end(begun, drop)])
+        yield from _proof(conn, old, counted, "8. ")
+        yield _last(conn, begun, drop)
 
 
 def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
@@ -60,7 +64,8 @@ def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
         if left:
             title = f"{len(left)} days are left, {counted.rows_of(left):,} rows, the newest first; here {left[0]}"
             yield from _sql(conn, title, days.a_day(conn, old, left[0]))
-        yield from _sql(conn, PROVED, [proof.end(found, drop)])
+        yield from _proof(conn, old, counted, "")
+        yield _last(conn, found, drop)
 
 
 def way_back(conn: Connection, old: PlainTable) -> Iterator[str]:
@@ -75,9 +80,9 @@ def standing(conn: Connection, found: Found) -> Iterator[str]:
     yield found.state.value
     if found.state in (State.UNFINISHED, State.FINISHED):
         with _begun(conn, found) as (old, counted, left):
-            yield f"{len(counted.span) - len(left)} of {len(counted.span)} days are in logs"
-            yield f"{counted.rows - counted.rows_of(left):,} of {counted.rows:,} rows are in logs"
-            yield f"logs_old has {readable(old.bytes_in_all)}"
+            there = counted.rows - counted.rows_of(left)
+            yield f"{len(counted.span) - len(left)} of {len(counted.span)} days of logs_old have a partition in logs"
+            yield f"these days have {there:,} of its {counted.rows:,} rows; it takes {readable(old.bytes_in_all)}"
 
 
 @contextlib.contextmanager
@@ -90,6 +95,18 @@ def _begun(conn: Connection, found: Found) -> Iterator[tuple[PlainTable, Survey,
         if counted is None:
             raise database.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
         yield old, counted, days.days_without_partition(conn, counted.span)
+
+
+def _proof(conn: Connection, old: PlainTable, counted: Survey, number: str) -> Iterator[str]:
+    if counted.days:
+        day = counted.span[-1]
+        title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"
+        yield from _sql(conn, title, proof.queries(conn, old, day, counted.largest_id))
+
+
+def _last(conn: Connection, found: Found, drop: bool) -> str:
+    """A comment: whoever pastes the whole must not drop what nobody has compared."""
+    return f"\n-- and only when all of them are the same: {proof.end(found, drop).as_string(conn)};"
 
 
 def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog import days, migration, plain
 from xraylog.database import Connection, Unsuitable
-from xraylog.migration import Found
+from xraylog.migration import Found, State
 from xraylog.plain import PlainTable
 from xraylog.survey import Survey
 
@@ -49,6 +49,14 @@ class DayProof:
         return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
 
 
+AGAIN = {  # what to do about a difference
+    State.UNFINISHED: "nothing was dropped. To copy such a day again, detach its partition from logs, rename it, "
+    "and run the same command; --undo goes back",
+    State.FINISHED: "nothing was dropped. Mend them; or delete their rows from logs_old, if you removed them from logs "
+    "on purpose; or drop logs_old yourself; --undo goes back",
+}
+
+
 class Difference(Exception):
     """A day differs between the old table and the new one."""
 
@@ -76,12 +84,7 @@ def conclude(
             if not proof.equal:
                 different.append(str(day))
         if different:
-            raise Difference(
-                f"logs and logs_old differ on {', '.join(different)}; nothing was dropped. "
-                f"A day that you dropped from logs since differs, too. "
-                f"To copy a day once more, detach its partition from logs, rename it, and run the same command; "
-                f"--undo goes back"
-            )
+            raise Difference(f"logs and logs_old differ on {', '.join(different)}; {AGAIN[found.state]}")
         last = end(found, drop)
         migration.patiently(lambda: _in_savepoint(conn, last), waiting)
 
@@ -99,20 +102,28 @@ def _in_savepoint(conn: Connection, statement: Composed) -> None:
 
 
 def _prove(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> DayProof:
-    before = [SQL("NULL::{}").format(SQL(plain.OUR_TYPES[name])) for name in old.missing_columns]
-    of_old = [*(old.read(column) for column in old.columns), *before]
-    of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
-    in_old, in_new = days.within(old.moment, day), days.within(Identifier("timestamp"), day)
-    known = SQL("{} AND id <= {}").format(in_new, Literal(largest_id))
+    before, after = queries(conn, old, day, largest_id)
     # A session that was given its ids before the migration began (CACHE) may have used one since.
-    really_known = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(known, in_old)
-    ((old_rows, old_sum),) = conn.execute(checksum(conn, "logs_old", of_old, in_old))
-    for condition in (known, really_known):
-        ((new_rows, new_sum),) = conn.execute(checksum(conn, "logs", of_new, condition))
+    really_known = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(after, days.within(old.moment, day))
+    ((old_rows, old_sum),) = conn.execute(before)
+    for query in (after, really_known):
+        ((new_rows, new_sum),) = conn.execute(query)
         proof = DayProof(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
         if proof.equal:
             break
     return proof
+
+
+def queries(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
+    """Rows and checksum of a day, in the old table and in the new one."""
+    missing = [SQL("NULL::{}").format(SQL(plain.OUR_TYPES[name])) for name in old.missing_columns]
+    of_old = [*(old.read(column) for column in old.columns), *missing]
+    of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
+    known = SQL("{} AND id <= {}").format(days.within(Identifier("timestamp"), day), Literal(largest_id))
+    return (
+        checksum(conn, "logs_old", of_old, days.within(old.moment, day)),
+        checksum(conn, "logs", of_new, known),
+    )
 
 
 def checksum(conn: Connection, table: str, columns: Sequence[Composable], condition: Composable) -> Composed:

@@ -52,7 +52,7 @@ def rehearse(conn: Connection, old: PlainTable, counted: Survey) -> list[str]:
         for statement in statements:
             if (reason := _refusal(conn, statement)) is not None:
                 text = " ".join(statement.as_string(conn).split())
-                reasons.append(f"{reason}, at: {text}; change or drop what this makes again")
+                reasons.append(f"{reason}, at: {text}")
                 if text.startswith("CREATE TABLE"):  # all that follows would fail for that
                     break
     return reasons
@@ -65,5 +65,7 @@ def _refusal(conn: Connection, statement: Composed) -> str | None:
     except (errors.LockNotAvailable, errors.DeadlockDetected, psycopg.OperationalError):
         raise
     except psycopg.Error as error:
-        return database.message(error)
+        if isinstance(error, errors.InsufficientPrivilege):
+            return f"grant this role what it needs: {database.message(error)}"
+        return f"the new table cannot have what logs has, drop or change it first: {database.message(error)}"
     return None

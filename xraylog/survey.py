@@ -91,7 +91,8 @@ def survey(conn: Connection, table: PlainTable) -> Survey | None:
 # type. Not: its own columns, indexes, constraints, sequence.
 DEPENDENTS = """
     SELECT DISTINCT
-           CASE WHEN r.oid IS NOT NULL AND v.relkind IN ('v', 'm') THEN 'view'
+           CASE WHEN r.oid IS NOT NULL AND v.relkind = 'v' THEN 'view'
+                WHEN r.oid IS NOT NULL AND v.relkind = 'm' THEN 'materialized view'
                 WHEN k.oid IS NOT NULL THEN 'foreign key' WHEN t.oid IS NOT NULL THEN 'trigger' ELSE 'other' END,
            CASE WHEN r.oid IS NOT NULL AND v.relkind IN ('v', 'm') THEN v.oid::regclass::text
                 WHEN k.oid IS NOT NULL THEN k.conrelid::regclass::text
@@ -109,6 +110,7 @@ DEPENDENTS = """
       AND d.deptype IN ('n', 'a')
       AND (k.conrelid IS DISTINCT FROM c.oid OR k.confrelid = c.oid)
       AND d.classid <> 'pg_attrdef'::regclass
+      AND NOT (d.classid = 'pg_class'::regclass AND d.objid = c.oid)
       AND NOT coalesce(t.tgisinternal, false)
       AND (d.classid <> 'pg_class'::regclass
            OR (SELECT relkind IN ('i', 'I', 'S') OR relispartition FROM pg_class own WHERE own.oid = d.objid) IS FALSE)
@@ -169,10 +171,10 @@ def _rights(table: PlainTable) -> Iterator[str]:
     if not table.owned:
         yield (
             f"only the owner of {table.name} can migrate it: connect as {table.owner}, "
-            f"or GRANT {table.owner} TO this role"
+            f"or ALTER TABLE {table.name} OWNER TO {_quoted(table.role)}"
         )
     if not table.may_create:
-        yield f"GRANT CREATE ON SCHEMA {table.place} TO this role: partitions are new tables"
+        yield f"GRANT CREATE ON SCHEMA {_quoted(table.place)} TO {_quoted(table.role)}: partitions are new tables"
     if table.row_security:
         yield f"row security is on: ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY, and set it up again afterwards"
 
@@ -197,9 +199,11 @@ def _shape(table: PlainTable) -> Iterator[str]:
             for constraint in table.constraints
         )
         if index.unique and index.valid and "timestamp" not in index.columns and not is_primary_of_id:
+            name = _quoted(index.name)
+            drop = f"ALTER TABLE {table.name} DROP CONSTRAINT {name}" if index.of_constraint else f"DROP INDEX {name}"
             yield (
                 f"the unique index {index.name} has no timestamp, and a partitioned table cannot keep it: "
-                f"drop it, or add the timestamp to its columns"
+                f"{drop}, or add the timestamp to its columns"
             )
     for constraint in table.constraints:
         if constraint.kind == "x":
@@ -240,6 +244,10 @@ def _ids(table: PlainTable, found: Survey | None) -> Iterator[str]:
         yield f"the largest id is {largest}, the last one that there is: give that row another one"
 
 
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
 def _quoted(name: str) -> str:
     return Identifier(name).as_string(None)
 
@@ -247,10 +255,10 @@ def _quoted(name: str) -> str:
 def dependents(conn: Connection, table: str) -> Iterator[str]:
     """What would follow a rename of the table, or go with it, each with the way out."""
     for kind, what, name in conn.execute(DEPENDENTS, [table, table]):
-        if kind == "view":
+        if kind.endswith("view"):
             yield (
-                f"the view {what} would follow the rename: drop it, and make it again afterwards "
-                f"(its text: SELECT pg_get_viewdef('{what}'))"
+                f"the {kind} {what} would follow the rename: DROP {kind.upper()} {what}, and make it again afterwards, "
+                f"with its grants (its text: SELECT pg_get_viewdef('{what}'))"
             )
         elif kind == "foreign key":
             yield (
@@ -303,14 +311,15 @@ def times(conn: Connection, table: PlainTable, found: Survey) -> Iterator[str]:
 
     if found.no_time:
         some = examples(SQL('"timestamp" IS NULL'))
-        yield f"{found.no_time} rows have no timestamp ({some}); " + which.format(table.name, '"timestamp" IS NULL')
+        yield f"{_rows(found.no_time)} without a timestamp ({some}); " + which.format(table.name, '"timestamp" IS NULL')
     if found.endless:
         some = examples(SQL('NOT isfinite("timestamp")'))
-        yield f"{found.endless} rows are at infinity ({some}); " + which.format(table.name, 'NOT isfinite("timestamp")')
+        yield f"{_rows(found.endless)} at infinity ({some}); " + which.format(table.name, 'NOT isfinite("timestamp")')
     if found.outside:
-        yield f"{found.outside} rows are not from 0001-01-02 to 9999-12-30: give them another time, or delete them"
+        condition = "\"timestamp\" < '0001-01-02' OR \"timestamp\" >= '9999-12-31'"
+        yield f"{_rows(found.outside)} not from 0001-01-02 to 9999-12-30; " + which.format(table.name, condition)
     if found.no_id:
-        yield f"{found.no_id} rows have no id (id IS NULL): give them one, or delete them"
+        yield f"{_rows(found.no_id)} without an id (id IS NULL): give them one, or delete them"
     if len(found.span) > MOST_DAYS:
         days = list(found.days.items())
         ends = "; ".join(", ".join(f"{day} ({rows} rows)" for day, rows in part) for part in (days[:FEW], days[-FEW:]))
@@ -348,6 +357,6 @@ def _values(conn: Connection, table: PlainTable) -> Iterator[str]:
         ((count, smallest),) = conn.execute(query)
         if count:
             yield (
-                f"{count} rows have a {column} that is not in {referenced} (the smallest is {smallest}): "
+                f"{_rows(count)} with a {column} that is not in {referenced} (the smallest is {smallest}): "
                 f"add those names to {referenced}, or make {column} NULL in these rows"
             )

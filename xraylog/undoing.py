@@ -26,6 +26,7 @@ class Loss:
 
     rows: int  # of logs, that the old table does not have
     last_id: int | None  # that the sequence gave
+    columns: str  # of the old table, for COPY
 
 
 def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
@@ -35,7 +36,8 @@ def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
         if reasons := list(survey.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
         ((rows,),) = conn.execute(f"SELECT count(*) FROM {SINCE}")  # noqa: S608  # ours
-        return old, Loss(rows, _last_id(conn))
+        columns = SQL(", ").join(Identifier(column.name) for column in old.columns if not column.generated)
+        return old, Loss(rows, _last_id(conn), columns.as_string(conn))
 
 
 def _last_id(conn: Connection) -> int | None:
