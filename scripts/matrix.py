@@ -72,7 +72,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     begun = time.monotonic()
     pythons = find_pythons()
-    jobs = [*python_jobs(pythons), *postgresql_jobs()]
+    jobs = [*postgresql_jobs(), *python_jobs(pythons)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = list(pool.map(run, jobs))
     totals = sum((outcome.totals for outcome in outcomes), Counter())
