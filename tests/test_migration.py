@@ -333,7 +333,7 @@ def test_killed_at_every_step_and_begun_again_it_ends_the_same(
         if status == 0:
             break
         plain_again(conn)
-    assert names == {"connect", "begin", "execute", "commit"}
+    assert {"execute", "commit"} <= names
     assert step > 100
 
 
@@ -1116,15 +1116,19 @@ def test_undo_of_an_integer_sequence_that_has_gone_too_far_leaves_it_wide(conn: 
 
 def test_an_autovacuum_gives_way(own_server: Callable[..., Server], tmp_path: Path) -> None:
     """It is cancelled by whoever waits for longer than deadlock_timeout; half a second is less."""
-    server = own_server("fsync=off", "autovacuum_naptime=1s", "autovacuum_vacuum_cost_delay=100ms")
+    server = own_server("fsync=off", "autovacuum_naptime=1s")
+    if server.version < 12:
+        pytest.skip("there an autovacuum takes minutes to begin")
     site = Site(tmp_path, server.keywords())
     vacuum = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%%public.logs%%'"
     with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
         make(conn, rows=100_000)
-        slow = "autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_limit = 1"
-        conn.execute(f"ALTER TABLE logs SET ({slow})")
+        conn.execute("""
+            ALTER TABLE logs SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+                                  autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_cost_delay = 100)
+        """)
         conn.execute("DELETE FROM logs WHERE id % 2 = 0")
-        wait_until(lambda: conn.execute(vacuum).fetchone() == (1,))
+        wait_until(lambda: conn.execute(vacuum).fetchone() == (1,), 180)
         site.migrate()
         assert sum(days_of(conn).values()) == 50_000
 
