@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-FILE_SIDE = {"logfile", "locks", "parser", "buffer"}
+FILE_SIDE = {"logfile", "locks", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
 DATABASE_SIDE = {"database", "schema", "partitions", "references", "positions", "loader"} | MIGRATION
 NOUNS = {"records"}
@@ -64,5 +64,6 @@ def test_the_file_side_knows_no_database_and_the_database_side_opens_no_file() -
 
 
 def test_the_parser_is_pure() -> None:
-    assert not outside(MODULES["parser"]) & {"os", "io", "pathlib", "time", "loguru", "logging"}
-    assert ".now(" not in MODULES["parser"].read_text()
+    for name in ("parser", "grammar"):
+        assert not outside(MODULES[name]) & {"os", "io", "pathlib", "time", "loguru", "logging"}, name
+        assert ".now(" not in MODULES[name].read_text(), name

@@ -16,7 +16,7 @@ from psycopg.errors import DataError, IntegrityError
 from xraylog import database, partitions, positions, references
 from xraylog.database import Connection, Unsuitable
 from xraylog.positions import Move, Position
-from xraylog.records import AccessRecord, Batch, LoadResult
+from xraylog.records import UTC, AccessRecord, Batch, LoadResult, Records
 from xraylog.references import References
 
 COPY_LOGS = """
@@ -30,7 +30,7 @@ TRIES = 3  # a name or a partition can vanish between two statements, but hardly
 FEW_REFUSED = 100  # rows: up to here the rows are at fault, and beyond it and 1 % of the batch the schema is
 MOST_KEPT = 16 << 20  # bytes of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
 NULL = "\\N"
-ROW = "\t".join(["%s"] * 11) + "\n"
+ROW = f"%s{UTC}\t%s\t%s\t%s\t%s\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Loader:
 
     def _prepare(self, batch: Batch) -> dict[str, int]:
         """Names and partitions first, in short transactions of their own: no lock of theirs is held long."""
-        self._days.ensure({record.timestamp[:10] for record in batch.records})
+        self._days.ensure(batch.days())
         return self._references.resolve(batch.names())
 
     def _store(self, batch: Batch, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
@@ -127,7 +127,7 @@ class Loader:
     def _copy_at_once(self, batch: Batch, usable: Sequence[int], node_id: int, _: Refusals) -> int:
         records = batch.records
         if len(usable) < len(records):
-            records = [records[index] for index in usable]
+            records = records.some(usable)
         return self._copy_rows(records, node_id)
 
     def _copy_by_halves(self, batch: Batch, usable: Sequence[int], node_id: int, refusals: Refusals) -> int:
@@ -149,7 +149,7 @@ class Loader:
             batch, second, node_id, refusals
         )
 
-    def _copy_rows(self, records: Sequence[AccessRecord], node_id: int) -> int:
+    def _copy_rows(self, records: Records, node_id: int) -> int:
         if not records:
             return 0
         with self._conn.cursor() as cursor:
@@ -173,27 +173,41 @@ def node_lock(node: str) -> str:
     return f"node {node}"
 
 
-def copy_text(records: Sequence[AccessRecord], references: References, node_id: int) -> str:
+def copy_text(records: Records, references: References, node_id: int) -> str:
     """Rows for COPY_LOGS. Nothing needs escaping: names are ids here, the rest the parser has validated."""
     user, protocol = references.ids("users"), references.ids("protocols")
     endpoint, tag = references.ids("endpoints"), references.ids("tags")
-    rows = []
-    for at, ip, port, action, network, host, host_port, inbound, outbound, email in records:
-        values = (
-            at,
-            NULL if ip is None else ip,
-            NULL if port is None else port,
-            action,
-            NULL if network is None else protocol[network],
-            NULL if host is None else endpoint[host],
-            NULL if host_port is None else host_port,
-            NULL if inbound is None else tag[inbound],
-            NULL if outbound is None else tag[outbound],
-            NULL if email is None else user[email],
+    requests = {
+        request: _fields(
+            request.action,
+            request.protocol and protocol[request.protocol],
+            request.destination and endpoint[request.destination],
+            request.destination_port,
+        )
+        for request in set(records.requests)
+    }
+    routes = {
+        route: _fields(
+            route.inbound_tag and tag[route.inbound_tag],
+            route.outbound_tag and tag[route.outbound_tag],
+            route.email and user[route.email],
             node_id,
         )
-        rows.append(ROW % values)
-    return "".join(rows)
+        for route in set(records.routes)
+    }
+    columns = zip(
+        records.timestamps,
+        [NULL if address is None else address for address in records.source_ips],
+        [NULL if port is None else port for port in records.source_ports],
+        map(requests.__getitem__, records.requests),
+        map(routes.__getitem__, records.routes),
+        strict=True,
+    )
+    return "".join(map(ROW.__mod__, columns))
+
+
+def _fields(*values: str | int | None) -> str:
+    return "\t".join(NULL if value is None else str(value) for value in values)
 
 
 def _raise_unless_poison(error: psycopg.Error) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import bisect
 import enum
+import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+UTC = "+00"  # what a timestamp of ours ends with, for PostgreSQL and for people
+
 
 class AccessRecord(NamedTuple):
-    """One line of the access log, every value valid for the column of its name.
-
-    A tuple, not a frozen dataclass, which sets its fields one by one: there is a record for every line.
-    """
+    """One line of the access log, every value valid for the column of its name."""
 
     timestamp: str  # UTC, "2025-11-17 10:15:23.123456+00": its first ten characters are the day
     source_ip: str | None  # as inet reads it; a masked source is a network, "203.0.0.0/16"
@@ -26,6 +26,93 @@ class AccessRecord(NamedTuple):
     inbound_tag: str | None = None
     outbound_tag: str | None = None
     email: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # told apart by identity: a column holds few of them, many times
+class Request:
+    """What was asked for, and what became of it."""
+
+    action: str
+    protocol: str | None
+    destination: str | None
+    destination_port: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """The way that a request took, and whose it was."""
+
+    inbound_tag: str | None
+    outbound_tag: str | None
+    email: str | None
+
+
+# For records that do not come in columns: mostly one and the same object for equal values.
+same_request = functools.lru_cache(maxsize=1 << 12)(Request)
+same_route = functools.lru_cache(maxsize=1 << 12)(Route)
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Lines that will be rows, column by column: there are millions, and what stands behind the port repeats itself.
+
+    One item of it is an AccessRecord.
+    """
+
+    timestamps: list[str] = field(default_factory=list)  # UTC, without its "+00"
+    source_ips: list[str | None] = field(default_factory=list)
+    source_ports: list[str | None] = field(default_factory=list)  # decimal, without leading zeros
+    requests: list[Request] = field(default_factory=list)
+    routes: list[Route] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.timestamps)
+
+    def __getitem__(self, index: int) -> AccessRecord:
+        port, request, route = self.source_ports[index], self.requests[index], self.routes[index]
+        return AccessRecord(
+            self.timestamps[index] + UTC,
+            self.source_ips[index],
+            None if port is None else int(port),
+            request.action,
+            request.protocol,
+            request.destination,
+            request.destination_port,
+            route.inbound_tag,
+            route.outbound_tag,
+            route.email,
+        )
+
+    def __iter__(self) -> Iterator[AccessRecord]:
+        return map(self.__getitem__, range(len(self)))
+
+    def append(self, record: AccessRecord) -> None:
+        """Add one, that did not come in columns."""
+        port = record.source_port
+        self.timestamps.append(record.timestamp.removesuffix(UTC))
+        self.source_ips.append(record.source_ip)
+        self.source_ports.append(None if port is None else str(port))
+        self.requests.append(same_request(record.action, record.protocol, record.destination, record.destination_port))
+        self.routes.append(same_route(record.inbound_tag, record.outbound_tag, record.email))
+
+    def extend(self, others: Records) -> None:
+        """Add others behind these."""
+        self.timestamps.extend(others.timestamps)
+        self.source_ips.extend(others.source_ips)
+        self.source_ports.extend(others.source_ports)
+        self.requests.extend(others.requests)
+        self.routes.extend(others.routes)
+
+    def some(self, indices: Iterable[int]) -> Records:
+        """The records at these indices."""
+        chosen = list(indices)
+        return Records(
+            [self.timestamps[index] for index in chosen],
+            [self.source_ips[index] for index in chosen],
+            [self.source_ports[index] for index in chosen],
+            [self.requests[index] for index in chosen],
+            [self.routes[index] for index in chosen],
+        )
 
 
 class BadLine(NamedTuple):
@@ -61,13 +148,13 @@ class Batch:
 
     start: int
     end: int
-    records: list[AccessRecord]
+    records: Records
     offsets: list[int]  # in the log, where each record's line begins
     bad_lines: list[tuple[int, BadLine]]  # likewise
     ignored: Mapping[Ignored, int]
     lines: int  # how many were read, counted on the bytes: a check on what the parser counted
     text: bytes  # what the records were read from: the log itself, or lines of the buffer
-    places: list[int]  # in `text`, where each record's line begins
+    places: list[int] | None = None  # in `text`, where each record's line begins; None: as in the log
 
     @property
     def stored(self) -> int:
@@ -76,30 +163,36 @@ class Batch:
 
     def line(self, index: int) -> tuple[int, bytes]:
         """What record `index` was read from: its line's offset in the log, and the bytes."""
-        place = self.places[index]
-        return self.offsets[index], self.text[place : self.text.find(b"\n", place)]
+        offset = self.offsets[index]
+        place = offset - self.start if self.places is None else self.places[index]
+        return offset, self.text[place : self.text.find(b"\n", place)]
 
     def names(self) -> dict[str, set[str]]:
         """The distinct names in the records, by reference table."""
-        records = self.records
+        requests, routes = set(self.records.requests), set(self.records.routes)
         names = {
-            "users": {record.email for record in records},
-            "protocols": {record.protocol for record in records},
-            "endpoints": {record.destination for record in records},
-            "tags": {record.inbound_tag for record in records} | {record.outbound_tag for record in records},
+            "users": {route.email for route in routes},
+            "protocols": {request.protocol for request in requests},
+            "endpoints": {request.destination for request in requests},
+            "tags": {route.inbound_tag for route in routes} | {route.outbound_tag for route in routes},
         }
         return {table: {name for name in found if name is not None} for table, found in names.items()}
+
+    def days(self) -> Counter[str]:
+        """How many records there are of each UTC day, "2025-11-17"."""
+        return Counter(timestamp[:10] for timestamp in self.records.timestamps)
 
     def behind(self, offset: int) -> Batch:
         """The part of the batch that begins at `offset` or behind it."""
         first = bisect.bisect_left(self.offsets, offset)
-        bad_lines = [(at, bad) for at, bad in self.bad_lines if at >= offset]
+        if first == 0 and not (self.bad_lines and self.bad_lines[0][0] < offset):
+            return self
         return replace(
             self,
-            records=self.records[first:],
+            records=self.records.some(range(first, len(self.records))),
             offsets=self.offsets[first:],
-            places=self.places[first:],
-            bad_lines=bad_lines,
+            bad_lines=[(at, bad) for at, bad in self.bad_lines if at >= offset],
+            places=self.places and self.places[first:],
         )
 
 
