@@ -129,7 +129,7 @@ class Parser:
         into.extend(lines, records)
 
 
-def _in_range(ports: Sequence[str]) -> list[str]:
+def _in_range(ports: Sequence[str]) -> list[str | None]:
     """The ports. Raises Bad for one that is none."""
     if max(map(int, ports)) > grammar.LAST_PORT:
         raise Bad

@@ -5,11 +5,13 @@ from __future__ import annotations
 import bisect
 import enum
 import functools
+import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+DAY = operator.itemgetter(slice(10))  # of a timestamp
 UTC = "+00"  # what a timestamp of ours ends with, for PostgreSQL and for people
 
 
@@ -180,7 +182,7 @@ class Batch:
 
     def days(self) -> Counter[str]:
         """How many records there are of each UTC day, "2025-11-17"."""
-        return Counter(timestamp[:10] for timestamp in self.records.timestamps)
+        return Counter(map(DAY, self.records.timestamps))
 
     def behind(self, offset: int) -> Batch:
         """The part of the batch that begins at `offset` or behind it."""
