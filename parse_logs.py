@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
+from xraylog.ahead import ahead
 from xraylog.buffer import Buffer
 from xraylog.config import Config
 from xraylog.loader import Target
@@ -101,7 +104,7 @@ def store(
     with database.connect(cfg.connection) as conn:
         for warning in schema.ensure(conn).warnings:
             logger.warning("{}", warning)
-        target = Target(conn)
+        target = Target(conn, functools.partial(database.connect, cfg.connection))
         if not aside.is_empty:
             for result in import_buffer(target, aside):
                 yield result, None
@@ -118,12 +121,16 @@ def load_log(
         with database.transaction(target.conn, loader.node_lock(cfg.node)):
             position = positions.move(target.conn, Move(position, 0, NOTHING))
     yield LoadResult(), position.offset
-    load = target.loader(cfg.node).load
-    for batch in read(cfg, log, position.offset):
+
+    def behind(position: Position, batch: Batch) -> Move:
         log.sync()
-        result, (position,) = load(batch, Move(position, batch.end, log.fingerprint(batch.end)))
-        del batch  # before the next one is read: one in memory, not two
+        return Move(position, batch.end, log.fingerprint(batch.end))
+
+    reading = functools.partial(read, cfg, log)
+    for result, position in target.loader(cfg.node).load_all(reading, position, behind):  # noqa: B020  # goes on there
         yield result, position.offset
+    if advice := target.keys.advice:
+        logger.info("{}", advice)
     if may_drain(options, log, position.offset):
         for offset in drain(target, cfg, log, position):
             yield LoadResult(), offset
@@ -148,11 +155,18 @@ def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
     return position
 
 
-def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
-    """Batches of what stands behind `offset`. Says once when it has a prefix that xray does not write."""
-    said = False
+@contextlib.contextmanager
+def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Iterator[Batch]]:
+    """Batches of what stands behind `offset`; the next one is parsed while one is stored."""
     parser = Parser(cfg.zone, datetime.now(timezone.utc))
-    for batch in parser.batches(log.blocks(offset), cfg.batch_size):
+    with contextlib.closing(ahead(parser.batches(log.blocks(offset), cfg.batch_size))) as batches:
+        yield told(batches, log)
+
+
+def told(batches: Iterator[Batch], log: LogFile) -> Iterator[Batch]:
+    """The batches. Says once when they have a prefix that xray does not write."""
+    said = False
+    for batch in batches:
         yield batch
         for at, bad in batch.bad_lines:
             logger.debug("{}, byte {}: {}", log.path, at, bad.reason)
@@ -262,15 +276,15 @@ def put_aside(
     again = options.again and offset is None  # else the database has been told, and counts from 0
     at = 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
     names = stats.Names()
-    for batch in read(cfg, log, at):
-        log.sync()
-        aside.put(batch, buffer.origin(cfg.node, log, again))
-        at = batch.end
-        result = LoadResult(
-            batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, names.new_in(batch.names())
-        )
-        del batch
-        yield result
+    with read(cfg, log, at) as batches:
+        for batch in batches:
+            log.sync()
+            aside.put(batch, buffer.origin(cfg.node, log, again))
+            at = batch.end
+            new_names = names.new_in(batch.records.names())
+            result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
+            del batch
+            yield result
     if may_drain(options, log, at) and (drained := drain_file(cfg, log, at)):
         log.empty(drained.offset, cfg.truncate_above, leave=logfile.MARK_BYTES)
 

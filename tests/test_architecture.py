@@ -9,10 +9,11 @@ from conftest import ROOT
 
 FILE_SIDE = {"logfile", "locks", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
-DATABASE_SIDE = {"database", "schema", "partitions", "references", "positions", "loader"} | MIGRATION
+LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "loader"}
+DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION
 NOUNS = {"records"}
 STORIES = {"check"}  # like the scripts, it speaks of both
-ALONE = {"config", "stats"}
+ALONE = {"config", "stats", "ahead"}
 
 
 def imports(path: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,8 +16,8 @@ from conftest import line, lines
 from postgres import Server
 
 from xraylog import database as db
-from xraylog import loader, partitions, positions, references, schema
-from xraylog.loader import Loader
+from xraylog import positions, references, refusals, schema
+from xraylog.loader import Target
 from xraylog.parser import Parser
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult
@@ -32,9 +33,10 @@ class Log:
         self.conn = conn
         self.head = head
         schema.ensure(conn)
-        self.names = references.References(conn)
-        node_id = references.node_id(self.names, "n1")
-        self.loader = Loader(conn, self.names, partitions.Partitions(conn), "n1")
+        target = Target(conn, contextlib.nullcontext)  # type: ignore[arg-type]  # no second session
+        self.names = target.references
+        node_id = target.node_id("n1")
+        self.loader = target.loader("n1")
         self.position = Position(None, node_id, "access.log", "access.log", 0, 0)
 
     def batch(self, *text: str) -> Batch:
@@ -109,7 +111,7 @@ def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log:
 def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
     log: Log, observer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "MOST_KEPT", 100)
+    monkeypatch.setattr(refusals, "MOST_KEPT", 100)
     log.load("x" * 100 + "\n", "y" * 101 + "\n")
     assert rejected(observer) == [
         ("expected a timestamp first, found none", b"x" * 100),
@@ -121,7 +123,7 @@ STEPS = [
     "partitions.Partitions.ensure",
     "references.References.resolve",
     "positions.move",
-    "loader.Loader._copy_rejected",
+    "refusals._store",
 ]
 
 
@@ -244,7 +246,7 @@ def test_what_is_remembered_of_names_is_bounded(log: Log, monkeypatch: pytest.Mo
     monkeypatch.setattr(references, "REMEMBERED", 100)
     for start in range(0, 1000, 50):
         log.load(*lines(start, start + 50))
-        assert len(log.names.ids("users")) <= 150
+        assert len(log.names.ids["users"]) <= 150
     assert stored(log.conn) == Counter(f"u{n}" for n in range(1000))
 
 

@@ -1,54 +1,50 @@
-"""One batch, one transaction: its rows, its rejected lines and its position, all or nothing.
+"""Batches into `logs`: rows, rejected lines and position in one transaction, all or nothing.
 
-Rows go through COPY with the row triggers of the foreign keys on: any role that may insert can do it.
+There are three ways in. Days without a partition, and many rows of them: `newdays`. Many rows of other days, where
+the role may switch the row triggers of the foreign keys off: `keys`. All else: COPY with the row triggers, which any
+role that may insert can do.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import psycopg
 from psycopg import errors
-from psycopg.errors import DataError, IntegrityError
 
-from xraylog import database, partitions, positions, references
-from xraylog.database import Connection, Unsuitable
+from xraylog import database, newdays, partitions, positions, references, refusals, rows, schema
+from xraylog.database import Connection, Unavailable, Unsuitable
+from xraylog.keys import Keys, NamesMissing
+from xraylog.partitions import PartitionMissing
 from xraylog.positions import Move, Position
-from xraylog.records import UTC, AccessRecord, Batch, LoadResult, Records
+from xraylog.records import Batch, LoadResult, Records
 from xraylog.references import References
 
-COPY_LOGS = """
-    COPY logs ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
-               inbound_tag_id, outbound_tag_id, user_id, node_id)
-    FROM STDIN
-"""
-COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line) FROM STDIN"
-
 TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
-FEW_REFUSED = 100  # rows: up to here the rows are at fault, and beyond it and 1 % of the batch the schema is
-MOST_KEPT = 16 << 20  # bytes of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
-NULL = "\\N"
-ROW = f"%s{UTC}\t%s\t%s\t%s\t%s\n"
+
+Read = Callable[[int], AbstractContextManager[Iterator[Batch]]]  # what stands behind an offset of the log
+MoveBehind = Callable[[Position, Batch], Move]  # of the log's position; the lines are on disk then
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A line for rejected_lines."""
-
-    offset: int
-    reason: str
-    line: bytes
+class DayRefused(Exception):
+    """A day could not be loaded as a whole: nothing of it is stored, and its batches must be read again."""
 
 
 class Target:
-    """One connection, with what a run has learned over it; makes a loader for each node."""
+    """One database, with what a run has learned of it; makes a loader for each node."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, beside: Callable[[], AbstractContextManager[Connection]]) -> None:
+        """`beside` opens a second session: names are committed in one while a day is loaded in the other."""
         self.conn = conn
+        self.beside = beside
         self.references = References(conn)
         self.days = partitions.Partitions(conn)
+        self.keys = Keys(conn)
         self._loaders: dict[str, Loader] = {}
 
     def node_id(self, node: str) -> int:
@@ -58,38 +54,73 @@ class Target:
     def loader(self, node: str) -> Loader:
         """What stores the batches of a node."""
         if node not in self._loaders:
-            self._loaders[node] = Loader(self.conn, self.references, self.days, node)
+            self._loaders[node] = Loader(self, node)
         return self._loaders[node]
 
 
 class Loader:
-    """Stores the batches of one log over one connection."""
+    """Stores the batches of one node."""
 
-    def __init__(self, conn: Connection, references: References, days: partitions.Partitions, node: str) -> None:
-        self._conn = conn
-        self._references = references
-        self._days = days
+    def __init__(self, target: Target, node: str) -> None:
+        self._target = target
+        self._conn = target.conn
+        self._references = target.references
+        self._days = target.days
+        self._keys = target.keys
         self._node_lock = node_lock(node)
+
+    def load_all(self, read: Read, position: Position, behind: MoveBehind) -> Iterator[tuple[LoadResult, Position]]:
+        """Store all that stands behind the position; yields after each commit. Raises what `load` raises."""
+        try:
+            for result, position in self._load_days_and_batches(read, position, behind):  # noqa: B020  # goes on there
+                yield result, position
+        except DayRefused:
+            yield from self._load_batches(read, position, behind)
+
+    def _load_batches(
+        self, read: Read, position: Position, behind: MoveBehind
+    ) -> Iterator[tuple[LoadResult, Position]]:
+        with read(position.offset) as batches:
+            for batch in batches:
+                result, (position,) = self.load(batch, behind(position, batch))
+                del batch  # before the next one is read
+                yield result, position
+
+    def _load_days_and_batches(
+        self, read: Read, position: Position, behind: MoveBehind
+    ) -> Iterator[tuple[LoadResult, Position]]:
+        with read(position.offset) as batches:
+            coming = Coming(batches)
+            while coming.batch is not None:
+                if days := self._new_days(coming):
+                    with contextlib.suppress(newdays.Taken):
+                        result, position = self._load_days(days, coming, position, behind)
+                        yield result, position
+                    continue
+                batch = coming.take()
+                result, (position,) = self.load(batch, behind(position, batch))
+                del batch
+                yield result, position
 
     def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
         """Store a batch and make the moves, in one transaction; the first move is that of the batch's own log.
 
         Raises Moved when another run stored it, and Unsuitable when the database refuses more than some rows.
         """
-        new_names: collections.Counter[str] = collections.Counter()
+        new_names: Counter[str] = Counter()
         again: psycopg.Error | None = None
         for _ in range(TRIES):
             try:
                 new_names.update(self._prepare(batch))
-                rows, rejected, moved = self._store(batch, moves)
-            except (errors.ForeignKeyViolation, partitions.PartitionMissing):
+                stored, rejected, moved = self._store(batch, moves)
+            except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing):
                 self._references.forget()
                 self._days.forget()
                 continue
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 again = error
                 continue
-            return LoadResult(batch.lines, rows, rejected, batch.ignored, new_names), moved
+            return LoadResult(batch.lines, stored, rejected, batch.ignored, new_names), moved
         if again is not None:
             raise again
         raise Unsuitable("names or partitions vanish while rows that use them are stored; what deletes them?")
@@ -97,166 +128,88 @@ class Loader:
     def _prepare(self, batch: Batch) -> dict[str, int]:
         """Names and partitions first, in short transactions of their own: no lock of theirs is held long."""
         self._days.ensure(batch.days())
-        return self._references.resolve(batch.names())
+        return self._references.resolve(batch.records.names())
 
     def _store(self, batch: Batch, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
-        """One transaction; once more, by halves, when the database refuses a value. Rows, rejected, new positions."""
-        refusals = Refusals(batch)
-        usable = refusals.without_names(self._references.refused)
-        try:
-            return self._commit(batch, moves, usable, refusals, self._copy_at_once)
-        except (DataError, IntegrityError) as error:
-            _raise_unless_poison(error)
-        return self._commit(batch, moves, usable, refusals, self._copy_by_halves)
-
-    def _commit(
-        self,
-        batch: Batch,
-        moves: Sequence[Move],
-        usable: Sequence[int],
-        refusals: Refusals,
-        copy: Callable[[Batch, Sequence[int], int, Refusals], int],
-    ) -> tuple[int, int, list[Position]]:
+        """One transaction. Rows, rejected lines, and the new positions."""
         own = moves[0].position
+        as_a_set = self._keys.as_a_set(len(batch.records))
+        copy = functools.partial(self._copy_as_a_set if as_a_set else self._copy, self._conn, own.node_id, "logs")
         with database.transaction(self._conn, self._node_lock):
-            rows = copy(batch, usable, own.node_id, refusals)
-            rejected = [Rejected(offset, bad.reason, bad.line) for offset, bad in batch.bad_lines] + refusals.found
-            self._copy_rejected(own, sorted(rejected, key=lambda line: line.offset))
-            return rows, len(rejected), [positions.move(self._conn, move) for move in moves]
+            stored, rejected = refusals.put(self._conn, batch, own, self._references.refused, copy)
+            return stored, rejected, [positions.move(self._conn, move) for move in moves]
 
-    def _copy_at_once(self, batch: Batch, usable: Sequence[int], node_id: int, _: Refusals) -> int:
-        records = batch.records
-        if len(usable) < len(records):
-            records = records.some(usable)
-        return self._copy_rows(records, node_id)
+    def _copy(self, conn: Connection, node_id: int, table: str, records: Records) -> int:
+        return rows.copy(conn, table, records, self._references.ids, node_id)
 
-    def _copy_by_halves(self, batch: Batch, usable: Sequence[int], node_id: int, refusals: Refusals) -> int:
-        """Find the rows that the database refuses, and load the others.
+    def _copy_as_a_set(self, conn: Connection, node_id: int, table: str, records: Records) -> int:
+        with self._keys.checked({**self._references.used(records.names()), "nodes": [node_id]}):
+            return self._copy(conn, node_id, table, records)
 
-        The server's CONTEXT names the row only for some errors, and in its own language.
-        """
-        try:
-            with self._conn.transaction():
-                return self._copy_at_once(batch, usable, node_id, refusals)
-        except (DataError, IntegrityError) as error:
-            _raise_unless_poison(error)
-            if len(usable) == 1:
-                refusals.add(usable[0], database.message(error), error.diag.constraint_name)
-                return 0
-        middle = len(usable) // 2
-        first, second = usable[:middle], usable[middle:]
-        return self._copy_by_halves(batch, first, node_id, refusals) + self._copy_by_halves(
-            batch, second, node_id, refusals
-        )
+    def _new_days(self, coming: Coming) -> set[str]:
+        """Days of the next batch that have no partition, and many rows in what is known to come."""
+        batches = [batch for batch in (coming.batch, coming.following) if batch is not None]
+        if sum(len(batch.records) for batch in batches) < newdays.MANY:
+            return set()
+        days = newdays.many(batch.days() for batch in batches) & batches[0].days().keys()
+        return days & self._days.missing(days) if days and self._keys.look().by_day else set()
 
-    def _copy_rows(self, records: Records, node_id: int) -> int:
-        if not records:
-            return 0
-        with self._conn.cursor() as cursor:
-            with cursor.copy(COPY_LOGS) as copy:
-                copy.write(copy_text(records, self._references, node_id))
-            return cursor.rowcount
+    def _load_days(
+        self, days: set[str], coming: Coming, position: Position, behind: MoveBehind
+    ) -> tuple[LoadResult, Position]:
+        """Load these days, as far as they reach, in one transaction. Raises Taken before anything is taken."""
+        with contextlib.ExitStack() as stack:
+            try:
+                self._days.ensure(coming.days() - days)
+                conn = stack.enter_context(self._target.beside())
+            except (Unavailable, Unsuitable) as error:
+                raise DayRefused from error
+            try:
+                with database.transaction(conn, schema.PARTITIONS_LOCK, self._node_lock):
+                    return self._load_into_tables(conn, days, coming, position, behind)
+            except (NamesMissing, PartitionMissing) as error:
+                raise DayRefused from error
+            except psycopg.Error as error:
+                if conn.broken or self._conn.broken:
+                    raise
+                raise DayRefused from error  # whatever it was: one by one, it is met and told apart
 
-    def _copy_rejected(self, position: Position, rejected: Sequence[Rejected]) -> None:
-        if not rejected:
-            return
-        with self._conn.cursor() as cursor, cursor.copy(COPY_REJECTED) as copy:
-            for line in rejected:
-                reason, kept = line.reason, line.line[:MOST_KEPT]
-                if len(kept) < len(line.line):
-                    reason += f" (its first {MOST_KEPT} of {len(line.line)} bytes)"
-                copy.write_row((position.node_id, position.source, line.offset, reason, kept))
+    def _load_into_tables(
+        self, conn: Connection, days: set[str], coming: Coming, position: Position, behind: MoveBehind
+    ) -> tuple[LoadResult, Position]:
+        tables, until = newdays.make(conn, sorted(days)), time.monotonic() + newdays.LONGEST_S
+        copy = functools.partial(newdays.copy, tables, functools.partial(self._copy, conn, position.node_id))
+        total = LoadResult()
+        while coming.days() & days and self._days.known(coming.days() - days) and time.monotonic() < until:
+            batch = coming.take()
+            new_names = self._references.resolve(batch.records.names())
+            stored, rejected = refusals.put(conn, batch, position, self._references.refused, copy)
+            total += LoadResult(batch.lines, stored, rejected, batch.ignored, new_names)
+        newdays.attach(conn, tables)
+        return total, positions.move(conn, behind(position, batch))
+
+
+class Coming:
+    """Batches, of which two can be seen before they are taken."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.batch = next(batches, None)
+        self.following = next(batches, None)
+
+    def days(self) -> set[str]:
+        """Of the next batch; none at the end."""
+        return set() if self.batch is None else set(self.batch.days())
+
+    def take(self) -> Batch:
+        """The next batch. Raises IndexError at the end."""
+        taken, self.batch = self.batch, self.following
+        self.following = next(self._batches, None)
+        if taken is None:
+            raise IndexError("expected a batch, found the end")
+        return taken
 
 
 def node_lock(node: str) -> str:
     """The name of the lock under which a node's lines and positions are stored."""
     return f"node {node}"
-
-
-def copy_text(records: Records, references: References, node_id: int) -> str:
-    """Rows for COPY_LOGS. Nothing needs escaping: names are ids here, the rest the parser has validated."""
-    user, protocol = references.ids("users"), references.ids("protocols")
-    endpoint, tag = references.ids("endpoints"), references.ids("tags")
-    requests = {
-        request: _fields(
-            request.action,
-            request.protocol and protocol[request.protocol],
-            request.destination and endpoint[request.destination],
-            request.destination_port,
-        )
-        for request in set(records.requests)
-    }
-    routes = {
-        route: _fields(
-            route.inbound_tag and tag[route.inbound_tag],
-            route.outbound_tag and tag[route.outbound_tag],
-            route.email and user[route.email],
-            node_id,
-        )
-        for route in set(records.routes)
-    }
-    columns = zip(
-        records.timestamps,
-        [NULL if address is None else address for address in records.source_ips],
-        [NULL if port is None else port for port in records.source_ports],
-        map(requests.__getitem__, records.requests),
-        map(routes.__getitem__, records.routes),
-        strict=True,
-    )
-    return "".join(map(ROW.__mod__, columns))
-
-
-def _fields(*values: str | int | None) -> str:
-    return "\t".join(NULL if value is None else str(value) for value in values)
-
-
-def _raise_unless_poison(error: psycopg.Error) -> None:
-    """What another try mends is no fault of the rows."""
-    if isinstance(error, errors.ForeignKeyViolation):
-        raise error
-    # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name
-    if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
-        raise partitions.PartitionMissing from error
-
-
-class Refusals:
-    """The records of one batch that the database refuses, as lines for rejected_lines."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.found: list[Rejected] = []
-        self._batch = batch
-        self._reasons: collections.Counter[str] = collections.Counter()
-
-    def without_names(self, refused: Mapping[tuple[str, str], str]) -> Sequence[int]:
-        """The indices of the records that use none of the refused names; the others are refused."""
-        records = self._batch.records
-        if not refused:
-            return range(len(records))
-        usable = []
-        for index, record in enumerate(records):
-            reasons = [refused[name] for name in _names(record) if name in refused]
-            if reasons:
-                self.add(index, reasons[0], None)
-            else:
-                usable.append(index)
-        return usable
-
-    def add(self, index: int, reason: str, constraint: str | None) -> None:
-        """Refuse a record. Raises Unsuitable when so many are refused for one reason that the schema is at fault."""
-        self._reasons[constraint or reason] += 1
-        if max(self._reasons.values()) >= max(FEW_REFUSED, len(self._batch.records) / 100):
-            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch")
-        offset, line = self._batch.line(index)
-        self.found.append(Rejected(offset, reason, line))
-
-
-def _names(record: AccessRecord) -> list[tuple[str, str]]:
-    """Table and name of every name that a record uses."""
-    used = (
-        ("users", record.email),
-        ("protocols", record.protocol),
-        ("endpoints", record.destination),
-        ("tags", record.inbound_tag),
-        ("tags", record.outbound_tag),
-    )
-    return [(table, name) for table, name in used if name is not None]

@@ -59,12 +59,24 @@ class Partitions:
         unknown = sorted(set(days) - self._known)
         if not unknown:
             return
-        with database.transaction(self._conn):
-            bounds = read_bounds(self._conn)
+        bounds = self._read_bounds()
         missing = [day for day in unknown if gaps(day, bounds)]
         for first in range(0, len(missing), DAYS_AT_ONCE):
             self._create_patiently(missing[first : first + DAYS_AT_ONCE])
         self._known.update(unknown)
+
+    def known(self, days: Iterable[str]) -> bool:
+        """Whether each of these days is known to have a partition."""
+        return self._known.issuperset(days)
+
+    def missing(self, days: Iterable[str]) -> set[str]:
+        """Those of these days of which no partition has any part."""
+        bounds = self._read_bounds()
+        return {day for day in days if gaps(day, bounds) == [day_bounds(day)]}
+
+    def _read_bounds(self) -> list[tuple[float, float]]:
+        with database.transaction(self._conn):
+            return read_bounds(self._conn)
 
     def forget(self) -> None:
         """Ask the catalog again for every day."""

@@ -7,7 +7,7 @@ import enum
 import functools
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -105,15 +105,27 @@ class Records:
         self.requests.extend(others.requests)
         self.routes.extend(others.routes)
 
-    def some(self, indices: Iterable[int]) -> Records:
+    def names(self) -> dict[str, set[str]]:
+        """The distinct names, by reference table."""
+        requests, routes = set(self.requests), set(self.routes)
+        names = {
+            "users": {route.email for route in routes},
+            "protocols": {request.protocol for request in requests},
+            "endpoints": {request.destination for request in requests},
+            "tags": {route.inbound_tag for route in routes} | {route.outbound_tag for route in routes},
+        }
+        return {table: {name for name in found if name is not None} for table, found in names.items()}
+
+    def some(self, indices: Sequence[int]) -> Records:
         """The records at these indices."""
-        chosen = list(indices)
+        if len(indices) == len(self):
+            return self
         return Records(
-            [self.timestamps[index] for index in chosen],
-            [self.source_ips[index] for index in chosen],
-            [self.source_ports[index] for index in chosen],
-            [self.requests[index] for index in chosen],
-            [self.routes[index] for index in chosen],
+            [self.timestamps[index] for index in indices],
+            [self.source_ips[index] for index in indices],
+            [self.source_ports[index] for index in indices],
+            [self.requests[index] for index in indices],
+            [self.routes[index] for index in indices],
         )
 
 
@@ -168,17 +180,6 @@ class Batch:
         offset = self.offsets[index]
         place = offset - self.start if self.places is None else self.places[index]
         return offset, self.text[place : self.text.find(b"\n", place)]
-
-    def names(self) -> dict[str, set[str]]:
-        """The distinct names in the records, by reference table."""
-        requests, routes = set(self.records.requests), set(self.records.routes)
-        names = {
-            "users": {route.email for route in routes},
-            "protocols": {request.protocol for request in requests},
-            "endpoints": {request.destination for request in requests},
-            "tags": {route.inbound_tag for route in routes} | {route.outbound_tag for route in routes},
-        }
-        return {table: {name for name in found if name is not None} for table, found in names.items()}
 
     def days(self) -> Counter[str]:
         """How many records there are of each UTC day, "2025-11-17"."""

@@ -75,9 +75,14 @@ class References:
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}
 
-    def ids(self, table: str) -> Mapping[str, int]:
-        """The ids of the names of `table` that were resolved last, and of others."""
-        return self._ids[table]
+    @property
+    def ids(self) -> Mapping[str, Mapping[str, int]]:
+        """The ids of the names that were resolved last, and of others, by table."""
+        return self._ids
+
+    def used(self, names: Mapping[str, Iterable[str]]) -> dict[str, list[int]]:
+        """The ids of these resolved names, sorted, by table; none where a table has no names here."""
+        return {table: sorted(ids[name] for name in names.get(table, ())) for table, ids in self._ids.items()}
 
     def forget(self) -> None:
         """Ask the database again for every name: one of them was deleted meanwhile."""
@@ -114,4 +119,4 @@ def node_id(references: References, name: str) -> int:
     references.resolve({"nodes": [name]})
     for reason in references.refused.values():
         raise Unsuitable(f"node {name!r}: {reason}")
-    return references.ids("nodes")[name]
+    return references.ids["nodes"][name]

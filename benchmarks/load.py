@@ -1,0 +1,118 @@
+"""A whole run of `parse_logs.py` beside psql's bare COPY of the same rows, for each way to load.
+
+    python benchmarks/load.py [--lines 1000000] [--rounds 3] [--batch-size 20000] [--pg-bin DIR] [--path 1 --path 2 …]
+
+The bare side: rows whose names are ids already, in one COPY into the same tables with the same indexes. Our side: a
+process from its start to its end: parse, names, partitions, COPY, positions, drain.
+
+    path 1  the days have no partition yet              beside COPY with session_replication_role = replica
+    path 2  they have one; the role may switch triggers off      beside the same
+    path 3  they have one; the role may not              beside COPY with the row triggers of the foreign keys
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+from pathlib import Path
+
+from lines import DAYS, lines
+from stage import ROLE, Run, Stage, parse_logs, staged
+
+GOAL = 0.90
+COLUMNS = (
+    '"timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port, '
+    "inbound_tag_id, outbound_tag_id, user_id, node_id"
+)
+
+
+def main() -> None:
+    """Prepare, measure each path, print."""
+    parser = argparse.ArgumentParser(description="A whole run beside a bare COPY.")
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=20_000)
+    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser.add_argument("--path", type=int, action="append", choices=(1, 2, 3), help="only this one")
+    options = parser.parse_args()
+    with staged(options.pg_bin) as stage:
+        log = stage.folder / "all.log"
+        with log.open("w") as file:
+            file.writelines(lines(options.lines))
+        print(f"{options.lines:,} lines over {DAYS} days, {log.stat().st_size:,} bytes; {stage.versions}")
+        prepare(stage, log)
+        for path in options.path or (1, 2, 3):
+            compare(stage, log, path, options)
+
+
+def prepare(stage: Stage, log: Path) -> None:
+    """Databases to copy from: `days`, with tables and partitions; `names`, with names too. And the rows, as a file."""
+    stage.database("names")
+    ours(stage, log, "names", 20_000)
+    with stage.connect("names") as conn, (stage.folder / "rows.tsv").open("wb") as file:
+        with conn.cursor().copy(f"COPY (SELECT {COLUMNS} FROM logs ORDER BY id) TO STDOUT") as copy:
+            file.writelines(copy)
+        conn.execute("TRUNCATE logs, log_positions")
+    stage.database("days", "names")
+    with stage.connect("days") as conn:
+        conn.execute("TRUNCATE users, endpoints, protocols, tags, nodes RESTART IDENTITY CASCADE")
+
+
+def compare(stage: Stage, log: Path, path: int, options: argparse.Namespace) -> None:
+    """Both sides in turn, medians."""
+    may_switch(stage, path == 2)
+    bare_runs, our_runs = [], []
+    for _ in range(options.rounds):
+        stage.database("target", "names")
+        bare_runs.append(bare(stage, replica=path != 3))
+        stage.database("target", "template0" if path == 1 else "days")
+        our_runs.append(ours(stage, log, "target", options.batch_size))
+        check(stage, options.lines)
+    (bare_median, our_median) = (statistics.median(run.seconds for run in runs) for runs in (bare_runs, our_runs))
+    processor = statistics.median(run.processor for run in our_runs)
+    print(
+        f"path {path}: bare COPY {options.lines / bare_median:>8,.0f} rows/s ({bare_median:.1f} s), "
+        f"parse_logs.py {options.lines / our_median:>8,.0f} ({our_median:.1f} s, {processor:.1f} s of a processor, "
+        f"{max(run.peak for run in our_runs) >> 10} MiB): {bare_median / our_median:.2f} (goal {GOAL})"
+    )
+
+
+def may_switch(stage: Stage, granted: bool) -> None:
+    """Whether the role may set session_replication_role: before PostgreSQL 15 only a superuser."""
+    with stage.connect() as conn:
+        if conn.info.server_version >= 150000:
+            grant = (
+                "GRANT SET ON PARAMETER session_replication_role TO"
+                if granted
+                else "REVOKE SET ON PARAMETER session_replication_role FROM"
+            )
+            conn.execute(f"{grant} {ROLE}")
+        else:
+            conn.execute(f"ALTER ROLE {ROLE} {'SUPERUSER' if granted else 'NOSUPERUSER'}")
+
+
+def bare(stage: Stage, replica: bool) -> Run:
+    """One COPY of rows that are ready."""
+    options = "-c session_replication_role=replica" if replica else ""
+    user = stage.server.keywords()["user"] if replica else ROLE
+    command = rf"\copy logs ({COLUMNS}) FROM '{stage.folder / 'rows.tsv'}'"
+    return stage.psql("target", command, user=user, options=options)
+
+
+def ours(stage: Stage, log: Path, database: str, batch_size: int) -> Run:
+    """One run over a copy of the log: it will be emptied."""
+    copy = stage.folder / "access.log"
+    shutil.copyfile(log, copy)
+    return parse_logs(stage.config(database, copy, batch_size=batch_size))
+
+
+def check(stage: Stage, count: int) -> None:
+    """What was measured has happened."""
+    with stage.connect("target") as conn:
+        stored = conn.execute("SELECT count(*) FROM logs").fetchone()
+        assert stored == (count,), stored
+
+
+if __name__ == "__main__":
+    main()

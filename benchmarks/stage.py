@@ -1,0 +1,128 @@
+"""What the benchmarks stand on: a server of their own, databases, and whole processes on a clock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from postgres import Server  # noqa: E402  # the path comes first
+
+ROLE = "ingest"
+CONFIG = """
+[postgresql]
+host = 127.0.0.1
+port = {port}
+dbname = {database}
+user = {user}
+password = {password}
+[parser]
+logfile = {log}
+offline_file = {folder}/buffer.jsonl
+batch_size = {batch_size}
+timezone = UTC
+node = bench
+[stats]
+format = json
+output = {folder}/stats.jsonl
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a process took."""
+
+    seconds: float
+    peak: int  # KiB of memory
+    processor: float  # seconds of it, in the process
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A server with PostgreSQL's default settings, but for room for the WAL, and a folder beside it."""
+
+    server: Server
+    folder: Path
+
+    @property
+    def versions(self) -> str:
+        """Of what took part."""
+        with self.connect() as conn:
+            return f"PostgreSQL {conn.info.parameter_status('server_version')}, Python {platform.python_version()}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """A superuser's session, in autocommit."""
+        return psycopg.connect(**self.server.keywords(dbname=database), autocommit=True)  # type: ignore[arg-type]
+
+    def database(self, name: str, template: str = "template0") -> None:
+        """Make it anew; nothing of what happened before is left to be written."""
+        with self.connect() as conn:
+            conn.execute(SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
+            conn.execute(
+                SQL("CREATE DATABASE {} OWNER {} ENCODING 'UTF8' TEMPLATE {}").format(
+                    Identifier(name), Identifier(ROLE), Identifier(template)
+                )
+            )
+            conn.execute("CHECKPOINT")
+
+    def config(self, database: str, log: Path, user: str = ROLE, batch_size: int = 20_000) -> Path:
+        """A config file for `parse_logs.py`."""
+        path = self.folder / "config.ini"
+        keywords = {"port": self.server.port, "user": user, "password": self.server.password}
+        path.write_text(
+            CONFIG.format(database=database, log=log, folder=self.folder, batch_size=batch_size, **keywords)
+        )
+        path.chmod(0o600)
+        return path
+
+    def psql(self, database: str, *commands: str, user: str = ROLE, options: str = "") -> Run:
+        """psql's commands, one after the other."""
+        arguments = [argument for command in commands for argument in ("-c", command)]
+        keywords = {"PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGPASSWORD": self.server.password}
+        environment = {**os.environ, **keywords, "PGUSER": user, "PGDATABASE": database, "PGOPTIONS": options}
+        return timed([str(self.server.bin / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", *arguments], environment)
+
+
+@contextlib.contextmanager
+def staged(bin_folder: Path | None = None) -> Iterator[Stage]:
+    """A server with the role of the benchmarks, which is no superuser; removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="xraylog-") as folder:
+        server = Server(Path(folder) / "server", bin_folder, ("max_wal_size=16GB", "checkpoint_timeout=1h"))
+        server.start()
+        try:
+            stage = Stage(server, Path(folder))
+            with stage.connect() as conn:
+                conn.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{server.password}'")
+            yield stage
+        finally:
+            server.remove()
+
+
+def parse_logs(config: Path, *arguments: str) -> Run:
+    """One whole run."""
+    return timed([sys.executable, str(ROOT / "parse_logs.py"), "--config", str(config), *arguments])
+
+
+def timed(command: list[str], environment: dict[str, str] | None = None) -> Run:
+    """A command from its start to its end. Raises when it fails."""
+    begun = time.monotonic()
+    process = subprocess.Popen(command, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begun
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]}: exit {process.returncode}")
+    return Run(seconds, usage.ru_maxrss, usage.ru_utime + usage.ru_stime)

@@ -1,0 +1,63 @@
+"""Days that have no partition yet, loaded before they become partitions of `logs`: backlogs come in this way.
+
+A table of its own, without keys and indexes, takes rows several times as fast; what it lacks is made, and its foreign
+keys are checked as a set, when it is attached. All of it is one transaction, with its position: a day is there, or
+nothing of it is. Needs no privilege but that of making partitions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+
+from xraylog import partitions, schema
+from xraylog.database import Connection
+from xraylog.records import DAY, Records
+
+MANY = 20_000  # rows of a day, from which on a table of its own pays (benchmarks/load.py, README)
+LONGEST_S = 10.0  # others wait for new partitions meanwhile: a third of what they wait in all
+GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
+
+
+class Taken(Exception):
+    """Another run made a partition of such a day in the meantime."""
+
+
+def make(conn: Connection, days: Iterable[str]) -> dict[str, str]:
+    """Make a table for each of these days; its name by day. The transaction's first lock is that of partitions.
+
+    Raises Taken, and DuplicateTable where a table has the name of a partition.
+    """
+    bounds = partitions.read_bounds(conn)
+    tables = {}
+    for day in days:
+        low, high = partitions.day_bounds(day)
+        if partitions.gaps(day, bounds) != [(low, high)]:
+            raise Taken
+        tables[day] = partitions.partition_name(day, low, high)
+        generated = conn.info.server_version >= GENERATED_COLUMNS
+        conn.execute(partitions.create_standalone(tables[day], "logs", generated))
+    return tables
+
+
+def copy(tables: Mapping[str, str], into: Callable[[str, Records], int], records: Records) -> int:
+    """Copy records of these days into their tables, and others into `logs`; `into` a table. Returns how many."""
+    targets = [tables.get(day, "logs") for day in map(DAY, records.timestamps)]
+    return sum(
+        into(table, records.some([at for at, target in enumerate(targets) if target == table]))
+        for table in dict.fromkeys(targets)
+    )
+
+
+def attach(conn: Connection, tables: Mapping[str, str]) -> None:
+    """Make partitions of the tables: the server adds the indexes, and checks the bounds and the foreign keys."""
+    for day, table in tables.items():
+        if conn.info.server_version < schema.NO_KEYS_ON_PARENT:
+            for statement in schema.keys_and_indexes(table):
+                conn.execute(statement)
+        conn.execute(partitions.attach(table, "logs", *partitions.day_bounds(day)))
+
+
+def many(days: Iterable[Counter[str]]) -> set[str]:
+    """The days of which there are enough rows in these batches."""
+    return {day for day, count in sum(days, Counter[str]()).items() if count >= MANY}

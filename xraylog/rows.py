@@ -1,0 +1,71 @@
+"""Records to rows, and rows into a table by COPY. The ids of their names are known by then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database import Connection
+from xraylog.records import UTC, Records
+
+COPY = """
+    COPY {} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
+             inbound_tag_id, outbound_tag_id, user_id, node_id)
+    FROM STDIN
+"""
+NULL = "\\N"
+ROW = f"%s{UTC}\t%s\t%s\t%s\t%s\n"
+
+Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # of every name in the records, by reference table
+
+
+def copy(conn: Connection, table: str, records: Records, ids: Ids, node_id: int) -> int:
+    """Copy the records into `logs`, or into the table of one day. Returns how many rows it has now."""
+    if not records:
+        return 0
+    with conn.cursor() as cursor:
+        with cursor.copy(SQL(COPY).format(Identifier(table))) as copy:
+            copy.write(copy_text(records, ids, node_id))
+        return cursor.rowcount
+
+
+def copy_text(records: Records, ids: Ids, node_id: int) -> str:
+    """Rows in COPY's text format.
+
+    Nothing needs escaping: names are ids here, the rest the parser has validated. Requests and routes repeat
+    themselves: their columns are put together once for each.
+    """
+    user, protocol, endpoint, tag = ids["users"], ids["protocols"], ids["endpoints"], ids["tags"]
+    requests = {
+        request: _columns(
+            request.action,
+            request.protocol and protocol[request.protocol],
+            request.destination and endpoint[request.destination],
+            request.destination_port,
+        )
+        for request in set(records.requests)
+    }
+    routes = {
+        route: _columns(
+            route.inbound_tag and tag[route.inbound_tag],
+            route.outbound_tag and tag[route.outbound_tag],
+            route.email and user[route.email],
+            node_id,
+        )
+        for route in set(records.routes)
+    }
+    columns = zip(
+        records.timestamps,
+        [NULL if address is None else address for address in records.source_ips],
+        [NULL if port is None else port for port in records.source_ports],
+        map(requests.__getitem__, records.requests),
+        map(routes.__getitem__, records.routes),
+        strict=True,
+    )
+    return "".join(map(ROW.__mod__, columns))
+
+
+def _columns(*values: str | int | None) -> str:
+    return "\t".join(NULL if value is None else str(value) for value in values)
