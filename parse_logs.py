@@ -18,7 +18,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
-from xraylog.ahead import ahead
+from xraylog.ahead import Ahead
 from xraylog.buffer import Buffer
 from xraylog.config import Config
 from xraylog.loader import Target
@@ -159,7 +159,7 @@ def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
 def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Iterator[Batch]]:
     """Batches of what stands behind `offset`; the next one is parsed while one is stored."""
     parser = Parser(cfg.zone, datetime.now(timezone.utc))
-    with contextlib.closing(ahead(parser.batches(log.blocks(offset), cfg.batch_size))) as batches:
+    with Ahead(parser.batches(log.blocks(offset), cfg.batch_size)) as batches:
         yield told(batches, log)
 
 

@@ -246,7 +246,7 @@ def test_what_is_remembered_of_names_is_bounded(log: Log, monkeypatch: pytest.Mo
     monkeypatch.setattr(references, "REMEMBERED", 100)
     for start in range(0, 1000, 50):
         log.load(*lines(start, start + 50))
-        assert len(log.names.ids["users"]) <= 150
+        assert len(log.names._ids["users"]) <= 150
     assert stored(log.conn) == Counter(f"u{n}" for n in range(1000))
 
 

@@ -7,7 +7,6 @@ nothing of it is. Needs no privilege but that of making partitions.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from xraylog import partitions, schema
@@ -56,8 +55,3 @@ def attach(conn: Connection, tables: Mapping[str, str]) -> None:
             for statement in schema.keys_and_indexes(table):
                 conn.execute(statement)
         conn.execute(partitions.attach(table, "logs", *partitions.day_bounds(day)))
-
-
-def many(days: Iterable[Counter[str]]) -> set[str]:
-    """The days of which there are enough rows in these batches."""
-    return {day for day, count in sum(days, Counter[str]()).items() if count >= MANY}

@@ -9,7 +9,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 DAY = operator.itemgetter(slice(10))  # of a timestamp
 UTC = "+00"  # what a timestamp of ours ends with, for PostgreSQL and for people
@@ -28,6 +28,9 @@ class AccessRecord(NamedTuple):
     inbound_tag: str | None = None
     outbound_tag: str | None = None
     email: str | None = None
+
+
+Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # of names, by reference table
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # told apart by identity: a column holds few of them, many times

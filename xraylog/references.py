@@ -7,6 +7,7 @@ is remembered, up to a bound. A whole reference table is never read: it may hold
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from psycopg.errors import DataError, IntegrityError
@@ -14,6 +15,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog import database
 from xraylog.database import Connection, Unsuitable
+from xraylog.records import Ids
 
 COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
     "users": "email",
@@ -45,20 +47,27 @@ def _add(table: str) -> Composed:
     """).format(table=Identifier(table), column=Identifier(COLUMN[table]))
 
 
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the reference tables have of some names."""
+
+    ids: Ids  # of each name, by table
+    refused: Mapping[tuple[str, str], str]  # table and name to reason: these have no id
+    new: Mapping[str, int]  # how many of them were added, by table
+
+
 class References:
-    """The names that this run has met, with their ids."""
+    """The names that were met over one session, with their ids."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
-        self.refused: dict[tuple[str, str], str] = {}  # table and name to reason, for the names resolved last
+        self._stale = False
 
-    def resolve(self, names: Mapping[str, Iterable[str]]) -> dict[str, int]:
-        """Have an id for each of these names, by table; says how many of them are new in each table.
-
-        A name that the database refuses has no id afterwards, but a reason in `refused`.
-        """
-        self.refused.clear()
+    def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
+        """Have an id for each of these names, by table, but for those that the database refuses."""
+        if self._stale:
+            self._ids, self._stale = {table: {} for table in COLUMN}, False
         missing = {}
         for table, wanted in names.items():
             ids = self._ids[table]
@@ -66,57 +75,56 @@ class References:
                 ids.clear()
             if unknown := {name for name in wanted if name not in ids}:
                 missing[table] = unknown
-        if not missing:
-            return {}
-        met: dict[str, dict[str, int]] = {}
-        with database.transaction(self._conn):
-            new = {table: self._find_or_add(table, missing[table], met) for table in sorted(missing)}
-        for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
-            self._ids[table].update(ids)
-        return {table: count for table, count in new.items() if count}
-
-    @property
-    def ids(self) -> Mapping[str, Mapping[str, int]]:
-        """The ids of the names that were resolved last, and of others, by table."""
-        return self._ids
-
-    def used(self, names: Mapping[str, Iterable[str]]) -> dict[str, list[int]]:
-        """The ids of these resolved names, sorted, by table; none where a table has no names here."""
-        return {table: sorted(ids[name] for name in names.get(table, ())) for table, ids in self._ids.items()}
+        new, refused = self._look_up(missing) if missing else ({}, {})
+        found = {
+            table: {name: self._ids[table][name] for name in wanted if (table, name) not in refused}
+            for table, wanted in names.items()
+        }
+        return Resolved(found, refused, new)
 
     def forget(self) -> None:
-        """Ask the database again for every name: one of them was deleted meanwhile."""
-        for ids in self._ids.values():
-            ids.clear()
+        """Ask the database again for every name: one of them was deleted meanwhile. Any thread may say so."""
+        self._stale = True
 
-    def _find_or_add(self, table: str, names: set[str], met: dict[str, dict[str, int]]) -> int:
+    def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
+        met: dict[str, dict[str, int]] = {}
+        refused: dict[tuple[str, str], str] = {}
+        with database.transaction(self._conn):
+            new = {table: self._find_or_add(table, missing[table], met, refused) for table in sorted(missing)}
+        for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
+            self._ids[table].update(ids)
+        return {table: count for table, count in new.items() if count}, refused
+
+    def _find_or_add(
+        self, table: str, names: set[str], met: dict[str, dict[str, int]], refused: dict[tuple[str, str], str]
+    ) -> int:
         ids = met[table] = dict(self._conn.execute(_known(table), {"names": list(names)}).fetchall())
         if not (missing := sorted(names - ids.keys())):
             return 0
-        added = self._insert(table, missing)
+        added = self._insert(table, missing, refused)
         ids.update(added)
         if elsewhere := sorted(names - ids.keys()):  # another writer was faster, or the name was refused
             ids.update(self._conn.execute(_known(table), {"names": elsewhere}).fetchall())
         for name in names - ids.keys():
-            self.refused.setdefault((table, name), f"{table}.{COLUMN[table]} holds another spelling of {name!r}")
+            refused.setdefault((table, name), f"{table}.{COLUMN[table]} holds another spelling of {name!r}")
         return len(added)
 
-    def _insert(self, table: str, names: Sequence[str]) -> dict[str, int]:
+    def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
         """Add names; those that the database refuses (a hand-made varchar, a CHECK) are found by halving."""
         try:
             with self._conn.transaction():
                 return dict(self._conn.execute(_add(table), {"names": names}).fetchall())
         except (DataError, IntegrityError) as error:
             if len(names) == 1:
-                self.refused[table, names[0]] = database.message(error)
+                refused[table, names[0]] = database.message(error)
                 return {}
         middle = len(names) // 2
-        return self._insert(table, names[:middle]) | self._insert(table, names[middle:])
+        return self._insert(table, names[:middle], refused) | self._insert(table, names[middle:], refused)
 
 
 def node_id(references: References, name: str) -> int:
     """The id of this node, made when it is new."""
-    references.resolve({"nodes": [name]})
-    for reason in references.refused.values():
+    node = references.resolve({"nodes": [name]})
+    for reason in node.refused.values():
         raise Unsuitable(f"node {name!r}: {reason}")
-    return references.ids["nodes"][name]
+    return node.ids["nodes"][name]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TypeAlias
-
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database import Connection
-from xraylog.records import UTC, Records
+from xraylog.records import UTC, Ids, Records
 
 COPY = """
     COPY {} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
@@ -18,21 +15,19 @@ COPY = """
 NULL = "\\N"
 ROW = f"%s{UTC}\t%s\t%s\t%s\t%s\n"
 
-Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # of every name in the records, by reference table
 
-
-def copy(conn: Connection, table: str, records: Records, ids: Ids, node_id: int) -> int:
-    """Copy the records into `logs`, or into the table of one day. Returns how many rows it has now."""
-    if not records:
+def copy(conn: Connection, table: str, text: bytes) -> int:
+    """Copy rows into `logs`, or into the table of one day. Returns how many they were."""
+    if not text:
         return 0
     with conn.cursor() as cursor:
         with cursor.copy(SQL(COPY).format(Identifier(table))) as copy:
-            copy.write(copy_text(records, ids, node_id))
+            copy.write(text)
         return cursor.rowcount
 
 
-def copy_text(records: Records, ids: Ids, node_id: int) -> str:
-    """Rows in COPY's text format.
+def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
+    """Rows in COPY's text format. `ids`: of every name in the records.
 
     Nothing needs escaping: names are ids here, the rest the parser has validated. Requests and routes repeat
     themselves: their columns are put together once for each.
@@ -64,7 +59,7 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> str:
         map(routes.__getitem__, records.routes),
         strict=True,
     )
-    return "".join(map(ROW.__mod__, columns))
+    return "".join(map(ROW.__mod__, columns)).encode()
 
 
 def _columns(*values: str | int | None) -> str:
