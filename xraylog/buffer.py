@@ -259,22 +259,19 @@ def _origin(mark: Json) -> Origin:
 
 
 def _batch(lines: list[bytes], mark: Json) -> Batch:
-    records, offsets, places, bad_lines = Records(), [], [], []
-    place = 0
-    for line in lines:
+    records, bad_lines, logged = Records(), [], []
+    for number, line in enumerate(lines):
         values = json.loads(line)
-        offset = values.pop("offset")
+        logged.append(values.pop("offset"))
         if "line" in values:
-            bad_lines.append((offset, BadLine(base64.b64decode(values["line"]), values["reason"])))
+            bad_lines.append((number, BadLine(base64.b64decode(values["line"]), values["reason"])))
         else:
             records.append(AccessRecord(**values))
-            offsets.append(offset)
-            places.append(place)
-        place += len(line) + 1
     text = b"\n".join([*lines, b""])
     if zlib.crc32(text) != mark["crc32"]:
         raise ValueError("a checksum that does not fit")
-    return Batch(mark["start"], mark["end"], records, offsets, bad_lines, {}, len(lines), text, places)
+    others = [number for number, _ in bad_lines]
+    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged)
 
 
 def _is_whole(file: LogFile, place: int) -> bool:

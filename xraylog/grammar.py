@@ -160,7 +160,8 @@ class Grammar:
 
 
 def source(address: bytes) -> str | None:
-    """SOURCE without its port. Raises Bad for what means something else without a port."""
+    """`from SOURCE` without its port. Raises Bad for what means something else without a port."""
+    address = address.removeprefix(b"from ")
     if address.startswith((b"tcp:", b"udp:")):
         address = address[4:]
     if address.startswith((b"@", b"unix:")):
@@ -174,11 +175,11 @@ def request(request: bytes) -> Request:
 
 
 def route(rest: bytes) -> Route:
-    """What stands behind TO and a blank: tags and email.
+    """What stands behind TO: nothing, or a blank, tags and email.
 
     Raises Bad for what could belong to TO, for a line's end, and for what depends on how the line began.
     """
-    to, tags, email = _split(b"to " + rest)
+    to, tags, email = _split(b"to" + rest)
     if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
         raise Bad("expected tags and an email, and nothing else")
     found = _tags(tags, has_from=True)

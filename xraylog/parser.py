@@ -11,7 +11,6 @@ Pure: no files, no database, no clock, no logging.
 
 from __future__ import annotations
 
-import itertools
 import operator
 import re
 from collections import Counter
@@ -25,16 +24,15 @@ from xraylog.grammar import Bad, Grammar
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
-CHUNK_BYTES = 1 << 17  # cut into pieces at a time: they stay in the processor's cache
+CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
 REMEMBERED = 1 << 15  # pieces of a kind: an adversary's log must not fill the memory
 LONGEST = 255  # characters of a remembered piece: longer ones do not come again
 PREFIXED = grammar.PREFIXED
-# Of bytes as latin-1, a character each. A line of another form is found too, with nothing in its groups.
-LINES = re.compile(
-    r"^(\d{4}/\d\d/\d\d \d\d:\d\d)(:[0-5]\d(?:\.\d{1,6})?) (?:from )?(\S+):(0|[1-9]\d{0,4})"
-    r" (accepted \S+)(?: (.*))?$|^.*$",
-    re.MULTILINE | re.ASCII,
+# Of bytes as latin-1, a character each. What the groups may be beyond this, the grammar says.
+USUAL = re.compile(
+    r"^(.{16})(:[0-5]\d(?:\.\d{1,6})?) ((?:from )?\S+):(\d{1,5}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII
 )
+EACH = USUAL.groups + 1  # items of its `split` for each line: what stands before it, and the groups
 
 Meaning = TypeVar("Meaning")
 
@@ -89,99 +87,128 @@ class Parser:
     def _read(self, text: bytes, start: int, into: _Gathering, size: int) -> int:
         """A chunk of complete lines, at most so many that `into` comes to `size`; returns where it ends."""
         chunk = text[start : text.rfind(b"\n", start, start + CHUNK_BYTES) + 1 or text.index(b"\n", start) + 1]
-        lines = chunk.split(b"\n")
-        lines.pop()  # what is behind the last line end: nothing
-        if len(lines) > (most := size - into.stored):
-            del lines[most:]
-            chunk = b"\n".join([*lines, b""])
+        most = size - into.stored
+        if len(cut := _cut(chunk)) // EACH >= most or _count(cut) > most:
+            chunk = b"\n".join([*chunk.split(b"\n", most)[:most], b""])
+            cut = _cut(chunk)
         into.text.append(chunk)
-        into.lines += len(lines)
-        rows = LINES.findall(chunk[:-1].decode("latin-1"))
         done = 0
-        for number in [number for number, row in enumerate(rows) if not row[0]]:  # these have another form
-            self._read_run(rows[done:number], lines[done:number], into)
-            into.add(lines[number], self._grammar.parse_line(lines[number]))
-            done = number + 1
-        self._read_run(rows[done:], lines[done:], into)
+        for number, between in _others(cut):
+            self._read_run(cut[done * EACH : number * EACH], into)
+            for line in between.encode("latin-1").split(b"\n")[1:-1]:
+                into.add(self._grammar.parse_line(line))
+            done = number
+        self._read_run(cut[done * EACH : -1], into)
         return start + len(chunk)
 
-    def _read_run(self, rows: Sequence[tuple[str, ...]], lines: Sequence[bytes], into: _Gathering) -> None:
+    def _read_run(self, cut: Sequence[str], into: _Gathering) -> None:
         """Lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
-        if not rows:
+        if not cut:
             return
-        minutes, clocks, sources, ports, requests, routes = zip(*rows, strict=True)
         try:
-            records = Records(
-                list(map(operator.add, map(self._minutes.__getitem__, minutes), clocks)),
-                list(map(self._sources.__getitem__, sources)),
-                _in_range(ports),
-                list(map(self._requests.__getitem__, requests)),
-                list(map(self._routes.__getitem__, routes)),
+            into.extend(
+                Records(
+                    list(map(operator.add, map(self._minutes.__getitem__, cut[1::EACH]), cut[2::EACH])),
+                    list(map(self._sources.__getitem__, cut[3::EACH])),
+                    _ports(cut[4::EACH]),
+                    list(map(self._requests.__getitem__, cut[5::EACH])),
+                    list(map(self._routes.__getitem__, cut[6::EACH])),
+                )
             )
         except Bad:
-            if len(rows) == 1:
-                into.add(lines[0], self._grammar.parse_line(lines[0]))
+            if len(cut) == EACH:
+                into.add(self._grammar.parse_line(_line(cut)))
                 return
-            middle = len(rows) // 2
-            self._read_run(rows[:middle], lines[:middle], into)
-            self._read_run(rows[middle:], lines[middle:], into)
-            return
-        into.extend(lines, records)
+            middle = len(cut) // EACH // 2 * EACH
+            self._read_run(cut[:middle], into)
+            self._read_run(cut[middle:], into)
 
 
-def _in_range(ports: Sequence[str]) -> list[str | None]:
-    """The ports. Raises Bad for one that is none."""
-    if max(map(int, ports)) > grammar.LAST_PORT:
+def _cut(chunk: bytes) -> list[str]:
+    """For each line of the usual form what stands before it and its six pieces; last, what stands behind them all.
+
+    What stands before it is a line end, and before that lines of another form.
+    """
+    return USUAL.split("\n" + chunk.decode("latin-1"))
+
+
+def _others(cut: list[str]) -> list[tuple[int, str]]:
+    """Lines of another form: the number of the usual line that they stand before, and the lines."""
+    between = cut[::EACH]
+    if between.count("\n") == len(between):
+        return []
+    return [(number, lines) for number, lines in enumerate(between) if lines != "\n"]
+
+
+def _count(cut: list[str]) -> int:
+    """How many lines there are."""
+    return len(cut) // EACH + sum(lines.count("\n") - 1 for _, lines in _others(cut))
+
+
+def _line(cut: Sequence[str]) -> bytes:
+    """One line of the usual form as it was."""
+    _, minute, clock, source, port, request, rest = cut
+    return f"{minute}{clock} {source}:{port} {request}{rest}".encode("latin-1")
+
+
+def _ports(ports: Sequence[str]) -> list[int | None]:
+    """Raises Bad when one of them is none."""
+    numbers = list(map(int, ports))
+    if max(numbers) > grammar.LAST_PORT:
         raise Bad
-    return list(ports)
+    return [*numbers]
 
 
 class _Gathering:
     """A batch in the making."""
 
     def __init__(self, start: int) -> None:
-        self.start = self.end = start
+        self.start = start
         self.text: list[bytes] = []
-        self.lines = 0
+        self.stored = 0
         self._records = Records()
-        self._offsets: list[int] = []
+        self._lines = 0
+        self._others: list[int] = []
         self._bad_lines: list[tuple[int, BadLine]] = []
         self._ignored: Counter[Ignored] = Counter()
 
     @property
     def length(self) -> int:
-        return self.end - self.start
+        return sum(map(len, self.text))
 
     @property
-    def stored(self) -> int:
-        return len(self._offsets) + len(self._bad_lines)
+    def end(self) -> int:
+        return self.start + self.length
 
-    def extend(self, lines: Sequence[bytes], records: Records) -> None:
+    def extend(self, records: Records) -> None:
         """Lines of which each is a record."""
-        ends = map(operator.add, itertools.accumulate(map(len, lines), initial=self.end), itertools.count())
-        self._offsets += ends
-        self.end = self._offsets.pop()
+        self._lines += len(records)
+        self.stored += len(records)
         self._records.extend(records)
 
-    def add(self, line: bytes, parsed: AccessRecord | BadLine | Ignored) -> None:
-        begin = self.end
-        self.end += len(line) + 1
+    def add(self, parsed: AccessRecord | BadLine | Ignored) -> None:
+        """One line."""
         if isinstance(parsed, AccessRecord):
             self._records.append(parsed)
-            self._offsets.append(begin)
-        elif isinstance(parsed, BadLine):
-            self._bad_lines.append((begin, parsed))
         else:
+            self._others.append(self._lines)
+        if isinstance(parsed, BadLine):
+            self._bad_lines.append((self._lines, parsed))
+        if isinstance(parsed, Ignored):
             self._ignored[parsed] += 1
+        else:
+            self.stored += 1
+        self._lines += 1
 
     def batch(self) -> Batch:
+        text = b"".join(self.text)
         return Batch(
-            start=self.start,
-            end=self.end,
+            self.start,
+            self.start + len(text),
+            text,
+            lines=text.count(b"\n"),
             records=self._records,
-            offsets=self._offsets,
-            bad_lines=self._bad_lines,
+            numbered_bad_lines=self._bad_lines,
+            others=self._others,
             ignored=self._ignored,
-            lines=self.lines,
-            text=b"".join(self.text),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import enum
 import functools
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class Records:
 
     timestamps: list[str] = field(default_factory=list)  # UTC, without its "+00"
     source_ips: list[str | None] = field(default_factory=list)
-    source_ports: list[str | None] = field(default_factory=list)  # decimal, without leading zeros
+    source_ports: list[int | None] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
 
@@ -74,11 +75,11 @@ class Records:
         return len(self.timestamps)
 
     def __getitem__(self, index: int) -> AccessRecord:
-        port, request, route = self.source_ports[index], self.requests[index], self.routes[index]
+        request, route = self.requests[index], self.routes[index]
         return AccessRecord(
             self.timestamps[index] + UTC,
             self.source_ips[index],
-            None if port is None else int(port),
+            self.source_ports[index],
             request.action,
             request.protocol,
             request.destination,
@@ -93,10 +94,9 @@ class Records:
 
     def append(self, record: AccessRecord) -> None:
         """Add one, that did not come in columns."""
-        port = record.source_port
         self.timestamps.append(record.timestamp.removesuffix(UTC))
         self.source_ips.append(record.source_ip)
-        self.source_ports.append(None if port is None else str(port))
+        self.source_ports.append(record.source_port)
         self.requests.append(same_request(record.action, record.protocol, record.destination, record.destination_port))
         self.routes.append(same_route(record.inbound_tag, record.outbound_tag, record.email))
 
@@ -159,30 +159,43 @@ class Fingerprint(NamedTuple):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
-    """Complete lines that follow one another in one log, bytes [start, end) of it, and what they say."""
+    """Complete lines that follow one another in one log, bytes [start, end) of it, and what they say.
+
+    Where a line begins is asked for few of them: it is counted then.
+    """
 
     start: int
     end: int
-    records: Records
-    offsets: list[int]  # in the log, where each record's line begins
-    bad_lines: list[tuple[int, BadLine]]  # likewise
-    ignored: Mapping[Ignored, int]
-    lines: int  # how many were read, counted on the bytes: a check on what the parser counted
     text: bytes  # what the records were read from: the log itself, or lines of the buffer
-    places: list[int] | None = None  # in `text`, where each record's line begins; None: as in the log
+    lines: int  # how many were read, counted on the bytes: a check on what the parser counted
+    records: Records
+    numbered_bad_lines: list[tuple[int, BadLine]]  # with the number of their line in the text
+    others: list[int]  # numbers of the lines that are no records
+    ignored: Mapping[Ignored, int]
+    logged: list[int] | None = None  # where each line of the text began in the log; None: the text is the log's
 
     @property
     def stored(self) -> int:
         """How many lines will be rows or rejected lines."""
-        return len(self.records) + len(self.bad_lines)
+        return len(self.records) + len(self.numbered_bad_lines)
+
+    @property
+    def bad_lines(self) -> list[tuple[int, BadLine]]:
+        """With the offset in the log at which each begins."""
+        return [(self._in_log[number], bad) for number, bad in self.numbered_bad_lines]
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where each record's line begins in the log."""
+        return [self._in_log[number] for number in self._numbers]
 
     def line(self, index: int) -> tuple[int, bytes]:
         """What record `index` was read from: its line's offset in the log, and the bytes."""
-        offset = self.offsets[index]
-        place = offset - self.start if self.places is None else self.places[index]
-        return offset, self.text[place : self.text.find(b"\n", place)]
+        number = self._numbers[index]
+        place = self._in_text[number]
+        return self._in_log[number], self.text[place : self.text.find(b"\n", place)]
 
     def days(self) -> Counter[str]:
         """How many records there are of each UTC day, "2025-11-17"."""
@@ -190,16 +203,33 @@ class Batch:
 
     def behind(self, offset: int) -> Batch:
         """The part of the batch that begins at `offset` or behind it."""
-        first = bisect.bisect_left(self.offsets, offset)
-        if first == 0 and not (self.bad_lines and self.bad_lines[0][0] < offset):
+        before = [number for number, place in enumerate(self._in_log) if place < offset]
+        if not before:
             return self
+        first = bisect.bisect_left(self.offsets, offset)
         return replace(
             self,
             records=self.records.some(range(first, len(self.records))),
-            offsets=self.offsets[first:],
-            bad_lines=[(at, bad) for at, bad in self.bad_lines if at >= offset],
-            places=self.places and self.places[first:],
+            numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in set(before)],
+            others=sorted({*self.others, *before}),
         )
+
+    @functools.cached_property
+    def _numbers(self) -> Sequence[int]:
+        """The numbers of the lines that are records."""
+        if not self.others:
+            return range(self.lines)
+        others = set(self.others)
+        return [number for number in range(self.lines) if number not in others]
+
+    @functools.cached_property
+    def _in_text(self) -> list[int]:
+        lengths = map(len, self.text.split(b"\n"))
+        return list(map(operator.add, itertools.accumulate(lengths, initial=0), range(self.lines)))
+
+    @functools.cached_property
+    def _in_log(self) -> list[int]:
+        return [self.start + place for place in self._in_text] if self.logged is None else self.logged
 
 
 @dataclass(frozen=True, slots=True)
