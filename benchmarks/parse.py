@@ -24,15 +24,40 @@ from lines import lines  # noqa: E402  # the path comes first
 
 from xraylog.parser import Parser  # noqa: E402
 
-COUNT, ROUNDS, GOAL = 200_000, 5, 1.4
-LINE = re.compile(
+COUNT, ROUNDS, GOAL = 500_000, 5, 1.4
+LINE = re.compile(  # every shape that is a row: tests/test_benchmarks.py holds it against the grammar
     rb"""
-    (?P<at>\d{4}/\d\d/\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?)
-    \ (?:from\ )?(?:(?:tcp|udp):)?(?P<source>\[[^\]\s]*\]|[^\s:]*|unix|@[^\s]*):?(?P<port>\d{0,5})
-    \ (?P<action>accepted|rejected)
-    \ (?:(?P<protocol>tcp|udp|https?|ftp):(?://)?|//)?(?P<host>\[[^\]\s]*\]|[^\s:/]*)(?::(?P<to_port>\d{1,5}))?(?:/\S*)?
-    (?:\ \[(?:(?P<inbound>.*?)\ (?:->|>>|==>)\ )?(?P<outbound>.*?)\](?=\ email:|\Z))?
-    (?:\ email:\ ?(?P<email>.*))?
+    (?P<at>\d{4}/\d\d/\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?)\ 
+    (?:
+        api\ {1,16}from\ {1,16}(?P<api>\S+)\ {1,16}api\ {0,16}->\ {0,16}api\ {0,16}
+    |
+        (?:from\ {1,16})?
+        (?:
+            (?:(?:tcp|udp)\ {0,16}:\ {0,16})?
+            (?P<source>\d{1,3}(?:\.(?:\d{1,3}|\*)){3}|\[[0-9a-fA-F:.]+(?:%[^\]]+)?(?:/\d{1,3})?\]|\[Masked\ IPv[46]\])
+            \ {0,16}:\ {0,16}(?P<port>\d{1,5})
+        |
+            @\S*|unix:\S*|
+        )
+        \ {1,16}
+        (?:
+            rejected\ (?:\ ?Insecure\ encryption\ ?email:\ ?(?P<rejected_email>.*)|(?P<reason>.*))
+        |
+            (?P<accepted>accepted)\ {1,16}
+            (?:
+                (?:(?P<protocol>tcp|udp)\ {0,16}:\ {0,16}|//\ {0,16})?
+                (?P<host>\[[^\]]+\]|[^\s:/\[\]]+)\ {0,16}:\ {0,16}(?P<to_port>\d{1,5})
+            |
+                (?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?//(?:[^/?\#\s]*@)?
+                (?P<url_host>\[[^\]]+\]|[^\s:/?\#\[\]]*)(?::(?P<url_port>\d*))?(?:[/?\#]\S*)?
+            |
+                /\S*|\*
+            )
+            (?:\ {1,16}\[(?:(?P<inbound>.*?)\ {0,16}(?:->|>>|==>)\ {0,16})?(?P<outbound>.*?)\](?=\ {1,16}email|\ *\Z))?
+            (?:\ {1,16}email\ ?:\ ?(?P<email>.*?))?
+            \ *
+        )
+    )
     """,
     re.VERBOSE | re.DOTALL,
 )

@@ -33,7 +33,7 @@ Json: TypeAlias = dict[str, Any]
 HEADER = b'{"buffer": '
 MARK = b'{"mark": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
-RECORD = f'{{"timestamp": "%s{UTC}", "source_ip": %s, "source_port": %s, %s, %s, "offset": %d}}\n'
+RECORD = f'{{"timestamp": "%s%s{UTC}", "source_ip": %s, "source_port": %s, %s, %s, "offset": %d}}\n'
 encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -212,7 +212,8 @@ def _text(batch: Batch) -> bytes:
     requests = {request: _fields(request) for request in set(records.requests)}
     routes = {route: _fields(route) for route in set(records.routes)}
     columns = zip(
-        records.timestamps,
+        records.minutes,
+        records.seconds,
         map(addresses.__getitem__, records.source_ips),
         ["null" if port is None else port for port in records.source_ports],
         map(requests.__getitem__, records.requests),

@@ -24,6 +24,7 @@ EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: 
 AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
 MAX_CHARACTERS = 255  # of a host, tag or email
 LAST_PORT = 65535
+LAST_SECOND = timedelta(seconds=59)
 
 MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
 TIMESTAMP = re.compile(rb"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d)(\.\d{1,6})?(?: |$)")
@@ -131,18 +132,18 @@ class Grammar:
         """The first 16 bytes of a line as UTC, "2025-11-17 10:15". Raises Bad, also where a clock changes within it."""
         if not MINUTE.fullmatch(minute):
             raise Bad("expected a timestamp first, found none")
-        first, last = self._utc(minute + b":00"), self._utc(minute + b":59")
-        if (first[-3:], last[-3:]) != (":00", ":59") or first[:16] != last[:16]:
+        first, last = self._moment(minute + b":00"), self._moment(minute + b":59")
+        if first.second or last - first != LAST_SECOND:
             raise Bad("expected a minute without a change of the clock")
-        return first[:16]
+        return first.isoformat(" ")[:16]
 
     def _timestamp(self, at: re.Match[bytes]) -> str:
         second, fraction = at[1], at[2]
         if second != self._second[0]:
-            self._second = (second, self._utc(second))
+            self._second = (second, self._moment(second).isoformat(" ")[:19])
         return self._second[1] + (fraction.decode() if fraction else "") + UTC
 
-    def _utc(self, second: bytes) -> str:
+    def _moment(self, second: bytes) -> datetime:
         """Local wall clock to UTC. One that occurs twice is taken as the first (fold=0)."""
         try:
             year, month, day = int(second[:4]), int(second[5:7]), int(second[8:10])
@@ -153,7 +154,7 @@ class Grammar:
             raise Bad(f"expected a date and time, found {second.decode()}") from None
         if not EARLIEST <= moment <= self._latest:
             raise Bad(f"expected a date from 2015 to two days ahead, found {second.decode()}")
-        return moment.isoformat(" ")[:19]
+        return moment
 
 
 # --- pieces that mean the same in every line that says `accepted` ------------------------------------------------

@@ -41,7 +41,7 @@ def make(conn: Connection, days: Iterable[str]) -> dict[str, str]:
 
 def copy(tables: Mapping[str, str], into: Callable[[str, Records], int], records: Records) -> int:
     """Copy records of these days into their tables, and others into `logs`; `into` a table. Returns how many."""
-    targets = [tables.get(day, "logs") for day in map(DAY, records.timestamps)]
+    targets = [tables.get(minute[:DAY], "logs") for minute in records.minutes]
     return sum(
         into(table, records.some([at for at, target in enumerate(targets) if target == table]))
         for table in dict.fromkeys(targets)

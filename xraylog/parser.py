@@ -11,7 +11,6 @@ Pure: no files, no database, no clock, no logging.
 
 from __future__ import annotations
 
-import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,10 +27,10 @@ CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's
 REMEMBERED = 1 << 15  # pieces of a kind: an adversary's log must not fill the memory
 LONGEST = 255  # characters of a remembered piece: longer ones do not come again
 PREFIXED = grammar.PREFIXED
-# Of bytes as latin-1, a character each. What the groups may be beyond this, the grammar says.
-USUAL = re.compile(
-    r"^(.{16})(:[0-5]\d(?:\.\d{1,6})?) ((?:from )?\S+):(\d{1,5}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII
-)
+# Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
+SECONDS = r":[0-5]\d\.\d{6}|:[0-5]\d"  # xray writes six digits of a fraction since 2025, and none before
+PORT = r"[1-5]\d{4}|[1-9]\d{0,3}|0|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]"
+USUAL = re.compile(rf"^(.{{16}})({SECONDS}) ((?:from )?\S+):({PORT}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII)
 EACH = USUAL.groups + 1  # items of its `split` for each line: what stands before it, and the groups
 
 Meaning = TypeVar("Meaning")
@@ -101,16 +100,17 @@ class Parser:
         self._read_run(cut[done * EACH : -1], into)
         return start + len(chunk)
 
-    def _read_run(self, cut: Sequence[str], into: _Gathering) -> None:
+    def _read_run(self, cut: list[str], into: _Gathering) -> None:
         """Lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
         if not cut:
             return
         try:
             into.extend(
                 Records(
-                    list(map(operator.add, map(self._minutes.__getitem__, cut[1::EACH]), cut[2::EACH])),
+                    list(map(self._minutes.__getitem__, cut[1::EACH])),
+                    cut[2::EACH],
                     list(map(self._sources.__getitem__, cut[3::EACH])),
-                    _ports(cut[4::EACH]),
+                    [*cut[4::EACH]],
                     list(map(self._requests.__getitem__, cut[5::EACH])),
                     list(map(self._routes.__getitem__, cut[6::EACH])),
                 )
@@ -147,16 +147,8 @@ def _count(cut: list[str]) -> int:
 
 def _line(cut: Sequence[str]) -> bytes:
     """One line of the usual form as it was."""
-    _, minute, clock, source, port, request, rest = cut
-    return f"{minute}{clock} {source}:{port} {request}{rest}".encode("latin-1")
-
-
-def _ports(ports: Sequence[str]) -> list[int | None]:
-    """Raises Bad when one of them is none."""
-    numbers = list(map(int, ports))
-    if max(numbers) > grammar.LAST_PORT:
-        raise Bad
-    return [*numbers]
+    _, minute, seconds, source, port, request, rest = cut
+    return f"{minute}{seconds} {source}:{port} {request}{rest}".encode("latin-1")
 
 
 class _Gathering:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-DAY = operator.itemgetter(slice(10))  # of a timestamp
+DAY, MINUTE = 10, 16  # characters of a timestamp up to there
 UTC = "+00"  # what a timestamp of ours ends with, for PostgreSQL and for people
 
 
@@ -65,21 +65,22 @@ class Records:
     One item of it is an AccessRecord.
     """
 
-    timestamps: list[str] = field(default_factory=list)  # UTC, without its "+00"
+    minutes: list[str] = field(default_factory=list)  # UTC, "2025-11-17 10:15"
+    seconds: list[str] = field(default_factory=list)  # ":23.123456" or ":23"
     source_ips: list[str | None] = field(default_factory=list)
-    source_ports: list[int | None] = field(default_factory=list)
+    source_ports: list[str | None] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     routes: list[Route] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.timestamps)
+        return len(self.minutes)
 
     def __getitem__(self, index: int) -> AccessRecord:
-        request, route = self.requests[index], self.routes[index]
+        port, request, route = self.source_ports[index], self.requests[index], self.routes[index]
         return AccessRecord(
-            self.timestamps[index] + UTC,
+            self.minutes[index] + self.seconds[index] + UTC,
             self.source_ips[index],
-            self.source_ports[index],
+            None if port is None else int(port),
             request.action,
             request.protocol,
             request.destination,
@@ -94,15 +95,18 @@ class Records:
 
     def append(self, record: AccessRecord) -> None:
         """Add one, that did not come in columns."""
-        self.timestamps.append(record.timestamp.removesuffix(UTC))
+        minute, seconds = record.timestamp[:MINUTE], record.timestamp[MINUTE:].removesuffix(UTC)
+        self.minutes.append(minute)
+        self.seconds.append(seconds)
         self.source_ips.append(record.source_ip)
-        self.source_ports.append(record.source_port)
+        self.source_ports.append(None if record.source_port is None else str(record.source_port))
         self.requests.append(same_request(record.action, record.protocol, record.destination, record.destination_port))
         self.routes.append(same_route(record.inbound_tag, record.outbound_tag, record.email))
 
     def extend(self, others: Records) -> None:
         """Add others behind these."""
-        self.timestamps.extend(others.timestamps)
+        self.minutes.extend(others.minutes)
+        self.seconds.extend(others.seconds)
         self.source_ips.extend(others.source_ips)
         self.source_ports.extend(others.source_ports)
         self.requests.extend(others.requests)
@@ -124,7 +128,8 @@ class Records:
         if len(indices) == len(self):
             return self
         return Records(
-            [self.timestamps[index] for index in indices],
+            [self.minutes[index] for index in indices],
+            [self.seconds[index] for index in indices],
             [self.source_ips[index] for index in indices],
             [self.source_ports[index] for index in indices],
             [self.requests[index] for index in indices],
@@ -199,7 +204,10 @@ class Batch:
 
     def days(self) -> Counter[str]:
         """How many records there are of each UTC day, "2025-11-17"."""
-        return Counter(map(DAY, self.records.timestamps))
+        days: Counter[str] = Counter()
+        for minute, count in Counter(self.records.minutes).items():
+            days[minute[:DAY]] += count
+        return days
 
     def behind(self, offset: int) -> Batch:
         """The part of the batch that begins at `offset` or behind it."""

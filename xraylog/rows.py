@@ -13,7 +13,7 @@ COPY = """
     FROM STDIN
 """
 NULL = "\\N"
-ROW = f"%s{UTC}\t%s\t%s\t%s\t%s\n"
+ROW = f"%s%s{UTC}\t%s\t%s\t%s\t%s\n"
 
 
 def copy(conn: Connection, table: str, text: bytes) -> int:
@@ -52,7 +52,8 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
         for route in set(records.routes)
     }
     columns = zip(
-        records.timestamps,
+        records.minutes,
+        records.seconds,
         [NULL if address is None else address for address in records.source_ips],
         [NULL if port is None else port for port in records.source_ports],
         map(requests.__getitem__, records.requests),
