@@ -27,7 +27,7 @@ from xraylog.parser import Parser  # noqa: E402
 COUNT, ROUNDS, GOAL = 500_000, 5, 1.4
 LINE = re.compile(  # every shape that is a row: tests/test_benchmarks.py holds it against the grammar
     rb"""
-    (?P<at>\d{4}/\d\d/\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?)\ 
+    (?P<at>\d{4}/\d\d/\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?)[ ]
     (?:
         api\ {1,16}from\ {1,16}(?P<api>\S+)\ {1,16}api\ {0,16}->\ {0,16}api\ {0,16}
     |

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import secrets
@@ -33,7 +34,6 @@ Json: TypeAlias = dict[str, Any]
 HEADER = b'{"buffer": '
 MARK = b'{"mark": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
-RECORD = f'{{"timestamp": "%s%s{UTC}", "source_ip": %s, "source_port": %s, %s, %s, "offset": %d}}\n'
 encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -209,25 +209,32 @@ def _text(batch: Batch) -> bytes:
     """Records and bad lines. What JSON makes of the few values that differ is put together, row by row."""
     records = batch.records
     addresses = {address: encode(address) for address in set(records.source_ips)}
-    requests = {request: _fields(request) for request in set(records.requests)}
-    routes = {route: _fields(route) for route in set(records.routes)}
     columns = zip(
         records.minutes,
         records.seconds,
         map(addresses.__getitem__, records.source_ips),
         ["null" if port is None else port for port in records.source_ports],
-        map(requests.__getitem__, records.requests),
-        map(routes.__getitem__, records.routes),
+        map(_fields, records.requests),
+        map(_fields, records.routes),
         batch.offsets,
         strict=True,
     )
-    text = bytearray("".join(map(RECORD.__mod__, columns)).encode())
+    text = bytearray(
+        "".join(
+            [
+                f'{{"timestamp": "{minute}{seconds}{UTC}", "source_ip": {address}, "source_port": {port}, '
+                f'{request}, {route}, "offset": {offset}}}\n'
+                for minute, seconds, address, port, request, route, offset in columns
+            ]
+        ).encode()
+    )
     for offset, (line, reason) in batch.bad_lines:
         bad = {"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}
         text += encode(bad).encode() + b"\n"
     return bytes(text)
 
 
+@functools.lru_cache(maxsize=1 << 15)  # the parser makes one object of what it reads again and again
 def _fields(part: Request | Route) -> str:
     """The fields of an object as JSON has them, without the braces."""
     return encode({field.name: getattr(part, field.name) for field in dataclasses.fields(part)})[1:-1]

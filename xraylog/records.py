@@ -194,12 +194,14 @@ class Batch:
     @property
     def offsets(self) -> list[int]:
         """Where each record's line begins in the log."""
+        if not self.others:
+            return self._in_log
         return [self._in_log[number] for number in self._numbers]
 
     def line(self, index: int) -> tuple[int, bytes]:
         """What record `index` was read from: its line's offset in the log, and the bytes."""
         number = self._numbers[index]
-        place = self._in_text[number]
+        place = self._in_log[number] - self.start if self.logged is None else self._begins(0)[number]
         return self._in_log[number], self.text[place : self.text.find(b"\n", place)]
 
     def days(self) -> Counter[str]:
@@ -231,13 +233,13 @@ class Batch:
         return [number for number in range(self.lines) if number not in others]
 
     @functools.cached_property
-    def _in_text(self) -> list[int]:
-        lengths = map(len, self.text.split(b"\n"))
-        return list(map(operator.add, itertools.accumulate(lengths, initial=0), range(self.lines)))
-
-    @functools.cached_property
     def _in_log(self) -> list[int]:
-        return [self.start + place for place in self._in_text] if self.logged is None else self.logged
+        return self._begins(self.start) if self.logged is None else self.logged
+
+    def _begins(self, start: int) -> list[int]:
+        """Where each line of the text begins, when the text does at `start`."""
+        lengths = map(len, self.text.split(b"\n"))
+        return list(map(operator.add, itertools.accumulate(lengths, initial=start), range(self.lines)))
 
 
 @dataclass(frozen=True, slots=True)

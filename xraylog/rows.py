@@ -13,7 +13,6 @@ COPY = """
     FROM STDIN
 """
 NULL = "\\N"
-ROW = f"%s%s{UTC}\t%s\t%s\t%s\t%s\n"
 
 
 def copy(conn: Connection, table: str, text: bytes) -> int:
@@ -60,7 +59,12 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
         map(routes.__getitem__, records.routes),
         strict=True,
     )
-    return "".join(map(ROW.__mod__, columns)).encode()
+    return "".join(
+        [
+            f"{minute}{seconds}{UTC}\t{address}\t{port}\t{request}\t{route}\n"
+            for minute, seconds, address, port, request, route in columns
+        ]
+    ).encode()
 
 
 def _columns(*values: str | int | None) -> str:
