@@ -9,13 +9,14 @@ DELETE of such a name waits for our commit and then fails, as it does behind the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psycopg.sql import SQL
 
 from xraylog import database, schema
 from xraylog.database import Connection
+from xraylog.records import Ids
 
 FEWEST = 1_000  # rows: for fewer the questions asked here cost as much as the triggers
 PARAMETER_PRIVILEGES = 150000  # PostgreSQL 15; before it only a superuser may set session_replication_role
@@ -52,16 +53,16 @@ MAY_SWITCH = "has_parameter_privilege('session_replication_role', 'SET')"
 MAY_SWITCH_BEFORE_15 = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
 
 # FOR KEY SHARE in the order of the ids, as the triggers lock them one by one: whoever deletes names waits.
-LOCK_AND_SWITCH_OFF = """
+LOCK = """
     WITH u AS (SELECT FROM users WHERE id = ANY(%(users)s) ORDER BY id FOR KEY SHARE),
          p AS (SELECT FROM protocols WHERE id = ANY(%(protocols)s) ORDER BY id FOR KEY SHARE),
          e AS (SELECT FROM endpoints WHERE id = ANY(%(endpoints)s) ORDER BY id FOR KEY SHARE),
          t AS (SELECT FROM tags WHERE id = ANY(%(tags)s) ORDER BY id FOR KEY SHARE),
          n AS (SELECT FROM nodes WHERE id = ANY(%(nodes)s) ORDER BY id FOR KEY SHARE)
     SELECT (SELECT count(*) FROM u), (SELECT count(*) FROM p), (SELECT count(*) FROM e), (SELECT count(*) FROM t),
-           (SELECT count(*) FROM n), set_config('session_replication_role', 'replica', true)
+           (SELECT count(*) FROM n)
 """
-SWITCH_ON = "SELECT set_config('session_replication_role', 'origin', true)"
+SWITCH = "SELECT set_config('session_replication_role', %s, true)"
 
 
 class NamesMissing(Exception):
@@ -125,18 +126,30 @@ class Keys:
         """What would make this run faster next time, if it had many rows."""
         return self.ways.advice if self.ways else None
 
-    def as_a_set(self, rows: int) -> bool:
-        """Whether so many rows are to come as a set."""
-        return rows >= FEWEST and self.look().as_a_set
+    def of_transaction(self, rows: int) -> Locked | None:
+        """For a transaction that begins with so many rows; None where the row triggers must be left to work."""
+        return Locked(self._conn) if rows >= FEWEST and self.look().as_a_set else None
+
+
+class Locked:
+    """The names that one transaction uses."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._ids: dict[str, set[int]] = {table: set() for table in schema.UNIQUE}
+
+    def lock(self, ids: Ids) -> None:
+        """Lock these names, but for those that the transaction has locked. Not in a savepoint. Raises NamesMissing."""
+        new = {table: sorted(set(ids[table].values()) - locked) for table, locked in self._ids.items()}
+        (found,) = self._conn.execute(LOCK, new)
+        if list(found) != [len(new[table]) for table in schema.UNIQUE]:
+            raise NamesMissing
+        for table, locked in self._ids.items():
+            locked.update(new[table])
 
     @contextlib.contextmanager
-    def checked(self, used: Mapping[str, Sequence[int]]) -> Iterator[None]:
-        """Inside, in a transaction, rows that refer to these ids, by table, may come without their triggers.
-
-        Raises NamesMissing.
-        """
-        ((*found, _),) = self._conn.execute(LOCK_AND_SWITCH_OFF, used)
-        if found != [len(used[table]) for table in schema.UNIQUE]:
-            raise NamesMissing
+    def without_triggers(self) -> Iterator[None]:
+        """Inside, rows that refer to the locked names come without the row triggers."""
+        self._conn.execute(SWITCH, ["replica"])
         yield
-        self._conn.execute(SWITCH_ON)
+        self._conn.execute(SWITCH, ["origin"])

@@ -8,11 +8,10 @@ role that may insert can do.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -22,20 +21,21 @@ from psycopg import errors
 from xraylog import database, keys, newdays, partitions, positions, references, refusals, rows, schema
 from xraylog.ahead import Ahead
 from xraylog.database import Connection, Unavailable, Unsuitable
-from xraylog.keys import Keys, NamesMissing
+from xraylog.keys import Keys, Locked, NamesMissing
 from xraylog.partitions import PartitionMissing
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, LoadResult, Records
 from xraylog.references import References, Resolved
 
+TOGETHER_S = 1.0  # batches that come within it are committed together: a commit costs as much as a fifth of a batch
 TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
 
 Read = Callable[[int], AbstractContextManager[Iterator[Batch]]]  # what stands behind an offset of the log
 MoveBehind = Callable[[Position, Batch], Move]  # of the log's position; the lines are on disk then
 
 
-class DayRefused(Exception):
-    """A day could not be loaded as a whole: nothing of it is stored, and its batches must be read again."""
+class Refused(Exception):
+    """Batches could not be stored together: nothing of them is, and they must be read again, one by one."""
 
 
 class Target:
@@ -104,33 +104,32 @@ class Loader:
     def load_all(self, read: Read, position: Position, behind: MoveBehind) -> Iterator[tuple[LoadResult, Position]]:
         """Store all that stands behind the position; yields after each commit. Raises what `load` raises."""
         try:
-            for result, position in self._load_all(read, position, behind, by_day=True):  # noqa: B020  # goes on there
+            for result, position in self._load_all(read, position, behind, together=True):  # noqa: B020  # goes on there
                 yield result, position
-        except DayRefused:
-            yield from self._load_all(read, position, behind, by_day=False)
+        except Refused:
+            yield from self._load_all(read, position, behind, together=False)
 
     def _load_all(
-        self, read: Read, position: Position, behind: MoveBehind, by_day: bool
+        self, read: Read, position: Position, behind: MoveBehind, together: bool
     ) -> Iterator[tuple[LoadResult, Position]]:
-        with read(position.offset) as batches, self._prepared(batches, position.node_id) as coming:
+        with read(position.offset) as batches, self._prepared(batches, position.node_id, together) as coming:
             for ready in coming:
-                days = self._new_days(ready.batch, coming) if by_day and isinstance(coming, Ahead) else set()
-                if days and isinstance(coming, Ahead):
-                    with contextlib.suppress(newdays.Taken):
-                        result, position = self._load_days(days, ready, coming, position, behind)
-                        yield result, position
-                        continue
-                result, (position,) = self._load(ready, behind(position, ready.batch))
+                if isinstance(coming, Ahead):
+                    result, position = self._load_together(ready, coming, position, behind)
+                else:
+                    result, (position,) = self._load(ready, behind(position, ready.batch))
                 del ready  # before the next one is read
                 yield result, position
 
     @contextlib.contextmanager
-    def _prepared(self, batches: Iterator[Batch], node_id: int) -> Iterator[Ahead[Ready] | Iterator[Ready]]:
+    def _prepared(
+        self, batches: Iterator[Batch], node_id: int, ahead: bool
+    ) -> Iterator[Ahead[Ready] | Iterator[Ready]]:
         """The batches with their names: of many rows over a second session, while those before them are stored."""
         with contextlib.ExitStack() as stack:
             first = next(batches, None)
             names = None
-            if first is not None and len(first.records) >= keys.FEWEST:
+            if ahead and first is not None and len(first.records) >= keys.FEWEST:
                 with contextlib.suppress(Unavailable, Unsuitable):  # no session is left: one must do
                     names = References(stack.enter_context(self._target.beside()))
             batches = itertools.chain([] if first is None else [first], batches)
@@ -166,22 +165,66 @@ class Loader:
 
     def _store(self, ready: Ready, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
         """One transaction. Rows, rejected lines, and the new positions."""
-        as_a_set = self._keys.as_a_set(len(ready.batch.records))
-        copy = functools.partial(self._copy_as_a_set if as_a_set else self._copy, ready, "logs")
+        locked = self._keys.of_transaction(len(ready.batch.records))
         with database.transaction(self._conn, self._node_lock):
-            stored, rejected = self._put(ready, moves[0].position, copy)
+            stored, rejected = self._put(ready, moves[0].position, {}, locked)
             return stored, rejected, [positions.move(self._conn, move) for move in moves]
 
-    def _put(self, ready: Ready, position: Position, copy: Callable[[Records], int]) -> tuple[int, int]:
+    def _load_together(
+        self, ready: Ready, coming: Ahead[Ready], position: Position, behind: MoveBehind
+    ) -> tuple[LoadResult, Position]:
+        """Store a batch, and those that come soon behind it, in one transaction. Raises Refused."""
+        try:
+            days = self._new_days(ready.batch, coming)
+            self._days.ensure(ready.batch.days().keys() - days)
+            locked = None if days else self._keys.of_transaction(len(ready.batch.records))
+            with database.transaction(self._conn, *([schema.PARTITIONS_LOCK] if days else []), self._node_lock):
+                tables = newdays.make(self._conn, sorted(days)) if days else {}
+                total, batch = self._fill(ready, coming, position, tables, locked)
+                newdays.attach(self._conn, tables)
+                return total, positions.move(self._conn, behind(position, batch))
+        except newdays.Taken:
+            return self._load_together(ready, coming, position, behind)
+        except (psycopg.Error, NamesMissing, PartitionMissing) as error:
+            if self._conn.broken:
+                raise
+            self._forget()
+            raise Refused from error  # one by one they are met again, and told apart
+
+    def _fill(
+        self, ready: Ready, coming: Ahead[Ready], position: Position, tables: Mapping[str, str], locked: Locked | None
+    ) -> tuple[LoadResult, Batch]:
+        """Batches into `logs`, or into the tables of their days. What was stored, and the last batch."""
+        total, until = LoadResult(), time.monotonic() + (newdays.LONGEST_S if tables else TOGETHER_S)
+        while True:
+            batch = ready.batch
+            stored, rejected = self._put(ready, position, tables, locked)
+            total += LoadResult(batch.lines, stored, rejected, batch.ignored, ready.names.new)
+            following = coming.peek()
+            if following is None or time.monotonic() > until:
+                return total, batch
+            days = following.batch.days().keys()
+            if (tables and not days & tables.keys()) or not self._days.known(days - tables.keys()):
+                return total, batch
+            ready = next(coming)
+
+    def _put(
+        self, ready: Ready, position: Position, tables: Mapping[str, str], locked: Locked | None
+    ) -> tuple[int, int]:
+        """Rows and rejected lines of one batch, in the current transaction; `tables` of days that have their own."""
+        if locked is not None:
+            locked.lock({**ready.names.ids, "nodes": {"": ready.node_id}})
+
+        def into(table: str, records: Records) -> int:
+            return rows.copy(self._conn, table, ready.text(records))
+
+        def copy(records: Records) -> int:
+            if tables:
+                return newdays.copy(tables, into, records)
+            with locked.without_triggers() if locked is not None else contextlib.nullcontext():
+                return into("logs", records)
+
         return refusals.put(self._conn, ready.batch, position, ready.names.refused, copy)
-
-    def _copy(self, ready: Ready, table: str, records: Records) -> int:
-        return rows.copy(self._conn, table, ready.text(records))
-
-    def _copy_as_a_set(self, ready: Ready, table: str, records: Records) -> int:
-        used = {name: sorted(ids.values()) for name, ids in ready.names.ids.items()}
-        with self._keys.checked({**used, "nodes": [ready.node_id]}):
-            return self._copy(ready, table, records)
 
     def _forget(self) -> None:
         for known in self._references:
@@ -197,41 +240,6 @@ class Loader:
         if any(counts[day] < newdays.MANY for day in missing) and (following := coming.peek()):
             counts += following.batch.days()
         return {day for day in missing if counts[day] >= newdays.MANY}
-
-    def _load_days(
-        self, days: set[str], ready: Ready, coming: Ahead[Ready], position: Position, behind: MoveBehind
-    ) -> tuple[LoadResult, Position]:
-        """Load these days, as far as they reach, in one transaction. Raises Taken before it takes another batch."""
-        self._days.ensure(ready.batch.days().keys() - days)
-        try:
-            with database.transaction(self._conn, schema.PARTITIONS_LOCK, self._node_lock):
-                tables = newdays.make(self._conn, sorted(days))
-                total, batch = self._fill(tables, ready, coming, position)
-                newdays.attach(self._conn, tables)
-                return total, positions.move(self._conn, behind(position, batch))
-        except (psycopg.Error, NamesMissing, PartitionMissing) as error:
-            if self._conn.broken:
-                raise
-            self._forget()
-            raise DayRefused from error  # batch by batch it is met again, and told apart
-
-    def _fill(
-        self, tables: dict[str, str], ready: Ready, coming: Ahead[Ready], position: Position
-    ) -> tuple[LoadResult, Batch]:
-        """Batches into the tables of their days, as long as they follow. What was stored, and the last batch."""
-        total, until = LoadResult(), time.monotonic() + newdays.LONGEST_S
-        while True:
-            batch = ready.batch
-            copy = functools.partial(newdays.copy, tables, functools.partial(self._copy, ready))
-            stored, rejected = self._put(ready, position, copy)
-            total += LoadResult(batch.lines, stored, rejected, batch.ignored, ready.names.new)
-            following = coming.peek()
-            if following is None or time.monotonic() > until:
-                return total, batch
-            days = following.batch.days().keys()
-            if not days & tables.keys() or not self._days.known(days - tables.keys()):
-                return total, batch
-            ready = next(coming)
 
 
 def node_lock(node: str) -> str:
