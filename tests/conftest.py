@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib
 import itertools
 import json
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 
 import killing  # noqa: E402  # the path comes first
+import ways  # noqa: E402  # the path comes first
 from postgres import FAST, Server  # noqa: E402  # the path comes first
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -180,6 +182,7 @@ class Site:
         self.log = folder / "access.log"
         self.buffer = folder / "buffer.jsonl"
         self.stats = folder / "stats.jsonl"
+        self.way: str | None = None  # that runs take into logs; None: as their rows are many or few
         self.config = folder / "config.ini"
         self.settings: dict[str, dict[str, str]] = {
             "postgresql": dict(database),
@@ -201,9 +204,9 @@ class Site:
         self.config.write_text(text)
         self.config.chmod(0o600)
 
-    def set(self, section: str, **keys: str) -> None:
+    def set(self, section: str, **keys: str | int) -> None:
         """Change settings."""
-        self.settings.setdefault(section, {}).update(keys)
+        self.settings.setdefault(section, {}).update({key: str(value) for key, value in keys.items()})
         self.write_config()
 
     def append(self, *lines: str | bytes, to: Path | None = None) -> None:
@@ -214,7 +217,10 @@ class Site:
         os.close(descriptor)
 
     def command(self, *arguments: str, script: str = "parse_logs") -> list[str]:
-        return [sys.executable, str(ROOT / f"{script}.py"), "--config", str(self.config), *arguments]
+        started = [str(ROOT / f"{script}.py")]
+        if self.way is not None and script == "parse_logs":
+            started = [ways.__file__, self.way]
+        return [sys.executable, *started, "--config", str(self.config), *arguments]
 
     def run(
         self, *arguments: str, status: int = 0, script: str = "parse_logs", **options: Any
@@ -246,6 +252,8 @@ class Site:
             with contextlib.suppress(BaseException):
                 sys.stderr = sys.stdout = (self.folder / "output").open("a")
                 main = importlib.import_module(script).main
+                if self.way is not None:
+                    ways.take(self.way)
                 with inside or killing.after_step(kill_at, self.folder / "steps"):
                     verbose = ["-v"] if script == "parse_logs" else []
                     status = main(["--config", str(self.config), *verbose, *arguments])
@@ -337,3 +345,8 @@ def lines(first: int, end: int, at: str = AT) -> list[str]:
 def users(first: int, end: int) -> Counter[str]:
     """What `emails` must say when lines(first, end) are stored once."""
     return Counter(f"u{n}" for n in range(first, end))
+
+
+def day(step: int) -> str:
+    """Every step has a day of its own, and so makes a partition."""
+    return (datetime.date(2024, 1, 1) + datetime.timedelta(days=step)).strftime("%Y/%m/%d 12:00:00.000001")

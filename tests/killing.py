@@ -11,6 +11,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
@@ -56,12 +57,14 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
     if number is None:
         yield
         return
-    count = 0
+    count, one_at_a_time = 0, threading.Lock()
 
     def step(name: str) -> None:
         nonlocal count
-        count += 1
-        if count == number:
+        with one_at_a_time:
+            count += 1
+            is_it = count == number
+        if is_it:
             sys.setprofile(None)
             with steps.open("a") as file:
                 file.write(f"{count} {name}\n")
@@ -79,10 +82,12 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
             step(f"{argument.__name__} in {frame.f_code.co_name}")
 
     sys.setprofile(watch)
+    threading.setprofile(watch)  # type: ignore[arg-type]  # of the threads that begin inside
     try:
         yield
     finally:
         sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

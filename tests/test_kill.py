@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 import random
 import signal
@@ -15,8 +14,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Site, create_database, drop_database, line, lines, users, wait_until
+from conftest import Site, create_database, day, drop_database, line, lines, users, wait_until
 from postgres import Server
+from ways import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 
 from xraylog import logfile
 
@@ -43,17 +43,17 @@ def kill_at_every_step(site: Site, before_each: Callable[[int], Site | None], ch
         names.add(site.steps()[-1])
 
 
-def day(step: int) -> str:
-    """Every step has a day of its own, and so makes a partition."""
-    return (datetime.date(2024, 1, 1) + datetime.timedelta(days=step)).strftime("%Y/%m/%d 12:00:00.000001")
-
-
 @pytest.mark.parametrize(
-    ("is_open", "count"), [(True, 300), (False, 30)], ids=["many blocks, open in xray", "within a block, closed"]
+    ("is_open", "count", "way"),
+    [(True, 300, ROW_BY_ROW), (False, 30, ROW_BY_ROW), (True, 60, BY_DAY), (True, 60, AS_A_SET)],
+    ids=["many blocks, open in xray", "within a block, closed", BY_DAY, AS_A_SET],
 )
-def test_killed_at_every_step(site: Site, is_open: bool, count: int) -> None:
+def test_killed_at_every_step(site: Site, is_open: bool, count: int, way: str) -> None:
     """With a line that comes after the kill, and equal lines: the same ten in every round."""
     site.run_here()
+    site.way = way
+    if way != ROW_BY_ROW:
+        site.set("parser", batch_size=25)
     same = ["2025/11/17 10:00:00 from 203.0.113.1:1 accepted tcp:same.example:443 [in >> out] email: same\n"] * 10
     expected: Counter[str] = Counter()
 
@@ -192,6 +192,8 @@ def test_killed_at_random_moments(site: Site, rounds: int) -> None:
             more = chance.randrange(1, 3000)
             site.append("".join(lines(written, written + more)))
             written += more
+            site.way = chance.choice(WAYS)
+            site.set("parser", batch_size=chance.choice([50, 500, 20_000]))
             with subprocess.Popen(site.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(chance.uniform(0.1, 0.9))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from postgres import Server
+from ways import WAYS
 
 
 class Installation(RuleBasedStateMachine):
@@ -107,6 +108,11 @@ class Installation(RuleBasedStateMachine):
         assert status in (0, -9), self.site.output()[-2000:]
         if status == 0:
             self.unmet.clear()
+
+    @rule(way=st.sampled_from(WAYS), size=st.sampled_from([5, 20_000]))
+    def take_another_way(self, way: str, size: int) -> None:
+        self.site.way = way
+        self.site.set("parser", batch_size=size)
 
     @rule(keep=st.booleans())
     def run_online(self, keep: bool) -> None:

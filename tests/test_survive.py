@@ -17,8 +17,9 @@ from typing import Any
 import killing
 import psycopg
 import pytest
-from conftest import Site, create_database, drop_database, line, lines, users, wait_until
+from conftest import AT, Site, create_database, day, drop_database, line, lines, users, wait_until
 from postgres import Server
+from ways import BY_DAY, WAYS
 
 from xraylog import database, positions
 
@@ -30,7 +31,8 @@ def struck_at_every_step(
     expected: Counter[str] = Counter()
     for step in itertools.count(1):
         struck = len(site.steps())
-        site.append(*lines(step * 1000, step * 1000 + 50), "damaged\n", *[line(7)] * 3)
+        at = day(step) if site.way == BY_DAY else AT
+        site.append(*lines(step * 1000, step * 1000 + 50, at), "damaged\n", *[line(7)] * 3)
         expected.update(users(step * 1000, step * 1000 + 50))
         expected["u7"] += 3
         found = site.run_here(inside=strike(step))
@@ -58,9 +60,11 @@ def end_our_sessions(site: Site) -> None:
     )
 
 
-def test_a_session_ended_at_every_step(site: Site) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_session_ended_at_every_step(site: Site, way: str) -> None:
     """In the middle of COPY, before COMMIT, after it: the rest of the lines is put aside, and comes in later."""
     site.run_here()
+    site.way = way
     site.set("parser", batch_size="20")
 
     def strike(step: int) -> contextlib.AbstractContextManager[None]:
@@ -81,7 +85,7 @@ def test_a_session_ended_at_any_step_and_the_run_killed_at_any_later_one(site: S
     expected: Counter[str] = Counter()
     killed = 0
     for n in range(rounds * 2):
-        site.append(*lines(n * 1000, n * 1000 + 50), "damaged\n")
+        site.append(*lines(n * 1000, n * 1000 + 50, chance.choice([AT, day(n)])), "damaged\n")
         expected.update(users(n * 1000, n * 1000 + 50))
         kill = killing.after_step(chance.randrange(1, 25), site.folder / "steps")
 
@@ -90,6 +94,7 @@ def test_a_session_ended_at_any_step_and_the_run_killed_at_any_later_one(site: S
             kill.__enter__()
 
         strike = killing.after_step(chance.randrange(5, 60), site.folder / "steps", end_and_kill_later)
+        site.way = chance.choice(WAYS)
         status = site.run_here(inside=strike)
         assert status in (0, -9), site.output()[-1000:]
         killed += status == -9
@@ -184,13 +189,15 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_commit_whose_answer_never_comes(site: Site) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_commit_whose_answer_never_comes(site: Site, way: str) -> None:
     """Neither done nor undone, as far as the run can know: the position in the database tells the next one."""
     site.run_here()
     site.set("parser", batch_size="20")
+    site.way = way
     expected: Counter[str] = Counter()
     for commit in itertools.count(1):
-        site.append(*lines(commit * 1000, commit * 1000 + 50))
+        site.append(*lines(commit * 1000, commit * 1000 + 50, day(commit) if way == BY_DAY else AT))
         expected.update(users(commit * 1000, commit * 1000 + 50))
         with Proxy(int(site.database["port"]), commit) as proxy:
             site.set("postgresql", port=str(proxy.port), sslmode="disable")
