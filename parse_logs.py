@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -159,18 +158,11 @@ def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
     return position
 
 
-@contextlib.contextmanager
-def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Iterator[Batch]]:
-    """Batches of what stands behind `offset`; the next one is parsed while one is stored."""
-    parser = Parser(cfg.zone, datetime.now(timezone.utc))
-    with Ahead(parser.batches(log.blocks(offset), cfg.batch_size)) as batches:
-        yield told(batches, log)
-
-
-def told(batches: Iterator[Batch], log: LogFile) -> Iterator[Batch]:
-    """The batches. Says once when they have a prefix that xray does not write."""
+def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
+    """Batches of what stands behind `offset`. Says once when it has a prefix that xray does not write."""
     said = False
-    for batch in batches:
+    parser = Parser(cfg.zone, datetime.now(timezone.utc))
+    for batch in parser.batches(log.blocks(offset), cfg.batch_size):
         yield batch
         for at, bad in batch.bad_lines:
             logger.debug("{}, byte {}: {}", log.path, at, bad.reason)
@@ -280,7 +272,7 @@ def put_aside(
     again = options.again and offset is None  # else the database has been told, and counts from 0
     at = 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
     names = stats.Names()
-    with read(cfg, log, at) as batches:
+    with Ahead(read(cfg, log, at)) as batches:
         for batch in batches:
             log.sync()
             aside.put(batch, buffer.origin(cfg.node, log, again))

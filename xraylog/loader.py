@@ -30,7 +30,7 @@ from xraylog.references import References, Resolved
 TOGETHER_S = 1.0  # batches that come within it are committed together: a commit costs as much as a fifth of a batch
 TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
 
-Read = Callable[[int], AbstractContextManager[Iterator[Batch]]]  # what stands behind an offset of the log
+Read = Callable[[int], Iterator[Batch]]  # what stands behind an offset of the log
 MoveBehind = Callable[[Position, Batch], Move]  # of the log's position; the lines are on disk then
 
 
@@ -112,14 +112,18 @@ class Loader:
     def _load_all(
         self, read: Read, position: Position, behind: MoveBehind, together: bool
     ) -> Iterator[tuple[LoadResult, Position]]:
-        with read(position.offset) as batches, self._prepared(batches, position.node_id, together) as coming:
-            for ready in coming:
-                if isinstance(coming, Ahead):
-                    result, position = self._load_together(ready, coming, position, behind)
-                else:
+        with self._prepared(read(position.offset), position.node_id, together) as coming:
+            if isinstance(coming, Ahead):
+                for ready in coming:
+                    first = [ready]
+                    del ready  # whoever takes it lets go of it before the next one is read
+                    result, position = self._load_together(first, coming, position, behind)
+                    yield result, position
+            else:
+                for ready in coming:
                     result, (position,) = self._load(ready, behind(position, ready.batch))
-                del ready  # before the next one is read
-                yield result, position
+                    del ready
+                    yield result, position
 
     @contextlib.contextmanager
     def _prepared(
@@ -171,20 +175,20 @@ class Loader:
             return stored, rejected, [positions.move(self._conn, move) for move in moves]
 
     def _load_together(
-        self, ready: Ready, coming: Ahead[Ready], position: Position, behind: MoveBehind
+        self, first: list[Ready], coming: Ahead[Ready], position: Position, behind: MoveBehind
     ) -> tuple[LoadResult, Position]:
         """Store a batch, and those that come soon behind it, in one transaction. Raises Refused."""
         try:
-            days = self._new_days(ready.batch, coming)
-            self._days.ensure(ready.batch.days().keys() - days)
-            locked = None if days else self._keys.of_transaction(len(ready.batch.records))
+            days = self._new_days(first[0].batch, coming)
+            self._days.ensure(first[0].batch.days().keys() - days)
+            locked = None if days else self._keys.of_transaction(len(first[0].batch.records))
             with database.transaction(self._conn, *([schema.PARTITIONS_LOCK] if days else []), self._node_lock):
                 tables = newdays.make(self._conn, sorted(days)) if days else {}
-                total, batch = self._fill(ready, coming, position, tables, locked)
+                total, batch = self._fill(first, coming, position, tables, locked)
                 newdays.attach(self._conn, tables)
                 return total, positions.move(self._conn, behind(position, batch))
         except newdays.Taken:
-            return self._load_together(ready, coming, position, behind)
+            return self._load_together(first, coming, position, behind)
         except (psycopg.Error, NamesMissing, PartitionMissing) as error:
             if self._conn.broken:
                 raise
@@ -192,21 +196,29 @@ class Loader:
             raise Refused from error  # one by one they are met again, and told apart
 
     def _fill(
-        self, ready: Ready, coming: Ahead[Ready], position: Position, tables: Mapping[str, str], locked: Locked | None
+        self,
+        first: list[Ready],
+        coming: Ahead[Ready],
+        position: Position,
+        tables: Mapping[str, str],
+        locked: Locked | None,
     ) -> tuple[LoadResult, Batch]:
         """Batches into `logs`, or into the tables of their days. What was stored, and the last batch."""
         total, until = LoadResult(), time.monotonic() + (newdays.LONGEST_S if tables else TOGETHER_S)
+        ready = first.pop()
         while True:
-            batch = ready.batch
             stored, rejected = self._put(ready, position, tables, locked)
-            total += LoadResult(batch.lines, stored, rejected, batch.ignored, ready.names.new)
-            following = coming.peek()
-            if following is None or time.monotonic() > until:
-                return total, batch
-            days = following.batch.days().keys()
-            if (tables and not days & tables.keys()) or not self._days.known(days - tables.keys()):
-                return total, batch
+            total += LoadResult(ready.batch.lines, stored, rejected, ready.batch.ignored, ready.names.new)
+            if not self._goes_on(coming.peek(), tables, until):
+                return total, ready.batch
             ready = next(coming)
+
+    def _goes_on(self, following: Ready | None, tables: Mapping[str, str], until: float) -> bool:
+        """Whether the batch that follows can be part of the transaction."""
+        if following is None or time.monotonic() > until:
+            return False
+        days = following.batch.days().keys()
+        return (not tables or bool(days & tables.keys())) and self._days.known(days - tables.keys())
 
     def _put(
         self, ready: Ready, position: Position, tables: Mapping[str, str], locked: Locked | None

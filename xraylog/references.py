@@ -6,11 +6,12 @@ is remembered, up to a bound. A whole reference table is never read: it may hold
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from psycopg.errors import DataError, IntegrityError
+from psycopg.errors import DataError, DeadlockDetected, IntegrityError, SerializationFailure
 from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog import database
@@ -24,6 +25,7 @@ COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
     "tags": "name",
     "nodes": "name",
 }
+TRIES = 3
 REMEMBERED = 50_000  # names a table: an adversary's log must not fill the memory
 
 
@@ -75,7 +77,7 @@ class References:
                 ids.clear()
             if unknown := {name for name in wanted if name not in ids}:
                 missing[table] = unknown
-        new, refused = self._look_up(missing) if missing else ({}, {})
+        new, refused = self._look_up_patiently(missing) if missing else ({}, {})
         found = {
             table: {name: self._ids[table][name] for name in wanted if (table, name) not in refused}
             for table, wanted in names.items()
@@ -85,6 +87,13 @@ class References:
     def forget(self) -> None:
         """Ask the database again for every name: one of them was deleted meanwhile. Any thread may say so."""
         self._stale = True
+
+    def _look_up_patiently(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
+        """Once more, when the server ended it for the sake of another writer."""
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(DeadlockDetected, SerializationFailure):
+                return self._look_up(missing)
+        return self._look_up(missing)
 
     def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
         met: dict[str, dict[str, int]] = {}

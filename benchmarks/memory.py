@@ -1,0 +1,62 @@
+"""The peak of a run's memory, by the length of the log, and for a log that an adversary wrote.
+
+    python benchmarks/memory.py [--lines 10000000] [--pg-bin DIR]
+
+Each line of the adversary has another user, another address and another endpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from lines import lines
+from stage import Run, Stage, parse_logs, staged
+
+FEW, GOAL_MIB, GOAL_RATIO, GOAL_SLOWER = 100_000, 100, 1.1, 3
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description="The peak of a run's memory.")
+    parser.add_argument("--lines", type=int, default=10_000_000)
+    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    options = parser.parse_args()
+    with staged(options.pg_bin) as stage:
+        print(stage.versions)
+        few = run(stage, f"{FEW:,} lines", FEW, lines(FEW))
+        many = run(stage, f"{options.lines:,} lines", options.lines, lines(options.lines))
+        print(f"peak, many ÷ few: {many.peak / few.peak:.2f} (goal {GOAL_RATIO}, and less than {GOAL_MIB} MiB)")
+        count = min(options.lines, 1_000_000)
+        normal = run(stage, f"{count:,} lines", count, lines(count))
+        hostile = run(stage, f"{count:,} lines of an adversary", count, adversary(count))
+        print(f"seconds, adversary's ÷ normal: {hostile.seconds / normal.seconds:.1f} (goal {GOAL_SLOWER})")
+
+
+def adversary(count: int) -> Iterator[str]:
+    """Nothing repeats itself."""
+    at, step = datetime(2025, 10, 1), timedelta(days=2) / count  # noqa: DTZ001  # xray's local time has no zone
+    for n in range(count):
+        yield (
+            f"{at:%Y/%m/%d %H:%M:%S.%f} from {ip_address(n + (16 << 24))}:{n % 60000 + 1024} "
+            f"accepted tcp:host{n}.example.com:443 [in >> out] email: user{n}\n"
+        )
+        at += step
+
+
+def run(stage: Stage, what: str, count: int, text: Iterable[str]) -> Run:
+    """One run into a new database."""
+    log = stage.folder / "access.log"
+    with log.open("w") as file:
+        file.writelines(text)
+    stage.database("memory")
+    done = parse_logs(stage.config("memory", log))
+    print(f"{what:35} {done.peak / 1024:6.1f} MiB, {done.seconds:6.1f} s, {count / done.seconds:9,.0f} lines/s")
+    return done
+
+
+if __name__ == "__main__":
+    main()

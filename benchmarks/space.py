@@ -1,0 +1,54 @@
+"""Bytes a row on disk: table and indexes, beside the four B-trees of a plain layout.
+
+python benchmarks/space.py [--lines 1000000] [--pg-bin DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lines import lines
+from stage import parse_logs, staged
+
+TABLES = """
+    SELECT 'rows', sum(pg_table_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'logs'::regclass
+    UNION ALL
+    SELECT 'index ' || substring(pg_get_indexdef(indexrelid) FROM 'USING (.*)'), sum(pg_relation_size(indexrelid))
+    FROM pg_index JOIN pg_inherits ON inhrelid = indrelid
+    WHERE inhparent = 'logs'::regclass
+    GROUP BY 1
+    ORDER BY 1 DESC
+"""
+PLAIN = ('"timestamp"', "user_id", "source_ip", "destination_id")
+
+
+def main() -> None:
+    """Load, look, add the others, look."""
+    parser = argparse.ArgumentParser(description="Bytes a row on disk.")
+    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    options = parser.parse_args()
+    with staged(options.pg_bin) as stage:
+        log = stage.folder / "access.log"
+        with log.open("w") as file:
+            file.writelines(lines(options.lines))
+        stage.database("space")
+        parse_logs(stage.config("space", log))
+        print(f"{options.lines:,} rows, {stage.versions}; bytes a row")
+        with stage.connect("space") as conn:
+            found = conn.execute(TABLES).fetchall()
+            for what, size in found:
+                print(f"  {what:55} {size / options.lines:7.2f}")
+            ours = sum(size for what, size in found if what != "rows")
+            for column in PLAIN:
+                conn.execute(f"CREATE INDEX plain_{column.strip(chr(34))} ON logs ({column})")
+            everything = dict(conn.execute(TABLES).fetchall())
+            theirs = sum(everything[f"index btree ({column})"] for column in PLAIN)
+        print(
+            f"our three indexes {ours / options.lines:.1f}, four B-trees of a plain layout {theirs / options.lines:.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
