@@ -24,7 +24,6 @@ DUCKDB = r"""
 import sys, duckdb, duckdb_extension_postgres_scanner
 from pathlib import Path
 log, dsn = sys.argv[1:]
-duckdb_extensions.import_extension("postgres_scanner")
 db = duckdb.connect()
 (extension,) = Path(duckdb_extension_postgres_scanner.__file__).parent.rglob("*.duckdb_extension")
 db.execute(f"LOAD '{extension}'")
@@ -32,7 +31,7 @@ db.execute(f"ATTACH '{dsn}' AS pg (TYPE postgres)")
 db.execute("SET TimeZone = 'UTC'")
 db.execute('''
     CREATE TABLE line AS
-    SELECT strptime(p[1], '%Y/%m/%d %H:%M:%S.%f')::timestamptz AS at, trim(p[2], '[]') AS ip, p[3]::int AS port,
+    SELECT strptime(p[1], '%Y/%m/%d %H:%M:%S.%f')::timestamptz AS moment, trim(p[2], '[]') AS ip, p[3]::int AS port,
            p[4] AS protocol, p[5] AS host, p[6]::int AS to_port, p[7] AS inbound, p[8] AS outbound, p[9] AS email
     FROM (SELECT regexp_extract(line,
               '^(\S+ \S+) from (\S+):(\d+) accepted (\w+):(\S+):(\d+) \[(\S+) \S+ (\S+)\] email: (.*)$',
@@ -51,7 +50,7 @@ for table, column, source in (
 db.execute('''
     INSERT INTO pg.logs ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
                          inbound_tag_id, outbound_tag_id, user_id)
-    SELECT at, ip, port, 'accepted', p.id, e.id, to_port, i.id, o.id, u.id
+    SELECT moment, ip, port, 'accepted', p.id, e.id, to_port, i.id, o.id, u.id
     FROM line JOIN protocols p ON p.name = protocol JOIN endpoints e ON e.name = host JOIN users u ON u.name = email
     JOIN tags i ON i.name = inbound JOIN tags o ON o.name = outbound
 ''')
