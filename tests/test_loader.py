@@ -123,7 +123,7 @@ STEPS = [
     "partitions.Partitions.ensure",
     "references.References.resolve",
     "positions.move",
-    "refusals._store",
+    "refusals.store",
 ]
 
 

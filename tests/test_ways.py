@@ -15,7 +15,7 @@ from conftest import Site, facts, line, lines, users, wait_until
 from ways import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 
 import parse_logs
-from xraylog import keys, loader, newdays, partitions, schema
+from xraylog import keys, loader, newdays, partitions, positions, schema, together
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19))
@@ -36,7 +36,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, call)
 
     spy(newdays, "make", BY_DAY)
-    spy(keys.Locked, "lock", AS_A_SET)
+    spy(keys.Keys, "lock", AS_A_SET)
     return count
 
 
@@ -218,7 +218,7 @@ def test_a_name_in_use_cannot_be_deleted_as_behind_the_trigger(
             conn.execute("DELETE FROM users WHERE email = 'u9'")
         failed.append(error.value)
 
-    real = loader.positions.move
+    real = positions.move
 
     def late(*arguments: Any) -> Any:
         moved = real(*arguments)
@@ -228,7 +228,7 @@ def test_a_name_in_use_cannot_be_deleted_as_behind_the_trigger(
         return moved
 
     site.append(*lines(5, 20))
-    monkeypatch.setattr(loader.positions, "move", late)
+    monkeypatch.setattr(positions, "move", late)
     assert go(site, monkeypatch, AS_A_SET, "--keep", batch_size=100) == 0
     deleting[0].join()
     assert failed
@@ -239,7 +239,7 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_made_again(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     ready_as_a_set(site, monkeypatch)
-    real = loader.prepare
+    real = together.prepare
     done: list[int] = []
 
     def prepare(*arguments: Any) -> Any:
@@ -249,7 +249,8 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_made_again(
             conn.execute("DELETE FROM users WHERE email = 'u7'")
         return ready
 
-    monkeypatch.setattr(loader, "prepare", prepare)
+    for module in (loader, together):
+        monkeypatch.setattr(module, "prepare", prepare)
     site.append(*lines(5, 30))
     assert go(site, monkeypatch, AS_A_SET) == 0
     assert site.emails() == users(0, 30)
@@ -329,15 +330,15 @@ def test_one_session_is_enough(
 
 def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ready_as_a_set(site, monkeypatch)
-    real, moves = loader.positions.move, []
+    real, moves = positions.move, []
 
     def move(*arguments: Any) -> Any:
         moves.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(loader.positions, "move", move)
+    monkeypatch.setattr(positions, "move", move)
     for seconds, first, expected in ((60.0, 5, 1), (0.0, 55, 5)):
-        monkeypatch.setattr(loader, "TOGETHER_S", seconds)
+        monkeypatch.setattr(together, "SECONDS", seconds)
         moves.clear()
         site.append(*lines(first, first + 50))
         assert go(site, monkeypatch, AS_A_SET, "--keep") == 0
@@ -346,22 +347,26 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
 
 
 def test_what_was_refused_together_is_loaded_one_by_one(
-    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
+    """And what comes behind it goes together again."""
     ready_as_a_set(site, monkeypatch)
-    real = loader.refusals.put
-    calls: list[int] = []
-
-    def deadlock(*arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise psycopg.errors.DeadlockDetected("another writer")
-        return real(*arguments)
-
-    monkeypatch.setattr(loader.refusals, "put", deadlock)
-    monkeypatch.setattr(loader, "TOGETHER_S", 60.0)
-    site.append(*lines(5, 55))
+    conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1054)")
+    monkeypatch.setattr(together, "SECONDS", 60.0)
+    monkeypatch.setattr(together.Together, "_goes_on", up_to_batches(3, together.Together._goes_on))
+    site.append(*lines(5, 105))
     assert go(site, monkeypatch, AS_A_SET) == 0
-    assert len(calls) == 3 + 5
-    assert site.emails() == users(0, 55)
+    assert site.emails() == users(0, 105) - Counter(["u30"])
+    assert len(site.rejected()) == 1
     assert [row[0] for row in conn.execute("SELECT position FROM log_positions")] == [0]
+    # three together, refused; one by one; then as many together as there are left, in threes
+    assert taken[AS_A_SET] == 3 + 3
+
+
+def up_to_batches(most: int, real: Any) -> Any:
+    """Of one transaction: what takes a second, without a clock."""
+
+    def goes_on(self: together.Together, taken: together.Taken, *arguments: Any) -> bool:
+        return taken.result.lines < most * 10 and bool(real(self, taken, *arguments))
+
+    return goes_on

@@ -2,21 +2,20 @@
 
 The row trigger of a foreign key costs 6 to 10 µs, and there are six of them for each row: more than everything else
 together (benchmarks/load.py, path 3 beside path 2). Where the role may do without them, they are switched off for
-the transaction, and their promise is kept by hand: each name that is used is locked, once a batch. A concurrent
+the transaction, and their promise is kept by hand: each name that is used is locked, once a transaction. A concurrent
 DELETE of such a name waits for our commit and then fails, as it does behind the trigger.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from psycopg.sql import SQL
 
 from xraylog import database, schema
 from xraylog.database import Connection
-from xraylog.records import Ids
 
 FEWEST = 1_000  # rows: for fewer the questions asked here cost as much as the triggers
 PARAMETER_PRIVILEGES = 150000  # PostgreSQL 15; before it only a superuser may set session_replication_role
@@ -126,30 +125,23 @@ class Keys:
         """What would make this run faster next time, if it had many rows."""
         return self.ways.advice if self.ways else None
 
-    def of_transaction(self, rows: int) -> Locked | None:
-        """For a transaction that begins with so many rows; None where the row triggers must be left to work."""
-        return Locked(self._conn) if rows >= FEWEST and self.look().as_a_set else None
-
-
-class Locked:
-    """The names that one transaction uses."""
-
-    def __init__(self, conn: Connection) -> None:
-        self._conn = conn
-        self._ids: dict[str, set[int]] = {table: set() for table in schema.UNIQUE}
-
-    def lock(self, ids: Ids) -> None:
-        """Lock these names, but for those that the transaction has locked. Not in a savepoint. Raises NamesMissing."""
-        new = {table: sorted(set(ids[table].values()) - locked) for table, locked in self._ids.items()}
-        (found,) = self._conn.execute(LOCK, new)
-        if list(found) != [len(new[table]) for table in schema.UNIQUE]:
-            raise NamesMissing
-        for table, locked in self._ids.items():
-            locked.update(new[table])
+    def as_a_set(self, rows: int) -> bool:
+        """Whether a transaction that begins with so many rows does without the row triggers."""
+        return rows >= FEWEST and self.look().as_a_set
 
     @contextlib.contextmanager
     def without_triggers(self) -> Iterator[None]:
-        """Inside, rows that refer to the locked names come without the row triggers."""
+        """Inside, in a transaction, rows come without the row triggers: `lock` what they refer to before it ends."""
         self._conn.execute(SWITCH, ["replica"])
         yield
         self._conn.execute(SWITCH, ["origin"])
+
+    def lock(self, ids: Mapping[str, Iterable[int]]) -> None:
+        """Lock names, by table: until the transaction ends nobody deletes them. Raises NamesMissing.
+
+        Before it or behind the rows is the same: who deleted one meanwhile is waited for, and it is missing then.
+        """
+        used = {table: sorted(set(ids[table])) for table in schema.UNIQUE}
+        (found,) = self._conn.execute(LOCK, used)
+        if list(found) != [len(used[table]) for table in schema.UNIQUE]:
+            raise NamesMissing

@@ -7,7 +7,7 @@ nothing of it is. Needs no privilege but that of making partitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from xraylog import partitions, schema
 from xraylog.database import Connection
@@ -39,13 +39,11 @@ def make(conn: Connection, days: Iterable[str]) -> dict[str, str]:
     return tables
 
 
-def copy(tables: Mapping[str, str], into: Callable[[str, Records], int], records: Records) -> int:
-    """Copy records of these days into their tables, and others into `logs`; `into` a table. Returns how many."""
+def split(tables: Mapping[str, str], records: Records) -> Iterator[tuple[str, Records]]:
+    """Tables, and the records that belong there: those of these days into their own, others into `logs`."""
     targets = [tables.get(minute[:DAY], "logs") for minute in records.minutes]
-    return sum(
-        into(table, records.some([at for at, target in enumerate(targets) if target == table]))
-        for table in dict.fromkeys(targets)
-    )
+    for table in dict.fromkeys(targets):
+        yield table, records.some([at for at, target in enumerate(targets) if target == table])
 
 
 def attach(conn: Connection, tables: Mapping[str, str]) -> None:

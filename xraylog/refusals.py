@@ -44,6 +44,11 @@ class Refusals:
         """The batch's."""
         return self._batch.records
 
+    def rejected(self) -> list[Rejected]:
+        """The bad lines and what was refused, in the log's order."""
+        bad_lines = [Rejected(offset, bad.reason, bad.line) for offset, bad in self._batch.bad_lines]
+        return sorted(bad_lines + self.found, key=lambda line: line.offset)
+
     def without_names(self, refused: Mapping[tuple[str, str], str]) -> Sequence[int]:
         """The indices of the records that use none of the refused names; the others are refused."""
         if not refused:
@@ -90,10 +95,10 @@ def put(
     In a transaction. Returns the rows and the rejected lines.
     """
     refusals = Refusals(batch)
-    rows = _copy_by_halves(conn, refusals.without_names(refused_names), copy, refusals)
-    rejected = [Rejected(offset, bad.reason, bad.line) for offset, bad in batch.bad_lines] + refusals.found
-    _store(conn, position, sorted(rejected, key=lambda line: line.offset))
-    return rows, len(rejected)
+    stored = _copy_by_halves(conn, refusals.without_names(refused_names), copy, refusals)
+    rejected = refusals.rejected()
+    store(conn, position, rejected)
+    return stored, len(rejected)
 
 
 def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Records], int], refusals: Refusals) -> int:
@@ -115,7 +120,8 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Rec
     )
 
 
-def _store(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
+def store(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
+    """Put lines of the log at this position into rejected_lines."""
     if not rejected:
         return
     with conn.cursor() as cursor, cursor.copy(COPY_REJECTED) as copy:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
+from collections.abc import Iterable
+
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database import Connection
@@ -15,14 +19,19 @@ COPY = """
 NULL = "\\N"
 
 
-def copy(conn: Connection, table: str, text: bytes) -> int:
-    """Copy rows into `logs`, or into the table of one day. Returns how many they were."""
-    if not text:
-        return 0
-    with conn.cursor() as cursor:
-        with cursor.copy(SQL(COPY).format(Identifier(table))) as copy:
-            copy.write(text)
-        return cursor.rowcount
+def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
+    """Copy rows: each part a table, `logs` or that of one day, and text for it. Returns how many they were.
+
+    One COPY as long as the table stays the same: the server has the next rows before it has stored the last.
+    """
+    stored = 0
+    for table, texts in itertools.groupby(parts, operator.itemgetter(0)):
+        with conn.cursor() as cursor:
+            with cursor.copy(SQL(COPY).format(Identifier(table))) as copy:
+                for _, text in texts:
+                    copy.write(text)
+            stored += cursor.rowcount
+    return stored
 
 
 def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
