@@ -15,7 +15,7 @@ from conftest import Site, facts, line, lines, users, wait_until
 from ways import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 
 import parse_logs
-from xraylog import keys, loader, newdays, partitions, positions, schema, together
+from xraylog import keys, loader, newdays, partitions, positions, references, schema, together
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19))
@@ -323,6 +323,22 @@ def test_one_session_is_enough(
     site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
     assert site.emails() == users(0, 40)
     assert not taken[BY_DAY]
+
+
+def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Site, conn: Connection) -> None:
+    """ATTACH locks the tables that the foreign keys refer to, in their order: in another one two runs would deadlock."""
+    schema.ensure(conn)
+    with psycopg.connect(**site.database, autocommit=True) as other:  # type: ignore[arg-type]
+        names = references.References(other)
+        wanted = {"endpoints": ["e"], "users": ["u"], "tags": ["t"], "protocols": ["p"]}
+        resolving = threading.Thread(target=names.resolve, args=[wanted])
+        with conn.transaction():
+            conn.execute("LOCK TABLE protocols IN SHARE ROW EXCLUSIVE MODE")
+            resolving.start()
+            wait_until(lambda: site.query("SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0] == 1)
+            conn.execute("LOCK TABLE endpoints, tags, users, nodes IN SHARE ROW EXCLUSIVE MODE NOWAIT")
+        resolving.join()
+    assert conn.execute("SELECT count(*) FROM users").fetchall() == [(1,)]
 
 
 # --- together --------------------------------------------------------------------------------------------------------

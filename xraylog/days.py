@@ -21,7 +21,6 @@ from xraylog.plain import BY_DAY, PlainTable
 from xraylog.survey import Survey
 
 CORRELATED = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
-GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
 
 
 def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
@@ -153,7 +152,7 @@ def copying(
     low, high = partitions.day_bounds(str(day))
     name = partitions.partition_name(str(day), low, high) if parent == "logs" else f"{parent}_day"
     version = conn.info.server_version
-    yield partitions.create_standalone(name, parent, generated=version >= GENERATED_COLUMNS)
+    yield partitions.create_standalone(name, parent, version)
     columns = [column for column in old.columns if not column.generated]
     yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM {}\nWHERE {}{}").format(
         Identifier(name),

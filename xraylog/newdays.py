@@ -15,7 +15,6 @@ from xraylog.records import DAY, Records
 
 MANY = 20_000  # rows of a day, from which on a table of its own pays (benchmarks/load.py, README)
 LONGEST_S = 10.0  # others wait for new partitions meanwhile: a third of what they wait in all
-GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
 
 
 class Taken(Exception):
@@ -34,8 +33,7 @@ def make(conn: Connection, days: Iterable[str]) -> dict[str, str]:
         if partitions.gaps(day, bounds) != [(low, high)]:
             raise Taken
         tables[day] = partitions.partition_name(day, low, high)
-        generated = conn.info.server_version >= GENERATED_COLUMNS
-        conn.execute(partitions.create_standalone(tables[day], "logs", generated))
+        conn.execute(partitions.create_standalone(tables[day], "logs", conn.info.server_version))
     return tables
 
 

@@ -16,6 +16,7 @@ from xraylog import database, schema
 from xraylog.database import Connection, Unsuitable
 
 DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
+GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
 DDL_LOCK_TIMEOUT_S = 2  # who waits for ACCESS EXCLUSIVE keeps every new reader waiting: give way, try again
 
 
@@ -139,11 +140,9 @@ def create_partition(name: str, low: float, high: float) -> Composed:
     )
 
 
-def create_standalone(name: str, parent: str, generated: bool) -> Composed:
-    """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down.
-
-    `generated`: whether the server knows generated columns, from PostgreSQL 12 on.
-    """
+def create_standalone(name: str, parent: str, server_version: int) -> Composed:
+    """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down."""
+    generated = server_version >= GENERATED_COLUMNS
     return SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
         Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if generated else "")
     )

@@ -14,7 +14,7 @@ from typing import Final
 from psycopg.errors import DataError, DeadlockDetected, IntegrityError, SerializationFailure
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog import database
+from xraylog import database, schema
 from xraylog.database import Connection, Unsuitable
 from xraylog.records import Ids
 
@@ -25,6 +25,9 @@ COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
     "tags": "name",
     "nodes": "name",
 }
+# That in which a partition's foreign keys lock these tables when it is made or attached: in another one, the names of
+# one run and the partition of another would wait for each other.
+ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *COLUMN]))
 TRIES = 3
 REMEMBERED = 50_000  # names a table: an adversary's log must not fill the memory
 
@@ -99,7 +102,7 @@ class References:
         met: dict[str, dict[str, int]] = {}
         refused: dict[tuple[str, str], str] = {}
         with database.transaction(self._conn):
-            new = {table: self._find_or_add(table, missing[table], met, refused) for table in sorted(missing)}
+            new = {table: self._find_or_add(table, missing[table], met, refused) for table in ORDER if table in missing}
         for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused
