@@ -326,7 +326,7 @@ def test_one_session_is_enough(
 
 
 def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Site, conn: Connection) -> None:
-    """ATTACH locks the tables that the foreign keys refer to, in their order: in another one two runs would deadlock."""
+    """ATTACH locks the tables that the foreign keys refer to, in their order. In another, two runs would deadlock."""
     schema.ensure(conn)
     with psycopg.connect(**site.database, autocommit=True) as other:  # type: ignore[arg-type]
         names = references.References(other)
