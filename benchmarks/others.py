@@ -25,6 +25,7 @@ import sys, duckdb, duckdb_extension_postgres_scanner
 from pathlib import Path
 log, dsn = sys.argv[1:]
 db = duckdb.connect()
+db.execute("SET enable_progress_bar = false")
 (extension,) = Path(duckdb_extension_postgres_scanner.__file__).parent.rglob("*.duckdb_extension")
 db.execute(f"LOAD '{extension}'")
 db.execute(f"ATTACH '{dsn}' AS pg (TYPE postgres)")
