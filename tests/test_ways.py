@@ -344,6 +344,31 @@ def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Si
 # --- together --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", [BY_DAY, AS_A_SET])
+def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """While its names are looked up, or while the rows of the batch before are on their way."""
+    ready_as_a_set(site, monkeypatch)
+    real, calls = together.prepare, []
+
+    def prepare(names: references.References, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            site.query("SELECT pg_terminate_backend(%s)", names._conn.info.backend_pid)
+        return real(names, *arguments)
+
+    monkeypatch.setattr(together, "prepare", prepare)
+    monkeypatch.setattr(together, "SECONDS", 60.0)
+    expected = users(0, 5)
+    for at in range(1, 6):
+        calls.clear()
+        site.append(*lines(at * 100, at * 100 + 50, FIRST if way == AS_A_SET else f"2025/12/0{at} 10:15:23"))
+        expected += users(at * 100, at * 100 + 50)
+        for _ in range(2):
+            assert go(site, monkeypatch, way) == 0
+        assert site.emails() == expected
+        assert not site.put_aside()
+
+
 def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     ready_as_a_set(site, monkeypatch)
     real, moves = positions.move, []
