@@ -28,8 +28,8 @@ from xraylog.records import Batch, Fingerprint, LoadResult, Origin
 
 DONE, FAILED, OPERATOR, BUSY, CONFIGURATION = 0, 1, 3, 75, 78  # exit statuses; argparse's own is 2
 PROGRESS_S = 10
-# Python's own 5 ms would pass between each answer of the server and our next word, while another thread parses: in a
-# million lines two seconds of eight (benchmarks/load.py).
+# Else up to 5 ms pass between each answer of the server and our next word, while another thread parses:
+# benchmarks/load.py shows it when main() leaves it out.
 SWITCH_S = 0.0001
 SUSPICIOUS = 20  # rejected lines, and not one good one
 NOTHING = Fingerprint(0, hashlib.sha256().digest())  # of an empty file

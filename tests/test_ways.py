@@ -143,6 +143,12 @@ OTHERWISE = {
     "a trigger of somebody's own": """
         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
         CREATE TRIGGER own AFTER INSERT ON logs_2025_11_16 FOR EACH ROW EXECUTE PROCEDURE nothing()""",
+    "a trigger on a part of a day": """
+        CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TABLE logs_2025_11_15 PARTITION OF logs
+        FOR VALUES FROM ('2025-11-15 00:00:00+00') TO ('2025-11-16 00:00:00+00') PARTITION BY LIST (action);
+        CREATE TABLE rejected PARTITION OF logs_2025_11_15 FOR VALUES IN ('rejected');
+        CREATE TRIGGER own AFTER INSERT ON rejected FOR EACH ROW EXECUTE PROCEDURE nothing()""",
     "a foreign key of somebody's own": """
         CREATE TABLE places (id integer PRIMARY KEY);
         ALTER TABLE logs_2025_11_16 ADD FOREIGN KEY (source_port) REFERENCES places NOT VALID""",

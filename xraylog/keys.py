@@ -17,16 +17,16 @@ from psycopg.sql import SQL
 from xraylog import database, schema
 from xraylog.database import Connection
 
-FEWEST = 1_000  # rows: for fewer the questions asked here cost as much as the triggers
+FEWEST = 1_000  # rows: a few hundredths of a second with the triggers, not worth a second session; not measured
 PARAMETER_PRIVILEGES = 150000  # PostgreSQL 15; before it only a superuser may set session_replication_role
 
 # What the triggers of `logs` and its partitions do beside checking our own foreign keys would not happen, or not in
 # time: triggers of somebody's own, foreign keys of columns that we do not know, constraints that are deferred.
 WAYS = """
-    WITH part (oid) AS (
+    WITH RECURSIVE part (oid) AS (
         SELECT 'logs'::regclass::oid
         UNION ALL
-        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'logs'::regclass
+        SELECT inhrelid FROM pg_inherits JOIN part ON part.oid = inhparent
     ), known (column_name, referenced) AS (
         SELECT * FROM unnest(%(columns)s::text[], %(referenced)s::text[])
     )

@@ -13,7 +13,7 @@ from xraylog import partitions, schema
 from xraylog.database import Connection
 from xraylog.records import DAY, Records
 
-MANY = 20_000  # rows of a day, from which on a table of its own pays (benchmarks/load.py, README)
+MANY = 20_000  # rows of a day: for fewer others are not kept from making partitions; the threshold is not measured
 LONGEST_S = 10.0  # others wait for new partitions meanwhile: a third of what they wait in all
 
 

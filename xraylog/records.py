@@ -213,14 +213,14 @@ class Batch:
 
     def behind(self, offset: int) -> Batch:
         """The part of the batch that begins at `offset` or behind it."""
-        before = [number for number, place in enumerate(self._in_log) if place < offset]
+        before = {number for number, place in enumerate(self._in_log) if place < offset}
         if not before:
             return self
         first = bisect.bisect_left(self.offsets, offset)
         return replace(
             self,
             records=self.records.some(range(first, len(self.records))),
-            numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in set(before)],
+            numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in before],
             others=sorted({*self.others, *before}),
         )
 

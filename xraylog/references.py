@@ -67,12 +67,9 @@ class References:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
-        self._stale = False
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
         """Have an id for each of these names, by table, but for those that the database refuses."""
-        if self._stale:
-            self._ids, self._stale = {table: {} for table in COLUMN}, False
         missing = {}
         for table, wanted in names.items():
             ids = self._ids[table]
@@ -88,8 +85,9 @@ class References:
         return Resolved(found, refused, new)
 
     def forget(self) -> None:
-        """Ask the database again for every name: one of them was deleted meanwhile. Any thread may say so."""
-        self._stale = True
+        """Ask the database again for every name: one of them was deleted meanwhile."""
+        for ids in self._ids.values():
+            ids.clear()
 
     def _look_up_patiently(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
         """Once more, when the server ended it for the sake of another writer."""

@@ -1,7 +1,7 @@
 """Many batches: names and text of the next one are made while those before it are stored, many in one transaction.
 
-A commit costs as much as a fifth of a batch, and so does each moment in which the server waits for our next word
-(benchmarks/load.py). So batches that come soon after one another go through one COPY, and are committed together.
+Each commit, and each moment in which the server waits for our next word, is time in which no row is stored. So batches
+that come soon after one another go through one COPY, and are committed together.
 Nothing is mended here: what the database refuses is `Refused` as a whole, and whoever called loads it batch by batch.
 """
 

@@ -1,0 +1,56 @@
+"""Items come in their order while the next one is made, and so does what their iterator raises."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from xraylog.ahead import Ahead
+
+
+def test_items_come_in_their_order_and_can_be_seen_before_they_are_taken() -> None:
+    with Ahead(iter("abc")) as items:
+        assert [(items.peek(), item) for item in items] == [("b", "a"), ("c", "b"), (None, "c")]
+        assert items.peek() is None
+        assert list(items) == []
+
+
+def test_the_next_item_is_made_while_the_caller_works_on_this_one() -> None:
+    second_begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        second_begun.set()
+        yield 2
+
+    with Ahead(items()) as coming:
+        assert next(coming) == 1
+        assert second_begun.wait(60)
+
+
+def test_an_error_comes_behind_the_items_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk")
+
+    with Ahead(items()) as coming:
+        assert next(coming) == 1
+        with pytest.raises(OSError, match="the disk"):
+            next(coming)
+
+
+def test_leaving_waits_for_the_item_that_is_being_made() -> None:
+    let_go, made = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        let_go.wait(60)
+        made.set()
+        yield 2
+
+    with Ahead(items()) as coming:
+        next(coming)
+        threading.Timer(0.1, let_go.set).start()
+    assert made.is_set()
