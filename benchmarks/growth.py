@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from pathlib import Path
 
 from lines import lines
-from stage import Stage, parse_logs, staged
+from stage import Stage, arguments, parse_logs, staged, write
 
 LINES, GOAL, GOAL_ENDPOINTS = 1_000, 1.3, 2.0
 FILL = (
@@ -28,12 +27,11 @@ DAY = """
 
 def main() -> None:
     """Measure both, print both."""
-    parser = argparse.ArgumentParser(description="A small run into a large database.")
+    parser = arguments("A small run into a large database.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--endpoints", type=int, default=5_000_000)
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=1_000)
-    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         for name in ("small", "large"):
@@ -69,8 +67,7 @@ def fill(stage: Stage, options: argparse.Namespace) -> None:
 def run(stage: Stage, database: str, count: int, number: int, endpoints: int = 20_000) -> float:
     """Seconds of one run; the number makes some names of it new."""
     log = stage.folder / "access.log"
-    with log.open("w") as file:
-        file.writelines(line.replace("host1", f"host-{number}-1") for line in lines(count, endpoints, days=0.5))
+    write(log, (line.replace("host1", f"host-{number}-1") for line in lines(count, endpoints, days=0.5)))
     return parse_logs(stage.config(database, log)).seconds
 
 
@@ -80,10 +77,8 @@ def many_endpoints(stage: Stage) -> None:
     for endpoints in (50_000, 500_000):
         stage.database("endpoints")
         log = stage.folder / "access.log"
-        with log.open("w") as file:
-            file.writelines(
-                line.replace(":host", f":host{n * 7919 % endpoints}-", 1) for n, line in enumerate(lines(500_000, 1))
-            )
+        text = (line.replace(":host", f":host{n * 7919 % endpoints}-", 1) for n, line in enumerate(lines(500_000, 1)))
+        write(log, text)
         found.append(parse_logs(stage.config("endpoints", log)).seconds)
         print(f"500,000 lines with {endpoints:,} endpoints: {found[-1]:.1f} s")
     print(f"ten times the endpoints: {found[1] / found[0]:.2f} (goal {GOAL_ENDPOINTS})")

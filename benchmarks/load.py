@@ -18,7 +18,7 @@ import statistics
 from pathlib import Path
 
 from lines import DAYS, lines
-from stage import ROLE, Run, Stage, parse_logs, staged
+from stage import ROLE, Run, Stage, arguments, parse_logs, staged, write
 
 GOAL = 0.90
 COLUMNS = (
@@ -29,17 +29,14 @@ COLUMNS = (
 
 def main() -> None:
     """Prepare, measure each path, print."""
-    parser = argparse.ArgumentParser(description="A whole run beside a bare COPY.")
-    parser.add_argument("--lines", type=int, default=1_000_000)
+    parser = arguments("A whole run beside a bare COPY.", 1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=20_000)
-    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     parser.add_argument("--path", type=int, action="append", choices=(1, 2, 3), help="only this one")
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         log = stage.folder / "all.log"
-        with log.open("w") as file:
-            file.writelines(lines(options.lines))
+        write(log, lines(options.lines))
         print(f"{options.lines:,} lines over {DAYS} days, {log.stat().st_size:,} bytes; {stage.versions}")
         prepare(stage, log)
         for path in options.path or (1, 2, 3):

@@ -7,23 +7,19 @@ Each line of the adversary has another user, another address and another endpoin
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from ipaddress import ip_address
-from pathlib import Path
 
 from lines import lines
-from stage import Run, Stage, parse_logs, staged
+from stage import Run, Stage, arguments, parse_logs, staged, write
 
 FEW, GOAL_MIB, GOAL_RATIO, GOAL_SLOWER = 100_000, 100, 1.1, 3
 
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description="The peak of a run's memory.")
-    parser.add_argument("--lines", type=int, default=10_000_000)
-    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser = arguments("The peak of a run's memory.", 10_000_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         print(stage.versions)
@@ -50,8 +46,7 @@ def adversary(count: int) -> Iterator[str]:
 def run(stage: Stage, what: str, count: int, text: Iterable[str]) -> Run:
     """One run into a new database."""
     log = stage.folder / "access.log"
-    with log.open("w") as file:
-        file.writelines(text)
+    write(log, text)
     stage.database("memory")
     done = parse_logs(stage.config("memory", log))
     print(f"{what:35} {done.peak / 1024:6.1f} MiB, {done.seconds:6.1f} s, {count / done.seconds:9,.0f} lines/s")

@@ -11,13 +11,12 @@ The tables are those of Schema.md, with their keys and indexes; the days have pa
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
 
 from lines import lines
-from stage import ROLE, ROOT, Stage, parse_logs, staged, timed
+from stage import ROLE, ROOT, Stage, arguments, parse_logs, staged, timed, write
 
 GOALS = {"DuckDB": 2, "executemany": 10}
 DUCKDB = r"""
@@ -84,14 +83,11 @@ with psycopg.connect(sys.argv[2], autocommit=True) as conn, logfile.opened(Path(
 
 def main() -> None:
     """Measure each, print each."""
-    parser = argparse.ArgumentParser(description="A whole run beside what people would use instead.")
-    parser.add_argument("--lines", type=int, default=200_000)
-    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser = arguments("A whole run beside what people would use instead.", 200_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         log = stage.folder / "all.log"
-        with log.open("w") as file:
-            file.writelines(lines(options.lines))
+        write(log, lines(options.lines))
         print(f"{options.lines:,} lines; {stage.versions}")
         prepare(stage, log)
         keywords = stage.server.keywords(dbname="target", user=ROLE)

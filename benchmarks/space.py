@@ -5,11 +5,8 @@ python benchmarks/space.py [--lines 1000000] [--pg-bin DIR]
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from lines import lines
-from stage import parse_logs, staged
+from stage import arguments, parse_logs, staged, write
 
 TABLES = """
     SELECT 'rows', sum(pg_table_size(inhrelid)) FROM pg_inherits WHERE inhparent = 'logs'::regclass
@@ -25,14 +22,11 @@ PLAIN = ('"timestamp"', "user_id", "source_ip", "destination_id")
 
 def main() -> None:
     """Load, look, add the others, look."""
-    parser = argparse.ArgumentParser(description="Bytes a row on disk.")
-    parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser = arguments("Bytes a row on disk.", 1_000_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         log = stage.folder / "access.log"
-        with log.open("w") as file:
-            file.writelines(lines(options.lines))
+        write(log, lines(options.lines))
         stage.database("space")
         parse_logs(stage.config("space", log))
         print(f"{options.lines:,} rows, {stage.versions}; bytes a row")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,21 @@ class Stage:
         keywords = {"PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGPASSWORD": self.server.password}
         environment = {**os.environ, **keywords, "PGUSER": user, "PGDATABASE": database, "PGOPTIONS": options}
         return timed([str(self.server.bin / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", *arguments], environment)
+
+
+def arguments(description: str, count: int | None = None) -> argparse.ArgumentParser:
+    """The options that benchmarks with a server have; `count`: lines of the log, if they may be chosen."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    if count is not None:
+        parser.add_argument("--lines", type=int, default=count)
+    return parser
+
+
+def write(log: Path, text: Iterable[str]) -> None:
+    """Make the log anew."""
+    with log.open("w") as file:
+        file.writelines(text)
 
 
 @contextlib.contextmanager
