@@ -125,9 +125,9 @@ def load_log(
             position = positions.move(target.conn, Move(position, 0, NOTHING))
     yield LoadResult(), position.offset
 
-    def behind(position: Position, batch: Batch) -> Move:
+    def behind(position: Position, offset: int) -> Move:
         log.sync()
-        return Move(position, batch.end, log.fingerprint(batch.end))
+        return Move(position, offset, log.fingerprint(offset))
 
     reading = functools.partial(read, cfg, log)
     for result, position in target.loader(cfg.node).load_all(reading, position, behind):  # noqa: B020  # goes on there

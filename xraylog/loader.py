@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -24,8 +25,8 @@ from xraylog.keys import Keys, NamesMissing
 from xraylog.partitions import PartitionMissing
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, LoadResult, Records
-from xraylog.references import References
-from xraylog.together import MoveBehind, Ready, Refused, Together, prepare
+from xraylog.references import References, Resolved
+from xraylog.together import AHEAD_BYTES, MoveBehind, Refused, Together, prepare
 
 TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
 
@@ -88,7 +89,7 @@ class Loader:
                 del batch
                 yield from self._load_together(batches, position, behind)
                 return
-            result, (position,) = self.load(batch, behind(position, batch))
+            result, (position,) = self.load(batch, behind(position, batch.end))
             del batch  # before the next one is read
             yield result, position
 
@@ -102,7 +103,7 @@ class Loader:
                 yield from self._load_from(batches, position, behind, math.inf)
                 return
             ready = (prepare(names, batch, position.node_id) for batch in batches)
-            coming = stack.enter_context(Ahead(ready))
+            coming = stack.enter_context(Ahead(ready, AHEAD_BYTES, operator.attrgetter("size")))
             together = Together(self._conn, self._days, self._keys, coming, self._node_lock)
             yield from together.load_all(position, behind)
 
@@ -116,9 +117,9 @@ class Loader:
         for _ in range(TRIES):
             try:
                 self._days.ensure(batch.days())
-                ready = prepare(self._target.references, batch, moves[0].position.node_id)
-                new_names.update(ready.names.new)
-                stored, rejected, moved = self._store(ready, moves)
+                names = self._target.references.resolve(batch.records.names())
+                new_names.update(names.new)
+                stored, rejected, moved = self._store(batch, names, moves)
             except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing):
                 self._target.references.forget()
                 self._days.forget()
@@ -131,18 +132,19 @@ class Loader:
             raise again
         raise Unsuitable("names or partitions vanish while rows that use them are stored; what deletes them?")
 
-    def _store(self, ready: Ready, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
+    def _store(self, batch: Batch, names: Resolved, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
         """One transaction. Rows, rejected lines, and the new positions."""
-        batch, as_a_set = ready.batch, self._keys.as_a_set(len(ready.batch.records))
+        position, as_a_set = moves[0].position, self._keys.as_a_set(len(batch.records))
 
         def copy(records: Records) -> int:
+            text = rows.copy_text(records, names.ids, position.node_id)
             with self._keys.without_triggers() if as_a_set else contextlib.nullcontext():
-                return rows.copy(self._conn, [("logs", ready.text(records))] if records else [])
+                return rows.copy(self._conn, [("logs", text)] if text else [])
 
         with database.transaction(self._conn, self._node_lock):
-            stored, rejected = refusals.put(self._conn, batch, moves[0].position, ready.names.refused, copy)
+            stored, rejected = refusals.put(self._conn, batch, position, names.refused, copy)
             if as_a_set:
-                self._keys.lock(ready.used())
+                self._keys.lock(names.used(position.node_id))
             return stored, rejected, [positions.move(self._conn, move) for move in moves]
 
 

@@ -7,11 +7,10 @@ nothing of it is. Needs no privilege but that of making partitions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from xraylog import partitions, schema
 from xraylog.database import Connection
-from xraylog.records import DAY, Records
 
 MANY = 20_000  # rows of a day: for fewer others are not kept from making partitions; the threshold is not measured
 LONGEST_S = 10.0  # others wait for new partitions meanwhile: a third of what they wait in all
@@ -35,13 +34,6 @@ def make(conn: Connection, days: Iterable[str]) -> dict[str, str]:
         tables[day] = partitions.partition_name(day, low, high)
         conn.execute(partitions.create_standalone(tables[day], "logs", conn.info.server_version))
     return tables
-
-
-def split(tables: Mapping[str, str], records: Records) -> Iterator[tuple[str, Records]]:
-    """Tables, and the records that belong there: those of these days into their own, others into `logs`."""
-    targets = [tables.get(minute[:DAY], "logs") for minute in records.minutes]
-    for table in dict.fromkeys(targets):
-        yield table, records.some([at for at, target in enumerate(targets) if target == table])
 
 
 def attach(conn: Connection, tables: Mapping[str, str]) -> None:

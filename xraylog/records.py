@@ -123,6 +123,17 @@ class Records:
         }
         return {table: {name for name in found if name is not None} for table, found in names.items()}
 
+    def by_day(self) -> dict[str, Records]:
+        """The records of each UTC day, "2025-11-17"."""
+        day_of = {minute: minute[:DAY] for minute in dict.fromkeys(self.minutes)}
+        days = dict.fromkeys(day_of.values())
+        if len(days) == 1:  # as a rule
+            return dict.fromkeys(days, self)
+        indices: dict[str, list[int]] = {day: [] for day in days}
+        for index, minute in enumerate(self.minutes):
+            indices[day_of[minute]].append(index)
+        return {day: self.some(found) for day, found in indices.items()}
+
     def some(self, indices: Sequence[int]) -> Records:
         """The records at these indices."""
         if len(indices) == len(self):

@@ -60,6 +60,10 @@ class Resolved:
     refused: Mapping[tuple[str, str], str]  # table and name to reason: these have no id
     new: Mapping[str, int]  # how many of them were added, by table
 
+    def used(self, node_id: int) -> dict[str, set[int]]:
+        """The ids that rows of this node with these names refer to, by table."""
+        return {**{table: set(ids.values()) for table, ids in self.ids.items()}, "nodes": {node_id}}
+
 
 class References:
     """The names that were met over one session, with their ids."""

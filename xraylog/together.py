@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -20,14 +21,16 @@ from xraylog.database import Connection
 from xraylog.keys import Keys, NamesMissing
 from xraylog.partitions import PartitionMissing
 from xraylog.positions import Move, Position
-from xraylog.records import Batch, LoadResult, Records
-from xraylog.references import References, Resolved
+from xraylog.records import Batch, LoadResult
+from xraylog.references import References
 from xraylog.refusals import Refusals, Rejected
 
 SECONDS = 1.0  # as long as batches of days that have a partition come together
 MOST_REJECTED = 1 << 20  # bytes of lines for rejected_lines, which wait for the end of the COPY
+AHEAD_BYTES = 12 << 20  # of rows that wait while the server is busy with a day: half a second of ours
+ID_BYTES = 60  # an int in a set
 
-MoveBehind = Callable[[Position, Batch], Move]  # of the log's position; the lines are on disk then
+MoveBehind = Callable[[Position, int], Move]  # of the log's position to an offset; the lines are on disk then
 
 
 class Refused(Exception):
@@ -40,45 +43,53 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A batch, and all that its transaction needs to know: its names are committed."""
+    """What a transaction needs of a batch, whose names are committed. Not the batch itself: many of these wait."""
 
-    batch: Batch
-    names: Resolved
-    node_id: int
-    rows: bytes  # of all records; empty when some use a name that was refused
+    end: int
+    days: Counter[str]
+    rows: list[tuple[str, bytes]]  # for COPY, day by day
+    rejected: list[Rejected]
+    used: Mapping[str, set[int]]  # ids of names that the rows refer to, by table
+    result: LoadResult  # without the rows, which COPY counts
 
-    def text(self, records: Records) -> bytes:
-        """Rows for COPY of some of the records."""
-        whole = records is self.batch.records and not self.names.refused
-        return self.rows if whole else rows.copy_text(records, self.names.ids, self.node_id)
-
-    def used(self) -> dict[str, set[int]]:
-        """The ids of the names that its rows refer to, by table."""
-        return {**{table: set(ids.values()) for table, ids in self.names.ids.items()}, "nodes": {self.node_id}}
+    @property
+    def size(self) -> int:
+        """Bytes, roughly."""
+        rejected = sum(len(line.line) for line in self.rejected)
+        return sum(len(text) for _, text in self.rows) + rejected + ID_BYTES * sum(map(len, self.used.values()))
 
 
 def prepare(names: References, batch: Batch, node_id: int) -> Ready:
-    """Names first, in a short transaction of their own: no lock of theirs is held long."""
+    """Names first, in a short transaction of their own: no lock of theirs is held long. Raises Unsuitable."""
     resolved = names.resolve(batch.records.names())
-    text = b"" if resolved.refused else rows.copy_text(batch.records, resolved.ids, node_id)
-    return Ready(batch, resolved, node_id, text)
+    refused = Refusals(batch)
+    records = refused.records.some(refused.without_names(resolved.refused))
+    rejected = refused.rejected()
+    return Ready(
+        batch.end,
+        batch.days(),
+        [(day, rows.copy_text(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
+        rejected,
+        resolved.used(node_id),
+        LoadResult(batch.lines, 0, len(rejected), batch.ignored, resolved.new),
+    )
 
 
 @dataclass(slots=True)
 class Taken:
     """What one transaction has taken so far."""
 
-    last: Batch
-    result: LoadResult = field(default_factory=LoadResult)  # without the rows, which COPY counts
+    end: int
+    result: LoadResult = field(default_factory=LoadResult)
     rejected: list[Rejected] = field(default_factory=list)
     used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.UNIQUE})
 
-    def add(self, ready: Ready, rejected: list[Rejected]) -> None:
+    def add(self, ready: Ready) -> None:
         """One more batch."""
-        self.last = batch = ready.batch
-        self.result += LoadResult(batch.lines, 0, len(rejected), batch.ignored, ready.names.new)
-        self.rejected += rejected
-        for table, ids in ready.used().items():
+        self.end = ready.end
+        self.result += ready.result
+        self.rejected += ready.rejected
+        for table, ids in ready.used.items():
             self.used[table] |= ids
 
 
@@ -103,13 +114,13 @@ class Together:
             yield result, position
 
     def _load(self, first: list[Ready], position: Position, behind: MoveBehind) -> tuple[LoadResult, Position]:
-        taken = Taken(first[0].batch)
+        taken = Taken(first[0].end)
         try:
-            days = self._new_days(first[0].batch)
-            self._days.ensure(first[0].batch.days().keys() - days)
+            days = self._new_days(first[0])
+            self._days.ensure(first[0].days.keys() - days)
             if days:
                 return self._load_new_days(sorted(days), first, taken, position, behind)
-            as_a_set = self._keys.as_a_set(len(first[0].batch.records))
+            as_a_set = self._keys.as_a_set(first[0].days.total())
             with database.transaction(self._conn, self._node_lock):
                 until = time.monotonic() + (SECONDS if as_a_set else 0)
                 with self._keys.without_triggers() if as_a_set else contextlib.nullcontext():
@@ -122,7 +133,7 @@ class Together:
         except (psycopg.Error, NamesMissing, PartitionMissing) as error:
             if self._conn.broken:
                 raise
-            raise Refused(taken.last.end) from error
+            raise Refused(taken.end) from error
 
     def _load_new_days(
         self, days: list[str], first: list[Ready], taken: Taken, position: Position, behind: MoveBehind
@@ -136,16 +147,16 @@ class Together:
 
     def _finish(self, taken: Taken, stored: int, position: Position, behind: MoveBehind) -> tuple[LoadResult, Position]:
         refusals.store(self._conn, position, taken.rejected)
-        return taken.result + LoadResult(rows=stored), positions.move(self._conn, behind(position, taken.last))
+        return taken.result + LoadResult(rows=stored), positions.move(self._conn, behind(position, taken.end))
 
-    def _new_days(self, batch: Batch) -> set[str]:
+    def _new_days(self, ready: Ready) -> set[str]:
         """Days of the batch that have no partition, and many rows in it and the next one."""
-        counts = batch.days()
+        counts = ready.days
         if self._days.known(counts) or not self._keys.look().by_day:
             return set()
         missing = self._days.missing(counts)
         if any(counts[day] < newdays.MANY for day in missing) and (following := self._coming.peek()):
-            counts += following.batch.days()
+            counts = counts + following.days
         return {day for day in missing if counts[day] >= newdays.MANY}
 
     def _parts(
@@ -157,11 +168,10 @@ class Together:
         """
         ready = first.pop()
         while True:
-            refused = Refusals(ready.batch)
-            usable = refused.records.some(refused.without_names(ready.names.refused))
-            taken.add(ready, refused.rejected())
-            for table, records in newdays.split(tables, usable) if tables else [("logs", usable)]:
-                yield table, ready.text(records)
+            taken.add(ready)
+            for day, text in ready.rows:
+                yield tables.get(day, "logs"), text
+            del ready
             if not self._goes_on(taken, tables, until):
                 return
             ready = next(self._coming)
@@ -173,5 +183,5 @@ class Together:
         following = self._coming.peek()
         if following is None:
             return False
-        days = following.batch.days().keys()
+        days = following.days.keys()
         return (not tables or bool(days & tables.keys())) and self._days.known(days - tables.keys())
