@@ -17,7 +17,7 @@ from psycopg.sql import SQL
 from xraylog import database, schema
 from xraylog.database import Connection
 
-FEWEST = 1_000  # rows: a few hundredths of a second with the triggers, not worth a second session; not measured
+FEWEST = 1_000  # rows: for fewer the triggers cost no more than a second session (benchmarks/thresholds.py)
 PARAMETER_PRIVILEGES = 150000  # PostgreSQL 15; before it only a superuser may set session_replication_role
 
 # What the triggers of `logs` and its partitions do beside checking our own foreign keys would not happen, or not in

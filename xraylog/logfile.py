@@ -25,7 +25,7 @@ from pathlib import Path
 
 from xraylog.records import HEAD_BYTES, Fingerprint
 
-BLOCK_BYTES = 1 << 20  # read at a time
+BLOCK_BYTES = 1 << 18  # read at a time
 # The first line of a drained log: a random id, and the digest of what the file was recognised by before.
 MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
 MARK_BYTES = 64

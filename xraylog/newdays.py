@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from xraylog import partitions, schema
 from xraylog.database import Connection
 
-MANY = 20_000  # rows of a day: for fewer others are not kept from making partitions; the threshold is not measured
+MANY = 2_000  # rows of a day: for fewer the other ways are as fast (benchmarks/thresholds.py)
 LONGEST_S = 10.0  # others wait for new partitions meanwhile: a third of what they wait in all
 
 

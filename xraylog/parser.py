@@ -24,7 +24,8 @@ from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
 CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
-REMEMBERED = 1 << 15  # pieces of a kind: an adversary's log must not fill the memory
+REMEMBERED = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
+MOST_NEW = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
 LONGEST = 255  # characters of a remembered piece: longer ones do not come again
 PREFIXED = grammar.PREFIXED
 # Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
@@ -42,9 +43,11 @@ class Remembered(dict[str, Meaning]):
     def __init__(self, read: Callable[[bytes], Meaning]) -> None:
         super().__init__()
         self._read = read
+        self.met = 0  # how many were read
 
     def __missing__(self, piece: str) -> Meaning:
         meaning = self._read(piece.encode("latin-1"))
+        self.met += 1
         if len(piece) <= LONGEST:
             if len(self) >= REMEMBERED:
                 self.clear()
@@ -62,26 +65,31 @@ class Parser:
         self._sources = Remembered(grammar.source)
         self._requests = Remembered(grammar.request)
         self._routes = Remembered(grammar.route)
+        self._read_whole = 0  # lines
 
     def batches(self, blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[Batch]:
         """Gather lines into batches of at most `size` rows and bad lines.
 
         A block is the offset at which it begins and complete lines. A batch has no gap in it.
         """
-        gathered = _Gathering(0)
+        gathered, met = _Gathering(0), 0
         for start, text in blocks:
             if gathered.end != start:
                 if gathered.length:
-                    yield gathered.batch()
+                    yield gathered.take()
                 gathered = _Gathering(start)
             at = 0
             while at < len(text):
                 at = self._read(text, at, gathered, size)
-                if gathered.stored == size or gathered.length >= BATCH_BYTES:
-                    yield gathered.batch()
-                    gathered = _Gathering(gathered.end)
+                if gathered.stored == size or gathered.length >= BATCH_BYTES or self._met() - met >= MOST_NEW:
+                    met = self._met()
+                    yield gathered.take()
         if gathered.length:
-            yield gathered.batch()
+            yield gathered.take()
+
+    def _met(self) -> int:
+        """How much was read that can hold a name never seen before."""
+        return self._sources.met + self._requests.met + self._routes.met + self._read_whole
 
     def _read(self, text: bytes, start: int, into: _Gathering, size: int) -> int:
         """A chunk of complete lines, at most so many that `into` comes to `size`; returns where it ends."""
@@ -95,7 +103,7 @@ class Parser:
         for number, between in _others(cut):
             self._read_run(cut[done * EACH : number * EACH], into)
             for line in between.encode("latin-1").split(b"\n")[1:-1]:
-                into.add(self._grammar.parse_line(line))
+                into.add(self._whole(line))
             done = number
         self._read_run(cut[done * EACH : -1], into)
         return start + len(chunk)
@@ -117,11 +125,15 @@ class Parser:
             )
         except Bad:
             if len(cut) == EACH:
-                into.add(self._grammar.parse_line(_line(cut)))
+                into.add(self._whole(_line(cut)))
                 return
             middle = len(cut) // EACH // 2 * EACH
             self._read_run(cut[:middle], into)
             self._read_run(cut[middle:], into)
+
+    def _whole(self, line: bytes) -> AccessRecord | BadLine | Ignored:
+        self._read_whole += 1
+        return self._grammar.parse_line(line)
 
 
 def _cut(chunk: bytes) -> list[str]:
@@ -155,6 +167,9 @@ class _Gathering:
     """A batch in the making."""
 
     def __init__(self, start: int) -> None:
+        self._begin(start)
+
+    def _begin(self, start: int) -> None:
         self.start = start
         self.text: list[bytes] = []
         self.stored = 0
@@ -192,9 +207,10 @@ class _Gathering:
             self.stored += 1
         self._lines += 1
 
-    def batch(self) -> Batch:
+    def take(self) -> Batch:
+        """What was gathered. Nothing of it is kept here: one batch in memory, not two."""
         text = b"".join(self.text)
-        return Batch(
+        batch = Batch(
             self.start,
             self.start + len(text),
             text,
@@ -204,3 +220,5 @@ class _Gathering:
             others=self._others,
             ignored=self._ignored,
         )
+        self._begin(batch.end)
+        return batch

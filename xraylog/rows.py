@@ -17,6 +17,7 @@ COPY = """
     FROM STDIN
 """
 NULL = "\\N"
+AT_ONCE = 1_000  # rows that are strings at a time
 
 
 def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
@@ -40,41 +41,35 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
     Nothing needs escaping: names are ids here, the rest the parser has validated. Requests and routes repeat
     themselves: their columns are put together once for each.
     """
-    user, protocol, endpoint, tag = ids["users"], ids["protocols"], ids["endpoints"], ids["tags"]
+    user, protocol, endpoint, tag = (
+        {None: NULL, **ids[table]} for table in ("users", "protocols", "endpoints", "tags")
+    )
     requests = {
-        request: _columns(
-            request.action,
-            request.protocol and protocol[request.protocol],
-            request.destination and endpoint[request.destination],
-            request.destination_port,
-        )
+        request: f"{request.action}\t{protocol[request.protocol]}\t{endpoint[request.destination]}\t"
+        f"{NULL if request.destination_port is None else request.destination_port}"
         for request in set(records.requests)
     }
     routes = {
-        route: _columns(
-            route.inbound_tag and tag[route.inbound_tag],
-            route.outbound_tag and tag[route.outbound_tag],
-            route.email and user[route.email],
-            node_id,
-        )
+        route: f"{tag[route.inbound_tag]}\t{tag[route.outbound_tag]}\t{user[route.email]}\t{node_id}"
         for route in set(records.routes)
     }
-    columns = zip(
-        records.minutes,
-        records.seconds,
-        [NULL if address is None else address for address in records.source_ips],
-        [NULL if port is None else port for port in records.source_ports],
-        map(requests.__getitem__, records.requests),
-        map(routes.__getitem__, records.routes),
-        strict=True,
-    )
-    return "".join(
-        [
-            f"{minute}{seconds}{UTC}\t{address}\t{port}\t{request}\t{route}\n"
-            for minute, seconds, address, port, request, route in columns
-        ]
-    ).encode()
-
-
-def _columns(*values: str | int | None) -> str:
-    return "\t".join(NULL if value is None else str(value) for value in values)
+    parts = []
+    for first in range(0, len(records), AT_ONCE):
+        at = slice(first, first + AT_ONCE)
+        columns = zip(
+            records.minutes[at],
+            records.seconds[at],
+            [NULL if address is None else address for address in records.source_ips[at]],
+            [NULL if port is None else port for port in records.source_ports[at]],
+            map(requests.__getitem__, records.requests[at]),
+            map(routes.__getitem__, records.routes[at]),
+            strict=True,
+        )
+        text = "".join(
+            [
+                f"{minute}{seconds}{UTC}\t{address}\t{port}\t{request}\t{route}\n"
+                for minute, seconds, address, port, request, route in columns
+            ]
+        )
+        parts.append(text.encode())
+    return b"".join(parts)

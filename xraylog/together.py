@@ -27,7 +27,7 @@ from xraylog.refusals import Refusals, Rejected
 
 SECONDS = 1.0  # as long as batches of days that have a partition come together
 MOST_REJECTED = 1 << 20  # bytes of lines for rejected_lines, which wait for the end of the COPY
-AHEAD_BYTES = 12 << 20  # of rows that wait while the server is busy with a day: half a second of ours
+AHEAD_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: a quarter of a second of ours
 ID_BYTES = 60  # an int in a set
 
 MoveBehind = Callable[[Position, int], Move]  # of the log's position to an offset; the lines are on disk then
