@@ -18,7 +18,7 @@ from loguru import logger
 
 from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
 from xraylog.ahead import Ahead
-from xraylog.buffer import Buffer
+from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.loader import Target
 from xraylog.logfile import LogFile
@@ -272,13 +272,18 @@ def put_aside(
     again = options.again and offset is None  # else the database has been told, and counts from 0
     at = 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
     names = stats.Names()
-    with Ahead(read(cfg, log, at)) as batches:
-        for batch in batches:
+
+    def written() -> Iterator[tuple[Written, LoadResult]]:
+        for batch in read(cfg, log, at):
+            new_names = names.new_in(batch.records.names())
+            result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
+            yield buffer.write(batch), result
+
+    with Ahead(written()) as coming:
+        for batch, result in coming:
             log.sync()
             aside.put(batch, buffer.origin(cfg.node, log, again))
             at = batch.end
-            new_names = names.new_in(batch.records.names())
-            result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
             del batch
             yield result
     if may_drain(options, log, at) and (drained := drain_file(cfg, log, at)):

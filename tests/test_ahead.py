@@ -42,15 +42,36 @@ def test_an_error_comes_behind_the_items_before_it() -> None:
 
 
 def test_leaving_waits_for_the_item_that_is_being_made() -> None:
-    let_go, made = threading.Event(), threading.Event()
+    begun, let_go, made = threading.Event(), threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
         yield 1
+        begun.set()
         let_go.wait(60)
         made.set()
         yield 2
 
     with Ahead(items()) as coming:
         next(coming)
+        assert begun.wait(60)
         threading.Timer(0.1, let_go.set).start()
     assert made.is_set()
+
+
+def test_items_are_made_ahead_as_long_as_there_is_room() -> None:
+    made: list[int] = []
+    third_made = threading.Event()
+
+    def items() -> Iterator[int]:
+        for size in (5, 5, 1, 1):
+            made.append(size)
+            if len(made) == 3:
+                third_made.set()
+            yield size
+
+    with Ahead(items(), 9, size=int) as coming:
+        assert not third_made.wait(0.2)  # two have more than 9 together
+        assert made == [5, 5]
+        assert next(coming) == 5
+        assert third_made.wait(60)
+        assert list(coming) == [5, 1, 1]

@@ -25,7 +25,7 @@ from conftest import ROOT, SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xraylog import parser
+from xraylog import grammar, parser
 from xraylog.grammar import Grammar
 from xraylog.parser import Parser
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored
@@ -780,6 +780,31 @@ def test_long_lines_close_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(parser, "BATCH_BYTES", 1000)
     monkeypatch.setattr(parser, "CHUNK_BYTES", 500)
     assert [batch.lines for batch in batches((0, (b"#" * 499 + b"\n") * 5))] == [2, 2, 1]
+
+
+def test_much_that_was_never_seen_closes_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adversary's log, of which every line has new names, must not fill the memory."""
+    monkeypatch.setattr(parser, "MOST_NEW", 6)
+    monkeypatch.setattr(parser, "CHUNK_BYTES", 1)  # a line at a time
+    new = [b"from 1.2.3.%d:4 accepted tcp:h%d:443 [in >> out] email: u%d" % (n, n, n) for n in range(5)]
+    known = [new[0]] * 5
+    unusual = [b"from 1.2.3.%d:4 rejected  why" % n for n in range(9)]
+    for lines, lengths in ((new, [2, 2, 1]), (known, [5]), (unusual, [6, 3])):
+        text = b"".join(b"2025/11/17 10:15:23 " + line + b"\n" for line in lines)
+        assert [batch.lines for batch in batches((0, text))] == lengths
+
+
+@some_examples
+@given(
+    st.from_regex(rb"[0-9.]{0,17}", fullmatch=True) | st.ip_addresses(v=4).map(lambda address: str(address).encode())
+)
+def test_the_fast_look_at_an_address_agrees_with_the_standard_library(text: bytes) -> None:
+    try:
+        ipaddress.IPv4Address(text.decode())
+        is_address = True
+    except ValueError:
+        is_address = False
+    assert bool(grammar.V4.fullmatch(text)) == is_address
 
 
 def seconds(line: bytes) -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -27,7 +26,19 @@ from typing import Any, TypeAlias
 
 from xraylog import logfile
 from xraylog.logfile import LogFile
-from xraylog.records import UTC, AccessRecord, BadLine, Batch, Fingerprint, Origin, Records, Request, Route
+from xraylog.records import (
+    AT_ONCE,
+    UTC,
+    AccessRecord,
+    BadLine,
+    Batch,
+    Fingerprint,
+    Origin,
+    Records,
+    Request,
+    Route,
+    in_rows,
+)
 
 Json: TypeAlias = dict[str, Any]
 
@@ -48,6 +59,15 @@ class Stored:
     batch: Batch
     origin: Origin
     end: int  # offset in the buffer, behind the batch's mark
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A batch as lines of the buffer."""
+
+    start: int
+    end: int
+    parts: list[bytes]
 
 
 class Buffer:
@@ -104,20 +124,19 @@ class Buffer:
             place = before if before is not None and before < place else _last_mark(self.file, place)
         return found
 
-    def put(self, batch: Batch, origin: Origin) -> None:
+    def put(self, written: Written, origin: Origin) -> None:
         """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
         file = self._made()
         size = file.size
         header = b"" if size else _header(origin.node)
-        text = _text(batch)
-        mark = MARK + encode(_mark_of(batch, origin, text, self._last_mark)).encode() + b"}\n"
+        mark = MARK + encode(_mark_of(written, origin, self._last_mark)).encode() + b"}\n"
         try:
-            file.append(header + text + mark)
+            file.append(b"".join([header, *written.parts, mark]))
         except OSError:
             with contextlib.suppress(OSError):  # what cannot be cut off is torn: the next run sees no whole mark
                 file.cut(size)
             raise
-        self._last_mark = size + len(header) + len(text)
+        self._last_mark = file.size - len(mark)
 
     def batches(self, start: int) -> Iterator[Stored]:
         """The batches behind `start`, which is 0 or behind a mark; one in memory at a time. Raises Damaged."""
@@ -205,52 +224,64 @@ def origin(node: str, log: LogFile, again: bool = False) -> Origin:
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.predecessor, again)
 
 
-def _text(batch: Batch) -> bytes:
-    """Records and bad lines. What JSON makes of the few values that differ is put together, row by row."""
+def write(batch: Batch) -> Written:
+    """A batch as it will stand in the buffer."""
+    return Written(batch.start, batch.end, list(_parts(batch)))
+
+
+def _parts(batch: Batch) -> Iterator[bytes]:
+    """Records and bad lines. What JSON makes of the few values that differ is put together once for each."""
     records = batch.records
-    addresses = {address: encode(address) for address in set(records.source_ips)}
-    columns = zip(
-        records.minutes,
-        records.seconds,
-        map(addresses.__getitem__, records.source_ips),
-        ["null" if port is None else port for port in records.source_ports],
-        map(_fields, records.requests),
-        map(_fields, records.routes),
-        batch.offsets,
-        strict=True,
-    )
-    text = bytearray(
-        "".join(
-            [
-                f'{{"timestamp": "{minute}{seconds}{UTC}", "source_ip": {address}, "source_port": {port}, '
-                f'{request}, {route}, "offset": {offset}}}\n'
-                for minute, seconds, address, port, request, route, offset in columns
-            ]
-        ).encode()
-    )
+    minutes = {minute: f'{{"timestamp": "{minute}' for minute in set(records.minutes)}
+    addresses = {
+        address: f'{UTC}", "source_ip": {encode(address)}, "source_port": ' for address in set(records.source_ips)
+    }
+    requests = {request: f", {_request(request)}, " for request in set(records.requests)}
+    routes = {route: f'{_route(route)}, "offset": ' for route in set(records.routes)}
+    for number, some in enumerate(records.slices(AT_ONCE)):
+        yield in_rows(
+            map(minutes.__getitem__, some.minutes),
+            some.seconds,
+            map(addresses.__getitem__, some.source_ips),
+            ["null" if port is None else port for port in some.source_ports],
+            map(requests.__getitem__, some.requests),
+            map(routes.__getitem__, some.routes),
+            map(str, batch.offsets[number * AT_ONCE : (number + 1) * AT_ONCE]),
+            ["}\n"] * len(some),
+            count=len(some),
+        )
     for offset, (line, reason) in batch.bad_lines:
         bad = {"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}
-        text += encode(bad).encode() + b"\n"
-    return bytes(text)
+        yield encode(bad).encode() + b"\n"
 
 
-@functools.lru_cache(maxsize=1 << 15)  # the parser makes one object of what it reads again and again
-def _fields(part: Request | Route) -> str:
-    """The fields of an object as JSON has them, without the braces."""
-    return encode({field.name: getattr(part, field.name) for field in dataclasses.fields(part)})[1:-1]
+@functools.lru_cache(maxsize=1 << 13)  # the parser makes one object of what it reads again and again
+def _request(request: Request) -> str:
+    return (
+        f'"action": {encode(request.action)}, "protocol": {encode(request.protocol)}, '
+        f'"destination": {encode(request.destination)}, "destination_port": {encode(request.destination_port)}'
+    )
 
 
-def _mark_of(batch: Batch, origin: Origin, text: bytes, previous: int | None) -> Json:
+@functools.lru_cache(maxsize=1 << 13)
+def _route(route: Route) -> str:
+    return (
+        f'"inbound_tag": {encode(route.inbound_tag)}, "outbound_tag": {encode(route.outbound_tag)}, '
+        f'"email": {encode(route.email)}'
+    )
+
+
+def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
     return {
-        "end": batch.end,
-        "start": batch.start,
+        "end": written.end,
+        "start": written.start,
         "node": origin.node,
         "source": origin.source,
         "again": origin.again,
         "predecessor": origin.predecessor.hex() if origin.predecessor else None,
         "heads": [[length, digest.hex()] for length, digest in origin.fingerprints],
-        "bytes": len(text),
-        "crc32": zlib.crc32(text),
+        "bytes": sum(map(len, written.parts)),
+        "crc32": functools.reduce(lambda sum_so_far, part: zlib.crc32(part, sum_so_far), written.parts, 0),
         "previous": previous,
     }
 

@@ -98,7 +98,7 @@ class Parser:
         if len(cut := _cut(chunk)) // EACH >= most or _count(cut) > most:
             chunk = b"\n".join([*chunk.split(b"\n", most)[:most], b""])
             cut = _cut(chunk)
-        into.text.append(chunk)
+        into.begin_chunk(chunk)
         done = 0
         for number, between in _others(cut):
             self._read_run(cut[done * EACH : number * EACH], into)
@@ -171,8 +171,10 @@ class _Gathering:
 
     def _begin(self, start: int) -> None:
         self.start = start
-        self.text: list[bytes] = []
+        self.end = start
         self.stored = 0
+        self._text: list[bytes] = []
+        self._counted = 0
         self._records = Records()
         self._lines = 0
         self._others: list[int] = []
@@ -181,11 +183,13 @@ class _Gathering:
 
     @property
     def length(self) -> int:
-        return sum(map(len, self.text))
+        return self.end - self.start
 
-    @property
-    def end(self) -> int:
-        return self.start + self.length
+    def begin_chunk(self, chunk: bytes) -> None:
+        """Bytes whose lines come next. Their line ends are counted while the processor has them in its cache."""
+        self._text.append(chunk)
+        self.end += len(chunk)
+        self._counted += chunk.count(b"\n")
 
     def extend(self, records: Records) -> None:
         """Lines of which each is a record."""
@@ -209,12 +213,11 @@ class _Gathering:
 
     def take(self) -> Batch:
         """What was gathered. Nothing of it is kept here: one batch in memory, not two."""
-        text = b"".join(self.text)
         batch = Batch(
             self.start,
-            self.start + len(text),
-            text,
-            lines=text.count(b"\n"),
+            self.end,
+            b"".join(self._text),
+            lines=self._counted,
             records=self._records,
             numbered_bad_lines=self._bad_lines,
             others=self._others,

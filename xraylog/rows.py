@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database import Connection
-from xraylog.records import UTC, Ids, Records
+from xraylog.records import AT_ONCE, UTC, Ids, Records, in_rows
 
 COPY = """
     COPY {} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
@@ -17,7 +17,6 @@ COPY = """
     FROM STDIN
 """
 NULL = "\\N"
-AT_ONCE = 1_000  # rows that are strings at a time
 
 
 def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
@@ -44,32 +43,25 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
     user, protocol, endpoint, tag = (
         {None: NULL, **ids[table]} for table in ("users", "protocols", "endpoints", "tags")
     )
+    addresses = {address: f"{UTC}\t{NULL if address is None else address}\t" for address in set(records.source_ips)}
     requests = {
-        request: f"{request.action}\t{protocol[request.protocol]}\t{endpoint[request.destination]}\t"
-        f"{NULL if request.destination_port is None else request.destination_port}"
+        request: f"\t{request.action}\t{protocol[request.protocol]}\t{endpoint[request.destination]}\t"
+        f"{NULL if request.destination_port is None else request.destination_port}\t"
         for request in set(records.requests)
     }
     routes = {
-        route: f"{tag[route.inbound_tag]}\t{tag[route.outbound_tag]}\t{user[route.email]}\t{node_id}"
+        route: f"{tag[route.inbound_tag]}\t{tag[route.outbound_tag]}\t{user[route.email]}\t{node_id}\n"
         for route in set(records.routes)
     }
-    parts = []
-    for first in range(0, len(records), AT_ONCE):
-        at = slice(first, first + AT_ONCE)
-        columns = zip(
-            records.minutes[at],
-            records.seconds[at],
-            [NULL if address is None else address for address in records.source_ips[at]],
-            [NULL if port is None else port for port in records.source_ports[at]],
-            map(requests.__getitem__, records.requests[at]),
-            map(routes.__getitem__, records.routes[at]),
-            strict=True,
+    return b"".join(
+        in_rows(
+            some.minutes,
+            some.seconds,
+            map(addresses.__getitem__, some.source_ips),
+            [NULL if port is None else port for port in some.source_ports],
+            map(requests.__getitem__, some.requests),
+            map(routes.__getitem__, some.routes),
+            count=len(some),
         )
-        text = "".join(
-            [
-                f"{minute}{seconds}{UTC}\t{address}\t{port}\t{request}\t{route}\n"
-                for minute, seconds, address, port, request, route in columns
-            ]
-        )
-        parts.append(text.encode())
-    return b"".join(parts)
+        for some in records.slices(AT_ONCE)
+    )
