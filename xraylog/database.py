@@ -95,8 +95,10 @@ def transaction(conn: Connection, *locks: str) -> Iterator[None]:
     Names stand for what they guard in this database: `partitions`, `node NAME`. The lock of a dead run is held
     until its backend has ended: whoever gets it sees what that backend committed.
     """
-    with conn.transaction():
-        conn.execute(BEGIN_SETTINGS + "".join(LOCK for _ in locks), [f"{LOCK_TIMEOUT_S}s", *map(lock_key, locks)])
+    with contextlib.ExitStack() as stack:
+        with conn.pipeline() if psycopg.Pipeline.is_supported() else contextlib.nullcontext():  # one round trip
+            stack.enter_context(psycopg.Transaction(conn))
+            conn.execute(BEGIN_SETTINGS + "".join(LOCK for _ in locks), [f"{LOCK_TIMEOUT_S}s", *map(lock_key, locks)])
         yield
 
 

@@ -1,0 +1,74 @@
+"""From how many rows on each way into `logs` pays: `keys.FEWEST` and `newdays.MANY` come from here.
+
+    python benchmarks/thresholds.py [--rounds 7] [--pg-bin DIR]
+
+Whole runs, medians, in milliseconds; the names are known.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+
+from lines import lines
+from load import may_switch
+from stage import ROLE, ROOT, Stage, arguments, parse_logs, staged, timed, write
+
+COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
+NEVER = 1 << 60  # rows
+WAYS = {"row by row": (NEVER, NEVER), "as a set": (1, NEVER), "by day": (1, 1)}  # keys.FEWEST, newdays.MANY
+RUN = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+import parse_logs
+from xraylog import keys, newdays
+keys.FEWEST, newdays.MANY = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+sys.exit(parse_logs.main(sys.argv[1:]))
+"""
+
+
+def main() -> None:
+    """Measure each way into a day that is new and one that is not, print a table."""
+    parser = arguments("From how many rows on each way pays.")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    with staged(options.pg_bin) as stage:
+        prepare(stage)
+        print(f"{stage.versions}; milliseconds of a whole run")
+        print(f"{'rows':>7}  {'day':5}" + "".join(f"{way:>12}" for way in WAYS))
+        for count, day in itertools.product(COUNTS, ("new", "known")):
+            medians = measure(stage, count, day, options.rounds)
+            print(f"{count:7,}  {day:5}" + "".join(f"{seconds * 1000:12.0f}" for seconds in medians))
+
+
+def prepare(stage: Stage) -> None:
+    """A database with names and without a day, one with the day, and a role that may switch the triggers off."""
+    log = stage.folder / "access.log"
+    write(log, lines(max(COUNTS), days=0.5))
+    stage.database("new")
+    parse_logs(stage.config("new", log))
+    with stage.connect("new") as conn:
+        conn.execute("TRUNCATE logs, log_positions")
+    stage.database("known", "new")
+    with stage.connect("new") as conn:
+        conn.execute("DROP TABLE logs_2025_10_01")
+    may_switch(stage, granted=True)
+
+
+def measure(stage: Stage, count: int, day: str, rounds: int) -> list[float]:
+    """Median seconds of each way, in turn."""
+    log = stage.folder / "access.log"
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, thresholds in WAYS.items():
+            stage.database("target", day)
+            write(log, itertools.islice(lines(max(COUNTS), days=0.5), count))
+            config = stage.config("target", log, user=ROLE)
+            command = [sys.executable, "-c", RUN, str(ROOT), *map(str, thresholds), "--config", str(config)]
+            seconds[way].append(timed(command).seconds)
+    return [statistics.median(found) for found in seconds.values()]
+
+
+if __name__ == "__main__":
+    main()
