@@ -244,12 +244,36 @@ def test_a_server_that_restarts_under_a_run(own_server: Callable[..., Server], t
     assert site.emails() == users(0, 12000)
 
 
-def test_a_statement_timeout_is_an_outage(site: Site) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_server_that_restarts_while_a_run_is_in_its_transaction(
+    own_server: Callable[..., Server], tmp_path: Path, way: str
+) -> None:
+    server = own_server()
+    site = Site(tmp_path, server.keywords())
+    site.append(*lines(0, 50))
+    site.run()
+    site.way = way
+    site.append(*lines(50, 100, day(1) if way == BY_DAY else AT))
+    with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
+        blocker.execute("LOCK TABLE log_positions")
+        with subprocess.Popen(site.command("-q", "--again")) as run:
+            wait_until(lambda: site.runs_that_wait() == 1)
+            server.stop("immediate")
+            assert run.wait(60) == 0
+        server.start()
+    assert site.put_aside() == users(50, 100)
+    site.run()
+    assert site.emails() == users(0, 100)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_statement_timeout_is_an_outage(site: Site, way: str) -> None:
     site.append(*lines(0, 10))
     site.run()
+    site.way = way
     name = site.database["dbname"]
     site.query(f"ALTER DATABASE {name} SET statement_timeout = '200ms'")
-    site.append(*lines(10, 20))
+    site.append(*lines(10, 20, day(1) if way == BY_DAY else AT))
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute("LOCK TABLE users")
         assert "57014" in site.run().stderr
@@ -258,12 +282,16 @@ def test_a_statement_timeout_is_an_outage(site: Site) -> None:
     assert site.emails() == users(0, 20)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("table", ["logs", "users", "log_positions", "rejected_lines"])
-def test_a_lock_that_is_not_granted_is_an_outage(site: Site, monkeypatch: pytest.MonkeyPatch, table: str) -> None:
+def test_a_lock_that_is_not_granted_is_an_outage(
+    site: Site, monkeypatch: pytest.MonkeyPatch, table: str, way: str
+) -> None:
     site.append(*lines(0, 10))
     site.run()
+    site.way = way
     monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 1)
-    site.append(*lines(10, 20), "damaged\n")
+    site.append(*lines(10, 20, day(1) if way == BY_DAY else AT), "damaged\n")
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute(f"LOCK TABLE {table}")
         assert site.run_here() == 0
@@ -274,10 +302,12 @@ def test_a_lock_that_is_not_granted_is_an_outage(site: Site, monkeypatch: pytest
     assert len(site.rejected()) == 1
 
 
-def test_a_deadlock_with_another_writer_is_tried_again(site: Site) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_deadlock_with_another_writer_is_tried_again(site: Site, way: str) -> None:
     """Somebody adds users in another order than ours, and the server ends one of the two."""
     site.append(line(0))
     site.run()
+    site.way = way
     site.query(f"ALTER DATABASE {site.database['dbname']} SET deadlock_timeout = '50ms'")
     site.append(line(1), line(2))
     with psycopg.connect(**site.database) as other:  # type: ignore[arg-type]
@@ -332,10 +362,11 @@ def test_too_many_clients_is_an_outage(site: Site) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
-@pytest.mark.parametrize("away", [False, True], ids=["online", "offline"])
-def test_a_disk_that_fails_at_every_step(site: Site, error: int, away: bool) -> None:
+@pytest.mark.parametrize(("away", "way"), [*((False, way) for way in WAYS), (True, None)], ids=[*WAYS, "offline"])
+def test_a_disk_that_fails_at_every_step(site: Site, error: int, away: bool, way: str | None) -> None:
     """Nothing is drained that was not made durable; the run says so; the next one recovers."""
     site.run_here()
+    site.way = way
 
     @contextlib.contextmanager
     def strike(step: int) -> Iterator[None]:
@@ -382,12 +413,16 @@ def test_a_full_disk_under_the_statistics_costs_no_line(site: Site) -> None:
 # --- many at once
 
 
-def test_sixteen_runs_of_sixteen_nodes_into_one_empty_database_at_midnight(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_sixteen_runs_of_sixteen_nodes_into_one_empty_database_at_midnight(
+    site: Site, tmp_path: Path, way: str
+) -> None:
     """Everything is new for all of them: schema, names, two days. No error, one partition a day, ids not burnt."""
     sites = []
     for n in range(16):
         (tmp_path / str(n)).mkdir()
         sites.append(Site(tmp_path / str(n), site.database, node=f"n{n}"))
+        sites[n].way = way
         sites[n].append(*lines(0, 200, "2025/11/17 23:59:59.9"), *lines(0, 200, "2025/11/18 00:00:00.1"))
     runs = [subprocess.Popen(one.command(), stderr=subprocess.PIPE, text=True) for one in sites]
     said = [run.communicate(timeout=120)[1] for run in runs]

@@ -25,6 +25,7 @@ from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
 CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
 REMEMBERED = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
+MINUTES = 1 << 8  # remembered: they come in order
 MOST_NEW = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
 LONGEST = 255  # characters of a remembered piece: longer ones do not come again
 PREFIXED = grammar.PREFIXED
@@ -40,16 +41,17 @@ Meaning = TypeVar("Meaning")
 class Remembered(dict[str, Meaning]):
     """What pieces of one kind mean; has a piece read that it has not met, and forgets all when it has met too many."""
 
-    def __init__(self, read: Callable[[bytes], Meaning]) -> None:
+    def __init__(self, read: Callable[[bytes], Meaning], most: int = REMEMBERED) -> None:
         super().__init__()
         self._read = read
+        self._most = most
         self.met = 0  # how many were read
 
     def __missing__(self, piece: str) -> Meaning:
         meaning = self._read(piece.encode("latin-1"))
         self.met += 1
         if len(piece) <= LONGEST:
-            if len(self) >= REMEMBERED:
+            if len(self) >= self._most:
                 self.clear()
             self[piece] = meaning
         return meaning
@@ -61,7 +63,7 @@ class Parser:
     def __init__(self, zone: ZoneInfo, now: datetime) -> None:
         """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
         self._grammar = Grammar(zone, now)
-        self._minutes = Remembered(self._grammar.minute)
+        self._minutes = Remembered(self._grammar.minute, MINUTES)
         self._sources = Remembered(grammar.source)
         self._requests = Remembered(grammar.request)
         self._routes = Remembered(grammar.route)

@@ -29,7 +29,7 @@ COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
 # one run and the partition of another would wait for each other.
 ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *COLUMN]))
 TRIES = 3
-REMEMBERED = 50_000  # names a table: an adversary's log must not fill the memory
+REMEMBERED = 10_000  # names a table: an adversary's log must not fill the memory
 
 
 def _known(tables: Iterable[str]) -> Composed:

@@ -84,13 +84,14 @@ class Taken:
     rejected: list[Rejected] = field(default_factory=list)
     used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.UNIQUE})
 
-    def add(self, ready: Ready) -> None:
+    def add(self, ready: Ready, with_names: bool) -> None:
         """One more batch."""
         self.end = ready.end
         self.result += ready.result
         self.rejected += ready.rejected
-        for table, ids in ready.used.items():
-            self.used[table] |= ids
+        if with_names:
+            for table, ids in ready.used.items():
+                self.used[table] |= ids
 
 
 class Together:
@@ -168,7 +169,7 @@ class Together:
         """
         ready = first.pop()
         while True:
-            taken.add(ready)
+            taken.add(ready, with_names=not tables)
             for day, text in ready.rows:
                 yield tables.get(day, "logs"), text
             del ready
