@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--lines 10000000] [--pg-bin DIR]
 
-Each line of the adversary has another user, another address and another endpoint.
+Each line of the adversary has another user, another address and another endpoint. The role has the two grants of the
+README: a new day goes in by day for ten seconds, and then as a set.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from ipaddress import ip_address
 
 from lines import lines
+from load import may_switch
 from stage import Run, Stage, arguments, parse_logs, staged, write
 
 FEW, GOAL_MIB, GOAL_RATIO, GOAL_SLOWER = 100_000, 100, 1.1, 3
@@ -23,6 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         print(stage.versions)
+        may_switch(stage, granted=True)
         few = run(stage, f"{FEW:,} lines", FEW, lines(FEW))
         many = run(stage, f"{options.lines:,} lines", options.lines, lines(options.lines))
         print(f"peak, many ÷ few: {many.peak / few.peak:.2f} (goal {GOAL_RATIO}, and less than {GOAL_MIB} MiB)")

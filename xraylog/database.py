@@ -89,8 +89,11 @@ def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
 
 
 @contextlib.contextmanager
-def transaction(conn: Connection, *locks: str) -> Iterator[None]:
+def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterator[None]:
     """One transaction that first takes the advisory locks named, in this order, and commits durably.
+
+    `by_index`: a few thousand names among a million are looked up by index, whatever the statistics say. Else the
+    server reads all of them, again and again, until they are analyzed (benchmarks/memory.py, the adversary's log).
 
     Names stand for what they guard in this database: `partitions`, `node NAME`. The lock of a dead run is held
     until its backend has ended: whoever gets it sees what that backend committed.
@@ -98,7 +101,8 @@ def transaction(conn: Connection, *locks: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with conn.pipeline() if psycopg.Pipeline.is_supported() else contextlib.nullcontext():  # one round trip
             stack.enter_context(psycopg.Transaction(conn))
-            conn.execute(BEGIN_SETTINGS + "".join(LOCK for _ in locks), [f"{LOCK_TIMEOUT_S}s", *map(lock_key, locks)])
+            settings = BEGIN_SETTINGS + (BY_INDEX if by_index else "") + "".join(LOCK for _ in locks)
+            conn.execute(settings, [f"{LOCK_TIMEOUT_S}s", *map(lock_key, locks)])
         yield
 
 
@@ -112,6 +116,7 @@ BEGIN_SETTINGS = """
            set_config('DateStyle', 'ISO', true),
            set_config('TimeZone', 'UTC', true)
 """
+BY_INDEX = ", set_config('enable_seqscan', 'off', true)"
 LOCK = ", pg_advisory_xact_lock(%s)"
 
 

@@ -141,7 +141,7 @@ class Loader:
             with self._keys.without_triggers() if as_a_set else contextlib.nullcontext():
                 return rows.copy(self._conn, [("logs", text)] if text else [])
 
-        with database.transaction(self._conn, self._node_lock):
+        with database.transaction(self._conn, self._node_lock, by_index=True):
             stored, rejected = refusals.put(self._conn, batch, position, names.refused, copy)
             if as_a_set:
                 self._keys.lock(names.used(position.node_id))

@@ -110,7 +110,7 @@ class References:
     def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
         met: dict[str, dict[str, int]] = {}
         refused: dict[tuple[str, str], str] = {}
-        with database.transaction(self._conn):
+        with database.transaction(self._conn, by_index=True):
             self._find(missing, met)
             new = {table: self._add(table, missing[table], met[table], refused) for table in ORDER if table in missing}
         for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's

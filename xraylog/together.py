@@ -122,7 +122,7 @@ class Together:
             if days:
                 return self._load_new_days(sorted(days), first, taken, position, behind)
             as_a_set = self._keys.as_a_set(first[0].days.total())
-            with database.transaction(self._conn, self._node_lock):
+            with database.transaction(self._conn, self._node_lock, by_index=True):
                 until = time.monotonic() + (SECONDS if as_a_set else 0)
                 with self._keys.without_triggers() if as_a_set else contextlib.nullcontext():
                     stored = rows.copy(self._conn, self._parts(first, taken, {}, until))
