@@ -245,7 +245,7 @@ def test_a_server_that_restarts_under_a_run(own_server: Callable[..., Server], t
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_server_that_restarts_while_a_run_is_in_its_transaction(
+def test_a_server_that_crashes_behind_the_rows_of_a_transaction(
     own_server: Callable[..., Server], tmp_path: Path, way: str
 ) -> None:
     server = own_server()
@@ -253,17 +253,18 @@ def test_a_server_that_restarts_while_a_run_is_in_its_transaction(
     site.append(*lines(0, 50))
     site.run()
     site.way = way
-    site.append(*lines(50, 100, day(1) if way == BY_DAY else AT))
-    with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
-        blocker.execute("LOCK TABLE log_positions")
-        with subprocess.Popen(site.command("-q", "--again")) as run:
+    site.append(*lines(50, 100, day(1) if way == BY_DAY else AT), "damaged\n")
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
+        blocker.execute("LOCK TABLE rejected_lines")  # which come behind the rows
+        with subprocess.Popen(site.command("-q")) as run:
             wait_until(lambda: site.runs_that_wait() == 1)
             server.stop("immediate")
             assert run.wait(60) == 0
-        server.start()
+    server.start()
     assert site.put_aside() == users(50, 100)
     site.run()
     assert site.emails() == users(0, 100)
+    assert len(site.rejected()) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
