@@ -378,7 +378,8 @@ def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row) 
 
 def names_of(paths: Sequence[Path]) -> str:
     """The logs, for a message."""
-    return ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    names = ["what was piped in" if path == sources.STDIN else str(path) for path in paths]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def lock_paths(cfg: Config, paths: Sequence[Path]) -> list[Path]:
@@ -427,8 +428,8 @@ def command_line() -> argparse.ArgumentParser:
         type=_name,
         action="append",
         metavar="FILE",
-        help="read this log instead of the configured one, and empty it, but for .gz and .xz; "
-        "may be a quoted pattern or - for standard input, and be given again",
+        help="read this log instead of the configured one, and empty it unless it is compressed; "
+        "a quoted pattern or - for standard input, too; may be repeated",
     )
     parser.add_argument("--keep", action="store_true", help="load, but leave the lines in the log")
     parser.add_argument("--again", action="store_true", help="load from the start, whatever was stored before")

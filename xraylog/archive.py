@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +89,8 @@ def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
 
     `folder`: where; None: where temporary files are. The file goes when it is closed, or when the process ends.
     """
+    import tempfile  # only where something is piped in: its import takes 12 ms
+
     where = folder or Path(tempfile.gettempdir())
     with contextlib.ExitStack() as files:
         try:
