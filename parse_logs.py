@@ -216,7 +216,7 @@ def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iter
     if drained is None:
         return
     yield drained.offset
-    if position.found_as != position.source and logfile.is_at(Path(position.found_as), known, but=log):
+    if position.found_as != position.source and sources.is_at(Path(position.found_as), known, but=log):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
@@ -295,7 +295,7 @@ def find_origin(target: Target, origin: Origin) -> Position:
     with database.transaction(target.conn, loader.node_lock(origin.node)):
         position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
     known = origin.fingerprint(position.offset)
-    if position.found_as != position.source and known and logfile.is_at(Path(position.found_as), known):
+    if position.found_as != position.source and known and sources.is_at(Path(position.found_as), known):
         return dataclasses.replace(position, id=None)
     return position
 

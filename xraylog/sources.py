@@ -12,6 +12,7 @@ from pathlib import Path
 from xraylog import archive, logfile
 from xraylog.archive import Archive, Piped
 from xraylog.logfile import Log, LogFile, Unusable
+from xraylog.records import Fingerprint
 
 STDIN = Path("-")
 
@@ -59,6 +60,17 @@ def is_drained(path: Path) -> bool:
         return True  # no regular file: to be refused when it is opened
     finally:
         os.close(descriptor)
+
+
+def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
+    """Whether the log at `path`, if it is another than `but`, begins so: then a log that does, too, is its copy."""
+    try:
+        if path == STDIN or (but is not None and os.path.samestat(path.stat(), but.stat)):
+            return False
+        with _opened(path, None, read_only=True) as log:
+            return log is not None and log.fingerprint(fingerprint.length) == fingerprint
+    except (OSError, Unusable):
+        return False
 
 
 @contextlib.contextmanager
