@@ -7,7 +7,6 @@ import argparse
 import dataclasses
 import functools
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,12 +15,26 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
+from xraylog import (
+    __version__,
+    buffer,
+    check,
+    config,
+    database,
+    loader,
+    locks,
+    logfile,
+    positions,
+    preview,
+    schema,
+    sources,
+    stats,
+)
 from xraylog.ahead import Ahead
 from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.loader import Target
-from xraylog.logfile import LogFile
+from xraylog.logfile import Log, LogFile
 from xraylog.parser import PREFIXED, Parser
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
@@ -41,17 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_S)
     try:
         cfg = config.read(options.config)
-        if options.logfile:
-            cfg = config.with_log(cfg, Path(os.path.abspath(options.logfile)))
+        paths, unmatched = sources.named(options.logfile, cfg.ours) if options.logfile else ([cfg.log_path], [])
+        config.refuse_ours(cfg, paths)
         start_logging(cfg, options)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION
+    for pattern in unmatched:
+        logger.warning("{}: expected a log, found none", pattern)
     try:
         if options.check:
-            return OPERATOR if check.report(cfg) else DONE
-        with locks.locked(*lock_paths(cfg)):
-            return run(cfg, options)
+            return OPERATOR if check.report(cfg, paths) else DONE
+        if options.dry_run:
+            return OPERATOR if preview.report(cfg, paths, options.keep, options.again) else DONE
+        with locks.locked(*lock_paths(cfg, paths)):
+            return run(cfg, options, paths)
     except locks.Busy as error:
         logger.error("another run is at work: {}; nothing to do", error)
         return BUSY
@@ -66,43 +83,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def run(cfg: Config, options: argparse.Namespace) -> int:
-    """One pass. The total is right even when the database goes away halfway."""
+def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
+    """One pass over all logs. The total is right even when the database goes away halfway."""
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
     total, mode, status = LoadResult(), "online", FAILED
     try:
-        with logfile.opened(cfg.log_path) as log, buffer.opened(cfg.buffer_path) as aside:
+        with sources.opened(paths, cfg.buffer_path.parent) as found, buffer.opened(cfg.buffer_path) as aside:
             if aside.torn:
                 logger.warning("{} ended in a torn batch; it is now in {}", aside.path, aside.torn)
-            offset = None  # how far the database is known to have the log
+            logs = with_lines(options, paths, found)
+            number, offset = 0, None  # the log at work, and how far the database is known to have it
             try:
-                for result, offset in store(cfg, options, log, aside):  # noqa: B007  # where the database ends, below
+                for result, number, offset in store(cfg, options, logs, aside):  # noqa: B007  # used below
                     total += result
                 status = DONE
             except (database.Unavailable, database.Unsuitable, buffer.Damaged) as reason:
                 mode, status_of_reason = "offline", explain(reason, cfg)
-                for result in put_aside(cfg, options, log, aside, offset):
+                for result in put_all_aside(cfg, options, logs[number:], aside, offset):
                     total += result
                 status = status_of_reason
+            if any(log.damage for log in logs):
+                status = OPERATOR
     except positions.Moved as error:
         logger.error("{}; it stores these lines", error)
         status = BUSY
     except OSError as error:
-        logger.error("{}: {}; what is not stored stays in {}", error.filename or "disk", error.strerror, cfg.log_path)
+        logger.error(
+            "{}: {}; what is not stored stays in {}", error.filename or "disk", error.strerror, names_of(paths)
+        )
     finally:
-        told = tell(cfg, total, stats.row(started, mode, time.monotonic() - clock, total))
+        told = tell(cfg, paths, total, stats.row(started, mode, time.monotonic() - clock, total))
     return status or told
 
 
+def with_lines(options: argparse.Namespace, paths: Sequence[Path], found: Sequence[Log]) -> list[Log]:
+    """The logs that have lines to read, as far as the files alone can tell; says which do not."""
+    there = {log.path for log in found}
+    for path in paths:
+        if path not in there:
+            logger.log("WARNING" if options.logfile else "INFO", "{}: expected a log, found none", path)
+    logs = [log for log in found if not has_nothing(log, options)]
+    for log in found:
+        if log not in logs:
+            logger.info("{}: nothing new", log.path)
+    return logs
+
+
 def store(
-    cfg: Config, options: argparse.Namespace, log: LogFile | None, aside: Buffer
-) -> Iterator[tuple[LoadResult, int | None]]:
-    """First what earlier runs put aside, then what is new in the log. Each result with how far the log is stored."""
-    if aside.is_empty and has_nothing(log, options):
-        if log is None and options.logfile:
-            logger.warning("{}: expected a log, found none", cfg.log_path)
-        else:
-            logger.info("{}: {}", cfg.log_path, "nothing new" if log else "not there")
+    cfg: Config, options: argparse.Namespace, logs: Sequence[Log], aside: Buffer
+) -> Iterator[tuple[LoadResult, int, int | None]]:
+    """First what earlier runs put aside, then what is new in the logs.
+
+    Each result with the number of the log at work, and how far that one is stored.
+    """
+    if aside.is_empty and not logs:
         return
     with database.connect(cfg.connection) as conn:
         for warning in schema.ensure(conn).warnings:
@@ -110,14 +144,16 @@ def store(
         target = Target(conn, functools.partial(database.connect, cfg.connection))
         if not aside.is_empty:
             for result in import_buffer(target, aside):
-                yield result, None
-        if log is not None and not has_nothing(log, options):
-            yield from load_log(target, cfg, options, log)
+                yield result, 0, None
+        for number, log in enumerate(logs):
+            yield LoadResult(), number, None
+            for result, offset in load_log(target, cfg, options, log):
+                yield result, number, offset
+        if advice := target.keys.advice:
+            logger.info("{}", advice)
 
 
-def load_log(
-    target: Target, cfg: Config, options: argparse.Namespace, log: LogFile
-) -> Iterator[tuple[LoadResult, int]]:
+def load_log(target: Target, cfg: Config, options: argparse.Namespace, log: Log) -> Iterator[tuple[LoadResult, int]]:
     """Store what is new in the log, batch by batch; then take it out of the log."""
     position = find_position(target, cfg, log)
     if options.again and position.id is not None:
@@ -132,23 +168,21 @@ def load_log(
     reading = functools.partial(read, cfg, log)
     for result, position in target.loader(cfg.node).load_all(reading, position, behind):  # noqa: B020  # goes on there
         yield result, position.offset
-    if advice := target.keys.advice:
-        logger.info("{}", advice)
-    if may_drain(options, log, position.offset):
-        for offset in drain(target, cfg, log, position):
+    if file := to_drain(options, log, position.offset):
+        for offset in drain(target, cfg, file, position):
             yield LoadResult(), offset
 
 
-def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
+def find_position(target: Target, cfg: Config, log: Log) -> Position:
     """Where the last run ended; waits for one that died while its transaction is still in the server."""
     node_id = target.node_id(cfg.node)
     origin = buffer.origin(cfg.node, log)
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.find(
-            target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.size
+            target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
         )
         positions.forget_old(target.conn, position)
-    if position.lost is not None:
+    if position.lost is not None and isinstance(log, LogFile):  # others have other names and bytes at every rotation
         logger.warning(
             "{} was emptied, replaced or renamed by somebody else: it was stored up to byte {}; "
             "going on from its beginning",
@@ -158,7 +192,7 @@ def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
     return position
 
 
-def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
+def read(cfg: Config, log: Log, offset: int) -> Iterator[Batch]:
     """Batches of what stands behind `offset`. Says once when it has a prefix that xray does not write."""
     said = False
     parser = Parser(cfg.zone, datetime.now(timezone.utc))
@@ -182,7 +216,7 @@ def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iter
     if drained is None:
         return
     yield drained.offset
-    if position.found_as != position.source and logfile.is_at(Path(position.found_as), known, but=log):
+    if position.found_as != position.source and sources.is_at(Path(position.found_as), known, but=log):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
@@ -205,13 +239,19 @@ def drain_file(cfg: Config, log: LogFile, offset: int) -> logfile.Drained | None
     return drained
 
 
-def may_drain(options: argparse.Namespace, log: LogFile, offset: int) -> bool:
-    """Whether the stored lines are to be taken out; says why not."""
+def to_drain(options: argparse.Namespace, log: Log, offset: int) -> LogFile | None:
+    """The log, if the stored lines are to be taken out of it. Says why not, and where it could not be read on."""
+    if log.damage:
+        logger.error("{}: {}; its lines up to byte {} are stored", log.path, log.damage, offset)
+    elif log.unended and not isinstance(log, LogFile):
+        logger.warning("{}: its last line has no end, and is left out", log.path)
+    if not isinstance(log, LogFile):
+        return None
     if log.replaced:
         logger.warning("{} was emptied or replaced during this run, behind byte {}", log.path, offset)
     elif not log.writable:
         logger.warning("{} may not be written: its lines are stored, remembered and left there", log.path)
-    return not (options.keep or log.replaced or not log.writable)
+    return None if options.keep or log.replaced or not log.writable else log
 
 
 def import_buffer(target: Target, aside: Buffer) -> Iterator[LoadResult]:
@@ -255,23 +295,29 @@ def find_origin(target: Target, origin: Origin) -> Position:
     with database.transaction(target.conn, loader.node_lock(origin.node)):
         position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
     known = origin.fingerprint(position.offset)
-    if position.found_as != position.source and known and logfile.is_at(Path(position.found_as), known):
+    if position.found_as != position.source and known and sources.is_at(Path(position.found_as), known):
         return dataclasses.replace(position, id=None)
     return position
 
 
-def put_aside(
-    cfg: Config, options: argparse.Namespace, log: LogFile | None, aside: Buffer, offset: int | None
+def put_all_aside(
+    cfg: Config, options: argparse.Namespace, logs: Sequence[Log], aside: Buffer, offset: int | None
 ) -> Iterator[LoadResult]:
-    """Put what is new in the log into the buffer; then take it out of the log.
-
-    `offset` is where the database ended, if it said so before it went away.
+    """Put what is new in the logs into the buffer. `offset` is where the database ended in the first of them, if it
+    said so before it went away.
     """
-    if log is None or has_nothing(log, options):
-        return
-    again = options.again and offset is None  # else the database has been told, and counts from 0
-    at = 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.size))
     names = stats.Names()
+    for log in logs:
+        yield from put_aside(cfg, options, log, aside, names, offset)
+        offset = None
+
+
+def put_aside(
+    cfg: Config, options: argparse.Namespace, log: Log, aside: Buffer, names: stats.Names, offset: int | None
+) -> Iterator[LoadResult]:
+    """Put what is new in a log into the buffer; then take it out of the log."""
+    again = options.again and offset is None  # else the database has been told, and counts from 0
+    at = 0 if again else max(offset or 0, aside.reached(log.fingerprints(), log.most))
 
     def written() -> Iterator[tuple[Written, LoadResult]]:
         for batch in read(cfg, log, at):
@@ -286,13 +332,13 @@ def put_aside(
             at = batch.end
             del batch
             yield result
-    if may_drain(options, log, at) and (drained := drain_file(cfg, log, at)):
-        log.empty(drained.offset, cfg.truncate_above, leave=logfile.MARK_BYTES)
+    if (file := to_drain(options, log, at)) and (drained := drain_file(cfg, file, at)):
+        file.empty(drained.offset, cfg.truncate_above, leave=logfile.MARK_BYTES)
 
 
-def has_nothing(log: LogFile | None, options: argparse.Namespace) -> bool:
+def has_nothing(log: Log, options: argparse.Namespace) -> bool:
     """Whether there is no line to read, as far as the file alone can tell."""
-    return log is None or log.size == 0 or (log.holds_only_our_mark() and not options.again)
+    return log.is_empty or (log.holds_only_our_mark() and not options.again)
 
 
 def explain(reason: Exception, cfg: Config) -> int:
@@ -307,7 +353,7 @@ def explain(reason: Exception, cfg: Config) -> int:
     return OPERATOR
 
 
-def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
+def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row) -> int:
     """The statistics row, and one line that adds up."""
     logger.info(
         "{} lines read = {} rows + {} rejected + {} ignored",
@@ -317,7 +363,7 @@ def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
         sum(total.ignored.values()),
     )
     if total.rejected >= SUSPICIOUS and not total.rows:
-        logger.warning("not one of {} lines is xray's; is {} its access log?", total.lines, cfg.log_path)
+        logger.warning("not one of {} lines is xray's; is {} its access log?", total.lines, names_of(paths))
     if cfg.stats_format:
         try:
             stats.write(row, cfg.stats_format, cfg.stats_path)
@@ -330,10 +376,16 @@ def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
     return DONE
 
 
-def lock_paths(cfg: Config) -> tuple[Path, Path]:
-    """The log's lock and the buffer's."""
-    folder = cfg.buffer_path.parent
-    return locks.lock_path(cfg.log_path, folder), locks.lock_path(cfg.buffer_path, folder)
+def names_of(paths: Sequence[Path]) -> str:
+    """The logs, for a message."""
+    names = ["what was piped in" if path == sources.STDIN else str(path) for path in paths]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def lock_paths(cfg: Config, paths: Sequence[Path]) -> list[Path]:
+    """The locks of the logs that a run changes, and the buffer's."""
+    guarded = [path for path in paths if sources.is_drained(path)]
+    return [locks.lock_path(path, cfg.buffer_path.parent) for path in (*guarded, cfg.buffer_path)]
 
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
@@ -344,7 +396,7 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     logger.remove()
     if sys.stderr is not None:  # closed by the caller: 2>&-
         logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
-    if cfg.own_log_path and not options.check:
+    if cfg.own_log_path and not (options.check or options.dry_run):
         try:
             logger.add(cfg.own_log_path, level=level, format=form, diagnose=False, backtrace=False)
         except OSError as error:
@@ -355,10 +407,14 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
         logger.warning("{}", warning)
 
 
-def _path(text: str) -> Path:
+def _name(text: str) -> str:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("expected the path of a file, found none")
-    return Path(text)
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_name(text))
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -368,11 +424,18 @@ def command_line() -> argparse.ArgumentParser:
         "--config", type=_path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
     )
     parser.add_argument(
-        "--logfile", type=_path, metavar="FILE", help="read and empty this log instead of the configured one"
+        "--logfile",
+        type=_name,
+        action="append",
+        metavar="FILE",
+        help="read this log instead of the configured one, and empty it unless it is compressed; "
+        "a quoted pattern or - for standard input, too; may be repeated",
     )
     parser.add_argument("--keep", action="store_true", help="load, but leave the lines in the log")
     parser.add_argument("--again", action="store_true", help="load from the start, whatever was stored before")
-    parser.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
+    looking = parser.add_mutually_exclusive_group()
+    looking.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
+    looking.add_argument("--dry-run", action="store_true", help="say what a run would do, with counts; change nothing")
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
     loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from conftest import ROOT
 
-FILE_SIDE = {"logfile", "locks", "grammar", "parser", "buffer"}
+FILE_SIDE = {"logfile", "archive", "sources", "locks", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
 LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader"}
 DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION
 NOUNS = {"records"}
-STORIES = {"check"}  # like the scripts, it speaks of both
+STORIES = {"check", "preview"}  # like the scripts, it speaks of both
 ALONE = {"config", "stats", "ahead"}
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from xraylog import logfile
-from xraylog.logfile import LogFile
+from xraylog.logfile import Log, LogFile
 from xraylog.records import (
     AT_ONCE,
     UTC,
@@ -73,14 +73,16 @@ class Written:
 class Buffer:
     """The buffer at one path; its file is made when the first batch is put aside."""
 
-    def __init__(self, path: Path, files: contextlib.ExitStack) -> None:
+    def __init__(self, path: Path, files: contextlib.ExitStack, read_only: bool) -> None:
         """Use `opened`."""
         self.path = path
         self._files = files
-        self._file: LogFile | None = files.enter_context(logfile.opened(path))
+        self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only))
         self._last_mark: int | None = None  # its offset
         self.torn: Path | None = None  # where a torn batch was put
-        if self._file is not None:
+        if self._file is not None and read_only:
+            self._last_mark = _last_mark(self._file, self._file.size)
+        elif self._file is not None:
             self._mend(self._file)
 
     @property
@@ -109,15 +111,18 @@ class Buffer:
             raise Damaged(f"{self.path}: expected a buffer, found nothing")
         return self._file
 
-    def reached(self, fingerprints: list[Fingerprint], size: int) -> int:
-        """How far the log with these fingerprints, of `size` bytes, has been put aside; 0 for an unknown one."""
+    def reached(self, fingerprints: list[Fingerprint], size: int | None) -> int:
+        """How far the log with these fingerprints, of `size` bytes if that says anything, has been put aside.
+
+        0 for an unknown one.
+        """
         found, place = 0, self._last_mark
         while place is not None:
             before = None
             with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: the marks before it still count
                 mark = _mark(self.file.line_at(place))
                 end, before = mark["end"], mark["previous"]
-                if found < end <= size and _origin(mark).fingerprint(end) in fingerprints:
+                if found < end and (size is None or end <= size) and _origin(mark).fingerprint(end) in fingerprints:
                     found = end
                 if before is None:
                     break
@@ -213,13 +218,13 @@ class Buffer:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Buffer]:
-    """The buffer at `path`, mended. Hold its lock. Raises Damaged and Unusable."""
+def opened(path: Path, read_only: bool = False) -> Iterator[Buffer]:
+    """The buffer at `path`, mended: hold its lock. `read_only`: as it is. Raises Damaged and Unusable."""
     with contextlib.ExitStack() as files:
-        yield Buffer(path, files)
+        yield Buffer(path, files, read_only)
 
 
-def origin(node: str, log: LogFile, again: bool = False) -> Origin:
+def origin(node: str, log: Log, again: bool = False) -> Origin:
     """What a batch of this log, as it is now, will be recognised by."""
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.predecessor, again)
 

@@ -6,10 +6,11 @@ Changes nothing, anywhere.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
-from xraylog import database, locks, logfile, schema
+from xraylog import database, locks, logfile, schema, sources
 from xraylog.config import Config
 from xraylog.database import Connection
 
@@ -38,19 +39,19 @@ IN_SCHEMA = """
 """
 
 
-def report(cfg: Config) -> int:
+def report(cfg: Config, logs: Sequence[Path]) -> int:
     """Print one line for each thing looked at; returns how many need the operator."""
     trouble = 0
-    for what, found, advice in findings(cfg):
+    for what, found, advice in findings(cfg, logs):
         trouble += bool(advice)
         print(f"{'✗' if advice else '✓'} {what}: {found}" + (f"; {advice}" if advice else ""))
     return trouble
 
 
-def findings(cfg: Config) -> Iterator[Finding]:
+def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """All that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
-    for path in (cfg.log_path, cfg.buffer_path):
+    for path in (*filter(sources.is_drained, logs), cfg.buffer_path):
         lock = locks.lock_path(path, cfg.buffer_path.parent)
         holder = locks.lock_holder(lock)
         if holder:
@@ -64,17 +65,21 @@ def findings(cfg: Config) -> Iterator[Finding]:
             yield what, f"{output} cannot be written", f"let this user write {output}"
         elif output is not None:
             yield what, f"{output} can be written", ""
-    yield from _log(cfg)
+    for path in logs:
+        yield from _log(cfg, path)
     yield from _server(cfg)
 
 
-def _log(cfg: Config) -> Iterator[Finding]:
+def _log(cfg: Config, path: Path) -> Iterator[Finding]:
+    if not sources.is_drained(path):
+        yield "log", f"{path} is {'standard input' if path == sources.STDIN else 'compressed'}, and stays as it is", ""
+        return
     try:
-        with logfile.opened(cfg.log_path) as log:
+        with logfile.opened(path) as log:
             if log is None:
-                yield "log", f"{cfg.log_path} does not exist", "check [parser] logfile, or wait for xray's first line"
+                yield "log", f"{path} does not exist", "check [parser] logfile, or wait for xray's first line"
                 return
-            yield "log", f"{cfg.log_path} has {log.size} bytes", ""
+            yield "log", f"{path} has {log.size} bytes", ""
             if not log.writable:
                 yield "draining", "the log may not be written", "its lines would be loaded and stay: run as its owner"
             elif log.collapses:

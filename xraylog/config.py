@@ -10,8 +10,8 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -57,6 +57,13 @@ class Config:
     own_log_path: Path | None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def ours(self) -> Mapping[Path, str]:
+        """Our own files, and what each is: read as a log, they would be emptied."""
+        files = {self.path: "the config", self.buffer_path: "the offline buffer"}
+        others = {self.stats_path: "the statistics", self.own_log_path: "our own log"}
+        return files | {path: what for path, what in others.items() if path is not None}
+
 
 def read(path: Path) -> Config:
     """Read and check a config file. Relative paths in it start at the folder that it is in.
@@ -78,13 +85,12 @@ def read(path: Path) -> Config:
     return _Reader(path, parser).config()
 
 
-def with_log(cfg: Config, path: Path) -> Config:
-    """The same, for another log. Raises ConfigError when that is one of our own files: it would be emptied."""
-    own = {cfg.buffer_path: "the offline buffer", cfg.stats_path: "the statistics", cfg.own_log_path: "our own log"}
-    for other, what in {cfg.path: "the config", **own}.items():
-        if other is not None and path.resolve() == other.resolve() and path.resolve().parts[1] != "dev":
-            raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
-    return replace(cfg, log_path=path)
+def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
+    """Raises ConfigError when one of the logs is one of our own files: it would be emptied."""
+    for path in logs:
+        for other, what in cfg.ours.items():
+            if path.resolve() == other.resolve() and path.resolve().parts[1] != "dev":
+                raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
 
 
 def _syntax(error: configparser.Error) -> str:

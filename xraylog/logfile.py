@@ -19,7 +19,7 @@ import re
 import secrets
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,16 +53,91 @@ class Drained:
     kept: bool  # the file system cannot take lines out in front of an open log's end: nothing was changed
 
 
-class LogFile:
+class Log:
+    """Text in complete lines that is recognised by its beginning. Once it is at an end, nothing is added to it."""
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        """`head`: its first HEAD_BYTES bytes."""
+        self.path = path
+        self._head = head
+        self.damage: str | None = None  # noticed while reading: what was read before that is good
+        self.unended = False  # noticed while reading: the last line has no end
+
+    @property
+    def most(self) -> int | None:
+        """What a position in it is at most, bytes. None: it may be a shorter copy of what a position is in."""
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no text in it."""
+        return not self._head
+
+    @property
+    def is_ours(self) -> bool:
+        """The text begins with a drain mark: it was us who removed what stood there before."""
+        return MARK.match(self._head) is not None
+
+    @property
+    def predecessor(self) -> bytes | None:
+        """The beginning of the digest under which this log was known before we drained it."""
+        mark = MARK.match(self._head)
+        return bytes.fromhex(mark[1].decode()) if mark else None
+
+    def fingerprints(self) -> list[Fingerprint]:
+        """What a position in this very log can have been stored under: the text's beginnings, at each line
+        end up to HEAD_BYTES, and at HEAD_BYTES.
+        """
+        found, digest, done = [], hashlib.sha256(), 0
+        while (end := self._head.find(b"\n", done) + 1) > 0:
+            digest.update(self._head[done:end])
+            found.append(Fingerprint(end, digest.digest()))
+            done = end
+        if len(self._head) == HEAD_BYTES != done:
+            digest.update(self._head[done:])
+            found.append(Fingerprint(HEAD_BYTES, digest.digest()))
+        return found
+
+    def fingerprint(self, offset: int) -> Fingerprint:
+        """What a position at `offset` is stored under."""
+        length = min(offset, HEAD_BYTES)
+        return Fingerprint(length, hashlib.sha256(self._head[:length]).digest())
+
+    def blocks(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Complete lines from `start` on: offset and bytes of each block. Blocks follow one another, but for holes."""
+        return complete_lines(self._pieces(start))
+
+    def holds_only_our_mark(self) -> bool:
+        """Whether there is nothing in it but what `drain` leaves, as far as that is known before it is read."""
+        return False
+
+    def sync(self) -> None:
+        """Have the lines on disk before a position in them is, where a crash of the machine can take them."""
+
+    def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Offset and bytes of what stands behind `start`, BLOCK_BYTES or fewer at a time."""
+        raise NotImplementedError
+
+
+class LogFile(Log):
     """One open log. Has exactly one descriptor: a second would keep the lease from being granted."""
 
     def __init__(self, path: Path, descriptor: int, writable: bool) -> None:
         """Use `opened`."""
-        self.path = path
+        super().__init__(path, os.pread(descriptor, HEAD_BYTES, 0))
         self.writable = writable
         self._fd = descriptor
-        self._head = os.pread(descriptor, HEAD_BYTES, 0)
         self.replaced = False  # noticed while reading: what was read before that is good
+
+    @property
+    def most(self) -> int:
+        """Its size: what is longer is a position in another file."""
+        return self.size
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it."""
+        return self.size == 0
 
     @property
     def size(self) -> int:
@@ -70,20 +145,14 @@ class LogFile:
         return os.fstat(self._fd).st_size
 
     @property
+    def descriptor(self) -> int:
+        """Its one descriptor; to be read from, never closed."""
+        return self._fd
+
+    @property
     def stat(self) -> os.stat_result:
         """What the file system knows of it."""
         return os.fstat(self._fd)
-
-    @property
-    def is_ours(self) -> bool:
-        """The file begins with a drain mark: it was us who removed what stood there before."""
-        return MARK.match(self._head) is not None
-
-    @property
-    def predecessor(self) -> bytes | None:
-        """The beginning of the digest under which this file was known before we drained it."""
-        mark = MARK.match(self._head)
-        return bytes.fromhex(mark[1].decode()) if mark else None
 
     @property
     def collapses(self) -> bool:
@@ -106,50 +175,20 @@ class LogFile:
         text = os.pread(self._fd, 2 * LARGE_BLOCK, 0)
         return text.endswith(b"\n") and all(line[:1] in (b"", b"#") for line in text.split(b"\n"))
 
-    def fingerprints(self) -> list[Fingerprint]:
-        """What a position in this very file can have been stored under: the file's beginnings, at each line
-        end up to HEAD_BYTES, and at HEAD_BYTES.
-        """
-        found, digest, done = [], hashlib.sha256(), 0
-        while (end := self._head.find(b"\n", done) + 1) > 0:
-            digest.update(self._head[done:end])
-            found.append(Fingerprint(end, digest.digest()))
-            done = end
-        if len(self._head) == HEAD_BYTES != done:
-            digest.update(self._head[done:])
-            found.append(Fingerprint(HEAD_BYTES, digest.digest()))
-        return found
+    def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """What stands from `start` to the end that the file has now.
 
-    def fingerprint(self, offset: int) -> Fingerprint:
-        """What a position at `offset` is stored under."""
-        length = min(offset, HEAD_BYTES)
-        return Fingerprint(length, hashlib.sha256(self._head[:length]).digest())
-
-    def blocks(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Complete lines from `start` to the end that the file has now: offset and bytes of each block.
-
-        Blocks follow one another, but for holes in the file. Ends early, with `replaced` set, when somebody else
-        changes what was read already. Each block is checked after it was read: a line in it is from the file that
-        the position is in.
+        Ends early, with `replaced` set, when somebody else changes what was read already. Each piece is checked
+        after it was read: a line in it is from the file that the position is in.
         """
         end, at = self.size, start
-        pending: list[bytes] = []  # the beginning of a line that is longer than a block
         while at < end:
             read = os.pread(self._fd, min(BLOCK_BYTES, end - at), at)
             if not read or not self._is_unchanged(at + len(read)):
                 self.replaced = True
                 return
+            yield at, read
             at += len(read)
-            if not pending and not read.strip(b"\0\n"):
-                continue  # a hole that a truncation left without O_APPEND, or our own blanks: larger than memory
-            complete = read.rfind(b"\n") + 1
-            if complete == 0:
-                pending.append(read)
-                continue
-            block = b"".join([*pending, read[:complete]])
-            yield at - len(read) + complete - len(block), block
-            rest = read[complete:]
-            pending = [rest] if rest.strip(b"\0") else []
 
     def read(self, start: int, length: int) -> bytes:
         """The bytes there, fewer at the end of the file."""
@@ -299,16 +338,33 @@ class LogFile:
         return 0
 
 
+def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Offset and bytes of blocks of complete lines, from pieces that follow one another."""
+    pending: list[bytes] = []  # the beginning of a line that is longer than a piece
+    for at, read in pieces:
+        if not pending and not read.strip(b"\0\n"):
+            continue  # a hole that a truncation left without O_APPEND, or our own blanks: larger than memory
+        complete = read.rfind(b"\n") + 1
+        if complete == 0:
+            pending.append(read)
+            continue
+        block = b"".join([*pending, read[:complete]])
+        yield at + complete - len(block), block
+        rest = read[complete:]
+        pending = [rest] if rest.strip(b"\0") else []
+
+
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[LogFile | None]:
+def opened(path: Path, read_only: bool = False) -> Iterator[LogFile | None]:
     """The log at `path`, for reading and, where we may, for draining; None when there is none.
 
-    Raises Unusable.
+    `read_only`: only to look, but `writable` says whether we might. Raises Unusable.
     """
     descriptor, writable = -1, True
     try:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+            descriptor = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
+            writable = not read_only or os.access(path, os.W_OK)
         except (PermissionError, OSError) as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
                 raise
@@ -329,17 +385,6 @@ def opened(path: Path) -> Iterator[LogFile | None]:
 def path_text(path: Path) -> str:
     """A path for people and for the database: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
-    """Whether the file at `path`, if it is another than `but`, begins so: then a log that does, too, is its copy."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(fingerprint.length)
-            same_file = but is not None and os.path.samestat(os.fstat(file.fileno()), but.stat)
-    except OSError:
-        return False
-    return not same_file and hashlib.sha256(head).digest() == fingerprint.digest
 
 
 def collapses(descriptor: int) -> bool:

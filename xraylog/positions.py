@@ -69,21 +69,32 @@ def find(
     predecessor: bytes | None = None,
     size: int | None = None,
 ) -> Position:
+    """Where to go on in the file with these fingerprints, as `look` says; keeps what a run still needs of it.
+
+    `predecessor`: the beginning of the digest that the file had before it was drained. Call it in a transaction that
+    holds the node's lock: a dead run's backend may still be committing.
+    """
+    position = look(conn, node_id, source, fingerprints, size)
+    if position.offset:
+        conn.execute(STILL_THERE, [position.id])
+    elif predecessor:
+        conn.execute(FORGET_DRAINED, [node_id, source, len(predecessor), predecessor])
+        return Position(None, node_id, source, source, 0, 0)
+    return position
+
+
+def look(
+    conn: Connection, node_id: int, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None
+) -> Position:
     """Where to go on in the file with these fingerprints: behind the longest position that matches, else at 0.
 
-    `predecessor`: the beginning of the digest that the file had before it was drained. `size`: what is longer is
-    a position in another file. Call it in a transaction that holds the node's lock: a dead run's backend may
-    still be committing.
+    `size`: what is longer is a position in another file. Changes nothing.
     """
     heads = [fingerprint.digest for fingerprint in fingerprints]
     rows = conn.execute(KNOWN, {"node_id": node_id, "source": source, "heads": heads}).fetchall()
     for row_id, found_as, position, head_length, head in rows:
         if (size is None or position <= size) and Fingerprint(head_length, head) in fingerprints:
-            conn.execute(STILL_THERE, [row_id])
             return Position(row_id, node_id, source, found_as, position, position)
-    if predecessor:
-        conn.execute(FORGET_DRAINED, [node_id, source, len(predecessor), predecessor])
-        return Position(None, node_id, source, source, 0, 0)
     return _unknown(node_id, source, rows)
 
 

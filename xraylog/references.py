@@ -167,3 +167,9 @@ def node_id(references: References, name: str) -> int:
     for reason in node.refused.values():
         raise Unsuitable(f"node {name!r}: {reason}")
     return node.ids["nodes"][name]
+
+
+def known_node(conn: Connection, name: str) -> int | None:
+    """The id of this node; None when it is new. Changes nothing."""
+    row = conn.execute("SELECT id FROM nodes WHERE name = %s", [name]).fetchone()
+    return None if row is None else row[0]
