@@ -16,26 +16,14 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import (
-    __version__,
-    buffer,
-    check,
-    config,
-    database,
-    loader,
-    locks,
-    logfile,
-    partitions,
-    positions,
-    schema,
-    stats,
-)
+from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
 from xraylog.ahead import Ahead
 from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.loader import Target
 from xraylog.logfile import LogFile
 from xraylog.parser import PREFIXED, Parser
+from xraylog.partitions import Partitions
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
 
@@ -117,9 +105,9 @@ def make_partitions(cfg: Config, days: int) -> int:
         with database.connect(cfg.connection) as conn:
             for warning in schema.ensure(conn).warnings:
                 logger.warning("{}", warning)
-            made = partitions.Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
+            made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
     except database.Unavailable as reason:
-        logger.error("PostgreSQL is not available: {}; no partition was made: try again", reason)
+        logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
         return FAILED
     except database.Unsuitable as reason:
         logger.error("{}; --check says more", reason)

@@ -106,9 +106,9 @@ class Partitions:
         return [name for name, _, _ in missing]
 
     def _create_one(self, name: str, low: float, high: float) -> None:
-        statement = create_partition(name, low, high)
+        create = create_partition(name, low, high)
         try:
-            self._conn.execute(statement)
+            self._conn.execute(create)
         except errors.DuplicateTable as error:
             raise Unsuitable(
                 f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
@@ -123,7 +123,7 @@ class Partitions:
                 f"{name}: expected this partition of logs, found none, and this role may not make it: "
                 f"{database.message(error)}; the owner of logs makes today's and the next days' with "
                 f"parse_logs.py --make-partitions 7, and an older one with: "
-                f"{' '.join(statement.as_string(self._conn).split())}"
+                f"{' '.join(create.as_string(self._conn).split())}"
             ) from error
         if self._conn.info.server_version < schema.NO_KEYS_ON_PARENT:
             for statement in schema.keys_and_indexes(name):
