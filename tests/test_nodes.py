@@ -100,7 +100,7 @@ def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str) -
 
 
 def make_partitions(owner: Site) -> None:
-    owner.run("--make-partitions", "1")
+    assert owner.run_here("--make-partitions", "1") == 0
 
 
 # --- roles -----------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_a_role_that_may_only_insert_can_neither_read_nor_remove_a_row(node: Nod
     insert = node("n2", "xray_insert")
     make_partitions(node("n1", "xray"))
     insert.append(line(1, TOMORROW))
-    insert.run()
+    assert insert.run_here() == 0
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(1,)]
     for statement in (
         "SELECT * FROM logs",
@@ -166,17 +166,19 @@ def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node
     """Few rows or many; and lines that came meanwhile come in behind them."""
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
     insert.append(*lines(0, count, TOMORROW))
-    told = insert.run(status=3).stderr
+    assert insert.run_here() == parse_logs.OPERATOR
+    told = insert.output()
     assert told.count("ERROR") == 1
     assert "expected this partition of logs, found none" in told
     assert "--make-partitions" in told
     assert insert.put_aside() == users(0, count)
     insert.append(*lines(count, count + 5, TOMORROW))
-    assert insert.run(status=3).stderr.count("ERROR") == 1
+    assert insert.run_here() == parse_logs.OPERATOR
+    assert insert.output().count("ERROR") == 2
     assert site.emails() == Counter()
     assert insert.put_aside() == users(0, count + 5)
     make_partitions(owner)
-    insert.run()
+    assert insert.run_here() == 0
     assert site.emails() == users(0, count + 5)
     assert not insert.put_aside()
 
@@ -184,10 +186,11 @@ def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node
 def test_the_owner_can_paste_what_makes_an_older_day(node: Node, site: Site) -> None:
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
     insert.append(*lines(0, 5, AT))
-    statement = re.search(r"CREATE TABLE .* TO \('[^']*'\)", insert.run(status=3).stderr)
+    assert insert.run_here() == parse_logs.OPERATOR
+    statement = re.search(r"CREATE TABLE .* TO \('[^']*'\)", insert.output())
     assert statement is not None
     owner.query(statement[0])
-    insert.run()
+    assert insert.run_here() == 0
     assert site.emails() == users(0, 5)
 
 
@@ -237,22 +240,27 @@ def test_make_partitions_makes_today_and_the_days_to_come_and_says_so(site: Site
     """In an empty database, too. No line is read."""
     site.append(line(1))
     before = today()
-    told = site.run("--make-partitions", str(days), "-v").stderr
+    assert site.run_here("--make-partitions", str(days)) == 0
     there = days_there(conn)
     assert there in (names(before, days + 1), names(today(), days + 1))
-    assert f"partitions made: {', '.join(there)}\n" in told
+    assert f"partitions made: {', '.join(there)}\n" in site.output()
     assert site.log.read_text() == line(1)
     assert not site.stats.exists()
-    if today() == before:
-        assert "partitions made: none, all are there" in site.run("--make-partitions", str(days), "-v").stderr
-    assert site.run("--make-partitions", "0").stderr == ""
+
+
+def test_make_partitions_says_nothing_to_cron(site: Site) -> None:
+    for _ in range(2):
+        done = site.run("--make-partitions", "0")
+        assert (done.stdout, done.stderr) == ("", "")
+    assert site.run_here("--make-partitions", "0") == 0
+    assert "partitions made: none, all are there" in site.output()
 
 
 def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None:
     cfg = config.read(site.config)
     with locks.locked(*parse_logs.lock_paths(cfg)):
-        site.run(status=parse_logs.BUSY)
-        site.run("--make-partitions", "2")
+        assert site.run_here() == parse_logs.BUSY
+        assert site.run_here("--make-partitions", "2") == 0
     assert len(days_there(conn)) == 3
 
 
@@ -260,20 +268,26 @@ def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
     """There is nothing to put aside: whoever started it must know."""
     site.append(line(1))
     site.away()
-    assert "try again: partitions may be missing" in site.run("--make-partitions", "2", status=1).stderr
+    assert site.run_here("--make-partitions", "2") == parse_logs.FAILED
+    assert "try again: partitions may be missing" in site.output()
     assert not site.buffer.exists()
     assert site.log.read_text() == line(1)
 
 
 def test_make_partitions_says_what_its_operator_must_do(node: Node, site: Site, conn: Connection) -> None:
-    assert "may not make it" in node("n2", "xray_insert").run("--make-partitions", "2", status=3).stderr
+    insert = node("n2", "xray_insert")
+    assert insert.run_here("--make-partitions", "2") == parse_logs.OPERATOR
+    assert "may not make it" in insert.output()
     conn.execute("DROP TABLE logs CASCADE; CREATE TABLE logs (id bigint, timestamp timestamptz)")
-    assert "migrate_logs_to_partitioned.py" in site.run("--make-partitions", "2", status=3).stderr
+    assert site.run_here("--make-partitions", "2") == parse_logs.OPERATOR
+    assert "migrate_logs_to_partitioned.py" in site.output()
 
 
 @pytest.mark.parametrize("days", ["-1", "367", "many", "1.5", "", "٣", "1" * 5000])
-def test_make_partitions_wants_a_number_of_days(site: Site, days: str) -> None:
-    assert "expected" in site.run("--make-partitions", days, status=2).stderr
+def test_make_partitions_wants_a_number_of_days(days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_logs.main(["--make-partitions", days])
+    assert "expected" in capsys.readouterr().err
 
 
 # --- Citus -----------------------------------------------------------------------------------------------------------
@@ -297,11 +311,11 @@ def test_all_ddl_goes_to_one_shard_after_the_other(site: Site, conn: Connection,
         conn.execute(CATALOG_OF_CITUS)
     conn.execute(WATCH)
     site.append(*lines(0, 5))
-    site.run()
+    assert site.run_here() == 0
     conn.execute("ALTER TABLE logs DROP COLUMN node_id")
     conn.execute("DELETE FROM seen")
     site.append(*lines(5, 10, TOMORROW))
-    site.run()
+    assert site.run_here() == 0
     seen = Counter(dict(conn.execute("SELECT tag, count(*) FROM seen GROUP BY 1").fetchall()))
     assert seen.keys() >= {"ALTER TABLE", "CREATE TABLE"}
     modes = {mode or None for (mode,) in conn.execute("SELECT mode FROM seen")}
