@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+import socket
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -288,6 +291,30 @@ def test_make_partitions_wants_a_number_of_days(days: str, capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         parse_logs.main(["--make-partitions", days])
     assert "expected" in capsys.readouterr().err
+
+
+# --- TLS -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_cannot_be_verified_is_for_the_operator(site: Site) -> None:
+    """Not one that is away: it will not be another one by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+
+        def offer_tls() -> None:
+            with contextlib.suppress(OSError):  # the door was closed
+                while True:
+                    with door.accept()[0] as client:
+                        client.recv(8)
+                        client.sendall(b"S")
+                        client.recv(1)
+
+        threading.Thread(target=offer_tls, daemon=True).start()
+        site.set("postgresql", port=door.getsockname()[1], sslmode="verify-full", sslrootcert="/nowhere.pem")
+        site.append(line(1))
+        assert site.run_here() == parse_logs.OPERATOR
+        door.shutdown(socket.SHUT_RDWR)
+    assert 'root certificate file "/nowhere.pem" does not exist' in site.output()
+    assert site.put_aside() == users(1, 2)
 
 
 # --- Citus -----------------------------------------------------------------------------------------------------------
