@@ -44,6 +44,7 @@ DATABASE_TESTS = (
     "test_ways.py",
     "test_nodes.py",
     "test_migration.py",
+    "test_answers.py",
 )
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")

@@ -1,0 +1,231 @@
+-- Functions that answer what people ask most of `logs`. Schema.md has an example, the plan and the time of each.
+--
+--     psql -f answers.sql
+--
+-- makes them, or makes them anew; the tables must be there. PostgreSQL 10 to 18.
+--
+-- Each is one SELECT that the planner puts in the place of the call: so the window leaves out partitions, and whoever
+-- calls needs the rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent it.
+--
+-- In a window, `since` is included and `until` is not.
+
+
+-- The network of a client: /24 for IPv4, /48 for IPv6, what providers give to one customer at most. A source that
+-- xray masked further is the network that is left.
+CREATE OR REPLACE FUNCTION client_network(source inet)
+RETURNS cidr
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT network(set_masklen(source, least(masklen(source), CASE family(source) WHEN 4 THEN 24 ELSE 48 END)))
+$$;
+
+
+-- How many addresses use each account. Addresses are counted once before networks are: few rows are left to sort.
+CREATE OR REPLACE FUNCTION addresses_of_users(
+    since timestamptz DEFAULT now() - interval '1 hour',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email       text,
+    addresses   bigint,
+    networks_24 bigint,
+    networks_48 bigint,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text,
+           count(a.source_ip) AS addresses,
+           count(DISTINCT client_network(a.source_ip)) FILTER (WHERE family(a.source_ip) = 4),
+           count(DISTINCT client_network(a.source_ip)) FILTER (WHERE family(a.source_ip) = 6),
+           sum(a.rows)::bigint AS rows,
+           min(a.first),
+           max(a.last)
+    FROM (
+        SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE l."timestamp" >= since AND l."timestamp" < until
+        GROUP BY l.user_id, l.source_ip
+    ) a
+    JOIN users u ON u.id = a.user_id
+    GROUP BY u.email
+    ORDER BY addresses DESC, rows DESC
+$$;
+
+
+-- From which networks one user came. The network is null where lines have no source.
+CREATE OR REPLACE FUNCTION networks_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    network   cidr,
+    addresses bigint,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT client_network(a.source_ip) AS network, count(a.source_ip), sum(a.rows)::bigint AS rows, min(a.first),
+           max(a.last)
+    FROM (
+        SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = networks_of.email)
+          AND l."timestamp" >= since AND l."timestamp" < until
+        GROUP BY l.source_ip
+    ) a
+    GROUP BY network
+    ORDER BY rows DESC
+$$;
+
+
+-- Where one user went. Names are looked up one by one, for what is left: a join might read all endpoints.
+CREATE OR REPLACE FUNCTION destinations_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    destination text,
+    port        integer,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = d.destination_id), d.destination_port, d.rows,
+           d.first, d.last
+    FROM (
+        SELECT l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
+               max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = destinations_of.email)
+          AND l."timestamp" >= since AND l."timestamp" < until
+          AND l.destination_id IS NOT NULL
+        GROUP BY l.destination_id, l.destination_port
+    ) d
+    ORDER BY d.rows DESC
+$$;
+
+
+-- Who went to one destination, a name or an address as the log has it. The user is null for lines that name none.
+CREATE OR REPLACE FUNCTION users_of(
+    address text,
+    since   timestamptz DEFAULT now() - interval '1 day',
+    until   timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email text,
+    rows  bigint,
+    first timestamptz,
+    last  timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, v.rows, v.first, v.last
+    FROM (
+        SELECT l.user_id, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = users_of.address)
+          AND l."timestamp" >= since AND l."timestamp" < until
+        GROUP BY l.user_id
+    ) v
+    LEFT JOIN users u ON u.id = v.user_id
+    ORDER BY v.rows DESC
+$$;
+
+
+-- Who reached a host and port around a time: from `within` before it to `within` after it, both included.
+CREATE OR REPLACE FUNCTION who_reached(
+    address text,
+    port    integer,
+    at      timestamptz,
+    within  interval DEFAULT '5 minutes'
+)
+RETURNS TABLE (
+    "timestamp" timestamptz,
+    email       text,
+    source_ip   inet,
+    source_port integer,
+    action      text,
+    node        text
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT l."timestamp", u.email::text, l.source_ip, l.source_port, l.action::text, n.name::text
+    FROM logs l
+    LEFT JOIN users u ON u.id = l.user_id
+    LEFT JOIN nodes n ON n.id = l.node_id
+    WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = who_reached.address)
+      AND l.destination_port = who_reached.port
+      AND l."timestamp" >= who_reached.at - who_reached.within
+      AND l."timestamp" <= who_reached.at + who_reached.within
+    ORDER BY l."timestamp"
+$$;
+
+
+-- When each user was last seen, and from where; null for a user who was not since then. From PostgreSQL 12 on the
+-- subquery goes through the days from the last one back, and stops at the first row.
+CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
+RETURNS TABLE (
+    email     text,
+    last      timestamptz,
+    source_ip inet
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, seen."timestamp" AS last, seen.source_ip
+    FROM users u
+    LEFT JOIN LATERAL (
+        SELECT l."timestamp", l.source_ip
+        FROM logs l
+        WHERE l.user_id = u.id AND l."timestamp" >= since
+        ORDER BY l."timestamp" DESC
+        LIMIT 1
+    ) seen ON true
+    ORDER BY last DESC NULLS LAST
+$$;
+
+
+-- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds nothing: without it, the
+-- planner expects as many hours as rows, and sorts all rows in place of counting them in parallel.
+CREATE OR REPLACE FUNCTION traffic_by_hour(
+    since timestamptz DEFAULT date_trunc('hour', now()) - interval '23 hours',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    hour timestamptz,
+    rows bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT h.hour, count(*)
+    FROM (
+        SELECT date_trunc('hour', l."timestamp") AS hour
+        FROM logs l
+        WHERE l."timestamp" >= since AND l."timestamp" < until
+        UNION ALL
+        SELECT NULL WHERE false
+    ) h
+    GROUP BY h.hour
+    ORDER BY h.hour
+$$;
+
+
+-- Sources that were rejected: scanners, probes, clients whose account was removed.
+CREATE OR REPLACE FUNCTION rejected_sources(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    source_ip inet,
+    network   cidr,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT l.source_ip, client_network(l.source_ip), count(*) AS rows, min(l."timestamp"), max(l."timestamp")
+    FROM logs l
+    WHERE l.action = 'rejected' AND l."timestamp" >= since AND l."timestamp" < until
+    GROUP BY l.source_ip
+    ORDER BY rows DESC
+$$;

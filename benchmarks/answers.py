@@ -1,0 +1,146 @@
+"""Milliseconds of each function of `answers.sql`, beside the goal.
+
+    python benchmarks/answers.py [--rows 10000000] [--days 30] [--users 2000] [--pg-bin DIR]
+
+The rows are made in SQL, in the order of time and the same every time on one PostgreSQL: few users and few hosts have
+most of them, a tenth of the users stopped some day, one of 200 rows was rejected. Each question is asked once
+to have its pages in memory, then five times; the median counts, from the call to the last row in the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from datetime import date, timedelta
+
+import psycopg
+from stage import ROOT, Stage, arguments, staged
+
+from xraylog import partitions, schema
+
+GOAL, TIMES = 50, 5  # milliseconds, of the median of so many
+ENDPOINTS, PROBES = 200_000, 5_000
+END = date(2025, 11, 18)
+NAMES = """
+    INSERT INTO users (email) SELECT n || '@example.com' FROM generate_series(1, {users}) AS n;
+    INSERT INTO protocols (name) VALUES ('tcp'), ('udp');
+    INSERT INTO endpoints (address) SELECT 'host' || n || '.example.com' FROM generate_series(1, {endpoints}) AS n;
+    INSERT INTO tags (name) VALUES ('in'), ('out');
+    INSERT INTO nodes (name) VALUES ('a'), ('b');
+    SELECT setseed(0.7);
+"""
+# One day. A client has one address at home, another one each hour while it is on the road, and IPv6 now and then; one
+# account in fifty is shared by ten homes.
+ROWS = """
+    INSERT INTO {table} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
+                         inbound_tag_id, outbound_tag_id, user_id, node_id)
+    SELECT at,
+           CASE WHEN probe THEN inet '198.18.0.0' + n / 200 % {probes}
+                WHEN way < 0.7 THEN inet '10.0.0.0' + person * 7919
+                                    + CASE WHEN person % 50 = 0 THEN n % 10 * 256 ELSE 0 END
+                WHEN way < 0.9 THEN inet '100.64.0.0' + (person * 31 + hour * 7919) % 4194304
+                ELSE format('2001:db8:%s::%s', to_hex(person), to_hex(hour % 65536))::inet END,
+           n % 64512 + 1024,
+           CASE WHEN probe THEN 'rejected' ELSE 'accepted' END,
+           CASE WHEN NOT probe THEN n % 2 + 1 END,
+           CASE WHEN NOT probe THEN host END,
+           CASE WHEN NOT probe THEN CASE WHEN way < 0.95 THEN 443 ELSE 80 END END,
+           CASE WHEN NOT probe THEN 1 END,
+           CASE WHEN NOT probe THEN 2 END,
+           CASE WHEN NOT probe THEN person END,
+           n % 2 + 1
+    FROM (
+        SELECT n, at, way, host, n % 200 = 0 AS probe, extract(epoch FROM at)::bigint / 3600 AS hour,
+               person - CASE WHEN person % 10 = 0 AND person / 10 % {days} > {days_ago} THEN 1 ELSE 0 END AS person
+        FROM (
+            SELECT n, timestamptz '{day} 00:00+00' + n * interval '1 day' / {rows} AS at, random() AS way,
+                   floor({users} * random() ^ 2)::integer + 1 AS person,
+                   floor({endpoints} * random() ^ 4)::integer + 1 AS host
+            FROM generate_series(0, {rows} - 1) AS n
+        ) drawn
+    ) lived
+"""
+# The windows are no constants, but as those of the defaults: the planner does not know which days they leave out.
+SINCE = "timestamptz '{end} 00:00+00' - interval '{window}', '{end} 00:00+00'"
+QUESTIONS = (  # and the window, where the question has one
+    ("addresses_of_users({window})", "1 hour"),
+    ("networks_of('{user}@example.com', {window})", "1 day"),
+    ("networks_of('{user}@example.com', {window})", "30 days"),
+    ("networks_of('1@example.com', {window})", "1 day"),
+    ("destinations_of('{user}@example.com', {window})", "1 day"),
+    ("destinations_of('{user}@example.com', {window})", "30 days"),
+    ("destinations_of('1@example.com', {window})", "1 day"),
+    ("users_of('host10000.example.com', {window})", "1 day"),
+    ("users_of('host10000.example.com', {window})", "30 days"),
+    ("users_of('host1.example.com', {window})", "1 day"),
+    ("who_reached('host10000.example.com', 443, timestamptz '{end} 00:00+00' - interval '9 hours')", ""),
+    ("who_reached('host1.example.com', 443, timestamptz '{end} 00:00+00' - interval '9 hours')", ""),
+    ("last_seen(timestamptz '{end} 00:00+00' - interval '30 days')", ""),
+    ("traffic_by_hour({window})", "1 day"),
+    ("rejected_sources({window})", "1 day"),
+)
+
+
+def main() -> None:
+    """Make the rows, ask, print."""
+    parser = arguments("Milliseconds of each answer.")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--users", type=int, default=2_000)
+    options = parser.parse_args()
+    with staged(options.pg_bin) as stage:
+        stage.database("answers")
+        with stage.connect("answers") as conn:
+            fill(conn, options)
+            conn.execute((ROOT / "answers.sql").read_text())
+        ask_all(stage, options)
+
+
+def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
+    """Make the rows, a day at a time: attached with its indexes when it has its rows, as a run does it."""
+    schema.ensure(conn)
+    conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
+    sizes = {"users": options.users, "endpoints": ENDPOINTS, "probes": PROBES, "days": options.days}
+    for days_ago in range(options.days - 1, -1, -1):
+        day = str(END - timedelta(days=days_ago + 1))
+        low, high = partitions.day_bounds(day)
+        name = partitions.partition_name(day, low, high)
+        conn.execute(partitions.create_standalone(name, "logs", conn.info.server_version))
+        conn.execute(ROWS.format(table=name, day=day, days_ago=days_ago, rows=options.rows // options.days, **sizes))
+        for index in schema.LOGS_INDEXES:
+            conn.execute(schema.create_index(name, index))
+        conn.execute(partitions.attach(name, "logs", low, high))
+    conn.execute("VACUUM ANALYZE")
+    conn.execute("CHECKPOINT")
+
+
+def ask_all(stage: Stage, options: argparse.Namespace) -> None:
+    """Each question, in a session of its own."""
+    print(
+        f"{options.rows:,} rows over {options.days} days, {options.users:,} users, {ENDPOINTS:,} endpoints; "
+        f"{stage.versions}"
+    )
+    missed = 0
+    for question, window in QUESTIONS:
+        asked = question.format(window=SINCE.format(end=END, window=window), end=END, user=options.users // 2 + 1)
+        with stage.connect("answers") as conn:
+            found, milliseconds = ask(conn, asked)
+        missed += milliseconds > GOAL
+        name = question.format(window=window, end=END, user=options.users // 2 + 1)
+        print(f"{name:75} {found:6,} rows {milliseconds:7.1f} ms" + ("" if milliseconds <= GOAL else "  over the goal"))
+    print(f"{len(QUESTIONS) - missed} of {len(QUESTIONS)} within the goal of {GOAL} ms")
+
+
+def ask(conn: psycopg.Connection, call: str) -> tuple[int, float]:
+    """How many rows the call finds, and the median of its milliseconds."""
+    milliseconds = []
+    for _ in range(1 + TIMES):
+        begun = time.monotonic()
+        rows = conn.execute(f"SELECT * FROM {call}").fetchall()
+        milliseconds.append((time.monotonic() - begun) * 1000)
+    return len(rows), statistics.median(milliseconds[1:])
+
+
+if __name__ == "__main__":
+    main()
