@@ -213,7 +213,7 @@ def test_check_tells_a_role_that_may_only_insert_whether_its_days_are_there(node
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
 
     def rights() -> tuple[str, str]:
-        return {what: rest for what, *rest in check.findings(config.read(insert.config))}["rights"]  # type: ignore[return-value]
+        return {what: rest for what, *rest in check.findings(config.read(insert.config), [])}["rights"]  # type: ignore[return-value]
 
     found, advice = rights()
     assert found == "not enough for a run"
@@ -261,7 +261,7 @@ def test_make_partitions_says_nothing_to_cron(site: Site) -> None:
 
 def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None:
     cfg = config.read(site.config)
-    with locks.locked(*parse_logs.lock_paths(cfg)):
+    with locks.locked(*parse_logs.lock_paths(cfg, [cfg.log_path])):
         assert site.run_here() == parse_logs.BUSY
         assert site.run_here("--make-partitions", "2") == 0
     assert len(days_there(conn)) == 3
