@@ -22,6 +22,7 @@ from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.loader import Target
 from xraylog.logfile import LogFile
+from xraylog.masking import Mask
 from xraylog.parser import PREFIXED, Parser
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
@@ -71,7 +72,7 @@ def run(cfg: Config, options: argparse.Namespace) -> int:
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
     total, mode, status = LoadResult(), "online", FAILED
     try:
-        with logfile.opened(cfg.log_path) as log, buffer.opened(cfg.buffer_path) as aside:
+        with logfile.opened(cfg.log_path) as log, buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as aside:
             if aside.torn:
                 logger.warning("{} ended in a torn batch; it is now in {}", aside.path, aside.torn)
             offset = None  # how far the database is known to have the log
@@ -161,7 +162,7 @@ def find_position(target: Target, cfg: Config, log: LogFile) -> Position:
 def read(cfg: Config, log: LogFile, offset: int) -> Iterator[Batch]:
     """Batches of what stands behind `offset`. Says once when it has a prefix that xray does not write."""
     said = False
-    parser = Parser(cfg.zone, datetime.now(timezone.utc))
+    parser = Parser(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source))
     for batch in parser.batches(log.blocks(offset), cfg.batch_size):
         yield batch
         for at, bad in batch.bad_lines:
