@@ -130,10 +130,9 @@ def written_by(site: Site) -> dict[str, bytes]:
     return found
 
 
-def run(site: Site, name: str) -> None:
-    """A run that says all it can, and whose words are kept in a file of that name."""
-    done = site.run("-v")
-    (site.folder / name).write_text(done.stdout + done.stderr)
+def run(site: Site) -> None:
+    """A run that says all it can; its words are kept in a file."""
+    assert site.run_here() == 0, site.output()
 
 
 @pytest.fixture
@@ -151,22 +150,22 @@ def installed(site: Site) -> Site:
 def everything_that_runs_do(site: Site, clients: Clients) -> dict[str, bytes]:
     """Online, offline, with a batch that was torn, and an import; all that was written on the way."""
     site.append(*clients.lines())
-    run(site, "online")
+    run(site)
     site.away()
     site.append(*clients.lines())
-    run(site, "offline")
+    run(site)
     whole = site.buffer.read_bytes()
     site.append(*clients.lines())
-    site.run()
+    run(site)
     site.buffer.write_bytes(whole + site.buffer.read_bytes()[len(whole) :].replace(b"accepted", b"acceptes", 1))
-    run(site, "torn")
+    run(site)
     before = {f"{name} before": text for name, text in written_by(site).items()}
     site.back()
-    run(site, "import")
+    run(site)
     return before | written_by(site)
 
 
-PLACES = {"online", "offline", "own.log", "buffer.jsonl before", "buffer.jsonl.torn", "rejected_lines"}
+PLACES = {"output", "own.log", "buffer.jsonl before", "buffer.jsonl.torn", "rejected_lines"}
 
 
 def test_without_a_mask_the_addresses_are_everywhere(installed: Site) -> None:
@@ -184,9 +183,8 @@ def test_with_a_mask_no_address_is_in_anything_that_runs_wrote(installed: Site) 
     assert written.keys() > PLACES
     assert len(clients.met) > 1000
     assert clients.are_in(written) == set()
-    networks = installed.query("SELECT family(source_ip), masklen(source_ip) FROM logs WHERE node_id IS NOT NULL")
-    assert {network for network in networks if network[1] in (32, 128)} == {(4, 32)}  # of the line before
-    assert {(4, 24), (6, 48)} < set(networks)
+    longest = "SELECT family(source_ip), max(masklen(source_ip)) FROM logs WHERE id > 1 GROUP BY 1 ORDER BY 1"
+    assert installed.query(longest) == [(4, 24), (6, 48), (None, None)]
 
 
 def test_a_mask_changes_nothing_but_addresses(installed: Site) -> None:
@@ -211,11 +209,13 @@ def test_a_buffer_from_before_the_mask_is_masked_when_it_is_imported(installed: 
     clients = Clients()
     installed.away()
     installed.append(*clients.lines())
-    installed.run()
+    run(installed)
     assert "buffer.jsonl" in clients.are_in(written_by(installed))
+    for said in ("own.log", "output"):
+        (installed.folder / said).unlink()
     installed.set("privacy", mask_source=MASKED)
     installed.back()
-    run(installed, "import")
+    run(installed)
     assert installed.query("SELECT count(*) FROM logs WHERE family(source_ip) = 6")[0][0] > 0
     assert len(installed.rejected()) > 20
     assert clients.are_in(written_by(installed)) == set()
@@ -284,7 +284,7 @@ def test_the_reason_is_masked_like_the_line() -> None:
     bad = Grammar(ZoneInfo("UTC"), NOW, MASK).parse_line(b"2025/11/17 10:15:23 from 203.0.113.77 accepted tcp:x:443")
     assert bad == BadLine(
         b"2025/11/17 10:15:23 from 203.0.113.0 accepted tcp:x:443",
-        "expected a source address and port, found b'203.0.113.0'",
+        "expected a source address and port, found '203.0.113.0'",
     )
 
 
@@ -319,7 +319,7 @@ def bits(address: bytes) -> int:
 @pytest.mark.parametrize("pattern", ["1", "1.", "a", "a:", ":", ".", "1.2.3.4 ", "2025/11/17 10:15:23", "::1/", "f.1"])
 def test_a_long_line_is_masked_in_time_that_grows_with_its_length(pattern: str) -> None:
     """A client chooses these bytes. Quadratic behaviour would take minutes here."""
-    text = pattern.encode() * ((1 << 20) // len(pattern))
+    text = pattern.encode() * ((1 << 18) // len(pattern))
     began = time.perf_counter()
     MASK.line(text)
     assert time.perf_counter() - began < 10
@@ -410,7 +410,7 @@ def test_schema_md_takes_a_name_off_and_leaves_the_rows(site: Site, do: Callable
     before = site.rows()
     do(rename)
     do(vacuum)
-    ((name,),) = site.query("SELECT email FROM users WHERE email LIKE 'forgotten-%'")
+    ((name,),) = site.query("SELECT email FROM users WHERE email ~ '^forgotten-'")
     assert sorted(site.rows(), key=repr) == sorted(
         [(row[0], None, None, *row[3:9], name, row[10]) if row[9] == "alice@example.com" else row for row in before],
         key=repr,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from xraylog.records import BadLine
 
@@ -19,6 +19,7 @@ RUN = re.compile(
 )
 NUMBERS = re.compile(rb"[0-9.]+")
 LEFT_OUT = b"[masked]"
+LONGEST = 39  # characters of an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ class Mask:
         """A valid address or network, as the network that is left; a shorter one stays. All bits kept: as it was."""
         if address is None or not self.hides:
             return address
-        network = self._network(address)
-        return address if network.prefixlen == network.max_prefixlen else str(network)
+        network = ip_network(address, strict=False)
+        kept = self._kept(network.network_address)
+        if kept == network.max_prefixlen:
+            return address
+        return str(network.supernet(new_prefix=kept) if network.prefixlen > kept else network)
 
     def line(self, line: bytes) -> bytes:
         """Any bytes, with the last bits of every address zero, and `[masked]` for pieces of one."""
@@ -48,13 +52,10 @@ class Mask:
         """The same for a line that will be kept, and for the reason, which quotes it."""
         return BadLine(self.line(bad.line), self.line(bad.reason.encode()).decode()) if self.hides else bad
 
-    def _network(self, address: str) -> IPv4Network | IPv6Network:
-        """Raises ValueError for what is no address."""
-        network = ip_network(address, strict=False)
-        kept = self.v4 if network.version == 4 else self.v6
-        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
-            kept = min(kept, 96 + self.v4)
-        return network.supernet(new_prefix=kept) if network.prefixlen > kept else network
+    def _kept(self, address: IPv4Address | IPv6Address) -> int:
+        if isinstance(address, IPv4Address):
+            return self.v4
+        return min(self.v6, 96 + self.v4) if address.ipv4_mapped else self.v6
 
     def _run(self, found: re.Match[bytes]) -> bytes:
         run = found[0]
@@ -70,11 +71,17 @@ class Mask:
         numbers = found[0].strip(b".")
         return found[0].replace(numbers, self._left_of(numbers)) if b"." in numbers else found[0]
 
-    def _left_of(self, address: bytes) -> bytes:
+    def _left_of(self, text: bytes) -> bytes:
+        """Not by networks: a client can write thousands of addresses into a line, and those take four times as long."""
+        kind = IPv6Address if b":" in text else IPv4Address
         try:
-            return str(self._network(address.decode()).network_address).encode()
+            address = kind(text.decode()) if len(text) <= LONGEST else None
         except ValueError:
+            address = None
+        if address is None:
             return LEFT_OUT
+        hidden = address.max_prefixlen - self._kept(address)
+        return str(kind(int(address) >> hidden << hidden)).encode() if hidden else text
 
 
 UNMASKED = Mask()
