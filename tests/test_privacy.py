@@ -183,6 +183,7 @@ def test_with_a_mask_no_address_is_in_anything_that_runs_wrote(installed: Site) 
     assert written.keys() > PLACES
     assert len(clients.met) > 1000
     assert clients.are_in(written) == set()
+    assert b"expected xray's timestamp first, found before it: '0000" in written["own.log"]
     longest = "SELECT family(source_ip), max(masklen(source_ip)) FROM logs WHERE id > 1 GROUP BY 1 ORDER BY 1"
     assert installed.query(longest) == [(4, 24), (6, 48), (None, None)]
 
@@ -269,7 +270,7 @@ def test_an_ipv4_address_in_ipv6_is_masked_as_one() -> None:
         ("1203.0.113.77 from", "[masked] from"),
         ("[2001:db8:1:2:3:", "[[masked]"),
         ("db8:1:2::3]:443", "db8:1:2::]:443"),
-        ("[::ffff:203.0.113.77]", "[[masked]]"),
+        ("[::ffff:203.0.113.77] [::ffff:cb00:714d]", "[[masked]] [[masked]]"),
         ("2025/11/17 10:15:23203.0.113.77", "2025/11/17 [masked]"),
         ('{"timestamp": "2025-11-17 10:15:23.1+00"}', '{"timestamp": "2025-11-17 10:15:23.1+00"}'),
         ("tcp:www.example.com:443 [in-443 >> out] email: bea.ch@face.de", None),

@@ -217,7 +217,7 @@ class Buffer:
 
 @contextlib.contextmanager
 def opened(path: Path, mask: Mask = UNMASKED) -> Iterator[Buffer]:
-    """The buffer at `path`, mended. Hold its lock. `mask`: what it was written without. Raises Damaged and Unusable."""
+    """The buffer at `path`, mended. Hold its lock. `mask`: for what is older than it. Raises Damaged and Unusable."""
     with contextlib.ExitStack() as files:
         yield Buffer(path, files, mask)
 

@@ -14,9 +14,7 @@ from xraylog.records import BadLine
 
 # Each run of characters as a whole, so that the time is linear in the line's length. A moment of the log's or of ours
 # looks like a piece of an IPv6 address; with digits and a dot or colon right behind it, it may be one.
-RUN = re.compile(
-    rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?!\d*[.:]))|[0-9A-Fa-f.:]+",
-)
+RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?!\d*[.:]))|[0-9A-Fa-f.:]+")
 NUMBERS = re.compile(rb"[0-9.]+")
 LEFT_OUT = b"[masked]"
 LONGEST = 39  # characters of an address
@@ -78,7 +76,7 @@ class Mask:
             address = kind(text.decode()) if len(text) <= LONGEST else None
         except ValueError:
             address = None
-        if address is None:
+        if address is None or (isinstance(address, IPv6Address) and address.ipv4_mapped):
             return LEFT_OUT
         hidden = address.max_prefixlen - self._kept(address)
         return str(kind(int(address) >> hidden << hidden)).encode() if hidden else text
