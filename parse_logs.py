@@ -35,6 +35,7 @@ from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.loader import Target
 from xraylog.logfile import Log, LogFile
+from xraylog.masking import Mask
 from xraylog.parser import PREFIXED, Parser
 from xraylog.partitions import Partitions
 from xraylog.positions import Move, Position
@@ -92,7 +93,10 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
     total, mode, status = LoadResult(), "online", FAILED
     try:
-        with sources.opened(paths, cfg.buffer_path.parent) as found, buffer.opened(cfg.buffer_path) as aside:
+        with (
+            sources.opened(paths, cfg.buffer_path.parent) as found,
+            buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as aside,
+        ):
             if aside.torn:
                 logger.warning("{} ended in a torn batch; it is now in {}", aside.path, aside.torn)
             logs = with_lines(options, paths, found)
@@ -217,7 +221,7 @@ def find_position(target: Target, cfg: Config, log: Log) -> Position:
 def read(cfg: Config, log: Log, offset: int) -> Iterator[Batch]:
     """Batches of what stands behind `offset`. Says once when it has a prefix that xray does not write."""
     said = False
-    parser = Parser(cfg.zone, datetime.now(timezone.utc))
+    parser = Parser(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source))
     for batch in parser.batches(log.blocks(offset), cfg.batch_size):
         yield batch
         for at, bad in batch.bad_lines:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import ROOT
 
-FILE_SIDE = {"logfile", "archive", "sources", "locks", "grammar", "parser", "buffer"}
+FILE_SIDE = {"logfile", "archive", "sources", "locks", "masking", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
 LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader"}
 DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION
@@ -65,6 +65,6 @@ def test_the_file_side_knows_no_database_and_the_database_side_opens_no_file() -
 
 
 def test_the_parser_is_pure() -> None:
-    for name in ("parser", "grammar"):
+    for name in ("parser", "grammar", "masking"):
         assert not outside(MODULES[name]) & {"os", "io", "pathlib", "time", "loguru", "logging"}, name
         assert ".now(" not in MODULES[name].read_text(), name

@@ -25,7 +25,7 @@ from xraylog.config import Config, ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
-SECTIONS = ("postgresql", "parser", "stats", "migration", "logging")
+SECTIONS = ("postgresql", "parser", "stats", "privacy", "migration", "logging")
 
 LEAST: Mapping[str, Mapping[str, str]] = {
     "postgresql": {"host": "127.0.0.1", "dbname": "xray", "user": "xray"},
@@ -137,7 +137,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
     changing = {"timezone", "node", "format", "output", "level", "file"}  # no default, or another on each machine
     shown = example_keys(commented=True)
     fixed = {section: {k: v for k, v in shown[section].items() if k not in changing} for section in config.KEYS}
-    assert {key for keys in fixed.values() for key in keys} == {"batch_size", "truncate_mib", "drop_old"}
+    assert {key for keys in fixed.values() for key in keys} == {"batch_size", "truncate_mib", "mask_source", "drop_old"}
     assert read(tmp_path, **fixed) == read(tmp_path)
     for key in ("application_name", "connect_timeout"):
         assert shown["postgresql"][key] == database.DEFAULTS[key]
@@ -165,6 +165,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert cfg.node == socket.gethostname()
     assert cfg.truncate_above == 64 * 1024 * 1024
     assert (cfg.stats_format, cfg.stats_path) == (None, None)
+    assert cfg.mask_source == (32, 128)
     assert cfg.drop_old is False
     assert (cfg.log_level, cfg.own_log_path) == (None, None)
     assert cfg.warnings == ()
@@ -181,11 +182,13 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         tmp_path,
         parser={"batch_size": "1", "timezone": "Asia/Tokyo", "node": "Köln 1", "truncate_mib": "1000"},
         stats={"format": "CSV", "output": "rows.csv"},
+        privacy={"mask_source": "24/48"},
         migration={"drop_old": "yes"},
         logging={"level": "debug", "file": "own.log"},
     )
     assert (cfg.batch_size, cfg.zone.key, cfg.node, cfg.truncate_above) == (1, "Asia/Tokyo", "Köln 1", 1000 << 20)
     assert (cfg.stats_format, cfg.stats_path) == ("csv", tmp_path / "rows.csv")
+    assert cfg.mask_source == (24, 48)
     assert cfg.drop_old is True
     assert (cfg.log_level, cfg.own_log_path) == ("DEBUG", tmp_path / "own.log")
 

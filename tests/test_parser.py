@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from xraylog import grammar, parser
 from xraylog.grammar import Grammar
+from xraylog.masking import UNMASKED, Mask
 from xraylog.parser import Parser
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored
 
@@ -41,13 +42,13 @@ def raw(line: str | bytes) -> bytes:
 
 
 @functools.cache
-def parser_of(zone: str, now: datetime) -> Parser:
+def parser_of(zone: str, now: datetime, mask: Mask = UNMASKED) -> Parser:
     """One for all tests: what it remembers of other lines must make no difference."""
-    return Parser(ZoneInfo(zone), now)
+    return Parser(ZoneInfo(zone), now, mask)
 
 
-def grammar_of(zone: str = "UTC", now: datetime = NOW) -> Grammar:
-    return Grammar(ZoneInfo(zone), now)
+def grammar_of(zone: str = "UTC", now: datetime = NOW, mask: Mask = UNMASKED) -> Grammar:
+    return Grammar(ZoneInfo(zone), now, mask)
 
 
 def parse(*line: str | bytes, zone: str = "UTC", now: datetime = NOW) -> Kind:
@@ -730,6 +731,7 @@ def test_a_record_written_as_xray_writes_it_is_read_back(
 
 
 known_lines = st.sampled_from([*SECOND_LINES, WHOLE + b"\r", AT, b"", b"#"])
+masks = st.sampled_from([UNMASKED, Mask(24, 48), Mask(0, 0)])
 some_lines = st.lists(known_lines | any_bytes.map(lambda line: line.replace(b"\n", b"")), max_size=20)
 
 
@@ -741,14 +743,15 @@ def blocks(text: bytes, start: int, ends: Iterable[int]) -> list[tuple[int, byte
 
 
 @some_examples
-@given(some_lines, st.integers(1, 6), st.lists(st.integers(0, 20), max_size=5), st.integers(0, 10**12))
+@given(some_lines, st.integers(1, 6), st.lists(st.integers(0, 20), max_size=5), st.integers(0, 10**12), masks)
 def test_batches_are_the_lines_in_order_however_the_text_is_cut(
-    lines: list[bytes], size: int, ends: list[int], start: int
+    lines: list[bytes], size: int, ends: list[int], start: int, mask: Mask
 ) -> None:
     text = b"".join(line + b"\n" for line in lines)
     begins = itertools.accumulate((len(line) + 1 for line in lines), initial=start)
-    each = [(begin, line, grammar_of().parse_line(line)) for begin, line in zip(begins, lines, strict=False)]
-    got = list(parser_of("UTC", NOW).batches(blocks(text, start, ends), size))
+    by_grammar = grammar_of(mask=mask)
+    each = [(begin, mask.line(line), by_grammar.parse_line(line)) for begin, line in zip(begins, lines, strict=False)]
+    got = list(parser_of("UTC", NOW, mask).batches(blocks(text, start, ends), size))
 
     assert b"".join(batch.text for batch in got) == text
     position = start

@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 
 from xraylog import logfile
 from xraylog.logfile import Log, LogFile
+from xraylog.masking import UNMASKED, Mask
 from xraylog.records import (
     AT_ONCE,
     UTC,
@@ -73,9 +74,10 @@ class Written:
 class Buffer:
     """The buffer at one path; its file is made when the first batch is put aside."""
 
-    def __init__(self, path: Path, files: contextlib.ExitStack, read_only: bool) -> None:
+    def __init__(self, path: Path, files: contextlib.ExitStack, mask: Mask, read_only: bool) -> None:
         """Use `opened`."""
         self.path = path
+        self._mask = mask
         self._files = files
         self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only))
         self._last_mark: int | None = None  # its offset
@@ -199,7 +201,8 @@ class Buffer:
         beginning = file.read(0, len(HEADER))
         torn_at_once = place is None and not beginning.strip(b"\0")
         if not HEADER.startswith(beginning) and not torn_at_once:
-            raise Damaged(f"{self.path}: expected our buffer, found a file that begins with {beginning!r}")
+            begins = self._mask.line(beginning)
+            raise Damaged(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
         self._last_mark = place
         end = 0 if place is None else place + len(file.line_at(place))
         if last != place:
@@ -212,16 +215,19 @@ class Buffer:
     def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:
         try:
             mark = _mark(mark_line)
-            return Stored(_batch(lines, mark), _origin(mark), end)
+            return Stored(_batch(lines, mark, self._mask), _origin(mark), end)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected a batch of ours, found: {error}") from error
 
 
 @contextlib.contextmanager
-def opened(path: Path, read_only: bool = False) -> Iterator[Buffer]:
-    """The buffer at `path`, mended: hold its lock. `read_only`: as it is. Raises Damaged and Unusable."""
+def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterator[Buffer]:
+    """The buffer at `path`, mended: hold its lock. Raises Damaged and Unusable.
+
+    `mask`: for what is older than it. `read_only`: as it is.
+    """
     with contextlib.ExitStack() as files:
-        yield Buffer(path, files, read_only)
+        yield Buffer(path, files, mask, read_only)
 
 
 def origin(node: str, log: Log, again: bool = False) -> Origin:
@@ -302,20 +308,22 @@ def _origin(mark: Json) -> Origin:
     return Origin(mark["node"], mark["source"], fingerprints, predecessor, mark["again"])
 
 
-def _batch(lines: list[bytes], mark: Json) -> Batch:
+def _batch(lines: list[bytes], mark: Json, mask: Mask) -> Batch:
+    text = b"\n".join([*lines, b""])
+    if zlib.crc32(text) != mark["crc32"]:  # first: no message below can quote what we did not write
+        raise ValueError("a checksum that does not fit")
     records, bad_lines, logged = Records(), [], []
     for number, line in enumerate(lines):
         values = json.loads(line)
         logged.append(values.pop("offset"))
         if "line" in values:
-            bad_lines.append((number, BadLine(base64.b64decode(values["line"]), values["reason"])))
+            bad = BadLine(base64.b64decode(values["line"]), values["reason"])
+            bad_lines.append((number, mask.bad_line(bad)))
         else:
+            values["source_ip"] = mask.source(values["source_ip"])
             records.append(AccessRecord(**values))
-    text = b"\n".join([*lines, b""])
-    if zlib.crc32(text) != mark["crc32"]:
-        raise ValueError("a checksum that does not fit")
     others = [number for number, _ in bad_lines]
-    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged)
+    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged, mask.line)
 
 
 def _is_whole(file: LogFile, place: int) -> bool:

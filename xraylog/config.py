@@ -23,10 +23,12 @@ DEFAULT_TRUNCATE_MIB = 64
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
     "stats": ("format", "output"),
+    "privacy": ("mask_source",),
     "migration": ("drop_old",),
     "logging": ("level", "file"),
 }
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 SYSTEM_ZONE = Path("/etc/localtime")
 
 
@@ -52,6 +54,7 @@ class Config:
     truncate_above: int  # bytes
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
+    mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all
     drop_old: bool
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
@@ -132,6 +135,7 @@ class _Reader:
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
+            mask_source=self.mask(),
             drop_old=self.yes_or_no("migration", "drop_old"),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),
@@ -265,6 +269,17 @@ class _Reader:
             advice = "" if _zones_are_there() else " (no time zone data here: pip install tzdata)"
             self.complain("parser", "timezone", "an IANA zone name like Europe/Berlin", repr(text) + origin + advice)
             return None
+
+    def mask(self) -> tuple[int, int]:
+        text = self.get("privacy", "mask_source").lower()
+        if text in ("", "none"):
+            return 32, 128
+        found = PREFIXES.fullmatch(text)
+        if found and int(found[1]) <= 32 and int(found[2]) <= 128:
+            return int(found[1]), int(found[2])
+        expected = "none, or prefix lengths for IPv4 and IPv6, 0/0 to 32/128, like 24/48"
+        self.complain("privacy", "mask_source", expected, repr(text))
+        return 32, 128
 
     def warnings(self) -> tuple[str, ...]:
         if self.get("postgresql", "password") and self.path.stat().st_mode & stat.S_IROTH:

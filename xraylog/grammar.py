@@ -19,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
+from xraylog.masking import UNMASKED, Mask
 from xraylog.records import UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
@@ -82,9 +83,10 @@ class Unstorable(Bad):
 class Grammar:
     """Reads lines of one zone, seen at one moment; remembers how the last second read."""
 
-    def __init__(self, zone: ZoneInfo, now: datetime) -> None:
+    def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
         """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
         self._zone = zone
+        self._mask = mask
         self._latest = now + AHEAD
         self._second: tuple[bytes, str] = (b"", "")
 
@@ -96,9 +98,12 @@ class Grammar:
         if line.startswith(b"#"):
             return Ignored.COMMENT
         try:
-            return self._parse(line)
+            parsed = self._parse(line)
         except Bad as error:
-            return BadLine(raw, str(error))
+            return self._mask.bad_line(BadLine(raw, str(error)))
+        if self._mask.hides and isinstance(parsed, AccessRecord):
+            return parsed._replace(source_ip=self._mask.source(parsed.source_ip))
+        return parsed
 
     def _parse(self, line: bytes) -> AccessRecord | Ignored:
         at = TIMESTAMP.match(line)

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from xraylog import grammar
 from xraylog.grammar import Bad, Grammar
+from xraylog.masking import UNMASKED, Mask
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
@@ -60,11 +61,12 @@ class Remembered(dict[str, Meaning]):
 class Parser:
     """Parses lines of one zone, seen at one moment; what it has met makes it faster, and changes nothing else."""
 
-    def __init__(self, zone: ZoneInfo, now: datetime) -> None:
+    def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
         """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
-        self._grammar = Grammar(zone, now)
+        self._grammar = Grammar(zone, now, mask)
+        self._mask = mask
         self._minutes = Remembered(self._grammar.minute, MINUTES)
-        self._sources = Remembered(grammar.source)
+        self._sources = Remembered(lambda address: mask.source(grammar.source(address)))
         self._requests = Remembered(grammar.request)
         self._routes = Remembered(grammar.route)
         self._read_whole = 0  # lines
@@ -74,12 +76,12 @@ class Parser:
 
         A block is the offset at which it begins and complete lines. A batch has no gap in it.
         """
-        gathered, met = _Gathering(0), 0
+        gathered, met = _Gathering(0, self._mask), 0
         for start, text in blocks:
             if gathered.end != start:
                 if gathered.length:
                     yield gathered.take()
-                gathered = _Gathering(start)
+                gathered = _Gathering(start, self._mask)
             at = 0
             while at < len(text):
                 at = self._read(text, at, gathered, size)
@@ -168,7 +170,8 @@ def _line(cut: Sequence[str]) -> bytes:
 class _Gathering:
     """A batch in the making."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, mask: Mask) -> None:
+        self._mask = mask
         self._begin(start)
 
     def _begin(self, start: int) -> None:
@@ -224,6 +227,7 @@ class _Gathering:
             numbered_bad_lines=self._bad_lines,
             others=self._others,
             ignored=self._ignored,
+            masked=self._mask.line,
         )
         self._begin(batch.end)
         return batch

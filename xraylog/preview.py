@@ -16,6 +16,7 @@ from xraylog.buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import Connection, Unavailable, Unsuitable
 from xraylog.logfile import Log, LogFile, path_text
+from xraylog.masking import Mask
 from xraylog.parser import Parser
 from xraylog.records import Batch, Fingerprint
 
@@ -161,7 +162,9 @@ def stored_before(log: Log, twins: Sequence[tuple[Fingerprint, int]]) -> int:
 def count(cfg: Config, log: Log, start: int) -> Counts:
     """What stands behind `start`."""
     counts = Counts(start)
-    for batch in Parser(cfg.zone, datetime.now(timezone.utc)).batches(log.blocks(start), cfg.batch_size):
+    for batch in Parser(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source)).batches(
+        log.blocks(start), cfg.batch_size
+    ):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts

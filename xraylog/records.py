@@ -8,7 +8,7 @@ import functools
 import itertools
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
@@ -173,7 +173,7 @@ def in_rows(*columns: Iterable[str], count: int) -> bytes:
 
 
 class BadLine(NamedTuple):
-    """A line that is no access record, as it was written, and why."""
+    """A line that is no access record, as it was written or masked, and why."""
 
     line: bytes
     reason: str
@@ -215,6 +215,7 @@ class Batch:
     others: list[int]  # numbers of the lines that are no records
     ignored: Mapping[Ignored, int]
     logged: list[int] | None = None  # where each line of the text began in the log; None: the text is the log's
+    masked: Callable[[bytes], bytes] = bytes  # what may be kept of a line of the text; `bytes`: all of it
 
     @property
     def stored(self) -> int:
@@ -234,10 +235,10 @@ class Batch:
         return [self._in_log[number] for number in self._numbers]
 
     def line(self, index: int) -> tuple[int, bytes]:
-        """What record `index` was read from: its line's offset in the log, and the bytes."""
+        """What record `index` was read from: its line's offset in the log, and the bytes that may be kept of it."""
         number = self._numbers[index]
         place = self._in_log[number] - self.start if self.logged is None else self._begins(0)[number]
-        return self._in_log[number], self.text[place : self.text.find(b"\n", place)]
+        return self._in_log[number], self.masked(self.text[place : self.text.find(b"\n", place)])
 
     def days(self) -> Counter[str]:
         """How many records there are of each UTC day, "2025-11-17"."""

@@ -1,0 +1,85 @@
+"""What is left of a client's address: the first bits of it. Pure: no files, no database, no clock, no logging.
+
+The source of a row is known, and becomes a network. In a line that is kept as bytes the source can stand anywhere,
+and be cut: there every address loses its last bits, a destination's too, and what may be a piece of one goes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+from xraylog.records import BadLine
+
+# Each run of characters as a whole, so that the time is linear in the line's length. A moment of the log's or of ours
+# looks like a piece of an IPv6 address; with digits and a dot or colon right behind it, it may be one.
+RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?!\d*[.:]))|[0-9A-Fa-f.:]+")
+NUMBERS = re.compile(rb"[0-9.]+")
+LEFT_OUT = b"[masked]"
+LONGEST = 39  # characters of an address
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """How many bits of an address are kept."""
+
+    v4: int = 32
+    v6: int = 128
+
+    @property
+    def hides(self) -> bool:
+        """Whether anything is masked at all."""
+        return (self.v4, self.v6) != (32, 128)
+
+    def source(self, address: str | None) -> str | None:
+        """A valid address or network, as the network that is left; a shorter one stays. All bits kept: as it was."""
+        if address is None or not self.hides:
+            return address
+        network = ip_network(address, strict=False)
+        kept = self._kept(network.network_address)
+        if kept == network.max_prefixlen:
+            return address
+        return str(network.supernet(new_prefix=kept) if network.prefixlen > kept else network)
+
+    def line(self, line: bytes) -> bytes:
+        """Any bytes, with the last bits of every address zero, and `[masked]` for pieces of one."""
+        return RUN.sub(self._run, line) if self.hides else line
+
+    def bad_line(self, bad: BadLine) -> BadLine:
+        """The same for a line that will be kept, and for the reason, which quotes it."""
+        return BadLine(self.line(bad.line), self.line(bad.reason.encode()).decode()) if self.hides else bad
+
+    def _kept(self, address: IPv4Address | IPv6Address) -> int:
+        if isinstance(address, IPv4Address):
+            return self.v4
+        return min(self.v6, 96 + self.v4) if address.ipv4_mapped else self.v6
+
+    def _run(self, found: re.Match[bytes]) -> bytes:
+        run = found[0]
+        if found["moment"]:
+            return run
+        before = b":" if run.startswith(b":") and not run.startswith(b"::") else b""  # as in tcp:1.2.3.4:5
+        address = run[len(before) :]
+        if address.count(b":") < 2:
+            return NUMBERS.sub(self._numbers, run)
+        return before + (LEFT_OUT if b"." in address else self._left_of(address))
+
+    def _numbers(self, found: re.Match[bytes]) -> bytes:
+        numbers = found[0].strip(b".")
+        return found[0].replace(numbers, self._left_of(numbers)) if b"." in numbers else found[0]
+
+    def _left_of(self, text: bytes) -> bytes:
+        """Not by networks: a client can write thousands of addresses into a line, and those take four times as long."""
+        kind = IPv6Address if b":" in text else IPv4Address
+        try:
+            address = kind(text.decode()) if len(text) <= LONGEST else None
+        except ValueError:
+            address = None
+        if address is None or (isinstance(address, IPv6Address) and address.ipv4_mapped):
+            return LEFT_OUT
+        hidden = address.max_prefixlen - self._kept(address)
+        return str(kind(int(address) >> hidden << hidden)).encode() if hidden else text
+
+
+UNMASKED = Mask()
