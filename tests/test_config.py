@@ -498,7 +498,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_a_missing_config_is_a_complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (complaint,) = complaints(tmp_path / "config.ini")
-    assert complaint == "expected a config file, found nothing; copy config.ini.example"
+    assert complaint == f"expected a config file, found nothing; cp {EXAMPLE.resolve()} {tmp_path / 'config.ini'}"
     assert parse_logs.main(["--config", str(tmp_path / "config.ini")]) == 78
     assert "Traceback" not in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

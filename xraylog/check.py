@@ -59,6 +59,10 @@ def findings(cfg: Config) -> Iterator[Finding]:
             yield "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
         else:
             yield "lock", f"{lock} is free", ""
+    if cfg.metrics_path is not None and not os.access(cfg.metrics_path.parent, os.W_OK | os.X_OK):
+        yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
+    elif cfg.metrics_path is not None:
+        yield "metrics", f"{cfg.metrics_path} can be replaced", ""
     for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
         if output is not None and not os.access(output if output.exists() else output.parent, os.W_OK):
             yield what, f"{output} cannot be written", f"let this user write {output}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import socket
 import stat
 from collections.abc import Mapping
@@ -22,11 +23,12 @@ DEFAULT_TRUNCATE_MIB = 64
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
-    "stats": ("format", "output"),
+    "stats": ("format", "output", "prometheus"),
     "migration": ("drop_old",),
     "logging": ("level", "file"),
 }
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+EXAMPLE = Path(__file__).resolve().parent.parent / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
 
 
@@ -45,6 +47,7 @@ class Config:
     path: Path
     connection: Mapping[str, str] = field(repr=False)  # libpq's keywords; it may hold a password
     log_path: Path
+    configured_log: Path  # the same, whatever --logfile says
     buffer_path: Path
     batch_size: int  # rows
     zone: ZoneInfo
@@ -52,6 +55,7 @@ class Config:
     truncate_above: int  # bytes
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
+    metrics_path: Path | None  # for node_exporter; None: no metrics
     drop_old: bool
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
@@ -68,7 +72,9 @@ def read(path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
         parser.read_string(text)
     except FileNotFoundError:
-        raise ConfigError([f"{path}: expected a config file, found nothing; copy config.ini.example"]) from None
+        raise ConfigError(
+            [f"{path}: expected a config file, found nothing; {shlex.join(['cp', str(EXAMPLE), str(path)])}"]
+        ) from None
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: expected UTF-8, found other bytes at offset {error.start}"]) from None
     except OSError as error:
@@ -80,7 +86,12 @@ def read(path: Path) -> Config:
 
 def with_log(cfg: Config, path: Path) -> Config:
     """The same, for another log. Raises ConfigError when that is one of our own files: it would be emptied."""
-    own = {cfg.buffer_path: "the offline buffer", cfg.stats_path: "the statistics", cfg.own_log_path: "our own log"}
+    own = {
+        cfg.buffer_path: "the offline buffer",
+        cfg.stats_path: "the statistics",
+        cfg.metrics_path: "the metrics",
+        cfg.own_log_path: "our own log",
+    }
     for other, what in {cfg.path: "the config", **own}.items():
         if other is not None and path.resolve() == other.resolve() and path.resolve().parts[1] != "dev":
             raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
@@ -118,7 +129,8 @@ class _Reader:
         config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
             path=self.path,
             connection=self.connection(),
-            log_path=self.required_path("parser", "logfile"),
+            log_path=(log_path := self.required_path("parser", "logfile")),
+            configured_log=log_path,
             buffer_path=self.required_path("parser", "offline_file"),
             batch_size=self.number("parser", "batch_size", DEFAULT_BATCH_SIZE, at_most=1_000_000),
             zone=self.zone(),
@@ -126,6 +138,7 @@ class _Reader:
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
+            metrics_path=self.metrics(),
             drop_old=self.yes_or_no("migration", "drop_old"),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),
@@ -171,13 +184,19 @@ class _Reader:
                     self.complain(section, _named(key, keys), what, f"an unknown key{_likely(key, keys)}")
 
     def refuse_one_file_twice(self) -> None:
-        """The log, the buffer, the statistics and our own log must not be written into one another."""
+        """The log, the buffer, the statistics, the metrics and our own log must not be written into one another."""
         seen: dict[Path, str] = {}
         for (section, key), path in self.files.items():
             real = path.resolve()
             if real in seen and real.parts[1] != "dev":
                 self.complain(section, key, f"another file than {seen[real]}", repr(str(path)))
             seen.setdefault(real, f"[{section}] {key}")
+        own = self.files.get(("logging", "file"))
+        for (section, key), path in self.files.items():
+            if own and path.parent == own.parent and re.fullmatch(re.escape(own.name) + r"\.\d+", path.name):
+                self.complain(
+                    section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated", repr(str(path))
+                )
 
     def connection(self) -> dict[str, str]:
         """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
@@ -232,6 +251,12 @@ class _Reader:
             self.complain(section, key, "a user who has a home folder", repr(text))
             return self.path
         self.files[section, key] = path
+        return path
+
+    def metrics(self) -> Path | None:
+        path = self.file("stats", "prometheus")
+        if path is not None and path.suffix != ".prom":
+            self.complain("stats", "prometheus", "a file FILE.prom, for node_exporter reads no other", repr(path.name))
         return path
 
     def required_path(self, section: str, key: str) -> Path:
