@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("interrupted; what was committed stays, and the next run goes on behind it")
         return FAILED
     except Exception as error:  # the only place that catches everything
-        said = f"unexpected {type(error).__name__}: {error}"
+        said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
         logger.opt(exception=options.verbose).error(
             "{}; the next run tries again; for a report: {}", said, advice.command(cfg, "-v")
         )

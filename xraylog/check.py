@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from xraylog import database, locks, logfile, schema
+from xraylog import advice, database, locks, logfile, schema
 from xraylog.config import Config
 from xraylog.database import Connection
 
@@ -101,7 +101,7 @@ def _server(cfg: Config) -> Iterator[Finding]:
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
             found = schema.look(conn)
             yield from _rights(conn)
-            yield from _schema(found)
+            yield from _schema(cfg, found)
     except (database.Unavailable, database.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
 
@@ -124,10 +124,10 @@ def _rights(conn: Connection) -> Iterator[Finding]:
     yield "rights", "enough for a run" if not trouble else "not enough for a run", "; ".join(trouble)
 
 
-def _schema(found: schema.Findings) -> Iterator[Finding]:
+def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
     trouble = [*found.misfits, *found.warnings]
     if found.migrating:
-        yield "schema", schema.MIGRATING, "finish it: migrate_logs_to_partitioned.py"
+        yield "schema", schema.MIGRATING, f"finish it: {advice.command(cfg, script=advice.MIGRATION)}"
     elif trouble:
         yield "schema", "does not fit in every place", "; ".join(trouble)
     elif found.complete:
