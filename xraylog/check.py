@@ -41,9 +41,9 @@ IN_SCHEMA = """
 def report(cfg: Config) -> int:
     """Print one line for each thing looked at; returns how many need the operator."""
     trouble = 0
-    for what, found, advice in findings(cfg):
-        trouble += bool(advice)
-        print(f"{'✗' if advice else '✓'} {what}: {found}" + (f"; {advice}" if advice else ""))
+    for what, found, to_do in findings(cfg):
+        trouble += bool(to_do)
+        print(f"{'✗' if to_do else '✓'} {what}: {found}" + (f"; {to_do}" if to_do else ""))
     return trouble
 
 
