@@ -44,13 +44,15 @@ def is_plain(site: Site) -> None:
 
 
 def damage(site: Site) -> None:
+    """In the first of two batches: in the last it would be one that a crash tore."""
     site.away()
-    site.run_here()
+    for n in (1, 2):
+        site.append(line(n))
+        site.run_here()
     site.back()
-    text = bytearray(site.buffer.read_bytes())
-    text[100] ^= 1
-    site.buffer.write_bytes(text)
-    site.append(line(2))
+    text = site.buffer.read_bytes()
+    site.buffer.write_bytes(text.replace(b'"u1"', b'"u1', 1))
+    site.append(line(3))
 
 
 def take_for_buffer(site: Site) -> None:
@@ -72,7 +74,6 @@ def change_header(site: Site) -> None:
 
 
 def open_password(site: Site) -> None:
-    site.set("postgresql", password="x")  # noqa: S106
     site.config.chmod(0o644)
 
 
@@ -93,8 +94,18 @@ TROUBLES = [
     (refuses, 3, "new lines go to BUFFER; what to do: ", check),
     (does_not_fit, 3, "new lines go to BUFFER; what to do: ", check),
     (is_plain, 3, "new lines go to BUFFER; to look, then without --dry-run: ", lambda site: migrate(site, "--dry-run")),
-    (damage, 3, "to go on with a new one: ", mv("buffer", ".damaged")),
-    (take_for_buffer, 3, "nothing was read; to go on with a new one: ", mv("buffer", ".damaged")),
+    (
+        damage,
+        3,
+        "new lines go to BUFFER; its lines wait there for you; to go on with a new one: ",
+        mv("buffer", ".damaged"),
+    ),
+    (
+        take_for_buffer,
+        3,
+        "nothing was read; its lines wait there for you; to go on with a new one: ",
+        mv("buffer", ".damaged"),
+    ),
     (make_no_log, 3, "nothing was read; what to do: ", check),
     (fill_statistics, 3, "what was committed stays; ", df),
     (change_header, 3, "move it away: ", mv("stats", ".old")),
@@ -136,15 +147,14 @@ def test_the_command_can_be_pasted(site: Site) -> None:
 
 
 def test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way(site: Site) -> None:
-    site.append(line(1))
     damage(site)
     said = site.run(status=3).stderr
+    site.append(line(4))
     subprocess.run(["/bin/sh", "-c", said.partition("to go on with a new one: ")[2]], check=True)
-    site.append(line(3))
     assert site.run().stderr == ""
     moved = site.buffer.with_name("buffer.jsonl.damaged").read_text()
-    assert site.emails() == users(3, 4)
-    assert all(f'"u{n}"' in moved for n in (1, 2))  # both are there to be seen to
+    assert site.emails() == users(4, 5)
+    assert re.findall(r'"email": "(\w+)', moved) == ["u1", "u2", "u3"]
 
 
 def test_a_missing_config_names_the_copy(site: Site) -> None:

@@ -22,7 +22,9 @@ def on(trouble: Exception, cfg: Config) -> str:
     if isinstance(trouble, schema.Plain):
         return f"to look, then without --dry-run: {command(cfg, '--dry-run', script=MIGRATION)}"
     if isinstance(trouble, buffer.Damaged):
-        return "to go on with a new one: " + shlex.join(["mv", str(cfg.buffer_path), f"{cfg.buffer_path}.damaged"])
+        return "its lines wait there for you; to go on with a new one: " + shlex.join(
+            ["mv", str(cfg.buffer_path), f"{cfg.buffer_path}.damaged"]
+        )
     error = trouble if isinstance(trouble, OSError) else trouble.__cause__
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         written = (cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path)
