@@ -15,7 +15,7 @@ from typing import Any
 
 import killing
 import pytest
-from conftest import Site, line, lines
+from conftest import ROOT, Site, line, lines
 from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
@@ -167,6 +167,12 @@ def test_a_hostile_node_and_path_of_a_config_go_through_a_run(site: Site, told: 
     assert counted(told)["rows"] == 3
     (sample,) = families(told)["xraylog_log_bytes"].samples
     assert sample.labels == {"node": 'x"} 1\\', "log": str(site.folder / 'a "c\\n}.log')}
+
+
+def test_the_readme_shows_every_metric() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, (kind, words) in metrics.FAMILIES.items():
+        assert f"    # HELP {name} {words}\n    # TYPE {name} {kind}\n    {name}{{" in readme
 
 
 # --- counters ------------------------------------------------------------------------------------------------
