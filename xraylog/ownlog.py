@@ -1,8 +1,8 @@
 """Our own log, `[logging] file`, as a sink for loguru that rotates.
 
 loguru's own file sink (0.7.3) does not do here. On a full disk it prints a traceback for each message. Processes that
-rotate one file lose messages: 58 of 4,000, of four at once. And what it removes as old is every file that looks like it: of
-the log `access` also `access.log`, which may be xray's.
+rotate one file lose messages: 58 of 4,000, of four at once. And what it removes as old is every file that looks like
+it: of the log `access` also `access.log`, which may be xray's.
 """
 
 from __future__ import annotations
