@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import functools
 import hashlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from loguru import logger
 
 from xraylog import (
     __version__,
+    advice,
     buffer,
     check,
     config,
@@ -24,6 +26,7 @@ from xraylog import (
     loader,
     locks,
     logfile,
+    metrics,
     positions,
     preview,
     schema,
@@ -36,6 +39,8 @@ from xraylog.config import Config
 from xraylog.loader import Target
 from xraylog.logfile import Log, LogFile
 from xraylog.masking import Mask
+from xraylog.metrics import Metrics
+from xraylog.ownlog import OwnLog
 from xraylog.parser import PREFIXED, Parser
 from xraylog.partitions import Partitions
 from xraylog.positions import Move, Position
@@ -75,23 +80,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with locks.locked(*lock_paths(cfg, paths)):
             return run(cfg, options, paths)
     except locks.Busy as error:
-        logger.error("another run is at work: {}; nothing to do", error)
+        logger.error("another run is at work: {}; nothing to do; see: {}", error, advice.command(cfg, "--check"))
         return BUSY
     except (logfile.Unusable, buffer.Damaged) as error:
-        logger.error("{}; nothing was read", error)
+        logger.error("{}; nothing was read; {}", error, advice.on(error, cfg))
         return OPERATOR
     except KeyboardInterrupt:
         logger.error("interrupted; what was committed stays, and the next run goes on behind it")
         return FAILED
     except Exception as error:  # the only place that catches everything
-        logger.opt(exception=options.verbose).error("unexpected {}: {}", type(error).__name__, error)
+        said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
+        logger.opt(exception=options.verbose).error(
+            "{}; the next run tries again; for a report: {}", said, advice.command(cfg, "-v")
+        )
         return FAILED
 
 
 def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
     """One pass over all logs. The total is right even when the database goes away halfway."""
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
-    total, mode, status = LoadResult(), "online", FAILED
+    stored, put, mode, status = LoadResult(), LoadResult(), "online", FAILED
+    published = Metrics(cfg.metrics_path, cfg.node, cfg.log_path, list(paths) == [cfg.log_path])
+    began = published.begin()
     try:
         with (
             sources.opened(paths, cfg.buffer_path.parent) as found,
@@ -103,25 +113,30 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
             number, offset = 0, None  # the log at work, and how far the database is known to have it
             try:
                 for result, number, offset in store(cfg, options, logs, aside):  # noqa: B007  # used below
-                    total += result
+                    stored += result
                 status = DONE
             except (database.Unavailable, database.Unsuitable, buffer.Damaged) as reason:
                 mode, status_of_reason = "offline", explain(reason, cfg)
                 for result in put_all_aside(cfg, options, logs[number:], aside, offset):
-                    total += result
+                    put += result
                 status = status_of_reason
             if any(log.damage for log in logs):
                 status = OPERATOR
+    except (logfile.Unusable, buffer.Damaged):
+        status = OPERATOR
+        raise
     except positions.Moved as error:
         logger.error("{}; it stores these lines", error)
         status = BUSY
     except OSError as error:
-        logger.error(
-            "{}: {}; what is not stored stays in {}", error.filename or "disk", error.strerror, names_of(paths)
-        )
+        what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"what is not stored stays in {names_of(paths)}"
+        logger.error("{}; {}; the next run tries again; {}", what, stays, advice.on(error, cfg))
     finally:
-        told = tell(cfg, paths, total, stats.row(started, mode, time.monotonic() - clock, total))
-    return status or told
+        seconds = time.monotonic() - clock
+        status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
+        lines = metrics.outcomes(stored, put)
+        status = publish(cfg, published, metrics.Ended(began, seconds, status, mode == "online", lines))
+    return status
 
 
 def with_lines(options: argparse.Namespace, paths: Sequence[Path], found: Sequence[Log]) -> list[Log]:
@@ -149,7 +164,7 @@ def make_partitions(cfg: Config, days: int) -> int:
         logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
         return FAILED
     except database.Unsuitable as reason:
-        logger.error("{}; --check says more", reason)
+        logger.error("{}; {}", reason, advice.on(reason, cfg))
         return OPERATOR
     logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
     return DONE
@@ -175,8 +190,8 @@ def store(
             yield LoadResult(), number, None
             for result, offset in load_log(target, cfg, options, log):
                 yield result, number, offset
-        if advice := target.keys.advice:
-            logger.info("{}", advice)
+        if target.keys.advice:
+            logger.info("{}", target.keys.advice)
 
 
 def load_log(target: Target, cfg: Config, options: argparse.Namespace, log: Log) -> Iterator[tuple[LoadResult, int]]:
@@ -211,9 +226,10 @@ def find_position(target: Target, cfg: Config, log: Log) -> Position:
     if position.lost is not None and isinstance(log, LogFile):  # others have other names and bytes at every rotation
         logger.warning(
             "{} was emptied, replaced or renamed by somebody else: it was stored up to byte {}; "
-            "going on from its beginning",
+            "going on from its beginning; if it was renamed: {}",
             log.path,
             position.lost,
+            advice.command(cfg, "--logfile", f"{log.path}.1"),
         )
     return position
 
@@ -276,7 +292,11 @@ def to_drain(options: argparse.Namespace, log: Log, offset: int) -> LogFile | No
     if log.replaced:
         logger.warning("{} was emptied or replaced during this run, behind byte {}", log.path, offset)
     elif not log.writable:
-        logger.warning("{} may not be written: its lines are stored, remembered and left there", log.path)
+        logger.warning(
+            "{} may not be written: its lines are stored, remembered and left there; run as its owner: {}",
+            log.path,
+            shlex.join(["ls", "-l", str(log.path)]),
+        )
     return None if options.keep or log.replaced or not log.writable else log
 
 
@@ -301,7 +321,7 @@ def import_buffer(target: Target, aside: Buffer) -> Iterator[LoadResult]:
             said = time.monotonic()
             logger.info("{}: {} of {} bytes imported", aside.path, stored.end, aside.size)
         del batch, stored
-        yield LoadResult(new_names=result.new_names)
+        yield LoadResult(new_names=result.new_names, imported=result.rows, imported_rejected=result.rejected)
     aside.clear(here.offset)  # its position stays: a copy of the buffer that somebody puts back is known
     logger.info(
         "{} imported: {} rows + {} rejected + {} stored before", aside.path, total.rows, total.rejected, skipped
@@ -369,18 +389,19 @@ def has_nothing(log: Log, options: argparse.Namespace) -> bool:
 
 def explain(reason: Exception, cfg: Config) -> int:
     """Say why this run goes on without the database; returns the exit status that it will have."""
+    what_next = f"new lines go to {cfg.buffer_path}; {advice.on(reason, cfg)}"
     if isinstance(reason, schema.Migrating):
-        logger.warning("{}; new lines go to {}", reason, cfg.buffer_path)
+        logger.warning("{}; {}", reason, what_next)
         return DONE
     if isinstance(reason, database.Unavailable):
-        logger.warning("PostgreSQL is not available: {}; new lines go to {}", reason, cfg.buffer_path)
+        logger.warning("PostgreSQL is not available: {}; {}", reason, what_next)
         return DONE
-    logger.error("{}; new lines go to {}; --check says more", reason, cfg.buffer_path)
+    logger.error("{}; {}", reason, what_next)
     return OPERATOR
 
 
-def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row) -> int:
-    """The statistics row, and one line that adds up."""
+def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, status: int) -> int:
+    """The statistics row, and one line that adds up; returns the run's exit status, which they may change."""
     logger.info(
         "{} lines read = {} rows + {} rejected + {} ignored",
         total.lines,
@@ -389,17 +410,28 @@ def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row) 
         sum(total.ignored.values()),
     )
     if total.rejected >= SUSPICIOUS and not total.rows:
-        logger.warning("not one of {} lines is xray's; is {} its access log?", total.lines, names_of(paths))
+        question = f"is {names_of(paths)} its access log? Else change [parser] logfile in {cfg.path}"
+        logger.warning("not one of {} lines is xray's; {}", total.lines, question)
     if cfg.stats_format:
         try:
             stats.write(row, cfg.stats_format, cfg.stats_path)
         except stats.NotWritten as error:
-            logger.error("{}; what was committed stays", error)
-            return OPERATOR
+            logger.error("{}; what was committed stays; {}", error, advice.on(error, cfg))
+            return status or OPERATOR
     if not total.adds_up:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
-        return FAILED
-    return DONE
+        return status or FAILED
+    return status
+
+
+def publish(cfg: Config, published: Metrics, run: metrics.Ended) -> int:
+    """The metrics; returns the run's exit status, which they may change."""
+    try:
+        published.end(run, cfg.buffer_path)
+    except metrics.NotWritten as error:
+        logger.error("{}; what was committed stays; {}", error, advice.on(error, cfg))
+        return run.status or OPERATOR
+    return run.status
 
 
 def names_of(paths: Sequence[Path]) -> str:
@@ -424,7 +456,7 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
         logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
     if cfg.own_log_path and not (options.check or options.dry_run):
         try:
-            logger.add(cfg.own_log_path, level=level, format=form, diagnose=False, backtrace=False)
+            logger.add(OwnLog(cfg.own_log_path), level=level, format=form, diagnose=False, backtrace=False)
         except OSError as error:
             raise config.ConfigError(
                 [f"{cfg.path}: [logging] file: expected a file that can be written, found: {error.strerror}"]

@@ -12,8 +12,8 @@ MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan",
 LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader"}
 DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION
 NOUNS = {"records"}
-STORIES = {"check", "preview"}  # like the scripts, it speaks of both
-ALONE = {"config", "stats", "ahead"}
+STORIES = {"check", "preview", "advice"}  # like the scripts, they speak of both
+ALONE = {"config", "stats", "metrics", "ownlog", "ahead"}
 
 
 def imports(path: Path) -> set[str]:

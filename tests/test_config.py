@@ -134,7 +134,15 @@ def test_every_key_of_the_example_has_a_comment_of_its_own() -> None:
 
 def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
     """What is commented out with a fixed default changes nothing when it is uncommented."""
-    changing = {"timezone", "node", "format", "output", "level", "file"}  # no default, or another on each machine
+    changing = {
+        "timezone",
+        "node",
+        "format",
+        "output",
+        "prometheus",
+        "level",
+        "file",
+    }  # no default, or another on each machine
     shown = example_keys(commented=True)
     fixed = {section: {k: v for k, v in shown[section].items() if k not in changing} for section in config.KEYS}
     assert {key for keys in fixed.values() for key in keys} == {"batch_size", "truncate_mib", "mask_source", "drop_old"}
@@ -501,7 +509,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 
 def test_a_missing_config_is_a_complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (complaint,) = complaints(tmp_path / "config.ini")
-    assert complaint == "expected a config file, found nothing; copy config.ini.example"
+    assert complaint == f"expected a config file, found nothing; cp {EXAMPLE.resolve()} {tmp_path / 'config.ini'}"
     assert parse_logs.main(["--config", str(tmp_path / "config.ini")]) == 78
     assert "Traceback" not in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import os
 import pty
 import random
 import re
+import shlex
 import subprocess
 import threading
 import time
@@ -600,7 +601,9 @@ def test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why
     assert site.last_stats()["mode"] == "offline"
     assert site.put_aside() == users(0, 5)
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == rows_before
-    assert "finish it: migrate_logs_to_partitioned.py" in site.run("--check", status=3).stdout
+    finish = f"finish it: {shlex.join(site.command(script='migrate_logs_to_partitioned'))}"
+    assert finish in run.stderr
+    assert finish in site.run("--check", status=3).stdout
 
     site.migrate()
     site.append(line(5))

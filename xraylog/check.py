@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypeAlias
 
-from xraylog import database, locks, logfile, partitions, schema, sources
+from xraylog import advice, database, locks, logfile, partitions, schema, sources
 from xraylog.config import Config
 from xraylog.database import Connection
 
@@ -45,9 +45,9 @@ IN_SCHEMA = """
 def report(cfg: Config, logs: Sequence[Path]) -> int:
     """Print one line for each thing looked at; returns how many need the operator."""
     trouble = 0
-    for what, found, advice in findings(cfg, logs):
-        trouble += bool(advice)
-        print(f"{'✗' if advice else '✓'} {what}: {found}" + (f"; {advice}" if advice else ""))
+    for what, found, to_do in findings(cfg, logs):
+        trouble += bool(to_do)
+        print(f"{'✗' if to_do else '✓'} {what}: {found}" + (f"; {to_do}" if to_do else ""))
     return trouble
 
 
@@ -63,6 +63,10 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
             yield "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
         else:
             yield "lock", f"{lock} is free", ""
+    if cfg.metrics_path is not None and not os.access(cfg.metrics_path.parent, os.W_OK | os.X_OK):
+        yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
+    elif cfg.metrics_path is not None:
+        yield "metrics", f"{cfg.metrics_path} can be replaced", ""
     for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
         if output is not None and not os.access(output if output.exists() else output.parent, os.W_OK):
             yield what, f"{output} cannot be written", f"let this user write {output}"
@@ -105,7 +109,7 @@ def _server(cfg: Config) -> Iterator[Finding]:
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
             found = schema.look(conn)
             yield from _rights(conn)
-            yield from _schema(found)
+            yield from _schema(cfg, found)
     except (database.Unavailable, database.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
 
@@ -140,10 +144,10 @@ def _days_are_made(conn: Connection) -> bool:
     return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in (0, 1))
 
 
-def _schema(found: schema.Findings) -> Iterator[Finding]:
+def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
     trouble = [*found.misfits, *found.warnings]
     if found.migrating:
-        yield "schema", schema.MIGRATING, "finish it: migrate_logs_to_partitioned.py"
+        yield "schema", schema.MIGRATING, f"finish it: {advice.command(cfg, script=advice.MIGRATION)}"
     elif trouble:
         yield "schema", "does not fit in every place", "; ".join(trouble)
     elif found.complete:

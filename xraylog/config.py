@@ -8,6 +8,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import shlex
 import socket
 import stat
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,14 @@ DEFAULT_TRUNCATE_MIB = 64
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
-    "stats": ("format", "output"),
+    "stats": ("format", "output", "prometheus"),
     "privacy": ("mask_source",),
     "migration": ("drop_old",),
     "logging": ("level", "file"),
 }
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
+EXAMPLE = Path(__file__).resolve().parent.parent / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
 
 
@@ -55,6 +57,7 @@ class Config:
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
     mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all
+    metrics_path: Path | None  # for node_exporter; None: no metrics
     drop_old: bool
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
@@ -64,7 +67,11 @@ class Config:
     def ours(self) -> Mapping[Path, str]:
         """Our own files, and what each is: read as a log, they would be emptied."""
         files = {self.path: "the config", self.buffer_path: "the offline buffer"}
-        others = {self.stats_path: "the statistics", self.own_log_path: "our own log"}
+        others = {
+            self.stats_path: "the statistics",
+            self.metrics_path: "the metrics",
+            self.own_log_path: "our own log",
+        }
         return files | {path: what for path, what in others.items() if path is not None}
 
 
@@ -78,7 +85,9 @@ def read(path: Path) -> Config:
         text = path.read_text(encoding="utf-8")
         parser.read_string(text)
     except FileNotFoundError:
-        raise ConfigError([f"{path}: expected a config file, found nothing; copy config.ini.example"]) from None
+        raise ConfigError(
+            [f"{path}: expected a config file, found nothing; {shlex.join(['cp', str(EXAMPLE), str(path)])}"]
+        ) from None
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: expected UTF-8, found other bytes at offset {error.start}"]) from None
     except OSError as error:
@@ -136,6 +145,7 @@ class _Reader:
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
             mask_source=self.mask(),
+            metrics_path=self.metrics(),
             drop_old=self.yes_or_no("migration", "drop_old"),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),
@@ -181,13 +191,19 @@ class _Reader:
                     self.complain(section, _named(key, keys), what, f"an unknown key{_likely(key, keys)}")
 
     def refuse_one_file_twice(self) -> None:
-        """The log, the buffer, the statistics and our own log must not be written into one another."""
+        """The log, the buffer, the statistics, the metrics and our own log must not be written into one another."""
         seen: dict[Path, str] = {}
         for (section, key), path in self.files.items():
             real = path.resolve()
             if real in seen and real.parts[1] != "dev":
                 self.complain(section, key, f"another file than {seen[real]}", repr(str(path)))
             seen.setdefault(real, f"[{section}] {key}")
+        own = self.files.get(("logging", "file"))
+        for (section, key), path in self.files.items():
+            if own and path.parent == own.parent and re.fullmatch(re.escape(own.name) + r"\.\d+", path.name):
+                self.complain(
+                    section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated", repr(str(path))
+                )
 
     def connection(self) -> dict[str, str]:
         """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
@@ -242,6 +258,12 @@ class _Reader:
             self.complain(section, key, "a user who has a home folder", repr(text))
             return self.path
         self.files[section, key] = path
+        return path
+
+    def metrics(self) -> Path | None:
+        path = self.file("stats", "prometheus")
+        if path is not None and path.suffix != ".prom":
+            self.complain("stats", "prometheus", "a file FILE.prom, for node_exporter reads no other", repr(path.name))
         return path
 
     def required_path(self, section: str, key: str) -> Path:

@@ -303,6 +303,8 @@ class LoadResult:
     rejected: int = 0  # lines that are now in `rejected_lines`
     ignored: Mapping[Ignored, int] = field(default_factory=dict)
     new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
+    imported: int = 0  # rows that came out of the buffer: not among `rows`, for an earlier run read their lines
+    imported_rejected: int = 0
 
     def __add__(self, other: LoadResult) -> LoadResult:
         return LoadResult(
@@ -311,6 +313,8 @@ class LoadResult:
             self.rejected + other.rejected,
             Counter(self.ignored) + Counter(other.ignored),
             Counter(self.new_names) + Counter(other.new_names),
+            self.imported + other.imported,
+            self.imported_rejected + other.imported_rejected,
         )
 
     @property

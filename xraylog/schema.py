@@ -137,6 +137,10 @@ ONE_BY_ONE = """
 """
 
 
+class Plain(Unsuitable):
+    """logs is not partitioned: the migration makes it so."""
+
+
 class Migrating(Unavailable):
     """A migration of logs is not finished: whoever stores rows now could be in its way."""
 
@@ -259,12 +263,12 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
 def ensure(conn: Connection) -> Findings:
     """Have every table. Asks the catalog only, where nothing is missing: a role that may not create can run.
 
-    Raises Unsuitable with every misfit, and Migrating while days of an older table are still to come.
+    Raises Unsuitable or Plain with every misfit, and Migrating while days of an older table are still to come.
     """
     with database.transaction(conn):  # with its lock_timeout: to describe a table, the server may have to lock it
         findings = look(conn)
     if findings.migrating:
-        raise Migrating(f"{MIGRATING}; migrate_logs_to_partitioned.py --status says how far it is")
+        raise Migrating(MIGRATING)
     if not findings.complete and not findings.misfits:
         with database.transaction(conn, PARTITIONS_LOCK):
             findings = look(conn)  # another run may have been faster
@@ -273,7 +277,8 @@ def ensure(conn: Connection) -> Findings:
                 _create(conn, findings)
                 findings = look(conn)
     if findings.misfits:
-        raise Unsuitable("; ".join(findings.misfits))
+        plain = "logs" in findings.tables and findings.tables["logs"].kind == "r"
+        raise (Plain if plain else Unsuitable)("; ".join(findings.misfits))
     return findings
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -109,7 +110,8 @@ def _append(path: Path, line: str, header: str) -> None:
         if size == 0:
             line = header + line
         elif header and first != header.rstrip("\n"):
-            raise NotWritten(f"{path}: expected the header {header.rstrip()!r}, found {first!r}; move the file away")
+            away = shlex.join(["mv", str(path), f"{path}.old"])
+            raise NotWritten(f"{path}: expected the header {header.rstrip()!r}, found {first!r}; move it away: {away}")
         else:
             file.seek(size - 1)
             line = line if file.read(1) == b"\n" else "\n" + line
