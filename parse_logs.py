@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from loguru import logger
@@ -23,6 +23,7 @@ from xraylog.config import Config
 from xraylog.loader import Target
 from xraylog.logfile import LogFile
 from xraylog.parser import PREFIXED, Parser
+from xraylog.partitions import Partitions
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
 
@@ -33,6 +34,7 @@ PROGRESS_S = 10
 SWITCH_S = 0.0001
 SUSPICIOUS = 20  # rejected lines, and not one good one
 NOTHING = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
+MOST_DAYS = 366  # for --make-partitions: each is a table with three indexes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.check:
             return OPERATOR if check.report(cfg) else DONE
+        if options.make_partitions is not None:
+            return make_partitions(cfg, options.make_partitions)
         with locks.locked(*lock_paths(cfg)):
             return run(cfg, options)
     except locks.Busy as error:
@@ -92,6 +96,24 @@ def run(cfg: Config, options: argparse.Namespace) -> int:
     finally:
         told = tell(cfg, total, stats.row(started, mode, time.monotonic() - clock, total))
     return status or told
+
+
+def make_partitions(cfg: Config, days: int) -> int:
+    """Have the partitions of today and so many days to come; returns the exit status. Reads no log, takes no lock."""
+    today = datetime.now(timezone.utc).date()
+    try:
+        with database.connect(cfg.connection) as conn:
+            for warning in schema.ensure(conn).warnings:
+                logger.warning("{}", warning)
+            made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
+    except database.Unavailable as reason:
+        logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
+        return FAILED
+    except database.Unsuitable as reason:
+        logger.error("{}; --check says more", reason)
+        return OPERATOR
+    logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
+    return DONE
 
 
 def store(
@@ -361,6 +383,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= MOST_DAYS):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MOST_DAYS}, found {text!r}")
+    return int(text)
+
+
 def command_line() -> argparse.ArgumentParser:
     """The options, as --help shows them."""
     parser = argparse.ArgumentParser(description="Load what is new in xray's access log into PostgreSQL.")
@@ -372,7 +400,14 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", action="store_true", help="load, but leave the lines in the log")
     parser.add_argument("--again", action="store_true", help="load from the start, whatever was stored before")
-    parser.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
+    instead.add_argument(
+        "--make-partitions",
+        type=_days,
+        metavar="N",
+        help="make the partitions of today and the next N days (UTC), and do nothing else",
+    )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
     loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")

@@ -501,7 +501,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     out, err, status = said_and_status(capsys, "--help")
-    for option in ("--config", "--logfile", "--keep", "--again", "--check", "-v", "-q", "--version"):
+    options = ("--config", "--logfile", "--keep", "--again", "--check", "--make-partitions", "-v", "-q", "--version")
+    for option in options:
         assert re.search(rf"^  (-\w, )?{option}\b", out, re.MULTILINE), option
     assert (err, status) == ("", 0)
 

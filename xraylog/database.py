@@ -32,6 +32,8 @@ TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "2
 # At connect time psycopg has no SQLSTATE, only text. These are the refusals that pass by themselves, of a server
 # that answers a ping; every other refusal, in whatever language, is for the operator.
 BUSY_TEXTS = ("too many clients", "remaining connection slots", "too many connections", "the database system is")
+# libpq's own words for a server that it does not want: its ping gives up there, too.
+NO_TRUST_TEXTS = ("does not support SSL", "server certificate", "certificate verify failed", "root certificate")
 
 
 class Unavailable(Exception):
@@ -82,9 +84,9 @@ def _attempt(conninfo: str) -> Connection:
 
 
 def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
-    """Whether the server answers, and does not want us."""
+    """Whether the server answers, and does not want us, or libpq does not trust it."""
     answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
-    answers = answers or "does not support SSL" in str(error)  # libpq's own words; its ping gives up there, too
+    answers = answers or any(text in str(error) for text in NO_TRUST_TEXTS)
     return answers and not any(text in str(error) for text in BUSY_TEXTS)
 
 

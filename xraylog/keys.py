@@ -44,12 +44,18 @@ WAYS = """
            ) AND NOT EXISTS (
                SELECT FROM pg_attribute WHERE attrelid = 'logs'::regclass AND attidentity <> ''
            ) AS copied_by_like,
+           (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass)
+               AND coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_make_days,
            (SELECT bool_and(has_any_column_privilege(name, 'UPDATE')) FROM unnest(%(tables)s::text[]) AS name),
            {may_switch},
-           current_user
+           current_user,
+           to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS has_citus
 """
 MAY_SWITCH = "has_parameter_privilege('session_replication_role', 'SET')"
 MAY_SWITCH_BEFORE_15 = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
+
+# A table of Citus: whoever names it where it is not gets an error, hence `has_citus` first.
+DISTRIBUTED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition WHERE logicalrelid = 'logs'::regclass)"
 
 # FOR KEY SHARE in the order of the ids, as the triggers lock them one by one: whoever deletes names waits.
 LOCK = """
@@ -74,24 +80,26 @@ class Ways:
 
     plain: bool  # its triggers check our foreign keys, and do nothing else
     copied_by_like: bool  # a table made LIKE it has all that a partition of it has
+    may_make_days: bool
     may_lock: bool
     may_switch: bool
     role: str
+    distributed: bool  # by Citus: the switch does not reach its servers, and ATTACH would send the rows once more
 
     @property
     def as_a_set(self) -> bool:
         """Whether the row triggers may be switched off."""
-        return self.plain and self.may_lock and self.may_switch
+        return self.plain and self.may_lock and self.may_switch and not self.distributed
 
     @property
     def by_day(self) -> bool:
         """Whether a day may be loaded before it becomes a partition: its foreign keys are checked then."""
-        return self.plain and self.copied_by_like
+        return self.plain and self.copied_by_like and self.may_make_days and not self.distributed
 
     @property
     def advice(self) -> str | None:
         """What would make loading faster; None when nothing would."""
-        if self.as_a_set or not self.plain:
+        if self.as_a_set or not self.plain or self.distributed:
             return None
         grants = [f"GRANT UPDATE ON {', '.join(schema.UNIQUE)} TO {self.role}"] if not self.may_lock else []
         grants += [f"GRANT SET ON PARAMETER session_replication_role TO {self.role}"] if not self.may_switch else []
@@ -116,8 +124,9 @@ class Keys:
                 "tables": list(schema.UNIQUE),
             }
             with database.transaction(self._conn):
-                (row,) = self._conn.execute(query, values)
-            self.ways = Ways(*row)
+                ((*row, has_citus),) = self._conn.execute(query, values)
+                (distributed,) = self._conn.execute(DISTRIBUTED) if has_citus else [(False,)]
+            self.ways = Ways(*row, *distributed)
         return self.ways
 
     @property

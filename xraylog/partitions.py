@@ -51,20 +51,22 @@ class Partitions:
         self._conn = conn
         self._known: set[str] = set()
 
-    def ensure(self, days: Iterable[str]) -> None:
-        """Have a partition for each of these UTC days, "2025-11-17".
+    def ensure(self, days: Iterable[str]) -> list[str]:
+        """Have a partition for each of these UTC days, "2025-11-17"; returns the names of those that it made.
 
         A short transaction of its own, for a wait on this lock is a wait of all. Raises Unsuitable when a table
-        that is no partition has the name of one.
+        that is no partition has the name of one, and when this role may not make any.
         """
         unknown = sorted(set(days) - self._known)
         if not unknown:
-            return
+            return []
         bounds = self._read_bounds()
         missing = [day for day in unknown if gaps(day, bounds)]
+        made = []
         for first in range(0, len(missing), DAYS_AT_ONCE):
-            self._create_patiently(missing[first : first + DAYS_AT_ONCE])
+            made += self._create_patiently(missing[first : first + DAYS_AT_ONCE])
         self._known.update(unknown)
+        return made
 
     def known(self, days: Iterable[str]) -> bool:
         """Whether each of these days is known to have a partition."""
@@ -83,7 +85,7 @@ class Partitions:
         """Ask the catalog again for every day."""
         self._known.clear()
 
-    def _create_patiently(self, days: list[str]) -> None:
+    def _create_patiently(self, days: list[str]) -> list[str]:
         """Wait for readers a little at a time, as long as for any lock in all."""
         deadline = time.monotonic() + database.LOCK_TIMEOUT_S
         while True:
@@ -93,17 +95,20 @@ class Partitions:
                 if time.monotonic() > deadline:
                     raise
 
-    def _create(self, days: list[str]) -> None:
+    def _create(self, days: list[str]) -> list[str]:
         with database.transaction(self._conn, schema.PARTITIONS_LOCK):
             self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
+            self._conn.execute(schema.ONE_BY_ONE)
             bounds = read_bounds(self._conn)
-            for day in days:
-                for low, high in gaps(day, bounds):
-                    self._create_one(partition_name(day, low, high), low, high)
+            missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
+            for name, low, high in missing:
+                self._create_one(name, low, high)
+        return [name for name, _, _ in missing]
 
     def _create_one(self, name: str, low: float, high: float) -> None:
+        create = create_partition(name, low, high)
         try:
-            self._conn.execute(create_partition(name, low, high))
+            self._conn.execute(create)
         except errors.DuplicateTable as error:
             raise Unsuitable(
                 f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
@@ -112,6 +117,13 @@ class Partitions:
             raise Unsuitable(
                 f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
                 f"move them as Schema.md says: {database.message(error)}"
+            ) from error
+        except errors.InsufficientPrivilege as error:
+            raise Unsuitable(
+                f"{name}: expected this partition of logs, found none, and this role may not make it: "
+                f"{database.message(error)}; the owner of logs makes today's and the next days' with "
+                f"parse_logs.py --make-partitions 7, and an older one with: "
+                f"{' '.join(create.as_string(self._conn).split())}"
             ) from error
         if self._conn.info.server_version < schema.NO_KEYS_ON_PARENT:
             for statement in schema.keys_and_indexes(name):

@@ -129,6 +129,13 @@ NEVER_NULL = ("id", "timestamp", "action")
 
 MIGRATING = "logs is being migrated, and not all of its days are in it"
 
+# Citus runs DDL on all shards at once, over several connections; through the keys to reference tables, which every
+# shard has, these wait for each other: "distributed deadlock". Where only other tables are distributed it does no harm.
+ONE_BY_ONE = """
+    SELECT set_config('citus.multi_shard_modify_mode', 'sequential', true)
+    WHERE to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL
+"""
+
 
 class Migrating(Unavailable):
     """A migration of logs is not finished: whoever stores rows now could be in its way."""
@@ -262,6 +269,7 @@ def ensure(conn: Connection) -> Findings:
         with database.transaction(conn, PARTITIONS_LOCK):
             findings = look(conn)  # another run may have been faster
             if not findings.misfits:
+                conn.execute(ONE_BY_ONE)
                 _create(conn, findings)
                 findings = look(conn)
     if findings.misfits:
