@@ -61,8 +61,8 @@ ROWS = """
         ) drawn
     ) lived
 """
-# A window is typed, or it is like those of the defaults: then the planner does not know which days it leaves out, counts
-# the cost of all of them, and a server with JIT (PostgreSQL 12 to 18, when packaged with LLVM) compiles.
+# A window is typed, or it is like those of the defaults: then the planner counts the cost of all days, also of those that
+# will be left out, and a server with JIT compiles.
 TYPED = "'{since} 00:00+00', '{end} 00:00+00'"
 DEFAULT = "timestamptz '{end} 00:00+00' - interval '{window}', '{end} 00:00+00'"
 QUESTIONS = (  # and the window, where the question has one
@@ -79,10 +79,11 @@ QUESTIONS = (  # and the window, where the question has one
     ("who_reached('host10000.example.com', 443, '{last} 15:00+00')", ""),
     ("who_reached('host1.example.com', 443, '{last} 15:00+00')", ""),
     ("last_seen('2000-01-01')", ""),
+    ("traffic_by_hour('{last} 00:00+00', '{last} 12:00+00')", ""),
     ("traffic_by_hour({window})", "1 day"),
     ("rejected_sources({window})", "1 day"),
     ("addresses_of_users({default})", "1 hour"),
-    ("traffic_by_hour({default})", "1 day"),
+    ("traffic_by_hour({default})", "12 hours"),
     ("rejected_sources({default})", "1 day"),
 )
 
