@@ -61,8 +61,8 @@ ROWS = """
         ) drawn
     ) lived
 """
-# A window is typed, or it is like those of the defaults: then the planner counts the cost of all days, also of those that
-# will be left out, and a server with JIT compiles.
+# A window is typed, or it is like those of the defaults: then the planner counts the cost of all days, also of those
+# that will be left out, and a server with JIT compiles.
 TYPED = "'{since} 00:00+00', '{end} 00:00+00'"
 DEFAULT = "timestamptz '{end} 00:00+00' - interval '{window}', '{end} 00:00+00'"
 QUESTIONS = (  # and the window, where the question has one
