@@ -189,7 +189,7 @@ $$;
 -- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds nothing: without it, the
 -- planner expects as many hours as rows, and sorts all rows in place of counting them in parallel.
 CREATE OR REPLACE FUNCTION traffic_by_hour(
-    since timestamptz DEFAULT date_trunc('hour', now()) - interval '23 hours',
+    since timestamptz DEFAULT date_trunc('hour', now()) - interval '11 hours',
     until timestamptz DEFAULT now()
 )
 RETURNS TABLE (

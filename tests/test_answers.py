@@ -300,7 +300,7 @@ def test_without_a_window_they_answer_for_the_time_before_now(answering: Connect
     assert {row[0] for row in ask(answering, "users_of", "www.example.com")} == {"alice", "bob"}
     assert [row[0] for row in ask(answering, "last_seen")] == ["alice", "bob", "carol", "nobody"]
     assert [row[0] for row in ask(answering, "last_seen") if row[1]] == ["alice", "bob", "carol"]
-    assert sum(row[1] for row in ask(answering, "traffic_by_hour")) == 2
+    assert sum(row[1] for row in ask(answering, "traffic_by_hour")) == 1
     assert [row[2] for row in ask(answering, "rejected_sources")] == [2]
 
 

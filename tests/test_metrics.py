@@ -330,7 +330,7 @@ def test_statistics_that_cannot_be_written_are_no_success(
 
 
 def test_another_run_at_work_tells_nothing(site: Site, told: Path, succeeded: tuple[float, float]) -> None:
-    with parse_logs.locks.locked(*parse_logs.lock_paths(config.read(site.config))):
+    with parse_logs.locks.locked(*parse_logs.lock_paths(config.read(site.config), [site.log])):
         site.run(status=75)
     assert times(told) == succeeded
 

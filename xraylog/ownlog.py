@@ -52,15 +52,18 @@ class OwnLog:
         """Rotate when `more` bytes are too many. Where another run does so at this moment, leave it to that one:
         what is appended to a file that was just renamed stands in FILE.1.
         """
-        if not self._path.is_file() or not _is_full(self._path.stat(), more):
-            return
-        with _opened(self._path) as descriptor, contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            found = os.fstat(descriptor)
-            if _is_full(found, more) and os.path.samestat(found, self._path.stat()):
-                for number in range(KEPT, 0, -1):  # the file itself last: until then nobody makes a new one
-                    with contextlib.suppress(FileNotFoundError):
-                        rotated(self._path, number - 1).replace(rotated(self._path, number))
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            if self._path.is_file() and _is_full(self._path.stat(), more):
+                with _opened(self._path) as descriptor:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found = os.fstat(descriptor)
+                    if _is_full(found, more) and os.path.samestat(found, self._path.stat()):
+                        self._rotate()
+
+    def _rotate(self) -> None:
+        for number in range(KEPT, 0, -1):  # the file itself last: until then nobody makes a new one
+            with contextlib.suppress(FileNotFoundError):
+                rotated(self._path, number - 1).replace(rotated(self._path, number))
 
     def _say_once(self, what: str, error: OSError) -> None:
         if not self._has_failed and sys.stderr is not None:
