@@ -16,7 +16,20 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
+from xraylog import (
+    __version__,
+    buffer,
+    check,
+    config,
+    database,
+    loader,
+    locks,
+    logfile,
+    positions,
+    retention,
+    schema,
+    stats,
+)
 from xraylog.ahead import Ahead
 from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
@@ -91,7 +104,7 @@ def run(cfg: Config, options: argparse.Namespace) -> int:
         logger.error("{}: {}; what is not stored stays in {}", error.filename or "disk", error.strerror, cfg.log_path)
     finally:
         told = tell(cfg, total, stats.row(started, mode, time.monotonic() - clock, total))
-    return status or told
+    return status or told or (drop_old(cfg) if mode == "online" and cfg.keep_days else DONE)
 
 
 def store(
@@ -305,6 +318,20 @@ def explain(reason: Exception, cfg: Config) -> int:
         return DONE
     logger.error("{}; new lines go to {}; --check says more", reason, cfg.buffer_path)
     return OPERATOR
+
+
+def drop_old(cfg: Config) -> int:
+    """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
+    try:
+        with database.connect(cfg.connection) as conn:
+            for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
+                logger.info("{}", done)
+    except database.Unavailable as reason:
+        logger.warning("retention: {}; a later run drops what is old", reason)
+    except database.Unsuitable as reason:
+        logger.error("retention: {}; that stays in the database, and the lines of this run are stored", reason)
+        return OPERATOR
+    return DONE
 
 
 def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:

@@ -23,6 +23,7 @@ DEFAULT_TRUNCATE_MIB = 64
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
     "stats": ("format", "output"),
+    "retention": ("days", "prune_names"),
     "migration": ("drop_old",),
     "logging": ("level", "file"),
 }
@@ -52,6 +53,8 @@ class Config:
     truncate_above: int  # bytes
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
+    keep_days: int | None  # before today, in UTC; None: nothing is dropped
+    prune_names: bool
     drop_old: bool
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
@@ -126,6 +129,8 @@ class _Reader:
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
+            keep_days=self.number("retention", "days", 0, at_most=36_500) or None,
+            prune_names=self.yes_or_no("retention", "prune_names"),
             drop_old=self.yes_or_no("migration", "drop_old"),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog import database, schema
+from xraylog import database, detached, schema
 from xraylog.database import Connection, Unsuitable
 
 DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
@@ -24,13 +24,14 @@ class PartitionMissing(Exception):
     """A row came for which there is no partition: it was detached or dropped after we saw it."""
 
 
-# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted.
+# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted. One that is
+# half detached takes no row any more; to_jsonb, because pg_inherits says so from PostgreSQL 14 on.
 BOUNDS = """
     WITH partition (bound) AS (
         SELECT pg_get_expr(c.relpartbound, c.oid)
         FROM pg_inherits i
         JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'logs'::regclass
+        WHERE i.inhparent = 'logs'::regclass AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
     ), quoted (low, high) AS (
         SELECT substring(bound FROM 'FROM \\(''([^'']*)''\\)')::timestamptz,
                substring(bound FROM 'TO \\(''([^'']*)''\\)')::timestamptz
@@ -97,9 +98,10 @@ class Partitions:
         with database.transaction(self._conn, schema.PARTITIONS_LOCK):
             self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
             bounds = read_bounds(self._conn)
-            for day in days:
-                for low, high in gaps(day, bounds):
-                    self._create_one(partition_name(day, low, high), low, high)
+            missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
+            detached.clear_the_way(self._conn, [name for name, *_ in missing])
+            for name, low, high in missing:
+                self._create_one(name, low, high)
 
     def _create_one(self, name: str, low: float, high: float) -> None:
         try:
