@@ -26,7 +26,8 @@ CONCURRENTLY = 140000  # PostgreSQL 14 has DETACH … CONCURRENTLY
 # Who waits for ACCESS EXCLUSIVE keeps every reader behind it waiting. Shorter than deadlock_timeout, too (1 s): of two
 # that wait for each other, it is never the run that stores lines who is ended.
 LOCK_TIMEOUT = "500ms"
-PAUSE_S = 0.2
+PAUSE_S = 1.0
+POLL_S = 0.1
 REJECTED_AT_ONCE = 10_000  # rows a transaction
 MIGRATED = "xraylog: "  # how a comment on logs_old begins, whatever the migration has come to
 
@@ -197,8 +198,10 @@ def _old(conn: Connection, limit: datetime) -> list[Old]:
 
 def _drop(conn: Connection, old: Old, limit: datetime) -> bool:
     """Detach and drop it; False when somebody else did."""
-    if old.stage is Stage.ATTACHED and _mark(conn, old, limit):
-        _detach(conn, old)
+    if old.stage is Stage.ATTACHED:
+        _wait_for_users(conn)
+        if _mark(conn, old, limit):
+            _detach(conn, old)
     return _patiently(lambda: _drop_now(conn, old, limit))
 
 
@@ -233,7 +236,6 @@ def _detach(conn: Connection, old: Old) -> None:
 
     What another session has done meanwhile, and what is left half done, `_drop_now` finds in the catalog.
     """
-    _wait_for_users(conn)
     timer = threading.Timer(database.LOCK_TIMEOUT_S, conn.cancel)
     timer.start()
     try:
@@ -248,14 +250,14 @@ def _detach(conn: Connection, old: Old) -> None:
 def _wait_for_users(conn: Connection) -> None:
     """Wait until all who use `logs` now are gone, or give way: nothing has been changed yet.
 
-    DETACH … CONCURRENTLY waits for them, too, but when the partition is hidden already.
+    DETACH … CONCURRENTLY would wait for them when the partition is hidden already, and DROP with others behind it.
     """
     deadline = time.monotonic() + database.LOCK_TIMEOUT_S
     using = _users(conn)
     while using := using & _users(conn):
         if time.monotonic() > deadline:
-            raise errors.LockNotAvailable(f"{len(using)} transactions use logs for {database.LOCK_TIMEOUT_S} s or more")
-        time.sleep(PAUSE_S)
+            raise errors.LockNotAvailable(f"somebody has used logs for more than {database.LOCK_TIMEOUT_S} s")
+        time.sleep(POLL_S)
 
 
 USERS = """
