@@ -6,7 +6,7 @@ stays on it when the table is no partition any more. Whoever comes later finishe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composed, Literal
@@ -18,14 +18,24 @@ MARK = "xraylog: to be dropped by retention"
 # Only what this role may drop: a comment is a text that anybody can write on a table of his own.
 # to_jsonb, because pg_inherits has inhdetachpending from PostgreSQL 14 on.
 LEFT = """
-    SELECT c.oid, c.oid::regclass::text, c.relname, c.relispartition
-    FROM pg_description d
-    JOIN pg_class c ON c.oid = d.objoid AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
-    LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
-    WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND d.description = %s
-      AND (NOT c.relispartition
-           OR (i.inhparent = 'logs'::regclass AND (to_jsonb(i) ->> 'inhdetachpending')::boolean))
-    ORDER BY c.relname
+    WITH marked AS (
+        SELECT c.oid, c.relname, c.relispartition, i.inhparent,
+               coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) AS is_pending,
+               pg_get_expr(c.relpartbound, c.oid) AS bounds
+        FROM pg_description d
+        JOIN pg_class c ON c.oid = d.objoid AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
+        LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND d.description = %s
+    ), quoted AS (
+        SELECT *, substring(bounds FROM 'FROM \\(''([^'']*)''\\)')::timestamptz AS low,
+               substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz AS high
+        FROM marked
+        WHERE NOT relispartition OR (is_pending AND inhparent = 'logs'::regclass)
+    )
+    SELECT oid, oid::regclass::text, relname, is_pending, extract(epoch FROM coalesce(low, '-infinity'))::float8,
+           extract(epoch FROM coalesce(high, 'infinity'))::float8
+    FROM quoted
+    ORDER BY relname
 """
 
 
@@ -36,7 +46,9 @@ class Left:
     oid: int
     sql: str  # its name, quoted, and with its schema where that is needed
     name: str
-    is_pending: bool  # in the middle of DETACH … CONCURRENTLY
+    is_pending: bool  # in the middle of DETACH … CONCURRENTLY: the server makes no other partition of its time
+    low: float  # in seconds since 1970, as long as it is pending
+    high: float
 
 
 def left_behind(conn: Connection) -> list[Left]:
@@ -64,14 +76,16 @@ def drop(table: str) -> Composed:
     return SQL("DROP TABLE {}").format(SQL(table))
 
 
-def clear_the_way(conn: Connection, names: Iterable[str]) -> None:
-    """Before partitions with these names are made, in a transaction that holds the lock of partitions.
+def clear_the_way(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
+    """Before partitions with these names and bounds are made, in a transaction that holds the lock of partitions.
 
-    A late line may come for a day that is half detached: the server makes no other partition of that day meanwhile.
+    A late line may come for a day that is half detached, or not yet dropped.
     """
-    wanted = set(names)
+    names = {name for name, _, _ in missing}
     for table in left_behind(conn):
-        if table.is_pending:
+        if table.is_pending and any(table.low < high and low < table.high for _, low, high in missing):
             conn.execute(finalize(table.sql))
-        if table.name in wanted:
+        elif table.is_pending:
+            continue
+        if table.name in names:
             conn.execute(drop(table.sql))

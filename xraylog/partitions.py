@@ -99,7 +99,7 @@ class Partitions:
             self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
             bounds = read_bounds(self._conn)
             missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
-            detached.clear_the_way(self._conn, [name for name, *_ in missing])
+            detached.clear_the_way(self._conn, missing)
             for name, low, high in missing:
                 self._create_one(name, low, high)
 

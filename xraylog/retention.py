@@ -169,10 +169,10 @@ def _not_ours(conn: Connection, found: Iterable[Old]) -> Iterator[str]:
 def reason_to_wait(conn: Connection) -> str | None:
     """Why nothing may be dropped from `logs` as it is now; None when it may. In a transaction."""
     found = schema.look(conn)
-    if "logs" not in found.tables or "rejected_lines" not in found.tables:
-        return "the tables are not there yet"
     if found.misfits:
         return found.misfits[0]
+    if "logs" not in found.tables or "rejected_lines" not in found.tables:
+        return "the tables are not there yet"
     if (found.tables["logs"].comment_on_old or "").startswith(MIGRATED):
         return "logs_old of a migration is still there, and is compared with logs before it is dropped"
     return None
