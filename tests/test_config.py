@@ -25,7 +25,7 @@ from xraylog.config import Config, ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
-SECTIONS = ("postgresql", "parser", "stats", "migration", "logging")
+SECTIONS = ("postgresql", "parser", "stats", "retention", "migration", "logging")
 
 LEAST: Mapping[str, Mapping[str, str]] = {
     "postgresql": {"host": "127.0.0.1", "dbname": "xray", "user": "xray"},

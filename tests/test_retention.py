@@ -444,7 +444,7 @@ def test_killed_at_every_step(kept: Site, server: Connection, beside_default: bo
         if status == 0:
             break
         steps.add(kept.steps()[-1].split(" ")[0])
-    assert {"execute", "commit"} <= steps
+    assert "execute" in steps  # with --every not each of them
 
 
 # --- rejected lines ------------------------------------------------------------------------------------------

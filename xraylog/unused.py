@@ -118,6 +118,13 @@ def _remove(conn: Connection, table: str, ids: Sequence[int], until: float) -> i
     return removed
 
 
+# A join by hash would read all of logs for each thousand.
+FEW_AT_A_TIME = """
+    SELECT set_config('statement_timeout', %s, true), set_config('enable_hashjoin', 'off', true),
+           set_config('enable_mergejoin', 'off', true)
+"""
+
+
 def _remove_some(conn: Connection, table: str, ids: list[int]) -> int | None:
     """One transaction; None when a run is storing rows."""
     with database.transaction(conn):
@@ -127,6 +134,6 @@ def _remove_some(conn: Connection, table: str, ids: list[int]) -> int | None:
         )
         if not is_free:
             return None
-        conn.execute("SELECT set_config('statement_timeout', %s, true)", [LONGEST])
+        conn.execute(FEW_AT_A_TIME, [LONGEST])
         query = SQL("DELETE FROM {} WHERE id = ANY(%s) AND {}").format(Identifier(table), _no_row_uses(table))
         return conn.execute(query, [ids]).rowcount
