@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
+import killing
 import psycopg
 import pytest
 from conftest import Site, line, users, wait_until
@@ -361,6 +363,39 @@ def test_a_half_detached_day_is_finished_by_the_next_run(server: Connection, oth
     assert len(enforce(server)) == 2
     assert found(server, TABLES) == []
     other.execute("BEGIN")
+
+
+@contextlib.contextmanager
+def killed_when_half_detached(site: Site) -> Iterator[None]:
+    """Around a run: as soon as another session sees that the partition is half detached."""
+
+    def watch() -> None:
+        wait_until(lambda: site.query("SELECT count(*) FROM pg_inherits WHERE inhdetachpending") == [(1,)])
+        killing.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+    yield
+
+
+@pytest.mark.usefixtures("impatient")
+def test_killed_while_the_server_is_still_detaching(
+    kept: Site, server: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dead run's session goes on by itself: whichever of the two is the first, the other one finds it done."""
+    if not concurrently(server):
+        pytest.skip("PostgreSQL 14 is the first that has DETACH … CONCURRENTLY")
+    with reader(other):
+        with monkeypatch.context() as patch:
+            patch.setattr(retention, "_wait_for_users", lambda _: None)
+            patch.setattr(ours, "LOCK_TIMEOUT_S", 60)
+            assert kept.run_here(inside=killed_when_half_detached(kept)) == -9
+        kept.append(today(1))
+        assert kept.run_here() == 0
+        assert kept.output().count("WARNING retention: ") == 1
+        assert found(server, TABLES)[0] == OLD
+    assert kept.run_here() == 0
+    assert found(server, TABLES) == [f"logs_{TODAY:%Y_%m_%d}"]
+    assert kept.emails() == users(0, 2)
 
 
 @pytest.mark.usefixtures("impatient", "half_detached")

@@ -159,10 +159,11 @@ def _not_ours(conn: Connection, found: Iterable[Old]) -> Iterator[str]:
         if not old.is_ours:
             tables.setdefault(old.owner, []).append(old.table)
     for owner, names in tables.items():
+        ((role,),) = conn.execute("SELECT quote_ident(current_user)")
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield (
-            f"{names[0]}{more}: expected tables that {conn.info.user} may drop, found those of {owner}; "
-            f"ALTER TABLE … OWNER TO {conn.info.user}, or GRANT {owner} TO {conn.info.user}"
+            f"{names[0]}{more}: expected tables that {role} may drop, found those of {owner}; "
+            f"ALTER TABLE … OWNER TO {role}, or GRANT {owner} TO {role}"
         )
 
 
