@@ -32,6 +32,11 @@ REJECTED_AT_ONCE = 10_000  # rows a transaction
 MIGRATED = "xraylog: "  # how a comment on logs_old begins, whatever the migration has come to
 
 
+# What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
+# InternalError_ is "tuple concurrently updated".
+OVERTAKEN = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
+
+
 class Stage(Enum):
     """How far a table is on its way out."""
 
@@ -240,9 +245,8 @@ def _detach(conn: Connection, old: Old) -> None:
     timer = threading.Timer(database.LOCK_TIMEOUT_S, conn.cancel)
     timer.start()
     try:
-        conn.execute(detached.detach(old.table))
-    except (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable):
-        pass
+        with contextlib.suppress(*OVERTAKEN):
+            conn.execute(detached.detach(old.table))
     finally:
         timer.cancel()
         timer.join()
@@ -298,12 +302,12 @@ def _ddl(conn: Connection) -> Iterator[None]:
 
 
 def _patiently(action: Callable[[], bool]) -> bool:
-    """Do what needs locks that others hold, a little at a time."""
+    """Do what needs locks that others hold, a little at a time; the action looks anew what there is to do."""
     deadline = time.monotonic() + database.LOCK_TIMEOUT_S
     while True:
         try:
             return action()
-        except (errors.LockNotAvailable, errors.DeadlockDetected):
+        except (errors.LockNotAvailable, errors.DeadlockDetected, *OVERTAKEN):
             if time.monotonic() > deadline:
                 raise
             time.sleep(PAUSE_S)
