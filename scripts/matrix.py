@@ -37,7 +37,14 @@ POSTGRESQL = {
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
-DATABASE_TESTS = ("test_schema.py", "test_loader.py", "test_run.py", "test_ways.py", "test_migration.py")
+DATABASE_TESTS = (
+    "test_schema.py",
+    "test_loader.py",
+    "test_run.py",
+    "test_ways.py",
+    "test_retention.py",
+    "test_migration.py",
+)
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
 EVERY = "4"  # of the steps at which a migration is killed: each version has its own share, the Pythons have all

@@ -18,6 +18,7 @@ from enum import Enum
 
 import psycopg
 from psycopg import errors
+from psycopg.sql import SQL
 
 from xraylog import database, detached, partitions, schema, unused
 from xraylog.database import Connection, Unavailable, Unsuitable
@@ -30,8 +31,6 @@ PAUSE_S = 1.0
 POLL_S = 0.1
 REJECTED_AT_ONCE = 10_000  # rows a transaction
 MIGRATED = "xraylog: "  # how a comment on logs_old begins, whatever the migration has come to
-
-
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
 OVERTAKEN = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
@@ -280,12 +279,19 @@ def _users(conn: Connection) -> set[str]:
 def _drop_now(conn: Connection, old: Old, limit: datetime) -> bool:
     with _ddl(conn):
         now = _again(conn, old, limit)
-        if now is None:
+        if now is None or (old.stage is Stage.DETACHED and _has_kept_rows(conn, old, limit)):
             return False
         if now.stage is Stage.PENDING:
             conn.execute(detached.finalize(now.table))
         conn.execute(detached.drop(now.table))
         return True
+
+
+def _has_kept_rows(conn: Connection, old: Old, limit: datetime) -> bool:
+    """Whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
+    query = SQL('SELECT EXISTS (SELECT FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
+    ((has,),) = conn.execute(query, [limit])
+    return bool(has)
 
 
 def _again(conn: Connection, old: Old, limit: datetime) -> Old | None:
