@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg.sql import SQL, Composed, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from xraylog.database import Connection
 
@@ -76,10 +76,15 @@ def drop(table: str) -> Composed:
     return SQL("DROP TABLE {}").format(SQL(table))
 
 
+def step_aside(table: Left) -> Composed:
+    """DDL that frees the table's name."""
+    return SQL("ALTER TABLE {} RENAME TO {}").format(SQL(table.sql), Identifier(f"{table.name}_{table.oid}"))
+
+
 def clear_the_way(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
     """Before partitions with these names and bounds are made, in a transaction that holds the lock of partitions.
 
-    A late line may come for a day that is half detached, or not yet dropped.
+    A late line may come for a day that is half detached, or not yet dropped. Dropping is for a run with retention.
     """
     names = {name for name, _, _ in missing}
     for table in left_behind(conn):
@@ -88,4 +93,4 @@ def clear_the_way(conn: Connection, missing: Sequence[tuple[str, float, float]])
         elif table.is_pending:
             continue
         if table.name in names:
-            conn.execute(drop(table.sql))
+            conn.execute(step_aside(table))
