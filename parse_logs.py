@@ -29,6 +29,7 @@ from xraylog import (
     metrics,
     positions,
     preview,
+    retention,
     schema,
     sources,
     stats,
@@ -136,7 +137,7 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
         status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
         lines = metrics.outcomes(stored, put)
         status = publish(cfg, published, metrics.Ended(began, seconds, status, mode == "online", lines))
-    return status
+    return status or (drop_old(cfg) if mode == "online" and cfg.keep_days else DONE)
 
 
 def with_lines(options: argparse.Namespace, paths: Sequence[Path], found: Sequence[Log]) -> list[Log]:
@@ -398,6 +399,20 @@ def explain(reason: Exception, cfg: Config) -> int:
         return DONE
     logger.error("{}; {}", reason, what_next)
     return OPERATOR
+
+
+def drop_old(cfg: Config) -> int:
+    """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
+    try:
+        with database.connect(cfg.connection) as conn:
+            for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
+                logger.info("{}", done)
+    except database.Unavailable as reason:
+        logger.warning("retention: {}; a later run drops what is old", reason)
+    except database.Unsuitable as reason:
+        logger.error("retention: {}; that stays in the database, and the lines of this run are stored", reason)
+        return OPERATOR
+    return DONE
 
 
 def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, status: int) -> int:

@@ -43,6 +43,7 @@ DATABASE_TESTS = (
     "test_run.py",
     "test_ways.py",
     "test_nodes.py",
+    "test_retention.py",
     "test_migration.py",
     "test_answers.py",
 )

@@ -10,7 +10,8 @@ from conftest import ROOT
 FILE_SIDE = {"logfile", "archive", "sources", "locks", "masking", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
 LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader"}
-DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION
+RETENTION = {"detached", "unused", "retention"}
+DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION | RETENTION
 NOUNS = {"records"}
 STORIES = {"check", "preview", "advice"}  # like the scripts, they speak of both
 ALONE = {"config", "stats", "metrics", "ownlog", "ahead"}

@@ -25,7 +25,7 @@ from xraylog.config import Config, ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
-SECTIONS = ("postgresql", "parser", "stats", "privacy", "migration", "logging")
+SECTIONS = ("postgresql", "parser", "stats", "privacy", "retention", "migration", "logging")
 
 LEAST: Mapping[str, Mapping[str, str]] = {
     "postgresql": {"host": "127.0.0.1", "dbname": "xray", "user": "xray"},
@@ -142,10 +142,17 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
         "prometheus",
         "level",
         "file",
+        "days",
     }  # no default, or another on each machine
     shown = example_keys(commented=True)
     fixed = {section: {k: v for k, v in shown[section].items() if k not in changing} for section in config.KEYS}
-    assert {key for keys in fixed.values() for key in keys} == {"batch_size", "truncate_mib", "mask_source", "drop_old"}
+    assert {key for keys in fixed.values() for key in keys} == {
+        "batch_size",
+        "truncate_mib",
+        "mask_source",
+        "prune_names",
+        "drop_old",
+    }
     assert read(tmp_path, **fixed) == read(tmp_path)
     for key in ("application_name", "connect_timeout"):
         assert shown["postgresql"][key] == database.DEFAULTS[key]
@@ -174,6 +181,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert cfg.truncate_above == 64 * 1024 * 1024
     assert (cfg.stats_format, cfg.stats_path) == (None, None)
     assert cfg.mask_source == (32, 128)
+    assert (cfg.keep_days, cfg.prune_names) == (None, False)
     assert cfg.drop_old is False
     assert (cfg.log_level, cfg.own_log_path) == (None, None)
     assert cfg.warnings == ()
@@ -191,12 +199,14 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
         parser={"batch_size": "1", "timezone": "Asia/Tokyo", "node": "Köln 1", "truncate_mib": "1000"},
         stats={"format": "CSV", "output": "rows.csv"},
         privacy={"mask_source": "24/48"},
+        retention={"days": "36500", "prune_names": "yes"},
         migration={"drop_old": "yes"},
         logging={"level": "debug", "file": "own.log"},
     )
     assert (cfg.batch_size, cfg.zone.key, cfg.node, cfg.truncate_above) == (1, "Asia/Tokyo", "Köln 1", 1000 << 20)
     assert (cfg.stats_format, cfg.stats_path) == ("csv", tmp_path / "rows.csv")
     assert cfg.mask_source == (24, 48)
+    assert (cfg.keep_days, cfg.prune_names) == (36_500, True)
     assert cfg.drop_old is True
     assert (cfg.log_level, cfg.own_log_path) == ("DEBUG", tmp_path / "own.log")
 
@@ -347,7 +357,12 @@ def test_where_the_data_of_zones_is_missing_its_package_is_named(
 
 # --- complaints ----------------------------------------------------------------------------------------------
 
-NUMBERS = [("parser", "batch_size", 1_000_000), ("parser", "truncate_mib", 1 << 30), ("postgresql", "port", 65535)]
+NUMBERS = [
+    ("parser", "batch_size", 1_000_000),
+    ("parser", "truncate_mib", 1 << 30),
+    ("postgresql", "port", 65535),
+    ("retention", "days", 36_500),
+]
 NO_NUMBERS = ["0", "-1", "+1", "1.5", "many", "1_000", "1 000", "0x10", "1e3", "٣", "²", str(10**30), "1" + "0" * 5000,
               "0" * 19 + "1" + "0" * 30]  # fmt: skip
 
@@ -379,6 +394,7 @@ def test_several_hosts_have_several_ports(tmp_path: Path) -> None:
         ("stats", "format", "xml", None),
         ("logging", "level", "WARN", "WARNING"),
         ("logging", "level", "42", None),
+        ("retention", "prune_names", "perhaps", None),
         ("migration", "drop_old", "perhaps", None),
     ],
 )
@@ -399,6 +415,7 @@ def test_a_choice_that_is_none_is_a_complaint(
         ("parser", "batchsize", "batch_size"),
         ("parser", "password", None),
         ("stats", "outputs", "output"),
+        ("retention", "day", "days"),
         ("migration", "dropold", "drop_old"),
         ("logging", "filename", "file"),
     ],

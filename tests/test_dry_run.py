@@ -200,3 +200,17 @@ def test_many_days_are_cut_short(site: Site, dry_run: DryRun) -> None:
 
 def test_only_one_of_check_and_dry_run(site: Site) -> None:
     assert "not allowed with argument" in site.run("--check", "--dry-run", status=2).stderr
+
+
+def test_what_retention_would_drop_is_listed(site: Site, dry_run: DryRun) -> None:
+    site.append(line(1, "2025/11/16 10:15:23"), "damaged\n")
+    site.run()
+    site.query("UPDATE rejected_lines SET rejected_at = '2025-11-16 10:15:23+00'")
+    assert "retention:" not in dry_run()
+    site.set("retention", days="30")
+    bounds = "FOR VALUES FROM ('2025-11-16 00:00:00+00') TO ('2025-11-17 00:00:00+00')"
+    told = [said for said in dry_run().splitlines() if said.startswith("retention:")]
+    assert told == [
+        f"retention: logs_2025_11_16 ({bounds}) would be dropped",
+        "retention: 1 lines of rejected_lines would be removed",
+    ]

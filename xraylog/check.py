@@ -108,19 +108,20 @@ def _server(cfg: Config) -> Iterator[Finding]:
             version = conn.info.parameter_status("server_version")
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
             found = schema.look(conn)
-            yield from _rights(conn)
+            yield from _rights(conn, cfg)
             yield from _schema(cfg, found)
     except (database.Unavailable, database.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
 
 
-def _rights(conn: Connection) -> Iterator[Finding]:
+def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
     trouble, to_make_days = [], []
     ((place, may_create, role),) = conn.execute(IN_SCHEMA)
     found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
     for name, owner, *granted, sequences, owner_name in found:
         has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
-        lacking = [right for right in NEEDED[name] if not has[right]]
+        needed = [*NEEDED[name], *(["DELETE"] if name == "rejected_lines" and cfg.keep_days else [])]
+        lacking = [right for right in needed if not has[right]]
         if lacking:
             trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
         trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]

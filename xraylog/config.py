@@ -25,6 +25,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
     "stats": ("format", "output", "prometheus"),
     "privacy": ("mask_source",),
+    "retention": ("days", "prune_names"),
     "migration": ("drop_old",),
     "logging": ("level", "file"),
 }
@@ -58,6 +59,8 @@ class Config:
     stats_path: Path | None  # None: standard output
     mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all
     metrics_path: Path | None  # for node_exporter; None: no metrics
+    keep_days: int | None  # before today, in UTC; None: nothing is dropped
+    prune_names: bool
     drop_old: bool
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
@@ -146,6 +149,8 @@ class _Reader:
             stats_path=self.file("stats", "output"),
             mask_source=self.mask(),
             metrics_path=self.metrics(),
+            keep_days=self.number("retention", "days", 0, at_most=36_500) or None,
+            prune_names=self.yes_or_no("retention", "prune_names"),
             drop_old=self.yes_or_no("migration", "drop_old"),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog import database, schema
+from xraylog import database, detached, schema
 from xraylog.database import Connection, Unsuitable
 
 DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
@@ -24,13 +24,15 @@ class PartitionMissing(Exception):
     """A row came for which there is no partition: it was detached or dropped after we saw it."""
 
 
-# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted.
+# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted. One that is
+# half detached takes no row any more; to_jsonb, because pg_inherits says so from PostgreSQL 14 on.
 BOUNDS = """
     WITH partition (bound) AS (
         SELECT pg_get_expr(c.relpartbound, c.oid)
         FROM pg_inherits i
         JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'logs'::regclass AND (%(names)s::text[] IS NULL OR c.relname = ANY(%(names)s))
+        WHERE i.inhparent = 'logs'::regclass AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
+          AND (%(names)s::text[] IS NULL OR c.relname = ANY(%(names)s))
     ), quoted (low, high) AS (
         SELECT substring(bound FROM 'FROM \\(''([^'']*)''\\)')::timestamptz,
                substring(bound FROM 'TO \\(''([^'']*)''\\)')::timestamptz
@@ -107,6 +109,7 @@ class Partitions:
             self._conn.execute(schema.ONE_BY_ONE)
             bounds = read_bounds(self._conn)
             missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
+            detached.clear_the_way(self._conn, missing)
             for name, low, high in missing:
                 self._create_one(name, low, high)
         return [name for name, _, _ in missing]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from xraylog import buffer, database, locks, partitions, positions, references, schema, sources
+from xraylog import buffer, database, locks, partitions, positions, references, retention, schema, sources
 from xraylog.buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import Connection, Unavailable, Unsuitable
@@ -41,6 +41,7 @@ class Known:
     offsets: Mapping[Path, int] = field(default_factory=dict)  # where each log is stored up to; bytes
     bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
     waiting: Waiting = Waiting()
+    old: Sequence[str] = ()  # what would be dropped
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
         for path in paths:
             if path not in {log.path for log in logs}:
                 print(f"{path_text(path)}: expected a log, found none")
+        for text in known.old if isinstance(known, Known) else ():
+            print(text)
     print("nothing was changed")
     return trouble
 
@@ -141,7 +144,19 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
         {log.path: offset(cfg.node, path_text(log.path), log.fingerprints(), log.most) for log in logs},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         Waiting(**waiting),
+        [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
     )
+
+
+def _old(conn: Connection, days: int) -> Iterator[str]:
+    now = datetime.now(timezone.utc)
+    for old in retention.to_drop(conn, days, now):
+        kept = (
+            "stays: a foreign table" if old.is_foreign else "" if old.is_ours else f"stays: it belongs to {old.owner}"
+        )
+        yield f"retention: {old} {kept or 'would be dropped'}"
+    if count := retention.rejected_to_drop(conn, days, now):
+        yield f"retention: {count} lines of rejected_lines would be removed"
 
 
 # --- what it comes to ----------------------------------------------------------------------------------------
