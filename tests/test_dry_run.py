@@ -208,7 +208,7 @@ def test_what_retention_would_drop_is_listed(site: Site, dry_run: DryRun) -> Non
     site.query("UPDATE rejected_lines SET rejected_at = '2025-11-16 10:15:23+00'")
     assert "retention:" not in dry_run()
     site.set("retention", days="30")
-    bounds = "FOR VALUES FROM ('2025-11-16 00:00:00+00') TO ('2025-11-17 00:00:00+00')"
+    bounds = "FROM ('2025-11-16 00:00:00+00') TO ('2025-11-17 00:00:00+00')"
     told = [said for said in dry_run().splitlines() if said.startswith("retention:")]
     assert told == [
         f"retention: logs_2025_11_16 ({bounds}) would be dropped",
