@@ -110,7 +110,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Rec
         with conn.transaction():
             return copy(refusals.records.some(usable))
     except (DataError, IntegrityError) as error:
-        _raise_unless_poison(error)
+        raise_unless_poison(error)
         if len(usable) == 1:
             refusals.add(usable[0], database.message(error), error.diag.constraint_name)
             return 0
@@ -132,7 +132,7 @@ def store(conn: Connection, position: Position, rejected: Sequence[Rejected]) ->
             copy.write_row((position.node_id, position.source, line.offset, reason, kept))
 
 
-def _raise_unless_poison(error: psycopg.Error) -> None:
+def raise_unless_poison(error: psycopg.Error) -> None:
     """What another try mends is no fault of the rows. Raises PartitionMissing, and the error itself."""
     if isinstance(error, errors.ForeignKeyViolation):
         raise error
