@@ -16,10 +16,24 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, buffer, check, config, database, loader, locks, logfile, positions, schema, stats
+from xraylog import (
+    __version__,
+    buffer,
+    check,
+    config,
+    database,
+    loader,
+    locks,
+    logfile,
+    positions,
+    replay,
+    schema,
+    stats,
+)
 from xraylog.ahead import Ahead
 from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
+from xraylog.grammar import Grammar
 from xraylog.loader import Target
 from xraylog.logfile import LogFile
 from xraylog.parser import PREFIXED, Parser
@@ -50,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.check:
             return OPERATOR if check.report(cfg) else DONE
+        if options.replay_rejected:
+            return replay_rejected(cfg)
         with locks.locked(*lock_paths(cfg)):
             return run(cfg, options)
     except locks.Busy as error:
@@ -290,6 +306,35 @@ def put_aside(
         log.empty(drained.offset, cfg.truncate_above, leave=logfile.MARK_BYTES)
 
 
+def replay_rejected(cfg: Config) -> int:
+    """Parse this node's rejected lines again: what is a record by now moves into `logs`."""
+    total, status = LoadResult(), DONE
+    try:
+        with database.connect(cfg.connection) as conn:
+            found = replay.look(conn, schema.ensure(conn), cfg.node)
+            if found.others:
+                logger.info(
+                    "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
+                )
+            target = Target(conn, functools.partial(database.connect, cfg.connection))
+            parse = Grammar(cfg.zone, datetime.now(timezone.utc)).parse_line
+            for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
+                total += result
+                for row_id, reason in stays:
+                    logger.debug("rejected line {}: {}", row_id, reason)
+    except (database.Unavailable, database.Unsuitable) as reason:
+        logger.error("{}; what was not moved stays in rejected_lines", reason)
+        status = FAILED if isinstance(reason, database.Unavailable) else OPERATOR
+    logger.info(
+        "{} rejected lines read = {} rows + {} ignored + {} still rejected",
+        total.lines,
+        total.rows,
+        sum(total.ignored.values()),
+        total.rejected,
+    )
+    return status or unless_wrong(total)
+
+
 def has_nothing(log: LogFile | None, options: argparse.Namespace) -> bool:
     """Whether there is no line to read, as far as the file alone can tell."""
     return log is None or log.size == 0 or (log.holds_only_our_mark() and not options.again)
@@ -324,6 +369,11 @@ def tell(cfg: Config, total: LoadResult, row: stats.Row) -> int:
         except stats.NotWritten as error:
             logger.error("{}; what was committed stays", error)
             return OPERATOR
+    return unless_wrong(total)
+
+
+def unless_wrong(total: LoadResult) -> int:
+    """A check of ourselves: every line was counted as what it became."""
     if not total.adds_up:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
         return FAILED
@@ -372,7 +422,13 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", action="store_true", help="load, but leave the lines in the log")
     parser.add_argument("--again", action="store_true", help="load from the start, whatever was stored before")
-    parser.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
+    instead.add_argument(
+        "--replay-rejected",
+        action="store_true",
+        help="parse rejected_lines again; what is a record by now moves into logs",
+    )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
     loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 FILE_SIDE = {"logfile", "locks", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
-LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader"}
+LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader", "replay"}
 DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION
 NOUNS = {"records"}
 STORIES = {"check"}  # like the scripts, it speaks of both

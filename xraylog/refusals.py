@@ -20,6 +20,7 @@ COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line
 
 FEW_REFUSED = 100  # rows: up to here the rows are at fault, and beyond it and 1 % of the batch the schema is
 MOST_KEPT = 16 << 20  # bytes of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
+CUT = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
 
 
 @dataclass(frozen=True, slots=True)
