@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 from loguru import logger
@@ -21,6 +21,7 @@ from xraylog import (
     advice,
     buffer,
     check,
+    chores,
     config,
     database,
     loader,
@@ -29,7 +30,6 @@ from xraylog import (
     metrics,
     positions,
     preview,
-    retention,
     schema,
     sources,
     stats,
@@ -37,17 +37,16 @@ from xraylog import (
 from xraylog.ahead import Ahead
 from xraylog.buffer import Buffer, Written
 from xraylog.config import Config
+from xraylog.exits import BUSY, CONFIGURATION, DONE, FAILED, OPERATOR
 from xraylog.loader import Target
 from xraylog.logfile import Log, LogFile
 from xraylog.masking import Mask
 from xraylog.metrics import Metrics
 from xraylog.ownlog import OwnLog
 from xraylog.parser import PREFIXED, Parser
-from xraylog.partitions import Partitions
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
 
-DONE, FAILED, OPERATOR, BUSY, CONFIGURATION = 0, 1, 3, 75, 78  # exit statuses; argparse's own is 2
 PROGRESS_S = 10
 # Else up to 5 ms pass between each answer of the server and our next word, while another thread parses:
 # benchmarks/load.py shows it when main() leaves it out.
@@ -77,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             return OPERATOR if preview.report(cfg, paths, options.keep, options.again) else DONE
         if options.make_partitions is not None:
-            return make_partitions(cfg, options.make_partitions)
+            return chores.make_partitions(cfg, options.make_partitions)
+        if options.replay_rejected:
+            return chores.replay_rejected(cfg)
         with locks.locked(*lock_paths(cfg, paths)):
             return run(cfg, options, paths)
     except locks.Busy as error:
@@ -137,7 +138,7 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
         status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
         lines = metrics.outcomes(stored, put)
         status = publish(cfg, published, metrics.Ended(began, seconds, status, mode == "online", lines))
-    return status or (drop_old(cfg) if mode == "online" and cfg.keep_days else DONE)
+    return status or (chores.drop_old(cfg) if mode == "online" and cfg.keep_days else DONE)
 
 
 def with_lines(options: argparse.Namespace, paths: Sequence[Path], found: Sequence[Log]) -> list[Log]:
@@ -151,24 +152,6 @@ def with_lines(options: argparse.Namespace, paths: Sequence[Path], found: Sequen
         if log not in logs:
             logger.info("{}: nothing new", log.path)
     return logs
-
-
-def make_partitions(cfg: Config, days: int) -> int:
-    """Have the partitions of today and so many days to come; returns the exit status. Reads no log, takes no lock."""
-    today = datetime.now(timezone.utc).date()
-    try:
-        with database.connect(cfg.connection) as conn:
-            for warning in schema.ensure(conn).warnings:
-                logger.warning("{}", warning)
-            made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
-    except database.Unavailable as reason:
-        logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
-        return FAILED
-    except database.Unsuitable as reason:
-        logger.error("{}; {}", reason, advice.on(reason, cfg))
-        return OPERATOR
-    logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
-    return DONE
 
 
 def store(
@@ -401,20 +384,6 @@ def explain(reason: Exception, cfg: Config) -> int:
     return OPERATOR
 
 
-def drop_old(cfg: Config) -> int:
-    """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
-    try:
-        with database.connect(cfg.connection) as conn:
-            for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
-                logger.info("{}", done)
-    except database.Unavailable as reason:
-        logger.warning("retention: {}; a later run drops what is old", reason)
-    except database.Unsuitable as reason:
-        logger.error("retention: {}; that stays in the database, and the lines of this run are stored", reason)
-        return OPERATOR
-    return DONE
-
-
 def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, status: int) -> int:
     """The statistics row, and one line that adds up; returns the run's exit status, which they may change."""
     logger.info(
@@ -520,6 +489,11 @@ def command_line() -> argparse.ArgumentParser:
         type=_days,
         metavar="N",
         help="make the partitions of today and the next N days (UTC), and do nothing else",
+    )
+    instead.add_argument(
+        "--replay-rejected",
+        action="store_true",
+        help="parse rejected_lines again; what is a record by now moves into logs",
     )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="say more")

@@ -9,12 +9,12 @@ from conftest import ROOT
 
 FILE_SIDE = {"logfile", "archive", "sources", "locks", "masking", "grammar", "parser", "buffer"}
 MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
-LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader"}
+LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader", "replay"}
 RETENTION = {"detached", "unused", "retention"}
 DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION | RETENTION
 NOUNS = {"records"}
-STORIES = {"check", "preview", "advice"}  # like the scripts, they speak of both
-ALONE = {"config", "stats", "metrics", "ownlog", "ahead"}
+STORIES = {"check", "preview", "advice", "chores"}  # like the scripts, they speak of both
+ALONE = {"config", "exits", "stats", "metrics", "ownlog", "ahead"}
 
 
 def imports(path: Path) -> set[str]:

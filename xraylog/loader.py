@@ -8,12 +8,14 @@ role that may insert can do.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import psycopg
 from psycopg import errors
@@ -31,6 +33,7 @@ from xraylog.together import AHEAD_BYTES, MoveBehind, Refused, Together, prepare
 TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
 
 Read = Callable[[int], Iterator[Batch]]  # what stands behind an offset of the log
+Stored = TypeVar("Stored")
 
 
 class Target:
@@ -55,16 +58,58 @@ class Target:
             self._loaders[node] = Loader(self, node)
         return self._loaders[node]
 
+    def store_with(
+        self, days: Iterable[str], names: Mapping[str, Iterable[str]], store: Callable[[Resolved], Stored]
+    ) -> tuple[Stored, Counter[str]]:
+        """Have partitions and names, then `store`, which is a transaction; again when one of them vanished meanwhile.
+
+        Returns what `store` does, and how many names were new, by table. Raises Unsuitable when they vanish each time.
+        """
+        new_names: Counter[str] = Counter()
+        again: psycopg.Error | None = None
+        for _ in range(TRIES):
+            try:
+                self.days.ensure(days)
+                resolved = self.references.resolve(names)
+                new_names.update(resolved.new)
+                return store(resolved), new_names
+            except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing):
+                self.references.forget()
+                self.days.forget()
+            except (errors.DeadlockDetected, errors.SerializationFailure) as error:
+                again = error
+        if again is not None:
+            raise again
+        raise Unsuitable("names or partitions vanish while rows that use them are stored; what deletes them?")
+
+    @contextlib.contextmanager
+    def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Callable[[Records], int]]:
+        """One transaction of a node, for about `count` rows; yields what copies records with these names into `logs`.
+
+        Raises NamesMissing at its end.
+        """
+        as_a_set = self.keys.as_a_set(count)
+
+        def copy(records: Records) -> int:
+            text = rows.copy_text(records, names.ids, node_id)
+            with self.keys.without_triggers() if as_a_set else contextlib.nullcontext():
+                return rows.copy(self.conn, [("logs", text)] if text else [])
+
+        with database.transaction(self.conn, node_lock(node), by_index=True):
+            yield copy
+            if as_a_set:
+                self.keys.lock(names.used(node_id))
+
 
 class Loader:
     """Stores the batches of one node."""
 
     def __init__(self, target: Target, node: str) -> None:
         self._target = target
+        self._node = node
         self._conn = target.conn
         self._days = target.days
         self._keys = target.keys
-        self._node_lock = node_lock(node)
 
     def load_all(self, read: Read, position: Position, behind: MoveBehind) -> Iterator[tuple[LoadResult, Position]]:
         """Store all that stands behind the position; yields after each commit. Raises what `load` raises."""
@@ -104,7 +149,7 @@ class Loader:
                 return
             ready = (prepare(names, batch, position.node_id) for batch in batches)
             coming = stack.enter_context(Ahead(ready, AHEAD_BYTES, operator.attrgetter("size")))
-            together = Together(self._conn, self._days, self._keys, coming, self._node_lock)
+            together = Together(self._conn, self._days, self._keys, coming, node_lock(self._node))
             yield from together.load_all(position, behind)
 
     def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
@@ -112,39 +157,16 @@ class Loader:
 
         Raises Moved when another run stored it, and Unsuitable when the database refuses more than some rows.
         """
-        new_names: Counter[str] = Counter()
-        again: psycopg.Error | None = None
-        for _ in range(TRIES):
-            try:
-                self._days.ensure(batch.days())
-                names = self._target.references.resolve(batch.records.names())
-                new_names.update(names.new)
-                stored, rejected, moved = self._store(batch, names, moves)
-            except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing):
-                self._target.references.forget()
-                self._days.forget()
-                continue
-            except (errors.DeadlockDetected, errors.SerializationFailure) as error:
-                again = error
-                continue
-            return LoadResult(batch.lines, stored, rejected, batch.ignored, new_names), moved
-        if again is not None:
-            raise again
-        raise Unsuitable("names or partitions vanish while rows that use them are stored; what deletes them?")
+        (stored, rejected, moved), new_names = self._target.store_with(
+            batch.days(), batch.records.names(), functools.partial(self._store, batch, moves)
+        )
+        return LoadResult(batch.lines, stored, rejected, batch.ignored, new_names), moved
 
-    def _store(self, batch: Batch, names: Resolved, moves: Sequence[Move]) -> tuple[int, int, list[Position]]:
+    def _store(self, batch: Batch, moves: Sequence[Move], names: Resolved) -> tuple[int, int, list[Position]]:
         """One transaction. Rows, rejected lines, and the new positions."""
-        position, as_a_set = moves[0].position, self._keys.as_a_set(len(batch.records))
-
-        def copy(records: Records) -> int:
-            text = rows.copy_text(records, names.ids, position.node_id)
-            with self._keys.without_triggers() if as_a_set else contextlib.nullcontext():
-                return rows.copy(self._conn, [("logs", text)] if text else [])
-
-        with database.transaction(self._conn, self._node_lock, by_index=True):
+        position = moves[0].position
+        with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
             stored, rejected = refusals.put(self._conn, batch, position, names.refused, copy)
-            if as_a_set:
-                self._keys.lock(names.used(position.node_id))
             return stored, rejected, [positions.move(self._conn, move) for move in moves]
 
 

@@ -20,6 +20,7 @@ COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line
 
 FEW_REFUSED = 100  # rows: up to here the rows are at fault, and beyond it and 1 % of the batch the schema is
 MOST_KEPT = 16 << 20  # bytes of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
+CUT = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Rec
         with conn.transaction():
             return copy(refusals.records.some(usable))
     except (DataError, IntegrityError) as error:
-        _raise_unless_poison(error)
+        raise_unless_poison(error)
         if len(usable) == 1:
             refusals.add(usable[0], database.message(error), error.diag.constraint_name)
             return 0
@@ -132,7 +133,7 @@ def store(conn: Connection, position: Position, rejected: Sequence[Rejected]) ->
             copy.write_row((position.node_id, position.source, line.offset, reason, kept))
 
 
-def _raise_unless_poison(error: psycopg.Error) -> None:
+def raise_unless_poison(error: psycopg.Error) -> None:
     """What another try mends is no fault of the rows. Raises PartitionMissing, and the error itself."""
     if isinstance(error, errors.ForeignKeyViolation):
         raise error

@@ -1,0 +1,81 @@
+"""What is done beside loading: partitions ahead, the drop of old days, rejected lines read again. Of no log."""
+
+from __future__ import annotations
+
+import functools
+from datetime import datetime, timedelta, timezone
+
+from loguru import logger
+
+from xraylog import advice, database, replay, retention, schema
+from xraylog.config import Config
+from xraylog.exits import DONE, FAILED, OPERATOR
+from xraylog.grammar import Grammar
+from xraylog.loader import Target
+from xraylog.masking import Mask
+from xraylog.partitions import Partitions
+from xraylog.records import LoadResult
+
+
+def make_partitions(cfg: Config, days: int) -> int:
+    """Have the partitions of today and so many days to come; returns the exit status. Takes no lock of a file."""
+    today = datetime.now(timezone.utc).date()
+    try:
+        with database.connect(cfg.connection) as conn:
+            for warning in schema.ensure(conn).warnings:
+                logger.warning("{}", warning)
+            made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
+    except database.Unavailable as reason:
+        logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
+        return FAILED
+    except database.Unsuitable as reason:
+        logger.error("{}; {}", reason, advice.on(reason, cfg))
+        return OPERATOR
+    logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
+    return DONE
+
+
+def drop_old(cfg: Config) -> int:
+    """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
+    try:
+        with database.connect(cfg.connection) as conn:
+            for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
+                logger.info("{}", done)
+    except database.Unavailable as reason:
+        logger.warning("retention: {}; a later run drops what is old", reason)
+    except database.Unsuitable as reason:
+        logger.error("retention: {}; that stays in the database, and the lines of this run are stored", reason)
+        return OPERATOR
+    return DONE
+
+
+def replay_rejected(cfg: Config) -> int:
+    """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
+    total, status = LoadResult(), DONE
+    try:
+        with database.connect(cfg.connection) as conn:
+            found = replay.look(conn, schema.ensure(conn), cfg.node)
+            if found.others:
+                logger.info(
+                    "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
+                )
+            target = Target(conn, functools.partial(database.connect, cfg.connection))
+            parse = Grammar(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source)).parse_line
+            for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
+                total += result
+                for row_id, reason in stays:
+                    logger.debug("rejected line {}: {}", row_id, reason)
+    except (database.Unavailable, database.Unsuitable) as reason:
+        logger.error("{}; what was not moved stays in rejected_lines; {}", reason, advice.on(reason, cfg))
+        status = FAILED if isinstance(reason, database.Unavailable) else OPERATOR
+    logger.info(
+        "{} rejected lines read = {} rows + {} ignored + {} still rejected",
+        total.lines,
+        total.rows,
+        sum(total.ignored.values()),
+        total.rejected,
+    )
+    if not total.adds_up:
+        logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
+        return status or FAILED
+    return status
