@@ -16,7 +16,7 @@ from conftest import AT, Site, line, lines, users, wait_until
 from ways import AS_A_SET, ROW_BY_ROW
 
 import parse_logs
-from xraylog import database, refusals, replay, schema
+from xraylog import chores, database, refusals, replay, schema
 from xraylog.grammar import Grammar
 from xraylog.records import AccessRecord, BadLine, Ignored
 
@@ -161,7 +161,7 @@ def test_a_line_of_a_day_to_come_is_a_row_when_the_day_has_come(site: Site, monk
     site.append(line(0, f"{ahead:%Y/%m/%d %H:%M:%S}"))
     site.run()
     assert counts(1, 0, 0, 1) in site.run("-v", REPLAY).stderr
-    monkeypatch.setattr(parse_logs, "datetime", Later)
+    monkeypatch.setattr(chores, "datetime", Later)
     assert site.run_here(REPLAY) == 0
     assert site.emails() == users(0, 1)
     assert site.rejected() == []
