@@ -475,7 +475,9 @@ def _days(text: str) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """The options, as --help shows them."""
-    parser = argparse.ArgumentParser(description="Load what is new in xray's access log into PostgreSQL.")
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [options]", description="Load what is new in xray's access log into PostgreSQL."
+    )
     parser.add_argument(
         "--config", type=_path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
     )
