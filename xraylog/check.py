@@ -120,8 +120,8 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
     found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
     for name, owner, *granted, sequences, owner_name in found:
         has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
-        needed = [*NEEDED[name], *(["DELETE"] if name == "rejected_lines" and cfg.keep_days else [])]
-        lacking = [right for right in needed if not has[right]]
+        needed = {*NEEDED[name], *(("SELECT", "DELETE") if name == "rejected_lines" and cfg.keep_days else ())}
+        lacking = [right for right in has if right in needed and not has[right]]
         if lacking:
             trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
         trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]

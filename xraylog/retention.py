@@ -23,6 +23,7 @@ from psycopg.sql import SQL
 from xraylog import database, detached, partitions, schema, unused
 from xraylog.database import Connection, Unavailable, Unsuitable
 
+TRIES = 5  # a day is dropped in milliseconds
 CONCURRENTLY = 140000  # PostgreSQL 14 has DETACH … CONCURRENTLY
 # Who waits for ACCESS EXCLUSIVE keeps every reader behind it waiting. Shorter than deadlock_timeout, too (1 s): of two
 # that wait for each other, it is never the run that stores lines who is ended.
@@ -116,10 +117,7 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
 
     Raises Unavailable when somebody is in the way, and Unsuitable at the end, with all that the operator must do.
     """
-    with database.transaction(conn):
-        reason = reason_to_wait(conn)
-        limit = first_kept(conn, days, now)
-        found = _old(conn, limit) if reason is None else []
+    reason, limit, found = _look(conn, days, now)
     if reason is not None:
         yield f"nothing old is dropped: {reason}"
         return
@@ -142,6 +140,23 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
             yield from unused.remove(conn)
     if trouble:
         raise Unsuitable("; ".join(trouble))
+
+
+def _look(conn: Connection, days: int, now: datetime) -> tuple[str | None, datetime, list[Old]]:
+    """Why nothing may be dropped, what is the first moment that is kept, and what is older.
+
+    Again, when another session drops a table meanwhile: on PostgreSQL 10 pg_get_expr ends with an internal error then.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            with database.transaction(conn):
+                reason = reason_to_wait(conn)
+                limit = first_kept(conn, days, now)
+                return reason, limit, _old(conn, limit) if reason is None else []
+        except errors.InternalError_:
+            if attempt == TRIES:
+                raise
+    raise AssertionError
 
 
 @contextlib.contextmanager
