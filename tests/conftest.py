@@ -28,6 +28,8 @@ import killing  # noqa: E402  # the path comes first
 import ways  # noqa: E402  # the path comes first
 from postgres import FAST, Server  # noqa: E402  # the path comes first
 
+from xraylog import keys, newdays  # noqa: E402  # the path comes first
+
 SAMPLES = Path(__file__).parent / "samples"
 LINE = "{at} from 203.0.113.{octet}:{port} accepted tcp:host{n}.example:443 [in >> out] email: u{n}\n"
 AT = "2025/11/17 10:15:23.123456"
@@ -165,6 +167,25 @@ def other_database(server_keywords: dict[str, str]) -> Iterator[psycopg.Connecti
     with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
         yield conn
     drop_database(keywords)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a run in this process took each way; rows by rows is not counted."""
+    count: Counter[str] = Counter()
+
+    def spy(module: Any, name: str, way: str) -> None:
+        real = getattr(module, name)
+
+        def call(*arguments: Any) -> Any:
+            count[way] += 1
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, call)
+
+    spy(newdays, "make", ways.BY_DAY)
+    spy(keys.Keys, "lock", ways.AS_A_SET)
+    return count
 
 
 @pytest.fixture

@@ -75,25 +75,6 @@ def as_role(database: dict[str, str], role: str) -> dict[str, str]:
     return {**database, "user": role, "password": PASSWORD}
 
 
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often runs in this process took one of the faster ways."""
-    count: Counter[str] = Counter()
-
-    def spy(module: Any, name: str, way: str) -> None:
-        real = getattr(module, name)
-
-        def call(*arguments: Any) -> Any:
-            count[way] += 1
-            return real(*arguments)
-
-        monkeypatch.setattr(module, name, call)
-
-    spy(newdays, "make", BY_DAY)
-    spy(keys.Keys, "lock", AS_A_SET)
-    return count
-
-
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str) -> int:
     """One run in this process, which would take this way."""
     for module, name in ((keys, "FEWEST"), (newdays, "MANY")):

@@ -21,25 +21,6 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19))
 
 
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a run in this process took each way; rows by rows is not counted."""
-    count: Counter[str] = Counter()
-
-    def spy(module: Any, name: str, way: str) -> None:
-        real = getattr(module, name)
-
-        def call(*arguments: Any) -> Any:
-            count[way] += 1
-            return real(*arguments)
-
-        monkeypatch.setattr(module, name, call)
-
-    spy(newdays, "make", BY_DAY)
-    spy(keys.Keys, "lock", AS_A_SET)
-    return count
-
-
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str, batch_size: int = 10) -> int:
     """One run in this process, in batches that are small enough for several."""
     site.set("parser", batch_size=batch_size)
