@@ -331,6 +331,8 @@ def test_only_the_days_of_the_window_are_read(filled: Connection, function: str)
     open_end = {*DAYS[2:]} if function == "last_seen" else set()
     if function == "who_reached" and filled.info.server_version < 110000:
         assert read == {*DAYS}  # PostgreSQL 10 has only the planner to leave days out, and `at - within` is no constant
+    elif function == "who_reached" and filled.info.server_version < 120000:
+        assert DAYS[1] in read  # PostgreSQL 11 leaves days out of an Append, but not yet of a Merge Append
     else:
         assert read == {DAYS[1], *open_end}, plan
     assert f"Function Scan on {function}" not in plan
