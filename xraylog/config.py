@@ -20,6 +20,7 @@ from psycopg import pq
 
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: design, measured against 1,000 and "all in one"
 DEFAULT_TRUNCATE_MIB = 64
+DEFAULT_REPORT_TIMEOUT_S = 300
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
@@ -27,6 +28,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "privacy": ("mask_source",),
     "retention": ("days", "prune_names"),
     "migration": ("drop_old",),
+    "report": ("statement_timeout",),
     "logging": ("level", "file"),
 }
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -62,6 +64,7 @@ class Config:
     keep_days: int | None  # before today, in UTC; None: nothing is dropped
     prune_names: bool
     drop_old: bool
+    report_timeout_s: int  # what one query of a page may take; 0: as long as it takes
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
     warnings: tuple[str, ...] = ()
@@ -108,6 +111,13 @@ def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
                 raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
 
 
+def refuse_for_output(cfg: Config, path: Path) -> None:
+    """Raises ConfigError when what is to be written is another file of ours, or the log."""
+    for other, what in {**cfg.ours, cfg.log_path: "xray's log"}.items():
+        if path.resolve() == other.resolve():
+            raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+
+
 def _syntax(error: configparser.Error) -> str:
     """What is wrong with the file's form. Never the line's own text: it may be the password."""
     if isinstance(error, configparser.MissingSectionHeaderError):
@@ -152,6 +162,7 @@ class _Reader:
             keep_days=self.number("retention", "days", 0, at_most=36_500) or None,
             prune_names=self.yes_or_no("retention", "prune_names"),
             drop_old=self.yes_or_no("migration", "drop_old"),
+            report_timeout_s=self.number("report", "statement_timeout", DEFAULT_REPORT_TIMEOUT_S, at_most=86_400),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),
             warnings=self.warnings(),

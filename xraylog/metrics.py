@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from xraylog import replacing
 from xraylog.records import LoadResult
 
 Series: TypeAlias = tuple[str, str]  # a metric and an outcome, "" for metrics that have none
@@ -135,17 +135,10 @@ def outcomes(stored: LoadResult, put_aside: LoadResult) -> dict[str, int]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put a new file in the old one's place: node_exporter sees the one or the other, never half of one."""
-    beside = path.with_name(f".{path.name}.new")  # one name: the next run takes away what a killed one left
+    """Node_exporter is another user, and may read it."""
     try:
-        beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # whatever the umask is: node_exporter is another user
-            file.write(text.encode())
-        beside.replace(path)
+        replacing.replace(path, text.encode(), mode=0o644)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise NotWritten(f"{path}: expected to replace the metrics, found: {error.strerror}") from error
 
 

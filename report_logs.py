@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Write one HTML page that shows what the database knows. For cron, or by hand; it only reads."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+from loguru import logger
+
+from xraylog import __version__, advice, config, database, replacing, stats
+from xraylog.config import Config
+from xraylog.exits import CONFIGURATION, DONE, FAILED, OPERATOR
+from xraylog.report import reading, runs
+from xraylog.report.findings import Mask, Window
+
+MOST_DAYS = 366
+REQUIREMENTS = Path(__file__).resolve().parent / "requirements-report.txt"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One page; returns the exit status."""
+    options = command_line().parse_args(arguments)
+    try:
+        cfg = config.read(options.config)
+        config.refuse_for_output(cfg, options.output)
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return CONFIGURATION
+    start_logging(cfg, options)
+    try:
+        return report(cfg, options)
+    except database.Unavailable as error:
+        logger.error("PostgreSQL is not available: {}; no page was written; {}", error, advice.on(error, cfg))
+        return FAILED
+    except (database.Unsuitable, LookupError) as error:
+        logger.error("{}; no page was written; {}", error, advice.on(error, cfg))
+        return OPERATOR
+    except KeyboardInterrupt:
+        logger.error("interrupted; no page was written")
+        return FAILED
+    except Exception as error:  # the only place that catches everything
+        said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
+        logger.opt(exception=options.verbose).error("{}; no page was written; for a report: -v", said)
+        return FAILED
+
+
+def report(cfg: Config, options: argparse.Namespace) -> int:
+    """Ask, draw, write."""
+    try:
+        from xraylog.report import page  # here: what it needs is in no other requirements
+    except ImportError as error:
+        mend = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(REQUIREMENTS)])
+        logger.error("expected the package {}, found none; {}", error.name, mend)
+        return OPERATOR
+    now = datetime.now(timezone.utc)
+    window, mask = Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask)
+    keywords = {"application_name": "report_logs", **cfg.connection}
+    found = reading.read(lambda: database.connect(keywords), window, mask, said, options.node, cfg.report_timeout_s)
+    done = runs.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window)
+    text = page.render(found, done, now, options.mask)
+    try:
+        replacing.replace(options.output, text.encode(errors="replace"), mode=0o600)  # it holds personal data
+    except OSError as error:
+        logger.error("{}: expected to write the page, found: {}; no page was written", options.output, error.strerror)
+        return OPERATOR
+    logger.info("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
+    return DONE
+
+
+def said(what: str, seconds: float) -> None:
+    """Progress."""
+    logger.info("asked for {}: {:.1f} s", what, seconds)
+
+
+def start_logging(cfg: Config, options: argparse.Namespace) -> None:
+    """To stderr only. A good page under cron says nothing."""
+    level = "INFO" if stats.on_a_terminal() else "WARNING"
+    level = "DEBUG" if options.verbose else "ERROR" if options.quiet else level
+    logger.remove()
+    if sys.stderr is not None:  # closed by the caller: 2>&-
+        form = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
+        logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
+    for warning in cfg.warnings:
+        logger.warning("{}", warning)
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_DAYS):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST_DAYS}, found {text!r}")
+    return int(text)
+
+
+def _day(text: str) -> date:
+    try:
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) and "0003" < text < "9998":
+            return date.fromisoformat(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"expected a day as in 2025-11-17, found {text!r}")
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("expected the path of a file, found none")
+    return Path(text)
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The options, as --help shows them."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
+    )
+    parser.add_argument(
+        "--config", type=_path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
+    )
+    parser.add_argument(
+        "--output", type=_path, metavar="FILE", default=Path("report.html"), help="the page (default: report.html)"
+    )
+    parser.add_argument("--days", type=_days, metavar="N", default=7, help="how many days it shows (default: 7)")
+    parser.add_argument(
+        "--until", type=_day, metavar="DAY", help="the last one of them, as in 2025-11-17 (default: today)"
+    )
+    parser.add_argument("--node", metavar="NAME", help="one node only")
+    parser.add_argument(
+        "--mask", action="store_true", help="addresses as /24 and /48, users by number: for a page to pass on"
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The users: how many addresses use each account, when, and where they go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeAlias
+
+from psycopg.sql import SQL
+
+from xraylog.report.common import SHOWN, WINDOW
+from xraylog.report.findings import Mask, User, Window
+from xraylog.report.snapshot import Asking, Row
+
+MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and stays below 2 MB
+MOST_OF_A_USER = 8  # addresses, and destinations
+BUSY_ROWS = 100  # of users with more, where they went once is left out: not worth a sort of all that
+
+
+Goals: TypeAlias = Mapping[int, Sequence[tuple[str, int]]]  # addresses and rows, by user: the most first
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What was found of the users with the most rows, by id."""
+
+    users: Mapping[int, Row]  # name, number of all users, rows, first, last; the most rows first
+    networks: Mapping[int, Mapping[int, int]]  # by family
+    addresses: Mapping[int, int]
+    visited_from: Mapping[int, Sequence[tuple[str, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """What the days told of all users, by id."""
+
+    rows: Mapping[int, Sequence[int]]  # of each day
+    together: Mapping[int, int]  # the most addresses within any ten minutes
+
+
+# One scan; the rest is made of its groups, which are few beside the rows. `what` tells of what each row is: a user,
+# his networks of a family, his addresses in all, or one address.
+VISITS = SQL("""
+    WITH visit AS (
+        SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE {window} AND l.user_id IS NOT NULL
+        GROUP BY l.user_id, l.source_ip
+    ), top AS (
+        SELECT user_id, sum(rows) AS rows, min(first) AS first, max(last) AS last, count(*) OVER () AS in_all
+        FROM visit
+        GROUP BY user_id
+        ORDER BY sum(rows) DESC, user_id
+        LIMIT %(users)s
+    ), address AS (
+        SELECT v.user_id, v.source_ip, v.rows
+        FROM visit v JOIN top USING (user_id)
+        WHERE v.source_ip IS NOT NULL
+    ), network AS (
+        SELECT a.user_id, family(a.source_ip) AS family, count(*) AS addresses,
+               network(set_masklen(a.source_ip, least(masklen(a.source_ip),
+                                                      CASE family(a.source_ip) WHEN 4 THEN 24 ELSE 48 END))) AS network
+        FROM address a
+        GROUP BY a.user_id, family, network
+    ), shown AS (
+        SELECT s.user_id, s.source, sum(s.rows) AS rows,
+               row_number() OVER (PARTITION BY s.user_id ORDER BY sum(s.rows) DESC, s.source) AS place
+        FROM (SELECT l.user_id, l.rows, {shown} AS source FROM address l) s
+        GROUP BY s.user_id, s.source
+    )
+    SELECT 'user' AS what, t.user_id, u.email::text AS name, t.in_all AS number, t.rows::bigint AS rows, t.first, t.last
+    FROM top t LEFT JOIN users u ON u.id = t.user_id
+    UNION ALL
+    SELECT 'networks', user_id, NULL, family, count(*), NULL, NULL
+    FROM network
+    GROUP BY user_id, family
+    UNION ALL
+    SELECT 'addresses', user_id, NULL, NULL, sum(addresses)::bigint, NULL, NULL
+    FROM network
+    GROUP BY user_id
+    UNION ALL
+    SELECT 'address', user_id, abbrev(source::inet), place, rows::bigint, NULL, NULL
+    FROM shown
+    WHERE place <= %(most)s
+""").format(window=WINDOW, shown=SHOWN)
+
+# A pair of user and destination is one number, which sorts three times as fast as two. Its hash would be useless: the
+# server's hash of 64 bits is that of one half XOR the other, and these collide. So hash tables are off meanwhile.
+GOALS = SQL("""
+    SELECT p.user_id, e.address::text, p.rows
+    FROM (
+        SELECT (g.pair >> 32)::integer AS user_id, (g.pair & 4294967295)::integer AS destination_id, g.rows,
+               row_number() OVER (PARTITION BY g.pair >> 32 ORDER BY g.rows DESC, g.pair) AS place
+        FROM (
+            SELECT l.user_id::bigint << 32 | l.destination_id AS pair, count(*) AS rows
+            FROM logs l
+            WHERE {window} AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL
+            GROUP BY pair
+        ) g
+        WHERE g.rows > 1 OR (g.pair >> 32)::integer = ANY(%(calm)s)
+    ) p
+    JOIN endpoints e ON e.id = p.destination_id
+    WHERE p.place <= %(most)s AND p.user_id = ANY(%(users)s)
+    ORDER BY p.user_id, p.place
+""").format(window=WINDOW)
+
+
+def totals(asking: Asking) -> Totals:
+    """Rows and addresses."""
+    of: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for what, user, *row in asking.ask("users", VISITS, users=MOST_USERS, most=MOST_OF_A_USER):
+        of[what][user].append(tuple(row))
+    users = sorted(
+        ((user, row) for user, (row,) in of["user"].items()), key=lambda of_user: (-of_user[1][2], of_user[0])
+    )
+    return Totals(
+        dict(users),
+        {user: {family: count for _, family, count, *_ in rows} for user, rows in of["networks"].items()},
+        {user: count for user, ((_, _, count, *_),) in of["addresses"].items()},
+        {
+            user: [(address, count) for address, _, count, *_ in sorted(rows, key=lambda row: row[1])]
+            for user, rows in of["address"].items()
+        },
+    )
+
+
+def goals(asking: Asking, totals: Totals, mask: Mask) -> Goals:
+    """Where each of the users went most."""
+    found: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    calm = [user for user, (_, _, rows, *_) in totals.users.items() if rows <= BUSY_ROWS]
+    values = {"users": [*totals.users], "calm": calm, "most": MOST_OF_A_USER}
+    asking.set("enable_hashagg", "off")
+    for user, address, rows in asking.ask("destinations of users", GOALS, **values):
+        found[user].append((mask.destination(address), rows))
+    asking.set("enable_hashagg", "on")
+    return found
+
+
+# Addresses that come within ten minutes are together. An address is there from when it was seen to ten minutes later:
+# what was seen within ten minutes of the clock is one piece (`seen`), pieces that touch are one stay, and the most
+# stays at a moment are the answer. A day at a time, which sorts in memory, and from ten minutes before it on.
+DAY = SQL("""
+    WITH seen AS (
+        SELECT l.user_id, l.source_ip, min(l."timestamp") AS first, max(l."timestamp") + interval '10 min' AS until,
+               count(*) FILTER (WHERE l."timestamp" >= %(midnight)s) AS rows
+        FROM logs l
+        WHERE {window} AND l.user_id IS NOT NULL
+        GROUP BY l.user_id, l.source_ip, floor(date_part('epoch', l."timestamp") / 600)
+    ), stay AS (
+        SELECT user_id, first, until, lag(until) OVER pieces AS before, lead(first) OVER pieces AS next
+        FROM seen
+        WHERE source_ip IS NOT NULL
+        WINDOW pieces AS (PARTITION BY user_id, source_ip ORDER BY first)
+    ), step AS (
+        SELECT user_id, first AS at, 1 AS change FROM stay WHERE before IS NULL OR before <= first
+        UNION ALL
+        SELECT user_id, until, -1 FROM stay WHERE next IS NULL OR next >= until
+    ), together AS (
+        SELECT user_id, max(addresses) AS addresses
+        FROM (SELECT user_id, sum(change) OVER (PARTITION BY user_id ORDER BY at, change) AS addresses FROM step) s
+        GROUP BY user_id
+    ), day AS (
+        SELECT user_id, sum(rows)::bigint AS rows FROM seen GROUP BY user_id
+    )
+    SELECT d.user_id, d.rows, coalesce(t.addresses, 0)
+    FROM day d LEFT JOIN together t USING (user_id)
+""").format(window=WINDOW)
+
+
+def days(asking: Asking, window: Window) -> Days:
+    """Rows by day, and addresses that were together."""
+    by_day: dict[int, list[int]] = {}
+    most: dict[int, int] = {}
+    ends = [*window.midnights[1:], window.until]
+    for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
+        since = max(midnight - timedelta(minutes=10), window.since)
+        what = f"days of users, {window.days[number]}"
+        for user, rows, addresses in asking.ask(what, DAY, since=since, midnight=midnight, until=end):
+            by_day.setdefault(user, [0] * len(ends))[number] = rows
+            most[user] = max(most.get(user, 0), addresses)
+    return Days(by_day, most)
+
+
+def users(totals: Totals, days: Days, went_to: Goals, mask: Mask) -> list[User]:
+    """Those with the most rows, the first one first."""
+    return [
+        User(
+            name=mask.user(user, name) or f"(id {user})",
+            rows=rows,
+            addresses=totals.addresses.get(user, 0),
+            networks_24=totals.networks.get(user, {}).get(4, 0),
+            networks_48=totals.networks.get(user, {}).get(6, 0),
+            together=days.together.get(user, 0),
+            first=first,
+            last=last,
+            by_day=days.rows[user],
+            visited_from=totals.visited_from.get(user, ()),
+            went_to=went_to.get(user, ()),
+        )
+        for user, (name, _, rows, first, last) in totals.users.items()
+    ]

@@ -1,0 +1,17 @@
+"""Pieces of SQL that several questions have. Their values are those of every question: `Asking.values`."""
+
+from __future__ import annotations
+
+from psycopg.sql import SQL
+
+# `node` is null for all of them, and then for rows that name none.
+WINDOW = SQL("""l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
+            AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
+
+# The same, and the period before.
+BOTH = SQL("""l."timestamp" >= %(before)s AND l."timestamp" < %(until)s
+            AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
+
+# The address of a row as it is shown: whole, or the network that a mask leaves of it.
+SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip),
+                           CASE family(l.source_ip) WHEN 4 THEN %(bits_4)s ELSE %(bits_6)s END)))""")

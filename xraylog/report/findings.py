@@ -1,0 +1,187 @@
+"""The nouns of the page: what is asked for, and what was found. Pure: no files, no database, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
+from ipaddress import ip_network
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The days that a page tells of, in one zone."""
+
+    zone: ZoneInfo
+    first: date
+    last: date  # included
+    until: datetime  # not included: the end of the last day, or now
+
+    @classmethod
+    def of(cls, zone: ZoneInfo, days: int, last: date | None, now: datetime) -> Window:
+        """So many days, up to `last` or today."""
+        today = now.astimezone(zone).date()
+        last = last or today
+        end = _midnight(last + timedelta(days=1), zone)
+        return cls(zone, last - timedelta(days=days - 1), last, min(end, now) if last == today else end)
+
+    @property
+    def since(self) -> datetime:
+        """The first moment of the first day."""
+        return _midnight(self.first, self.zone)
+
+    @property
+    def before(self) -> datetime:
+        """The first moment of the period before, which is as long."""
+        return self.since - (self.until - self.since)
+
+    @property
+    def days(self) -> list[date]:
+        """Each of them."""
+        return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
+
+    @property
+    def midnights(self) -> list[datetime]:
+        """When each of the days begins."""
+        return [_midnight(day, self.zone) for day in self.days]
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """In UTC, in which durations can be computed."""
+    return datetime.combine(day, time(), zone).astimezone(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Whether addresses are shown as networks, and users as numbers."""
+
+    hides: bool = False
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bits of an address that are shown, as the queries take them."""
+        return {"bits_4": 24 if self.hides else 32, "bits_6": 48 if self.hides else 128}
+
+    def user(self, user_id: int | None, email: str | None) -> str | None:
+        """The number is the same in every page of one database."""
+        return f"user {user_id}" if self.hides and user_id is not None else email
+
+    def destination(self, address: str) -> str:
+        """A name stays; an address, with or without brackets, may be somebody's home."""
+        if not self.hides:
+            return address
+        try:
+            network = ip_network(address.strip("[]"))
+        except ValueError:
+            return address
+        return str(network.supernet(new_prefix=24 if network.version == 4 else 48))
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine that fills the database."""
+
+    name: str
+    rows: int
+    first: datetime | None  # of its rows in the window
+    last: datetime | None
+    rejected_lines: int  # in the window
+    stored: datetime | None  # when one of its positions moved last
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time without any line of a node."""
+
+    node: str
+    since: datetime
+    until: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it was."""
+        return self.until - self.since
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Rows of a quarter of an hour."""
+
+    start: datetime
+    node: str
+    outbound: str | None
+    is_rejected: bool
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One account."""
+
+    name: str
+    rows: int
+    addresses: int
+    networks_24: int
+    networks_48: int
+    together: int  # the most addresses within any ten minutes
+    first: datetime
+    last: datetime
+    by_day: Sequence[int]
+    visited_from: Sequence[tuple[str, int]]  # addresses or networks, and rows: the most first
+    went_to: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A host that users went to."""
+
+    address: str
+    rows: int
+    rows_before: int  # in the period before
+    users: int
+    ports: Sequence[str]  # as in tcp/443
+    visitors: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A protocol and port of destinations."""
+
+    protocol: str
+    port: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who was rejected."""
+
+    address: str
+    rows: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All of it."""
+
+    window: Window
+    nodes: Sequence[Node] = ()
+    gaps: Sequence[Gap] = ()
+    slots: Sequence[Slot] = ()
+    users: Sequence[User] = ()
+    users_in_all: int = 0
+    top: Sequence[Destination] = ()
+    rising: Sequence[Destination] = ()
+    new: Sequence[Destination] = ()
+    ports: Sequence[Port] = ()
+    sources: Sequence[Source] = ()
+    sources_in_all: int = 0
+    has_before: bool = False  # there are rows of the period before, to compare with
+
+    @property
+    def rows(self) -> int:
+        """Of the whole window."""
+        return sum(node.rows for node in self.nodes)

@@ -1,0 +1,208 @@
+"""What was found becomes one HTML file that asks nobody for anything. Pure: it opens its own template, and no more.
+
+Any string may be an attacker's, for a client can put bytes of its choice into the log. Jinja2 escapes all of them; the
+users are JSON in a script element, escaped for it (`tojson`), and page.js makes text of them, never markup. The
+Content-Security-Policy allows the one style sheet and the one script of the page, by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import jinja2
+from markupsafe import Markup
+
+from xraylog import __version__
+from xraylog.report import charts
+from xraylog.report.findings import Findings, Slot, User
+from xraylog.report.runs import Runs
+
+HERE = Path(__file__).parent
+UTC = ZoneInfo("UTC")
+REJECTED, NO_TAG, OTHERS = "(rejected)", "(no tag)", "(others)"
+MOST_MARKS = 10  # days that an axis names
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Rows by hour, split into series: the largest first, and what is left in the last one."""
+
+    names: Sequence[str]
+    rows: Sequence[tuple[datetime, Sequence[int]]]
+
+    @property
+    def totals(self) -> list[int]:
+        """Of each series."""
+        return [sum(column) for column in zip(*(counts for _, counts in self.rows), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class InZone:
+    """What depends on the zone: the hours begin at its full ones, and a week has its weekdays."""
+
+    side: str  # the class of the style sheet that shows it or not
+    traffic: Hours
+    traffic_chart: Markup
+    nodes: Hours
+    nodes_chart: Markup
+    rejected: Hours
+    rejected_chart: Markup
+    week: Sequence[Sequence[int]]
+    week_chart: Markup
+
+
+def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> str:
+    """The page. `written`: now."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    environment.filters["count"] = _count
+    environment.filters["size"] = _size
+    environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    environment.filters["local"] = lambda moment: moment.astimezone(found.window.zone).strftime("%Y-%m-%d %H:%M")
+    environment.globals["weekdays"] = charts.WEEKDAYS
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    zones = {"in-local": found.window.zone, "in-utc": UTC}
+    if found.window.zone.key in ("UTC", "Etc/UTC"):
+        del zones["in-utc"]
+    return environment.get_template("page.html").render(
+        found=found,
+        runs=runs,
+        written=written,
+        is_masked=is_masked,
+        version=__version__,
+        zones=[_in_zone(found, zone, side) for side, zone in zones.items()] if found.rows else [],
+        last_stored=max((node.stored for node in found.nodes if node.stored), default=None),
+        data=_data(found),
+        style=Markup(style),  # noqa: S704  # our own file
+        script=Markup(script),  # noqa: S704  # our own file
+        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
+    traffic = by_hour(found, zone, found.slots, _tag)
+    nodes = by_hour(found, zone, found.slots, lambda slot: slot.node)
+    rejected = by_hour(found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED)
+    week = by_weekday(found.slots, zone)
+    marks = _marks(found, zone)
+    return InZone(
+        side,
+        traffic,
+        _drawn(charts.by_hour("Rows by hour and outbound tag", traffic.rows, marks)),
+        nodes,
+        _drawn(charts.by_hour("Rows by hour and node", nodes.rows, marks)),
+        rejected,
+        _drawn(charts.by_hour("Rejected rows by hour", rejected.rows, marks)),
+        week,
+        _drawn(charts.week("Rows by weekday and hour of the day", week)),
+    )
+
+
+def _drawn(svg: str) -> Markup:
+    return Markup(svg)  # noqa: S704  # charts holds no text but ours
+
+
+def _tag(slot: Slot) -> str:
+    return REJECTED if slot.is_rejected else slot.outbound or NO_TAG
+
+
+def by_hour(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Any) -> Hours:
+    """Rows of each hour of the window, also of those without any, by what `name` calls a slot."""
+    rows: dict[datetime, Counter[str]] = defaultdict(Counter)
+    for slot in slots:
+        rows[_hour(slot.start, zone)][name(slot)] += slot.rows
+    totals = sum(rows.values(), Counter[str]())
+    largest = [name for name, _ in sorted(totals.items(), key=lambda of: (-of[1], of[0]))]
+    names = largest if len(largest) <= charts.SERIES else [*largest[: charts.SERIES - 1], OTHERS]
+    first, last = _hour(found.window.since, zone), _hour(found.window.until - timedelta(microseconds=1), zone)
+    hours = [first + timedelta(hours=number) for number in range((last - first) // timedelta(hours=1) + 1)]
+    return Hours(names, [(hour, _of_series(rows[hour], names, largest)) for hour in hours])
+
+
+def _of_series(counts: Mapping[str, int], names: Sequence[str], largest: Sequence[str]) -> list[int]:
+    own = [counts[name] for name in names if name != OTHERS]
+    return own if len(own) == len(names) else [*own, sum(counts[name] for name in largest[len(own) :])]
+
+
+def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the hour of the zone began, in UTC."""
+    local = moment.astimezone(zone)
+    past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+    return moment.astimezone(timezone.utc) - past
+
+
+def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
+    """Rows by weekday, Monday first, and hour of the day."""
+    rows = [[0] * 24 for _ in range(7)]
+    for slot in slots:
+        local = slot.start.astimezone(zone)
+        rows[local.weekday()][local.hour] += slot.rows
+    return rows
+
+
+def _marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
+    """Some midnights of the zone, or hours where there is but one day."""
+    since, until = found.window.since, found.window.until
+    hours = [
+        _hour(since, zone) + timedelta(hours=number) for number in range((until - since) // timedelta(hours=1) + 1)
+    ]
+    inside = [hour for hour in hours if since <= hour < until]
+    midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
+    named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
+    step = -(-len(named) // MOST_MARKS)
+    return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}
+
+
+def _data(found: Findings) -> dict[str, Any]:
+    """The users, as page.js takes them: a list for each, and every destination once."""
+    names: dict[str, int] = {}
+    users = [_row(user, names) for user in found.users]
+    return {
+        "zone": found.window.zone.key,
+        "days": [str(day) for day in found.window.days],
+        "users": users,
+        "names": [*names],
+    }
+
+
+def _row(user: User, names: dict[str, int]) -> list[Any]:
+    return [
+        user.name,
+        user.rows,
+        user.addresses,
+        user.networks_24,
+        user.networks_48,
+        user.together,
+        int(user.first.timestamp()),
+        int(user.last.timestamp()),
+        user.by_day,
+        user.visited_from,
+        [[names.setdefault(address, len(names)), rows] for address, rows in user.went_to],
+    ]
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _size(number: int) -> str:
+    return f"{number / 1_000_000:.1f} MB" if number >= 100_000 else f"{number:,} bytes"

@@ -1,0 +1,80 @@
+"""What the runs of this machine came to: the statistics file, and the offline buffer. It opens files, no more."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from xraylog.report.findings import Window
+
+MOST_BYTES = 1 << 23  # of the statistics' end: more than a month of runs, one a minute
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Of the window, as far as the statistics go back; without statistics there are none."""
+
+    known: bool = False  # there is a statistics file
+    last_good: datetime | None = None  # the last one that reached the database, in the window or before it
+    count: int = 0
+    offline: int = 0
+    stored: int = 0  # lines
+    put_aside: int = 0
+    rejected: int = 0
+    buffer_bytes: int = 0  # now
+
+
+def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window) -> Runs:
+    """Never raises: what cannot be read is not known."""
+    waiting = _size(buffer_path)
+    if stats_path is None or form is None:
+        return Runs(buffer_bytes=waiting)
+    try:
+        rows = list(_rows(stats_path, form))
+    except OSError:
+        return Runs(buffer_bytes=waiting)
+    here = [row for row in rows if window.since <= row[0] < window.until]
+    return Runs(
+        known=True,
+        last_good=max((started for started, mode, *_ in rows if mode == "online"), default=None),
+        count=len(here),
+        offline=sum(mode != "online" for _, mode, *_ in here),
+        stored=sum(processed for _, mode, processed, _ in here if mode == "online"),
+        put_aside=sum(processed for _, mode, processed, _ in here if mode != "online"),
+        rejected=sum(failed for *_, failed in here),
+        buffer_bytes=waiting,
+    )
+
+
+def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
+    """When each run started, its mode, and its lines; what is torn or not ours is left out."""
+    for line in _last_lines(path):
+        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, StopIteration):
+            if form == "json":
+                row = json.loads(line)
+                found = (row["run_started_at"], row["mode"], row["processed"], row["failed"])
+            else:
+                started, mode, _, processed, failed, *_ = next(csv.reader([line]))
+                found = (started, mode, processed, failed)
+            yield datetime.fromisoformat(found[0]).astimezone(), str(found[1]), int(found[2]), int(found[3])
+
+
+def _last_lines(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - MOST_BYTES))
+        lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+    return lines if size <= MOST_BYTES else lines[1:]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,90 @@
+"""One snapshot of the database, and two sessions that see it. Nothing is written, and nobody is waited for long.
+
+One query keeps one core of the server busy: two sessions, side by side, take about half the time of one
+(benchmarks/report.py). Both are in transactions that are REPEATABLE READ and READ ONLY, of the same snapshot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+from psycopg.sql import SQL, Composed, Literal
+
+from xraylog.database import Connection, Unavailable, Unsuitable
+
+if TYPE_CHECKING:
+    from typing_extensions import LiteralString  # typing has it from Python 3.11 on
+
+Row: TypeAlias = tuple[Any, ...]
+Sessions: TypeAlias = Callable[[], AbstractContextManager[Connection]]
+Say: TypeAlias = Callable[[str, float], None]  # what was asked, and the seconds that it took
+
+WORK_MEM = "64MB"  # for each sort and hash table; the server's default of 4 MB writes to disk what this does not
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A session in the snapshot, with the values that all questions share."""
+
+    conn: Connection
+    say: Say
+    values: Mapping[str, Any]
+
+    def ask(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
+        """All rows of a query."""
+        begun = time.monotonic()
+        rows = self.conn.execute(query, {**self.values, **values}).fetchall()
+        self.say(what, time.monotonic() - begun)
+        return rows
+
+    def set(self, name: str, value: str) -> None:
+        """A setting of the server, for what is asked next."""
+        self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
+
+    def stop(self) -> None:
+        """End the query that is running, if one is: called from another thread."""
+        self.conn.cancel()
+
+
+@contextlib.contextmanager
+def taken(sessions: Sessions, timeout_s: int, say: Say) -> Iterator[tuple[Asking, Asking]]:
+    """Two sessions in one snapshot; where the server has no second one to give, twice the same.
+
+    `timeout_s`: what a query may take. Raises Unavailable and Unsuitable, as the sessions do.
+    """
+    with contextlib.ExitStack() as stack:
+        first = Asking(_begin(stack, sessions, timeout_s), say, {})
+        second = first
+        with contextlib.suppress(Unavailable, Unsuitable):
+            (exported,) = first.conn.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
+            second = replace(first, conn=_begin(stack, sessions, timeout_s, exported))
+        yield first, second
+
+
+SETTINGS = """
+    SELECT set_config('statement_timeout', %s, true),
+           set_config('lock_timeout', '10s', true),
+           set_config('work_mem', %s, true),
+           set_config('TimeZone', 'UTC', true),
+           set_config('DateStyle', 'ISO', true),
+           set_config('jit', 'off', true),  -- compiles for longer than it saves (Schema.md, Answers)
+           set_config('max_parallel_workers_per_gather', '0', true)  -- the other session has the other core
+"""
+
+
+def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, exported: str = "") -> Connection:
+    """A session that is in the snapshot until the stack is left."""
+    conn = stack.enter_context(sessions())
+    conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    conn.read_only = True
+    stack.enter_context(conn.transaction())
+    if exported:
+        conn.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(Literal(exported)))
+    conn.execute(SETTINGS, [f"{timeout_s}s", WORK_MEM])
+    return conn

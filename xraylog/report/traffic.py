@@ -1,0 +1,111 @@
+"""What came, when, and from which node; and when nothing came."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+
+from psycopg.sql import SQL
+
+from xraylog.report.common import SHOWN, WINDOW
+from xraylog.report.findings import Gap, Node, Slot, Source, Window
+from xraylog.report.snapshot import Asking, Row
+
+SLOT_S = 900  # the hours of every zone begin with one of these
+GAP = timedelta(hours=1)
+MOST_GAPS = 20
+MOST_SOURCES = 100
+NO_NODE = "(no node)"
+
+# The UNION ALL adds nothing: without it the planner expects as many slots as rows, and sorts all rows in place of
+# counting them. date_part is a float: extract would be numeric, and three times as slow.
+TRAFFIC = SQL("""
+    SELECT t.node_id, t.slot, g.name, t.rejected, t.rows, t.first, t.last
+    FROM (
+        SELECT s.node_id, s.slot, s.tag, s.rejected, count(*) AS rows, min(s.at) AS first, max(s.at) AS last
+        FROM (
+            SELECT l.node_id, floor(date_part('epoch', l."timestamp") / {slot})::integer AS slot,
+                   l.outbound_tag_id AS tag, l.action = 'rejected' AS rejected, l."timestamp" AS at
+            FROM logs l
+            WHERE {window}
+            UNION ALL
+            SELECT NULL, NULL, NULL, NULL, NULL WHERE false
+        ) s
+        GROUP BY s.node_id, s.slot, s.tag, s.rejected
+    ) t
+    LEFT JOIN tags g ON g.id = t.tag
+    ORDER BY t.slot, t.node_id, g.name, t.rejected
+""").format(window=WINDOW, slot=SLOT_S)
+
+HEALTH = """
+    SELECT n.id,
+           (SELECT count(*) FROM rejected_lines r
+            WHERE r.node_id = n.id AND r.rejected_at >= %(since)s AND r.rejected_at < %(until)s),
+           (SELECT max(p.updated_at) FROM log_positions p WHERE p.node_id = n.id)
+    FROM nodes n
+    WHERE %(node)s::integer IS NULL OR n.id = %(node)s
+"""
+
+
+def ask(asking: Asking) -> list[Row]:
+    """Rows of node, slot, outbound tag and whether it was rejected, with their first and last moment."""
+    return asking.ask("traffic", TRAFFIC)
+
+
+def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
+    """The same, by names and moments."""
+    return [
+        Slot(datetime.fromtimestamp(slot * SLOT_S, timezone.utc), names.get(node, NO_NODE), tag, is_rejected, rows)
+        for node, slot, tag, is_rejected, rows, *_ in found
+    ]
+
+
+def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
+    """What came from each node, and when. A node without rows in the window is there, too."""
+    rows: dict[int | None, list[Row]] = defaultdict(list)
+    for slot in slots:
+        rows[slot[0]].append(slot)
+    known = {number: (rejected, stored) for number, rejected, stored in asking.ask("health", HEALTH)}
+    return [
+        Node(
+            names.get(number, NO_NODE),
+            sum(slot[4] for slot in rows[number]),
+            min((slot[5] for slot in rows[number]), default=None),
+            max((slot[6] for slot in rows[number]), default=None),
+            *known.get(number, (0, None)),
+        )
+        for number in sorted({*known, *rows}, key=lambda number: names.get(number, NO_NODE))
+    ]
+
+
+def gaps(slots: Sequence[Row], names: Mapping[int | None, str], window: Window) -> list[Gap]:
+    """The longest times without any line of a node, up to the end of the window; exact, for slots have both ends."""
+    found, reached = [], dict[int | None, datetime]()
+    ends = [(node, window.until, window.until) for node in {slot[0] for slot in slots}]
+    for node, first, last in [*sorted(((slot[0], *slot[5:7]) for slot in slots), key=lambda slot: slot[1]), *ends]:
+        before = reached.get(node, window.since)
+        if first - before >= GAP:
+            found.append(Gap(names.get(node, NO_NODE), before, first))
+        reached[node] = max(before, last)
+    return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))[:MOST_GAPS]
+
+
+SOURCES = SQL("""
+    SELECT abbrev(s.source::inet), s.rows, s.first, s.last, s.in_all
+    FROM (
+        SELECT {shown} AS source, count(*) AS rows,
+               min(l."timestamp") AS first, max(l."timestamp") AS last, count(*) OVER () AS in_all
+        FROM logs l
+        WHERE {window} AND l.action = 'rejected' AND l.source_ip IS NOT NULL
+        GROUP BY 1
+    ) s
+    ORDER BY s.rows DESC, s.source
+    LIMIT %(most)s
+""").format(window=WINDOW, shown=SHOWN)
+
+
+def sources(asking: Asking) -> tuple[list[Source], int]:
+    """Who was rejected most, and how many were in all."""
+    found = asking.ask("rejected sources", SOURCES, most=MOST_SOURCES)
+    return [Source(*row[:4]) for row in found], found[0][4] if found else 0
