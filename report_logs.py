@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from pathlib import Path
 
+import psycopg
 from loguru import logger
 
 from xraylog import __version__, advice, config, database, replacing, stats
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return report(cfg, options)
     except database.Unavailable as error:
-        logger.error("PostgreSQL is not available: {}; no page was written; {}", error, advice.on(error, cfg))
+        logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
         return FAILED
     except (database.Unsuitable, LookupError) as error:
         logger.error("{}; no page was written; {}", error, advice.on(error, cfg))
@@ -71,6 +72,13 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
         return OPERATOR
     logger.info("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
     return DONE
+
+
+def mends(error: database.Unavailable, cfg: Config) -> str:
+    """What to do about it."""
+    if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+        return f"ask for fewer --days, or raise [report] statement_timeout in {cfg.path}"
+    return advice.on(error, cfg)
 
 
 def said(what: str, seconds: float) -> None:

@@ -1,0 +1,712 @@
+"""What the page tells equals plain SQL on the same rows; the script only reads, and says what it could not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import date, datetime, timedelta, timezone
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from conftest import ROOT, Site, facts
+from psycopg.sql import SQL, Identifier
+
+import report_logs
+from xraylog import database as databases
+from xraylog import partitions, schema
+from xraylog.database import Connection, Unavailable
+from xraylog.report import accounts, goals, page, reading, runs, snapshot, traffic
+from xraylog.report.findings import Findings, Mask, User, Window
+
+BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
+LAST = date(2025, 11, 17)
+NOON = datetime(2025, 11, 17, 12, tzinfo=timezone.utc)
+WINDOW = Window.of(BERLIN, 3, LAST, NOON + timedelta(days=9))
+EMAILS = ("alice", "bob", "carol", "dave", None)
+HOSTS = (*(f"host{n}.example" for n in range(30)), "198.51.100.9", "[2001:db8::9]", None)
+SOURCES = (
+    *(f"203.0.113.{n}" for n in range(12)), *(f"203.0.{n}.7" for n in range(5)),
+    *(f"2001:db8:1:{n}::1" for n in range(1, 5)), "2001:db8:2::1", "198.18.0.0/24", None,
+)  # fmt: skip
+TAGS, NODES, PROTOCOLS = ("direct", "block", "warp", None), ("n1", "n2", None), ("tcp", "udp")
+
+
+class Row(NamedTuple):
+    """One row of logs, names in place of ids."""
+
+    at: datetime
+    source: str | None
+    action: str
+    protocol: str
+    host: str | None
+    port: int | None
+    tag: str | None
+    email: str | None
+    node: str | None
+
+
+def some_rows() -> list[Row]:
+    """Bursts of rows, in the window, in the period before, and around both, many at moments that are borders."""
+    chance = random.Random(11)
+    borders = [
+        *WINDOW.midnights,
+        WINDOW.until,
+        WINDOW.before,
+        *(moment + timedelta(hours=7) for moment in WINDOW.midnights),
+    ]
+    rows = []
+    for _ in range(400):
+        start = chance.choice(
+            (
+                chance.choice(borders)
+                + timedelta(minutes=chance.choice((-10, -5, 0, 5)), microseconds=chance.randrange(-1, 2)),
+                WINDOW.before
+                - timedelta(hours=2)
+                + chance.random() * (WINDOW.until + timedelta(hours=4) - WINDOW.before),
+            )
+        )
+        email, node = chance.choice(EMAILS), chance.choice(NODES)
+        for _ in range(chance.randrange(1, 6)):
+            at = start + timedelta(seconds=chance.choice((0, 1, 299, 300, 599, 600, 601)))
+            action = chance.choice(("accepted",) * 5 + ("rejected",))
+            host = chance.choice(HOSTS[: chance.choice((3, 10, len(HOSTS)))])
+            port = chance.choice((443, 443, 80, 53)) if host else None
+            tag, protocol = chance.choice(TAGS), chance.choice(PROTOCOLS)
+            rows.append(Row(at, chance.choice(SOURCES), action, protocol, host, port, tag, email, node))
+    return rows
+
+
+ROWS = some_rows()
+INSERT = """
+    INSERT INTO logs ("timestamp", source_ip, action, protocol_id, destination_id, destination_port,
+                      outbound_tag_id, user_id, node_id)
+    VALUES (%s, %s, %s, (SELECT id FROM protocols WHERE name = %s), (SELECT id FROM endpoints WHERE address = %s), %s,
+            (SELECT id FROM tags WHERE name = %s), (SELECT id FROM users WHERE email = %s),
+            (SELECT id FROM nodes WHERE name = %s))
+"""
+NAMES = {"users": EMAILS, "endpoints": HOSTS, "tags": TAGS, "nodes": NODES, "protocols": PROTOCOLS}
+
+
+def fill(conn: Connection, rows: Sequence[Row]) -> None:
+    """The tables, and these rows in them."""
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure({str(row.at.astimezone(timezone.utc).date()) for row in rows})
+    with conn.cursor() as cursor, conn.transaction():
+        for table, names in NAMES.items():
+            for name in {*names, *(getattr(row, FIELDS[table]) for row in rows)} - {None}:
+                cursor.execute(f"INSERT INTO {table} ({schema.UNIQUE[table]}) VALUES (%s)", [name])
+        cursor.executemany(INSERT, rows)
+
+
+FIELDS = {"users": "email", "endpoints": "host", "tags": "tag", "nodes": "node", "protocols": "protocol"}
+
+
+@pytest.fixture
+def filled(conn: Connection) -> Connection:
+    fill(conn, ROWS)
+    return conn
+
+
+def read(keywords: dict[str, str], window: Window = WINDOW, mask: Mask = Mask(), node: str | None = None) -> Findings:  # noqa: B008  # frozen
+    return reading.read(lambda: databases.connect(keywords), window, mask, lambda *_: None, node)
+
+
+@pytest.fixture
+def found(filled: Connection, database: dict[str, str]) -> Findings:  # noqa: ARG001  # its rows are there
+    return read(database)
+
+
+INSIDE = [row for row in ROWS if WINDOW.since <= row.at < WINDOW.until]
+BEFORE = [row for row in ROWS if WINDOW.before <= row.at < WINDOW.since]
+
+
+# --- the window --------------------------------------------------------------------------------------------
+
+
+def test_the_window_is_whole_days_of_its_zone_up_to_the_last_one() -> None:
+    assert WINDOW.since == datetime(2025, 11, 14, 23, tzinfo=timezone.utc)
+    assert WINDOW.until == datetime(2025, 11, 17, 23, tzinfo=timezone.utc)
+    assert WINDOW.days == [date(2025, 11, 15), date(2025, 11, 16), LAST]
+    assert WINDOW.before == WINDOW.since - timedelta(days=3)
+
+
+def test_today_ends_now() -> None:
+    window = Window.of(BERLIN, 2, None, NOON)
+    assert (window.last, window.until) == (LAST, NOON)
+    assert window.until - window.since == window.since - window.before
+
+
+def test_a_day_on_which_the_clocks_change_has_its_own_length() -> None:
+    autumn = Window.of(BERLIN, 1, date(2025, 10, 26), NOON)
+    spring = Window.of(BERLIN, 1, date(2025, 3, 30), NOON)
+    assert autumn.until - autumn.since == timedelta(hours=25)
+    assert spring.until - spring.since == timedelta(hours=23)
+
+
+# --- health ------------------------------------------------------------------------------------------------
+
+
+def test_nodes_have_their_rows_and_moments(found: Findings, filled: Connection) -> None:
+    expected = filled.execute(
+        """
+        SELECT coalesce(n.name, '(no node)'), count(*), min(l."timestamp"), max(l."timestamp")
+        FROM logs l LEFT JOIN nodes n ON n.id = l.node_id
+        WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1 ORDER BY 1
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    assert [(node.name, node.rows, node.first, node.last) for node in found.nodes] == expected
+    assert found.rows == len(INSIDE)
+
+
+def test_nodes_have_the_rejected_lines_of_the_window_and_when_they_were_stored_last(
+    filled: Connection, database: dict[str, str]
+) -> None:
+    (node,) = filled.execute("SELECT id FROM nodes WHERE name = 'n1'").fetchone() or (0,)
+    for at in (WINDOW.since, WINDOW.until, WINDOW.since - timedelta(seconds=1), WINDOW.until - timedelta(seconds=1)):
+        filled.execute(
+            "INSERT INTO rejected_lines (rejected_at, node_id, source, line_offset, reason, line) "
+            "VALUES (%s, %s, '/log', 0, 'no', '')",
+            [at, node],
+        )
+    for at in (NOON, NOON - timedelta(days=1)):
+        filled.execute(
+            "INSERT INTO log_positions (node_id, source, position, head_length, head, updated_at) "
+            "VALUES (%s, '/log', 0, 0, '', %s)",
+            [node, at],
+        )
+    nodes = {of.name: of for of in read(database).nodes}
+    assert (nodes["n1"].rejected_lines, nodes["n1"].stored) == (2, NOON)
+    assert (nodes["n2"].rejected_lines, nodes["n2"].stored) == (0, None)
+
+
+def test_gaps_are_the_times_of_an_hour_or_more_between_two_rows_of_a_node(found: Findings) -> None:
+    expected = set()
+    for node in NODES:
+        moments = sorted(row.at for row in INSIDE if row.node == node)
+        for one, other in zip([WINDOW.since, *moments], [*moments, WINDOW.until], strict=True):
+            if other - one >= timedelta(hours=1):
+                expected.add((node or traffic.NO_NODE, one, other))
+    longest = sorted(expected, key=lambda gap: (gap[1] - gap[2], gap[1]))[: traffic.MOST_GAPS]
+    assert [(gap.node, gap.since, gap.until) for gap in found.gaps] == longest
+    assert len(longest) > 3
+
+
+def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, database: dict[str, str]) -> None:
+    at = [WINDOW.since + timedelta(days=n, minutes=1, microseconds=n) for n in range(3)]
+    fill(conn, [ROWS[0]._replace(at=moment, node="n1") for moment in at])
+    assert {(gap.since, gap.until) for gap in read(database).gaps} == {
+        (at[0], at[1]),
+        (at[1], at[2]),
+        (at[2], WINDOW.until),
+    }
+
+
+# --- traffic -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
+def test_traffic_by_hour_and_tag_is_that_of_plain_sql(found: Findings, filled: Connection, zone: ZoneInfo) -> None:
+    hours = page.by_hour(found, zone, found.slots, page._tag)
+    filled.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
+    expected = filled.execute(
+        """
+        SELECT date_trunc('hour', l."timestamp"),
+               CASE WHEN l.action = 'rejected' THEN '(rejected)' ELSE coalesce(t.name, '(no tag)') END, count(*)
+        FROM logs l LEFT JOIN tags t ON t.id = l.outbound_tag_id
+        WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1, 2
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    shown = {
+        (hour, name, rows)
+        for hour, counts in hours.rows
+        for name, rows in zip(hours.names, counts, strict=True)
+        if rows
+    }
+    assert shown == set(expected)
+    assert len(hours.rows) == 72 + (zone == NEPAL)  # every hour of the window, also those without rows
+
+
+@pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
+def test_the_week_is_that_of_plain_sql(found: Findings, filled: Connection, zone: ZoneInfo) -> None:
+    filled.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
+    expected = filled.execute(
+        """
+        SELECT extract(isodow FROM l."timestamp")::integer - 1, extract(hour FROM l."timestamp")::integer, count(*)
+        FROM logs l WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1, 2
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    week = page.by_weekday(found.slots, zone)
+    assert {(day, hour, rows) for day, of in enumerate(week) for hour, rows in enumerate(of) if rows} == set(expected)
+
+
+def test_many_tags_become_the_largest_and_the_others(found: Findings) -> None:
+    named = iter([f"tag{number}" for number in range(9) for _ in range(9 - number)])
+    slots = found.slots[:1] * 45
+    hours = page.by_hour(found, UTC, slots, lambda _: next(named))
+    assert hours.names == ["tag0", "tag1", "tag2", "tag3", "tag4", page.OTHERS]
+    assert hours.totals == [rows * slots[0].rows for rows in (9, 8, 7, 6, 5, 4 + 3 + 2 + 1)]
+
+
+# --- users -------------------------------------------------------------------------------------------------
+
+
+def together(moments: Sequence[tuple[datetime, str]]) -> int:
+    """The most addresses within any ten minutes, as anyone would count them."""
+    return max(
+        (
+            len({address for at, address in moments if start <= at < start + timedelta(minutes=10)})
+            for start, _ in moments
+        ),
+        default=0,
+    )
+
+
+def of_user(found: Findings, name: str) -> User:
+    return next(user for user in found.users if user.name == name)
+
+
+@pytest.mark.parametrize("email", [email for email in EMAILS if email])
+def test_a_user_has_the_numbers_of_his_rows(found: Findings, email: str) -> None:
+    rows = [row for row in INSIDE if row.email == email]
+    sources = {row.source for row in rows if row.source}
+    networks = [ip_network(source, strict=False) for source in sources]
+    user = of_user(found, email)
+    assert (user.rows, user.addresses) == (len(rows), len(sources))
+    assert user.networks_24 == len(
+        {net.supernet(new_prefix=24) if net.prefixlen > 24 else net for net in networks if net.version == 4}
+    )
+    assert user.networks_48 == len({net.supernet(new_prefix=48) for net in networks if net.version == 6})
+    assert (user.first, user.last) == (min(row.at for row in rows), max(row.at for row in rows))
+    by_day = Counter(row.at.astimezone(BERLIN).date() for row in rows)
+    assert user.by_day == [by_day[day] for day in WINDOW.days]
+    assert user.together == together([(row.at, row.source) for row in rows if row.source])
+    assert user.together > 2
+
+
+@pytest.mark.parametrize("email", [email for email in EMAILS if email])
+def test_a_user_has_his_addresses_and_destinations(found: Findings, email: str) -> None:
+    rows = [row for row in INSIDE if row.email == email]
+    user = of_user(found, email)
+    addresses = Counter(row.source for row in rows if row.source)
+    assert [count for _, count in user.visited_from] == sorted(addresses.values(), reverse=True)[
+        : accounts.MOST_OF_A_USER
+    ]
+    assert dict(user.visited_from).items() <= addresses.items()
+    hosts = Counter(row.host for row in rows if row.host)
+    least = 1 if len(rows) <= accounts.BUSY_ROWS else 2
+    counts = [count for count in sorted(hosts.values(), reverse=True) if count >= least]
+    assert [count for _, count in user.went_to] == counts[: accounts.MOST_OF_A_USER]
+    assert dict(user.went_to).items() <= hosts.items()
+
+
+@pytest.mark.usefixtures("filled")
+def test_users_are_those_with_the_most_rows(database: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "MOST_USERS", 2)
+    found = read(database)
+    counts = Counter(row.email for row in INSIDE if row.email)
+    assert [user.rows for user in found.users] == sorted(counts.values(), reverse=True)[:2]
+    assert {user.name: user.rows for user in found.users}.items() <= counts.items()
+    assert found.users_in_all == 4
+
+
+TEN = timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(
+    ("apart", "expected"),
+    [(TEN - timedelta(microseconds=1), 2), (TEN, 1)],
+    ids=["just within ten minutes", "ten minutes apart"],
+)
+@pytest.mark.parametrize(
+    "start", [WINDOW.midnights[1] - timedelta(minutes=5), WINDOW.since], ids=["over midnight", "at the start"]
+)
+def test_addresses_are_together_within_ten_minutes(
+    conn: Connection, database: dict[str, str], start: datetime, apart: timedelta, expected: int
+) -> None:
+    fill(
+        conn,
+        [
+            ROWS[0]._replace(at=start, source="10.0.0.1", email="alice"),
+            ROWS[0]._replace(at=start + apart, source="10.0.0.2", email="alice"),
+        ],
+    )
+    assert of_user(read(database), "alice").together == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_addresses_together_are_those_that_anyone_would_count(
+    conn: Connection, database: dict[str, str], seed: int
+) -> None:
+    chance = random.Random(seed)
+    moments = [
+        (WINDOW.midnights[1] + timedelta(seconds=chance.randrange(-3600, 3600)), f"10.0.0.{chance.randrange(6)}")
+        for _ in range(chance.randrange(1, 60))
+    ]
+    fill(conn, [ROWS[0]._replace(at=at, source=source, email="alice") for at, source in moments])
+    assert of_user(read(database), "alice").together == together(moments)
+
+
+# --- destinations ------------------------------------------------------------------------------------------
+
+
+def test_destinations_are_those_of_plain_sql(found: Findings) -> None:
+    counts, before = Counter(row.host for row in INSIDE if row.host), Counter(row.host for row in BEFORE if row.host)
+    assert sorted(counts.values(), reverse=True) == [goal.rows for goal in found.top]
+    for goal in found.top:
+        rows = [row for row in INSIDE if row.host == goal.address]
+        assert (goal.rows, goal.rows_before) == (len(rows), before[goal.address])
+        visitors = Counter(row.email for row in rows if row.email)
+        assert goal.users == len(visitors)
+        assert dict(goal.visitors) == visitors
+        assert set(goal.ports) == {f"{row.protocol}/{row.port}" for row in rows}
+    rising = {host: rows - before[host] for host, rows in counts.items() if before[host] and rows > before[host]}
+    assert {goal.address: goal.rows - goal.rows_before for goal in found.rising}.items() <= rising.items()
+    gains = sorted(rising.values(), reverse=True)[: goals.MOST_CHANGED]
+    assert [goal.rows - goal.rows_before for goal in found.rising] == gains
+    assert {goal.address for goal in found.new} == {host for host in counts if not before[host]}
+    assert rising
+
+
+def test_a_destination_is_new_when_nobody_went_there_in_the_period_before(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    old, new = ROWS[0]._replace(host="old.example", port=443), ROWS[0]._replace(host="new.example", port=443)
+    inside, before = WINDOW.since, WINDOW.since - timedelta(microseconds=1)
+    fill(conn, [old._replace(at=before), old._replace(at=inside), old._replace(at=inside), new._replace(at=inside)])
+    found = read(database)
+    assert found.has_before
+    assert [(goal.address, goal.rows_before) for goal in found.new] == [("new.example", 0)]
+    assert [(goal.address, goal.rows, goal.rows_before) for goal in found.rising] == [("old.example", 2, 1)]
+
+
+def test_without_a_period_before_nothing_is_new(conn: Connection, database: dict[str, str]) -> None:
+    fill(conn, [row for row in ROWS if row.at >= WINDOW.since])
+    found = read(database)
+    assert (found.has_before, found.new, found.rising) == (False, [], [])
+
+
+def test_ports_are_those_of_plain_sql(found: Findings) -> None:
+    counts = Counter(
+        (
+            row.protocol,
+            row.port,
+        )
+        for row in INSIDE
+        if row.port
+    )
+    assert {(port.protocol, port.port): port.rows for port in found.ports} == counts
+
+
+# --- rejected ----------------------------------------------------------------------------------------------
+
+
+def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
+    moments = defaultdict(list)
+    for row in INSIDE:
+        if row.action == "rejected" and row.source:
+            moments[row.source].append(row.at)
+    assert {of.address: (of.rows, of.first, of.last) for of in found.sources} == {
+        source: (len(at), min(at), max(at)) for source, at in moments.items()
+    }
+    assert found.sources_in_all == len(moments)
+    assert [of.rows for of in found.sources] == sorted((of.rows for of in found.sources), reverse=True)
+
+
+# --- nodes, masks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("filled")
+def test_one_node_is_told_of_as_if_there_were_no_other(database: dict[str, str]) -> None:
+    found = read(database, node="n1")
+    rows = [row for row in INSIDE if row.node == "n1"]
+    assert [node.name for node in found.nodes] == ["n1"]
+    assert found.rows == len(rows)
+    assert sum(user.rows for user in found.users) == sum(row.email is not None for row in rows)
+    assert sum(goal.rows for goal in found.top) == sum(row.host is not None for row in rows)
+    assert sum(port.rows for port in found.ports) == sum(row.port is not None for row in rows)
+    assert sum(of.rows for of in found.sources) == sum(
+        row.action == "rejected" and row.source is not None for row in rows
+    )
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_mask_shows_networks_and_numbers(database: dict[str, str]) -> None:
+    found, masked = read(database), read(database, mask=Mask(hides=True))
+    everything = repr(masked)
+    for email in filter(None, EMAILS):
+        assert repr(email) not in everything
+    for source in filter(None, SOURCES):
+        assert f"'{source}'" not in everything or "/" in source
+    assert "198.51.100.9" not in everything
+    assert "2001:db8::9" not in everything
+    assert [(user.rows, user.addresses, user.together) for user in masked.users] == [
+        (user.rows, user.addresses, user.together) for user in found.users
+    ]
+    shown = dict(masked.users[0].visited_from)
+    rows = [row for row in INSIDE if row.email == found.users[0].name]
+    assert shown["203.0.113.0/24"] == sum(
+        ip_address(row.source.split("/")[0]) in ip_network("203.0.113.0/24") for row in rows if row.source
+    )
+    assert {of.address for of in masked.sources} <= {
+        "203.0.113.0/24",
+        "2001:db8:1::/48",
+        "2001:db8:2::/48",
+        "198.18.0.0/24",
+        *(f"203.0.{n}.0/24" for n in range(5)),
+    }
+
+
+# --- the snapshot ------------------------------------------------------------------------------------------
+
+
+def test_both_sessions_see_the_same_rows(filled: Connection, database: dict[str, str]) -> None:
+    """A row that comes between two questions is in no answer."""
+    said: list[str] = []
+
+    def say(what: str, _: float) -> None:
+        said.append(what)
+        filled.execute(INSERT, INSIDE[0]._replace(email="alice", source="192.0.2.1"))
+
+    found = reading.read(lambda: database_session(database), WINDOW, Mask(), say)
+    assert len(said) > 5
+    assert found.rows == len(INSIDE)
+    assert sum(sum(user.by_day) for user in found.users) == sum(user.rows for user in found.users)
+    assert sum(user.rows for user in found.users) == sum(row.email is not None for row in INSIDE)
+
+
+def database_session(keywords: dict[str, str]) -> AbstractContextManager[Connection]:
+    return databases.connect(keywords)
+
+
+def test_one_session_does_where_there_is_no_second_one(filled: Connection, database: dict[str, str]) -> None:
+    sessions: list[Connection] = []
+
+    def connect() -> AbstractContextManager[Connection]:
+        if sessions:
+            raise Unavailable("too many clients")
+        sessions.append(filled)
+        return database_session(database)
+
+    assert reading.read(connect, WINDOW, Mask(), lambda *_: None) == read(database)
+
+
+def test_it_writes_nothing(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    before = facts(conn), site.query("SELECT count(*) FROM logs")
+    with snapshot.taken(lambda: database_session(site.database), 0, lambda *_: None) as (first, second):
+        for asking in (first, second):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), asking.conn.transaction():
+                asking.conn.execute("CREATE TABLE mine ()")
+    report(site)
+    assert before == (facts(conn), site.query("SELECT count(*) FROM logs"))
+
+
+def test_a_role_that_may_only_read_is_enough(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    role = Identifier(f"reader_of_{site.database['dbname']}")
+    conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(role))
+    try:
+        conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(role))
+        site.set("postgresql", user=f"reader_of_{site.database['dbname']}", password="only for this test")  # noqa: S106  # of this role alone
+        report(site)
+    finally:
+        conn.execute(SQL("DROP OWNED BY {}").format(role))
+        conn.execute(SQL("DROP ROLE {}").format(role))
+
+
+# --- the script --------------------------------------------------------------------------------------------
+
+
+def report(site: Site, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """One run of report_logs.py into the site's folder."""
+    output = ["--output", str(site.folder / "report.html")]
+    return site.run(
+        *output, "--days", "3", "--until", str(LAST), *arguments, status=status, script="report_logs", **options
+    )
+
+
+def text(site: Site) -> str:
+    return (site.folder / "report.html").read_text()
+
+
+def data(site: Site) -> Any:
+    return json.loads(text(site).partition('id="data">')[2].partition("</script>")[0])
+
+
+def test_the_page_is_its_owners_alone_and_replaces_the_old_one_as_a_whole(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    old = site.folder / "report.html"
+    old.write_text("old")
+    old.chmod(0o644)
+    with old.open() as opened:
+        done = report(site, umask=0)
+        assert opened.read() == "old"
+    assert (done.stdout, done.stderr) == ("", "")
+    assert old.stat().st_mode & 0o777 == 0o600
+    assert not [path for path in site.folder.iterdir() if path.name.endswith(".new")]
+    assert len(data(site)["users"]) == 4
+
+
+def test_the_page_of_masked_data_holds_no_address_and_no_name(site: Site, conn: Connection) -> None:
+    rows = [
+        row._replace(email="eve@example.org", source="203.0.113.77", host="192.0.2.99", port=443) for row in INSIDE[:5]
+    ]
+    fill(conn, rows)
+    report(site, "--mask")
+    assert "eve@example.org" not in text(site)
+    assert "203.0.113.77" not in text(site)
+    assert "192.0.2.99" not in text(site)
+    assert "203.0.113.0/24" in text(site)
+    assert data(site)["users"][0][0].startswith("user ")
+
+
+@pytest.mark.parametrize("rows", [None, []], ids=["no tables", "no rows"])
+def test_an_empty_database_gives_a_page_that_says_so(site: Site, conn: Connection, rows: list[Row] | None) -> None:
+    if rows is not None:
+        fill(conn, rows)
+    report(site)
+    assert "The database has no rows of these days" in text(site)
+
+
+def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    started = WINDOW.since.astimezone().replace(tzinfo=None)
+    rows = [
+        {"run_started_at": (started + timedelta(hours=n)).isoformat(), "mode": mode, "processed": 10 + n, "failed": n}
+        for n, mode in enumerate(("online", "offline", "online", "offline"))
+    ]
+    early = {**rows[0], "run_started_at": (started - timedelta(days=1)).isoformat()}
+    site.stats.write_text("".join(json.dumps(row) + "\n" for row in [early, *rows]) + '{"torn')
+    site.buffer.write_bytes(b"x" * 123)
+    done = runs.read(site.stats, "json", site.buffer, WINDOW)
+    assert (done.count, done.offline, done.stored, done.put_aside, done.rejected) == (4, 2, 22, 24, 6)
+    assert (done.last_good, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
+    report(site)
+    assert "123 bytes" in text(site)
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_the_statistics_that_runs_write_are_read(site: Site, form: str) -> None:
+    site.set("stats", format=form)
+    site.append(
+        "not xray's\n",
+        *[f"2025/11/17 10:15:2{n} from 10.0.0.1:1 accepted tcp:h:443 [a -> b] email: u\n" for n in range(3)],
+    )
+    site.run()
+    window = Window.of(UTC, 1, None, datetime.now(timezone.utc) + timedelta(seconds=1))
+    done = runs.read(site.stats, form, site.buffer, window)
+    assert (done.known, done.count, done.stored, done.rejected, done.offline) == (True, 1, 3, 1, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 99, b"[1]\n", b'{"run_started_at": 7}\n', b"\xff\xfe\n", b"1,2\n"])
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_statistics_that_are_not_ours_tell_nothing(tmp_path: Path, content: bytes, form: str) -> None:
+    path = tmp_path / "stats"
+    path.write_bytes(content)
+    assert runs.read(path, form, tmp_path / "none", WINDOW) == runs.Runs(known=True)
+    assert runs.read(tmp_path / "none", form, tmp_path / "none", WINDOW) == runs.Runs()
+
+
+def test_without_a_server_no_page_is_written_and_the_command_that_helps_is_named(site: Site) -> None:
+    site.away()
+    done = report(site, status=1)
+    assert "PostgreSQL is not available" in done.stderr
+    assert "--check" in done.stderr
+    assert not (site.folder / "report.html").exists()
+
+
+def test_a_query_that_takes_too_long_ends(site: Site, conn: Connection) -> None:
+    """Another session holds the table: nothing is asked of it any more when the time is over."""
+    fill(conn, ROWS)
+    site.set("report", statement_timeout=1)
+    with conn.transaction():
+        conn.execute("LOCK TABLE logs")
+        done = report(site, status=1)
+    assert "statement timeout" in done.stderr
+    assert "[report] statement_timeout" in done.stderr
+
+
+def test_a_node_that_is_not_there_is_said(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    done = report(site, "--node", "n9{}", status=3)
+    assert "expected one of the nodes n1, n2, found n9{}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--days", "0"),
+        ("--days", "367"),
+        ("--days", "x"),
+        ("--until", "2025-02-30"),
+        ("--until", "0001-01-01"),
+        ("--until", "today"),
+        ("--output", ""),
+    ],
+)
+def test_a_wrong_option_is_said(site: Site, option: str, value: str) -> None:
+    done = report(site, option, value, status=2)
+    assert "expected" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["config.ini", "buffer.jsonl", "stats.jsonl", "access.log"])
+def test_the_page_does_not_replace_a_file_of_ours(site: Site, name: str) -> None:
+    done = site.run("--output", str(site.folder / name), status=78, script="report_logs")
+    assert "--output: expected a file of its own, found" in done.stderr
+    assert (site.folder / "config.ini").stat().st_size
+
+
+def test_a_page_that_cannot_be_written_is_said(site: Site) -> None:
+    done = report(site, "--output", str(site.folder / "nowhere" / "report.html"), status=3)
+    assert "expected to write the page, found: No such file or directory" in done.stderr
+
+
+def test_a_full_disk_leaves_the_old_page(site: Site) -> None:
+    old = site.folder / "report.html"
+    old.write_text("old")
+    command = shlex.join([*site.command("--output", str(old), script="report_logs")])
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"ulimit -f 1; trap '' XFSZ; {command}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert "expected to write the page, found: File too large" in done.stderr
+    assert old.read_text() == "old"
+    assert not (site.folder / ".report.html.new").exists()
+
+
+def test_without_its_packages_it_names_the_command_that_installs_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "xraylog.report.page")
+    monkeypatch.delattr("xraylog.report.page")
+    assert report_logs.main(["--config", str(site.config), "--output", str(site.folder / "report.html")]) == 3
+    said = capsys.readouterr().err
+    assert "expected the package jinja2, found none" in said
+    assert "pip install -r" in said
+    assert str(ROOT / "requirements-report.txt") in said
+
+
+def test_progress_is_said_to_who_asks(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    assert "asked for traffic: " in report(site, "-v").stderr
+    assert report(site, env={**os.environ, "PYTHONWARNINGS": "error"}).stderr == ""
+
+
+def test_help_reads_well_on_80_columns(site: Site) -> None:
+    done = site.run("--help", script="report_logs", env={**os.environ, "COLUMNS": "80"})
+    assert max(map(len, done.stdout.splitlines())) <= 80
