@@ -46,6 +46,7 @@ DATABASE_TESTS = (
     "test_retention.py",
     "test_migration.py",
     "test_answers.py",
+    "test_report.py",
 )
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
