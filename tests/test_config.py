@@ -25,7 +25,7 @@ from xraylog.config import Config, ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
-SECTIONS = ("postgresql", "parser", "stats", "privacy", "retention", "migration", "logging")
+SECTIONS = ("postgresql", "parser", "stats", "privacy", "retention", "migration", "report", "logging")
 
 LEAST: Mapping[str, Mapping[str, str]] = {
     "postgresql": {"host": "127.0.0.1", "dbname": "xray", "user": "xray"},
@@ -152,6 +152,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
         "mask_source",
         "prune_names",
         "drop_old",
+        "statement_timeout",
     }
     assert read(tmp_path, **fixed) == read(tmp_path)
     for key in ("application_name", "connect_timeout"):

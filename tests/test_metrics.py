@@ -22,7 +22,7 @@ from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
 import parse_logs
-from xraylog import config, metrics
+from xraylog import config, metrics, replacing
 from xraylog.database import Connection
 from xraylog.metrics import Ended, Metrics
 
@@ -444,8 +444,8 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
 
     site.append(line(1))
     with monkeypatch.context() as patch:
-        patch.setattr(metrics.os, "fdopen", full)
-        patch.setattr(metrics.os, "fchmod", lambda *_: None)
+        patch.setattr(replacing.os, "fdopen", full)
+        patch.setattr(replacing.os, "fchmod", lambda *_: None)
         assert run(site) == 3
     said = capsys.readouterr().err
     assert "No space left on device; what was committed stays; make room: df -h" in said

@@ -14,7 +14,7 @@ from xraylog.report.snapshot import Asking, Row
 
 SLOT_S = 900  # the hours of every zone begin with one of these
 GAP = timedelta(hours=1)
-MOST_GAPS = 20
+MOST_GAPS = 10
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
 
