@@ -67,14 +67,14 @@ def taken(sessions: Sessions, timeout_s: int, say: Say) -> Iterator[tuple[Asking
         yield first, second
 
 
+# JIT compiles for longer than it saves (Schema.md, Answers); PostgreSQL 10 does not know it. Of parallel workers two
+# sessions have no use on two cores.
 SETTINGS = """
-    SELECT set_config('statement_timeout', %s, true),
-           set_config('lock_timeout', '10s', true),
-           set_config('work_mem', %s, true),
-           set_config('TimeZone', 'UTC', true),
-           set_config('DateStyle', 'ISO', true),
-           set_config('jit', 'off', true),  -- compiles for longer than it saves (Schema.md, Answers)
-           set_config('max_parallel_workers_per_gather', '0', true)  -- the other session has the other core
+    SELECT set_config(name, value, true)
+    FROM pg_settings
+    JOIN (VALUES ('statement_timeout', %s), ('lock_timeout', '10s'), ('work_mem', %s), ('TimeZone', 'UTC'),
+                 ('DateStyle', 'ISO'), ('jit', 'off'), ('max_parallel_workers_per_gather', '0')) wanted (name, value)
+        USING (name)
 """
 
 
