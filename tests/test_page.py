@@ -297,6 +297,8 @@ def test_it_prints(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.get_by_role("navigation").is_visible()
+    assert page.locator("input:visible, summary:visible").count() == 0
+    assert page.locator("#users tbody tr:visible").count() == 4
     assert len(page.pdf()) > 10_000
 
 

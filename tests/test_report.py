@@ -504,6 +504,37 @@ def test_one_session_does_where_there_is_no_second_one(filled: Connection, datab
     assert reading.read(connect, WINDOW, Mask(), lambda *_: None) == read(database)
 
 
+@pytest.mark.usefixtures("filled")
+def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
+    database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = Window.of(UTC, 1, date(2025, 11, 16), NOON + timedelta(days=9))
+    plans: dict[str, str] = {}
+    ask = snapshot.Asking.ask
+
+    def explained(self: snapshot.Asking, what: str, query: Any, **values: Any) -> list[Any]:
+        text = query if isinstance(query, str) else query.as_string(self.conn)
+        rows = self.conn.execute(f"EXPLAIN {text}", {**self.values, **values}).fetchall()
+        plans[what] = "\n".join(line for (line,) in rows)
+        return ask(self, what, query, **values)
+
+    monkeypatch.setattr(snapshot.Asking, "ask", explained)
+    read(database, window)
+    days = {str(row.at.astimezone(timezone.utc).date()).replace("-", "_") for row in ROWS}
+    of_logs = {what: {day for day in days if f"logs_{day}" in plan} for what, plan in plans.items()}
+    assert of_logs.pop("destinations") == {"2025_11_15", "2025_11_16"}
+    assert {what for what, read_days in of_logs.items() if read_days} == {
+        "traffic",
+        "users",
+        "rejected sources",
+        "visitors of destinations",
+        "destinations of users",
+        "days of users, 2025-11-16",
+    }
+    assert all(read_days <= {"2025_11_16"} for read_days in of_logs.values())
+    assert len(days) > 4
+
+
 def test_it_writes_nothing(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     before = facts(conn), site.query("SELECT count(*) FROM logs")
