@@ -20,12 +20,14 @@ from xraylog import (
     __version__,
     advice,
     buffer,
+    commandline,
     config,
     database,
     loader,
     locks,
     logfile,
     metrics,
+    ownlog,
     positions,
     schema,
     sources,
@@ -39,7 +41,6 @@ from xraylog.loader import Target
 from xraylog.logfile import Log, LogFile
 from xraylog.masking import Mask
 from xraylog.metrics import Metrics
-from xraylog.ownlog import OwnLog
 from xraylog.parser import PREFIXED, Parser
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
@@ -441,14 +442,11 @@ def lock_paths(cfg: Config, paths: Sequence[Path]) -> list[Path]:
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr, and to a file if the config names one. A good run under cron says nothing."""
     level = cfg.log_level or ("INFO" if stats.on_a_terminal() else "WARNING")
-    level = "DEBUG" if options.verbose else "ERROR" if options.quiet else level
-    form = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
-    logger.remove()
-    if sys.stderr is not None:  # closed by the caller: 2>&-
-        logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
+    level = commandline.level(options, otherwise=level)
+    ownlog.to_stderr(level)
     if cfg.own_log_path and not (options.check or options.dry_run):
         try:
-            logger.add(OwnLog(cfg.own_log_path), level=level, format=form, diagnose=False, backtrace=False)
+            ownlog.to_file(cfg.own_log_path, level)
         except OSError as error:
             raise config.ConfigError(
                 [f"{cfg.path}: [logging] file: expected a file that can be written, found: {error.strerror}"]
@@ -457,33 +455,15 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
         logger.warning("{}", warning)
 
 
-def _name(text: str) -> str:
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError("expected the path of a file, found none")
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_name(text))
-
-
-def _days(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= MOST_DAYS):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MOST_DAYS}, found {text!r}")
-    return int(text)
-
-
 def command_line() -> argparse.ArgumentParser:
     """The options, as --help shows them."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]", description="Load what is new in xray's access log into PostgreSQL."
     )
-    parser.add_argument(
-        "--config", type=_path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
-    )
+    commandline.add_config(parser)
     parser.add_argument(
         "--logfile",
-        type=_name,
+        type=commandline.name,
         action="append",
         metavar="FILE",
         help="read this log instead of the configured one, and empty it unless it is compressed; "
@@ -496,7 +476,7 @@ def command_line() -> argparse.ArgumentParser:
     instead.add_argument("--dry-run", action="store_true", help="say what a run would do, with counts; change nothing")
     instead.add_argument(
         "--make-partitions",
-        type=_days,
+        type=commandline.number(0, MOST_DAYS),
         metavar="N",
         help="make the partitions of today and the next N days (UTC), and do nothing else",
     )
@@ -505,9 +485,7 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="parse rejected_lines again; what is a record by now moves into logs",
     )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")
+    commandline.add_loudness(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

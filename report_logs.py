@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 from loguru import logger
 
-from xraylog import __version__, advice, config, database, replacing, stats
+from xraylog import __version__, advice, commandline, config, database, ownlog, replacing, stats
 from xraylog.config import Config
 from xraylog.exits import CONFIGURATION, DONE, FAILED, OPERATOR
 from xraylog.report import reading, runs
@@ -88,20 +88,9 @@ def said(what: str, seconds: float) -> None:
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr only. A good page under cron says nothing."""
-    level = "INFO" if stats.on_a_terminal() else "WARNING"
-    level = "DEBUG" if options.verbose else "ERROR" if options.quiet else level
-    logger.remove()
-    if sys.stderr is not None:  # closed by the caller: 2>&-
-        form = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
-        logger.add(sys.stderr, level=level, format=form, diagnose=False, backtrace=False)
+    ownlog.to_stderr(commandline.level(options, otherwise="INFO" if stats.on_a_terminal() else "WARNING"))
     for warning in cfg.warnings:
         logger.warning("{}", warning)
-
-
-def _days(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_DAYS):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST_DAYS}, found {text!r}")
-    return int(text)
 
 
 def _day(text: str) -> date:
@@ -113,24 +102,26 @@ def _day(text: str) -> date:
     raise argparse.ArgumentTypeError(f"expected a day as in 2025-11-17, found {text!r}")
 
 
-def _path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError("expected the path of a file, found none")
-    return Path(text)
-
-
 def command_line() -> argparse.ArgumentParser:
     """The options, as --help shows them."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
     )
+    commandline.add_config(parser)
     parser.add_argument(
-        "--config", type=_path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
+        "--output",
+        type=commandline.path,
+        metavar="FILE",
+        default=Path("report.html"),
+        help="the page (default: report.html)",
     )
     parser.add_argument(
-        "--output", type=_path, metavar="FILE", default=Path("report.html"), help="the page (default: report.html)"
+        "--days",
+        type=commandline.number(1, MOST_DAYS),
+        metavar="N",
+        default=7,
+        help="how many days it shows (default: 7)",
     )
-    parser.add_argument("--days", type=_days, metavar="N", default=7, help="how many days it shows (default: 7)")
     parser.add_argument(
         "--until", type=_day, metavar="DAY", help="the last one of them, as in 2025-11-17 (default: today)"
     )
@@ -138,9 +129,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mask", action="store_true", help="addresses as /24 and /48, users by number: for a page to pass on"
     )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")
+    commandline.add_loudness(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

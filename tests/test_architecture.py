@@ -14,7 +14,7 @@ RETENTION = {"detached", "unused", "retention"}
 DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION | RETENTION
 NOUNS = {"records"}
 STORIES = {"check", "preview", "advice", "chores"}  # like the scripts, they speak of both
-ALONE = {"config", "exits", "stats", "metrics", "ownlog", "ahead", "replacing"}
+ALONE = {"config", "exits", "stats", "metrics", "ownlog", "ahead", "replacing", "commandline"}
 
 
 def imports(path: Path) -> set[str]:

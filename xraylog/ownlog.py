@@ -16,8 +16,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from loguru import logger
+
+FORM = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 LARGEST_BYTES = 10_000_000
 KEPT = 5  # rotated files: FILE.1 is the newest
+
+
+def to_stderr(level: str) -> None:
+    """From here on, messages of this level and above go there, and nowhere else."""
+    logger.remove()
+    if sys.stderr is not None:  # closed by the caller: 2>&-
+        logger.add(sys.stderr, level=level, format=FORM, diagnose=False, backtrace=False)
+
+
+def to_file(path: Path, level: str) -> None:
+    """And to this file. Raises OSError."""
+    logger.add(OwnLog(path), level=level, format=FORM, diagnose=False, backtrace=False)
 
 
 class OwnLog:

@@ -1,0 +1,49 @@
+"""What the command lines of the scripts have in common: types of their options, for argparse."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+
+def name(text: str) -> str:
+    """A path as it was typed. Raises ArgumentTypeError, as the others here do."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("expected the path of a file, found none")
+    return text
+
+
+def path(text: str) -> Path:
+    """The path of a file."""
+    return Path(name(text))
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """A whole number within both."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, found {text!r}")
+        return int(text)
+
+    return parse
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config`."""
+    parser.add_argument(
+        "--config", type=path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
+    )
+
+
+def add_loudness(parser: argparse.ArgumentParser) -> None:
+    """`-v` and `-q`."""
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")
+
+
+def level(options: argparse.Namespace, otherwise: str) -> str:
+    """What loguru is to say at least."""
+    return "DEBUG" if options.verbose else "ERROR" if options.quiet else otherwise
