@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_S)
     try:
         cfg = config.read(options.config)
-        paths, unmatched = sources.named(options.logfile, cfg.ours) if options.logfile else ([cfg.log_path], [])
+        paths, unmatched = sources.named(options.logfile, cfg.is_ours) if options.logfile else ([cfg.log_path], [])
         config.refuse_ours(cfg, paths)
         start_logging(cfg, options)
     except config.ConfigError as error:
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return instead_of_a_run(cfg, options, paths)
         with locks.locked(*lock_paths(cfg, paths)):
             return run(cfg, options, paths)
-    except locks.Busy as error:
+    except logfile.Busy as error:
         logger.error("another run is at work: {}; nothing to do; see: {}", error, advice.command(cfg, "--check"))
         return BUSY
     except (logfile.Unusable, buffer.Damaged) as error:
@@ -131,6 +131,9 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
                 status = OPERATOR
     except (logfile.Unusable, buffer.Damaged):
         status = OPERATOR
+        raise
+    except logfile.Busy:
+        status = BUSY
         raise
     except positions.Moved as error:
         logger.error("{}; it stores these lines", error)
@@ -253,6 +256,8 @@ def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iter
     yield drained.offset
     if position.found_as != position.source and sources.is_at(Path(position.found_as), known, but=log):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
+    if position.id is None and not drained.offset:
+        return  # no line of it was ever stored: there is no position to move
     with database.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
     if log.empty(drained.offset, cfg.truncate_above):

@@ -9,10 +9,13 @@ import itertools
 import lzma
 import os
 import random
+import shlex
+import subprocess
 import tempfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Site, day, line, lines, users
@@ -183,7 +186,43 @@ def test_an_archive_that_ends_in_its_header_is_damaged(site: Site) -> None:
     assert f"{name}: damaged behind byte 0 of its text" in site.run("--logfile", name, status=3).stderr
 
 
-@pytest.mark.parametrize(("magic", "what"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh91AY", "bzip2")])
+@pytest.mark.parametrize("at", [0, 8, 60, -1])
+def test_damage_in_a_later_stream_is_said(site: Site, at: int) -> None:
+    """LZMAFile takes it for garbage behind the end."""
+    first, second = lzma.compress(text(0, 100)), bytearray(lzma.compress(text(100, 200)))
+    second[at] ^= 0xFF
+    name = packed(site, "old.xz", first + bytes(second))
+    load(site, name, status=3)
+    assert "old.xz: damaged behind byte" in site.output()
+    assert site.emails().items() >= users(0, 100).items()
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["online", "offline"])
+def test_padding_between_streams_is_no_end(site: Site, away: bool) -> None:
+    pieces = [lzma.compress(text(0, 100)), bytes(4), lzma.compress(text(100, 200)), bytes(8)]
+    if away:
+        site.away()
+    load(site, packed(site, "old.xz", b"".join(pieces)))
+    assert (site.put_aside() if away else site.emails()) == users(0, 200)
+
+
+def test_padding_that_is_no_whole_word_is_damage(site: Site) -> None:
+    load(site, packed(site, "old.xz", lzma.compress(text(0, 100)) + bytes(3)), status=3)
+    assert site.emails() == users(0, 100)
+
+
+OTHERS = [
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\x50\x2a\x4d\x18\x04\0\0\0", "zstd or lz4"),
+    (b"BZh91AY", "bzip2"),
+    (lzma.compress(b"text", lzma.FORMAT_ALONE), "lzma"),
+    (b"LZIP\x01", "lzip"),
+    (b"\x1f\x9d\x90", "compress"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+]
+
+
+@pytest.mark.parametrize(("magic", "what"), OTHERS)
 def test_what_is_compressed_otherwise_is_refused_and_stays(site: Site, magic: bytes, what: str) -> None:
     """Read as text it would be rejected line by line, and emptied."""
     name = packed(site, "access.log.1.zst", magic + random.Random(0).randbytes(1000))
@@ -464,7 +503,9 @@ def test_names_become_paths_each_file_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for name in ("b.gz", "a.gz", "a.gz.lock", "own"):
         (tmp_path / name).touch()
-    found, unmatched = sources.named(["-", "x*", "*", "./a.gz", "missing", "-"], [tmp_path / "own"])
+    found, unmatched = sources.named(
+        ["-", "x*", "*", "./a.gz", "missing", "-"], lambda path: path == tmp_path / "own" or path.suffix == ".lock"
+    )
     assert found == [Path("-"), tmp_path / "a.gz", tmp_path / "b.gz", tmp_path / "missing"]
     assert unmatched == ["x*"]
 
@@ -476,3 +517,98 @@ def test_a_log_with_the_same_bytes_is_recognised_packed_or_not(tmp_path: Path) -
         assert isinstance(other, logfile.LogFile)  # that which is drained comes last
         assert one.fingerprints() == other.fingerprints()
         assert one.fingerprint(5000) == other.fingerprint(5000)
+
+
+# --- two runs at once --------------------------------------------------------------------------------------
+
+
+def other_site(site: Site, name: str) -> Site:
+    """Another config for the same node and database, with a folder, and so a lock, of its own."""
+    folder = site.folder / name
+    folder.mkdir()
+    return Site(folder, site.database)
+
+
+def both_at_once(one: Site, other: Site, *arguments: str, **options: Any) -> list[int]:
+    """Two runs that start together; their exit statuses."""
+    runs = [subprocess.Popen(of.command(*arguments), stderr=subprocess.PIPE, **options) for of in (one, other)]
+    said = [run.communicate(timeout=120)[1] for run in runs]
+    assert not any(b"Traceback" in text for text in said), said
+    return sorted(run.returncode for run in runs)
+
+
+@ANY_PACK
+def test_of_two_runs_that_load_one_archive_one_stores_it(site: Site, pack: Pack) -> None:
+    """They have no lock in common but that on the archive itself."""
+    load(site, packed(site, "first.log", text(0, 1)))
+    name = packed(site, "old", pack(text(1, 30_000)))
+    other = other_site(site, "other")
+    assert both_at_once(site, other, "--logfile", name)[0] == 0
+    assert site.query("SELECT count(*) FROM logs") == [(30_000,)]
+
+
+@pytest.mark.parametrize("count", [30, 30_000])
+def test_of_two_runs_that_load_copies_one_stores_them(site: Site, count: int) -> None:
+    """Of copies there is no lock in common at all: what the other run has begun with is seen in the database."""
+    site.run()
+    other = other_site(site, "other")
+    packed(site, "access.log", text(0, count))
+    other.log.write_bytes(text(0, count))
+    statuses = both_at_once(site, other, "--keep")
+    assert statuses[0] == 0
+    assert site.query("SELECT count(*) FROM logs") == [(count,)]
+
+
+def test_of_two_runs_that_read_one_text_from_a_pipe_one_stores_it(site: Site) -> None:
+    load(site, packed(site, "first.log", text(0, 1)))
+    name, other = packed(site, "text", text(1, 30_000)), other_site(site, "other")
+    command = " ".join(map(shlex.quote, site.command("--logfile", "-")))
+    second = " ".join(map(shlex.quote, other.command("--logfile", "-")))
+    subprocess.run(["/bin/bash", "-c", f"{command} < {name} & {second} < {name}; wait"], check=False, timeout=120)
+    assert site.query("SELECT count(*) FROM logs") == [(30_000,)]
+
+
+def test_two_names_of_one_log_are_not_drained_at_once(site: Site) -> None:
+    """Hard links have lock files of their own."""
+    other = other_site(site, "other")
+    site.append(*lines(0, 5))
+    os.link(site.log, other.log)
+    with logfile.opened(other.log):
+        assert site.run_here() == 75
+    assert "access.log is held by another process" in site.output()
+    assert site.run_here() == 0
+    assert site.emails() == users(0, 5)
+
+
+# --- what is not xray's ------------------------------------------------------------------------------------
+
+
+def test_a_pattern_leaves_alone_what_belongs_to_our_own_files(site: Site) -> None:
+    site.set("logging", file="ours.log")
+    site.append(*lines(0, 5), to=site.folder / "access.log.1")
+    alone = ["ours.log", "ours.log.1", "buffer.jsonl.torn", "buffer.jsonl.damaged", "other.log.lock"]
+    for name in alone:
+        (site.folder / name).write_text("ours\n")
+    load(site, str(site.folder / "*"))
+    assert site.emails() == users(0, 5)
+    for name in alone[1:]:
+        assert (site.folder / name).read_text() == "ours\n", name
+
+
+@pytest.mark.parametrize("name", ["buffer.jsonl.lock", "buffer.jsonl.torn", "access.log.lock", "ours.log.3"])
+def test_what_belongs_to_our_own_files_is_no_log(site: Site, name: str) -> None:
+    site.set("logging", file="ours.log")
+    (site.folder / name).write_text("ours\n")
+    load(site, str(site.folder / name), status=78)
+    assert (site.folder / name).read_text() == "ours\n"
+
+
+def test_files_without_any_line_end_do_not_keep_the_next_ones_out(site: Site) -> None:
+    """No line of theirs is stored: they have no position, and none to move."""
+    packed(site, "a.log", b"1234")
+    packed(site, "b.log", b"5678")
+    packed(site, "c.log", text(0, 5))
+    for _ in range(2):
+        load(site, str(site.folder / "[abc].log"))
+        assert site.emails() == users(0, 5)
+    assert (site.folder / "a.log").read_bytes() == b"1234"

@@ -9,15 +9,32 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from xraylog.logfile import BLOCK_BYTES, Log, Unusable
 from xraylog.records import HEAD_BYTES
 
+if TYPE_CHECKING:
+    from lzma import LZMADecompressor
+
 GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\0"  # RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1
-OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\x04\x22\x4d\x18": "lz4"}
+OTHERS = {  # as file(1) knows them; read as text, such a file would become rejected lines, and be drained
+    b"\x28\xb5\x2f\xfd": "zstd",
+    **{bytes([0x50 + kind]) + b"\x2a\x4d\x18": "zstd or lz4" for kind in range(16)},  # a skippable frame first
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x02\x21\x4c\x18": "lz4",
+    b"BZh": "bzip2",
+    b"PK\x03\x04": "zip",
+    b"\x5d\0\0": "lzma",
+    b"LZIP": "lzip",
+    b"\x89LZO\0": "lzop",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x1f\x9d": "compress",
+    b"\x1f\xa0": "compress",
+    b"Rar!": "rar",
+}
 MAGIC_BYTES = 6
 
 
@@ -121,5 +138,44 @@ def _decompressed(path: Path, descriptor: int) -> Iterator[tuple[Text, tuple[typ
                 import lzma
             except ImportError as error:
                 raise Unusable(f"{path}: expected lzma in this Python to read .xz, found none") from error
-            with lzma.LZMAFile(file) as decompressed:
-                yield decompressed, (EOFError, lzma.LZMAError)
+            yield _Streams(file, lzma.LZMADecompressor), (EOFError, lzma.LZMAError, _Padding)
+
+
+class _Padding(Exception):
+    """What is between two streams is not what may be there."""
+
+
+class _Streams:
+    """The text of an .xz file: streams that follow one another, with padding between them (its format, section 2).
+
+    lzma.LZMAFile takes whatever is behind the first stream for garbage when it is damaged, and says nothing.
+    """
+
+    def __init__(self, file: IO[bytes], make: Callable[[], LZMADecompressor]) -> None:
+        self._file = file
+        self._make = make
+        self._stream = make()
+        self._read = b""  # and not decompressed
+
+    def read1(self, size: int, /) -> bytes:
+        """Some bytes, at most `size`; none at the end."""
+        while not self._stream.eof or self._begin_next():
+            more, self._read = self._read, b""
+            if self._stream.needs_input and not more and not (more := self._file.read(BLOCK_BYTES)):
+                raise EOFError("it ends within a stream")
+            if text := self._stream.decompress(more, size):
+                return text
+        return b""
+
+    def _begin_next(self) -> bool:
+        """Whether there is another stream. Its decompressor says whether it is one."""
+        rest, padding = self._stream.unused_data, 0
+        while not (found := rest.lstrip(b"\0")):
+            padding += len(rest)
+            if not (rest := self._file.read(BLOCK_BYTES)):
+                break
+        padding += len(rest) - len(found)
+        if padding % 4:
+            raise _Padding(f"expected padding of whole words, found {padding} bytes")
+        self._stream, self._read = self._make(), found
+        return bool(found)

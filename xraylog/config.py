@@ -33,6 +33,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
+BESIDE = re.compile(r"[0-9]+|torn|damaged|lock")
 EXAMPLE = Path(__file__).resolve().parent.parent / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
 
@@ -80,6 +81,17 @@ class Config:
         }
         return files | {path: what for path, what in others.items() if path is not None}
 
+    def is_ours(self, path: Path) -> str | None:
+        """What a file is that we write, or made beside one of ours: a lock, a rotated log, what was put aside of it."""
+        if what := {own.resolve(): what for own, what in self.ours.items()}.get(path.resolve()):
+            return what
+        for own, what in self.ours.items():
+            if path.parent.resolve() == own.parent.resolve() and BESIDE.fullmatch(
+                path.name.removeprefix(f"{own.name}.")
+            ):
+                return f"a file beside {what}"
+        return "a lock file" if path.name.endswith(".lock") else None
+
 
 def read(path: Path) -> Config:
     """Read and check a config file. Relative paths in it start at the folder that it is in.
@@ -106,9 +118,8 @@ def read(path: Path) -> Config:
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
     """Raises ConfigError when one of the logs is one of our own files: it would be emptied."""
     for path in logs:
-        for other, what in cfg.ours.items():
-            if path.resolve() == other.resolve() and path.resolve().parts[1] != "dev":
-                raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
+        if (found := cfg.is_ours(path)) and path.resolve().parts[1] != "dev":
+            raise ConfigError([f"--logfile: expected xray's log, found {found}, {path}"])
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:

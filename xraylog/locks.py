@@ -1,6 +1,7 @@
 """Lock files: one run at a time for each log and each buffer.
 
-They lie beside what they guard, for a lock on the log itself would not survive its rotation.
+They lie beside what they guard, for a lock on the log itself would not survive its rotation. There is one on the file
+itself, too (`logfile.opened`): for hard links, archives, and where runs lay their lock files into different folders.
 """
 
 from __future__ import annotations
@@ -13,11 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from xraylog.logfile import Unusable
-
-
-class Busy(Exception):
-    """Another run holds a lock. The message says which run."""
+from xraylog.logfile import Busy, Unusable
 
 
 def lock_path(path: Path, fallback_folder: Path) -> Path:

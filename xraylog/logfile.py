@@ -36,6 +36,10 @@ BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block 
 LARGE_BLOCK = 1 << 16  # bytes: what ext4's bigalloc and some RAID set-ups ask for
 
 
+class Busy(Exception):
+    """Another run is at work on it. The message says which run, where that is known."""
+
+
 class Unusable(Exception):
     """The log cannot be read: it is no regular file, or we may not open it."""
 
@@ -377,9 +381,21 @@ def opened(path: Path, read_only: bool = False) -> Iterator[LogFile | None]:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unusable(f"{path}: expected a regular file, found another kind")
+        if not read_only:
+            _hold(path, descriptor)
         yield LogFile(path, descriptor, writable)
     finally:
         os.close(descriptor)
+
+
+def _hold(path: Path, descriptor: int) -> None:
+    """Keep other runs off as long as the file is open, by whatever name they know it. Raises Busy."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(f"{path} is held by another process") from None
+    except OSError:  # a file system without such locks: the lock file beside it has to do
+        pass
 
 
 def path_text(path: Path) -> str:

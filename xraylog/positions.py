@@ -28,6 +28,8 @@ class Position:
     stored: int  # what the row says: bytes
     offset: int  # where this run goes on: 0 for --again
     lost: int | None = None  # how far the file that had this path before was stored
+    heads: tuple[bytes, ...] = ()  # digests under which a position in this file can be stored
+    newest: int = 0  # the largest id of the rows that were found for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,13 @@ def look(
 
     `size`: what is longer is a position in another file. Changes nothing.
     """
-    heads = [fingerprint.digest for fingerprint in fingerprints]
-    rows = conn.execute(KNOWN, {"node_id": node_id, "source": source, "heads": heads}).fetchall()
+    heads = tuple(fingerprint.digest for fingerprint in fingerprints)
+    rows = conn.execute(KNOWN, {"node_id": node_id, "source": source, "heads": [*heads]}).fetchall()
+    newest = max((row[0] for row in rows), default=0)
     for row_id, found_as, position, head_length, head in rows:
         if (size is None or position <= size) and Fingerprint(head_length, head) in fingerprints:
-            return Position(row_id, node_id, source, found_as, position, position)
-    return _unknown(node_id, source, rows)
+            return Position(row_id, node_id, source, found_as, position, position, heads=heads, newest=newest)
+    return replace(_unknown(node_id, source, rows), heads=heads, newest=newest)
 
 
 def _unknown(node_id: int, source: str, rows: Sequence[tuple[int, str, int, int, bytes]]) -> Position:
@@ -116,13 +119,16 @@ MOVE = """
     WHERE id = %(id)s AND position = %(stored)s
 """
 
-# Not where another run, without a lock in common with ours, has begun with the same lines.
+# Not where another run, without a lock in common with ours, has begun with the same lines: a copy, an archive of them,
+# or the same pipe. It can be anywhere in them by now: batches are committed by time.
 BEGIN = """
     INSERT INTO log_positions (node_id, source, position, head_length, head)
     SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s
     WHERE NOT EXISTS (
         SELECT FROM log_positions
-        WHERE node_id = %(node_id)s AND position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
+        WHERE node_id = %(node_id)s
+          AND (position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
+               OR id > %(newest)s AND head = ANY(%(heads)s::bytea[]))
     )
     RETURNING id
 """
@@ -139,6 +145,8 @@ def move(conn: Connection, move: Move) -> Position:
         "offset": offset,
         "length": move.fingerprint.length,
         "digest": move.fingerprint.digest,
+        "heads": [*position.heads],
+        "newest": position.newest,
     }
     if position.id is None:
         for (row_id,) in conn.execute(BEGIN, values):

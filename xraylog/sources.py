@@ -6,7 +6,7 @@ import contextlib
 import glob
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from xraylog import archive, logfile
@@ -17,16 +17,16 @@ from xraylog.records import Fingerprint
 STDIN = Path("-")
 
 
-def named(names: Sequence[str], ours: Collection[Path]) -> tuple[list[Path], list[str]]:
+def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Path], list[str]]:
     """The paths that were meant, in their order, each file once; and the patterns that no file fits.
 
-    A pattern stands for the files that it matches, sorted by name, but for locks and `ours`. A name that is a file's
-    is no pattern.
+    A pattern stands for the files that it matches, sorted by name, but for those that are `ours`. A name that is a
+    file's is no pattern.
     """
     paths: dict[object, Path] = {}
     unmatched = []
     for name in names:
-        found = _matches(name, {path.resolve() for path in ours}) if _is_pattern(name) else [_absolute(name)]
+        found = _matches(name, ours) if _is_pattern(name) else [_absolute(name)]
         for path in found:
             paths.setdefault(_identity(path), path)
         if not found:
@@ -99,12 +99,9 @@ def _is_pattern(name: str) -> bool:
     return glob.has_magic(name) and not os.path.lexists(name)
 
 
-def _matches(pattern: str, ours: Collection[Path]) -> list[Path]:
-    return [
-        _absolute(name)
-        for name in sorted(glob.glob(pattern))
-        if os.path.isfile(name) and not name.endswith(".lock") and Path(name).resolve() not in ours
-    ]
+def _matches(pattern: str, ours: Callable[[Path], object]) -> list[Path]:
+    found = (_absolute(name) for name in sorted(glob.glob(pattern)) if os.path.isfile(name))
+    return [path for path in found if not ours(path)]
 
 
 def _absolute(name: str) -> Path:
