@@ -144,13 +144,14 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
     finally:
         seconds = time.monotonic() - clock
         status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
-        lines = metrics.outcomes(stored, put)
-        status = publish(cfg, published, metrics.Ended(began, seconds, status, mode == "online", lines))
-    if status or mode != "online" or not cfg.keep_days:
-        return status
-    from xraylog import chores  # here: as above
+        has_all = status == DONE and mode == "online"
+        if has_all and cfg.keep_days:
+            from xraylog import chores  # here: as above
 
-    return chores.drop_old(cfg)
+            status = chores.drop_old(cfg)
+        lines = metrics.outcomes(stored, put)
+        status = publish(cfg, published, metrics.Ended(began, seconds, status, has_all, lines))
+    return status
 
 
 def with_lines(options: argparse.Namespace, paths: Sequence[Path], found: Sequence[Log]) -> list[Log]:

@@ -16,9 +16,11 @@ from conftest import line, lines
 from postgres import Server
 
 from xraylog import database as db
-from xraylog import positions, references, refusals, schema
+from xraylog import loader, positions, references, refusals, schema
+from xraylog.keys import NamesMissing
 from xraylog.loader import Target
 from xraylog.parser import Parser
+from xraylog.partitions import PartitionMissing
 from xraylog.positions import Move, Position
 from xraylog.records import Batch, Fingerprint, LoadResult
 
@@ -266,3 +268,22 @@ def test_a_database_that_is_not_utf8_is_refused(server_keywords: dict[str, str])
         with pytest.raises(db.Unsuitable, match="UTF8"), db.connect({**server_keywords, "dbname": name}):
             pass
         conn.execute(f"DROP DATABASE {name}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("vanished", "raised"), [(PartitionMissing, db.Unavailable), (NamesMissing, db.Unsuitable)], ids=["days", "names"]
+)
+def test_what_vanishes_each_time_ends_the_tries(
+    conn: Connection, vanished: type[Exception], raised: type[Exception]
+) -> None:
+    """Days vanish under another run's retention, which comes to its end: that is no trouble for the operator."""
+    schema.ensure(conn)
+    tries = []
+
+    def store(_: Any) -> None:
+        tries.append(1)
+        raise vanished
+
+    with pytest.raises(raised, match="vanish while rows"):
+        Target(conn, contextlib.nullcontext).store_with(["2025-11-17"], {}, store)  # type: ignore[arg-type]
+    assert len(tries) == loader.TRIES

@@ -199,6 +199,38 @@ def test_a_row_that_the_database_refuses_stays_rejected_and_its_neighbours_load(
     assert table(site) == []
 
 
+@pytest.mark.parametrize(
+    ("host", "email", "moves"),
+    [
+        ("www.example.com", "bob", True),
+        ("198.51.100.7", "bob", False),
+        ("[2606:4700::6810:84e5]", "bob", False),
+        ("www.example.com", "bob1.5", False),
+        ("cdn.1.2.example.com", "bob", False),
+    ],
+)
+def test_of_masked_lines_those_move_that_are_as_xray_wrote_them(
+    site: Site, conn: Connection, host: str, email: str, moves: bool
+) -> None:
+    """Else a user, a destination or a tag would be stored that nobody ever wrote."""
+    site.set("privacy", mask_source="24/48")
+    conn.execute("ALTER TABLE logs ADD CONSTRAINT no_7777 CHECK (source_port <> 7777)")
+    site.append(
+        f"2025/11/17 10:15:23 from 203.0.113.77:7777 accepted tcp:{host}:443 [in >> out] email: {email}\n", line(0)
+    )
+    assert site.run_here() == 0
+    kept = table(site)
+    assert len(kept) == 1
+    conn.execute("ALTER TABLE logs DROP CONSTRAINT no_7777")
+    assert site.run_here(REPLAY) == 0
+    if moves:
+        assert [(row[1], row[5], row[9]) for row in site.rows()][1:] == [("203.0.113.0/24", host, email)]
+        assert table(site) == []
+    else:
+        assert table(site) == kept
+        assert counts(1, 0, 0, 1) in site.run(REPLAY, "-v").stderr
+
+
 def test_a_line_with_a_name_that_the_database_refuses_stays(site: Site, conn: Connection) -> None:
     conn.execute("ALTER TABLE endpoints ALTER COLUMN address TYPE varchar(20)")
     reject(site, line(0), line(1).replace("host1.example", "x" * 21), line(2))

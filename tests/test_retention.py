@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -266,7 +267,11 @@ def test_what_cannot_be_dropped_is_told_once_and_spoils_nothing_else(kept: Site,
     server.execute(f"CREATE VIEW january AS SELECT * FROM {OLD}")
     day(server, "2024-01-02")
     kept.append(today(1))
+    kept.set("stats", prometheus="xraylog.prom")
     assert kept.run_here() == 3
+    told = (kept.folder / "xraylog.prom").read_text()
+    assert re.search(r"^xraylog_last_run_exit_status\{.*\} 3$", told, re.MULTILINE)
+    assert re.search(r"^xraylog_last_success_timestamp_seconds\{.*\} [1-9]", told, re.MULTILINE)  # it has all lines
     assert f"ERROR   retention: {OLD}: cannot drop table {OLD} because other objects depend on it" in kept.output()
     assert "view january depends on table" in kept.output()
     assert "logs_2024_01_02" not in found(server, TABLES)
@@ -278,7 +283,7 @@ def test_what_cannot_be_dropped_is_told_once_and_spoils_nothing_else(kept: Site,
     assert found(server, TABLES) == [f"logs_{TODAY:%Y_%m_%d}"]
 
 
-def test_tables_of_another_role_are_one_complaint(server: Connection, database: dict[str, str]) -> None:
+def test_tables_of_another_role_are_one_complaint(site: Site, server: Connection, database: dict[str, str]) -> None:
     day(server, "2024-01-01", "2024-01-02", "2024-03-20")
     name = f"role_of_{database['dbname']}"
     role = Identifier(name)
@@ -297,6 +302,10 @@ def test_tables_of_another_role_are_one_complaint(server: Connection, database: 
             "rejected_lines (SQLSTATE 42501)"
         )
         assert len(found(server)) == 3
+        site.set("postgresql", user=name, password=PASSWORD)
+        site.set("retention", days=30)
+        done = site.run("--dry-run", status=3)
+        assert f"stays: it belongs to {database['user']}" in done.stdout
     finally:
         server.execute(SQL("DROP OWNED BY {}").format(role))
         server.execute(SQL("DROP ROLE {}").format(role))

@@ -14,7 +14,8 @@ from xraylog.grammar import Grammar
 from xraylog.loader import Target
 from xraylog.masking import Mask
 from xraylog.partitions import Partitions
-from xraylog.records import LoadResult
+from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
+from xraylog.replay import Parse
 
 
 def make_partitions(cfg: Config, days: int) -> int:
@@ -44,14 +45,14 @@ def drop_old(cfg: Config) -> int:
     except database.Unavailable as reason:
         logger.warning("retention: {}; a later run drops what is old", reason)
     except database.Unsuitable as reason:
-        logger.error("retention: {}; that stays in the database, and the lines of this run are stored", reason)
+        logger.error("retention: {}; what was not dropped is still there, and the lines of this run are stored", reason)
         return OPERATOR
     return DONE
 
 
 def replay_rejected(cfg: Config) -> int:
     """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
-    total, status = LoadResult(), DONE
+    total, status, mask = LoadResult(), DONE, Mask(*cfg.mask_source)
     try:
         with database.connect(cfg.connection) as conn:
             found = replay.look(conn, schema.ensure(conn), cfg.node)
@@ -60,8 +61,8 @@ def replay_rejected(cfg: Config) -> int:
                     "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
                 )
             target = Target(conn, functools.partial(database.connect, cfg.connection))
-            parse = Grammar(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source)).parse_line
-            for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
+            parse = Grammar(cfg.zone, datetime.now(timezone.utc), mask).parse_line
+            for result, stays in replay.replay(target, cfg.node, found, as_written(parse, mask), cfg.batch_size):
                 total += result
                 for row_id, reason in stays:
                     logger.debug("rejected line {}: {}", row_id, reason)
@@ -79,3 +80,19 @@ def replay_rejected(cfg: Config) -> int:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
         return status or FAILED
     return status
+
+
+def as_written(parse: Parse, mask: Mask) -> Parse:
+    """The parser for lines that were masked when they were kept: as a record counts only what xray wrote.
+
+    In a kept line every address may be a masked one. The source of a record is masked in any case; a destination, a
+    user or a tag that looks like an address is not.
+    """
+
+    def parse_kept(line: bytes) -> AccessRecord | BadLine | Ignored:
+        said = parse(line)
+        if isinstance(said, AccessRecord) and mask.pieces(line) > (said.source_ip is not None):
+            return BadLine(line, "expected the line as xray wrote it, found addresses that may have been masked in it")
+        return said
+
+    return parse_kept

@@ -30,7 +30,8 @@ from xraylog.records import Batch, LoadResult, Records
 from xraylog.references import References, Resolved
 from xraylog.together import AHEAD_BYTES, MoveBehind, Refused, Together, prepare
 
-TRIES = 3  # a name or a partition can vanish between two statements, but hardly three times
+# A name or a partition can vanish between two statements. Another run's retention drops one after the other.
+TRIES = 10
 
 Read = Callable[[int], Iterator[Batch]]  # what stands behind an offset of the log
 Stored = TypeVar("Stored")
@@ -63,24 +64,29 @@ class Target:
     ) -> tuple[Stored, Counter[str]]:
         """Have partitions and names, then `store`, which is a transaction; again when one of them vanished meanwhile.
 
-        Returns what `store` does, and how many names were new, by table. Raises Unsuitable when they vanish each time.
+        Returns what `store` does, and how many names were new, by table. When they vanish each time,
+        raises Unavailable for partitions, Unsuitable for names.
         """
         new_names: Counter[str] = Counter()
         again: psycopg.Error | None = None
+        dropped = False
         for _ in range(TRIES):
             try:
                 self.days.ensure(days)
                 resolved = self.references.resolve(names)
                 new_names.update(resolved.new)
                 return store(resolved), new_names
-            except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing):
+            except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing) as error:
                 self.references.forget()
                 self.days.forget()
+                dropped = isinstance(error, PartitionMissing)
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 again = error
         if again is not None:
             raise again
-        raise Unsuitable("names or partitions vanish while rows that use them are stored; what deletes them?")
+        if dropped:  # another run's retention, which comes to its end
+            raise Unavailable("partitions vanish while rows of their days are stored")
+        raise Unsuitable("names vanish while rows that use them are stored; what deletes them?")
 
     @contextlib.contextmanager
     def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Callable[[Records], int]]:

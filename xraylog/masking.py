@@ -46,6 +46,10 @@ class Mask:
         """Any bytes, with the last bits of every address zero, and `[masked]` for pieces of one."""
         return RUN.sub(self._run, line) if self.hides else line
 
+    def pieces(self, line: bytes) -> int:
+        """How many addresses, or pieces of one, were masked in this line, or would be; none without a mask."""
+        return sum(map(_is_piece, RUN.finditer(line))) + line.count(LEFT_OUT) if self.hides else 0
+
     def bad_line(self, bad: BadLine) -> BadLine:
         """The same for a line that will be kept, and for the reason, which quotes it."""
         return BadLine(self.line(bad.line), self.line(bad.reason.encode()).decode()) if self.hides else bad
@@ -80,6 +84,13 @@ class Mask:
             return LEFT_OUT
         hidden = address.max_prefixlen - self._kept(address)
         return str(kind(int(address) >> hidden << hidden)).encode() if hidden else text
+
+
+def _is_piece(found: re.Match[bytes]) -> bool:
+    """Whether `line` changes this run of characters, or leaves it for its last bits are zero already."""
+    if found["moment"]:
+        return False
+    return found[0].count(b":") > 1 or any(b"." in numbers.strip(b".") for numbers in NUMBERS.findall(found[0]))
 
 
 UNMASKED = Mask()

@@ -84,7 +84,7 @@ class Metrics:
         values |= {(BUFFER, ""): _size(buffer), (LOG, ""): _size(self.log)}
         if self.of_log:
             values |= {(LAST_RUN, ""): run.began, (DURATION, ""): run.seconds, (EXIT_STATUS, ""): run.status}
-            if run.status == 0 and run.has_all:
+            if run.has_all:
                 values[LAST_SUCCESS, ""] = time.time()
         _replace(self.path, self._text(values))
 

@@ -41,7 +41,7 @@ class Known:
     offsets: Mapping[Path, int] = field(default_factory=dict)  # where each log is stored up to; bytes
     bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
     waiting: Waiting = Waiting()
-    old: Sequence[str] = ()  # what would be dropped
+    old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,9 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
         for path in paths:
             if path not in {log.path for log in logs}:
                 print(f"{path_text(path)}: expected a log, found none")
-        for text in known.old if isinstance(known, Known) else ():
+        for text, is_trouble in known.old if isinstance(known, Known) else ():
             print(text)
+            trouble = trouble or is_trouble
     print("nothing was changed")
     return trouble
 
@@ -148,15 +149,15 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
     )
 
 
-def _old(conn: Connection, days: int) -> Iterator[str]:
+def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
     now = datetime.now(timezone.utc)
     for old in retention.to_drop(conn, days, now):
         kept = (
             "stays: a foreign table" if old.is_foreign else "" if old.is_ours else f"stays: it belongs to {old.owner}"
         )
-        yield f"retention: {old} {kept or 'would be dropped'}"
+        yield f"retention: {old} {kept or 'would be dropped'}", not (old.is_ours or old.is_foreign)
     if count := retention.rejected_to_drop(conn, days, now):
-        yield f"retention: {count} lines of rejected_lines would be removed"
+        yield f"retention: {count} lines of rejected_lines would be removed", False
 
 
 # --- what it comes to ----------------------------------------------------------------------------------------
