@@ -290,9 +290,10 @@ def to_drain(options: argparse.Namespace, log: Log, offset: int) -> LogFile | No
         return None
     if log.replaced:
         logger.warning("{} was emptied or replaced during this run, behind byte {}", log.path, offset)
-    elif not log.writable:
+    elif not log.writable and not options.keep:
         logger.warning(
-            "{} may not be written: its lines are stored, remembered and left there; run as its owner: {}",
+            "{} may not be written: its lines are stored, remembered and left there; run as its owner, or with --keep; "
+            "who owns it: {}",
             log.path,
             shlex.join(["ls", "-l", str(log.path)]),
         )

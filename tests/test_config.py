@@ -96,14 +96,14 @@ def test_the_example_is_a_good_config(tmp_path: Path) -> None:
     cfg = config.read(written(tmp_path, EXAMPLE.read_bytes()))
     assert cfg.connection.keys() == {"host", "dbname", "user", "password"}
     assert cfg.log_path == Path("/var/log/xray/access.log")
-    assert cfg.buffer_path == tmp_path / "buffer.jsonl"
+    assert cfg.buffer_path == Path("/var/lib/xraylog/buffer.jsonl")
 
 
 def test_the_example_filled_in_stores_lines(site: Site) -> None:
-    """Copied, and host, dbname, user, password and logfile changed; the port only because the tests' is another."""
+    """Copied, and host, dbname, user, password and the two files changed; the port as the tests' is another."""
     site.append(*lines(0, 3))
     text = EXAMPLE.read_text().replace("# port = 5432", "port = 5432")
-    for key, value in {**site.database, "logfile": str(site.log)}.items():
+    for key, value in {**site.database, "logfile": str(site.log), "offline_file": str(site.buffer)}.items():
         text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
         assert found == 1, key
     written(site.folder, text)
