@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import date, datetime, timezone
@@ -30,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cfg = config.read(options.config)
         config.refuse_for_output(cfg, options.output)
+        config.refuse_nameless_zone(cfg)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION
     start_logging(cfg, options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the queries go on in the server
     try:
         return report(cfg, options)
     except database.Unavailable as error:
@@ -66,7 +70,9 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     done = runs.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window)
     text = page.render(found, done, now, options.mask)
     try:
-        replacing.replace(options.output, text.encode(errors="replace"), mode=0o600)  # it holds personal data
+        replacing.replace(
+            Path(os.path.realpath(options.output)), text.encode(errors="replace"), mode=0o600
+        )  # it holds personal data
     except OSError as error:
         logger.error("{}: expected to write the page, found: {}; no page was written", options.output, error.strerror)
         return OPERATOR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import subprocess
 import sys
@@ -26,8 +27,8 @@ import report_logs
 from xraylog import database as databases
 from xraylog import partitions, schema
 from xraylog.database import Connection, Unavailable
-from xraylog.report import accounts, goals, page, reading, runs, snapshot, traffic
-from xraylog.report.findings import Findings, Mask, User, Window
+from xraylog.report import accounts, charts, goals, page, reading, runs, snapshot, traffic
+from xraylog.report.findings import Findings, Mask, Slot, User, Window
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
 LAST = date(2025, 11, 17)
@@ -206,7 +207,7 @@ def test_gaps_are_the_times_of_an_hour_or_more_between_two_rows_of_a_node(found:
 def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, database: dict[str, str]) -> None:
     at = [WINDOW.since + timedelta(days=n, minutes=1, microseconds=n) for n in range(3)]
     fill(conn, [ROWS[0]._replace(at=moment, node="n1") for moment in at])
-    assert {(gap.since, gap.until) for gap in read(database).gaps} == {
+    assert {(gap.since, gap.until) for gap in read(database).gaps if gap.node == "n1"} == {
         (at[0], at[1]),
         (at[1], at[2]),
         (at[2], WINDOW.until),
@@ -251,6 +252,41 @@ def test_the_week_is_that_of_plain_sql(found: Findings, filled: Connection, zone
     ).fetchall()
     week = page.by_weekday(found.slots, zone)
     assert {(day, hour, rows) for day, of in enumerate(week) for hour, rows in enumerate(of) if rows} == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("zone", "last"),
+    [
+        ("Australia/Lord_Howe", date(2025, 4, 8)),
+        ("Australia/Lord_Howe", date(2025, 10, 8)),
+        ("Asia/Pyongyang", date(2018, 5, 7)),
+    ],
+)
+def test_no_row_vanishes_where_clocks_change_by_half_an_hour(zone: str, last: date) -> None:
+    window = Window.of(ZoneInfo(zone), 7, last, NOON)
+    quarters = (window.until - window.since) // timedelta(minutes=15)
+    slots = [Slot(window.since + timedelta(minutes=15 * n), "n", None, False, 1) for n in range(quarters)]
+    hours = page.by_hour(Findings(window), window.zone, slots, page._tag)
+    assert hours.totals == [quarters]
+    assert len({hour for hour, _ in hours.rows}) == len(hours.rows)
+
+
+def test_a_tag_may_be_called_like_the_others(found: Findings) -> None:
+    named = iter([page.OTHERS] * 2 + [f"tag{number}" for number in range(7)])
+    hours = page.by_hour(found, UTC, found.slots[:1] * 9, lambda _: next(named))
+    assert hours.names == [page.OTHERS, "tag0", "tag1", "tag2", "tag3", page.OTHERS]
+    assert hours.totals == [rows * found.slots[0].rows for rows in (2, 1, 1, 1, 1, 3)]
+
+
+def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
+    hour = WINDOW.since
+    path = re.search(
+        r'fill="var\(--series-0\)"[^>]*d="([^"]*)"|d="([^"]*)"[^>]*fill="var\(--series-0\)"',
+        charts.by_hour("x", [(hour, [7])], {}),
+    )
+    assert path is not None
+    places = {float(x) for x, _ in re.findall(r"[ML]([0-9.]+),([0-9.]+)", path[1] or path[2])}
+    assert {min(places), max(places)} == {0, charts.WIDTH}
 
 
 def test_many_tags_become_the_largest_and_the_others(found: Findings) -> None:
@@ -470,6 +506,84 @@ def test_a_mask_shows_networks_and_numbers(database: dict[str, str]) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("host.example", "host.example"),
+        ("xn--bcher-kva.example.", "xn--bcher-kva.example."),
+        ("203.0.113.77", "203.0.113.0/24"),
+        ("[2001:db8:1:2::3]", "2001:db8:1::/48"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("2002:cb00:714d::1", "2002:cb00:7100::/40"),
+        (None, "(none)"),
+    ]
+    + [
+        (text, "(an address)")
+        for text in ("203.0.113.77.", "203.0.113.077", "0xcb.0.0x71.77", "0xcb00714d", "3405803853", "203.0.113.77:443")
+        + (
+            " 203.0.113.77",
+            "２０３.0.113.77",
+            "alice@203.0.113.77",
+            "203-0-113-77.isp.example",
+            "203.0.113.77.nip.example",
+        )
+    ],
+)
+def test_a_mask_shows_names_of_hosts_and_networks_of_addresses(address: str | None, shown: str) -> None:
+    assert Mask(hides=True).destination(address) == shown
+    assert Mask().destination(address) == (address or "(none)")
+
+
+def test_a_mask_numbers_the_nodes(filled: Connection, database: dict[str, str]) -> None:
+    """The name of one may be its address."""
+    numbers = [number for (number,) in filled.execute("SELECT id FROM nodes")]
+    shown = {node.name for node in read(database, mask=Mask(hides=True)).nodes}
+    assert shown == {traffic.NO_NODE, *(f"node {number}" for number in numbers)}
+
+
+# --- what hand-made and old tables hold ---------------------------------------------------------------------
+
+
+def test_a_node_that_was_silent_all_the_time_is_a_gap(conn: Connection, database: dict[str, str]) -> None:
+    fill(conn, [ROWS[0]._replace(at=WINDOW.since + timedelta(minutes=50 * n), node="n1") for n in range(86)])
+    assert [(gap.node, gap.since, gap.until) for gap in read(database).gaps] == [("n2", WINDOW.since, WINDOW.until)]
+
+
+def test_a_port_without_a_protocol_is_told(conn: Connection, database: dict[str, str]) -> None:
+    row = ROWS[0]._replace(at=WINDOW.since, host="ss.example", port=8443)
+    fill(conn, [row._replace(protocol=None), row._replace(protocol="tcp")])  # type: ignore[arg-type]
+    found = read(database)
+    assert {(port.protocol, port.port, port.rows) for port in found.ports} == {("(none)", 8443, 1), ("tcp", 8443, 1)}
+    assert sorted(found.top[0].ports) == ["(none)/8443", "tcp/8443"]
+
+
+def test_a_user_whose_name_is_gone_is_told_by_his_id(conn: Connection, database: dict[str, str]) -> None:
+    fill(conn, [ROWS[0]._replace(at=WINDOW.since, host="host.example", port=443, email="alice")])
+    for name in (f"logs_{WINDOW.since:%Y_%m_%d}", "logs"):
+        for (key,) in conn.execute(
+            "SELECT conname FROM pg_constraint WHERE conrelid = %s::regclass AND confrelid = 'users'::regclass", [name]
+        ).fetchall():
+            conn.execute(SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}").format(Identifier(name), Identifier(key)))
+    (number,) = conn.execute("DELETE FROM users WHERE email = 'alice' RETURNING id").fetchone() or (0,)
+    found = read(database)
+    assert [user.name for user in found.users] == [f"(id {number})"]
+    assert (found.top[0].users, found.top[0].visitors) == (1, [(f"(id {number})", 1)])
+
+
+def test_tables_that_are_there_and_not_seen_are_no_empty_page(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    conn.execute("CREATE SCHEMA hidden")
+    conn.execute("ALTER TABLE logs SET SCHEMA hidden")
+    assert "found hidden.logs" in report(site, status=3).stderr
+
+
+def test_a_table_that_is_missing_is_named(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    conn.execute("DROP TABLE rejected_lines")
+    assert "rejected_lines, found none; a run of parse_logs.py makes them" in report(site, status=3).stderr
+
+
 # --- the snapshot ------------------------------------------------------------------------------------------
 
 
@@ -643,7 +757,19 @@ def test_the_statistics_that_runs_write_are_read(site: Site, form: str) -> None:
     assert (done.known, done.count, done.stored, done.rejected, done.offline) == (True, 1, 3, 1, 0)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 99, b"[1]\n", b'{"run_started_at": 7}\n', b"\xff\xfe\n", b"1,2\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 99,
+        b'"' + b"x" * 200_000 + b'"\n',
+        b"[" * 100_000 + b"\n",
+        b"[1]\n",
+        b'{"run_started_at": 7}\n',
+        b"\xff\xfe\n",
+        b"1,2\n",
+    ],
+)
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_statistics_that_are_not_ours_tell_nothing(tmp_path: Path, content: bytes, form: str) -> None:
     path = tmp_path / "stats"
@@ -701,9 +827,23 @@ def test_the_page_does_not_replace_a_file_of_ours(site: Site, name: str) -> None
     assert (site.folder / "config.ini").stat().st_size
 
 
-def test_a_page_that_cannot_be_written_is_said(site: Site) -> None:
-    done = report(site, "--output", str(site.folder / "nowhere" / "report.html"), status=3)
-    assert "expected to write the page, found: No such file or directory" in done.stderr
+@pytest.mark.parametrize("name", ["nowhere/report.html", ".", "/dev/null", "pipe"])
+def test_a_page_that_cannot_be_put_there_is_said_before_anything_is_asked(site: Site, name: str) -> None:
+    """As root, /dev/null would become a file."""
+    os.mkfifo(site.folder / "pipe")
+    site.away()
+    done = site.run("--output", str(site.folder / name), status=78, script="report_logs")
+    assert "--output: expected a file, or a place for one, found" in done.stderr
+    assert Path("/dev/null").is_char_device()
+
+
+def test_what_a_link_leads_to_is_replaced(site: Site, conn: Connection) -> None:
+    del conn
+    (site.folder / "real").mkdir()
+    (site.folder / "report.html").symlink_to(site.folder / "real" / "page.html")
+    report(site)
+    assert (site.folder / "report.html").is_symlink()
+    assert "Xray traffic" in (site.folder / "real" / "page.html").read_text()
 
 
 def test_a_full_disk_leaves_the_old_page(site: Site) -> None:

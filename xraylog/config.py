@@ -36,6 +36,7 @@ PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 BESIDE = re.compile(r"[0-9]+|torn|damaged|lock")
 EXAMPLE = Path(__file__).resolve().parent.parent / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
+NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
 
 
 class ConfigError(Exception):
@@ -123,10 +124,21 @@ def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:
-    """Raises ConfigError when what is to be written is another file of ours, or the log."""
+    """Raises ConfigError when a page cannot be put there: it is no file, or another one of ours, or the log."""
+    found = "a folder" if path.is_dir() else "no regular file" if path.exists() and not path.is_file() else ""
+    if not found and not path.parent.is_dir():
+        found = f"no folder {path.parent}"
+    if found:
+        raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])
     for other, what in {**cfg.ours, cfg.log_path: "xray's log"}.items():
         if path.resolve() == other.resolve():
             raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+
+
+def refuse_nameless_zone(cfg: Config) -> None:
+    """Raises ConfigError for a zone that a browser cannot know: this machine's, where nothing tells its name."""
+    if cfg.zone.key == NAMELESS:
+        raise ConfigError([f"{cfg.path}: [parser] timezone: expected a name, for {SYSTEM_ZONE} tells none, found none"])
 
 
 def _syntax(error: configparser.Error) -> str:
@@ -349,7 +361,7 @@ def system_zone() -> ZoneInfo:
     if "/zoneinfo/" in target:
         return ZoneInfo(target.partition("/zoneinfo/")[2])
     with SYSTEM_ZONE.open("rb") as data:
-        return ZoneInfo.from_file(data, key="localtime")
+        return ZoneInfo.from_file(data, key=NAMELESS)
 
 
 def _keys(section: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
@@ -15,7 +15,7 @@ from xraylog.report.findings import Mask, User, Window
 from xraylog.report.snapshot import Asking, Row
 
 MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and stays below 2 MB
-MOST_OF_A_USER = 8  # addresses, and destinations
+MOST_OF_A_USER = 6  # addresses, and destinations
 BUSY_ROWS = 100  # of users with more, where they went once is left out: not worth a sort of all that
 
 
@@ -91,7 +91,7 @@ VISITS = SQL("""
 GOALS = SQL("""
     SELECT p.user_id, e.address::text, p.rows
     FROM (
-        SELECT (g.pair >> 32)::integer AS user_id, (g.pair & 4294967295)::integer AS destination_id, g.rows,
+        SELECT g.pair >> 32 AS user_id, g.pair & 4294967295 AS destination_id, g.rows,
                row_number() OVER (PARTITION BY g.pair >> 32 ORDER BY g.rows DESC, g.pair) AS place
         FROM (
             SELECT l.user_id::bigint << 32 | l.destination_id AS pair, count(*) AS rows
@@ -99,7 +99,7 @@ GOALS = SQL("""
             WHERE {window} AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL
             GROUP BY pair
         ) g
-        WHERE g.rows > 1 OR (g.pair >> 32)::integer = ANY(%(calm)s)
+        WHERE g.rows > 1 OR g.pair >> 32 = ANY(%(calm)s)
     ) p
     JOIN endpoints e ON e.id = p.destination_id
     WHERE p.place <= %(most)s AND p.user_id = ANY(%(users)s)
@@ -169,8 +169,8 @@ DAY = SQL("""
 """).format(window=WINDOW)
 
 
-def days(asking: Asking, window: Window) -> Days:
-    """Rows by day, and addresses that were together."""
+def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
+    """Rows by day, and addresses that were together, of the wanted users."""
     by_day: dict[int, list[int]] = {}
     most: dict[int, int] = {}
     ends = [*window.midnights[1:], window.until]
@@ -178,8 +178,9 @@ def days(asking: Asking, window: Window) -> Days:
         since = max(midnight - timedelta(minutes=10), window.since)
         what = f"days of users, {window.days[number]}"
         for user, rows, addresses in asking.ask(what, DAY, since=since, midnight=midnight, until=end):
-            by_day.setdefault(user, [0] * len(ends))[number] = rows
-            most[user] = max(most.get(user, 0), addresses)
+            if user in wanted:
+                by_day.setdefault(user, [0] * len(ends))[number] = rows
+                most[user] = max(most.get(user, 0), addresses)
     return Days(by_day, most)
 
 

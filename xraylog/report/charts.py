@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import vl_convert
@@ -37,9 +37,10 @@ def by_hour(label: str, hours: Sequence[tuple[datetime, Sequence[int]]], marks: 
 
     `label`: what it shows, in words of ours.
     """
+    end = [(hour + timedelta(hours=1), of_series) for hour, of_series in hours[-1:]]  # as wide as the others
     values = [
         {"hour": int(hour.timestamp() * MILLISECONDS), "rows": rows, "series": number}
-        for hour, of_series in hours
+        for hour, of_series in [*hours, *end]
         for number, rows in enumerate(of_series)
     ]
     named = {str(int(moment.timestamp() * MILLISECONDS)): text for moment, text in marks.items()}

@@ -12,6 +12,9 @@ WINDOW = SQL("""l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
 BOTH = SQL("""l."timestamp" >= %(before)s AND l."timestamp" < %(until)s
             AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
 
-# The address of a row as it is shown: whole, or the network that a mask leaves of it.
-SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip),
-                           CASE family(l.source_ip) WHEN 4 THEN %(bits_4)s ELSE %(bits_6)s END)))""")
+# The address of a row as it is shown: whole, or the network that a mask leaves of it. A 6to4 address has the whole IPv4
+# address in its first 48 bits.
+SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip), CASE
+                WHEN family(l.source_ip) = 4 THEN %(bits_4)s
+                WHEN l.source_ip <<= '2002::/16' THEN least(%(bits_6)s, 16 + %(bits_4)s + (%(bits_4)s / 32) * 80)
+                ELSE %(bits_6)s END)))""")

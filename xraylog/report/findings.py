@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from ipaddress import ip_network
 from zoneinfo import ZoneInfo
+
+from xraylog import masking
+
+# A host's name as DNS has them: its last label begins with a letter, and is no number in hexadecimal digits.
+NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
+QUAD = re.compile(r"[0-9]+([.-])[0-9]+\1[0-9]+\1[0-9]+")
+HIDDEN = "(an address)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +76,17 @@ class Mask:
         """The number is the same in every page of one database."""
         return f"user {user_id}" if self.hides and user_id is not None else email
 
-    def destination(self, address: str) -> str:
-        """A name stays; an address, with or without brackets, may be somebody's home."""
-        if not self.hides:
-            return address
-        try:
-            network = ip_network(address.strip("[]"))
-        except ValueError:
-            return address
-        return str(network.supernet(new_prefix=24 if network.version == 4 else 48))
+    def node(self, node_id: int | None, name: str) -> str:
+        """Its name may be its address."""
+        return f"node {node_id}" if self.hides and node_id is not None else name
+
+    def destination(self, address: str | None) -> str:
+        """A host's name stays; an address may be somebody's home, however it is spelled, and also within a name."""
+        if address is None or not self.hides:
+            return address or "(none)"
+        with contextlib.suppress(ValueError):
+            return str(masking.Mask(24, 48).source(str(ip_network(address.strip("[]"), strict=False))))
+        return address if NAME.fullmatch(address) and not QUAD.search(address) else HIDDEN
 
 
 @dataclass(frozen=True, slots=True)

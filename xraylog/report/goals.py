@@ -16,6 +16,7 @@ MOST_DESTINATIONS = 100
 MOST_CHANGED = 25  # rising, and new
 MOST_VISITORS = 8  # of one destination
 MOST_PORTS = 30
+NO_PROTOCOL = "(none)"  # a line can name a host and port, and no protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ DESTINATIONS = SQL("""
     FROM chosen c JOIN endpoints e ON e.id = c.destination_id
     UNION ALL
     SELECT 'port of it', g.destination_id, p.name::text, g.destination_port, g.rows, NULL, NULL, NULL, NULL
-    FROM goal g JOIN chosen USING (destination_id) JOIN protocols p ON p.id = g.protocol_id
+    FROM goal g JOIN chosen USING (destination_id) LEFT JOIN protocols p ON p.id = g.protocol_id
     WHERE g.rows > 0 AND g.destination_port IS NOT NULL
     UNION ALL
     SELECT 'port', NULL, p.name::text, f.destination_port, f.rows, NULL, NULL, NULL, NULL
@@ -69,7 +70,7 @@ DESTINATIONS = SQL("""
         GROUP BY protocol_id, destination_port
         ORDER BY sum(rows) DESC, destination_port, protocol_id
         LIMIT %(most_ports)s
-    ) f JOIN protocols p ON p.id = f.protocol_id
+    ) f LEFT JOIN protocols p ON p.id = f.protocol_id
     WHERE f.rows > 0
 """).format(window=BOTH)
 VISITORS = SQL("""
@@ -84,7 +85,7 @@ VISITORS = SQL("""
         SELECT visit.*, count(*) OVER (PARTITION BY destination_id) AS users,
                row_number() OVER (PARTITION BY destination_id ORDER BY rows DESC, user_id) AS place
         FROM visit
-    ) v JOIN users u ON u.id = v.user_id
+    ) v LEFT JOIN users u ON u.id = v.user_id
     WHERE v.place <= %(most)s
     ORDER BY v.destination_id, v.place
 """).format(window=WINDOW)
@@ -107,7 +108,10 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
                 rows=rows,
                 rows_before=before,
                 users=users.get(goal, 0),
-                ports=[f"{name}/{port}" for name, port, *_ in sorted(ports[goal], key=lambda row: (-row[2], row[1]))],
+                ports=[
+                    f"{name or NO_PROTOCOL}/{port}"
+                    for name, port, *_ in sorted(ports[goal], key=lambda row: (-row[2], row[1]))
+                ],
                 visitors=visitors[goal],
             ),
             *ranks,
@@ -127,7 +131,7 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
         new=[goal for goal in changed if has_before and not goal.rows_before],
         has_before=has_before,
         ports=sorted(
-            (Port(name, port, rows) for _, name, port, rows, *_ in of["port"]),
+            (Port(name or NO_PROTOCOL, port, rows) for _, name, port, rows, *_ in of["port"]),
             key=lambda port: (-port.rows, port.port, port.protocol),
         ),
     )

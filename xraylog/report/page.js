@@ -123,7 +123,13 @@ if (users) users.append(...data.users.map(userRow));
 
 function valueOf(row, column) {
   const cell = row.cells[column];
+  if (cell.dataset.value === "") return null; // there is none: such rows stay behind the others
   return cell.dataset.value === undefined ? cell.textContent.trim().toLowerCase() : Number(cell.dataset.value);
+}
+
+function compare(one, other, sign) {
+  if (one === null || other === null) return (one === null) - (other === null);
+  return sign * (one < other ? -1 : one > other ? 1 : 0);
 }
 
 function sortBy(table, header) {
@@ -135,7 +141,7 @@ function sortBy(table, header) {
   header.setAttribute("aria-sort", way);
   const sign = way === "ascending" ? 1 : -1;
   const keyed = [...table.tBodies[0].rows].map((row) => [valueOf(row, column), row]);
-  keyed.sort(([one], [other]) => sign * (one < other ? -1 : one > other ? 1 : 0));
+  keyed.sort(([one], [other]) => compare(one, other, sign));
   table.tBodies[0].append(...keyed.map(([, row]) => row));
 }
 

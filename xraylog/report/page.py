@@ -132,15 +132,24 @@ def by_hour(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Any) -
         rows[_hour(slot.start, zone)][name(slot)] += slot.rows
     totals = sum(rows.values(), Counter[str]())
     largest = [name for name, _ in sorted(totals.items(), key=lambda of: (-of[1], of[0]))]
-    names = largest if len(largest) <= charts.SERIES else [*largest[: charts.SERIES - 1], OTHERS]
-    first, last = _hour(found.window.since, zone), _hour(found.window.until - timedelta(microseconds=1), zone)
-    hours = [first + timedelta(hours=number) for number in range((last - first) // timedelta(hours=1) + 1)]
-    return Hours(names, [(hour, _of_series(rows[hour], names, largest)) for hour in hours])
+    own = largest if len(largest) <= charts.SERIES else largest[: charts.SERIES - 1]
+    others = largest[len(own) :]
+    return Hours(
+        [*own, *([OTHERS] if others else [])],
+        [(hour, _of_series(rows[hour], own, others)) for hour in _hours(found, zone)],
+    )
 
 
-def _of_series(counts: Mapping[str, int], names: Sequence[str], largest: Sequence[str]) -> list[int]:
-    own = [counts[name] for name in names if name != OTHERS]
-    return own if len(own) == len(names) else [*own, sum(counts[name] for name in largest[len(own) :])]
+def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[str]) -> list[int]:
+    together = [sum(counts[name] for name in others)] if others else []
+    return [counts[name] for name in own] + together
+
+
+def _hours(found: Findings, zone: ZoneInfo) -> list[datetime]:
+    """When the hours of the window begin. Where a zone is put back by half an hour, one of them has half of it."""
+    since, step = found.window.since, timedelta(seconds=900)
+    count = -((since - found.window.until) // step)
+    return list(dict.fromkeys(_hour(since + number * step, zone) for number in range(count)))
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
@@ -161,11 +170,7 @@ def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
 
 def _marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     """Some midnights of the zone, or hours where there is but one day."""
-    since, until = found.window.since, found.window.until
-    hours = [
-        _hour(since, zone) + timedelta(hours=number) for number in range((until - since) // timedelta(hours=1) + 1)
-    ]
-    inside = [hour for hour in hours if since <= hour < until]
+    inside = [hour for hour in _hours(found, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
     step = -(-len(named) // MOST_MARKS)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
+from xraylog import schema
+from xraylog.database import Connection, Unsuitable
 from xraylog.report import accounts, goals, snapshot, traffic
+from xraylog.report.accounts import Days, Totals
 from xraylog.report.findings import Findings, Mask, Window
 from xraylog.report.snapshot import Asking, Say, Sessions
 
-TABLES = "SELECT to_regclass('logs') IS NOT NULL AND to_regclass('nodes') IS NOT NULL"
 NODES = "SELECT id, name FROM nodes ORDER BY name"
+ELSEWHERE = """
+    SELECT c.oid::regclass::text
+    FROM pg_class c
+    WHERE c.relname = 'logs' AND c.relkind IN ('p', 'r') AND NOT pg_table_is_visible(c.oid)
+    LIMIT 1
+"""
 
 
 def read(
@@ -22,27 +32,62 @@ def read(
     Raises LookupError for a node that is not there, and what the sessions raise.
     """
     with snapshot.taken(sessions, timeout_s, say) as (one, other):
-        if not one.ask("tables", TABLES)[0][0]:
+        if not _has_tables(one.conn):
             return Findings(window)
-        names: dict[int | None, str] = dict(one.ask("nodes", NODES))
-        found = [number for number, name in names.items() if name == node]
+        nodes: dict[int | None, str] = dict(one.ask("nodes", NODES))
+        found = [number for number, name in nodes.items() if name == node]
         if node is not None and not found:
-            raise LookupError(f"expected one of the nodes {', '.join(names.values()) or '(none)'}, found {node}")
+            raise LookupError(f"expected one of the nodes {', '.join(nodes.values()) or '(none)'}, found {node}")
+        names = {number: mask.node(number, name) for number, name in nodes.items()}
         values = {"since": window.since, "until": window.until, "before": window.before, **mask.bits}
         values["node"] = found[0] if found else None
         first, second = replace(one, values=values), replace(other, values=values)
-        with ThreadPoolExecutor(1) as beside:
+        with _beside(first, second) as beside:
             try:
                 return _all(first, second, beside, window, mask, names)
             finally:
                 second.stop()  # when this one failed, nobody waits for the other
 
 
+def _has_tables(conn: Connection) -> bool:
+    """Whether there is anything to ask. Raises Unsuitable for tables that are not what is asked for."""
+    found = schema.look(conn)
+    if found.misfits:
+        raise Unsuitable("; ".join(found.misfits))
+    if "logs" in found.missing:
+        for (name,) in conn.execute(ELSEWHERE):
+            raise Unsuitable(f"expected logs among the schemas of this role, found {name}; GRANT USAGE ON its schema")
+        return False
+    if found.missing:
+        raise Unsuitable(
+            f"expected the tables {', '.join(found.missing)}, found none; a run of parse_logs.py makes them"
+        )
+    return True
+
+
+class _Here(Executor):
+    """Does at once, in this thread, what it is given: there is but one session."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
+def _beside(first: Asking, second: Asking) -> AbstractContextManager[Executor]:
+    return nullcontext(_Here()) if second.conn is first.conn else ThreadPoolExecutor(1)
+
+
+def _totals_and_days(asking: Asking, window: Window, totals: Future[Totals]) -> Days:
+    return accounts.days(asking, window, totals.result().users)
+
+
 def _all(
     first: Asking, second: Asking, beside: Executor, window: Window, mask: Mask, names: Mapping[int | None, str]
 ) -> Findings:
     coming = beside.submit(accounts.totals, second)
-    knocking, days = beside.submit(traffic.sources, second), beside.submit(accounts.days, second, window)
+    knocking = beside.submit(traffic.sources, second)
+    days = beside.submit(_totals_and_days, second, window, coming)
     found = traffic.ask(first)
     nodes = traffic.health(first, found, names)
     ranked = goals.ask(first, mask)
@@ -52,7 +97,7 @@ def _all(
     return Findings(
         window=window,
         nodes=nodes,
-        gaps=traffic.gaps(found, names, window),
+        gaps=traffic.gaps(found, nodes, names, window),
         slots=traffic.slots(found, names),
         users=accounts.users(totals, days.result(), went_to, mask),
         users_in_all=next((row[1] for row in totals.users.values()), 0),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from xraylog.report.findings import Window
 
+NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, csv.Error)
 MOST_BYTES = 1 << 23  # of the statistics' end: more than a month of runs, one a minute
 
 
@@ -55,7 +56,7 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
 def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
     """When each run started, its mode, and its lines; what is torn or not ours is left out."""
     for line in _last_lines(path):
-        with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, StopIteration):
+        with contextlib.suppress(*NOT_OURS):
             if form == "json":
                 row = json.loads(line)
                 found = (row["run_started_at"], row["mode"], row["processed"], row["failed"])

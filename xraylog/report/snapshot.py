@@ -60,10 +60,12 @@ def taken(sessions: Sessions, timeout_s: int, say: Say) -> Iterator[tuple[Asking
     """
     with contextlib.ExitStack() as stack:
         first = Asking(_begin(stack, sessions, timeout_s), say, {})
+        (exported,) = first.conn.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
         second = first
-        with contextlib.suppress(Unavailable, Unsuitable):
-            (exported,) = first.conn.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
-            second = replace(first, conn=_begin(stack, sessions, timeout_s, exported))
+        # No session may be left, or it may be another server's.
+        with contextlib.ExitStack() as trial, contextlib.suppress(Unavailable, Unsuitable, psycopg.Error):
+            second = replace(first, conn=_begin(trial, sessions, timeout_s, exported))
+            stack.push(trial.pop_all())
         yield first, second
 
 

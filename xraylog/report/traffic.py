@@ -79,14 +79,18 @@ def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]
     ]
 
 
-def gaps(slots: Sequence[Row], names: Mapping[int | None, str], window: Window) -> list[Gap]:
-    """The longest times without any line of a node, up to the end of the window; exact, for slots have both ends."""
-    found, reached = [], dict[int | None, datetime]()
-    ends = [(node, window.until, window.until) for node in {slot[0] for slot in slots}]
-    for node, first, last in [*sorted(((slot[0], *slot[5:7]) for slot in slots), key=lambda slot: slot[1]), *ends]:
+def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:
+    """The longest times without any line of a node, up to the end of the window; exact, for slots have both ends.
+
+    `nodes`: all that are told of, also those that were silent all the time.
+    """
+    pieces = [(names.get(node, NO_NODE), first, last) for node, *_, first, last in slots]
+    ends = [(node.name, window.until, window.until) for node in nodes]
+    found, reached = [], dict[str, datetime]()
+    for node, first, last in [*sorted(pieces, key=lambda piece: piece[1]), *ends]:
         before = reached.get(node, window.since)
         if first - before >= GAP:
-            found.append(Gap(names.get(node, NO_NODE), before, first))
+            found.append(Gap(node, before, first))
         reached[node] = max(before, last)
     return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))[:MOST_GAPS]
 
