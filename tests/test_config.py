@@ -845,6 +845,41 @@ def test_one_file_for_two_things_is_refused(tmp_path: Path) -> None:
     ]
 
 
+LOOP = "expected the path of a file, found {folder}/loop: Too many levels of symbolic links"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("parser", "logfile"), ("parser", "offline_file"), ("stats", "output"), ("logging", "file")]
+)
+def test_a_link_that_leads_to_itself_is_a_complaint(
+    site: Site, capsys: pytest.CaptureFixture[str], section: str, key: str
+) -> None:
+    (site.folder / "loop").symlink_to("loop")
+    site.set(section, **{key: "loop"})
+    assert parse_logs.main(["--config", str(site.config)]) == 78
+    said = capsys.readouterr().err
+    assert said == f"{site.config}: [{section}] {key}: {LOOP.format(folder=site.folder)}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "option"), [("parse_logs", "--logfile"), ("report_logs", "--output"), ("parse_logs", "--config")]
+)
+def test_a_link_that_leads_to_itself_is_refused_on_the_command_line(site: Site, script: str, option: str) -> None:
+    (site.folder / "loop").symlink_to("loop")
+    said = site.run(option, f"{site.folder}/loop", status=78, script=script).stderr
+    expected = LOOP.format(folder=site.folder)
+    if option == "--config":
+        option = f"{site.folder}/loop"
+        expected = "expected a file that can be read, found: Too many levels of symbolic links"
+    assert said == f"{option}: {expected}\n"
+
+
+def test_the_root_folder_for_two_files_is_refused(tmp_path: Path) -> None:
+    assert complaints_of(tmp_path, parser={"logfile": "/", "offline_file": "/"}) == [
+        "[parser] offline_file: expected another file than [parser] logfile, found '/'"
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("host", "postgresql://u:Zq7xK@h/db"), ("dbname", "postgres://u:Zq7xK@h/db"), ("dbname", "x password=Zq7xK")],

@@ -6,6 +6,7 @@ It opens the config file and nothing else, and connects to nothing.
 from __future__ import annotations
 
 import configparser
+import errno
 import os
 import re
 import shlex
@@ -107,15 +108,33 @@ def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
     """Raises ConfigError when one of the logs is one of our own files: it would be emptied."""
     for path in logs:
         for other, what in cfg.ours.items():
-            if path.resolve() == other.resolve() and path.resolve().parts[1] != "dev":
+            if (real := _real("--logfile", path)) == _real(what, other) and not _is_device(real):
                 raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:
     """Raises ConfigError when what is to be written is another file of ours, or the log."""
     for other, what in {**cfg.ours, cfg.log_path: "xray's log"}.items():
-        if path.resolve() == other.resolve():
+        if _real("--output", path) == _real(what, other):
             raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+
+
+def _real(named_by: str, path: Path) -> Path:
+    """The path without links. Raises ConfigError where they lead in a circle.
+
+    Not by Path.resolve: it raises RuntimeError there, and from Python 3.13 on nothing.
+    """
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            found = f"{path}: {error.strerror}"
+            raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
+    return Path(os.path.realpath(path))
+
+
+def _is_device(real: Path) -> bool:
+    return real.parts[1:2] == ("dev",)
 
 
 def _syntax(error: configparser.Error) -> str:
@@ -210,8 +229,12 @@ class _Reader:
         """The log, the buffer, the statistics, the metrics and our own log must not be written into one another."""
         seen: dict[Path, str] = {}
         for (section, key), path in self.files.items():
-            real = path.resolve()
-            if real in seen and real.parts[1] != "dev":
+            try:
+                real = _real(f"{self.path}: [{section}] {key}", path)
+            except ConfigError as error:
+                self.complaints += error.complaints
+                continue
+            if real in seen and not _is_device(real):
                 self.complain(section, key, f"another file than {seen[real]}", repr(str(path)))
             seen.setdefault(real, f"[{section}] {key}")
         own = self.files.get(("logging", "file"))
