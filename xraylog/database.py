@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -12,6 +13,10 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+# It is told of errors that are ignored while a broken session ends; without a handler Python prints them on stderr.
+# What broke the session is an exception, and our own line.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 30  # for another run's partition, batch or migration step: longer is an outage
