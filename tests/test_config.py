@@ -845,6 +845,30 @@ def test_one_file_for_two_things_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_lock_of_ours_is_no_file_for_anything_else(tmp_path: Path) -> None:
+    """A run writes its name into a lock, over what is there; and a lock that is renamed or replaced locks nothing."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "access.log").symlink_to("there/real.log")
+    found = complaints_of(
+        tmp_path,
+        parser={"logfile": "access.log", "offline_file": "there/real.log.lock"},
+        stats={"output": "there/real.log.lock.lock"},
+    )
+    expected, lock = "expected another file than the lock of", f"{tmp_path}/there/real.log.lock"
+    assert found == [
+        f"[parser] offline_file: {expected} [parser] logfile, found '{lock}'",
+        f"[stats] output: {expected} [parser] offline_file, found '{lock}.lock'",
+    ]
+
+
+@pytest.mark.parametrize(("script", "option"), [("parse_logs", "--logfile"), ("report_logs", "--output")])
+@pytest.mark.parametrize("name", ["access.log.lock", "buffer.jsonl.lock"])
+def test_a_lock_of_ours_is_refused_on_the_command_line(site: Site, script: str, option: str, name: str) -> None:
+    said = site.run(option, f"{site.folder}/{name}", status=78, script=script).stderr
+    assert said.startswith(f"{option}: expected ")
+    assert said.endswith(f", found a lock, {site.folder}/{name}\n")
+
+
 LOOP = "expected the path of a file, found {folder}/loop: Too many levels of symbolic links"
 
 

@@ -12,7 +12,7 @@ import re
 import shlex
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -107,16 +107,27 @@ def read(path: Path) -> Config:
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
     """Raises ConfigError when one of the logs is one of our own files: it would be emptied."""
     for path in logs:
-        for other, what in cfg.ours.items():
-            if (real := _real("--logfile", path)) == _real(what, other) and not _is_device(real):
-                raise ConfigError([f"--logfile: expected xray's log, found {what}, {path}"])
+        real = _real("--logfile", path)
+        found = {_real(what, other): what for other, what in cfg.ours.items()} | _locks(cfg)
+        if real in found and not _is_device(real):
+            raise ConfigError([f"--logfile: expected xray's log, found {found[real]}, {path}"])
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:
     """Raises ConfigError when what is to be written is another file of ours, or the log."""
-    for other, what in {**cfg.ours, cfg.log_path: "xray's log"}.items():
-        if _real("--output", path) == _real(what, other):
-            raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+    ours = {**cfg.ours, cfg.log_path: "xray's log"}
+    found = {_real(what, other): what for other, what in ours.items()} | _locks(cfg)
+    if (real := _real("--output", path)) in found:
+        raise ConfigError([f"--output: expected a file of its own, found {found[real]}, {path}"])
+
+
+def _locks(cfg: Config) -> dict[Path, str]:
+    return {_lock(_real("lock", path)): "a lock" for path in (cfg.log_path, cfg.buffer_path)}
+
+
+def _lock(real: Path) -> Path:
+    """Where the lock of a log or buffer lies, as long as its folder may be written: see locks.py."""
+    return Path(f"{real}.lock")
 
 
 def _real(named_by: str, path: Path) -> Path:
@@ -227,22 +238,34 @@ class _Reader:
 
     def refuse_one_file_twice(self) -> None:
         """The log, the buffer, the statistics, the metrics and our own log must not be written into one another."""
+        found = dict(self.real_files())
         seen: dict[Path, str] = {}
-        for (section, key), path in self.files.items():
-            try:
-                real = _real(f"{self.path}: [{section}] {key}", path)
-            except ConfigError as error:
-                self.complaints += error.complaints
-                continue
+        for (section, key), real in found.items():
             if real in seen and not _is_device(real):
-                self.complain(section, key, f"another file than {seen[real]}", repr(str(path)))
+                self.complain_of_file(section, key, f"another file than {seen[real]}")
             seen.setdefault(real, f"[{section}] {key}")
+        locked = {_lock(real): key for (_, key), real in found.items() if key in ("logfile", "offline_file")}
+        for (section, key), real in found.items():
+            if real in locked:
+                self.complain_of_file(section, key, f"another file than the lock of [parser] {locked[real]}")
+        self.refuse_rotated()
+
+    def refuse_rotated(self) -> None:
+        """None of our files may be one that our own log becomes."""
         own = self.files.get(("logging", "file"))
         for (section, key), path in self.files.items():
             if own and path.parent == own.parent and re.fullmatch(re.escape(own.name) + r"\.\d+", path.name):
-                self.complain(
-                    section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated", repr(str(path))
-                )
+                self.complain_of_file(section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated")
+
+    def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:
+        for (section, key), path in self.files.items():
+            try:
+                yield (section, key), _real(f"{self.path}: [{section}] {key}", path)
+            except ConfigError as error:
+                self.complaints += error.complaints
+
+    def complain_of_file(self, section: str, key: str, expected: str) -> None:
+        self.complain(section, key, expected, repr(str(self.files[section, key])))
 
     def connection(self) -> dict[str, str]:
         """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
