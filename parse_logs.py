@@ -94,6 +94,7 @@ def instead_of_a_run(cfg: Config, options: argparse.Namespace, paths: Sequence[P
     """What the options ask for; returns the exit status."""
     from xraylog import check, chores, preview  # here: a run needs none of them, and they take a tenth of its start
 
+    commandline.escape_what_cannot_be_printed()
     if options.check:
         return OPERATOR if check.report(cfg, paths) else DONE
     if options.dry_run:

@@ -233,6 +233,70 @@ def test_locks_that_cannot_be_made_are_told(site: Site) -> None:
     ]
 
 
+@pytest.fixture
+def closed(site: Site) -> Iterator[Path]:
+    """A folder that we may not enter."""
+    folder = site.folder / "closed"
+    folder.mkdir(mode=0)
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_outputs_in_a_folder_that_we_may_not_enter_are_told_and_the_rest_is_checked(site: Site, closed: Path) -> None:
+    site.append(line(1))
+    site.set("stats", output=str(closed / "stats.jsonl"), prometheus=str(closed / "xray.prom"))
+    site.set("logging", file=str(closed / "own.log"))
+    status, report = check_without_privileges(site)
+    assert status == 3
+    for what, name in (("statistics", "stats.jsonl"), ("own log", "own.log")):
+        path = closed / name
+        assert texts(report, what, "✗") == [f"{path} cannot be written; let this user write {path}"]
+    assert texts(report, "metrics", "✗")[0].endswith(f"; let this user write in {closed}")
+    assert texts(report, "server", "✓")
+
+
+def test_a_folder_that_may_be_written_but_not_entered_is_told(site: Site, closed: Path) -> None:
+    closed.chmod(0o200)
+    site.set("stats", output=str(closed / "stats.jsonl"))
+    assert texts(check_without_privileges(site)[1], "statistics", "✗")
+
+
+def test_a_lock_that_cannot_be_looked_at_is_not_called_held(site: Site, closed: Path) -> None:
+    site.append(line(1))
+    site.set("parser", offline_file=str(closed / "buffer.jsonl"))
+    status, report = check_without_privileges(site)
+    assert status == 3
+    (text,) = (text for mark, what, text in report if (mark, what) == ("✗", "lock"))
+    assert "held" not in text
+    assert text.endswith(
+        ": expected a lock file that can be opened, found: Permission denied; "
+        f"a run now would exit with status 3: let this user write in {closed}"
+    )
+
+
+def test_a_lock_of_another_that_may_not_be_read_is_told_as_a_run_finds_it(site: Site) -> None:
+    site.append(line(1))
+    (site.folder / "access.log.lock").touch(mode=0)
+    status, report = check_without_privileges(site)
+    assert status == 3
+    (text,) = (text for mark, what, text in report if (mark, what) == ("✗", "lock"))
+    assert text.endswith(f"a run now would exit with status 3: let this user read {site.folder}/access.log.lock")
+
+
+@pytest.mark.parametrize("option", ["--check", "--dry-run"])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_what_standard_output_cannot_show_is_escaped(site: Site, option: str, encoding: str) -> None:
+    log = os.fsencode(site.folder / "zugriffe-ä-") + b"\xff.log"
+    site.append(line(1), to=Path(os.fsdecode(log)))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    arguments = [option, "--logfile", os.fsdecode(log)]
+    done = subprocess.run(site.command(*arguments), env=environment, capture_output=True, check=False)
+    assert done.stderr == b""
+    shown = done.stdout.decode(encoding)
+    assert re.search(r"zugriffe-(ä|\\xe4|\\udcc3\\udca4)-\\\w*ff\.log", shown)
+    assert "PostgreSQL" in shown
+
+
 # --- draining ------------------------------------------------------------------------------------------------
 
 

@@ -845,6 +845,65 @@ def test_one_file_for_two_things_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_a_lock_of_ours_is_no_file_for_anything_else(tmp_path: Path) -> None:
+    """A run writes its name into a lock, over what is there; and a lock that is renamed or replaced locks nothing."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "access.log").symlink_to("there/real.log")
+    found = complaints_of(
+        tmp_path,
+        parser={"logfile": "access.log", "offline_file": "there/real.log.lock"},
+        stats={"output": "there/real.log.lock.lock"},
+    )
+    expected, lock = "expected another file than the lock of", f"{tmp_path}/there/real.log.lock"
+    assert found == [
+        f"[parser] offline_file: {expected} [parser] logfile, found '{lock}'",
+        f"[stats] output: {expected} [parser] offline_file, found '{lock}.lock'",
+    ]
+
+
+@pytest.mark.parametrize(("script", "option"), [("parse_logs", "--logfile"), ("report_logs", "--output")])
+@pytest.mark.parametrize("name", ["access.log.lock", "buffer.jsonl.lock"])
+def test_a_lock_of_ours_is_refused_on_the_command_line(site: Site, script: str, option: str, name: str) -> None:
+    said = site.run(option, f"{site.folder}/{name}", status=78, script=script).stderr
+    assert said.startswith(f"{option}: expected ")
+    assert said.endswith(f", found a lock, {site.folder}/{name}\n")
+
+
+LOOP = "expected the path of a file, found {folder}/loop: Too many levels of symbolic links"
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("parser", "logfile"), ("parser", "offline_file"), ("stats", "output"), ("logging", "file")]
+)
+def test_a_link_that_leads_to_itself_is_a_complaint(
+    site: Site, capsys: pytest.CaptureFixture[str], section: str, key: str
+) -> None:
+    (site.folder / "loop").symlink_to("loop")
+    site.set(section, **{key: "loop"})
+    assert parse_logs.main(["--config", str(site.config)]) == 78
+    said = capsys.readouterr().err
+    assert said == f"{site.config}: [{section}] {key}: {LOOP.format(folder=site.folder)}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "option"), [("parse_logs", "--logfile"), ("report_logs", "--output"), ("parse_logs", "--config")]
+)
+def test_a_link_that_leads_to_itself_is_refused_on_the_command_line(site: Site, script: str, option: str) -> None:
+    (site.folder / "loop").symlink_to("loop")
+    said = site.run(option, f"{site.folder}/loop", status=78, script=script).stderr
+    expected = LOOP.format(folder=site.folder)
+    if option == "--config":
+        option = f"{site.folder}/loop"
+        expected = "expected a file that can be read, found: Too many levels of symbolic links"
+    assert said == f"{option}: {expected}\n"
+
+
+def test_the_root_folder_for_two_files_is_refused(tmp_path: Path) -> None:
+    assert complaints_of(tmp_path, parser={"logfile": "/", "offline_file": "/"}) == [
+        "[parser] offline_file: expected another file than [parser] logfile, found '/'"
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("host", "postgresql://u:Zq7xK@h/db"), ("dbname", "postgres://u:Zq7xK@h/db"), ("dbname", "x password=Zq7xK")],

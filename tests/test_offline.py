@@ -119,6 +119,11 @@ def test_an_import_says_how_far_it_is(site: Site, monkeypatch: pytest.MonkeyPatc
         ("dbname", "nowhere", 'database "nowhere" does not exist'),
         ("sslmode", "nonsense", 'invalid sslmode value: "nonsense"'),
         ("sslmode", "require", "server does not support SSL"),
+        ("keepalives", "x", 'invalid integer value "x" for connection option "keepalives"'),
+        ("tcp_user_timeout", "1s", 'invalid integer value "1s" for connection option "tcp_user_timeout"'),
+        ("hostaddr", "localhost", 'could not parse network address "localhost"'),
+        ("gssencmode", "require", "GSSAPI"),
+        ("replication", "database", "[postgresql] replication: expected none, found 'database'"),
     ],
 )
 def test_a_database_that_refuses_us_is_for_the_operator_and_no_line_waits(
@@ -129,7 +134,8 @@ def test_a_database_that_refuses_us_is_for_the_operator_and_no_line_waits(
     done = site.run(status=3)
     assert said in done.stderr
     assert site.put_aside() == users(1, 2)
-    site.set("postgresql", **{**site.database, "sslmode": "prefer"})
+    site.settings["postgresql"] = dict(site.database)
+    site.write_config()
     site.run()
     assert site.emails() == users(1, 2)
 

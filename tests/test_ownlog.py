@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,30 @@ def test_it_gets_what_stderr_gets(site: Site, capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().err
     assert "1 lines read" in told
     assert (site.folder / "own {x}.log").read_text() == told
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(site: Site) -> None:
+    """Runs under cron would wait for a reader, one behind the other, before they have a lock."""
+    os.mkfifo(site.folder / "own.pipe")
+    site.set("logging", file="own.pipe")
+    site.append(line(1))
+    done = subprocess.run(site.command(), capture_output=True, text=True, check=False, timeout=20)
+    expected = "expected a file that can be written, found: No such device or address"
+    assert (done.returncode, done.stderr) == (78, f"{site.config}: [logging] file: {expected}\n")
+
+
+def test_a_pipe_that_its_reader_leaves_full_costs_a_line_and_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(path := tmp_path / "own.pipe")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = OwnLog(path)
+    for _ in range(50):
+        log.write("x" * 4000 + "\n")
+    os.close(reader)
+    (said,) = capsys.readouterr().err.splitlines()
+    expected = "cannot be written: Resource temporarily unavailable; the run goes on; "
+    assert said.startswith(f"the log file {path} {expected}")
 
 
 def test_a_full_log_is_put_aside_and_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,10 @@ def test_a_buffer_from_before_the_mask_is_masked_when_it_is_imported(installed: 
         (Mask(32, 48), "203.0.113.77", "203.0.113.77"),
         (Mask(24, 128), "[2001:db8::1]", "2001:db8::1"),
         (Mask(24, 48), "[::ffff:203.0.113.77]", "::/48"),
+        (Mask(24, 48), "[2002:cb00:714d::1]", "2002:cb00:7100::/40"),  # 6to4: 203.0.113.77 is behind 2002
+        (Mask(24, 32), "[2002:cb00:714d::1]", "2002:cb00::/32"),
+        (Mask(24, 48), "[2002::/16]", "2002::/16"),
+        (Mask(32, 48), "[2002:cb00:714d::1]", "2002:cb00:714d::/48"),
     ],
 )
 def test_of_a_source_its_network_is_left(mask: Mask, source: str, stored: str | None) -> None:
@@ -269,7 +273,13 @@ def test_an_ipv4_address_in_ipv6_is_masked_as_one() -> None:
         ("113.77:51000 accepted", "[masked]:51000 accepted"),  # its beginning was cut off
         ("1203.0.113.77 from", "[masked] from"),
         ("[2001:db8:1:2:3:", "[[masked]"),
-        ("db8:1:2::3]:443", "db8:1:2::]:443"),
+        (" db8:1:2::3]:443", " db8:1:2::]:443"),
+        ("from [2002:cb00:714d::1]:5", "from [2002:cb00:7100::]:5"),
+        ("9abc:4242]:51000 accepted", "[masked]]:51000 accepted"),
+        ("b8:1234:5678:9abc::42]:51000 accepted", "[masked]]:51000 accepted"),
+        (":42]:51000 accepted", "[masked]]:51000 accepted"),
+        ("\0\0\09abc:4242]:51000 accepted", "\0\0\0[masked]]:51000 accepted"),  # behind a hole
+        ("203.0.113.77:51000 accepted", "203.0.113.0:51000 accepted"),
         ("[::ffff:203.0.113.77] [::ffff:cb00:714d]", "[[masked]] [[masked]]"),
         ("2025/11/17 10:15:23203.0.113.77", "2025/11/17 [masked]"),
         ('{"timestamp": "2025-11-17 10:15:23.1+00"}', '{"timestamp": "2025-11-17 10:15:23.1+00"}'),
@@ -287,6 +297,23 @@ def test_the_reason_is_masked_like_the_line() -> None:
         b"2025/11/17 10:15:23 from 203.0.113.0 accepted tcp:x:443",
         "expected a source address and port, found '203.0.113.0'",
     )
+
+
+@pytest.mark.parametrize("text", ["9abc:4242]:51000 accepted tcp:x:443", "\0\09abc:4242]:51000 accepted tcp:x:443"])
+def test_the_reason_that_quotes_the_beginning_of_a_cut_line_is_masked_like_it(text: str) -> None:
+    bad = Grammar(ZoneInfo("UTC"), NOW, MASK).parse_line(f"{text} {AT}from 4:5 accepted tcp:x:443".encode())
+    assert isinstance(bad, BadLine)
+    assert b"9abc" not in bad.line
+    assert "[masked]]:51000 accepted" in bad.reason
+    assert "9abc" not in bad.reason
+
+
+@pytest.mark.parametrize("address", ["2001:db8:1234:5678:9abc:def0:1111:4242", "2001:db8:1234:5678:9abc::4242"])
+def test_a_line_that_was_cut_within_an_address_keeps_no_group_of_it(address: str) -> None:
+    """As long as two groups are left: one alone may be any number."""
+    for start in range(1, address.rindex(":")):
+        left = MASK.line(f"{address[start:]}]:51000 accepted tcp:www.example.com:443".encode()).decode()
+        assert left == "[masked]]:51000 accepted tcp:www.example.com:443"
 
 
 QUAD = re.compile(rb"(?=((?:\d{1,3}\.){3}\d{1,3}))")
@@ -317,7 +344,9 @@ def bits(address: bytes) -> int:
         return 0
 
 
-@pytest.mark.parametrize("pattern", ["1", "1.", "a", "a:", ":", ".", "1.2.3.4 ", "2025/11/17 10:15:23", "::1/", "f.1"])
+@pytest.mark.parametrize(
+    "pattern", ["1", "1.", "a", "a:", ":", ".", "1.2.3.4 ", "2025/11/17 10:15:23", "::1/", "f.1", "\0"]
+)
 def test_a_long_line_is_masked_in_time_that_grows_with_its_length(pattern: str) -> None:
     """A client chooses these bytes. Quadratic behaviour would take minutes here."""
     text = pattern.encode() * ((1 << 18) // len(pattern))
@@ -375,6 +404,7 @@ def do(site: Site) -> Iterator[Callable[[list[str]], None]]:
         "2025/11/17 10:15:23 from 2001:db8:1:2::3 accepted tcp:x:443 email: alice@example.com\n",
         "2025/11/17 10:15:23 from nowhere:5 accepted tcp:x:443 email: bob@example.com\n",
         "2025/11/17 10:15:23 from [2001:db8:1:2::3]:5 accepted tcp:x:443 email: bob@example.com\n",
+        "2025/11/17 10:15:23 from [2002:cb00:714d::1]:5 accepted tcp:x:443 email: bob@example.com\n",
     )
     site.run()
     with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
@@ -400,7 +430,7 @@ def test_schema_md_deletes_a_user_with_all_rows_and_nobody_else(site: Site, do: 
     do(delete)
     do(vacuum)
     assert site.rows() == others
-    assert len(others) == 3
+    assert len(others) == 4
     assert b"alice@example.com" not in words(site)
     assert len(site.rejected()) == 1
 
@@ -433,7 +463,12 @@ def test_schema_md_masks_the_rows_of_a_day_as_a_run_would(site: Site, do: Callab
     do([update])
     addresses = 'SELECT source_ip::text FROM logs WHERE "timestamp"{} ORDER BY 1'
     on, after = addresses.format("< '2025-11-18'"), addresses.format(">= '2025-11-18'")
-    assert site.query(on) == [("2001:db8:1::/48",), ("203.0.113.0/24",), ("203.0.113.0/24",)]
+    assert site.query(on) == [
+        ("2001:db8:1::/48",),
+        ("2002:cb00:7100::/40",),
+        ("203.0.113.0/24",),
+        ("203.0.113.0/24",),
+    ]
     assert site.query(after) == [("203.0.113.18/32",)] * 2
 
 
@@ -443,5 +478,6 @@ def test_the_readme_shows_what_is_left_of_a_rejected_line() -> None:
     assert shown[1:] == [
         MASK.line(b"2025/11/17 10:15:23 from 203.0.113.77 accepted tcp:192.0.2.80:443").decode(),
         MASK.line(b"2025/11/17 10:15:24 from 203.0.11").decode(),
+        MASK.line(b"b8:1:2::3]:51000 accepted tcp:192.0.2.80:443").decode(),
     ]
     assert shown[0] == MASK.source("203.0.113.77")

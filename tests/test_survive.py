@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import logging
 import random
+import re
 import socket
 import subprocess
 import threading
@@ -58,6 +60,26 @@ def end_our_sessions(site: Site) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND application_name = 'parse_logs'"
     )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_of_a_session_that_was_ended_our_own_lines_alone_are_said(site: Site, way: str) -> None:
+    """psycopg tells its logger of errors that it ignores; without a handler Python prints them as they are."""
+    site.run_here()
+    site.way = way
+
+    @contextlib.contextmanager
+    def struck(step: int) -> Iterator[None]:
+        logging.getLogger().handlers.clear()  # pytest's, in the child: a run has none
+        with killing.after_step(step, site.folder / "steps", lambda: end_our_sessions(site)):
+            yield
+
+    for step in range(1, 30, 3):
+        site.append(*lines(step * 1000, step * 1000 + 50, day(step)))
+        assert site.run_here(inside=struck(step)) == 0
+    said = site.output().splitlines()
+    assert any("PostgreSQL is not available" in text for text in said)
+    assert [text for text in said if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ", text)] == []
 
 
 @pytest.mark.parametrize("way", WAYS)

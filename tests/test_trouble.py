@@ -103,8 +103,8 @@ TROUBLES = [
     (
         take_for_buffer,
         3,
-        "nothing was read; its lines wait there for you; to go on with a new one: ",
-        mv("buffer", ".damaged"),
+        "nothing was read; it stays as it is: name another [parser] offline_file in ",
+        lambda site: str(site.config),
     ),
     (make_no_log, 3, "nothing was read; what to do: ", check),
     (fill_statistics, 3, "what was committed stays; ", df),
@@ -155,6 +155,22 @@ def test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way(site: Site) 
     moved = site.buffer.with_name("buffer.jsonl.damaged").read_text()
     assert site.emails() == users(4, 5)
     assert re.findall(r'"email": "(\w+)', moved) == ["u1", "u2", "u3"]
+
+
+@pytest.mark.parametrize("text", ["not ours\n", "", '\n{"mark": 1}\n{"mark": 2}\n'], ids=["text", "empty", "marks"])
+@pytest.mark.parametrize("option", ["-v", "--dry-run"])
+def test_a_file_that_is_no_buffer_is_never_to_be_moved(site: Site, text: str, option: str) -> None:
+    """It may be a file that somebody needs where it is."""
+    site.buffer.write_text(text)
+    site.append(line(1))
+    if not text:
+        assert site.run(option).returncode == 0
+        return
+    said = site.run(option, status=3).stderr
+    assert "expected our buffer, found a file that begins with" in said
+    assert f"; it stays as it is: name another [parser] offline_file in {site.config}" in said
+    assert "mv " not in said
+    assert site.buffer.read_text() == text
 
 
 def test_a_missing_config_names_the_copy(site: Site) -> None:

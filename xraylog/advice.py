@@ -21,6 +21,8 @@ def on(trouble: Exception, cfg: Config) -> str:
         return f"to finish it: {command(cfg, script=MIGRATION)}"
     if isinstance(trouble, schema.Plain):
         return f"to look, then without --dry-run: {command(cfg, '--dry-run', script=MIGRATION)}"
+    if isinstance(trouble, buffer.Foreign):  # somebody may need it where it is
+        return f"it stays as it is: name another [parser] offline_file in {cfg.path}"
     if isinstance(trouble, buffer.Damaged):
         return "its lines wait there for you; to go on with a new one: " + shlex.join(
             ["mv", str(cfg.buffer_path), f"{cfg.buffer_path}.damaged"]

@@ -53,6 +53,10 @@ class Damaged(Exception):
     """The buffer holds what we did not write: somebody must look before anything of it is touched."""
 
 
+class Foreign(Damaged):
+    """The file has never been a buffer of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A batch in the buffer."""
@@ -82,6 +86,8 @@ class Buffer:
         self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only))
         self._last_mark: int | None = None  # its offset
         self.torn: Path | None = None  # where a torn batch was put
+        if self._file is not None:
+            self._refuse_foreign(self._file)
         if self._file is not None and read_only:
             self._last_mark = _last_mark(self._file, self._file.size)
         elif self._file is not None:
@@ -183,6 +189,12 @@ class Buffer:
                 os.close(folder)
         return self.file
 
+    def _refuse_foreign(self, file: LogFile) -> None:
+        beginning = file.read(0, len(HEADER))
+        if not HEADER.startswith(beginning) and beginning.strip(b"\0"):  # a crash may leave zeros of the first batch
+            begins = self._mask.line(beginning)
+            raise Foreign(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
+
     def _mend(self, file: LogFile) -> None:
         """Cut off what is behind the last whole batch, and have the rest on disk: it counts from here on.
 
@@ -198,11 +210,8 @@ class Buffer:
                 raise Damaged(
                     f"{self.path}, byte {place}: expected a batch of ours, found a checksum that does not fit"
                 )
-        beginning = file.read(0, len(HEADER))
-        torn_at_once = place is None and not beginning.strip(b"\0")
-        if not HEADER.startswith(beginning) and not torn_at_once:
-            begins = self._mask.line(beginning)
-            raise Damaged(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
+        if place is not None and not file.read(0, 1).strip(b"\0"):
+            raise Damaged(f"{self.path}: expected our header in its first line, found zeros")
         self._last_mark = place
         end = 0 if place is None else place + len(file.line_at(place))
         if last != place:

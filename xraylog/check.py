@@ -55,26 +55,36 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """All that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
     for path in (*filter(sources.is_drained, logs), cfg.buffer_path):
-        lock = locks.lock_path(path, cfg.buffer_path.parent)
-        holder = locks.lock_holder(lock)
-        if holder:
-            yield "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
-        elif not lock.exists() and not os.access(lock.parent, os.W_OK | os.X_OK):
-            yield "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
-        else:
-            yield "lock", f"{lock} is free", ""
-    if cfg.metrics_path is not None and not os.access(cfg.metrics_path.parent, os.W_OK | os.X_OK):
+        yield _lock(locks.lock_path(path, cfg.buffer_path.parent))
+    if cfg.metrics_path is not None and not _may_be_made(cfg.metrics_path):
         yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
     elif cfg.metrics_path is not None:
         yield "metrics", f"{cfg.metrics_path} can be replaced", ""
     for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
-        if output is not None and not os.access(output if output.exists() else output.parent, os.W_OK):
+        if output is not None and not (os.access(output, os.W_OK) if os.path.exists(output) else _may_be_made(output)):
             yield what, f"{output} cannot be written", f"let this user write {output}"
         elif output is not None:
             yield what, f"{output} can be written", ""
     for path in logs:
         yield from _log(cfg, path)
     yield from _server(cfg)
+
+
+def _lock(lock: Path) -> Finding:
+    try:
+        holder = locks.lock_holder(lock)
+    except logfile.Unusable as error:
+        mend = f"let this user read {lock}" if os.path.lexists(lock) else f"let this user write in {lock.parent}"
+        return "lock", str(error), f"a run now would exit with status 3: {mend}"
+    if holder:
+        return "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
+    if not os.path.exists(lock) and not _may_be_made(lock):
+        return "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
+    return "lock", f"{lock} is free", ""
+
+
+def _may_be_made(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def _log(cfg: Config, path: Path) -> Iterator[Finding]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +49,9 @@ def add_loudness(parser: argparse.ArgumentParser) -> None:
 def level(options: argparse.Namespace, otherwise: str) -> str:
     """What loguru is to say at least."""
     return "DEBUG" if options.verbose else "ERROR" if options.quiet else otherwise
+
+
+def escape_what_cannot_be_printed() -> None:
+    """From here on: names of files can be any bytes, and standard output of any encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -6,12 +6,13 @@ It opens the config file and nothing else, and connects to nothing.
 from __future__ import annotations
 
 import configparser
+import errno
 import os
 import re
 import shlex
 import socket
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -33,7 +34,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
-BESIDE = re.compile(r"[0-9]+|torn|damaged|lock")
+BESIDE = re.compile(r"[0-9]+|torn|damaged")
 EXAMPLE = Path(__file__).resolve().parent.parent / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
 NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
@@ -84,14 +85,17 @@ class Config:
 
     def is_ours(self, path: Path) -> str | None:
         """What a file is that we write, or made beside one of ours: a lock, a rotated log, what was put aside of it."""
-        if what := {own.resolve(): what for own, what in self.ours.items()}.get(path.resolve()):
+        real = Path(os.path.realpath(path))
+        if what := {Path(os.path.realpath(own)): what for own, what in self.ours.items()}.get(real):
             return what
+        if path.name.endswith(".lock"):
+            return "a lock"
         for own, what in self.ours.items():
-            if path.parent.resolve() == own.parent.resolve() and BESIDE.fullmatch(
+            if os.path.realpath(path.parent) == os.path.realpath(own.parent) and BESIDE.fullmatch(
                 path.name.removeprefix(f"{own.name}.")
             ):
                 return f"a file beside {what}"
-        return "a lock file" if path.name.endswith(".lock") else None
+        return None
 
 
 def read(path: Path) -> Config:
@@ -119,20 +123,44 @@ def read(path: Path) -> Config:
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
     """Raises ConfigError when one of the logs is one of our own files: it would be emptied."""
     for path in logs:
-        if (found := cfg.is_ours(path)) and path.resolve().parts[1] != "dev":
+        real = _real("--logfile", path)
+        if (found := cfg.is_ours(path)) and not _is_device(real):
             raise ConfigError([f"--logfile: expected xray's log, found {found}, {path}"])
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:
     """Raises ConfigError when a page cannot be put there: it is no file, or another one of ours, or the log."""
-    found = "a folder" if path.is_dir() else "no regular file" if path.exists() and not path.is_file() else ""
-    if not found and not path.parent.is_dir():
-        found = f"no folder {path.parent}"
+    real = _real("--output", path)
+    found = "a folder" if real.is_dir() else "no regular file" if real.exists() and not real.is_file() else ""
+    if not found and not real.parent.is_dir():
+        found = f"no folder {real.parent}"
     if found:
         raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])
-    for other, what in {**cfg.ours, cfg.log_path: "xray's log"}.items():
-        if path.resolve() == other.resolve():
-            raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+    if what := "xray's log" if real == _real("logfile", cfg.log_path) else cfg.is_ours(path):
+        raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+
+
+def _lock(real: Path) -> Path:
+    """Where the lock of a log or buffer lies, as long as its folder may be written: see locks.py."""
+    return Path(f"{real}.lock")
+
+
+def _real(named_by: str, path: Path) -> Path:
+    """The path without links. Raises ConfigError where they lead in a circle.
+
+    Not by Path.resolve: it raises RuntimeError there, and from Python 3.13 on nothing.
+    """
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            found = f"{path}: {error.strerror}"
+            raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
+    return Path(os.path.realpath(path))
+
+
+def _is_device(real: Path) -> bool:
+    return real.parts[1:2] == ("dev",)
 
 
 def refuse_nameless_zone(cfg: Config) -> None:
@@ -231,18 +259,34 @@ class _Reader:
 
     def refuse_one_file_twice(self) -> None:
         """The log, the buffer, the statistics, the metrics and our own log must not be written into one another."""
+        found = dict(self.real_files())
         seen: dict[Path, str] = {}
-        for (section, key), path in self.files.items():
-            real = path.resolve()
-            if real in seen and real.parts[1] != "dev":
-                self.complain(section, key, f"another file than {seen[real]}", repr(str(path)))
+        for (section, key), real in found.items():
+            if real in seen and not _is_device(real):
+                self.complain_of_file(section, key, f"another file than {seen[real]}")
             seen.setdefault(real, f"[{section}] {key}")
+        locked = {_lock(real): key for (_, key), real in found.items() if key in ("logfile", "offline_file")}
+        for (section, key), real in found.items():
+            if real in locked:
+                self.complain_of_file(section, key, f"another file than the lock of [parser] {locked[real]}")
+        self.refuse_rotated()
+
+    def refuse_rotated(self) -> None:
+        """None of our files may be one that our own log becomes."""
         own = self.files.get(("logging", "file"))
         for (section, key), path in self.files.items():
             if own and path.parent == own.parent and re.fullmatch(re.escape(own.name) + r"\.\d+", path.name):
-                self.complain(
-                    section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated", repr(str(path))
-                )
+                self.complain_of_file(section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated")
+
+    def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:
+        for (section, key), path in self.files.items():
+            try:
+                yield (section, key), _real(f"{self.path}: [{section}] {key}", path)
+            except ConfigError as error:
+                self.complaints += error.complaints
+
+    def complain_of_file(self, section: str, key: str, expected: str) -> None:
+        self.complain(section, key, expected, repr(str(self.files[section, key])))
 
     def connection(self) -> dict[str, str]:
         """libpq's keywords as they are; values are checked by libpq itself, but for the port."""

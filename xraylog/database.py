@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -12,6 +13,10 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+# It is told of errors that are ignored while a broken session ends; without a handler Python prints them on stderr.
+# What broke the session is an exception, and our own line.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 30  # for another run's partition, batch or migration step: longer is an outage
@@ -28,12 +33,24 @@ DEFAULTS: Mapping[str, str] = {
 
 # SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
 # a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
+# 08P01 is among them: with it pgbouncer says whatever happens to it.
 TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04")
 # At connect time psycopg has no SQLSTATE, only text. These are the refusals that pass by themselves, of a server
 # that answers a ping; every other refusal, in whatever language, is for the operator.
 BUSY_TEXTS = ("too many clients", "remaining connection slots", "too many connections", "the database system is")
-# libpq's own words for a server that it does not want: its ping gives up there, too.
-NO_TRUST_TEXTS = ("does not support SSL", "server certificate", "certificate verify failed", "root certificate")
+# libpq's own words for a server that it does not want, and for settings that it finds wrong when it has a socket: its
+# ping gives up there, too.
+OF_LIBPQ_TEXTS = (
+    "does not support SSL",
+    "server certificate",
+    "certificate verify failed",
+    "root certificate",
+    "GSSAPI encryption required",
+    "for connection option",
+    "parameter must be an integer",  # the same, until libpq 12
+    "could not parse network address",
+)
+NO_REPLICATION = ("false", "off", "no", "0")
 
 
 class Unavailable(Exception):
@@ -51,6 +68,9 @@ def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
     Raises Unavailable and Unsuitable, here and from everything inside.
     """
     with _explained(), _session(keywords) as conn:
+        replication = conn.info.get_parameters().get("replication", "false")
+        if replication.lower() not in NO_REPLICATION:  # such a session answers each query as if the connection broke
+            raise Unsuitable(f"[postgresql] replication: expected none, found {replication!r}")
         if conn.info.parameter_status("server_encoding") != "UTF8":
             found = conn.info.parameter_status("server_encoding")
             raise Unsuitable(f"database {conn.info.dbname}: expected the encoding UTF8, found {found}")
@@ -84,9 +104,9 @@ def _attempt(conninfo: str) -> Connection:
 
 
 def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
-    """Whether the server answers, and does not want us, or libpq does not trust it."""
+    """Whether the server answers, and does not want us, or libpq does not want the server or a setting."""
     answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
-    answers = answers or any(text in str(error) for text in NO_TRUST_TEXTS)
+    answers = answers or any(text in str(error) for text in OF_LIBPQ_TEXTS)
     return answers and not any(text in str(error) for text in BUSY_TEXTS)
 
 

@@ -71,13 +71,16 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, or None. Makes and changes nothing."""
+    """Who holds the lock at `path`, or None. Makes and changes nothing.
+
+    Raises Unusable when we may not open it: a run could not, either.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     except OSError as error:
-        return f"a process that cannot be seen ({error.strerror})"
+        raise Unusable(f"{path}: expected a lock file that can be opened, found: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

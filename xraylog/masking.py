@@ -15,6 +15,8 @@ from xraylog.records import BadLine
 # Each run of characters as a whole, so that the time is linear in the line's length. A moment of the log's or of ours
 # looks like a piece of an IPv6 address; with digits and a dot or colon right behind it, it may be one.
 RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?!\d*[.:]))|[0-9A-Fa-f.:]+")
+HOLE = re.compile(rb"\0*")  # in the log, before the line
+QUOTE = re.compile(r"(?<![a-z])['\"]")  # opens what a reason quotes
 NUMBERS = re.compile(rb"[0-9.]+")
 LEFT_OUT = b"[masked]"
 LONGEST = 39  # characters of an address
@@ -44,7 +46,13 @@ class Mask:
 
     def line(self, line: bytes) -> bytes:
         """Any bytes, with the last bits of every address zero, and `[masked]` for pieces of one."""
-        return RUN.sub(self._run, line) if self.hides else line
+        if not self.hides:
+            return line
+        begin = HOLE.match(line).end()  # type: ignore[union-attr]  # it matches nothing, too
+        first = RUN.match(line, begin)
+        if first is None or not _may_be_cut(first):
+            return RUN.sub(self._run, line)
+        return line[:begin] + LEFT_OUT + RUN.sub(self._run, line[first.end() :])
 
     def pieces(self, line: bytes) -> int:
         """How many addresses, or pieces of one, were masked in this line, or would be; none without a mask."""
@@ -52,12 +60,21 @@ class Mask:
 
     def bad_line(self, bad: BadLine) -> BadLine:
         """The same for a line that will be kept, and for the reason, which quotes it."""
-        return BadLine(self.line(bad.line), self.line(bad.reason.encode()).decode()) if self.hides else bad
+        if not self.hides:
+            return bad
+        at = quote.end() if (quote := QUOTE.search(bad.reason)) else 0
+        before, quoted = bad.reason[:at].encode(), bad.reason[at:].encode()
+        first = RUN.match(quoted)
+        is_beginning = first is not None and bad.line.lstrip(b"\0").startswith(first[0])
+        reason = self.line(before) + self.line(quoted) if is_beginning else self.line(before + quoted)
+        return BadLine(self.line(bad.line), reason.decode())
 
     def _kept(self, address: IPv4Address | IPv6Address) -> int:
         if isinstance(address, IPv4Address):
             return self.v4
-        return min(self.v6, 96 + self.v4) if address.ipv4_mapped else self.v6
+        if address.ipv4_mapped is not None:
+            return min(self.v6, 96 + self.v4)
+        return self.v6 if address.sixtofour is None else min(self.v6, 16 + self.v4)  # 2002, then the IPv4 address
 
     def _run(self, found: re.Match[bytes]) -> bytes:
         run = found[0]
@@ -91,6 +108,15 @@ def _is_piece(found: re.Match[bytes]) -> bool:
     if found["moment"]:
         return False
     return found[0].count(b":") > 1 or any(b"." in numbers.strip(b".") for numbers in NUMBERS.findall(found[0]))
+
+
+def _may_be_cut(first: re.Match[bytes]) -> bool:
+    """Whether what a line begins with may be the rest of an IPv6 address: then its groups are not where they seem.
+
+    Of IPv4 a rest is known, for it has fewer numbers.
+    """
+    group, colon, _ = first[0].partition(b":")
+    return bool(colon) and not first["moment"] and b"." not in group
 
 
 UNMASKED = Mask()
