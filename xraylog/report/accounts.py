@@ -100,6 +100,7 @@ GOALS = SQL("""
             GROUP BY pair
         ) g
         WHERE g.rows > 1 OR g.pair >> 32 = ANY(%(calm)s)
+        OFFSET 0  -- else each pair is looked for among the users
     ) p
     JOIN endpoints e ON e.id = p.destination_id
     WHERE p.place <= %(most)s AND p.user_id = ANY(%(users)s)
