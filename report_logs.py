@@ -133,7 +133,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--node", metavar="NAME", help="one node only")
     parser.add_argument(
-        "--mask", action="store_true", help="addresses as /24 and /48, users by number: for a page to pass on"
+        "--mask", action="store_true", help="addresses as /24 and /48, users and nodes by number: for a page to pass on"
     )
     commandline.add_loudness(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

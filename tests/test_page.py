@@ -122,6 +122,23 @@ def test_times_follow_the_readers_choice(written: Site, opened: Callable[..., Pa
     assert page.locator("#traffic figure svg:visible").nth(0).inner_html() == labels
 
 
+def test_both_zones_show_the_same_areas(written: Site, opened: Callable[..., Page]) -> None:
+    """Those of UTC are drawn once, in the other chart, which is hidden by then."""
+    page = opened(page_of(written))
+    drawn = page.locator("#traffic .in-local path[id]").evaluate_all(BOXES)
+    page.get_by_label("UTC").check()
+    shown = page.locator("#traffic .in-utc use").evaluate_all(BOXES)
+    assert shown == drawn
+    assert len(shown) > 5
+    assert all(width > 100 and height > 0 for width, height in shown)
+
+
+BOXES = """marks => marks.map((mark) => {
+    const box = mark.getBoundingClientRect();
+    return [Math.round(box.width), Math.round(box.height)];
+})"""
+
+
 def test_tables_sort_by_every_column_both_ways(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
     for table in ("users", "top", "sources", "gaps", "ports", "nodes", "rising", "new"):

@@ -11,7 +11,7 @@ import base64
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         written=written,
         is_masked=is_masked,
         version=__version__,
-        zones=[_in_zone(found, zone, side) for side, zone in zones.items()] if found.rows else [],
+        zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
         last_stored=max((node.stored for node in found.nodes if node.stored), default=None),
         data=_data(found),
         style=Markup(style),  # noqa: S704  # our own file
@@ -115,6 +115,20 @@ def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
         week,
         _drawn(charts.week("Rows by weekday and hour of the day", week)),
     )
+
+
+def _sharing(zones: Sequence[InZone]) -> Sequence[InZone]:
+    """Both zones, of which the second one shows the areas that the first one has drawn."""
+    if len(zones) < 2:
+        return zones
+    one, other = zones  # their charts as plain text: Markup escapes what is put into it
+    traffic = charts.sharing("traffic", str(one.traffic_chart), str(other.traffic_chart))
+    nodes = charts.sharing("nodes", str(one.nodes_chart), str(other.nodes_chart))
+    rejected = charts.sharing("rejected", str(one.rejected_chart), str(other.rejected_chart))
+    return [
+        replace(of, traffic_chart=_drawn(drawn[0]), nodes_chart=_drawn(drawn[1]), rejected_chart=_drawn(drawn[2]))
+        for of, drawn in zip(zones, zip(traffic, nodes, rejected, strict=True), strict=True)
+    ]
 
 
 def _drawn(svg: str) -> Markup:
