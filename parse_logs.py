@@ -109,12 +109,13 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
     stored, put, mode, status = LoadResult(), LoadResult(), "online", FAILED
     published = Metrics(cfg.metrics_path, cfg.node, cfg.log_path, list(paths) == [cfg.log_path])
-    began = published.begin()
+    began, is_at_work = time.time(), True
     try:
         with (
             sources.opened(paths, cfg.buffer_path.parent) as found,
             buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as aside,
         ):
+            published.begin(began)
             if aside.torn:
                 logger.warning("{} ended in a torn batch; it is now in {}", aside.path, aside.torn)
             logs = with_lines(options, paths, found)
@@ -134,7 +135,7 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
         status = OPERATOR
         raise
     except logfile.Busy:
-        status = BUSY
+        is_at_work = False  # another run is, and tells of itself
         raise
     except positions.Moved as error:
         logger.error("{}; it stores these lines", error)
@@ -143,15 +144,16 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
         what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"what is not stored stays in {names_of(paths)}"
         logger.error("{}; {}; the next run tries again; {}", what, stays, advice.on(error, cfg))
     finally:
-        seconds = time.monotonic() - clock
-        status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
-        has_all = status == DONE and mode == "online"
-        if has_all and cfg.keep_days:
-            from xraylog import chores  # here: as above
+        if is_at_work:
+            seconds = time.monotonic() - clock
+            status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
+            has_all = status == DONE and mode == "online"
+            if has_all and cfg.keep_days:
+                from xraylog import chores  # here: as above
 
-            status = chores.drop_old(cfg)
-        lines = metrics.outcomes(stored, put)
-        status = publish(cfg, published, metrics.Ended(began, seconds, status, has_all, lines))
+                status = chores.drop_old(cfg)
+            lines = metrics.outcomes(stored, put)
+            status = publish(cfg, published, metrics.Ended(began, seconds, status, has_all, lines))
     return status
 
 

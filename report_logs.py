@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except database.Unavailable as error:
         logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
         return FAILED
-    except (database.Unsuitable, LookupError) as error:
+    except (database.Unsuitable, reading.UnknownNode) as error:
         logger.error("{}; no page was written; {}", error, advice.on(error, cfg))
         return OPERATOR
     except KeyboardInterrupt:
@@ -70,9 +70,8 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     done = runs.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window)
     text = page.render(found, done, now, options.mask)
     try:
-        replacing.replace(
-            Path(os.path.realpath(options.output)), text.encode(errors="replace"), mode=0o600
-        )  # it holds personal data
+        place = Path(os.path.realpath(options.output))  # what a link leads to is replaced, not the link
+        replacing.replace(place, text.encode(errors="replace"), mode=0o600)  # it holds personal data
     except OSError as error:
         logger.error("{}: expected to write the page, found: {}; no page was written", options.output, error.strerror)
         return OPERATOR

@@ -123,7 +123,7 @@ def test_each_write_is_a_new_file_in_the_old_ones_place(tmp_path: Path) -> None:
     """Whoever has the old one open reads it to its end."""
     path = tmp_path / "x.prom"
     told = Metrics(path, "n", tmp_path / "log")
-    told.begin()
+    told.begin(time.time())
     with path.open() as reader:
         beginning = reader.read(20)
         before, inode = path.read_text(), path.stat().st_ino

@@ -20,12 +20,13 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from conftest import ROOT, Site, facts
+from conftest import ROOT, Site, facts, wait_until
+from postgres import NOBODY
 from psycopg.sql import SQL, Identifier
 
 import report_logs
+from xraylog import config, partitions, schema
 from xraylog import database as databases
-from xraylog import partitions, schema
 from xraylog.database import Connection, Unavailable
 from xraylog.report import accounts, charts, goals, page, reading, runs, snapshot, traffic
 from xraylog.report.findings import Findings, Mask, Slot, User, Window
@@ -736,7 +737,7 @@ def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connecti
     site.stats.write_text("".join(json.dumps(row) + "\n" for row in [early, *rows]) + '{"torn')
     site.buffer.write_bytes(b"x" * 123)
     done = runs.read(site.stats, "json", site.buffer, WINDOW)
-    assert (done.count, done.offline, done.stored, done.put_aside, done.rejected) == (4, 2, 22, 24, 6)
+    assert (done.count, done.offline, done.put_aside) == (4, 2, 24)
     assert (done.last_good, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
     report(site)
     assert "123 bytes" in text(site)
@@ -752,7 +753,16 @@ def test_the_statistics_that_runs_write_are_read(site: Site, form: str) -> None:
     site.run()
     window = Window.of(UTC, 1, None, datetime.now(timezone.utc) + timedelta(seconds=1))
     done = runs.read(site.stats, form, site.buffer, window)
-    assert (done.known, done.count, done.stored, done.rejected, done.offline) == (True, 1, 3, 1, 0)
+    assert (done.known, done.count, done.offline, done.last_good is not None) == (True, 1, 0, True)
+
+
+def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
+    """Its row says online, for the database was not away."""
+    site.log.mkdir()
+    site.run(status=3)
+    assert site.last_stats()["mode"] == "online"
+    done = runs.read(site.stats, "json", site.buffer, Window.of(UTC, 1, None, datetime.now(timezone.utc)))
+    assert done.last_good is None
 
 
 @pytest.mark.parametrize(
@@ -793,6 +803,41 @@ def test_a_query_that_takes_too_long_ends(site: Site, conn: Connection) -> None:
         done = report(site, status=1)
     assert "statement timeout" in done.stderr
     assert "[report] statement_timeout" in done.stderr
+
+
+def test_ended_while_it_asks_it_leaves_no_query_behind(site: Site, conn: Connection) -> None:
+    """By SIGTERM, as systemd and timeout end it: else the server would go on for nobody."""
+    fill(conn, ROWS)
+    with conn.transaction():
+        conn.execute("LOCK TABLE logs")
+        command = site.command("--output", str(site.folder / "report.html"), script="report_logs")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+            wait_until(lambda: bool(sessions(site)))
+            run.terminate()
+            _, said = run.communicate(timeout=30)
+        assert (run.returncode, "interrupted; no page was written" in said) == (1, True), said
+        wait_until(lambda: not sessions(site))
+    assert not (site.folder / "report.html").exists()
+
+
+def sessions(site: Site) -> list[tuple[Any, ...]]:
+    """Those of the script that wait for a lock."""
+    return site.query(
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE application_name = 'report_logs' AND datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+
+def test_a_folder_that_may_not_be_entered_is_said(site: Site) -> None:
+    cfg, closed = config.read(site.config), site.folder / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    os.seteuid(user or NOBODY)
+    try:
+        with pytest.raises(config.ConfigError, match="--output: expected a file, or a place for one, found no folder"):
+            config.refuse_for_output(cfg, closed / "in" / "report.html")
+    finally:
+        os.seteuid(user)
 
 
 def test_a_node_that_is_not_there_is_said(site: Site, conn: Connection) -> None:

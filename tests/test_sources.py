@@ -571,10 +571,13 @@ def test_of_two_runs_that_read_one_text_from_a_pipe_one_stores_it(site: Site) ->
 def test_two_names_of_one_log_are_not_drained_at_once(site: Site) -> None:
     """Hard links have lock files of their own."""
     other = other_site(site, "other")
+    site.set("stats", prometheus="xraylog.prom")
     site.append(*lines(0, 5))
     os.link(site.log, other.log)
     with logfile.opened(other.log):
         assert site.run_here() == 75
+    assert not site.stats.exists()  # it was no run, and tells nothing
+    assert not (site.folder / "xraylog.prom").exists()
     assert "access.log is held by another process" in site.output()
     assert site.run_here() == 0
     assert site.emails() == users(0, 5)

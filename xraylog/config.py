@@ -67,7 +67,7 @@ class Config:
     keep_days: int | None  # before today, in UTC; None: nothing is dropped
     prune_names: bool
     drop_old: bool
-    report_timeout_s: int  # what one query of a page may take; 0: as long as it takes
+    report_timeout_s: int  # what one query of a page may take
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
     warnings: tuple[str, ...] = ()
@@ -131,8 +131,10 @@ def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
 def refuse_for_output(cfg: Config, path: Path) -> None:
     """Raises ConfigError when a page cannot be put there: it is no file, or another one of ours, or the log."""
     real = _real("--output", path)
-    found = "a folder" if real.is_dir() else "no regular file" if real.exists() and not real.is_file() else ""
-    if not found and not real.parent.is_dir():
+    # Not by Path's own methods: in a folder that this user may not enter they raise.
+    is_other = os.path.exists(real) and not os.path.isfile(real)
+    found = "a folder" if os.path.isdir(real) else "no regular file" if is_other else ""
+    if not found and not os.path.isdir(real.parent):
         found = f"no folder {real.parent}"
     if found:
         raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])

@@ -62,16 +62,14 @@ class Metrics:
     log: Path
     of_log: bool = True
 
-    def begin(self) -> float:
-        """Tell that a run begins: it may be killed. Returns when that is, in seconds since 1970.
+    def begin(self, now: float) -> None:
+        """Tell that a run begins, in seconds since 1970: it may be killed.
 
         What cannot be written is said when the run ends.
         """
-        now = time.time()
         if self.path and self.of_log:
             with contextlib.suppress(NotWritten):
                 _replace(self.path, self._text({**self._read(self.path), (LAST_RUN, ""): now}))
-        return now
 
     def end(self, run: Ended, buffer: Path) -> None:
         """Tell what became of it. A failed run leaves the time of the last success. Raises NotWritten."""

@@ -86,7 +86,7 @@ VISITS = SQL("""
     WHERE place <= %(most)s
 """).format(window=WINDOW, shown=SHOWN)
 
-# A pair of user and destination is one number, which sorts three times as fast as two. Its hash would be useless: the
+# A pair of user and destination is one number, which sorts faster than two. Its hash would be useless: the
 # server's hash of 64 bits is that of one half XOR the other, and these collide. So hash tables are off meanwhile.
 GOALS = SQL("""
     SELECT p.user_id, e.address::text, p.rows

@@ -1,8 +1,8 @@
 """The charts, drawn by Vega-Lite as SVG. Pure: no files, no database, no clock.
 
 A chart has colours of the page's style sheet (`var(--series-1)`), so that it is dark where the page is, and no text of
-anybody else: tags are legends in the page, which escapes them. One area for each series takes a hundredth of what a
-bar for each hour would. To a screen reader a chart is one image with a name; the table beside it has the numbers.
+anybody else: tags are legends in the page, which escapes them. One area for each series takes fewer bytes than a bar
+for each hour. To a screen reader a chart is one image with a name; the table beside it has the numbers.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _colours(field: str, count: int, colours: Sequence[str]) -> dict[str, Any]:
 
 
 def _svg(label: str, spec: Mapping[str, Any]) -> str:
-    """Without a size, so that it is as wide as the page, and with coordinates of one decimal: a third of the bytes."""
+    """Without a size, so that it is as wide as the page, and with coordinates of one decimal."""
     drawn = vl_convert.vegalite_to_svg({**spec, "padding": 2, "config": CONFIG})
     shape = re.search(r'viewBox="[^"]*"', drawn)
     inside = re.sub(r' (?:aria-[a-z]+|role|class)="[^"]*"', "", drawn[drawn.index("<g") : drawn.rindex("</svg>")])

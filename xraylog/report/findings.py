@@ -16,6 +16,7 @@ from xraylog import masking
 NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
 QUAD = re.compile(r"[0-9]+([.-])[0-9]+\1[0-9]+\1[0-9]+")
 HIDDEN = "(an address)"
+SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 
 
 @dataclass(frozen=True, slots=True)

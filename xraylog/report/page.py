@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from xraylog import __version__
 from xraylog.report import charts
-from xraylog.report.findings import Findings, Slot, User
+from xraylog.report.findings import SLOT, Findings, Slot, User
 from xraylog.report.runs import Runs
 
 HERE = Path(__file__).parent
@@ -161,9 +161,8 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
 
 def _hours(found: Findings, zone: ZoneInfo) -> list[datetime]:
     """When the hours of the window begin. Where a zone is put back by half an hour, one of them has half of it."""
-    since, step = found.window.since, timedelta(seconds=900)
-    count = -((since - found.window.until) // step)
-    return list(dict.fromkeys(_hour(since + number * step, zone) for number in range(count)))
+    count = -((found.window.since - found.window.until) // SLOT)
+    return list(dict.fromkeys(_hour(found.window.since + number * SLOT, zone) for number in range(count)))
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> datetime:

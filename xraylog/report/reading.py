@@ -15,6 +15,11 @@ from xraylog.report.accounts import Days, Totals
 from xraylog.report.findings import Findings, Mask, Window
 from xraylog.report.snapshot import Asking, Say, Sessions
 
+
+class UnknownNode(Exception):
+    """There is no such node; the message says which there are."""
+
+
 NODES = "SELECT id, name FROM nodes ORDER BY name"
 ELSEWHERE = """
     SELECT c.oid::regclass::text
@@ -29,7 +34,7 @@ def read(
 ) -> Findings:
     """All that the page tells of. `node`: of this one only. `timeout_s`: what a query may take; 0 is no limit.
 
-    Raises LookupError for a node that is not there, and what the sessions raise.
+    Raises UnknownNode, and what the sessions raise.
     """
     with snapshot.taken(sessions, timeout_s, say) as (one, other):
         if not _has_tables(one.conn):
@@ -37,7 +42,7 @@ def read(
         nodes: dict[int | None, str] = dict(one.ask("nodes", NODES))
         found = [number for number, name in nodes.items() if name == node]
         if node is not None and not found:
-            raise LookupError(f"expected one of the nodes {', '.join(nodes.values()) or '(none)'}, found {node}")
+            raise UnknownNode(f"expected one of the nodes {', '.join(nodes.values()) or '(none)'}, found {node}")
         names = {number: mask.node(number, name) for number, name in nodes.items()}
         values = {"since": window.since, "until": window.until, "before": window.before, **mask.bits}
         values["node"] = found[0] if found else None
@@ -45,8 +50,10 @@ def read(
         with _beside(first, second) as beside:
             try:
                 return _all(first, second, beside, window, mask, names)
-            finally:
-                second.stop()  # when this one failed, nobody waits for the other
+            except BaseException:  # Ctrl-C, too: nobody waits for what the other one was asked
+                beside.shutdown(wait=False, cancel_futures=True)
+                second.stop()
+                raise
 
 
 def _has_tables(conn: Connection) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from xraylog.report.findings import Window
 
 NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, csv.Error)
-MOST_BYTES = 1 << 23  # of the statistics' end: more than a month of runs, one a minute
+MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,10 @@ class Runs:
     """Of the window, as far as the statistics go back; without statistics there are none."""
 
     known: bool = False  # there is a statistics file
-    last_good: datetime | None = None  # the last one that reached the database, in the window or before it
+    last_good: datetime | None = None  # the last one that stored lines in the database, in the window or before it
     count: int = 0
     offline: int = 0
-    stored: int = 0  # lines
-    put_aside: int = 0
-    rejected: int = 0
+    put_aside: int = 0  # lines
     buffer_bytes: int = 0  # now
 
 
@@ -43,12 +41,11 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
     here = [row for row in rows if window.since <= row[0] < window.until]
     return Runs(
         known=True,
-        last_good=max((started for started, mode, *_ in rows if mode == "online"), default=None),
+        # A row does not tell whether its run failed; one with lines has stored them.
+        last_good=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
         count=len(here),
         offline=sum(mode != "online" for _, mode, *_ in here),
-        stored=sum(processed for _, mode, processed, _ in here if mode == "online"),
         put_aside=sum(processed for _, mode, processed, _ in here if mode != "online"),
-        rejected=sum(failed for *_, failed in here),
         buffer_bytes=waiting,
     )
 

@@ -1,7 +1,8 @@
 """One snapshot of the database, and two sessions that see it. Nothing is written, and nobody is waited for long.
 
-One query keeps one core of the server busy: two sessions, side by side, take about half the time of one
-(benchmarks/report.py). Both are in transactions that are REPEATABLE READ and READ ONLY, of the same snapshot.
+One query keeps one core of the server busy, so two sessions ask side by side: the seconds of the questions that
+benchmarks/report.py prints add up to nearly twice those of the page. Both sessions are in transactions that are
+REPEATABLE READ and READ ONLY, of the same snapshot.
 """
 
 from __future__ import annotations

@@ -9,17 +9,17 @@ from datetime import datetime, timedelta, timezone
 from psycopg.sql import SQL
 
 from xraylog.report.common import SHOWN, WINDOW
-from xraylog.report.findings import Gap, Node, Slot, Source, Window
+from xraylog.report.findings import SLOT, Gap, Node, Slot, Source, Window
 from xraylog.report.snapshot import Asking, Row
 
-SLOT_S = 900  # the hours of every zone begin with one of these
 GAP = timedelta(hours=1)
 MOST_GAPS = 10
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 # The UNION ALL adds nothing: without it the planner expects as many slots as rows, and sorts all rows in place of
-# counting them. date_part is a float: extract would be numeric, and three times as slow.
+# counting them. date_part is a float; extract, from PostgreSQL 14 on, a numeric, which is slower.
 TRAFFIC = SQL("""
     SELECT t.node_id, t.slot, g.name, t.rejected, t.rows, t.first, t.last
     FROM (
@@ -36,7 +36,7 @@ TRAFFIC = SQL("""
     ) t
     LEFT JOIN tags g ON g.id = t.tag
     ORDER BY t.slot, t.node_id, g.name, t.rejected
-""").format(window=WINDOW, slot=SLOT_S)
+""").format(window=WINDOW, slot=int(SLOT.total_seconds()))
 
 HEALTH = """
     SELECT n.id,
@@ -56,7 +56,7 @@ def ask(asking: Asking) -> list[Row]:
 def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
     """The same, by names and moments."""
     return [
-        Slot(datetime.fromtimestamp(slot * SLOT_S, timezone.utc), names.get(node, NO_NODE), tag, is_rejected, rows)
+        Slot(EPOCH + slot * SLOT, names.get(node, NO_NODE), tag, is_rejected, rows)
         for node, slot, tag, is_rejected, rows, *_ in found
     ]
 
