@@ -326,6 +326,8 @@ pieces = st.lists(st.sampled_from(PIECES.split(b"|")) | st.binary(max_size=3), m
 @settings(deadline=None, max_examples=1000)
 @given(pieces, st.sampled_from([MASK, Mask(24, 128)]))
 @example(b"2025/11/17 10:15:23.122203.0.113.77", MASK)
+@example(b"from :0::", MASK)
+@example(b"2025/11/17 10:15:23a0:0:1::2", MASK)
 def test_no_bytes_keep_an_address(text: bytes, mask: Mask) -> None:
     left = mask.line(text)
     assert mask.line(left) == left

@@ -13,10 +13,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from xraylog.records import BadLine
 
 # Each run of characters as a whole, so that the time is linear in the line's length. A moment of the log's or of ours
-# looks like a piece of an IPv6 address; with digits and a dot or colon right behind it, it may be one.
-RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?!\d*[.:]))|[0-9A-Fa-f.:]+")
+# looks like a piece of an IPv6 address; with hexadecimal digits, then a dot or colon right behind it, it may be one.
+RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?![0-9A-Fa-f]*[.:]))|[0-9A-Fa-f.:]+")
 HOLE = re.compile(rb"\0*")  # in the log, before the line
 QUOTE = re.compile(r"(?<![a-z])['\"]")  # opens what a reason quotes
+COLON = re.compile(rb":(?!:)|:::")  # before an address, as in tcp:1.2.3.4:5, and in what is left of tcp:1::
 NUMBERS = re.compile(rb"[0-9.]+")
 LEFT_OUT = b"[masked]"
 LONGEST = 39  # characters of an address
@@ -80,7 +81,7 @@ class Mask:
         run = found[0]
         if found["moment"]:
             return run
-        before = b":" if run.startswith(b":") and not run.startswith(b"::") else b""  # as in tcp:1.2.3.4:5
+        before = b":" if COLON.match(run) else b""
         address = run[len(before) :]
         if address.count(b":") < 2:
             return NUMBERS.sub(self._numbers, run)
