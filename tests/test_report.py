@@ -394,6 +394,28 @@ def test_addresses_together_are_those_that_anyone_would_count(
     assert of_user(read(database), "alice").together == together(moments)
 
 
+def test_an_address_of_the_morning_and_the_evening_is_not_there_at_noon(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    """Over a whole day it would seem so. Each user has his most on another day."""
+    noon = WINDOW.midnights[1] + timedelta(hours=12)
+    moments: dict[str, list[tuple[datetime, str]]] = {
+        f"u{most}": [
+            *(
+                (noon + timedelta(days=day, hours=hour), f"10.0.{hour % 2}.1")
+                for day in (-1, 0, 1)
+                for hour in (-6, 0, 6)
+            ),
+            *((noon + timedelta(days=most % 3 - 1, minutes=n), f"10.1.{most}.{n}") for n in range(most)),
+        ]
+        for most in (1, 2, 3, 4)
+    }
+    moments["u0"] = [(noon + timedelta(hours=hour), f"10.0.{hour}.1") for hour in range(6)] * 2
+    fill(conn, [ROWS[0]._replace(at=at, source=ip, email=name) for name, seen in moments.items() for at, ip in seen])
+    found = {user.name: user.together for user in read(database).users}
+    assert found == {name: together(seen) for name, seen in moments.items()} == {f"u{n}": n + 1 for n in range(5)}
+
+
 # --- destinations ------------------------------------------------------------------------------------------
 
 

@@ -92,14 +92,16 @@ def _totals_and_days(asking: Asking, window: Window, totals: Future[Totals]) -> 
 def _all(
     first: Asking, second: Asking, beside: Executor, window: Window, mask: Mask, names: Mapping[int | None, str]
 ) -> Findings:
+    """As benchmarks/report.py has it, both sessions are busy for the same time."""
     coming = beside.submit(accounts.totals, second)
+    passing = beside.submit(traffic.ask, second)
     knocking = beside.submit(traffic.sources, second)
     days = beside.submit(_totals_and_days, second, window, coming)
-    found = traffic.ask(first)
-    nodes = traffic.health(first, found, names)
     ranked = goals.ask(first, mask)
     totals = coming.result()
     went_to = accounts.goals(first, totals, mask)
+    found = passing.result()
+    nodes = traffic.health(first, found, names)
     sources, sources_in_all = knocking.result()
     return Findings(
         window=window,

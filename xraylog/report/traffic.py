@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from psycopg.sql import SQL
 
-from xraylog.report.common import SHOWN, WINDOW
+from xraylog.report.common import SHOWN, WINDOW, clock_slot
 from xraylog.report.findings import SLOT, Gap, Node, Slot, Source, Window
 from xraylog.report.snapshot import Asking, Row
 
@@ -16,16 +16,15 @@ GAP = timedelta(hours=1)
 MOST_GAPS = 10
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 # The UNION ALL adds nothing: without it the planner expects as many slots as rows, and sorts all rows in place of
-# counting them. date_part is a float; extract, from PostgreSQL 14 on, a numeric, which is slower.
-TRAFFIC = SQL("""
+# counting them.
+TRAFFIC = """
     SELECT t.node_id, t.slot, g.name, t.rejected, t.rows, t.first, t.last
     FROM (
         SELECT s.node_id, s.slot, s.tag, s.rejected, count(*) AS rows, min(s.at) AS first, max(s.at) AS last
         FROM (
-            SELECT l.node_id, floor(date_part('epoch', l."timestamp") / {slot})::integer AS slot,
+            SELECT l.node_id, {slot} AS slot,
                    l.outbound_tag_id AS tag, l.action = 'rejected' AS rejected, l."timestamp" AS at
             FROM logs l
             WHERE {window}
@@ -36,7 +35,7 @@ TRAFFIC = SQL("""
     ) t
     LEFT JOIN tags g ON g.id = t.tag
     ORDER BY t.slot, t.node_id, g.name, t.rejected
-""").format(window=WINDOW, slot=int(SLOT.total_seconds()))
+"""
 
 HEALTH = """
     SELECT n.id,
@@ -50,14 +49,15 @@ HEALTH = """
 
 def ask(asking: Asking) -> list[Row]:
     """Rows of node, slot, outbound tag and whether it was rejected, with their first and last moment."""
-    return asking.ask("traffic", TRAFFIC)
+    query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(asking.conn.info.server_version, SLOT))
+    return asking.ask("traffic", query)
 
 
 def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
     """The same, by names and moments."""
     return [
-        Slot(EPOCH + slot * SLOT, names.get(node, NO_NODE), tag, is_rejected, rows)
-        for node, slot, tag, is_rejected, rows, *_ in found
+        Slot(since, names.get(node, NO_NODE), tag, is_rejected, rows)
+        for node, since, tag, is_rejected, rows, *_ in found
     ]
 
 
