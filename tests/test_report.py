@@ -662,7 +662,8 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
         "traffic",
         "users",
         "rejected sources",
-        "visitors of destinations",
+        "visits",
+        "ports",
         "destinations of users",
         "days of users, 2025-11-16",
     }

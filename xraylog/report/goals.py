@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from psycopg.sql import SQL
 
 from xraylog.report.common import BOTH, WINDOW
 from xraylog.report.findings import Destination, Mask, Port
-from xraylog.report.snapshot import Asking, Row
+from xraylog.report.snapshot import Asking
 
 MOST_DESTINATIONS = 100
 MOST_CHANGED = 25  # rising, and new
-MOST_VISITORS = 8  # of one destination
+MOST_OF_A_DESTINATION = 8  # visitors, and ports
 MOST_PORTS = 30
 NO_PROTOCOL = "(none)"  # a line can name a host and port, and no protocol
+
+Visits: TypeAlias = tuple[int, Sequence[str], Sequence[tuple[str, int]]]  # users, ports, and the most frequent users
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,120 +33,96 @@ class Ranked:
     ports: Sequence[Port]
 
 
-# Of each destination, protocol and port; the rest is made of these groups. `what` tells of what each row is.
+# Sorted by destination, the rows need no hash table: where a partition has been vacuumed, its index has them in that
+# order. So hash tables are off meanwhile.
 DESTINATIONS = SQL("""
     WITH goal AS (
-        SELECT l.destination_id, l.protocol_id, l.destination_port,
-               count(*) FILTER (WHERE l."timestamp" >= %(since)s) AS rows,
+        SELECT l.destination_id, count(*) FILTER (WHERE l."timestamp" >= %(since)s) AS rows,
                count(*) FILTER (WHERE l."timestamp" < %(since)s) AS rows_before
         FROM logs l
         WHERE {window} AND l.destination_id IS NOT NULL
-        GROUP BY l.destination_id, l.protocol_id, l.destination_port
-    ), destination AS (
-        SELECT destination_id, sum(rows)::bigint AS rows, sum(rows_before)::bigint AS rows_before
-        FROM goal
-        GROUP BY destination_id
+        GROUP BY l.destination_id
     ), ranked AS (
-        SELECT d.*, row_number() OVER (ORDER BY rows DESC, destination_id) AS place,
+        SELECT goal.*, row_number() OVER (ORDER BY rows DESC, destination_id) AS place,
                row_number() OVER (PARTITION BY rows_before = 0
                                   ORDER BY rows - rows_before DESC, destination_id) AS gain,
                sum(rows_before) OVER () > 0 AS has_before
-        FROM destination d
-    ), chosen AS (
-        SELECT *
-        FROM ranked
-        WHERE rows > 0 AND place <= %(most)s OR rows > rows_before AND gain <= %(most_changed)s
-    )
-    SELECT 'destination' AS what, c.destination_id AS id, e.address::text AS name, NULL::integer AS port, c.rows,
-           c.rows_before, c.place, c.gain, c.has_before
-    FROM chosen c JOIN endpoints e ON e.id = c.destination_id
-    UNION ALL
-    SELECT 'port of it', g.destination_id, p.name::text, g.destination_port, g.rows, NULL, NULL, NULL, NULL
-    FROM goal g JOIN chosen USING (destination_id) LEFT JOIN protocols p ON p.id = g.protocol_id
-    WHERE g.rows > 0 AND g.destination_port IS NOT NULL
-    UNION ALL
-    SELECT 'port', NULL, p.name::text, f.destination_port, f.rows, NULL, NULL, NULL, NULL
-    FROM (
-        SELECT protocol_id, destination_port, sum(rows)::bigint AS rows
         FROM goal
-        WHERE destination_port IS NOT NULL
-        GROUP BY protocol_id, destination_port
-        ORDER BY sum(rows) DESC, destination_port, protocol_id
-        LIMIT %(most_ports)s
-    ) f LEFT JOIN protocols p ON p.id = f.protocol_id
-    WHERE f.rows > 0
-""").format(window=BOTH)
-VISITORS = SQL("""
-    WITH visit AS (
-        SELECT l.destination_id, l.user_id, count(*) AS rows
-        FROM logs l
-        WHERE {window} AND l.destination_id = ANY(%(ids)s) AND l.user_id IS NOT NULL
-        GROUP BY l.destination_id, l.user_id
     )
-    SELECT v.destination_id, v.users, v.user_id, u.email::text, v.rows
+    SELECT r.destination_id, e.address::text, r.rows, r.rows_before, r.place, r.gain, r.has_before
+    FROM ranked r JOIN endpoints e ON e.id = r.destination_id
+    WHERE r.rows > 0 AND r.place <= %(most)s OR r.rows > r.rows_before AND r.gain <= %(most_changed)s
+    ORDER BY r.place
+""").format(window=BOTH)
+
+PORTS = SQL("""
+    SELECT p.name::text, f.destination_port, f.rows
     FROM (
-        SELECT visit.*, count(*) OVER (PARTITION BY destination_id) AS users,
-               row_number() OVER (PARTITION BY destination_id ORDER BY rows DESC, user_id) AS place
+        SELECT l.protocol_id, l.destination_port, count(*) AS rows
+        FROM logs l
+        WHERE {window} AND l.destination_id IS NOT NULL AND l.destination_port IS NOT NULL
+        GROUP BY l.protocol_id, l.destination_port
+        ORDER BY count(*) DESC, l.destination_port, l.protocol_id
+        LIMIT %(most)s
+    ) f LEFT JOIN protocols p ON p.id = f.protocol_id
+    ORDER BY f.rows DESC, f.destination_port, f.protocol_id
+""").format(window=WINDOW)
+
+# One scan for both: a row tells of a user, or of a port.
+VISITS = SQL("""
+    WITH visit AS (
+        SELECT l.destination_id, grouping(l.user_id) = 1 AS is_port, l.user_id, l.protocol_id, l.destination_port,
+               count(*) AS rows
+        FROM logs l
+        WHERE {window} AND l.destination_id = ANY(%(ids)s)
+        GROUP BY GROUPING SETS ((l.destination_id, l.user_id), (l.destination_id, l.protocol_id, l.destination_port))
+    ), ranked AS (
+        SELECT visit.*, coalesce(user_id, destination_port) AS number,
+               count(*) OVER (PARTITION BY destination_id, is_port) AS in_all,
+               row_number() OVER (PARTITION BY destination_id, is_port
+                                  ORDER BY rows DESC, user_id, destination_port, protocol_id) AS place
         FROM visit
-    ) v LEFT JOIN users u ON u.id = v.user_id
-    WHERE v.place <= %(most)s
-    ORDER BY v.destination_id, v.place
+        WHERE coalesce(user_id, destination_port) IS NOT NULL
+    )
+    SELECT r.is_port, r.destination_id, r.number, coalesce(u.email::text, p.name::text), r.rows, r.in_all
+    FROM ranked r LEFT JOIN users u ON u.id = r.user_id LEFT JOIN protocols p ON p.id = r.protocol_id
+    WHERE r.place <= %(most)s
+    ORDER BY r.destination_id, r.is_port, r.place
 """).format(window=WINDOW)
 
 
 def ask(asking: Asking, mask: Mask) -> Ranked:
     """Those with the most rows, and those that gained most since the period before."""
-    of: dict[str, list[Row]] = defaultdict(list)
-    limits = {"most": MOST_DESTINATIONS, "most_changed": MOST_CHANGED, "most_ports": MOST_PORTS}
-    for what, *row in asking.ask("destinations", DESTINATIONS, **limits):
-        of[what].append(tuple(row))
-    ports: dict[int, list[Row]] = defaultdict(list)
-    for goal, *port in of["port of it"]:
-        ports[goal].append(tuple(port))
-    visitors, users = _visitors(asking, mask, [row[0] for row in of["destination"]])
+    asking.set("enable_hashagg", "off")
+    chosen = asking.ask("destinations", DESTINATIONS, most=MOST_DESTINATIONS, most_changed=MOST_CHANGED)
+    asking.set("enable_hashagg", "on")
+    visits = _visits(asking, mask, [row[0] for row in chosen])
     found = [
-        (
-            Destination(
-                address=mask.destination(address),
-                rows=rows,
-                rows_before=before,
-                users=users.get(goal, 0),
-                ports=[
-                    f"{name or NO_PROTOCOL}/{port}"
-                    for name, port, *_ in sorted(ports[goal], key=lambda row: (-row[2], row[1]))
-                ],
-                visitors=visitors[goal],
-            ),
-            *ranks,
-        )
-        for goal, address, _, rows, before, *ranks in of["destination"]
+        (Destination(mask.destination(address), rows, before, *visits[number]), place, gain)
+        for number, address, rows, before, place, gain, _ in chosen
     ]
-    gained = [(goal, gain) for goal, _, gain, _ in found if gain <= MOST_CHANGED and goal.rows > goal.rows_before]
+    gained = [(goal, gain) for goal, _, gain in found if gain <= MOST_CHANGED and goal.rows > goal.rows_before]
     changed = [goal for goal, _ in sorted(gained, key=lambda of_goal: of_goal[1])]
-    has_before = any(has_before for *_, has_before in found)
+    has_before = any(before for *_, before in chosen)
+    ports = asking.ask("ports", PORTS, most=MOST_PORTS)
     return Ranked(
-        top=[
-            goal
-            for goal, place, *_ in sorted(found, key=lambda row: row[1])
-            if place <= MOST_DESTINATIONS and goal.rows
-        ],
+        top=[goal for goal, place, _ in found if place <= MOST_DESTINATIONS and goal.rows],
         rising=[goal for goal in changed if goal.rows_before],
         new=[goal for goal in changed if has_before and not goal.rows_before],
         has_before=has_before,
-        ports=sorted(
-            (Port(name or NO_PROTOCOL, port, rows) for _, name, port, rows, *_ in of["port"]),
-            key=lambda port: (-port.rows, port.port, port.protocol),
-        ),
+        ports=[Port(name or NO_PROTOCOL, port, rows) for name, port, rows in ports],
     )
 
 
-def _visitors(
-    asking: Asking, mask: Mask, ids: Sequence[int]
-) -> tuple[Mapping[int, list[tuple[str, int]]], dict[int, int]]:
-    """Who went there most, and how many did; by destination."""
-    visitors: dict[int, list[tuple[str, int]]] = defaultdict(list)
+def _visits(asking: Asking, mask: Mask, ids: Sequence[int]) -> Mapping[int, Visits]:
+    """By destination: how many users went there, on which ports, and who did most."""
     users: dict[int, int] = {}
-    for goal, count, user, name, rows in asking.ask("visitors of destinations", VISITORS, ids=ids, most=MOST_VISITORS):
-        users[goal] = count
-        visitors[goal].append((mask.user(user, name) or f"(id {user})", rows))
-    return visitors, users
+    ports: dict[int, list[str]] = defaultdict(list)
+    visitors: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for is_port, goal, number, name, rows, in_all in asking.ask("visits", VISITS, ids=ids, most=MOST_OF_A_DESTINATION):
+        if is_port:
+            ports[goal].append(f"{name or NO_PROTOCOL}/{number}")
+        else:
+            users[goal] = in_all
+            visitors[goal].append((mask.user(number, name) or f"(id {number})", rows))
+    return {goal: (users.get(goal, 0), ports[goal], visitors[goal]) for goal in ids}

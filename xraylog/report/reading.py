@@ -95,14 +95,13 @@ def _all(
     """As benchmarks/report.py has it, both sessions are busy for the same time."""
     coming = beside.submit(accounts.totals, second)
     passing = beside.submit(traffic.ask, second)
-    knocking = beside.submit(traffic.sources, second)
     days = beside.submit(_totals_and_days, second, window, coming)
     ranked = goals.ask(first, mask)
+    sources, sources_in_all = traffic.sources(first)
     totals = coming.result()
     went_to = accounts.goals(first, totals, mask)
     found = passing.result()
     nodes = traffic.health(first, found, names)
-    sources, sources_in_all = knocking.result()
     return Findings(
         window=window,
         nodes=nodes,
