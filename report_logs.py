@@ -19,6 +19,7 @@ from loguru import logger
 from xraylog import __version__, advice, commandline, config, database, ownlog, replacing, stats
 from xraylog.config import Config
 from xraylog.exits import CONFIGURATION, DONE, FAILED, OPERATOR
+from xraylog.metrics import Metrics
 from xraylog.report import reading, runs
 from xraylog.report.findings import Mask, Window
 
@@ -67,7 +68,8 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     window, mask = Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask)
     keywords = {"application_name": "report_logs", **cfg.connection}
     found = reading.read(lambda: database.connect(keywords), window, mask, said, options.node, cfg.report_timeout_s)
-    done = runs.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window)
+    metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)
+    done = runs.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window, metrics)
     text = page.render(found, done, now, options.mask)
     try:
         place = Path(os.path.realpath(options.output))  # what a link leads to is replaced, not the link

@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +29,7 @@ import report_logs
 from xraylog import config, partitions, schema
 from xraylog import database as databases
 from xraylog.database import Connection, Unavailable
+from xraylog.metrics import Metrics
 from xraylog.report import accounts, charts, goals, page, reading, runs, snapshot, traffic
 from xraylog.report.findings import Findings, Mask, Slot, User, Window
 
@@ -35,6 +37,7 @@ BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/
 LAST = date(2025, 11, 17)
 NOON = datetime(2025, 11, 17, 12, tzinfo=timezone.utc)
 WINDOW = Window.of(BERLIN, 3, LAST, NOON + timedelta(days=9))
+NO_METRICS = Metrics(None, "", Path())
 EMAILS = ("alice", "bob", "carol", "dave", None)
 HOSTS = (*(f"host{n}.example" for n in range(30)), "198.51.100.9", "[2001:db8::9]", None)
 SOURCES = (
@@ -759,11 +762,27 @@ def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connecti
     early = {**rows[0], "run_started_at": (started - timedelta(days=1)).isoformat()}
     site.stats.write_text("".join(json.dumps(row) + "\n" for row in [early, *rows]) + '{"torn')
     site.buffer.write_bytes(b"x" * 123)
-    done = runs.read(site.stats, "json", site.buffer, WINDOW)
-    assert (done.count, done.offline, done.put_aside) == (4, 2, 24)
-    assert (done.last_good, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
+    done = runs.read(site.stats, "json", site.buffer, WINDOW, NO_METRICS)
+    assert (done.count, done.offline, done.put_aside, done.last_good) == (4, 2, 24, None)
+    assert (done.last_stored, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
     report(site)
     assert "123 bytes" in text(site)
+    assert "last good run" not in text(site)
+
+
+def test_the_last_good_run_is_that_of_the_metrics(site: Site) -> None:
+    """A run that has nothing to do is a good one; one that failed is not, and leaves the time of the one before."""
+    site.set("stats", prometheus="xraylog.prom")
+    metrics = Metrics(site.folder / "xraylog.prom", "n1", site.log)
+    site.run()
+    assert abs(metrics.last_success() - time.time()) < 60
+    text_of_metrics = (site.folder / "xraylog.prom").read_text()
+    (site.folder / "xraylog.prom").write_text(re.sub(r"(last_success\S+}) \S+", r"\1 1763374200", text_of_metrics))
+    site.log.mkdir()
+    site.run(status=3)
+    report(site)
+    told = text(site).partition("<dt>last good run</dt>")[2].partition("</dd>")[0]
+    assert "2025-11-17T10:10:00" in told
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
@@ -775,8 +794,8 @@ def test_the_statistics_that_runs_write_are_read(site: Site, form: str) -> None:
     )
     site.run()
     window = Window.of(UTC, 1, None, datetime.now(timezone.utc) + timedelta(seconds=1))
-    done = runs.read(site.stats, form, site.buffer, window)
-    assert (done.known, done.count, done.offline, done.last_good is not None) == (True, 1, 0, True)
+    done = runs.read(site.stats, form, site.buffer, window, NO_METRICS)
+    assert (done.known, done.count, done.offline, done.last_stored is not None) == (True, 1, 0, True)
 
 
 def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
@@ -784,8 +803,8 @@ def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
     site.log.mkdir()
     site.run(status=3)
     assert site.last_stats()["mode"] == "online"
-    done = runs.read(site.stats, "json", site.buffer, Window.of(UTC, 1, None, datetime.now(timezone.utc)))
-    assert done.last_good is None
+    window = Window.of(UTC, 1, None, datetime.now(timezone.utc))
+    assert runs.read(site.stats, "json", site.buffer, window, NO_METRICS).last_stored is None
 
 
 @pytest.mark.parametrize(
@@ -805,8 +824,8 @@ def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
 def test_statistics_that_are_not_ours_tell_nothing(tmp_path: Path, content: bytes, form: str) -> None:
     path = tmp_path / "stats"
     path.write_bytes(content)
-    assert runs.read(path, form, tmp_path / "none", WINDOW) == runs.Runs(known=True)
-    assert runs.read(tmp_path / "none", form, tmp_path / "none", WINDOW) == runs.Runs()
+    assert runs.read(path, form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs(known=True)
+    assert runs.read(tmp_path / "none", form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs()
 
 
 def test_without_a_server_no_page_is_written_and_the_command_that_helps_is_named(site: Site) -> None:

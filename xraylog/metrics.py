@@ -86,6 +86,10 @@ class Metrics:
                 values[LAST_SUCCESS, ""] = time.time()
         _replace(self.path, self._text(values))
 
+    def last_success(self) -> float:
+        """When the database last had every line, in seconds since 1970; 0 for never, or not told."""
+        return self._read(self.path)[LAST_SUCCESS, ""] if self.path else 0.0
+
     def _read(self, path: Path) -> dict[Series, float]:
         """The values that the run before left. What is damaged or missing begins from 0, or is left out."""
         try:

@@ -85,7 +85,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         is_masked=is_masked,
         version=__version__,
         zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
-        last_stored=max((node.stored for node in found.nodes if node.stored), default=None),
+        stored=runs.last_stored or max((node.stored for node in found.nodes if node.stored), default=None),
         data=_data(found),
         style=Markup(style),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file

@@ -1,4 +1,4 @@
-"""What the runs of this machine came to: the statistics file, and the offline buffer. It opens files, no more."""
+"""What the runs of this machine came to: statistics, metrics, and the offline buffer. It opens files, no more."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import csv
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
+from xraylog.metrics import Metrics
 from xraylog.report.findings import Window
 
 NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, csv.Error)
@@ -19,35 +20,42 @@ MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Of the window, as far as the statistics go back; without statistics there are none."""
+    """Of the window, as far as the statistics go back; without statistics no run is known."""
 
     known: bool = False  # there is a statistics file
-    last_good: datetime | None = None  # the last one that stored lines in the database, in the window or before it
+    last_good: datetime | None = None  # when the database last had every line, as far as the metrics tell
+    last_stored: datetime | None = None  # the last run that stored lines, in the window or before it
     count: int = 0
     offline: int = 0
     put_aside: int = 0  # lines
     buffer_bytes: int = 0  # now
 
 
-def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window) -> Runs:
+def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
     """Never raises: what cannot be read is not known."""
-    waiting = _size(buffer_path)
+    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=_size(buffer_path))
     if stats_path is None or form is None:
-        return Runs(buffer_bytes=waiting)
+        return now
     try:
         rows = list(_rows(stats_path, form))
     except OSError:
-        return Runs(buffer_bytes=waiting)
+        return now
     here = [row for row in rows if window.since <= row[0] < window.until]
-    return Runs(
+    return replace(
+        now,
         known=True,
         # A row does not tell whether its run failed; one with lines has stored them.
-        last_good=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
+        last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
         count=len(here),
         offline=sum(mode != "online" for _, mode, *_ in here),
         put_aside=sum(processed for _, mode, processed, _ in here if mode != "online"),
-        buffer_bytes=waiting,
     )
+
+
+def _moment(seconds: float) -> datetime | None:
+    with contextlib.suppress(*NOT_OURS):
+        return datetime.fromtimestamp(seconds, timezone.utc) if seconds else None
+    return None
 
 
 def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
