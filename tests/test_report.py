@@ -966,3 +966,19 @@ def test_progress_is_said_to_who_asks(site: Site, conn: Connection) -> None:
 def test_help_reads_well_on_80_columns(site: Site) -> None:
     done = site.run("--help", script="report_logs", env={**os.environ, "COLUMNS": "80"})
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_first_minutes_of_a_day_in_a_zone_of_half_hours_have_no_marks() -> None:
+    kolkata = ZoneInfo("Asia/Kolkata")
+    now = datetime(2025, 11, 16, 18, 35, tzinfo=timezone.utc)
+    assert page._marks(Findings(Window.of(kolkata, 1, None, now)), UTC) == {}
+
+
+def test_a_time_of_the_last_good_run_that_is_none_is_left_out(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
+    metrics.begin(0)
+    (tmp_path / "x.prom").write_text(
+        re.sub(r"(last_success\S+}) \S+", r"\1 1764100000000000000", (tmp_path / "x.prom").read_text())
+    )
+    assert metrics.last_success() > 1e18
+    assert runs.read(None, None, tmp_path / "none", WINDOW, metrics) == runs.Runs()

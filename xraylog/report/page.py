@@ -186,7 +186,7 @@ def _marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     inside = [hour for hour in _hours(found, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
-    step = -(-len(named) // MOST_MARKS)
+    step = max(1, -(-len(named) // MOST_MARKS))  # no hour of UTC may have begun since midnight in Kolkata
     return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from xraylog.metrics import Metrics
 from xraylog.report.findings import Window
 
-NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, csv.Error)
+NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
 MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
 
 
