@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import signal
@@ -436,16 +437,14 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
     site.append(line(0))
     assert run(site) == 0
     before = told.read_text()
-    real = os.fdopen
 
-    def full(descriptor: int, mode: str) -> Any:
-        os.close(descriptor)
-        return real(os.open("/dev/full", os.O_WRONLY), mode)
+    class Full(io.BufferedWriter):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     site.append(line(1))
     with monkeypatch.context() as patch:
-        patch.setattr(replacing.os, "fdopen", full)
-        patch.setattr(replacing.os, "fchmod", lambda *_: None)
+        patch.setattr(replacing.os, "fdopen", lambda descriptor, _: Full(io.FileIO(descriptor, "w")))
         assert run(site) == 3
     said = capsys.readouterr().err
     assert "No space left on device; what was committed stays; make room: df -h" in said

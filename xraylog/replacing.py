@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace(path: Path, content: bytes, mode: int) -> None:
-    """Put a new file in the old one's place, with this mode whatever the umask is. Raises OSError."""
-    beside = path.with_name(f".{path.name}.new")  # one name: the next run takes away what a killed one left
-    try:
-        beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            os.fchmod(file.fileno(), mode)
+    """Put a new file in the old one's place, with this mode whatever the umask is. Raises OSError.
+
+    Of two that do so at once, one waits for the other.
+    """
+    beside = path.with_name(f".{path.name}.new")  # one name: the next run takes what a killed one left
+    with _ours(beside) as file:
+        try:
+            file.truncate()
             file.write(content)
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            beside.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _ours(beside: Path) -> Iterator[BinaryIO]:
+    """The file at this path, locked, and that nothing else leads to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        try:
+            descriptor = os.open(beside, flags, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
+                raise
+            beside.unlink(missing_ok=True)  # a link, or a pipe
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(beside, descriptor):
+                continue  # who held the lock has moved it away
+            if os.fstat(descriptor).st_nlink == 1:
+                yield file
+                return
+            beside.unlink()  # what is written here would be in the other one, too
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    return False
