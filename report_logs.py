@@ -24,6 +24,7 @@ from xraylog.report import reading, runs
 from xraylog.report.findings import Mask, Window
 
 MOST_DAYS = 366
+FIRST_DAY = date(1970, 1, 1)
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements-report.txt"
 
 
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION
+    today = datetime.now(cfg.zone).date()
+    if options.until and not FIRST_DAY <= options.until <= today:
+        command_line().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {options.until}")
     start_logging(cfg, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the queries go on in the server
     try:
@@ -44,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except database.Unavailable as error:
         logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
         return FAILED
-    except (database.Unsuitable, reading.UnknownNode) as error:
+    except database.Unsuitable as error:
         logger.error("{}; no page was written; {}", error, advice.on(error, cfg))
+        return OPERATOR
+    except reading.UnknownNode as error:
+        logger.error("--node: {}; no page was written", error)
         return OPERATOR
     except KeyboardInterrupt:
         logger.error("interrupted; no page was written")
@@ -102,7 +109,7 @@ def start_logging(cfg: Config, options: argparse.Namespace) -> None:
 
 def _day(text: str) -> date:
     try:
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) and "0003" < text < "9998":
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return date.fromisoformat(text)
     except ValueError:
         pass

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import Site, line, lines, users
+from conftest import ROOT, Site, line, lines, users
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loguru import logger
@@ -23,7 +23,7 @@ import parse_logs
 from xraylog import config, database, stats
 from xraylog.config import Config, ConfigError
 
-EXAMPLE = Path(__file__).parent.parent / "config.ini.example"
+EXAMPLE = ROOT / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
 SECTIONS = ("postgresql", "parser", "stats", "privacy", "retention", "migration", "report", "logging")
 
@@ -90,6 +90,18 @@ def example_keys(commented: bool) -> dict[str, dict[str, str]]:
         elif (match := KEY_LINE.fullmatch(text)) and bool(match["comment"]) == commented:
             keys[match["key"]] = match["value"]
     return found
+
+
+def test_the_readme_names_every_key_once() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("| section | key | default | meaning |\n")[2].partition("\n\n")[0]
+    found, section = [], ""
+    for row in table.splitlines()[1:]:
+        first, keys = (cell.strip() for cell in row.split("|")[1:3])
+        section = first or section
+        found += [(section, key) for key in keys.split(", ")]
+    known = [(section, key) for section, keys in config.KEYS.items() for key in keys]
+    assert sorted(pair for pair in found if pair[0] != "postgresql") == sorted(known)
 
 
 def test_the_example_is_a_good_config(tmp_path: Path) -> None:

@@ -122,6 +122,18 @@ def test_times_follow_the_readers_choice(written: Site, opened: Callable[..., Pa
     assert page.locator("#traffic figure svg:visible").nth(0).inner_html() == labels
 
 
+def test_times_are_in_utc_where_the_browser_does_not_know_the_zone(written: Site, opened: Callable[..., Page]) -> None:
+    text = page_of(written).read_text()
+    page_of(written).write_text(text.replace('"zone":"Europe/Berlin"', '"zone":"Europe/Younger"'))
+    page = opened(page_of(written))
+    assert page.get_by_label("UTC").is_checked()
+    assert page.get_by_label("Europe/Berlin (not known to this browser)").is_disabled()
+    moments = [row.at for row in INSIDE if row.email == column(page, "users", 1)[0]]
+    assert column(page, "users", 7)[0] == min(moments).strftime("%Y-%m-%d %H:%M")
+    assert page.locator("#traffic .in-utc svg:visible").count() == 3
+    assert page.locator("#traffic .in-local svg:visible").count() == 0
+
+
 def test_both_zones_show_the_same_areas(written: Site, opened: Callable[..., Page]) -> None:
     """Those of UTC are drawn once, in the other chart, which is hidden by then."""
     page = opened(page_of(written))

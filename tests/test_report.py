@@ -476,8 +476,8 @@ def test_ports_are_those_of_plain_sql(found: Findings) -> None:
 def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
     moments = defaultdict(list)
     for row in INSIDE:
-        if row.action == "rejected" and row.source:
-            moments[row.source].append(row.at)
+        if row.action == "rejected":
+            moments[row.source or traffic.NO_SOURCE].append(row.at)
     assert {of.address: (of.rows, of.first, of.last) for of in found.sources} == {
         source: (len(at), min(at), max(at)) for source, at in moments.items()
     }
@@ -497,9 +497,7 @@ def test_one_node_is_told_of_as_if_there_were_no_other(database: dict[str, str])
     assert sum(user.rows for user in found.users) == sum(row.email is not None for row in rows)
     assert sum(goal.rows for goal in found.top) == sum(row.host is not None for row in rows)
     assert sum(port.rows for port in found.ports) == sum(row.port is not None for row in rows)
-    assert sum(of.rows for of in found.sources) == sum(
-        row.action == "rejected" and row.source is not None for row in rows
-    )
+    assert sum(of.rows for of in found.sources) == sum(row.action == "rejected" for row in rows)
 
 
 @pytest.mark.usefixtures("filled")
@@ -526,6 +524,7 @@ def test_a_mask_shows_networks_and_numbers(database: dict[str, str]) -> None:
         "2001:db8:2::/48",
         "198.18.0.0/24",
         *(f"203.0.{n}.0/24" for n in range(5)),
+        traffic.NO_SOURCE,
     }
 
 
@@ -541,6 +540,16 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
     "alice@203.0.113.77",
     "203-0-113-77.isp.example",
     "203.0.113.77.nip.example",
+    "203_0_113_9.isp.example",
+    "203--0--113--9.isp.example",
+    "a203-0.113-9.isp.example",
+    "cb007109.nip.example",
+    "2a01-4f8-c17-b8f--2.sslip.example",
+    "2001-db8-85a3-8d3-1319-8a2e-370-7348.dip.example",
+    "host-2001_db8-85a3--7348.isp.example",
+    "20010db885a308d313198a2e03707348.ip6.example",
+    "2a01-4f8-c17-b8f.isp.example",
+    "8.4.3.7.0.7.3.0.e.2.a.8.9.1.3.1.3.d.8.0.3.a.5.8.8.b.d.0.1.0.0.2.ip6.arpa",
 )
 
 
@@ -549,6 +558,9 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
     [
         ("host.example", "host.example"),
         ("xn--bcher-kva.example.", "xn--bcher-kva.example."),
+        ("a-b-c.edge-01.cdn-2024-11-05.example", "a-b-c.edge-01.cdn-2024-11-05.example"),
+        ("rr5---sn-4g5e6nsz.googlevideo.example", "rr5---sn-4g5e6nsz.googlevideo.example"),
+        ("d1a2b3c4d5e6f7.cloudfront.example", "d1a2b3c4d5e6f7.cloudfront.example"),
         ("203.0.113.77", "203.0.113.0/24"),
         ("[2001:db8:1:2::3]", "2001:db8:1::/48"),
         ("2001:db8::/32", "2001:db8::/32"),
@@ -982,3 +994,72 @@ def test_a_time_of_the_last_good_run_that_is_none_is_left_out(tmp_path: Path) ->
     )
     assert metrics.last_success() > 1e18
     assert runs.read(None, None, tmp_path / "none", WINDOW, metrics) == runs.Runs()
+
+
+@pytest.mark.timeout(60)
+def test_pipes_in_the_place_of_statistics_and_metrics_are_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into them."""
+    for name in ("stats", "x.prom"):
+        os.mkfifo(tmp_path / name)
+    metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
+    assert metrics.last_success() == 0
+    assert runs.read(tmp_path / "stats", "json", tmp_path / "none", WINDOW, metrics) == runs.Runs()
+
+
+@pytest.mark.parametrize("zone", [BERLIN, ZoneInfo("America/New_York")], ids=["east", "west"])
+def test_moments_and_counts_that_nobody_had_are_no_runs(tmp_path: Path, zone: ZoneInfo) -> None:
+    """They may be in a damaged file, and could not be shown."""
+    rows = [
+        ("9999-12-31T23:59:59", 1),
+        ("0001-01-01T00:00:00", 1),
+        (WINDOW.since.isoformat(), 10**4000),
+        (WINDOW.since.isoformat(), -1),
+    ]
+    stats = tmp_path / "stats"
+    stats.write_text(
+        "".join(f'{{"run_started_at": "{at}", "mode": "offline", "processed": {n}, "failed": 0}}\n' for at, n in rows)
+    )
+    (tmp_path / "x.prom").write_text(
+        f'xraylog_last_success_timestamp_seconds{{node="n1",log="{tmp_path}"}} 253402300799\n'
+    )
+    metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
+    assert metrics.last_success() == 253402300799
+    done = runs.read(stats, "json", tmp_path / "none", WINDOW, metrics)
+    assert done == runs.Runs(known=True)
+    assert page.render(Findings(Window.of(zone, 1, LAST, NOON)), done, NOON, is_masked=False)
+
+
+@pytest.mark.parametrize("at", ["9999-12-31 23:30+00", "infinity", "-infinity", "4713-01-01 00:00+00 BC"])
+def test_a_position_that_moved_at_no_moment_costs_no_page(
+    filled: Connection, database: dict[str, str], at: str
+) -> None:
+    filled.execute(
+        "INSERT INTO log_positions (node_id, source, position, head_length, head, updated_at) "
+        "SELECT id, '/var/log/x', 1, 0, '', %s FROM nodes LIMIT 1",
+        [at],
+    )
+    assert {node.stored for node in read(database).nodes} == {None}
+
+
+def test_rejected_rows_without_a_source_are_shown(site: Site, conn: Connection) -> None:
+    """A source that xray hid, or a unix socket."""
+    fill(conn, [ROWS[0]._replace(at=WINDOW.since, action="rejected", source=None, node="n1")] * 3)
+    (source,) = read(site.database).sources
+    assert (source.address, source.rows) == ("(no address)", 3)
+    report(site)
+    assert "Nobody was rejected" not in text(site)
+
+
+@pytest.mark.parametrize("until", ["2999-01-01", "0003-01-01", "1969-12-31"])
+def test_a_day_that_can_have_no_rows_is_refused(site: Site, until: str) -> None:
+    done = site.run("--until", until, script="report_logs", status=2)
+    assert "--until: expected a day" in done.stderr
+    assert not (site.folder / "report.html").exists()
+
+
+def test_an_unknown_node_is_told_without_what_could_not_mend_it(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    said = report(site, "--node", "n\x1b[31m", status=3).stderr
+    assert "\x1b" not in said
+    assert "expected one of the nodes n1, n2, found" in said
+    assert "--check" not in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,11 +93,10 @@ class Metrics:
 
     def _read(self, path: Path) -> dict[Series, float]:
         """The values that the run before left. What is damaged or missing begins from 0, or is left out."""
-        try:
-            with path.open("rb") as file:
+        text = ""
+        if os.path.isfile(path):  # a pipe would be waited for
+            with contextlib.suppress(OSError), path.open("rb") as file:
                 text = file.read(MOST_BYTES).decode(errors="replace")
-        except OSError:
-            text = ""
         # A line without its end may be a number without its end.
         found = dict(line.rpartition(" ")[::2] for line in text.split("\n")[:-1])
         values = {series: _number(found.get(self._named(*series), "")) for series in SERIES}

@@ -14,7 +14,17 @@ from xraylog import masking
 
 # A host's name as DNS has them: its last label begins with a letter, and is no number in hexadecimal digits.
 NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
-QUAD = re.compile(r"[0-9]+([.-])[0-9]+\1[0-9]+\1[0-9]+")
+# As names of lines and of services like nip.io spell addresses. Some other names look like it, and are hidden, too.
+WITHIN = re.compile(
+    r"""(?<![0-9]) [0-9]+ (?:[._-]+[0-9]+){3}  # 203-0-113-9
+    | (?<![0-9a-z]) (?:
+        (?:[0-9a-f]{8} | [0-9a-f]{32}) (?![0-9a-z])  # cb007109
+        | (?:[0-9a-f]{1,4}[_-]){3} [0-9a-f]{1,4} (?![0-9a-z])  # 2001-db8-85a3-8d3
+        | [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})* (?:--|__)  # 2001-db8--9
+        | (?:[0-9a-f][._-]){12}  # 1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa
+    )""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
 HIDDEN = "(an address)"
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 
@@ -87,7 +97,7 @@ class Mask:
             return address or "(none)"
         with contextlib.suppress(ValueError):
             return str(masking.Mask(24, 48).source(str(ip_network(address.strip("[]"), strict=False))))
-        return address if NAME.fullmatch(address) and not QUAD.search(address) else HIDDEN
+        return address if NAME.fullmatch(address) and not WITHIN.search(address) else HIDDEN
 
 
 @dataclass(frozen=True, slots=True)

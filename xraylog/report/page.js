@@ -15,6 +15,14 @@ function element(name, text, className) {
 
 const zone = () => (document.documentElement.dataset.zone === "utc" ? "UTC" : data.zone);
 
+function isKnown(timeZone) {
+  try {
+    return Boolean(new Intl.DateTimeFormat("sv-SE", { timeZone }));
+  } catch {
+    return false; // younger than the browser, as Europe/Kyiv, or not one of IANA's, as posix/Europe/Berlin
+  }
+}
+
 function formatter(options) {
   return new Intl.DateTimeFormat("sv-SE", { timeZone: zone(), ...options }); // Swedish writes 2025-11-17 10:15
 }
@@ -28,6 +36,14 @@ function timeOf(seconds) {
   const time = element("time");
   time.dateTime = new Date(seconds * 1000).toISOString();
   return time;
+}
+
+if (!isKnown(data.zone)) {
+  document.documentElement.dataset.zone = "utc";
+  document.querySelector("input[name=zone][value=utc]").checked = true;
+  const local = document.querySelector("input[name=zone][value=local]");
+  local.disabled = true;
+  local.parentElement.append(" (not known to this browser)");
 }
 
 for (const choice of document.querySelectorAll("input[name=zone]")) {

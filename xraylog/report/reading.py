@@ -42,7 +42,8 @@ def read(
         nodes: dict[int | None, str] = dict(one.ask("nodes", NODES))
         found = [number for number, name in nodes.items() if name == node]
         if node is not None and not found:
-            raise UnknownNode(f"expected one of the nodes {', '.join(nodes.values()) or '(none)'}, found {node}")
+            there = ", ".join(map(_printed, nodes.values())) or "(none)"
+            raise UnknownNode(f"expected one of the nodes {there}, found {_printed(node)}")
         names = {number: mask.node(number, name) for number, name in nodes.items()}
         values = {"since": window.since, "until": window.until, "before": window.before, **mask.bits}
         values["node"] = found[0] if found else None
@@ -54,6 +55,11 @@ def read(
                 beside.shutdown(wait=False, cancel_futures=True)
                 second.stop()
                 raise
+
+
+def _printed(name: str) -> str:
+    """For a terminal: a name is any text."""
+    return name if name.isprintable() else repr(name)
 
 
 def _has_tables(conn: Connection) -> bool:

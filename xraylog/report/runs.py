@@ -16,15 +16,17 @@ from xraylog.report.findings import Window
 
 NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
 MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
+YEARS = range(1970, 9999)  # of moments that every zone can show
+LINES = range(1 << 63)  # that a run can have had
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Of the window, as far as the statistics go back; without statistics no run is known."""
+    """As far as the statistics go back; the counts are those of the window."""
 
     known: bool = False  # there is a statistics file
     last_good: datetime | None = None  # when the database last had every line, as far as the metrics tell
-    last_stored: datetime | None = None  # the last run that stored lines, in the window or before it
+    last_stored: datetime | None = None  # the last run that stored lines, of all
     count: int = 0
     offline: int = 0
     put_aside: int = 0  # lines
@@ -34,7 +36,7 @@ class Runs:
 def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
     """Never raises: what cannot be read is not known."""
     now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=_size(buffer_path))
-    if stats_path is None or form is None:
+    if stats_path is None or form is None or not os.path.isfile(stats_path):  # a pipe would be waited for
         return now
     try:
         rows = list(_rows(stats_path, form))
@@ -54,7 +56,8 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
 
 def _moment(seconds: float) -> datetime | None:
     with contextlib.suppress(*NOT_OURS):
-        return datetime.fromtimestamp(seconds, timezone.utc) if seconds else None
+        moment = datetime.fromtimestamp(seconds, timezone.utc)
+        return moment if seconds and moment.year in YEARS else None
     return None
 
 
@@ -64,11 +67,12 @@ def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
         with contextlib.suppress(*NOT_OURS):
             if form == "json":
                 row = json.loads(line)
-                found = (row["run_started_at"], row["mode"], row["processed"], row["failed"])
+                started, mode, *counts = (row[key] for key in ("run_started_at", "mode", "processed", "failed"))
             else:
-                started, mode, _, processed, failed, *_ = next(csv.reader([line]))
-                found = (started, mode, processed, failed)
-            yield datetime.fromisoformat(found[0]).astimezone(), str(found[1]), int(found[2]), int(found[3])
+                started, mode, _, *counts = next(csv.reader([line]))
+            moment, (processed, failed) = datetime.fromisoformat(started).astimezone(timezone.utc), map(int, counts[:2])
+            if moment.year in YEARS and processed in LINES and failed in LINES:
+                yield moment, str(mode), processed, failed
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ GAP = timedelta(hours=1)
 MOST_GAPS = 10
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
+NO_SOURCE = "(no address)"  # xray hid it, or the client came by a unix socket
 
 # The UNION ALL adds nothing: without it the planner expects as many slots as rows, and sorts all rows in place of
 # counting them.
@@ -41,7 +42,8 @@ HEALTH = """
     SELECT n.id,
            (SELECT count(*) FROM rejected_lines r
             WHERE r.node_id = n.id AND r.rejected_at >= %(since)s AND r.rejected_at < %(until)s),
-           (SELECT max(p.updated_at) FROM log_positions p WHERE p.node_id = n.id)
+           (SELECT max(p.updated_at) FROM log_positions p
+            WHERE p.node_id = n.id AND p.updated_at BETWEEN '1970-01-01 00:00+00' AND now())
     FROM nodes n
     WHERE %(node)s::integer IS NULL OR n.id = %(node)s
 """
@@ -101,7 +103,7 @@ SOURCES = SQL("""
         SELECT {shown} AS source, count(*) AS rows,
                min(l."timestamp") AS first, max(l."timestamp") AS last, count(*) OVER () AS in_all
         FROM logs l
-        WHERE {window} AND l.action = 'rejected' AND l.source_ip IS NOT NULL
+        WHERE {window} AND l.action = 'rejected'
         GROUP BY 1
     ) s
     ORDER BY s.rows DESC, s.source
@@ -112,4 +114,4 @@ SOURCES = SQL("""
 def sources(asking: Asking) -> tuple[list[Source], int]:
     """Who was rejected most, and how many were in all."""
     found = asking.ask("rejected sources", SOURCES, most=MOST_SOURCES)
-    return [Source(*row[:4]) for row in found], found[0][4] if found else 0
+    return [Source(address or NO_SOURCE, *rest) for address, *rest, _ in found], found[0][4] if found else 0
