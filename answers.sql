@@ -187,7 +187,7 @@ $$;
 
 
 -- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds nothing: without it, the
--- planner expects as many hours as rows, and sorts all rows in place of counting them; without FROM tags, not in parallel.
+-- planner expects as many hours as rows, and sorts all rows in place of counting them; without FROM logs, not in parallel.
 CREATE OR REPLACE FUNCTION traffic_by_hour(
     since timestamptz DEFAULT date_trunc('hour', now()) - interval '11 hours',
     until timestamptz DEFAULT now()
@@ -203,7 +203,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l."timestamp" >= since AND l."timestamp" < until
         UNION ALL
-        SELECT NULL FROM tags WHERE false
+        SELECT NULL FROM logs WHERE false
     ) h
     GROUP BY h.hour
     ORDER BY h.hour

@@ -82,7 +82,8 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
         place = Path(os.path.realpath(options.output))  # what a link leads to is replaced, not the link
         replacing.replace(place, text.encode(errors="replace"), mode=0o600)  # it holds personal data
     except OSError as error:
-        logger.error("{}: expected to write the page, found: {}; no page was written", options.output, error.strerror)
+        where = error.filename or options.output
+        logger.error("{}: expected to write the page, found: {}; no page was written", where, error.strerror)
         return OPERATOR
     logger.info("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
     return DONE

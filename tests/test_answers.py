@@ -367,3 +367,9 @@ def test_they_show_only_the_rows_that_the_caller_may_read(filled: Connection, re
     assert {row[0] for row in reader.execute(f"SELECT * FROM {EACH['users_of']}")} == {"bob", None}
     assert reader.execute(f"SELECT * FROM {EACH['destinations_of']}").fetchall() == []
     assert filled.execute(f"SELECT * FROM {EACH['destinations_of']}").fetchall() != []
+
+
+def test_traffic_can_be_read_by_a_role_that_may_read_logs_alone(filled: Connection, reader: Connection) -> None:
+    filled.execute(SQL("GRANT SELECT ON logs TO {}").format(Identifier(reader.info.user)))
+    query = f"SELECT * FROM {EACH['traffic_by_hour']}"
+    assert reader.execute(query).fetchall() == filled.execute(query).fetchall() != []

@@ -206,6 +206,31 @@ def test_a_click_or_a_key_shows_a_users_addresses_and_destinations(written: Site
     assert page.evaluate("document.activeElement.textContent") == user[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "heading"),
+    [((), "Addresses: the 100 most frequent of 120"), (("--mask",), "Networks")],
+    ids=["addresses", "masked"],
+)
+def test_a_user_with_more_addresses_than_are_shown_says_so(
+    site: Site, conn: Connection, opened: Callable[..., Page], options: tuple[str, ...], heading: str
+) -> None:
+    fill(conn, [INSIDE[0]._replace(at=WINDOW.midnights[1], email="alice", source=f"10.0.0.{n}") for n in range(120)])
+    report(site, *options)
+    page = opened(page_of(site))
+    page.locator("#users tbody button").click()
+    assert page.get_by_role("dialog").get_by_role("heading").nth(1).inner_text() == heading
+
+
+def test_a_page_without_rows_leads_to_no_section_that_is_not_there(
+    site: Site, conn: Connection, opened: Callable[..., Page]
+) -> None:
+    fill(conn, [])
+    report(site)
+    links = opened(page_of(site)).locator("a[href^='#']")
+    places = links.evaluate_all("links => links.map((link) => document.querySelector(link.hash)?.id)")
+    assert places == ["traffic", "health", "traffic"]
+
+
 def test_who_visits_a_destination_is_shown(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
     row = page.locator("#top tbody tr").first

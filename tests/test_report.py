@@ -339,15 +339,27 @@ def test_a_user_has_his_addresses_and_destinations(found: Findings, email: str) 
     rows = [row for row in INSIDE if row.email == email]
     user = of_user(found, email)
     addresses = Counter(row.source for row in rows if row.source)
-    assert [count for _, count in user.visited_from] == sorted(addresses.values(), reverse=True)[
-        : accounts.MOST_OF_A_USER
-    ]
+    assert [count for _, count in user.visited_from] == sorted(addresses.values(), reverse=True)
     assert dict(user.visited_from).items() <= addresses.items()
     hosts = Counter(row.host for row in rows if row.host)
     least = 1 if len(rows) <= accounts.BUSY_ROWS else 2
     counts = [count for count in sorted(hosts.values(), reverse=True) if count >= least]
-    assert [count for _, count in user.went_to] == counts[: accounts.MOST_OF_A_USER]
+    assert [count for _, count in user.went_to] == counts
     assert dict(user.went_to).items() <= hosts.items()
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(("most", "most_of_all", "expected"), [(3, 1000, 3), (100, 11, 2)])
+def test_a_user_has_so_many_of_them_and_all_users_together_so_many(
+    database: dict[str, str], monkeypatch: pytest.MonkeyPatch, most: int, most_of_all: int, expected: int
+) -> None:
+    everything = read(database).users
+    assert len(everything) == 4
+    monkeypatch.setattr(accounts, "MOST", {"most": most, "most_of_all": most_of_all})
+    for user, full in zip(read(database).users, everything, strict=True):
+        assert user.visited_from == full.visited_from[:expected]
+        assert user.went_to == full.went_to[:expected]
+        assert len(full.visited_from) > len(user.visited_from) == len(user.went_to) == expected
 
 
 @pytest.mark.usefixtures("filled")
@@ -357,7 +369,8 @@ def test_users_are_those_with_the_most_rows(database: dict[str, str], monkeypatc
     counts = Counter(row.email for row in INSIDE if row.email)
     assert [user.rows for user in found.users] == sorted(counts.values(), reverse=True)[:2]
     assert {user.name: user.rows for user in found.users}.items() <= counts.items()
-    assert found.users_in_all == 4
+    assert (found.users_in_all, found.rows_of_users) == (4, sum(counts.values()))
+    assert found.rows_of_users < found.rows
 
 
 TEN = timedelta(minutes=10)
@@ -681,6 +694,7 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
         "ports",
         "destinations of users",
         "days of users, 2025-11-16",
+        "days of users, 2025-11-16, exactly",
     }
     assert all(read_days <= {"2025_11_16"} for read_days in of_logs.values())
     assert len(days) > 4
@@ -702,9 +716,12 @@ def test_a_role_that_may_only_read_is_enough(site: Site, conn: Connection) -> No
     role = Identifier(f"reader_of_{site.database['dbname']}")
     conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(role))
     try:
-        conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(role))
+        for table in (*NAMES, "logs", "log_positions", "rejected_lines"):  # not on the partitions
+            conn.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), role))
         site.set("postgresql", user=f"reader_of_{site.database['dbname']}", password="only for this test")  # noqa: S106  # of this role alone
         report(site)
+        report(site, "--until", "2025-12-31")
+        assert "<code>--until 2025-11-" in text(site)
     finally:
         conn.execute(SQL("DROP OWNED BY {}").format(role))
         conn.execute(SQL("DROP ROLE {}").format(role))
@@ -762,6 +779,60 @@ def test_an_empty_database_gives_a_page_that_says_so(site: Site, conn: Connectio
         fill(conn, rows)
     report(site)
     assert "The database has no rows of these days" in text(site)
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_where_these_days_have_no_rows_the_newest_day_that_has_some_is_named(
+    site: Site, conn: Connection, zone: str
+) -> None:
+    at = datetime(2025, 11, 13, 10, 30, tzinfo=timezone.utc)
+    fill(conn, [ROWS[0]._replace(at=at - timedelta(days=1)), ROWS[0]._replace(at=at)])
+    partitions.Partitions(conn).ensure({"2025-11-14", str(datetime.now(timezone.utc).date())})
+    site.set("parser", timezone=zone)
+    report(site, "--until", "2025-12-31")
+    (day,) = re.findall("<code>--until ([0-9-]+)</code>", text(site))
+    assert day == str(at.astimezone(ZoneInfo(zone)).date())
+    report(site, "--until", day)
+    assert "<code>--until" not in text(site)
+
+
+@pytest.mark.parametrize("at", ["infinity", "9999-12-31 10:00+00", "1969-12-31 10:00+00"])
+def test_a_row_that_no_page_could_show_is_not_named_as_the_newest(site: Site, conn: Connection, at: str) -> None:
+    fill(conn, [])
+    conn.execute("CREATE TABLE others PARTITION OF logs FOR VALUES FROM (MINVALUE) TO ('2025-01-01')")
+    conn.execute("CREATE TABLE later PARTITION OF logs FOR VALUES FROM ('2026-01-01') TO (MAXVALUE)")
+    conn.execute('INSERT INTO logs ("timestamp", action) VALUES (%s, %s)', [at, "accepted"])
+    report(site)
+    assert "<code>--until" not in text(site)
+
+
+def notes(found: Findings, done: runs.Runs, written: datetime) -> list[str]:
+    listed = page.render(found, done, written, is_masked=False).partition('<ul class="notes">')[2].partition("</ul>")[0]
+    return re.findall("<li>(.*)</li>", listed)
+
+
+def test_what_an_operator_should_look_at_comes_first() -> None:
+    window = Window.of(BERLIN, 1, None, NOON)
+    last = NOON - timedelta(minutes=59)
+    good = traffic.Node("n1", 7, last, last, 0, None)
+    assert notes(Findings(window, [good]), runs.Runs(known=True, count=3), NOON) == []
+    assert "Nothing stands out." in page.render(Findings(window, [good]), runs.Runs(), NOON, is_masked=False)
+    bad = traffic.Node("<b>", 7, last, NOON - timedelta(hours=1), 12, None)
+    done = runs.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000)
+    told = [
+        "No line in the last hour: &lt;b&gt;.",
+        "In the buffer wait 1.5 MB: the next run that reaches PostgreSQL imports them.",
+        "Runs that did not reach PostgreSQL: 2 of 3.",
+        "Lines not understood: 12. They are in rejected_lines, with reasons.",
+    ]
+    assert notes(Findings(window, [good, bad]), done, NOON) == told
+    past = Window.of(BERLIN, 1, window.last, NOON + timedelta(days=1))
+    assert notes(Findings(past, [good, bad]), done, NOON + timedelta(days=1)) == told[1:]
+    silent = traffic.Node("n2", 0, None, None, 0, None)
+    assert notes(Findings(window, [silent]), runs.Runs(), NOON) == [
+        "No rows of these days.",
+        "No line in the last hour: n2.",
+    ]
 
 
 def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connection) -> None:
@@ -934,6 +1005,12 @@ def test_a_page_that_cannot_be_put_there_is_said_before_anything_is_asked(site: 
     assert Path("/dev/null").is_char_device()
 
 
+def test_what_keeps_the_page_from_being_written_is_named(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    (site.folder / ".report.html.new").mkdir()
+    assert f"{site.folder / '.report.html.new'}: expected to write the page, found: " in report(site, status=3).stderr
+
+
 def test_what_a_link_leads_to_is_replaced(site: Site, conn: Connection) -> None:
     del conn
     (site.folder / "real").mkdir()
@@ -971,7 +1048,9 @@ def test_without_its_packages_it_names_the_command_that_installs_them(
 
 def test_progress_is_said_to_who_asks(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
-    assert "asked for traffic: " in report(site, "-v").stderr
+    said = re.findall("asked for (.*): ", report(site, "-v").stderr)
+    assert "traffic" in said
+    assert len({*said}) == len(said)
     assert report(site, env={**os.environ, "PYTHONWARNINGS": "error"}).stderr == ""
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from psycopg.sql import SQL
 
@@ -15,10 +15,9 @@ from xraylog.report.findings import Mask, User, Window
 from xraylog.report.snapshot import Asking, Row
 
 MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and stays below 2 MB
-MOST_OF_A_USER = 6  # addresses, and destinations
+MOST = {"most": 100, "most_of_all": 6 * MOST_USERS}  # addresses, and destinations: of one user, and of all of them
 TOGETHER = timedelta(minutes=10)
 BUSY_ROWS = 100  # of users with more, where they went once is left out: not worth a sort of all that
-
 
 Goals: TypeAlias = Mapping[int, Sequence[tuple[str, int]]]  # addresses and rows, by user: the most first
 
@@ -27,7 +26,9 @@ Goals: TypeAlias = Mapping[int, Sequence[tuple[str, int]]]  # addresses and rows
 class Totals:
     """What was found of the users with the most rows, by id."""
 
-    users: Mapping[int, Row]  # name, number of all users, rows, first, last; the most rows first
+    in_all: int  # users
+    rows: int  # of all users
+    users: Mapping[int, Row]  # name, rows, first, last; the most rows first
     networks: Mapping[int, Mapping[int, int]]  # by family
     addresses: Mapping[int, int]
     visited_from: Mapping[int, Sequence[tuple[str, int]]]
@@ -41,8 +42,8 @@ class Days:
     together: Mapping[int, int]  # the most addresses within any ten minutes
 
 
-# One scan; the rest is made of its groups, which are few beside the rows. `what` tells of what each row is: a user,
-# his networks of a family, his addresses in all, or one address.
+# One scan; the rest is made of its groups, which are few beside the rows. `what` tells of what each row is: all users,
+# one of them, his networks of a family, his addresses in all, or one address.
 VISITS = SQL("""
     WITH visit AS (
         SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
@@ -50,7 +51,8 @@ VISITS = SQL("""
         WHERE {window} AND l.user_id IS NOT NULL
         GROUP BY l.user_id, l.source_ip
     ), top AS (
-        SELECT user_id, sum(rows) AS rows, min(first) AS first, max(last) AS last, count(*) OVER () AS in_all
+        SELECT user_id, sum(rows) AS rows, min(first) AS first, max(last) AS last,
+               count(*) OVER () AS users_in_all, sum(sum(rows)) OVER () AS rows_in_all
         FROM visit
         GROUP BY user_id
         ORDER BY sum(rows) DESC, user_id
@@ -71,7 +73,11 @@ VISITS = SQL("""
         FROM (SELECT l.user_id, l.rows, {shown} AS source FROM address l) s
         GROUP BY s.user_id, s.source
     )
-    SELECT 'user' AS what, t.user_id, u.email::text AS name, t.in_all AS number, t.rows::bigint AS rows, t.first, t.last
+    SELECT 'all' AS what, NULL::integer AS user_id, NULL AS name, max(users_in_all) AS number,
+           max(rows_in_all)::bigint AS rows, NULL::timestamptz AS first, NULL::timestamptz AS last
+    FROM top
+    UNION ALL
+    SELECT 'user', t.user_id, u.email::text, NULL, t.rows::bigint, t.first, t.last
     FROM top t LEFT JOIN users u ON u.id = t.user_id
     UNION ALL
     SELECT 'networks', user_id, NULL, family, count(*), NULL, NULL
@@ -84,7 +90,7 @@ VISITS = SQL("""
     UNION ALL
     SELECT 'address', user_id, abbrev(source::inet), place, rows::bigint, NULL, NULL
     FROM shown
-    WHERE place <= %(most)s
+    WHERE place <= least(%(most)s, %(most_of_all)s / (SELECT count(*) FROM top))
 """).format(window=WINDOW, shown=SHOWN)
 
 # A pair of user and destination is one number, which sorts faster than two. Its hash would be useless: the
@@ -106,21 +112,23 @@ GOALS = SQL("""
         OFFSET 0  -- else each pair is looked for among the users
     ) p
     JOIN endpoints e ON e.id = p.destination_id
-    WHERE p.place <= %(most)s AND p.user_id = ANY(%(users)s)
+    WHERE p.user_id = ANY(%(users)s)
+          AND p.place <= least(%(most)s, %(most_of_all)s / greatest(1, cardinality(%(users)s::integer[])))
     ORDER BY p.user_id, p.place
 """).format(window=WINDOW)
 
 
 def totals(asking: Asking) -> Totals:
     """Rows and addresses."""
-    of: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for what, user, *row in asking.ask("users", VISITS, users=MOST_USERS, most=MOST_OF_A_USER):
+    of: dict[str, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for what, user, *row in asking.ask("users", VISITS, users=MOST_USERS, **MOST):
         of[what][user].append(tuple(row))
-    users = sorted(
-        ((user, row) for user, (row,) in of["user"].items()), key=lambda of_user: (-of_user[1][2], of_user[0])
-    )
+    ((_, users, rows, *_),) = of["all"][None]
+    found = [(user, (name, rows, first, last)) for user, ((name, _, rows, first, last),) in of["user"].items()]
     return Totals(
-        dict(users),
+        users or 0,
+        rows or 0,
+        dict(sorted(found, key=lambda of_user: (-of_user[1][1], of_user[0]))),
         {user: {family: count for _, family, count, *_ in rows} for user, rows in of["networks"].items()},
         {user: count for user, ((_, _, count, *_),) in of["addresses"].items()},
         {
@@ -133,8 +141,8 @@ def totals(asking: Asking) -> Totals:
 def goals(asking: Asking, totals: Totals, mask: Mask) -> Goals:
     """Where each of the users went most."""
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    calm = [user for user, (_, _, rows, *_) in totals.users.items() if rows <= BUSY_ROWS]
-    values = {"users": [*totals.users], "calm": calm, "most": MOST_OF_A_USER}
+    calm = [user for user, (_, rows, *_) in totals.users.items() if rows <= BUSY_ROWS]
+    values = {"users": [*totals.users], "calm": calm, **MOST}
     asking.set("enable_hashagg", "off")
     for user, address, rows in asking.ask("destinations of users", GOALS, **values):
         found[user].append((mask.destination(address), rows))
@@ -184,7 +192,7 @@ def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
     """Rows by day, and addresses that were together, of the wanted users.
 
     Each day is asked twice: what it has at most, with pieces of a day, and exactly for those users only who may have
-    more than on the days before. benchmarks/report.py: 5 s in place of 12.
+    more than on the days before: there are many pieces of ten minutes to sort.
     """
     by_day: dict[int, list[int]] = {}
     most: dict[int, int] = {}
@@ -200,7 +208,7 @@ def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
                 by_day.setdefault(user, [0] * len(ends))[number] = rows
                 if addresses > most.setdefault(user, 0):
                     more.append(user)
-        for user, _, addresses in asking.ask(what, exactly, **values, users=more) if more else ():
+        for user, _, addresses in asking.ask(f"{what}, exactly", exactly, **values, users=more) if more else ():
             most[user] = max(most[user], addresses)
     return Days(by_day, most)
 
@@ -221,5 +229,5 @@ def users(totals: Totals, days: Days, went_to: Goals, mask: Mask) -> list[User]:
             visited_from=totals.visited_from.get(user, ()),
             went_to=went_to.get(user, ()),
         )
-        for user, (name, _, rows, first, last) in totals.users.items()
+        for user, (name, rows, first, last) in totals.users.items()
     ]

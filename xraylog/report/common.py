@@ -26,7 +26,7 @@ DATE_BIN = 140000  # the first version that has it
 
 def clock_slot(server_version: int, length: timedelta) -> Composed:
     """The piece of the clock that a row falls in, by the moment at which the piece begins; of less than a day."""
-    if server_version >= DATE_BIN:  # one call per row, of what else are four: a second less for ten million rows
+    if server_version >= DATE_BIN:  # one call per row, of what else are four
         text = SQL("""date_bin({length}, l."timestamp", '1970-01-01 00:00+00')""")
     else:
         text = SQL("""to_timestamp(floor(date_part('epoch', l."timestamp") / {seconds}) * {seconds})""")

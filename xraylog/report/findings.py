@@ -27,6 +27,7 @@ WITHIN = re.compile(
 )
 HIDDEN = "(an address)"
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
+GAP = timedelta(hours=1)  # without any line, that is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +196,27 @@ class Findings:
     slots: Sequence[Slot] = ()
     users: Sequence[User] = ()
     users_in_all: int = 0
+    rows_of_users: int = 0  # of all of them
     top: Sequence[Destination] = ()
     rising: Sequence[Destination] = ()
     new: Sequence[Destination] = ()
     ports: Sequence[Port] = ()
     sources: Sequence[Source] = ()
     sources_in_all: int = 0
-    has_before: bool = False  # there are rows of the period before, to compare with
+    has_before: bool = False  # the period before has destinations, to compare with
+    newest: datetime | None = None  # where there are no rows in the window: a moment of the newest day that has some
 
     @property
     def rows(self) -> int:
         """Of the whole window."""
         return sum(node.rows for node in self.nodes)
+
+    @property
+    def rejected_lines(self) -> int:
+        """Lines that were not understood, of all nodes."""
+        return sum(node.rejected_lines for node in self.nodes)
+
+    @property
+    def silent(self) -> list[Node]:
+        """Nodes without any line in the last hour of the window."""
+        return [node for node in self.nodes if node.last is None or self.window.until - node.last >= GAP]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -73,6 +73,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
     environment.filters["size"] = _size
     environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     environment.filters["local"] = lambda moment: moment.astimezone(found.window.zone).strftime("%Y-%m-%d %H:%M")
+    environment.filters["day"] = lambda moment: str(moment.astimezone(found.window.zone).date())
     environment.globals["weekdays"] = charts.WEEKDAYS
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     zones = {"in-local": found.window.zone, "in-utc": UTC}
@@ -86,7 +87,8 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         version=__version__,
         zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
         stored=runs.last_stored or max((node.stored for node in found.nodes if node.stored), default=None),
-        data=_data(found),
+        notes=[*_notes(found, runs, written)],
+        data=_data(found, is_masked),
         style=Markup(style),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file
         policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
@@ -190,12 +192,27 @@ def _marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}
 
 
-def _data(found: Findings) -> dict[str, Any]:
+def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[str]:
+    """What an operator should look at first."""
+    if not found.rows:
+        yield "No rows of these days."
+    if found.silent and found.window.until == written:
+        yield f"No line in the last hour: {', '.join(node.name for node in found.silent)}."
+    if runs.buffer_bytes:
+        yield f"In the buffer wait {_size(runs.buffer_bytes)}: the next run that reaches PostgreSQL imports them."
+    if runs.offline:
+        yield f"Runs that did not reach PostgreSQL: {_count(runs.offline)} of {_count(runs.count)}."
+    if found.rejected_lines:
+        yield f"Lines not understood: {_count(found.rejected_lines)}. They are in rejected_lines, with reasons."
+
+
+def _data(found: Findings, is_masked: bool) -> dict[str, Any]:
     """The users, as page.js takes them: a list for each, and every destination once."""
     names: dict[str, int] = {}
     users = [_row(user, names) for user in found.users]
     return {
         "zone": found.window.zone.key,
+        "masked": is_masked,
         "days": [str(day) for day in found.window.days],
         "users": users,
         "names": [*names],
@@ -206,10 +223,10 @@ def _row(user: User, names: dict[str, int]) -> list[Any]:
     return [
         user.name,
         user.rows,
+        user.together,
         user.addresses,
         user.networks_24,
         user.networks_48,
-        user.together,
         int(user.first.timestamp()),
         int(user.last.timestamp()),
         user.by_day,

@@ -114,7 +114,8 @@ def _all(
         gaps=traffic.gaps(found, nodes, names, window),
         slots=traffic.slots(found, names),
         users=accounts.users(totals, days.result(), went_to, mask),
-        users_in_all=next((row[1] for row in totals.users.values()), 0),
+        users_in_all=totals.in_all,
+        rows_of_users=totals.rows,
         top=ranked.top,
         rising=ranked.rising,
         new=ranked.new,
@@ -122,4 +123,5 @@ def _all(
         ports=ranked.ports,
         sources=sources,
         sources_in_all=sources_in_all,
+        newest=None if found or first.values["node"] else traffic.newest(first),
     )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from psycopg.sql import SQL
 
+from xraylog import partitions
 from xraylog.report.common import SHOWN, WINDOW, clock_slot
-from xraylog.report.findings import SLOT, Gap, Node, Slot, Source, Window
+from xraylog.report.findings import GAP, SLOT, Gap, Node, Slot, Source, Window
 from xraylog.report.snapshot import Asking, Row
 
-GAP = timedelta(hours=1)
 MOST_GAPS = 10
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
@@ -38,6 +38,15 @@ TRAFFIC = """
     ORDER BY t.slot, t.node_id, g.name, t.rejected
 """
 
+# Of one partition, by its bounds: no index has all moments in order, and a role may read logs and not its partitions.
+NEWEST = """
+    SELECT "timestamp"
+    FROM logs
+    WHERE "timestamp" >= to_timestamp(%(low)s) AND "timestamp" < to_timestamp(%(high)s)
+          AND "timestamp" BETWEEN '1970-01-01 00:00+00' AND now()
+    LIMIT 1
+"""
+
 HEALTH = """
     SELECT n.id,
            (SELECT count(*) FROM rejected_lines r
@@ -61,6 +70,15 @@ def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
         Slot(since, names.get(node, NO_NODE), tag, is_rejected, rows)
         for node, since, tag, is_rejected, rows, *_ in found
     ]
+
+
+def newest(asking: Asking) -> datetime | None:
+    """A moment of the newest day that has rows."""
+    for low, high in sorted(partitions.read_bounds(asking.conn), reverse=True):
+        for (at,) in asking.ask("the newest rows", NEWEST, low=low, high=high):
+            moment: datetime = at
+            return moment
+    return None
 
 
 def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
