@@ -694,7 +694,7 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
         "ports",
         "destinations of users",
         "days of users, 2025-11-16",
-        "days of users, 2025-11-16, exactly",
+        "addresses together, 2025-11-16",
     }
     assert all(read_days <= {"2025_11_16"} for read_days in of_logs.values())
     assert len(days) > 4

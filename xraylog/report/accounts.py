@@ -202,14 +202,15 @@ def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
     ends = [*window.midnights[1:], window.until]
     for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
         values = {"since": max(midnight - TOGETHER, window.since), "midnight": midnight, "until": end}
-        what, more = f"days of users, {window.days[number]}", list[int]()
-        for user, rows, addresses in asking.ask(what, at_most, **values):
+        day, more = window.days[number], list[int]()
+        for user, rows, addresses in asking.ask(f"days of users, {day}", at_most, **values):
             if user in wanted:
                 by_day.setdefault(user, [0] * len(ends))[number] = rows
                 if addresses > most.setdefault(user, 0):
                     more.append(user)
-        for user, _, addresses in asking.ask(f"{what}, exactly", exactly, **values, users=more) if more else ():
-            most[user] = max(most[user], addresses)
+        if more:
+            for user, _, addresses in asking.ask(f"addresses together, {day}", exactly, **values, users=more):
+                most[user] = max(most[user], addresses)
     return Days(by_day, most)
 
 
