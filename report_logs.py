@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psycopg
 from loguru import logger
+from psycopg.sql import Identifier
 
-from xraylog import __version__, advice, commandline, config, database, ownlog, replacing, stats
+from xraylog import __version__, advice, commandline, config, database, ownlog, replacing, schema, stats
 from xraylog.config import Config
 from xraylog.exits import CONFIGURATION, DONE, FAILED, OPERATOR
 from xraylog.metrics import Metrics
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
         return FAILED
     except database.Unsuitable as error:
-        logger.error("{}; no page was written; {}", error, advice.on(error, cfg))
+        logger.error("{}; no page was written; {}", error, mends(error, cfg))
         return OPERATOR
     except reading.UnknownNode as error:
         logger.error("--node: {}; no page was written", error)
@@ -85,14 +86,19 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
         where = error.filename or options.output
         logger.error("{}: expected to write the page, found: {}; no page was written", where, error.strerror)
         return OPERATOR
-    logger.info("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
+    say = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days
+    say("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
     return DONE
 
 
-def mends(error: database.Unavailable, cfg: Config) -> str:
+def mends(error: database.Unavailable | database.Unsuitable, cfg: Config) -> str:
     """What to do about it."""
     if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
         return f"ask for fewer --days, or raise [report] statement_timeout in {cfg.path}"
+    if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+        user = cfg.connection.get("user")
+        role = Identifier(user).as_string(None) if user else "the role that libpq takes"
+        return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
     return advice.on(error, cfg)
 
 
@@ -117,6 +123,12 @@ def _day(text: str) -> date:
     raise argparse.ArgumentTypeError(f"expected a day as in 2025-11-17, found {text!r}")
 
 
+def _page(text: str) -> Path:
+    if text == "-":
+        raise argparse.ArgumentTypeError("expected the path of a file, found - (standard output is none)")
+    return commandline.path(text)
+
+
 def command_line() -> argparse.ArgumentParser:
     """The options, as --help shows them."""
     parser = argparse.ArgumentParser(
@@ -125,7 +137,7 @@ def command_line() -> argparse.ArgumentParser:
     commandline.add_config(parser)
     parser.add_argument(
         "--output",
-        type=commandline.path,
+        type=_page,
         metavar="FILE",
         default=Path("report.html"),
         help="the page (default: report.html)",

@@ -31,7 +31,7 @@ from xraylog import database as databases
 from xraylog.database import Connection, Unavailable
 from xraylog.metrics import Metrics
 from xraylog.report import accounts, charts, goals, page, reading, runs, snapshot, traffic
-from xraylog.report.findings import Findings, Mask, Slot, User, Window
+from xraylog.report.findings import Findings, Gap, Mask, Slot, User, Window
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
 LAST = date(2025, 11, 17)
@@ -460,7 +460,7 @@ def test_a_destination_is_new_when_nobody_went_there_in_the_period_before(
     inside, before = WINDOW.since, WINDOW.since - timedelta(microseconds=1)
     fill(conn, [old._replace(at=before), old._replace(at=inside), old._replace(at=inside), new._replace(at=inside)])
     found = read(database)
-    assert found.has_before
+    assert found.before
     assert [(goal.address, goal.rows_before) for goal in found.new] == [("new.example", 0)]
     assert [(goal.address, goal.rows, goal.rows_before) for goal in found.rising] == [("old.example", 2, 1)]
 
@@ -468,7 +468,25 @@ def test_a_destination_is_new_when_nobody_went_there_in_the_period_before(
 def test_without_a_period_before_nothing_is_new(conn: Connection, database: dict[str, str]) -> None:
     fill(conn, [row for row in ROWS if row.at >= WINDOW.since])
     found = read(database)
-    assert (found.has_before, found.new, found.rising) == (False, [], [])
+    assert (found.before, found.new, found.rising) == (None, [], [])
+
+
+@pytest.mark.parametrize(("late", "is_said"), [(timedelta(hours=7), False), (timedelta(hours=8), True)])
+def test_a_period_before_that_began_to_be_stored_late_is_told(
+    conn: Connection, database: dict[str, str], late: timedelta, is_said: bool
+) -> None:
+    """A tenth of three days is 7.2 hours."""
+    row = ROWS[0]._replace(host="host.example", port=443)
+    fill(conn, [row._replace(at=WINDOW.before + late), row._replace(at=WINDOW.since)])
+    found = read(database)
+    assert found.before == WINDOW.before + late
+    said = "Of the period before there are rows from" in page.render(found, runs.Runs(), NOON, is_masked=False)
+    assert found.has_part_before == said == is_said
+
+
+def test_how_many_destinations_there_are_is_told(found: Findings, database: dict[str, str]) -> None:
+    assert found.destinations_in_all == len({row.host for row in INSIDE if row.host})
+    assert read(database, Window.of(BERLIN, 1, date(2024, 1, 1), NOON)).destinations_in_all == 0
 
 
 def test_ports_are_those_of_plain_sql(found: Findings) -> None:
@@ -727,6 +745,21 @@ def test_a_role_that_may_only_read_is_enough(site: Site, conn: Connection) -> No
         conn.execute(SQL("DROP ROLE {}").format(role))
 
 
+def test_a_role_that_may_not_read_one_of_them_is_told_what_it_needs(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    role = Identifier(f"reader_of_{site.database['dbname']}")
+    conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(role))
+    try:
+        conn.execute(SQL("GRANT SELECT ON logs, nodes TO {}").format(role))
+        site.set("postgresql", user=f"reader_of_{site.database['dbname']}", password="only for this test")  # noqa: S106  # of this role alone
+        (grant,) = re.findall("GRANT SELECT ON .*", report(site, status=3).stderr)
+        conn.execute(grant)
+        report(site)
+    finally:
+        conn.execute(SQL("DROP OWNED BY {}").format(role))
+        conn.execute(SQL("DROP ROLE {}").format(role))
+
+
 # --- the script --------------------------------------------------------------------------------------------
 
 
@@ -789,10 +822,11 @@ def test_where_these_days_have_no_rows_the_newest_day_that_has_some_is_named(
     fill(conn, [ROWS[0]._replace(at=at - timedelta(days=1)), ROWS[0]._replace(at=at)])
     partitions.Partitions(conn).ensure({"2025-11-14", str(datetime.now(timezone.utc).date())})
     site.set("parser", timezone=zone)
-    report(site, "--until", "2025-12-31")
+    said = report(site, "--until", "2025-12-31").stderr  # cron mails it
+    assert "0 rows of 2025-12-29 to 2025-12-31" in said
     (day,) = re.findall("<code>--until ([0-9-]+)</code>", text(site))
     assert day == str(at.astimezone(ZoneInfo(zone)).date())
-    report(site, "--until", day)
+    assert report(site, "--until", day).stderr == ""
     assert "<code>--until" not in text(site)
 
 
@@ -816,7 +850,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     last = NOON - timedelta(minutes=59)
     good = traffic.Node("n1", 7, last, last, 0, None)
     assert notes(Findings(window, [good]), runs.Runs(known=True, count=3), NOON) == []
-    assert "Nothing stands out." in page.render(Findings(window, [good]), runs.Runs(), NOON, is_masked=False)
+    assert "Nothing stands out" in page.render(Findings(window, [good]), runs.Runs(), NOON, is_masked=False)
     bad = traffic.Node("<b>", 7, last, NOON - timedelta(hours=1), 12, None)
     done = runs.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000)
     told = [
@@ -828,6 +862,9 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     assert notes(Findings(window, [good, bad]), done, NOON) == told
     past = Window.of(BERLIN, 1, window.last, NOON + timedelta(days=1))
     assert notes(Findings(past, [good, bad]), done, NOON + timedelta(days=1)) == told[1:]
+    gaps = [Gap("n2", NOON - timedelta(hours=30), NOON), Gap("n1", NOON - timedelta(hours=26), NOON)]
+    assert notes(Findings(window, [good], gaps), runs.Runs(), NOON) == ["No line for 30 hours: n2."]
+    assert notes(Findings(window, [good], [Gap("n1", last - timedelta(hours=23), last)]), runs.Runs(), NOON) == []
     silent = traffic.Node("n2", 0, None, None, 0, None)
     assert notes(Findings(window, [silent]), runs.Runs(), NOON) == [
         "No rows of these days.",
@@ -981,6 +1018,7 @@ def test_a_node_that_is_not_there_is_said(site: Site, conn: Connection) -> None:
         ("--until", "0001-01-01"),
         ("--until", "today"),
         ("--output", ""),
+        ("--output", "-"),
     ],
 )
 def test_a_wrong_option_is_said(site: Site, option: str, value: str) -> None:

@@ -203,13 +203,20 @@ class Findings:
     ports: Sequence[Port] = ()
     sources: Sequence[Source] = ()
     sources_in_all: int = 0
-    has_before: bool = False  # the period before has destinations, to compare with
+    destinations_in_all: int = 0
+    before: datetime | None = None  # the first row with a destination of the period before
     newest: datetime | None = None  # where there are no rows in the window: a moment of the newest day that has some
 
     @property
     def rows(self) -> int:
         """Of the whole window."""
         return sum(node.rows for node in self.nodes)
+
+    @property
+    def has_part_before(self) -> bool:
+        """Whether the rows of the period before begin late in it: what rises may only have begun to be stored."""
+        window = self.window
+        return self.before is not None and self.before - window.before > (window.until - window.since) / 10
 
     @property
     def rejected_lines(self) -> int:

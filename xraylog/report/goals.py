@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeAlias
 
 from psycopg.sql import SQL
@@ -29,7 +30,8 @@ class Ranked:
     top: Sequence[Destination]
     rising: Sequence[Destination]
     new: Sequence[Destination]
-    has_before: bool  # else nothing rises, and nothing is new
+    in_all: int  # destinations
+    before: datetime | None  # the first row of the period before; without one nothing rises, and nothing is new
     ports: Sequence[Port]
 
 
@@ -38,7 +40,7 @@ class Ranked:
 DESTINATIONS = SQL("""
     WITH goal AS (
         SELECT l.destination_id, count(*) FILTER (WHERE l."timestamp" >= %(since)s) AS rows,
-               count(*) FILTER (WHERE l."timestamp" < %(since)s) AS rows_before
+               count(*) FILTER (WHERE l."timestamp" < %(since)s) AS rows_before, min(l."timestamp") AS first
         FROM logs l
         WHERE {window} AND l.destination_id IS NOT NULL
         GROUP BY l.destination_id
@@ -46,10 +48,11 @@ DESTINATIONS = SQL("""
         SELECT goal.*, row_number() OVER (ORDER BY rows DESC, destination_id) AS place,
                row_number() OVER (PARTITION BY rows_before = 0
                                   ORDER BY rows - rows_before DESC, destination_id) AS gain,
-               sum(rows_before) OVER () > 0 AS has_before
+               count(*) FILTER (WHERE rows > 0) OVER () AS in_all,
+               min(first) FILTER (WHERE rows_before > 0) OVER () AS before
         FROM goal
     )
-    SELECT r.destination_id, e.address::text, r.rows, r.rows_before, r.place, r.gain, r.has_before
+    SELECT r.destination_id, e.address::text, r.rows, r.rows_before, r.place, r.gain, r.in_all, r.before
     FROM ranked r JOIN endpoints e ON e.id = r.destination_id
     WHERE r.rows > 0 AND r.place <= %(most)s OR r.rows > r.rows_before AND r.gain <= %(most_changed)s
     ORDER BY r.place
@@ -99,17 +102,18 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
     visits = _visits(asking, mask, [row[0] for row in chosen])
     found = [
         (Destination(mask.destination(address), rows, before, *visits[number]), place, gain)
-        for number, address, rows, before, place, gain, _ in chosen
+        for number, address, rows, before, place, gain, *_ in chosen
     ]
     gained = [(goal, gain) for goal, _, gain in found if gain <= MOST_CHANGED and goal.rows > goal.rows_before]
     changed = [goal for goal, _ in sorted(gained, key=lambda of_goal: of_goal[1])]
-    has_before = any(before for *_, before in chosen)
+    in_all, before = chosen[0][-2:] if chosen else (0, None)
     ports = asking.ask("ports", PORTS, most=MOST_PORTS)
     return Ranked(
         top=[goal for goal, place, _ in found if place <= MOST_DESTINATIONS and goal.rows],
         rising=[goal for goal in changed if goal.rows_before],
-        new=[goal for goal in changed if has_before and not goal.rows_before],
-        has_before=has_before,
+        new=[goal for goal in changed if before and not goal.rows_before],
+        in_all=in_all,
+        before=before,
         ports=[Port(name or NO_PROTOCOL, port, rows) for name, port, rows in ports],
     )
 

@@ -81,6 +81,7 @@ function userRow(user) {
   button.addEventListener("click", () => showUser(user));
   name.append(button);
   row.append(name);
+  row.dataset.also = user[FROM].map(([address]) => address).join(" ");
   for (let column = ROWS; column < FIRST; column += 1) {
     const cell = element("td", number.format(user[column]));
     cell.dataset.value = user[column];
@@ -185,7 +186,7 @@ for (const search of document.querySelectorAll("input[type=search]")) {
     const wanted = search.value.trim().toLowerCase();
     let count = 0;
     for (const row of table.tBodies[0].rows) {
-      row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+      row.hidden = !`${row.textContent} ${row.dataset.also ?? ""}`.toLowerCase().includes(wanted);
       count += row.hidden ? 0 : 1;
     }
     found.textContent = `${number.format(count)} shown`;

@@ -28,6 +28,7 @@ from xraylog.report.runs import Runs
 HERE = Path(__file__).parent
 UTC = ZoneInfo("UTC")
 REJECTED, NO_TAG, OTHERS = "(rejected)", "(no tag)", "(others)"
+A_DAY = timedelta(days=1)  # without any line: no quiet night
 MOST_MARKS = 10  # days that an axis names
 
 
@@ -86,7 +87,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         is_masked=is_masked,
         version=__version__,
         zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
-        stored=runs.last_stored or max((node.stored for node in found.nodes if node.stored), default=None),
+        stored=max((node.stored for node in found.nodes if node.stored), default=runs.last_stored),
         notes=[*_notes(found, runs, written)],
         data=_data(found, is_masked),
         style=Markup(style),  # noqa: S704  # our own file
@@ -198,6 +199,9 @@ def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[str]:
         yield "No rows of these days."
     if found.silent and found.window.until == written:
         yield f"No line in the last hour: {', '.join(node.name for node in found.silent)}."
+    for gap in found.gaps[:1]:  # the longest one
+        if gap.length >= A_DAY:
+            yield f"No line for {_count(gap.length // timedelta(hours=1))} hours: {gap.node}."
     if runs.buffer_bytes:
         yield f"In the buffer wait {_size(runs.buffer_bytes)}: the next run that reaches PostgreSQL imports them."
     if runs.offline:
