@@ -215,7 +215,7 @@ def test_a_click_or_a_key_shows_a_users_addresses_and_destinations(written: Site
 
 @pytest.mark.parametrize(
     ("options", "heading"),
-    [((), "Addresses: the 100 most frequent of 120"), (("--mask",), "Networks")],
+    [((), "Addresses: the 100 most frequent of 120"), (("--mask",), "Most frequent networks")],
     ids=["addresses", "masked"],
 )
 def test_a_user_with_more_addresses_than_are_shown_says_so(
@@ -236,6 +236,18 @@ def test_a_page_without_rows_leads_to_no_section_that_is_not_there(
     links = opened(page_of(site)).locator("a[href^='#']")
     places = links.evaluate_all("links => links.map((link) => document.querySelector(link.hash)?.id)")
     assert places == ["traffic", "health", "traffic"]
+
+
+def test_a_page_without_rows_works_where_the_browser_does_not_know_the_zone(
+    site: Site, conn: Connection, opened: Callable[..., Page]
+) -> None:
+    fill(conn, [])
+    site.set("parser", timezone="Europe/Berlin")
+    report(site)
+    page_of(site).write_text(page_of(site).read_text().replace('"zone":"Europe/Berlin"', '"zone":"Europe/Younger"'))
+    page = opened(page_of(site))
+    assert page.get_by_label("UTC").is_checked()
+    assert page.locator("#nodes thead button").count() == 6
 
 
 def test_who_visits_a_destination_is_shown(written: Site, opened: Callable[..., Page]) -> None:

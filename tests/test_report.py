@@ -31,7 +31,7 @@ from xraylog import database as databases
 from xraylog.database import Connection, Unavailable
 from xraylog.metrics import Metrics
 from xraylog.report import accounts, charts, goals, page, reading, runs, snapshot, traffic
-from xraylog.report.findings import Findings, Gap, Mask, Slot, User, Window
+from xraylog.report.findings import Findings, Gap, Mask, Node, Slot, User, Window
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
 LAST = date(2025, 11, 17)
@@ -223,7 +223,7 @@ def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, datab
 
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
 def test_traffic_by_hour_and_tag_is_that_of_plain_sql(found: Findings, filled: Connection, zone: ZoneInfo) -> None:
-    hours = page.by_hour(found, zone, found.slots, page._tag)
+    hours = page.over_time(found, zone, found.slots, page._tag)
     filled.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
     expected = filled.execute(
         """
@@ -270,21 +270,41 @@ def test_no_row_vanishes_where_clocks_change_by_half_an_hour(zone: str, last: da
     window = Window.of(ZoneInfo(zone), 7, last, NOON)
     quarters = (window.until - window.since) // timedelta(minutes=15)
     slots = [Slot(window.since + timedelta(minutes=15 * n), "n", None, False, 1) for n in range(quarters)]
-    hours = page.by_hour(Findings(window), window.zone, slots, page._tag)
+    hours = page.over_time(Findings(window), window.zone, slots, page._tag)
     assert hours.totals == [quarters]
     assert len({hour for hour, _ in hours.rows}) == len(hours.rows)
 
 
+@pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
+def test_more_than_two_months_are_told_by_day(filled: Connection, database: dict[str, str], zone: ZoneInfo) -> None:
+    window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
+    assert Window.of(BERLIN, 62, LAST, NOON).unit == "hour"
+    found = read(database, window)
+    days = page.over_time(found, zone, found.slots, page._tag)
+    counts = dict(
+        filled.execute(
+            """SELECT date_trunc('day', "timestamp" AT TIME ZONE %s) AT TIME ZONE %s, count(*)
+               FROM logs WHERE "timestamp" >= %s AND "timestamp" < %s GROUP BY 1""",
+            [str(zone), str(zone), window.since, window.until],
+        ).fetchall()
+    )
+    assert {day: sum(rows) for day, rows in days.rows if sum(rows)} == counts
+    assert len(days.rows) in (63, 64)
+    text = page.render(found, runs.Runs(), NOON, is_masked=False)
+    assert "<h3>By day and outbound tag</h3>" in text
+    assert "by hour" not in text.lower()
+
+
 def test_a_tag_may_be_called_like_the_others(found: Findings) -> None:
     named = iter([page.OTHERS] * 2 + [f"tag{number}" for number in range(7)])
-    hours = page.by_hour(found, UTC, found.slots[:1] * 9, lambda _: next(named))
+    hours = page.over_time(found, UTC, found.slots[:1] * 9, lambda _: next(named))
     assert hours.names == [page.OTHERS, "tag0", "tag1", "tag2", "tag3", page.OTHERS]
     assert hours.totals == [rows * found.slots[0].rows for rows in (2, 1, 1, 1, 1, 3)]
 
 
 def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
     hour = WINDOW.since
-    drawn = charts.by_hour("rows", [(hour, [7])], {})
+    drawn = charts.over_time("rows", "hour", [(hour, [7])], {})
     (path,) = [path for path in re.findall(r"<path[^>]*>", drawn) if "--series-0" in path]
     places = {float(x) for x, _ in re.findall(r"[ML]([0-9.]+),([0-9.]+)", path)}
     assert {min(places), max(places)} == {0, charts.WIDTH}
@@ -293,7 +313,7 @@ def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
 def test_many_tags_become_the_largest_and_the_others(found: Findings) -> None:
     named = iter([f"tag{number}" for number in range(9) for _ in range(9 - number)])
     slots = found.slots[:1] * 45
-    hours = page.by_hour(found, UTC, slots, lambda _: next(named))
+    hours = page.over_time(found, UTC, slots, lambda _: next(named))
     assert hours.names == ["tag0", "tag1", "tag2", "tag3", "tag4", page.OTHERS]
     assert hours.totals == [rows * slots[0].rows for rows in (9, 8, 7, 6, 5, 4 + 3 + 2 + 1)]
 
@@ -580,6 +600,14 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
     "host-2001_db8-85a3--7348.isp.example",
     "20010db885a308d313198a2e03707348.ip6.example",
     "2a01-4f8-c17-b8f.isp.example",
+    "pCB007109.dip0.isp.example",
+    "xcb007109.dyn.isp.example",
+    "KD203000113009.ppp-bb.isp.example",
+    "203.red-0-113-9.dynamicip.isp.example",
+    "203.pool0-113-9.dynamic.isp.example",
+    "203x0x113x9.ap113.isp.example",
+    "h-0xcb007109.example",
+    "www.--ffff-cb00-7109.sslip.example",
     "8.4.3.7.0.7.3.0.e.2.a.8.9.1.3.1.3.d.8.0.3.a.5.8.8.b.d.0.1.0.0.2.ip6.arpa",
 )
 
@@ -590,6 +618,8 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
         ("host.example", "host.example"),
         ("xn--bcher-kva.example.", "xn--bcher-kva.example."),
         ("a-b-c.edge-01.cdn-2024-11-05.example", "a-b-c.edge-01.cdn-2024-11-05.example"),
+        ("deadbeef.cloudfront.example", "deadbeef.cloudfront.example"),
+        ("deploy-preview-42--site.example", "deploy-preview-42--site.example"),
         ("rr5---sn-4g5e6nsz.googlevideo.example", "rr5---sn-4g5e6nsz.googlevideo.example"),
         ("d1a2b3c4d5e6f7.cloudfront.example", "d1a2b3c4d5e6f7.cloudfront.example"),
         ("203.0.113.77", "203.0.113.0/24"),
@@ -819,7 +849,9 @@ def test_where_these_days_have_no_rows_the_newest_day_that_has_some_is_named(
     site: Site, conn: Connection, zone: str
 ) -> None:
     at = datetime(2025, 11, 13, 10, 30, tzinfo=timezone.utc)
-    fill(conn, [ROWS[0]._replace(at=at - timedelta(days=1)), ROWS[0]._replace(at=at)])
+    fill(conn, [ROWS[0]._replace(at=at - timedelta(hours=n)) for n in (0, 9, 24)])
+    conn.execute("CREATE TABLE odd PARTITION OF logs FOR VALUES FROM ('4714-11-24 00:00+00 BC') TO ('2020-01-01')")
+    conn.execute("CREATE TABLE later PARTITION OF logs FOR VALUES FROM ('2400-01-01') TO ('294276-12-31')")
     partitions.Partitions(conn).ensure({"2025-11-14", str(datetime.now(timezone.utc).date())})
     site.set("parser", timezone=zone)
     said = report(site, "--until", "2025-12-31").stderr  # cron mails it
@@ -842,34 +874,87 @@ def test_a_row_that_no_page_could_show_is_not_named_as_the_newest(site: Site, co
 
 def notes(found: Findings, done: runs.Runs, written: datetime) -> list[str]:
     listed = page.render(found, done, written, is_masked=False).partition('<ul class="notes">')[2].partition("</ul>")[0]
-    return re.findall("<li>(.*)</li>", listed)
+    return [re.sub("</?bdi>", "", note) for note in re.findall("<li>(.*)</li>", listed)]
+
+
+HOUR = timedelta(hours=1)
+
+
+def node(name: str, last: timedelta | None, stored: timedelta | None, rows: int = 7, rejected: int = 0) -> Node:
+    """One whose last row, and last run that stored lines, are so long before noon."""
+    first, end = (None, None) if last is None else (NOON - last, NOON - last)
+    return Node(name, rows, first, end, rejected, None if stored is None else NOON - stored)
 
 
 def test_what_an_operator_should_look_at_comes_first() -> None:
     window = Window.of(BERLIN, 1, None, NOON)
-    last = NOON - timedelta(minutes=59)
-    good = traffic.Node("n1", 7, last, last, 0, None)
+    good = node("n1", HOUR / 2, HOUR / 3)
     assert notes(Findings(window, [good]), runs.Runs(known=True, count=3), NOON) == []
     assert "Nothing stands out" in page.render(Findings(window, [good]), runs.Runs(), NOON, is_masked=False)
-    bad = traffic.Node("<b>", 7, last, NOON - timedelta(hours=1), 12, None)
-    done = runs.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000)
-    told = [
-        "No line in the last hour: &lt;b&gt;.",
+    bad = node("<b>", HOUR, HOUR, rejected=12)
+    done = runs.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(runs.STATISTICS,))
+    assert notes(Findings(window, [good, bad]), done, NOON) == [
+        "No line in the last hour: &lt;b&gt;",
+        "What cannot be read, and is not known here: the statistics",
         "In the buffer wait 1.5 MB: the next run that reaches PostgreSQL imports them.",
         "Runs that did not reach PostgreSQL: 2 of 3.",
         "Lines not understood: 12. They are in rejected_lines, with reasons.",
     ]
-    assert notes(Findings(window, [good, bad]), done, NOON) == told
-    past = Window.of(BERLIN, 1, window.last, NOON + timedelta(days=1))
-    assert notes(Findings(past, [good, bad]), done, NOON + timedelta(days=1)) == told[1:]
-    gaps = [Gap("n2", NOON - timedelta(hours=30), NOON), Gap("n1", NOON - timedelta(hours=26), NOON)]
-    assert notes(Findings(window, [good], gaps), runs.Runs(), NOON) == ["No line for 30 hours: n2."]
-    assert notes(Findings(window, [good], [Gap("n1", last - timedelta(hours=23), last)]), runs.Runs(), NOON) == []
-    silent = traffic.Node("n2", 0, None, None, 0, None)
-    assert notes(Findings(window, [silent]), runs.Runs(), NOON) == [
-        "No rows of these days.",
-        "No line in the last hour: n2.",
-    ]
+    assert notes(Findings(window), runs.Runs(), NOON) == ["No rows of these days."]
+
+
+@pytest.mark.parametrize(
+    ("quiet", "is_silent"),
+    [
+        (node("n", HOUR, HOUR), True),
+        (node("n", HOUR, HOUR * 0.9), False),  # its lines were not understood
+        (node("n", HOUR * 0.9, HOUR), False),
+        (node("n", None, HOUR * 10, rows=0), True),
+        (node("n", None, HOUR * 0.9, rows=0), False),  # since midnight nothing, and before it something
+        (node("n", HOUR, None), False),  # no node of ours: rows without one, or of a hand-made table
+        (node("n", None, HOUR * 24 * 30, rows=0), False),  # retired
+    ],
+)
+def test_a_node_is_silent_when_nothing_came_of_it_in_the_last_hour(quiet: Node, is_silent: bool) -> None:
+    told = notes(Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3), quiet]), runs.Runs(), NOON)
+    assert told == ["No line in the last hour: n"] * is_silent
+
+
+def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() -> None:
+    past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
+    nodes = [node("n1", HOUR, HOUR), node("n2", None, HOUR, rows=0), node("n3", None, HOUR * 24 * 9, rows=0)]
+    told = notes(Findings(past, nodes), runs.Runs(), NOON + timedelta(days=9))
+    assert told == ["No line in these days: n2"]
+
+
+def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
+    window = Window.of(BERLIN, 3, None, NOON)
+    nodes = [node("n1", HOUR / 2, HOUR / 3), node("n2", HOUR / 2, HOUR / 3), node("old", None, None, rows=0)]
+    night = Gap("n1", NOON - HOUR * 30, NOON - HOUR * 6.01)
+    assert notes(Findings(window, nodes, [night]), runs.Runs(), NOON) == []
+    gaps = [Gap("old", window.since, NOON), Gap("n2", NOON - HOUR * 30, NOON - HOUR), Gap("n1", NOON - HOUR * 26, NOON)]
+    assert notes(Findings(window, nodes, gaps), runs.Runs(), NOON) == ["No line for 29 hours: n2"]
+
+
+def test_of_many_nodes_that_are_silent_some_are_named() -> None:
+    nodes = [node(f"n{n}", HOUR, HOUR) for n in range(11)]
+    (told,) = notes(Findings(Window.of(BERLIN, 1, None, NOON), nodes), runs.Runs(), NOON)
+    assert told.endswith("n8, n9 and others")
+
+
+def test_a_buffer_and_statistics_that_may_not_be_read_are_told(site: Site) -> None:
+    closed = site.folder / "closed"
+    closed.mkdir()
+    (closed / "buffer.jsonl").write_bytes(b"x" * 1000)
+    (closed / "stats.jsonl").write_text("{}\n")
+    closed.chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or NOBODY)
+    try:
+        found = runs.read(closed / "stats.jsonl", "json", closed / "buffer.jsonl", WINDOW, NO_METRICS)
+    finally:
+        os.seteuid(user)
+    assert found == runs.Runs(buffer_bytes=None, unseen=(runs.BUFFER, runs.STATISTICS))
 
 
 def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connection) -> None:
@@ -1120,7 +1205,8 @@ def test_pipes_in_the_place_of_statistics_and_metrics_are_not_waited_for(tmp_pat
         os.mkfifo(tmp_path / name)
     metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
     assert metrics.last_success() == 0
-    assert runs.read(tmp_path / "stats", "json", tmp_path / "none", WINDOW, metrics) == runs.Runs()
+    found = runs.read(tmp_path / "stats", "json", tmp_path / "stats", WINDOW, metrics)
+    assert found == runs.Runs(buffer_bytes=None, unseen=(runs.BUFFER, runs.STATISTICS))
 
 
 @pytest.mark.parametrize("zone", [BERLIN, ZoneInfo("America/New_York")], ids=["east", "west"])

@@ -14,7 +14,7 @@ from xraylog.report.common import SHOWN, WINDOW, clock_slot
 from xraylog.report.findings import Mask, User, Window
 from xraylog.report.snapshot import Asking, Row
 
-MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and stays below 2 MB
+MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and 1.3 MB (benchmarks/report.py)
 MOST = {"most": 100, "most_of_all": 6 * MOST_USERS}  # addresses, and destinations: of one user, and of all of them
 TOGETHER = timedelta(minutes=10)
 BUSY_ROWS = 100  # of users with more, where they went once is left out: not worth a sort of all that

@@ -33,12 +33,14 @@ AXIS = {
 CONFIG = {"background": None, "font": "system-ui, sans-serif", "view": {"stroke": None}, "axis": AXIS}
 
 
-def by_hour(label: str, hours: Sequence[tuple[datetime, Sequence[int]]], marks: Mapping[datetime, str]) -> str:
-    """Rows of each hour and series, one on the other, as SVG. `marks`: moments that the axis names.
+def over_time(
+    label: str, unit: str, hours: Sequence[tuple[datetime, Sequence[int]]], marks: Mapping[datetime, str]
+) -> str:
+    """Rows of each hour (or day, as `unit` says) and series, one on the other, as SVG.
 
-    `label`: what it shows, in words of ours.
+    `label`: what it shows, in words of ours. `marks`: moments that the axis names.
     """
-    end = [(hour + timedelta(hours=1), of_series) for hour, of_series in hours[-1:]]  # as wide as the others
+    end = [(hour + timedelta(**{f"{unit}s": 1}), of_series) for hour, of_series in hours[-1:]]  # as wide as the others
     values = [
         {"hour": int(hour.timestamp() * MILLISECONDS), "rows": rows, "series": number}
         for hour, of_series in [*hours, *end]
@@ -67,7 +69,7 @@ def by_hour(label: str, hours: Sequence[tuple[datetime, Sequence[int]]], marks: 
                 "y": {
                     "field": "rows",
                     "type": "quantitative",
-                    "axis": {"title": "rows in an hour", "format": "~s", "tickCount": 5},
+                    "axis": {"title": f"rows by {unit}", "format": "~s", "tickCount": 5},
                 },
                 "color": _colours("series", count, [f"var(--series-{number})" for number in range(count)]),
                 "order": {"field": "series"},

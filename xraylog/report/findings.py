@@ -16,11 +16,13 @@ from xraylog import masking
 NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
 # As names of lines and of services like nip.io spell addresses. Some other names look like it, and are hidden, too.
 WITHIN = re.compile(
-    r"""(?<![0-9]) [0-9]+ (?:[._-]+[0-9]+){3}  # 203-0-113-9
+    r"""(?<![0-9]) [0-9]{1,3} (?:[._x-]+ (?:[a-z]{1,8}-?)? [0-9]{1,3} (?![0-9])){3}  # 203-0-113-9, 203.red-0-113-9
+    | (?<![0-9]) (?:25[0-5] | 2[0-4][0-9] | [01][0-9]{2}){4} (?![0-9])  # 203000113009
     | (?<![0-9a-z]) (?:
-        (?:[0-9a-f]{8} | [0-9a-f]{32}) (?![0-9a-z])  # cb007109
+        (?:0x | [a-z]{0,4}) (?=[a-f]*[0-9]) (?:[0-9a-f]{8} | [0-9a-f]{32}) (?![0-9a-z])  # cb007109, pcb007109
         | (?:[0-9a-f]{1,4}[_-]){3} [0-9a-f]{1,4} (?![0-9a-z])  # 2001-db8-85a3-8d3
-        | [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})* (?:--|__)  # 2001-db8--9
+        | [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ (?:--|__)  # 2001-db8--9
+        | (?:--|__) [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ (?![0-9a-z])  # --ffff-cb00-7109
         | (?:[0-9a-f][._-]){12}  # 1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa
     )""",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
@@ -28,6 +30,8 @@ WITHIN = re.compile(
 HIDDEN = "(an address)"
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 GAP = timedelta(hours=1)  # without any line, that is told
+GONE = timedelta(days=30)  # after which a node is taken as retired
+MOST_DAYS_BY_HOUR = 62  # of more, an hour is narrower than a pixel of a chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,11 @@ class Window:
     def days(self) -> list[date]:
         """Each of them."""
         return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
+
+    @property
+    def unit(self) -> str:
+        """What the rows of a chart are counted by."""
+        return "hour" if len(self.days) <= MOST_DAYS_BY_HOUR else "day"
 
     @property
     def midnights(self) -> list[datetime]:
@@ -205,7 +214,7 @@ class Findings:
     sources_in_all: int = 0
     destinations_in_all: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
-    newest: datetime | None = None  # where there are no rows in the window: a moment of the newest day that has some
+    newest: datetime | None = None  # where there are no rows in the window: the newest one of all
 
     @property
     def rows(self) -> int:
@@ -224,6 +233,20 @@ class Findings:
         return sum(node.rejected_lines for node in self.nodes)
 
     @property
-    def silent(self) -> list[Node]:
-        """Nodes without any line in the last hour of the window."""
-        return [node for node in self.nodes if node.last is None or self.window.until - node.last >= GAP]
+    def silent(self) -> list[str]:
+        """Nodes that stored lines until then, and none in the last hour of the window."""
+        end = self.window.until
+        ends = {node.name: max(node.stored, node.last or node.stored) for node in self.nodes if node.stored}
+        return [name for name, last in ends.items() if GAP <= end - last < GONE]
+
+    @property
+    def absent(self) -> list[str]:
+        """Nodes that stored lines since the window began, none of them in it."""
+        since = self.window.since
+        return [node.name for node in self.nodes if not node.rows and node.stored and node.stored >= since]
+
+    @property
+    def longest_gap(self) -> Gap | None:
+        """Of the nodes that have rows in the window."""
+        here = {node.name for node in self.nodes if node.rows}
+        return max((gap for gap in self.gaps if gap.node in here), key=lambda gap: gap.length, default=None)

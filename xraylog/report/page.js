@@ -55,7 +55,7 @@ for (const choice of document.querySelectorAll("input[name=zone]")) {
 
 // --- users ---
 
-const NAME = 0, ROWS = 1, ADDRESSES = 3, NETWORKS_24 = 4, NETWORKS_48 = 5, FIRST = 6, LAST = 7, DAYS = 8, FROM = 9, TO = 10;
+const NAME = 0, ROWS = 1, ADDRESSES = 3, FIRST = 6, LAST = 7, DAYS = 8, FROM = 9, TO = 10;
 
 function daysLine(days) {
   const most = Math.max(1, ...days);
@@ -120,11 +120,11 @@ function pairs(title, head, rows) {
   return box;
 }
 
-// A masked page shows networks in place of addresses.
-function shownFrom(user) {
+function headOfAddresses(user) {
+  if (data.masked) return "Most frequent networks";
   const shown = user[FROM].length;
-  const all = data.masked ? user[NETWORKS_24] + user[NETWORKS_48] : user[ADDRESSES];
-  return `${data.masked ? "Networks" : "Addresses"}${shown < all ? `: the ${shown} most frequent of ${number.format(all)}` : ""}`;
+  const all = user[ADDRESSES];
+  return shown < all ? `Addresses: the ${shown} most frequent of ${number.format(all)}` : "Addresses";
 }
 
 function showUser(user) {
@@ -133,7 +133,7 @@ function showUser(user) {
   const days = data.days.map((day, place) => [day, user[DAYS][place]]).filter(([, rows]) => rows);
   dialog.querySelector("h2").textContent = user[NAME];
   body.replaceChildren(
-    pairs(shownFrom(user), data.masked ? "network" : "address", user[FROM]),
+    pairs(headOfAddresses(user), data.masked ? "network" : "address", user[FROM]),
     pairs("Most frequent destinations", "destination", user[TO].map(([place, rows]) => [data.names[place], rows])),
     pairs("Days", "day", days),
   );

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -86,6 +86,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         written=written,
         is_masked=is_masked,
         version=__version__,
+        has_choice=len(zones) > 1,
         zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
         stored=max((node.stored for node in found.nodes if node.stored), default=runs.last_stored),
         notes=[*_notes(found, runs, written)],
@@ -102,19 +103,20 @@ def _hash(text: str) -> str:
 
 
 def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
-    traffic = by_hour(found, zone, found.slots, _tag)
-    nodes = by_hour(found, zone, found.slots, lambda slot: slot.node)
-    rejected = by_hour(found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED)
+    traffic = over_time(found, zone, found.slots, _tag)
+    nodes = over_time(found, zone, found.slots, lambda slot: slot.node)
+    rejected = over_time(found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED)
+    unit = found.window.unit
     week = by_weekday(found.slots, zone)
     marks = _marks(found, zone)
     return InZone(
         side,
         traffic,
-        _drawn(charts.by_hour("Rows by hour and outbound tag", traffic.rows, marks)),
+        _drawn(charts.over_time(f"Rows by {unit} and outbound tag", unit, traffic.rows, marks)),
         nodes,
-        _drawn(charts.by_hour("Rows by hour and node", nodes.rows, marks)),
+        _drawn(charts.over_time(f"Rows by {unit} and node", unit, nodes.rows, marks)),
         rejected,
-        _drawn(charts.by_hour("Rejected rows by hour", rejected.rows, marks)),
+        _drawn(charts.over_time(f"Rejected rows by {unit}", unit, rejected.rows, marks)),
         week,
         _drawn(charts.week("Rows by weekday and hour of the day", week)),
     )
@@ -142,11 +144,12 @@ def _tag(slot: Slot) -> str:
     return REJECTED if slot.is_rejected else slot.outbound or NO_TAG
 
 
-def by_hour(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Any) -> Hours:
-    """Rows of each hour of the window, also of those without any, by what `name` calls a slot."""
+def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Any) -> Hours:
+    """Rows of each hour or day of the window, also of those without any, by what `name` calls a slot."""
+    begin = BEGINNINGS[found.window.unit]
     rows: dict[datetime, Counter[str]] = defaultdict(Counter)
     for slot in slots:
-        rows[_hour(slot.start, zone)][name(slot)] += slot.rows
+        rows[begin(slot.start, zone)][name(slot)] += slot.rows
     totals = sum(rows.values(), Counter[str]())
     largest = [name for name, _ in sorted(totals.items(), key=lambda of: (-of[1], of[0]))]
     own = largest if len(largest) <= charts.SERIES else largest[: charts.SERIES - 1]
@@ -163,9 +166,10 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
 
 
 def _hours(found: Findings, zone: ZoneInfo) -> list[datetime]:
-    """When the hours of the window begin. Where a zone is put back by half an hour, one of them has half of it."""
+    """When the hours or days of the window begin. Where a zone is put back by half an hour, one hour has half of it."""
+    begin = BEGINNINGS[found.window.unit]
     count = -((found.window.since - found.window.until) // SLOT)
-    return list(dict.fromkeys(_hour(found.window.since + number * SLOT, zone) for number in range(count)))
+    return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
@@ -173,6 +177,14 @@ def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
     local = moment.astimezone(zone)
     past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
     return moment.astimezone(timezone.utc) - past
+
+
+def _day(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the day of the zone began, in UTC."""
+    return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
+
+
+BEGINNINGS: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "day": _day}
 
 
 def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
@@ -193,21 +205,24 @@ def _marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}
 
 
-def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[str]:
-    """What an operator should look at first."""
+def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
+    """What an operator should look at first, and names that it is about."""
     if not found.rows:
-        yield "No rows of these days."
-    if found.silent and found.window.until == written:
-        yield f"No line in the last hour: {', '.join(node.name for node in found.silent)}."
-    for gap in found.gaps[:1]:  # the longest one
-        if gap.length >= A_DAY:
-            yield f"No line for {_count(gap.length // timedelta(hours=1))} hours: {gap.node}."
+        yield "No rows of these days.", ()
+    if found.window.until == written and found.silent:
+        yield "No line in the last hour:", found.silent
+    if found.window.until != written and found.absent:
+        yield "No line in these days:", found.absent
+    if (gap := found.longest_gap) and gap.length >= A_DAY:
+        yield f"No line for {_count(gap.length // timedelta(hours=1))} hours:", [gap.node]
+    if runs.unseen:
+        yield "What cannot be read, and is not known here:", runs.unseen
     if runs.buffer_bytes:
-        yield f"In the buffer wait {_size(runs.buffer_bytes)}: the next run that reaches PostgreSQL imports them."
+        yield f"In the buffer wait {_size(runs.buffer_bytes)}: the next run that reaches PostgreSQL imports them.", ()
     if runs.offline:
-        yield f"Runs that did not reach PostgreSQL: {_count(runs.offline)} of {_count(runs.count)}."
+        yield f"Runs that did not reach PostgreSQL: {_count(runs.offline)} of {_count(runs.count)}.", ()
     if found.rejected_lines:
-        yield f"Lines not understood: {_count(found.rejected_lines)}. They are in rejected_lines, with reasons."
+        yield f"Lines not understood: {_count(found.rejected_lines)}. They are in rejected_lines, with reasons.", ()
 
 
 def _data(found: Findings, is_masked: bool) -> dict[str, Any]:

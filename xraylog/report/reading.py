@@ -39,7 +39,7 @@ def read(
     with snapshot.taken(sessions, timeout_s, say) as (one, other):
         if not _has_tables(one.conn):
             return Findings(window)
-        nodes: dict[int | None, str] = dict(one.ask("nodes", NODES))
+        nodes: dict[int | None, str] = {number: name or f"(id {number})" for number, name in one.ask("nodes", NODES)}
         found = [number for number, name in nodes.items() if name == node]
         if node is not None and not found:
             there = ", ".join(map(_printed, nodes.values())) or "(none)"

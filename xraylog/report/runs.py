@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -16,6 +17,7 @@ from xraylog.report.findings import Window
 
 NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
 MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
+BUFFER, STATISTICS = "the buffer", "the statistics"
 YEARS = range(1970, 9999)  # of moments that every zone can show
 LINES = range(1 << 63)  # that a run can have had
 
@@ -30,18 +32,23 @@ class Runs:
     count: int = 0
     offline: int = 0
     put_aside: int = 0  # lines
-    buffer_bytes: int = 0  # now
+    buffer_bytes: int | None = 0  # now, as far as it can be looked at
+    unseen: tuple[str, ...] = ()  # what is there and cannot be read
 
 
 def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
     """Never raises: what cannot be read is not known."""
-    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=_size(buffer_path))
-    if stats_path is None or form is None or not os.path.isfile(stats_path):  # a pipe would be waited for
+    places = {BUFFER: buffer_path, STATISTICS: stats_path}
+    unseen = tuple(name for name, path in places.items() if path and _size(path) is None)
+    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=_size(buffer_path), unseen=unseen)
+    if stats_path is None or form is None or STATISTICS in unseen:
         return now
     try:
         rows = list(_rows(stats_path, form))
-    except OSError:
+    except FileNotFoundError:
         return now
+    except OSError:
+        return replace(now, unseen=(*unseen, STATISTICS))
     here = [row for row in rows if window.since <= row[0] < window.until]
     return replace(
         now,
@@ -83,8 +90,12 @@ def _last_lines(path: Path) -> list[str]:
     return lines if size <= MOST_BYTES else lines[1:]
 
 
-def _size(path: Path) -> int:
+def _size(path: Path) -> int | None:
+    """Bytes, 0 where there is no file; None for what cannot be looked at, or is a pipe, which would be waited for."""
     try:
-        return path.stat().st_size
-    except OSError:
+        found = path.stat()
+    except FileNotFoundError:
         return 0
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 
 from psycopg.sql import SQL
 
@@ -38,13 +38,13 @@ TRAFFIC = """
     ORDER BY t.slot, t.node_id, g.name, t.rejected
 """
 
+END = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
+
 # Of one partition, by its bounds: no index has all moments in order, and a role may read logs and not its partitions.
 NEWEST = """
-    SELECT "timestamp"
+    SELECT max("timestamp")
     FROM logs
-    WHERE "timestamp" >= to_timestamp(%(low)s) AND "timestamp" < to_timestamp(%(high)s)
-          AND "timestamp" BETWEEN '1970-01-01 00:00+00' AND now()
-    LIMIT 1
+    WHERE "timestamp" >= to_timestamp(%(low)s) AND "timestamp" < to_timestamp(%(high)s) AND "timestamp" <= now()
 """
 
 HEALTH = """
@@ -73,10 +73,11 @@ def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
 
 
 def newest(asking: Asking) -> datetime | None:
-    """A moment of the newest day that has rows."""
+    """The newest row that the partitions by time have, but for what is still to come."""
     for low, high in sorted(partitions.read_bounds(asking.conn), reverse=True):
-        for (at,) in asking.ask("the newest rows", NEWEST, low=low, high=high):
-            moment: datetime = at
+        ((newest,),) = asking.ask("the newest rows", NEWEST, low=max(low, 0), high=min(high, END))
+        if newest:
+            moment: datetime = newest
             return moment
     return None
 
