@@ -268,6 +268,8 @@ def test_every_chart_has_its_numbers_as_a_table(written: Site, opened: Callable[
     rows = page.locator("section#traffic > details table").first.locator("tbody tr td").all_inner_texts()
     assert sum(int(text.replace(",", "")) for text in rows) == len(INSIDE)
     week = page.locator("#traffic .in-local details table tbody td").all_inner_texts()
+    most = page.get_by_text("The stronger, the more rows: at most ").first.inner_text()
+    assert most.endswith(f" {max(int(text.replace(',', '')) for text in week):,}.")
     assert sum(int(text.replace(",", "")) for text in week) == len(INSIDE)
 
 
