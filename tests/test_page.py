@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import ROOT, Site
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_report import BERLIN, INSIDE, NODES, ROWS, WINDOW, Row, data, fill, report
+from test_report import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
 
 from xraylog.database import Connection
+from xraylog.report.findings import Window
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium; as root, scripts/test installs it")
@@ -134,6 +136,22 @@ def test_times_are_in_utc_where_the_browser_does_not_know_the_zone(written: Site
     assert page.locator("#traffic .in-local svg:visible").count() == 0
 
 
+def test_days_of_each_zone_have_a_table_of_their_own(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:
+    fill(conn, ROWS)
+    site.set("parser", timezone="Asia/Kathmandu")
+    report(site, "--days", "63")
+    page = opened(page_of(site))
+    for zone, name in (("UTC", "UTC"), ("Asia/Kathmandu", "Asia/Kathmandu")):
+        page.get_by_label(name).check()
+        page.locator("#traffic details summary:visible").first.click()
+        table = page.locator("#traffic details table:visible").first
+        days = table.locator("tbody th").all_inner_texts()
+        window = Window.of(ZoneInfo("Asia/Kathmandu"), 63, LAST, NOON + timedelta(days=9))
+        rows = [row for row in ROWS if window.since <= row.at < window.until]
+        assert days == sorted({str(row.at.astimezone(ZoneInfo(zone)).date()) for row in rows})
+        page.locator("#traffic details summary:visible").first.click()
+
+
 def test_both_zones_show_the_same_areas(written: Site, opened: Callable[..., Page]) -> None:
     """Those of UTC are drawn once, in the other chart, which is hidden by then."""
     page = opened(page_of(written))
@@ -187,6 +205,19 @@ def test_tables_are_searched(written: Site, opened: Callable[..., Page]) -> None
     hosts = column(page, "top", 1)
     assert hosts
     assert all("host2" in host for host in hosts)
+
+
+def test_a_destination_is_found_by_a_port_and_a_visitor_and_not_by_a_count(
+    written: Site, opened: Callable[..., Page]
+) -> None:
+    page = opened(page_of(written))
+    search = page.get_by_label("Search these destinations").first
+    search.fill("tcp/443")
+    assert column(page, "top", 1)
+    search.fill("alice")
+    assert 0 < len(column(page, "top", 1)) <= len({row.host for row in INSIDE if row.email == "alice"})
+    search.fill(" of ")
+    assert column(page, "top", 1) == []
 
 
 def test_a_user_is_found_by_an_address(written: Site, opened: Callable[..., Page]) -> None:
@@ -382,7 +413,7 @@ def test_an_empty_page_says_so(site: Site, conn: Connection, opened: Callable[..
     del conn  # a database without tables
     report(site)
     page = opened(page_of(site))
-    assert "The database has no rows of these days" in page.inner_text("main")
+    assert "There are no rows of these days" in page.inner_text("main")
 
 
 def test_a_masked_page_shows_networks_and_numbers(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:

@@ -114,6 +114,12 @@ def fill(conn: Connection, rows: Sequence[Row]) -> None:
         cursor.executemany(INSERT, rows)
 
 
+def fill_one(conn: Connection, row: Row) -> None:
+    """One more, to a host that nobody knew."""
+    conn.execute("INSERT INTO endpoints (address) VALUES (%s)", [row.host])
+    conn.execute(INSERT, row)
+
+
 FIELDS = {"users": "email", "endpoints": "host", "tags": "tag", "nodes": "node", "protocols": "protocol"}
 
 
@@ -203,7 +209,7 @@ def test_gaps_are_the_times_of_an_hour_or_more_between_two_rows_of_a_node(found:
         for one, other in zip([WINDOW.since, *moments], [*moments, WINDOW.until], strict=True):
             if other - one >= timedelta(hours=1):
                 expected.add((node or traffic.NO_NODE, one, other))
-    longest = sorted(expected, key=lambda gap: (gap[1] - gap[2], gap[1]))[: traffic.MOST_GAPS]
+    longest = sorted(expected, key=lambda gap: (gap[1] - gap[2], gap[1]))
     assert [(gap.node, gap.since, gap.until) for gap in found.gaps] == longest
     assert len(longest) > 3
 
@@ -308,6 +314,12 @@ def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
     (path,) = [path for path in re.findall(r"<path[^>]*>", drawn) if "--series-0" in path]
     places = {float(x) for x, _ in re.findall(r"[ML]([0-9.]+),([0-9.]+)", path)}
     assert {min(places), max(places)} == {0, charts.WIDTH}
+
+
+def test_the_last_day_is_drawn_as_wide_as_the_others() -> None:
+    day = datetime(2025, 11, 17, tzinfo=UTC)
+    drawn = charts.over_time("rows", "day", [(day, [7]), (day + timedelta(days=1), [7])], {})
+    assert " ".join(charts.AREA.findall(drawn)).count("L480,0") == 2
 
 
 def test_many_tags_become_the_largest_and_the_others(found: Findings) -> None:
@@ -500,12 +512,21 @@ def test_a_period_before_that_began_to_be_stored_late_is_told(
     fill(conn, [row._replace(at=WINDOW.before + late), row._replace(at=WINDOW.since)])
     found = read(database)
     assert found.before == WINDOW.before + late
-    said = "Of the period before there are rows from" in page.render(found, runs.Runs(), NOON, is_masked=False)
+    assert found.is_all
+    said = "Rows with a destination only begin at" in page.render(found, runs.Runs(), NOON, is_masked=False)
     assert found.has_part_before == said == is_said
 
 
-def test_how_many_destinations_there_are_is_told(found: Findings, database: dict[str, str]) -> None:
-    assert found.destinations_in_all == len({row.host for row in INSIDE if row.host})
+def test_a_quiet_night_is_no_beginning(conn: Connection, database: dict[str, str]) -> None:
+    row = ROWS[0]._replace(host="host.example", port=443)
+    fill(conn, [row._replace(at=at) for at in (WINDOW.before - HOUR, WINDOW.before + 9 * HOUR, WINDOW.since)])
+    assert not read(database).has_part_before
+
+
+def test_how_many_destinations_there_are_is_told(filled: Connection, database: dict[str, str]) -> None:
+    partitions.Partitions(filled).ensure({str(WINDOW.before.date())})
+    fill_one(filled, INSIDE[0]._replace(at=WINDOW.before, host="only.before.example", port=443))
+    assert read(database).destinations_in_all == len({row.host for row in INSIDE if row.host})
     assert read(database, Window.of(BERLIN, 1, date(2024, 1, 1), NOON)).destinations_in_all == 0
 
 
@@ -607,6 +628,8 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
     "203.pool0-113-9.dynamic.isp.example",
     "203x0x113x9.ap113.isp.example",
     "h-0xcb007109.example",
+    "2a09--.sslip.example",
+    "fe80--1.sslip.example",
     "www.--ffff-cb00-7109.sslip.example",
     "8.4.3.7.0.7.3.0.e.2.a.8.9.1.3.1.3.d.8.0.3.a.5.8.8.b.d.0.1.0.0.2.ip6.arpa",
 )
@@ -618,6 +641,9 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
         ("host.example", "host.example"),
         ("xn--bcher-kva.example.", "xn--bcher-kva.example."),
         ("a-b-c.edge-01.cdn-2024-11-05.example", "a-b-c.edge-01.cdn-2024-11-05.example"),
+        ("img20241105.example", "img20241105.example"),
+        ("node1.rack2.row3.dc4.example", "node1.rack2.row3.dc4.example"),
+        ("a-b--app.example", "(an address)"),  # it may be one
         ("deadbeef.cloudfront.example", "deadbeef.cloudfront.example"),
         ("deploy-preview-42--site.example", "deploy-preview-42--site.example"),
         ("rr5---sn-4g5e6nsz.googlevideo.example", "rr5---sn-4g5e6nsz.googlevideo.example"),
@@ -644,6 +670,22 @@ def test_a_mask_numbers_the_nodes(filled: Connection, database: dict[str, str]) 
 
 
 # --- what hand-made and old tables hold ---------------------------------------------------------------------
+
+
+def test_a_node_whose_name_is_gone_is_told_by_its_id(filled: Connection, database: dict[str, str]) -> None:
+    filled.execute("ALTER TABLE nodes ALTER name DROP NOT NULL")
+    ((number,),) = filled.execute("UPDATE nodes SET name = NULL WHERE name = 'n1' RETURNING id")
+    assert f"(id {number})" in {node.name for node in read(database).nodes}
+
+
+def test_the_page_of_one_node_names_it(site: Site, conn: Connection) -> None:
+    fill(conn, ROWS)
+    report(site, "--node", "n1")
+    assert "of node <bdi>n1</bdi>;" in text(site)
+    report(site, "--node", "n1", "--mask")
+    assert re.search("of node <bdi>node [0-9]+</bdi>;", text(site))
+    report(site)
+    assert "of node" not in text(site)
 
 
 def test_a_node_that_was_silent_all_the_time_is_a_gap(conn: Connection, database: dict[str, str]) -> None:
@@ -733,6 +775,7 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
     read(database, window)
     days = {str(row.at.astimezone(timezone.utc).date()).replace("-", "_") for row in ROWS}
     of_logs = {what: {day for day in days if f"logs_{day}" in plan} for what, plan in plans.items()}
+    assert of_logs.pop("older rows")  # is there one?
     assert of_logs.pop("destinations") == {"2025_11_15", "2025_11_16"}
     assert {what for what, read_days in of_logs.items() if read_days} == {
         "traffic",
@@ -841,7 +884,7 @@ def test_an_empty_database_gives_a_page_that_says_so(site: Site, conn: Connectio
     if rows is not None:
         fill(conn, rows)
     report(site)
-    assert "The database has no rows of these days" in text(site)
+    assert "There are no rows of these days" in text(site)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
@@ -862,7 +905,7 @@ def test_where_these_days_have_no_rows_the_newest_day_that_has_some_is_named(
     assert "<code>--until" not in text(site)
 
 
-@pytest.mark.parametrize("at", ["infinity", "9999-12-31 10:00+00", "1969-12-31 10:00+00"])
+@pytest.mark.parametrize("at", ["infinity", "tomorrow", "9999-12-31 10:00+00", "1969-12-31 10:00+00"])
 def test_a_row_that_no_page_could_show_is_not_named_as_the_newest(site: Site, conn: Connection, at: str) -> None:
     fill(conn, [])
     conn.execute("CREATE TABLE others PARTITION OF logs FOR VALUES FROM (MINVALUE) TO ('2025-01-01')")
@@ -870,6 +913,7 @@ def test_a_row_that_no_page_could_show_is_not_named_as_the_newest(site: Site, co
     conn.execute('INSERT INTO logs ("timestamp", action) VALUES (%s, %s)', [at, "accepted"])
     report(site)
     assert "<code>--until" not in text(site)
+    assert "There are no rows of these days." in text(site)
 
 
 def notes(found: Findings, done: runs.Runs, written: datetime) -> list[str]:
@@ -894,7 +938,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     bad = node("<b>", HOUR, HOUR, rejected=12)
     done = runs.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(runs.STATISTICS,))
     assert notes(Findings(window, [good, bad]), done, NOON) == [
-        "No line in the last hour: &lt;b&gt;",
+        "No row in the last hour: &lt;b&gt;",
         "What cannot be read, and is not known here: the statistics",
         "In the buffer wait 1.5 MB: the next run that reaches PostgreSQL imports them.",
         "Runs that did not reach PostgreSQL: 2 of 3.",
@@ -907,7 +951,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     ("quiet", "is_silent"),
     [
         (node("n", HOUR, HOUR), True),
-        (node("n", HOUR, HOUR * 0.9), False),  # its lines were not understood
+        (node("n", HOUR, HOUR * 0.9), True),  # its lines were not understood, or its run only found its log still there
         (node("n", HOUR * 0.9, HOUR), False),
         (node("n", None, HOUR * 10, rows=0), True),
         (node("n", None, HOUR * 0.9, rows=0), False),  # since midnight nothing, and before it something
@@ -917,23 +961,30 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
 )
 def test_a_node_is_silent_when_nothing_came_of_it_in_the_last_hour(quiet: Node, is_silent: bool) -> None:
     told = notes(Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3), quiet]), runs.Runs(), NOON)
-    assert told == ["No line in the last hour: n"] * is_silent
+    assert told == ["No row in the last hour: n"] * is_silent
 
 
 def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() -> None:
     past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
     nodes = [node("n1", HOUR, HOUR), node("n2", None, HOUR, rows=0), node("n3", None, HOUR * 24 * 9, rows=0)]
     told = notes(Findings(past, nodes), runs.Runs(), NOON + timedelta(days=9))
-    assert told == ["No line in these days: n2"]
+    assert told == ["No row in these days, and runs since then: n2"]
 
 
 def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
     window = Window.of(BERLIN, 3, None, NOON)
     nodes = [node("n1", HOUR / 2, HOUR / 3), node("n2", HOUR / 2, HOUR / 3), node("old", None, None, rows=0)]
-    night = Gap("n1", NOON - HOUR * 30, NOON - HOUR * 6.01)
-    assert notes(Findings(window, nodes, [night]), runs.Runs(), NOON) == []
-    gaps = [Gap("old", window.since, NOON), Gap("n2", NOON - HOUR * 30, NOON - HOUR), Gap("n1", NOON - HOUR * 26, NOON)]
-    assert notes(Findings(window, nodes, gaps), runs.Runs(), NOON) == ["No line for 29 hours: n2"]
+    quiet = [
+        Gap("n1", NOON - HOUR * 30, NOON - HOUR * 6.01),  # a night
+        Gap("n1", window.since, window.since + HOUR * 30),  # it may have been new
+        Gap("old", window.since, NOON),
+        Gap("n1", NOON - HOUR * 26, NOON),  # silent still: another note
+    ]
+    assert notes(Findings(window, nodes, quiet), runs.Runs(), NOON) == []
+    gaps = [Gap(name, NOON - HOUR * 30, NOON - HOUR * 6) for name in ("n2", "n1", "n2")]
+    assert notes(Findings(window, nodes, [*quiet, *gaps]), runs.Runs(), NOON) == [
+        "A day or more without any row: n1, n2"
+    ]
 
 
 def test_of_many_nodes_that_are_silent_some_are_named() -> None:
@@ -1029,7 +1080,7 @@ def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
 def test_statistics_that_are_not_ours_tell_nothing(tmp_path: Path, content: bytes, form: str) -> None:
     path = tmp_path / "stats"
     path.write_bytes(content)
-    assert runs.read(path, form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs(known=True)
+    assert runs.read(path, form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs(known=bool(content))
     assert runs.read(tmp_path / "none", form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs()
 
 
@@ -1207,6 +1258,11 @@ def test_pipes_in_the_place_of_statistics_and_metrics_are_not_waited_for(tmp_pat
     assert metrics.last_success() == 0
     found = runs.read(tmp_path / "stats", "json", tmp_path / "stats", WINDOW, metrics)
     assert found == runs.Runs(buffer_bytes=None, unseen=(runs.BUFFER, runs.STATISTICS))
+    shown = page.render(Findings(WINDOW), found, NOON, is_masked=False)
+    assert "<dt>waiting in the buffer</dt><dd>unknown</dd>" in shown
+    assert "There are no statistics" not in shown
+    for path, form in (("stats", None), ("/dev/null", "json")):  # none are kept
+        assert runs.read(tmp_path / path, form, tmp_path / "none", WINDOW, metrics) == runs.Runs()
 
 
 @pytest.mark.parametrize("zone", [BERLIN, ZoneInfo("America/New_York")], ids=["east", "west"])

@@ -16,12 +16,12 @@ from xraylog import masking
 NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
 # As names of lines and of services like nip.io spell addresses. Some other names look like it, and are hidden, too.
 WITHIN = re.compile(
-    r"""(?<![0-9]) [0-9]{1,3} (?:[._x-]+ (?:[a-z]{1,8}-?)? [0-9]{1,3} (?![0-9])){3}  # 203-0-113-9, 203.red-0-113-9
+    r"""(?<![0-9]) [0-9]{1,3} [._x-]+ (?:[a-z]{1,8}-?)? [0-9]{1,3} (?:[._x-]+ [0-9]{1,3}){2} (?![0-9])  # 203.red-0-1-9
     | (?<![0-9]) (?:25[0-5] | 2[0-4][0-9] | [01][0-9]{2}){4} (?![0-9])  # 203000113009
     | (?<![0-9a-z]) (?:
-        (?:0x | [a-z]{0,4}) (?=[a-f]*[0-9]) (?:[0-9a-f]{8} | [0-9a-f]{32}) (?![0-9a-z])  # cb007109, pcb007109
+        (?:(?:0x)? | [a-z]{1,4} (?=[0-9]*[a-f])) (?=[a-f]*[0-9]) (?:[0-9a-f]{8} | [0-9a-f]{32}) (?![0-9a-z])  # cb007109
         | (?:[0-9a-f]{1,4}[_-]){3} [0-9a-f]{1,4} (?![0-9a-z])  # 2001-db8-85a3-8d3
-        | [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ (?:--|__)  # 2001-db8--9
+        | (?:[0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ | (?=[a-f]*[0-9]) [0-9a-f]{4}) (?:--|__)  # 2001-db8--9
         | (?:--|__) [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ (?![0-9a-z])  # --ffff-cb00-7109
         | (?:[0-9a-f][._-]){12}  # 1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa
     )""",
@@ -30,8 +30,9 @@ WITHIN = re.compile(
 HIDDEN = "(an address)"
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 GAP = timedelta(hours=1)  # without any line, that is told
+A_DAY = timedelta(days=1)
 GONE = timedelta(days=30)  # after which a node is taken as retired
-MOST_DAYS_BY_HOUR = 62  # of more, an hour is narrower than a pixel of a chart
+MOST_DAYS_BY_HOUR = 62  # of two months, an hour is less than a pixel of a chart, and of a year a tenth of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Node:
     first: datetime | None  # of its rows in the window
     last: datetime | None
     rejected_lines: int  # in the window
-    stored: datetime | None  # when one of its positions moved last
+    stored: datetime | None  # when a position moved last, or, once a day, a run found its log still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,8 @@ class Findings:
     sources_in_all: int = 0
     destinations_in_all: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
+    is_all: bool = False  # nothing is older than the period before
+    node: str | None = None  # the only one that is told of
     newest: datetime | None = None  # where there are no rows in the window: the newest one of all
 
     @property
@@ -223,9 +226,9 @@ class Findings:
 
     @property
     def has_part_before(self) -> bool:
-        """Whether the rows of the period before begin late in it: what rises may only have begun to be stored."""
-        window = self.window
-        return self.before is not None and self.before - window.before > (window.until - window.since) / 10
+        """Whether rows only begin late in the period before: what rises may only have begun to be stored."""
+        window, before = self.window, self.before
+        return self.is_all and before is not None and before - window.before > (window.until - window.since) / 10
 
     @property
     def rejected_lines(self) -> int:
@@ -234,19 +237,20 @@ class Findings:
 
     @property
     def silent(self) -> list[str]:
-        """Nodes that stored lines until then, and none in the last hour of the window."""
-        end = self.window.until
-        ends = {node.name: max(node.stored, node.last or node.stored) for node in self.nodes if node.stored}
-        return [name for name, last in ends.items() if GAP <= end - last < GONE]
+        """Nodes whose runs did something lately, and without any row in the last hour of the window."""
+        ends = {node.name: node.last or node.stored for node in self.nodes if node.stored}
+        return [name for name, last in ends.items() if last and GAP <= self.window.until - last < GONE]
 
     @property
     def absent(self) -> list[str]:
-        """Nodes that stored lines since the window began, none of them in it."""
+        """Nodes without any row in the window whose runs did something since it began."""
         since = self.window.since
         return [node.name for node in self.nodes if not node.rows and node.stored and node.stored >= since]
 
     @property
-    def longest_gap(self) -> Gap | None:
-        """Of the nodes that have rows in the window."""
-        here = {node.name for node in self.nodes if node.rows}
-        return max((gap for gap in self.gaps if gap.node in here), key=lambda gap: gap.length, default=None)
+    def interrupted(self) -> list[str]:
+        """Nodes that were without any row for a day in the midst of the window: no quiet night."""
+        since, until = self.window.since, self.window.until
+        return sorted(
+            {gap.node for gap in self.gaps if gap.length >= A_DAY and since < gap.since and gap.until < until}
+        )

@@ -31,7 +31,8 @@ class Ranked:
     rising: Sequence[Destination]
     new: Sequence[Destination]
     in_all: int  # destinations
-    before: datetime | None  # the first row of the period before; without one nothing rises, and nothing is new
+    before: datetime | None  # the first one of the period before; without one nothing rises, and nothing is new
+    is_all: bool  # nothing is older than the period before
     ports: Sequence[Port]
 
 
@@ -57,6 +58,8 @@ DESTINATIONS = SQL("""
     WHERE r.rows > 0 AND r.place <= %(most)s OR r.rows > r.rows_before AND r.gain <= %(most_changed)s
     ORDER BY r.place
 """).format(window=BOTH)
+
+OLDER = 'SELECT EXISTS (SELECT FROM logs WHERE "timestamp" < %(before)s)'
 
 PORTS = SQL("""
     SELECT p.name::text, f.destination_port, f.rows
@@ -107,6 +110,7 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
     gained = [(goal, gain) for goal, _, gain in found if gain <= MOST_CHANGED and goal.rows > goal.rows_before]
     changed = [goal for goal, _ in sorted(gained, key=lambda of_goal: of_goal[1])]
     in_all, before = chosen[0][-2:] if chosen else (0, None)
+    ((older,),) = asking.ask("older rows", OLDER)
     ports = asking.ask("ports", PORTS, most=MOST_PORTS)
     return Ranked(
         top=[goal for goal, place, _ in found if place <= MOST_DESTINATIONS and goal.rows],
@@ -114,6 +118,7 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
         new=[goal for goal in changed if before and not goal.rows_before],
         in_all=in_all,
         before=before,
+        is_all=not older,
         ports=[Port(name or NO_PROTOCOL, port, rows) for name, port, rows in ports],
     )
 

@@ -186,7 +186,7 @@ for (const search of document.querySelectorAll("input[type=search]")) {
     const wanted = search.value.trim().toLowerCase();
     let count = 0;
     for (const row of table.tBodies[0].rows) {
-      row.hidden = !`${row.textContent} ${row.dataset.also ?? ""}`.toLowerCase().includes(wanted);
+      row.hidden = !`${row.cells[0].textContent} ${row.dataset.also ?? ""}`.toLowerCase().includes(wanted);
       count += row.hidden ? 0 : 1;
     }
     found.textContent = `${number.format(count)} shown`;

@@ -28,7 +28,6 @@ from xraylog.report.runs import Runs
 HERE = Path(__file__).parent
 UTC = ZoneInfo("UTC")
 REJECTED, NO_TAG, OTHERS = "(rejected)", "(no tag)", "(others)"
-A_DAY = timedelta(days=1)  # without any line: no quiet night
 MOST_MARKS = 10  # days that an axis names
 
 
@@ -50,6 +49,7 @@ class InZone:
     """What depends on the zone: the hours begin at its full ones, and a week has its weekdays."""
 
     side: str  # the class of the style sheet that shows it or not
+    zone: ZoneInfo
     traffic: Hours
     traffic_chart: Markup
     nodes: Hours
@@ -88,7 +88,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         version=__version__,
         has_choice=len(zones) > 1,
         zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
-        stored=max((node.stored for node in found.nodes if node.stored), default=runs.last_stored),
+        sign=max((node.stored for node in found.nodes if node.stored), default=None),
         notes=[*_notes(found, runs, written)],
         data=_data(found, is_masked),
         style=Markup(style),  # noqa: S704  # our own file
@@ -111,6 +111,7 @@ def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
     marks = _marks(found, zone)
     return InZone(
         side,
+        zone,
         traffic,
         _drawn(charts.over_time(f"Rows by {unit} and outbound tag", unit, traffic.rows, marks)),
         nodes,
@@ -210,11 +211,11 @@ def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str
     if not found.rows:
         yield "No rows of these days.", ()
     if found.window.until == written and found.silent:
-        yield "No line in the last hour:", found.silent
+        yield "No row in the last hour:", found.silent
     if found.window.until != written and found.absent:
-        yield "No line in these days:", found.absent
-    if (gap := found.longest_gap) and gap.length >= A_DAY:
-        yield f"No line for {_count(gap.length // timedelta(hours=1))} hours:", [gap.node]
+        yield "No row in these days, and runs since then:", found.absent
+    if found.interrupted:
+        yield "A day or more without any row:", found.interrupted
     if runs.unseen:
         yield "What cannot be read, and is not known here:", runs.unseen
     if runs.buffer_bytes:

@@ -110,6 +110,7 @@ def _all(
     nodes = traffic.health(first, found, names)
     return Findings(
         window=window,
+        node=names.get(first.values["node"]),
         nodes=nodes,
         gaps=traffic.gaps(found, nodes, names, window),
         slots=traffic.slots(found, names),
@@ -121,6 +122,7 @@ def _all(
         new=ranked.new,
         destinations_in_all=ranked.in_all,
         before=ranked.before,
+        is_all=ranked.is_all,
         ports=ranked.ports,
         sources=sources,
         sources_in_all=sources_in_all,

@@ -38,10 +38,10 @@ class Runs:
 
 def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
     """Never raises: what cannot be read is not known."""
-    places = {BUFFER: buffer_path, STATISTICS: stats_path}
+    places = {BUFFER: buffer_path, STATISTICS: stats_path if form else None}
     unseen = tuple(name for name, path in places.items() if path and _size(path) is None)
     now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=_size(buffer_path), unseen=unseen)
-    if stats_path is None or form is None or STATISTICS in unseen:
+    if stats_path is None or form is None or not _size(stats_path):
         return now
     try:
         rows = list(_rows(stats_path, form))
@@ -91,11 +91,13 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes, 0 where there is no file; None for what cannot be looked at, or is a pipe, which would be waited for."""
+    """Bytes, 0 where nothing is kept; None for what cannot be looked at, or is a pipe, which would be waited for."""
     try:
         found = path.stat()
     except FileNotFoundError:
         return 0
     except OSError:
         return None
+    if stat.S_ISCHR(found.st_mode):  # /dev/null
+        return 0
     return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 
 from psycopg.sql import SQL
 
@@ -13,7 +13,6 @@ from xraylog.report.common import SHOWN, WINDOW, clock_slot
 from xraylog.report.findings import GAP, SLOT, Gap, Node, Slot, Source, Window
 from xraylog.report.snapshot import Asking, Row
 
-MOST_GAPS = 10
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
 NO_SOURCE = "(no address)"  # xray hid it, or the client came by a unix socket
@@ -37,8 +36,6 @@ TRAFFIC = """
     LEFT JOIN tags g ON g.id = t.tag
     ORDER BY t.slot, t.node_id, g.name, t.rejected
 """
-
-END = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
 
 # Of one partition, by its bounds: no index has all moments in order, and a role may read logs and not its partitions.
 NEWEST = """
@@ -75,7 +72,7 @@ def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
 def newest(asking: Asking) -> datetime | None:
     """The newest row that the partitions by time have, but for what is still to come."""
     for low, high in sorted(partitions.read_bounds(asking.conn), reverse=True):
-        ((newest,),) = asking.ask("the newest rows", NEWEST, low=max(low, 0), high=min(high, END))
+        ((newest,),) = asking.ask("the newest rows", NEWEST, low=max(low, 0), high=high)
         if newest:
             moment: datetime = newest
             return moment
@@ -101,7 +98,7 @@ def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]
 
 
 def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:
-    """The longest times without any line of a node, up to the end of the window; exact, for slots have both ends.
+    """The times without any line of a node, the longest first; exact, for slots have both ends.
 
     `nodes`: all that are told of, also those that were silent all the time.
     """
@@ -113,7 +110,7 @@ def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None,
         if first - before >= GAP:
             found.append(Gap(node, before, first))
         reached[node] = max(before, last)
-    return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))[:MOST_GAPS]
+    return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))
 
 
 SOURCES = SQL("""
