@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return CONFIGURATION
-    today = datetime.now(cfg.zone).date()
-    if options.until and not FIRST_DAY <= options.until <= today:
-        command_line().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {options.until}")
+    refuse_other_days(options.until, today=datetime.now(cfg.zone).date())
     start_logging(cfg, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the queries go on in the server
     try:
@@ -62,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
         logger.opt(exception=options.verbose).error("{}; no page was written; for a report: -v", said)
         return FAILED
+
+
+def refuse_other_days(until: date | None, today: date) -> None:
+    """Exit as argparse does: which days there can be, the config's zone tells."""
+    if until and not FIRST_DAY <= until <= today:
+        command_line().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {until}")
 
 
 def report(cfg: Config, options: argparse.Namespace) -> int:

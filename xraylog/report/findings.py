@@ -215,7 +215,7 @@ class Findings:
     sources_in_all: int = 0
     destinations_in_all: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
-    is_all: bool = False  # nothing is older than the period before
+    begins_there: bool = False  # no row is older than the period before
     node: str | None = None  # the only one that is told of
     newest: datetime | None = None  # where there are no rows in the window: the newest one of all
 
@@ -228,7 +228,7 @@ class Findings:
     def has_part_before(self) -> bool:
         """Whether rows only begin late in the period before: what rises may only have begun to be stored."""
         window, before = self.window, self.before
-        return self.is_all and before is not None and before - window.before > (window.until - window.since) / 10
+        return self.begins_there and before is not None and before - window.before > (window.until - window.since) / 10
 
     @property
     def rejected_lines(self) -> int:
@@ -238,8 +238,8 @@ class Findings:
     @property
     def silent(self) -> list[str]:
         """Nodes whose runs did something lately, and without any row in the last hour of the window."""
-        ends = {node.name: node.last or node.stored for node in self.nodes if node.stored}
-        return [name for name, last in ends.items() if last and GAP <= self.window.until - last < GONE]
+        end = self.window.until
+        return [node.name for node in self.nodes if node.stored and GAP <= end - (node.last or node.stored) < GONE]
 
     @property
     def absent(self) -> list[str]:
@@ -249,8 +249,7 @@ class Findings:
 
     @property
     def interrupted(self) -> list[str]:
-        """Nodes that were without any row for a day in the midst of the window: no quiet night."""
-        since, until = self.window.since, self.window.until
-        return sorted(
-            {gap.node for gap in self.gaps if gap.length >= A_DAY and since < gap.since and gap.until < until}
-        )
+        """Nodes that had rows in the window, and then none for a day: no quiet night."""
+        ours = {node.name for node in self.nodes if node.stored}
+        long = {gap.node for gap in self.gaps if gap.length >= A_DAY and gap.since > self.window.since}
+        return sorted(ours & long)

@@ -32,7 +32,7 @@ class Ranked:
     new: Sequence[Destination]
     in_all: int  # destinations
     before: datetime | None  # the first one of the period before; without one nothing rises, and nothing is new
-    is_all: bool  # nothing is older than the period before
+    begins_there: bool  # no row is older than the period before
     ports: Sequence[Port]
 
 
@@ -118,7 +118,7 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
         new=[goal for goal in changed if before and not goal.rows_before],
         in_all=in_all,
         before=before,
-        is_all=not older,
+        begins_there=not older,
         ports=[Port(name or NO_PROTOCOL, port, rows) for name, port, rows in ports],
     )
 

@@ -210,12 +210,14 @@ def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str
     """What an operator should look at first, and names that it is about."""
     if not found.rows:
         yield "No rows of these days.", ()
-    if found.window.until == written and found.silent:
-        yield "No row in the last hour:", found.silent
-    if found.window.until != written and found.absent:
+    is_over = found.window.until < written
+    silent = [] if is_over else found.silent
+    if silent:
+        yield "No row in the last hour:", silent
+    if is_over and found.absent:
         yield "No row in these days, and runs since then:", found.absent
-    if found.interrupted:
-        yield "A day or more without any row:", found.interrupted
+    if interrupted := [name for name in found.interrupted if name not in silent]:
+        yield "A day or more without any row:", interrupted
     if runs.unseen:
         yield "What cannot be read, and is not known here:", runs.unseen
     if runs.buffer_bytes:

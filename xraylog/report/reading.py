@@ -122,7 +122,7 @@ def _all(
         new=ranked.new,
         destinations_in_all=ranked.in_all,
         before=ranked.before,
-        is_all=ranked.is_all,
+        begins_there=ranked.begins_there,
         ports=ranked.ports,
         sources=sources,
         sources_in_all=sources_in_all,

@@ -26,7 +26,7 @@ LINES = range(1 << 63)  # that a run can have had
 class Runs:
     """As far as the statistics go back; the counts are those of the window."""
 
-    known: bool = False  # there is a statistics file
+    known: bool = False  # there are statistics
     last_good: datetime | None = None  # when the database last had every line, as far as the metrics tell
     last_stored: datetime | None = None  # the last run that stored lines, of all
     count: int = 0
@@ -38,15 +38,13 @@ class Runs:
 
 def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
     """Never raises: what cannot be read is not known."""
-    places = {BUFFER: buffer_path, STATISTICS: stats_path if form else None}
-    unseen = tuple(name for name, path in places.items() if path and _size(path) is None)
-    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=_size(buffer_path), unseen=unseen)
-    if stats_path is None or form is None or not _size(stats_path):
+    sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and form else 0}
+    unseen = tuple(name for name, size in sizes.items() if size is None)
+    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unseen=unseen)
+    if stats_path is None or form is None or not sizes[STATISTICS]:
         return now
     try:
         rows = list(_rows(stats_path, form))
-    except FileNotFoundError:
-        return now
     except OSError:
         return replace(now, unseen=(*unseen, STATISTICS))
     here = [row for row in rows if window.since <= row[0] < window.until]
