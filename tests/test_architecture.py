@@ -73,7 +73,7 @@ def test_the_parser_is_pure() -> None:
 
 REPORT = {path.stem: path for path in (ROOT / "xraylog" / "report").glob("*.py") if path.stem != "__init__"}
 ASKING = {"snapshot", "common", "traffic", "accounts", "goals", "reading"}
-DRAWING = {"charts", "page"}
+DRAWING = {"charts", "page", "series"}
 
 
 def test_the_page_asks_the_database_then_draws() -> None:

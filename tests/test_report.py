@@ -31,7 +31,7 @@ from xraylog import config, partitions, schema
 from xraylog import database as databases
 from xraylog.database import Connection, Unavailable
 from xraylog.metrics import Metrics
-from xraylog.report import accounts, charts, goals, page, reading, runs, snapshot, traffic
+from xraylog.report import accounts, charts, goals, page, reading, runs, series, snapshot, traffic
 from xraylog.report.findings import Findings, Gap, Mask, Node, Slot, User, Window
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
@@ -230,7 +230,7 @@ def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, datab
 
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
 def test_traffic_by_hour_and_tag_is_that_of_plain_sql(found: Findings, filled: Connection, zone: ZoneInfo) -> None:
-    hours = page.over_time(found, zone, found.slots, page._tag)
+    hours = series.over_time(found, zone, found.slots, page._tag)
     filled.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
     expected = filled.execute(
         """
@@ -261,7 +261,7 @@ def test_the_week_is_that_of_plain_sql(found: Findings, filled: Connection, zone
         """,
         [WINDOW.since, WINDOW.until],
     ).fetchall()
-    week = page.by_weekday(found.slots, zone)
+    week = series.by_weekday(found.slots, zone)
     assert {(day, hour, rows) for day, of in enumerate(week) for hour, rows in enumerate(of) if rows} == set(expected)
 
 
@@ -277,7 +277,7 @@ def test_no_row_vanishes_where_clocks_change_by_half_an_hour(zone: str, last: da
     window = Window.of(ZoneInfo(zone), 7, last, NOON)
     quarters = (window.until - window.since) // timedelta(minutes=15)
     slots = [Slot(window.since + timedelta(minutes=15 * n), "n", None, False, 1) for n in range(quarters)]
-    hours = page.over_time(Findings(window), window.zone, slots, page._tag)
+    hours = series.over_time(Findings(window), window.zone, slots, page._tag)
     assert hours.totals == [quarters]
     assert len({hour for hour, _ in hours.rows}) == len(hours.rows)
 
@@ -287,7 +287,7 @@ def test_more_than_two_months_are_told_by_day(filled: Connection, database: dict
     window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
     assert Window.of(BERLIN, 62, LAST, NOON).unit == "hour"
     found = read(database, window)
-    days = page.over_time(found, zone, found.slots, page._tag)
+    days = series.over_time(found, zone, found.slots, page._tag)
     counts = dict(
         filled.execute(
             """SELECT date_trunc('day', "timestamp" AT TIME ZONE %s) AT TIME ZONE %s, count(*)
@@ -303,9 +303,9 @@ def test_more_than_two_months_are_told_by_day(filled: Connection, database: dict
 
 
 def test_a_tag_may_be_called_like_the_others(found: Findings) -> None:
-    named = iter([page.OTHERS] * 2 + [f"tag{number}" for number in range(7)])
-    hours = page.over_time(found, UTC, found.slots[:1] * 9, lambda _: next(named))
-    assert hours.names == [page.OTHERS, "tag0", "tag1", "tag2", "tag3", page.OTHERS]
+    named = iter([series.OTHERS] * 2 + [f"tag{number}" for number in range(7)])
+    hours = series.over_time(found, UTC, found.slots[:1] * 9, lambda _: next(named))
+    assert hours.names == [series.OTHERS, "tag0", "tag1", "tag2", "tag3", series.OTHERS]
     assert hours.totals == [rows * found.slots[0].rows for rows in (2, 1, 1, 1, 1, 3)]
 
 
@@ -326,8 +326,8 @@ def test_the_last_day_is_drawn_as_wide_as_the_others() -> None:
 def test_many_tags_become_the_largest_and_the_others(found: Findings) -> None:
     named = iter([f"tag{number}" for number in range(9) for _ in range(9 - number)])
     slots = found.slots[:1] * 45
-    hours = page.over_time(found, UTC, slots, lambda _: next(named))
-    assert hours.names == ["tag0", "tag1", "tag2", "tag3", "tag4", page.OTHERS]
+    hours = series.over_time(found, UTC, slots, lambda _: next(named))
+    assert hours.names == ["tag0", "tag1", "tag2", "tag3", "tag4", series.OTHERS]
     assert hours.totals == [rows * slots[0].rows for rows in (9, 8, 7, 6, 5, 4 + 3 + 2 + 1)]
 
 
@@ -1249,7 +1249,7 @@ def test_help_reads_well_on_80_columns(site: Site) -> None:
 def test_the_first_minutes_of_a_day_in_a_zone_of_half_hours_have_no_marks() -> None:
     kolkata = ZoneInfo("Asia/Kolkata")
     now = datetime(2025, 11, 16, 18, 35, tzinfo=timezone.utc)
-    assert page._marks(Findings(Window.of(kolkata, 1, None, now)), UTC) == {}
+    assert series.marks(Findings(Window.of(kolkata, 1, None, now)), UTC) == {}
 
 
 def test_a_time_of_the_last_good_run_that_is_none_is_left_out(tmp_path: Path) -> None:

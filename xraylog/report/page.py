@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, time, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,27 +20,14 @@ import jinja2
 from markupsafe import Markup
 
 from xraylog import __version__
-from xraylog.report import charts
-from xraylog.report.findings import SLOT, Findings, Slot, User
+from xraylog.report import charts, series
+from xraylog.report.findings import Findings, Slot, User
 from xraylog.report.runs import Runs
+from xraylog.report.series import Series
 
 HERE = Path(__file__).parent
 UTC = ZoneInfo("UTC")
-REJECTED, NO_TAG, OTHERS = "(rejected)", "(no tag)", "(others)"
-MOST_MARKS = 10  # days that an axis names
-
-
-@dataclass(frozen=True, slots=True)
-class Hours:
-    """Rows by hour, split into series: the largest first, and what is left in the last one."""
-
-    names: Sequence[str]
-    rows: Sequence[tuple[datetime, Sequence[int]]]
-
-    @property
-    def totals(self) -> list[int]:
-        """Of each series."""
-        return [sum(column) for column in zip(*(counts for _, counts in self.rows), strict=True)]
+REJECTED, NO_TAG = "(rejected)", "(no tag)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +36,11 @@ class InZone:
 
     side: str  # the class of the style sheet that shows it or not
     zone: ZoneInfo
-    traffic: Hours
+    traffic: Series
     traffic_chart: Markup
-    nodes: Hours
+    nodes: Series
     nodes_chart: Markup
-    rejected: Hours
+    rejected: Series
     rejected_chart: Markup
     week: Sequence[Sequence[int]]
     week_chart: Markup
@@ -103,12 +89,12 @@ def _hash(text: str) -> str:
 
 
 def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
-    traffic = over_time(found, zone, found.slots, _tag)
-    nodes = over_time(found, zone, found.slots, lambda slot: slot.node)
-    rejected = over_time(found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED)
+    traffic = series.over_time(found, zone, found.slots, _tag)
+    nodes = series.over_time(found, zone, found.slots, lambda slot: slot.node)
+    rejected = series.over_time(found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED)
     unit = found.window.unit
-    week = by_weekday(found.slots, zone)
-    marks = _marks(found, zone)
+    week = series.by_weekday(found.slots, zone)
+    marks = series.marks(found, zone)
     return InZone(
         side,
         zone,
@@ -143,67 +129,6 @@ def _drawn(svg: str) -> Markup:
 
 def _tag(slot: Slot) -> str:
     return REJECTED if slot.is_rejected else slot.outbound or NO_TAG
-
-
-def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Any) -> Hours:
-    """Rows of each hour or day of the window, also of those without any, by what `name` calls a slot."""
-    begin = BEGINNINGS[found.window.unit]
-    rows: dict[datetime, Counter[str]] = defaultdict(Counter)
-    for slot in slots:
-        rows[begin(slot.start, zone)][name(slot)] += slot.rows
-    totals = sum(rows.values(), Counter[str]())
-    largest = [name for name, _ in sorted(totals.items(), key=lambda of: (-of[1], of[0]))]
-    own = largest if len(largest) <= charts.SERIES else largest[: charts.SERIES - 1]
-    others = largest[len(own) :]
-    return Hours(
-        [*own, *([OTHERS] if others else [])],
-        [(hour, _of_series(rows[hour], own, others)) for hour in _hours(found, zone)],
-    )
-
-
-def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[str]) -> list[int]:
-    together = [sum(counts[name] for name in others)] if others else []
-    return [counts[name] for name in own] + together
-
-
-def _hours(found: Findings, zone: ZoneInfo) -> list[datetime]:
-    """When the hours or days of the window begin. Where a zone is put back by half an hour, one hour has half of it."""
-    begin = BEGINNINGS[found.window.unit]
-    count = -((found.window.since - found.window.until) // SLOT)
-    return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
-
-
-def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
-    """When the hour of the zone began, in UTC."""
-    local = moment.astimezone(zone)
-    past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
-    return moment.astimezone(timezone.utc) - past
-
-
-def _day(moment: datetime, zone: ZoneInfo) -> datetime:
-    """When the day of the zone began, in UTC."""
-    return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
-
-
-BEGINNINGS: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "day": _day}
-
-
-def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
-    """Rows by weekday, Monday first, and hour of the day."""
-    rows = [[0] * 24 for _ in range(7)]
-    for slot in slots:
-        local = slot.start.astimezone(zone)
-        rows[local.weekday()][local.hour] += slot.rows
-    return rows
-
-
-def _marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
-    """Some midnights of the zone, or hours where there is but one day."""
-    inside = [hour for hour in _hours(found, zone) if hour >= found.window.since]
-    midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
-    named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
-    step = max(1, -(-len(named) // MOST_MARKS))  # no hour of UTC may have begun since midnight in Kolkata
-    return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}
 
 
 def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
