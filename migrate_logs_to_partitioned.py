@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from xraylog import __version__, config, database, days, migration, plan, proof, rehearsal, undoing
+from xraylog import __version__, config
 from xraylog.config import Config
-from xraylog.database import Connection
-from xraylog.days import Copied
-from xraylog.migration import Found, State
-from xraylog.plain import PlainTable
-from xraylog.proof import DayProof
-from xraylog.survey import Survey
-from xraylog.undoing import Loss
+from xraylog.database import session
+from xraylog.database.session import Connection
+from xraylog.migration import backfill, plan, revert, state, trial, verify
+from xraylog.migration.backfill import Copied
+from xraylog.migration.blockers import Survey
+from xraylog.migration.old_table import PlainTable
+from xraylog.migration.revert import Loss
+from xraylog.migration.state import Found, State
+from xraylog.migration.verify import DayProof
 
 DONE, FAILED, OPERATOR, CONFIGURATION = 0, 1, 3, 78  # exit statuses; argparse's own is 2
 SAY_EVERY_S = 1.0  # progress
@@ -38,15 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return CONFIGURATION
     try:
-        with database.connect({"application_name": "migrate_logs", **cfg.connection}) as conn:
+        with session.connect({"application_name": "migrate_logs", **cfg.connection}) as conn:
             if options.status:
                 return status(conn, cfg)
             if options.undo:
                 return until_nobody_is_faster(lambda: undo(conn, options))
             return until_nobody_is_faster(lambda: migrate(conn, cfg, options))
-    except database.Unavailable as error:
+    except session.Unavailable as error:
         return fail(FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
-    except (database.Unsuitable, proof.Difference) as error:
+    except (session.Unsuitable, verify.Difference) as error:
         return fail(OPERATOR, str(error))
     except KeyboardInterrupt:
         return fail(FAILED, f"interrupted; {GOES_ON}; until then parse_logs.py stays offline (see --status)")
@@ -59,7 +61,7 @@ def until_nobody_is_faster(action: Callable[[], int]) -> int:
     while True:
         try:
             return action()
-        except migration.Overtaken as error:
+        except state.Overtaken as error:
             print(f"another session was faster: {error}")
 
 
@@ -78,7 +80,7 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
     if found.state is State.PLAIN:
         note = "-- " if options.dry_run else ""  # what it prints can be pasted into psql
         print(f"{note}reading logs once, to count its rows")
-        old, counted, reasons = patiently(lambda: rehearsal.inspect(conn, cfg.zone.key))
+        old, counted, reasons = patiently(lambda: trial.inspect(conn, cfg.zone.key))
         if counted is None or reasons:
             return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
         say(note + text for text in plan.size(old, counted))
@@ -86,7 +88,7 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
             say(plan.steps(conn, old, counted, drop))
             return DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
-        patiently(lambda: migration.begin(conn, cfg.zone.key, counted.largest_id))
+        patiently(lambda: state.begin(conn, cfg.zone.key, counted.largest_id))
     elif options.dry_run:
         say(plan.rest(conn, found, drop))
         return DONE
@@ -103,14 +105,14 @@ NOT_TO_MIGRATE = {
 
 def go_on(conn: Connection, drop: bool) -> None:
     """Steps 3 to 8: the days that are left, the sequence, the proof, and then the end of the old table."""
-    old, counted = patiently(lambda: days.take_up(conn))
+    old, counted = patiently(lambda: backfill.take_up(conn))
     copy_days(conn, old, counted)
-    sequence = patiently(lambda: proof.pass_largest_id(conn, old, counted.largest_id))
+    sequence = patiently(lambda: verify.pass_largest_id(conn, old, counted.largest_id))
     if sequence is not None:
         print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counted.largest_id}")
     print_proof_header()
     begun = time.monotonic()
-    patiently(lambda: proof.conclude(conn, old, counted, drop, print_proof, say_waiting))
+    patiently(lambda: verify.conclude(conn, old, counted, drop, print_proof, say_waiting))
     print(f"proof {time.monotonic() - begun:.1f} s")
     print(f"{counted.rows:,} rows of {len(counted.span)} days: every day is the same in logs and in logs_old")
     print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
@@ -118,13 +120,13 @@ def go_on(conn: Connection, drop: bool) -> None:
 
 def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
-    left = patiently(lambda: days.days_left(conn, counted.span))
+    left = patiently(lambda: backfill.days_left(conn, counted.span))
     if done := len(counted.span) - len(left):
         print(f"{done} of {len(counted.span)} days are left out: they have been copied already, or dropped since")
     rows_left = counted.rows_of(left)
     begun, said, copied = time.monotonic(), 0.0, Copied()
     for number, day in enumerate(left, 1):
-        copied += patiently(lambda day=day: days.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]
+        copied += patiently(lambda day=day: backfill.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]
         if number == len(left) or time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             rate = copied.rows / max(said - begun, 0.001)
@@ -144,14 +146,14 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
     found = look(conn)
     if found.state in (State.UNFINISHED, State.FINISHED):
         while True:
-            old, loss = patiently(lambda: undoing.look_back(conn))
+            old, loss = patiently(lambda: revert.look_back(conn))
             say(("-- " if options.dry_run else "") + text for text in losses(loss))
             if options.dry_run:
                 say(plan.way_back(conn, old))
                 return DONE
             if not (options.yes or confirmed()):
                 return fail(OPERATOR, "not undone; nothing was changed")
-            if patiently(lambda: undoing.undo(conn, None if options.yes else loss)):  # noqa: B023  # called at once
+            if patiently(lambda: revert.undo(conn, None if options.yes else loss)):  # noqa: B023  # called at once
                 break
             print("rows were stored meanwhile; so once more:")
     elif found.state is not State.UNDOING:
@@ -159,7 +161,7 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
     elif options.dry_run:
         print("-- DROP TABLE logs_new and its partitions, 30 at once")
         return DONE
-    while patiently(lambda: undoing.drop(conn)):
+    while patiently(lambda: revert.drop(conn)):
         pass
     print("logs is the old table again; parse_logs.py puts its lines into the buffer until it is migrated")
     return DONE
@@ -173,7 +175,7 @@ def losses(loss: Loss) -> Iterator[str]:
         return
     yield f"{loss.rows:,} rows were stored in logs since the migration began. They would be LOST, and {changes}."
     yield "To keep them, in psql, before you go on; the second line loads them again afterwards:"
-    yield f"  \\copy (SELECT {loss.columns} FROM {undoing.SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy (SELECT {loss.columns} FROM {revert.SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
     yield f"  \\copy logs ({loss.columns}) FROM 'since.csv' CSV HEADER"
 
 
@@ -190,8 +192,8 @@ def confirmed() -> bool:
 
 def look(conn: Connection) -> Found:
     """Where the migration stands."""
-    with database.transaction(conn):
-        return migration.look(conn)
+    with session.transaction(conn):
+        return state.look(conn)
 
 
 def status(conn: Connection, cfg: Config) -> int:
@@ -221,7 +223,7 @@ def print_proof(day: DayProof) -> None:
 
 def patiently(action: Callable[[], Result]) -> Result:
     """Do it, and again while others hold the locks that it needs."""
-    return migration.patiently(action, say_waiting)
+    return state.patiently(action, say_waiting)
 
 
 def say_waiting(reason: str) -> None:

@@ -16,34 +16,22 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import (
-    __version__,
-    advice,
-    buffer,
-    commandline,
-    config,
-    database,
-    loader,
-    locks,
-    logfile,
-    metrics,
-    ownlog,
-    positions,
-    schema,
-    sources,
-    stats,
-)
-from xraylog.ahead import Ahead
-from xraylog.buffer import Buffer, Written
+from xraylog import __version__, cli, config, hints
+from xraylog.accesslog import discovery, lockfile, logfile, offline_buffer
+from xraylog.accesslog.logfile import Log, LogFile
+from xraylog.accesslog.masking import Mask
+from xraylog.accesslog.offline_buffer import Buffer, Written
+from xraylog.accesslog.parser import PREFIXED, Parser
 from xraylog.config import Config
+from xraylog.database import positions, schema, session
+from xraylog.database.positions import Move, Position
 from xraylog.exits import BUSY, CONFIGURATION, DONE, FAILED, OPERATOR
-from xraylog.loader import Target
-from xraylog.logfile import Log, LogFile
-from xraylog.masking import Mask
-from xraylog.metrics import Metrics
-from xraylog.parser import PREFIXED, Parser
-from xraylog.positions import Move, Position
+from xraylog.loading import loader
+from xraylog.loading.loader import Target
+from xraylog.prefetch import Ahead
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
+from xraylog.telemetry import prometheus, run_log, stats
+from xraylog.telemetry.prometheus import Metrics
 
 PROGRESS_S = 10
 # Else up to 5 ms pass between each answer of the server and our next word, while another thread parses:
@@ -60,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_S)
     try:
         cfg = config.read(options.config)
-        paths, unmatched = sources.named(options.logfile, cfg.is_ours) if options.logfile else ([cfg.log_path], [])
+        paths, unmatched = discovery.named(options.logfile, cfg.is_ours) if options.logfile else ([cfg.log_path], [])
         config.refuse_ours(cfg, paths)
         start_logging(cfg, options)
     except config.ConfigError as error:
@@ -71,13 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.check or options.dry_run or options.make_partitions is not None or options.replay_rejected:
             return instead_of_a_run(cfg, options, paths)
-        with locks.locked(*lock_paths(cfg, paths)):
+        with lockfile.locked(*lock_paths(cfg, paths)):
             return run(cfg, options, paths)
     except logfile.Busy as error:
-        logger.error("another run is at work: {}; nothing to do; see: {}", error, advice.command(cfg, "--check"))
+        logger.error("another run is at work: {}; nothing to do; see: {}", error, hints.command(cfg, "--check"))
         return BUSY
-    except (logfile.Unusable, buffer.Damaged) as error:
-        logger.error("{}; nothing was read; {}", error, advice.on(error, cfg))
+    except (logfile.Unusable, offline_buffer.Damaged) as error:
+        logger.error("{}; nothing was read; {}", error, hints.on(error, cfg))
         return OPERATOR
     except KeyboardInterrupt:
         logger.error("interrupted; what was committed stays, and the next run goes on behind it")
@@ -85,23 +73,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the only place that catches everything
         said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
         logger.opt(exception=options.verbose).error(
-            "{}; the next run tries again; for a report: {}", said, advice.command(cfg, "-v")
+            "{}; the next run tries again; for a report: {}", said, hints.command(cfg, "-v")
         )
         return FAILED
 
 
 def instead_of_a_run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
     """What the options ask for; returns the exit status."""
-    from xraylog import check, chores, preview  # here: a run needs none of them, and they take a tenth of its start
+    from xraylog.commands import (  # here: a run needs none of them, and they take a tenth of its start
+        check,
+        dry_run,
+        maintain,
+    )
 
-    commandline.escape_what_cannot_be_printed()
+    cli.escape_what_cannot_be_printed()
     if options.check:
         return OPERATOR if check.report(cfg, paths) else DONE
     if options.dry_run:
-        return OPERATOR if preview.report(cfg, paths, options.keep, options.again) else DONE
+        return OPERATOR if dry_run.report(cfg, paths, options.keep, options.again) else DONE
     if options.replay_rejected:
-        return chores.replay_rejected(cfg)
-    return chores.make_partitions(cfg, options.make_partitions)
+        return maintain.replay_rejected(cfg)
+    return maintain.make_partitions(cfg, options.make_partitions)
 
 
 def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
@@ -112,8 +104,8 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
     began, is_at_work = time.time(), True
     try:
         with (
-            sources.opened(paths, cfg.buffer_path.parent) as found,
-            buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as aside,
+            discovery.opened(paths, cfg.buffer_path.parent) as found,
+            offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as aside,
         ):
             published.begin(began)
             if aside.torn:
@@ -124,14 +116,14 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
                 for result, number, offset in store(cfg, options, logs, aside):  # noqa: B007  # used below
                     stored += result
                 status = DONE
-            except (database.Unavailable, database.Unsuitable, buffer.Damaged) as reason:
+            except (session.Unavailable, session.Unsuitable, offline_buffer.Damaged) as reason:
                 mode, status_of_reason = "offline", explain(reason, cfg)
                 for result in put_all_aside(cfg, options, logs[number:], aside, offset):
                     put += result
                 status = status_of_reason
             if any(log.damage for log in logs):
                 status = OPERATOR
-    except (logfile.Unusable, buffer.Damaged):
+    except (logfile.Unusable, offline_buffer.Damaged):
         status = OPERATOR
         raise
     except logfile.Busy:
@@ -142,18 +134,18 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
         status = BUSY
     except OSError as error:
         what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"what is not stored stays in {names_of(paths)}"
-        logger.error("{}; {}; the next run tries again; {}", what, stays, advice.on(error, cfg))
+        logger.error("{}; {}; the next run tries again; {}", what, stays, hints.on(error, cfg))
     finally:
         if is_at_work:
             seconds = time.monotonic() - clock
             status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
             has_all = status == DONE and mode == "online"
             if has_all and cfg.keep_days:
-                from xraylog import chores  # here: as above
+                from xraylog.commands import maintain  # here: as above
 
-                status = chores.drop_old(cfg)
-            lines = metrics.outcomes(stored, put)
-            status = publish(cfg, published, metrics.Ended(began, seconds, status, has_all, lines))
+                status = maintain.drop_old(cfg)
+            lines = prometheus.outcomes(stored, put)
+            status = publish(cfg, published, prometheus.Ended(began, seconds, status, has_all, lines))
     return status
 
 
@@ -179,10 +171,10 @@ def store(
     """
     if aside.is_empty and not logs:
         return
-    with database.connect(cfg.connection) as conn:
+    with session.connect(cfg.connection) as conn:
         for warning in schema.ensure(conn).warnings:
             logger.warning("{}", warning)
-        target = Target(conn, functools.partial(database.connect, cfg.connection))
+        target = Target(conn, functools.partial(session.connect, cfg.connection))
         if not aside.is_empty:
             for result in import_buffer(target, aside):
                 yield result, 0, None
@@ -198,7 +190,7 @@ def load_log(target: Target, cfg: Config, options: argparse.Namespace, log: Log)
     """Store what is new in the log, batch by batch; then take it out of the log."""
     position = find_position(target, cfg, log)
     if options.again and position.id is not None:
-        with database.transaction(target.conn, loader.node_lock(cfg.node)):
+        with session.transaction(target.conn, loader.node_lock(cfg.node)):
             position = positions.move(target.conn, Move(position, 0, NOTHING))
     yield LoadResult(), position.offset
 
@@ -217,8 +209,8 @@ def load_log(target: Target, cfg: Config, options: argparse.Namespace, log: Log)
 def find_position(target: Target, cfg: Config, log: Log) -> Position:
     """Where the last run ended; waits for one that died while its transaction is still in the server."""
     node_id = target.node_id(cfg.node)
-    origin = buffer.origin(cfg.node, log)
-    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+    origin = offline_buffer.origin(cfg.node, log)
+    with session.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.find(
             target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
         )
@@ -229,7 +221,7 @@ def find_position(target: Target, cfg: Config, log: Log) -> Position:
             "going on from its beginning; if it was renamed: {}",
             log.path,
             position.lost,
-            advice.command(cfg, "--logfile", f"{log.path}.1"),
+            hints.command(cfg, "--logfile", f"{log.path}.1"),
         )
     return position
 
@@ -258,15 +250,15 @@ def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iter
     if drained is None:
         return
     yield drained.offset
-    if position.found_as != position.source and sources.is_at(Path(position.found_as), known, but=log):
+    if position.found_as != position.source and discovery.is_at(Path(position.found_as), known, but=log):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     if position.id is None and not drained.offset:
         return  # no line of it was ever stored: there is no position to move
-    with database.transaction(target.conn, loader.node_lock(cfg.node)):
+    with session.transaction(target.conn, loader.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
     if log.empty(drained.offset, cfg.truncate_above):
         yield 0
-        with database.transaction(target.conn, loader.node_lock(cfg.node)):
+        with session.transaction(target.conn, loader.node_lock(cfg.node)):
             positions.move(target.conn, Move(position, 0, NOTHING))
 
 
@@ -334,17 +326,17 @@ def import_buffer(target: Target, aside: Buffer) -> Iterator[LoadResult]:
 def find_buffer(target: Target, aside: Buffer) -> Position:
     """How far an earlier run imported the buffer."""
     node_id, source = target.node_id(aside.node), logfile.path_text(aside.path)
-    with database.transaction(target.conn, loader.node_lock(aside.node)):
+    with session.transaction(target.conn, loader.node_lock(aside.node)):
         return positions.find(target.conn, node_id, source, aside.file.fingerprints(), size=aside.size)
 
 
 def find_origin(target: Target, origin: Origin) -> Position:
     """How far the log of a buffered batch is stored. A copy of a log that is still there gets a row of its own."""
     node_id = target.node_id(origin.node)
-    with database.transaction(target.conn, loader.node_lock(origin.node)):
+    with session.transaction(target.conn, loader.node_lock(origin.node)):
         position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
     known = origin.fingerprint(position.offset)
-    if position.found_as != position.source and known and sources.is_at(Path(position.found_as), known):
+    if position.found_as != position.source and known and discovery.is_at(Path(position.found_as), known):
         return dataclasses.replace(position, id=None)
     return position
 
@@ -372,12 +364,12 @@ def put_aside(
         for batch in read(cfg, log, at):
             new_names = names.new_in(batch.records.names())
             result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
-            yield buffer.write(batch), result
+            yield offline_buffer.write(batch), result
 
     with Ahead(written()) as coming:
         for batch, result in coming:
             log.sync()
-            aside.put(batch, buffer.origin(cfg.node, log, again))
+            aside.put(batch, offline_buffer.origin(cfg.node, log, again))
             at = batch.end
             del batch
             yield result
@@ -392,11 +384,11 @@ def has_nothing(log: Log, options: argparse.Namespace) -> bool:
 
 def explain(reason: Exception, cfg: Config) -> int:
     """Say why this run goes on without the database; returns the exit status that it will have."""
-    what_next = f"new lines go to {cfg.buffer_path}; {advice.on(reason, cfg)}"
+    what_next = f"new lines go to {cfg.buffer_path}; {hints.on(reason, cfg)}"
     if isinstance(reason, schema.Migrating):
         logger.warning("{}; {}", reason, what_next)
         return DONE
-    if isinstance(reason, database.Unavailable):
+    if isinstance(reason, session.Unavailable):
         logger.warning("PostgreSQL is not available: {}; {}", reason, what_next)
         return DONE
     logger.error("{}; {}", reason, what_next)
@@ -419,7 +411,7 @@ def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, 
         try:
             stats.write(row, cfg.stats_format, cfg.stats_path)
         except stats.NotWritten as error:
-            logger.error("{}; what was committed stays; {}", error, advice.on(error, cfg))
+            logger.error("{}; what was committed stays; {}", error, hints.on(error, cfg))
             return status or OPERATOR
     if not total.adds_up:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
@@ -427,36 +419,36 @@ def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, 
     return status
 
 
-def publish(cfg: Config, published: Metrics, run: metrics.Ended) -> int:
+def publish(cfg: Config, published: Metrics, run: prometheus.Ended) -> int:
     """The metrics; returns the run's exit status, which they may change."""
     try:
         published.end(run, cfg.buffer_path)
-    except metrics.NotWritten as error:
-        logger.error("{}; what was committed stays; {}", error, advice.on(error, cfg))
+    except prometheus.NotWritten as error:
+        logger.error("{}; what was committed stays; {}", error, hints.on(error, cfg))
         return run.status or OPERATOR
     return run.status
 
 
 def names_of(paths: Sequence[Path]) -> str:
     """The logs, for a message."""
-    names = ["what was piped in" if path == sources.STDIN else str(path) for path in paths]
+    names = ["what was piped in" if path == discovery.STDIN else str(path) for path in paths]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def lock_paths(cfg: Config, paths: Sequence[Path]) -> list[Path]:
     """The locks of the logs that a run changes, and the buffer's."""
-    guarded = [path for path in paths if sources.is_drained(path)]
-    return [locks.lock_path(path, cfg.buffer_path.parent) for path in (*guarded, cfg.buffer_path)]
+    guarded = [path for path in paths if discovery.is_drained(path)]
+    return [lockfile.lock_path(path, cfg.buffer_path.parent) for path in (*guarded, cfg.buffer_path)]
 
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr, and to a file if the config names one. A good run under cron says nothing."""
     level = cfg.log_level or ("INFO" if stats.on_a_terminal() else "WARNING")
-    level = commandline.level(options, otherwise=level)
-    ownlog.to_stderr(level)
+    level = cli.level(options, otherwise=level)
+    run_log.to_stderr(level)
     if cfg.own_log_path and not (options.check or options.dry_run):
         try:
-            ownlog.to_file(cfg.own_log_path, level)
+            run_log.to_file(cfg.own_log_path, level)
         except OSError as error:
             raise config.ConfigError(
                 [f"{cfg.path}: [logging] file: expected a file that can be written, found: {error.strerror}"]
@@ -470,10 +462,10 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]", description="Load what is new in xray's access log into PostgreSQL."
     )
-    commandline.add_config(parser)
+    cli.add_config(parser)
     parser.add_argument(
         "--logfile",
-        type=commandline.name,
+        type=cli.name,
         action="append",
         metavar="FILE",
         help="read this log instead of the configured one, and empty it unless it is compressed; "
@@ -486,7 +478,7 @@ def command_line() -> argparse.ArgumentParser:
     instead.add_argument("--dry-run", action="store_true", help="say what a run would do, with counts; change nothing")
     instead.add_argument(
         "--make-partitions",
-        type=commandline.number(0, MOST_DAYS),
+        type=cli.number(0, MOST_DAYS),
         metavar="N",
         help="make the partitions of today and the next N days (UTC), and do nothing else",
     )
@@ -495,7 +487,7 @@ def command_line() -> argparse.ArgumentParser:
         action="store_true",
         help="parse rejected_lines again; what is a record by now moves into logs",
     )
-    commandline.add_loudness(parser)
+    cli.add_loudness(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

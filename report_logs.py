@@ -17,12 +17,14 @@ import psycopg
 from loguru import logger
 from psycopg.sql import Identifier
 
-from xraylog import __version__, advice, commandline, config, database, ownlog, replacing, schema, stats
+from xraylog import __version__, atomic_file, cli, config, hints
 from xraylog.config import Config
+from xraylog.database import schema, session
 from xraylog.exits import CONFIGURATION, DONE, FAILED, OPERATOR
-from xraylog.metrics import Metrics
-from xraylog.report import reading, runs
-from xraylog.report.findings import Mask, Window
+from xraylog.report import collect, run_history
+from xraylog.report.model import Mask, Window
+from xraylog.telemetry import run_log, stats
+from xraylog.telemetry.prometheus import Metrics
 
 MOST_DAYS = 366
 FIRST_DAY = date(1970, 1, 1)
@@ -44,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the queries go on in the server
     try:
         return report(cfg, options)
-    except database.Unavailable as error:
+    except session.Unavailable as error:
         logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
         return FAILED
-    except database.Unsuitable as error:
+    except session.Unsuitable as error:
         logger.error("{}; no page was written; {}", error, mends(error, cfg))
         return OPERATOR
-    except reading.UnknownNode as error:
+    except collect.UnknownNode as error:
         logger.error("--node: {}; no page was written", error)
         return OPERATOR
     except KeyboardInterrupt:
@@ -79,13 +81,13 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     now = datetime.now(timezone.utc)
     window, mask = Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask)
     keywords = {"application_name": "report_logs", **cfg.connection}
-    found = reading.read(lambda: database.connect(keywords), window, mask, said, options.node, cfg.report_timeout_s)
+    found = collect.read(lambda: session.connect(keywords), window, mask, said, options.node, cfg.report_timeout_s)
     metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)
-    done = runs.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window, metrics)
+    done = run_history.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window, metrics)
     text = page.render(found, done, now, options.mask)
     try:
         place = Path(os.path.realpath(options.output))  # what a link leads to is replaced, not the link
-        replacing.replace(place, text.encode(errors="replace"), mode=0o600)  # it holds personal data
+        atomic_file.replace(place, text.encode(errors="replace"), mode=0o600)  # it holds personal data
     except OSError as error:
         where = error.filename or options.output
         logger.error("{}: expected to write the page, found: {}; no page was written", where, error.strerror)
@@ -95,7 +97,7 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     return DONE
 
 
-def mends(error: database.Unavailable | database.Unsuitable, cfg: Config) -> str:
+def mends(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
     """What to do about it."""
     if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
         return f"ask for fewer --days, or raise [report] statement_timeout in {cfg.path}"
@@ -103,7 +105,7 @@ def mends(error: database.Unavailable | database.Unsuitable, cfg: Config) -> str
         user = cfg.connection.get("user")
         role = Identifier(user).as_string(None) if user else "the role that libpq takes"
         return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
-    return advice.on(error, cfg)
+    return hints.on(error, cfg)
 
 
 def said(what: str, seconds: float) -> None:
@@ -113,7 +115,7 @@ def said(what: str, seconds: float) -> None:
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr only. A good page under cron says nothing."""
-    ownlog.to_stderr(commandline.level(options, otherwise="INFO" if stats.on_a_terminal() else "WARNING"))
+    run_log.to_stderr(cli.level(options, otherwise="INFO" if stats.on_a_terminal() else "WARNING"))
     for warning in cfg.warnings:
         logger.warning("{}", warning)
 
@@ -130,7 +132,7 @@ def _day(text: str) -> date:
 def _page(text: str) -> Path:
     if text == "-":
         raise argparse.ArgumentTypeError("expected the path of a file, found - (standard output is none)")
-    return commandline.path(text)
+    return cli.path(text)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -138,7 +140,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
     )
-    commandline.add_config(parser)
+    cli.add_config(parser)
     parser.add_argument(
         "--output",
         type=_page,
@@ -148,7 +150,7 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--days",
-        type=commandline.number(1, MOST_DAYS),
+        type=cli.number(1, MOST_DAYS),
         metavar="N",
         default=7,
         help="how many days it shows (default: 7)",
@@ -160,7 +162,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mask", action="store_true", help="addresses as /24 and /48, users and nodes by number: for a page to pass on"
     )
-    commandline.add_loudness(parser)
+    cli.add_loudness(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

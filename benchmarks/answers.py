@@ -17,7 +17,7 @@ from datetime import date, timedelta
 import psycopg
 from stage import ROOT, Stage, arguments, staged
 
-from xraylog import partitions, schema
+from xraylog.database import partitions, schema
 
 GOAL, TIMES = 50, 5  # milliseconds, of the median of so many
 ENDPOINTS, PROBES = 200_000, 5_000

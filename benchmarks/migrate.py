@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from postgres import Server  # noqa: E402  # the path comes first
 
-from xraylog import schema  # noqa: E402
+from xraylog.database import schema  # noqa: E402
 
 USERS, ENDPOINTS = 200, 20_000
 PLAIN = """

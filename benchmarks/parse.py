@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 from lines import lines  # noqa: E402  # the path comes first
 
-from xraylog.parser import Parser  # noqa: E402
+from xraylog.accesslog.parser import Parser  # noqa: E402
 
 COUNT, ROUNDS, GOAL = 500_000, 5, 1.4
 LINE = re.compile(  # every shape that is a row: tests/test_benchmarks.py holds it against the grammar

@@ -22,7 +22,7 @@ import psycopg
 from answers import NAMES
 from stage import ROOT, arguments, staged
 
-from xraylog import partitions, schema
+from xraylog.database import partitions, schema
 
 GOAL_S, GOAL_BYTES, BURST = 15, 2_000_000, 4
 ENDPOINTS = 200_000

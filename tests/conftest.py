@@ -28,7 +28,7 @@ import killing  # noqa: E402  # the path comes first
 import ways  # noqa: E402  # the path comes first
 from postgres import FAST, Server  # noqa: E402  # the path comes first
 
-from xraylog import keys, newdays  # noqa: E402  # the path comes first
+from xraylog.loading import attach, foreign_keys  # noqa: E402  # the path comes first
 
 SAMPLES = Path(__file__).parent / "samples"
 LINE = "{at} from 203.0.113.{octet}:{port} accepted tcp:host{n}.example:443 [in >> out] email: u{n}\n"
@@ -183,8 +183,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, call)
 
-    spy(newdays, "make", ways.BY_DAY)
-    spy(keys.Keys, "lock", ways.AS_A_SET)
+    spy(attach, "make", ways.BY_DAY)
+    spy(foreign_keys.Keys, "lock", ways.AS_A_SET)
     return count
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from xraylog.ahead import Ahead
+from xraylog.prefetch import Ahead
 
 
 def test_items_come_in_their_order_and_can_be_seen_before_they_are_taken() -> None:

@@ -15,8 +15,8 @@ from conftest import ROOT
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog import partitions, schema
-from xraylog.database import Connection
+from xraylog.database import partitions, schema
+from xraylog.database.session import Connection
 
 ANSWERS = (ROOT / "answers.sql").read_text()
 Address: TypeAlias = IPv4Interface | IPv6Interface

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import lines as generated  # the path comes first
 import parse  # the path comes first
 
-from xraylog.grammar import Grammar  # the path comes first
+from xraylog.accesslog.grammar import Grammar  # the path comes first
 from xraylog.records import AccessRecord  # the path comes first
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

@@ -20,8 +20,9 @@ from loguru import logger
 from psycopg.sql import SQL, Identifier, Literal
 
 import parse_logs
-from xraylog import __version__, locks, logfile
-from xraylog.database import Connection
+from xraylog import __version__
+from xraylog.accesslog import lockfile, logfile
+from xraylog.database.session import Connection
 
 LOOKED_AT = ["config", "draining", "lock", "lock", "log", "rights", "schema", "server", "statistics"]
 REPORTED = re.compile(r"(?P<mark>[✓✗]) (?P<what>[\w ]+): (?P<text>.+)")
@@ -167,7 +168,7 @@ def test_a_config_that_others_may_read_is_to_be_changed(site: Site, check: Check
 @pytest.mark.parametrize("held", ["access.log.lock", "buffer.jsonl.lock"])
 def test_a_held_lock_is_told_with_its_holder(site: Site, check: Check, held: str) -> None:
     site.append(line(1))
-    with locks.locked(site.folder / held):
+    with lockfile.locked(site.folder / held):
         status, report = check()
     assert status == 3
     (text,) = (text for mark, what, text in report if (mark, what) == ("✗", "lock"))

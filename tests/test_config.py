@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from loguru import logger
 
 import parse_logs
-from xraylog import config, database, stats
+from xraylog import config
 from xraylog.config import Config, ConfigError
+from xraylog.database import session
+from xraylog.telemetry import stats
 
 EXAMPLE = ROOT / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
@@ -168,7 +170,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
     }
     assert read(tmp_path, **fixed) == read(tmp_path)
     for key in ("application_name", "connect_timeout"):
-        assert shown["postgresql"][key] == database.DEFAULTS[key]
+        assert shown["postgresql"][key] == session.DEFAULTS[key]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def test_every_keyword_of_libpq_is_passed_on(tmp_path: Path) -> None:
 
 def test_a_keyword_of_libpq_reaches_the_server(site: Site) -> None:
     site.set("postgresql", application_name="another name", options="-c work_mem=1234kB")
-    with database.connect(config.read(site.config).connection) as conn:
+    with session.connect(config.read(site.config).connection) as conn:
         row = conn.execute("SELECT current_setting('application_name'), current_setting('work_mem')").fetchone()
     assert row == ("another name", "1234kB")
 
@@ -831,7 +833,7 @@ def test_an_unexpected_error_does_not_tell_the_password(site: Site, monkeypatch:
     def break_down(keywords: Mapping[str, str]) -> None:
         raise RuntimeError(len(keywords))
 
-    monkeypatch.setattr(database, "connect", break_down)
+    monkeypatch.setattr(session, "connect", break_down)
     site.set("postgresql", password="Zq7xK")  # noqa: S106
     site.set("logging", file="own.log")
     site.append(line(1))

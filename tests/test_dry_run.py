@@ -16,7 +16,7 @@ from conftest import SAMPLES, Site, facts, line, lines, users
 from loguru import logger
 
 import parse_logs
-from xraylog import locks
+from xraylog.accesslog import lockfile
 
 KINDS = [
     *lines(0, 5),
@@ -181,7 +181,7 @@ def test_old_logs_are_counted_each_once(site: Site, dry_run: DryRun, monkeypatch
 
 def test_a_run_at_work_is_said(site: Site, dry_run: DryRun) -> None:
     site.append(line(1))
-    with locks.locked(locks.lock_path(site.log, site.folder)):
+    with lockfile.locked(lockfile.lock_path(site.log, site.folder)):
         assert f"lock: {site.log} is in use by process {os.getpid()} since" in dry_run()
 
 

@@ -18,7 +18,7 @@ from conftest import Site, create_database, day, drop_database, line, lines, use
 from postgres import Server
 from ways import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 
-from xraylog import logfile
+from xraylog.accesslog import logfile
 
 
 @contextlib.contextmanager

@@ -15,13 +15,14 @@ import pytest
 from conftest import line, lines
 from postgres import Server
 
-from xraylog import database as db
-from xraylog import loader, positions, references, refusals, schema
-from xraylog.keys import NamesMissing
-from xraylog.loader import Target
-from xraylog.parser import Parser
-from xraylog.partitions import PartitionMissing
-from xraylog.positions import Move, Position
+from xraylog.accesslog.parser import Parser
+from xraylog.database import positions, references, schema
+from xraylog.database import session as db
+from xraylog.database.partitions import PartitionMissing
+from xraylog.database.positions import Move, Position
+from xraylog.loading import loader, rejects
+from xraylog.loading.foreign_keys import NamesMissing
+from xraylog.loading.loader import Target
 from xraylog.records import Batch, Fingerprint, LoadResult
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -113,7 +114,7 @@ def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log:
 def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
     log: Log, observer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "MOST_KEPT", 100)
+    monkeypatch.setattr(rejects, "MOST_KEPT", 100)
     log.load("x" * 100 + "\n", "y" * 101 + "\n")
     assert rejected(observer) == [
         ("expected a timestamp first, found none", b"x" * 100),
@@ -122,10 +123,10 @@ def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
 
 
 STEPS = [
-    "partitions.Partitions.ensure",
-    "references.References.resolve",
-    "positions.move",
-    "refusals.store",
+    "database.partitions.Partitions.ensure",
+    "database.references.References.resolve",
+    "database.positions.move",
+    "loading.rejects.store",
 ]
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from xraylog import locks
+from xraylog.accesslog import lockfile
 
 
 def test_a_lock_is_exclusive_and_says_who_holds_it(tmp_path: Path) -> None:
     path = tmp_path / "access.log.lock"
-    assert locks.lock_holder(path) is None
-    with locks.locked(path):
-        with pytest.raises(locks.Busy, match=f"process {os.getpid()} since"), locks.locked(path):
+    assert lockfile.lock_holder(path) is None
+    with lockfile.locked(path):
+        with pytest.raises(lockfile.Busy, match=f"process {os.getpid()} since"), lockfile.locked(path):
             pass
-        assert f"process {os.getpid()}" in (locks.lock_holder(path) or "")
-    assert locks.lock_holder(path) is None
-    with locks.locked(path):
+        assert f"process {os.getpid()}" in (lockfile.lock_holder(path) or "")
+    assert lockfile.lock_holder(path) is None
+    with lockfile.locked(path):
         pass
     assert path.exists()
 
@@ -27,7 +27,7 @@ def test_a_lock_is_exclusive_and_says_who_holds_it(tmp_path: Path) -> None:
 def test_every_name_of_a_log_leads_to_the_same_lock(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link.log").symlink_to(tmp_path / "real" / "access.log")
-    assert locks.lock_path(tmp_path / "link.log", tmp_path) == locks.lock_path(
+    assert lockfile.lock_path(tmp_path / "link.log", tmp_path) == lockfile.lock_path(
         tmp_path / "real" / "access.log", tmp_path
     )
 
@@ -36,8 +36,8 @@ def test_the_lock_of_a_log_in_a_folder_that_we_may_not_write_lies_beside_the_buf
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    lock = locks.lock_path(tmp_path / "there" / "access.log", tmp_path / "here")
-    other = locks.lock_path(tmp_path / "there" / "other.log", tmp_path / "here")
+    lock = lockfile.lock_path(tmp_path / "there" / "access.log", tmp_path / "here")
+    other = lockfile.lock_path(tmp_path / "there" / "other.log", tmp_path / "here")
     assert lock.parent == other.parent == tmp_path / "here"
     assert lock != other
 
@@ -45,7 +45,7 @@ def test_the_lock_of_a_log_in_a_folder_that_we_may_not_write_lies_beside_the_buf
 def test_a_killed_holder_leaves_a_free_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_text("process 1 since long ago\n")
-    with locks.locked(path):
+    with lockfile.locked(path):
         assert str(os.getpid()) in path.read_text()
     descriptor = os.open(path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

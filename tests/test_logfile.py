@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xraylog import logfile
-from xraylog.logfile import BLOCK_BYTES, HEAD_BYTES, MARK, MARK_BYTES, LogFile
+from xraylog.accesslog import logfile
+from xraylog.accesslog.logfile import BLOCK_BYTES, HEAD_BYTES, MARK, MARK_BYTES, LogFile
 
 LIMIT = 1 << 40  # truncate_above that no test's log reaches
 

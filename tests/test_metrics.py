@@ -23,9 +23,10 @@ from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
 import parse_logs
-from xraylog import config, metrics, replacing
-from xraylog.database import Connection
-from xraylog.metrics import Ended, Metrics
+from xraylog import atomic_file, config
+from xraylog.database.session import Connection
+from xraylog.telemetry import prometheus
+from xraylog.telemetry.prometheus import Ended, Metrics
 
 BAD = "2025/11/17 10:15:23 from nowhere accepted\n"
 NAMES = {
@@ -172,7 +173,7 @@ def test_a_hostile_node_and_path_of_a_config_go_through_a_run(site: Site, told: 
 
 def test_the_readme_shows_every_metric() -> None:
     readme = (ROOT / "README.md").read_text()
-    for name, (kind, words) in metrics.FAMILIES.items():
+    for name, (kind, words) in prometheus.FAMILIES.items():
         assert f"    # HELP {name} {words}\n    # TYPE {name} {kind}\n    {name}{{" in readme
 
 
@@ -444,7 +445,7 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
 
     site.append(line(1))
     with monkeypatch.context() as patch:
-        patch.setattr(replacing.os, "fdopen", lambda descriptor, _: Full(io.FileIO(descriptor, "w")))
+        patch.setattr(atomic_file.os, "fdopen", lambda descriptor, _: Full(io.FileIO(descriptor, "w")))
         assert run(site) == 3
     said = capsys.readouterr().err
     assert "No space left on device; what was committed stays; make room: df -h" in said

@@ -26,8 +26,9 @@ from postgres import Server
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog import days, partitions, schema
-from xraylog.database import Connection, lock_key
+from xraylog.database import partitions, schema
+from xraylog.database.session import Connection, lock_key
+from xraylog.migration import backfill
 
 MIGRATE = "migrate_logs_to_partitioned"
 DAYS = ["2025-11-15", "2025-11-16", "2025-11-17"]
@@ -123,7 +124,7 @@ def is_plain(conn: Connection) -> bool:
 @contextlib.contextmanager
 def dying_after(module: str, function: str) -> Iterator[None]:
     """For a forked run: the process ends when this function of ours has returned."""
-    place = importlib.import_module(f"xraylog.{module}")
+    place = importlib.import_module(f"xraylog.migration.{module}")
     real = getattr(place, function)
 
     def die(*arguments: Any) -> None:
@@ -136,12 +137,12 @@ def dying_after(module: str, function: str) -> Iterator[None]:
 
 def stop_behind_the_rename(site: Site) -> None:
     """A migration that is killed when the new logs has just been made."""
-    assert site.run_here(script=MIGRATE, inside=dying_after("migration", "begin")) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("state", "begin")) == -9
 
 
 def stop_in_the_middle(site: Site) -> None:
     """A migration that is killed when the first day has just been copied."""
-    assert site.run_here(script=MIGRATE, inside=dying_after("days", "copy_day")) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("backfill", "copy_day")) == -9
 
 
 @pytest.fixture
@@ -490,7 +491,7 @@ def test_what_an_interrupted_undo_left_is_said_and_in_the_way(conn: Connection, 
     make(conn)
     site.migrate()
     before = content(conn)
-    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("undoing", "undo")) == -9
+    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("revert", "undo")) == -9
     assert is_plain(conn)
     assert "what it had made is not yet dropped" in site.migrate("--status").stdout
     assert "--undo goes on with that" in site.migrate(status=3).stderr
@@ -713,8 +714,8 @@ def test_a_query_that_goes_on_does_not_stop_the_days(conn: Connection, site: Sit
 def test_a_lock_that_is_never_given_ends_it_and_the_same_command_goes_on(
     conn: Connection, site: Site, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xraylog.migration.PATIENCE_S", 0.5)
-    monkeypatch.setattr("xraylog.migration.PAUSE_S", 0.1)
+    monkeypatch.setattr("xraylog.migration.state.PATIENCE_S", 0.5)
+    monkeypatch.setattr("xraylog.migration.state.PAUSE_S", 0.1)
     make(conn)
     with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
         holder.execute("SELECT FROM logs LIMIT 1")
@@ -875,7 +876,7 @@ def test_times_without_a_zone_are_read_in_the_zone_of_the_config(conn: Connectio
 
 def test_a_zone_that_the_server_does_not_know_is_refused_only_where_it_matters(conn: Connection) -> None:
     make(conn, OLDER.replace("timestamptz", "timestamp"))
-    from xraylog.rehearsal import inspect
+    from xraylog.migration.trial import inspect
 
     _, counted, reasons = inspect(conn, "Mars/Phobos")
     assert counted is None
@@ -1227,7 +1228,7 @@ def test_a_migration_that_is_undone_beside_it_says_so(
     conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(conn)
-    real = days.days_left
+    real = backfill.days_left
 
     def undone_meanwhile(*arguments: Any) -> list[datetime.date]:
         monkeypatch.undo()
@@ -1235,7 +1236,7 @@ def test_a_migration_that_is_undone_beside_it_says_so(
         site.migrate("--undo", "--yes")
         return left
 
-    monkeypatch.setattr(days, "days_left", undone_meanwhile)
+    monkeypatch.setattr(backfill, "days_left", undone_meanwhile)
     assert site.run_here(script=MIGRATE) == 0
     assert "another session was faster: logs is a plain table" in site.output()
     assert len(content(conn)) == 60
@@ -1462,15 +1463,15 @@ def test_a_bad_row_that_comes_in_the_last_moment_is_said_and_can_be_mended(
 ) -> None:
     """Between the look at the rows and the rename."""
     make(conn, OLDER.replace("timestamptz NOT NULL", "timestamptz"))
-    from xraylog import migration
+    from xraylog.migration import state
 
-    begin = migration.begin
+    begin = state.begin
 
     def late(*arguments: Any) -> None:
         conn.execute("INSERT INTO logs (action) VALUES ('accepted')")
         begin(*arguments)
 
-    monkeypatch.setattr(migration, "begin", late)
+    monkeypatch.setattr(state, "begin", late)
     assert site.run_here(script=MIGRATE) == 3
     assert "1 row without a timestamp (id 61)" in site.output()
     assert "then go on, or go back with --undo" in site.output()

@@ -23,7 +23,11 @@ from psycopg.sql import SQL, Identifier
 from ways import AS_A_SET, BY_DAY, ROW_BY_ROW
 
 import parse_logs
-from xraylog import check, config, keys, locks, newdays, schema
+from xraylog import config
+from xraylog.accesslog import lockfile
+from xraylog.commands import check
+from xraylog.database import schema
+from xraylog.loading import attach, foreign_keys
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Node = Callable[[str, str], Site]
@@ -61,7 +65,10 @@ def node(conn: Connection, database: dict[str, str], tmp_path: Path) -> Iterator
         with psycopg.connect(**as_role(database, "xray"), autocommit=True) as owner:  # type: ignore[arg-type]
             schema.ensure(owner)
         for statement in readme("CREATE ROLE xray_insert"):
-            if "from PostgreSQL 15 on" not in statement or conn.info.server_version >= keys.PARAMETER_PRIVILEGES:
+            if (
+                "from PostgreSQL 15 on" not in statement
+                or conn.info.server_version >= foreign_keys.PARAMETER_PRIVILEGES
+            ):
                 conn.execute(statement)  # type: ignore[call-overload]
         yield make
     finally:
@@ -77,7 +84,7 @@ def as_role(database: dict[str, str], role: str) -> dict[str, str]:
 
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str) -> int:
     """One run in this process, which would take this way."""
-    for module, name in ((keys, "FEWEST"), (newdays, "MANY")):
+    for module, name in ((foreign_keys, "FEWEST"), (attach, "MANY")):
         monkeypatch.setattr(module, name, getattr(module, name))
     ways.take(way)
     return parse_logs.main(["--config", str(site.config), *arguments])
@@ -140,12 +147,12 @@ def test_each_role_takes_the_fastest_way_that_is_open_to_it(
     site = node("n2", role)
     site.append(*lines(0, 30, TOMORROW))
     assert go(site, monkeypatch, AS_A_SET) == 0
-    may_switch = role == "xray_fast" and conn.info.server_version >= keys.PARAMETER_PRIVILEGES
+    may_switch = role == "xray_fast" and conn.info.server_version >= foreign_keys.PARAMETER_PRIVILEGES
     assert taken == (Counter([AS_A_SET]) if may_switch else Counter())
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(30,)]
 
 
-@pytest.mark.parametrize("count", [5, 2 * newdays.MANY])
+@pytest.mark.parametrize("count", [5, 2 * attach.MANY])
 def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node: Node, site: Site, count: int) -> None:
     """Few rows or many; and lines that came meanwhile come in behind them."""
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
@@ -242,7 +249,7 @@ def test_make_partitions_says_nothing_to_cron(site: Site) -> None:
 
 def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None:
     cfg = config.read(site.config)
-    with locks.locked(*parse_logs.lock_paths(cfg, [cfg.log_path])):
+    with lockfile.locked(*parse_logs.lock_paths(cfg, [cfg.log_path])):
         assert site.run_here() == parse_logs.BUSY
         assert site.run_here("--make-partitions", "2") == 0
     assert len(days_there(conn)) == 3

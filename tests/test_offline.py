@@ -13,8 +13,8 @@ import pytest
 from conftest import Site, line, lines, users
 
 import parse_logs
-from xraylog import buffer, logfile
-from xraylog.logfile import MARK_BYTES
+from xraylog.accesslog import logfile, offline_buffer
+from xraylog.accesslog.logfile import MARK_BYTES
 
 
 def drained(path: Path) -> bool:
@@ -312,7 +312,7 @@ def test_a_buffer_cut_anywhere_in_its_last_batch_loses_only_what_is_still_in_the
     whole = site.buffer.read_bytes()
     for cut in range(len(first), len(whole) + 1, 1):
         site.buffer.write_bytes(whole[:cut])
-        with buffer.opened(site.buffer) as aside:
+        with offline_buffer.opened(site.buffer) as aside:
             assert not aside.is_empty
             found = [stored.batch.end for stored in aside.batches(0)]
         assert found == [sum(map(len, lines(0, n))) for n in ((3, 5) if cut == len(whole) else (3,))]
@@ -332,7 +332,7 @@ def test_a_buffer_cut_anywhere_in_its_first_batch_is_empty(site: Site) -> None:
     whole = site.buffer.read_bytes()
     for cut in range(len(whole)):
         site.buffer.write_bytes(whole[:cut])
-        with buffer.opened(site.buffer) as aside:
+        with offline_buffer.opened(site.buffer) as aside:
             assert aside.is_empty
     site.run()
     assert site.put_aside() == users(0, 1)
@@ -352,7 +352,7 @@ def test_a_last_batch_with_lost_blocks_is_cut_off(site: Site, place: str) -> Non
     whole[hole : hole + 512] = bytes(len(whole[hole : hole + 512]))
     whole[-1:] = b"\n"
     site.buffer.write_bytes(bytes(whole))
-    with buffer.opened(site.buffer) as aside:
+    with offline_buffer.opened(site.buffer) as aside:
         assert not aside.is_empty
         assert aside.torn == Path(f"{site.buffer}.torn")
     assert site.buffer.read_bytes() == first
@@ -476,8 +476,8 @@ def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: py
     site.run("--keep")
     size = site.buffer.stat().st_size
     for window in range(12, size + 20):
-        monkeypatch.setattr(buffer, "WINDOW_BYTES", window)
-        with buffer.opened(site.buffer) as aside:
+        monkeypatch.setattr(offline_buffer, "WINDOW_BYTES", window)
+        with offline_buffer.opened(site.buffer) as aside:
             assert not aside.is_empty
     assert site.buffer.stat().st_size == size
 

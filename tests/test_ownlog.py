@@ -13,8 +13,8 @@ from conftest import Site, line, lines, users
 from loguru import logger
 
 import parse_logs
-from xraylog import ownlog
-from xraylog.ownlog import OwnLog
+from xraylog.telemetry import run_log
+from xraylog.telemetry.run_log import OwnLog
 
 
 @pytest.fixture(autouse=True)
@@ -61,18 +61,18 @@ def test_a_pipe_that_its_reader_leaves_full_costs_a_line_and_no_run(
 
 
 def test_a_full_log_is_put_aside_and_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownlog, "LARGEST_BYTES", 30)
+    monkeypatch.setattr(run_log, "LARGEST_BYTES", 30)
     log = OwnLog(tmp_path / "own.log")
     for number in range(20):
         log.write(f"message {number:4}\n")  # 13 bytes: two to a file
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.log", *(f"own.log.{n}" for n in range(1, 6))]
-    found = [ownlog.rotated(tmp_path / "own.log", number).read_text() for number in range(5, -1, -1)]
+    found = [run_log.rotated(tmp_path / "own.log", number).read_text() for number in range(5, -1, -1)]
     assert "".join(found) == "".join(f"message {number:4}\n" for number in range(8, 20))
 
 
 def test_only_files_of_that_very_name_are_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """loguru's retention would take access.log for an old log of `access`."""
-    monkeypatch.setattr(ownlog, "LARGEST_BYTES", 10)
+    monkeypatch.setattr(run_log, "LARGEST_BYTES", 10)
     others = [tmp_path / name for name in ("access.log", "access.log.1", "access.7", "access.x")]
     for path in others:
         path.write_text(path.name)
@@ -83,7 +83,7 @@ def test_only_files_of_that_very_name_are_touched(tmp_path: Path, monkeypatch: p
 
 
 def test_a_message_larger_than_a_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownlog, "LARGEST_BYTES", 5)
+    monkeypatch.setattr(run_log, "LARGEST_BYTES", 5)
     log = OwnLog(tmp_path / "own.log")
     log.write("a message\n")
     log.write("another\n")
@@ -101,8 +101,8 @@ def test_runs_that_share_a_log_and_rotate_it_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Four at once, and all files kept: every message is in one of them, whole."""
-    monkeypatch.setattr(ownlog, "LARGEST_BYTES", 500)
-    monkeypatch.setattr(ownlog, "KEPT", 300)
+    monkeypatch.setattr(run_log, "LARGEST_BYTES", 500)
+    monkeypatch.setattr(run_log, "KEPT", 300)
     path, context = tmp_path / "own.log", multiprocessing.get_context("fork")
     writers = [context.Process(target=write_many, args=(path, writer, 1000)) for writer in range(4)]
     for writer in writers:
@@ -139,7 +139,7 @@ def test_a_line_that_is_cut_short_by_a_full_disk_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, write = OwnLog(tmp_path / "own.log"), os.write
-    monkeypatch.setattr(ownlog.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+    monkeypatch.setattr(run_log.os, "write", lambda descriptor, data: write(descriptor, data[:3]))
     for _ in range(2):
         log.write("message\n")
     assert capsys.readouterr().err.count("cannot be written: No space left on device") == 1
@@ -151,7 +151,7 @@ def test_a_log_that_cannot_be_renamed_grows_on(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(ownlog, "LARGEST_BYTES", 10)
+    monkeypatch.setattr(run_log, "LARGEST_BYTES", 10)
     monkeypatch.setattr(Path, "replace", refuse)  # root may rename everything
     path = tmp_path / "own.log"
     log = OwnLog(path)

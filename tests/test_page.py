@@ -15,8 +15,8 @@ from conftest import ROOT, Site
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_report import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
 
-from xraylog.database import Connection
-from xraylog.report.findings import Window
+from xraylog.database.session import Connection
+from xraylog.report.model import Window
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium; as root, scripts/test installs it")

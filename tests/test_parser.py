@@ -25,10 +25,10 @@ from conftest import ROOT, SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xraylog import grammar, parser
-from xraylog.grammar import Grammar
-from xraylog.masking import UNMASKED, Mask
-from xraylog.parser import Parser
+from xraylog.accesslog import grammar, parser
+from xraylog.accesslog.grammar import Grammar
+from xraylog.accesslog.masking import UNMASKED, Mask
+from xraylog.accesslog.parser import Parser
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

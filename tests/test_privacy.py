@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
 from xraylog import config
-from xraylog.grammar import Grammar
-from xraylog.masking import Mask
-from xraylog.parser import Parser
+from xraylog.accesslog.grammar import Grammar
+from xraylog.accesslog.masking import Mask
+from xraylog.accesslog.parser import Parser
 from xraylog.records import AccessRecord, BadLine
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

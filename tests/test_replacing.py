@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from xraylog import replacing
+from xraylog import atomic_file
 
 WRITER = """
 import sys
@@ -39,7 +39,7 @@ def test_two_that_replace_one_file_at_once_leave_it_whole_at_every_moment(tmp_pa
 def test_what_a_killed_one_left_is_taken_away(tmp_path: Path) -> None:
     (tmp_path / ".page.new").write_bytes(b"half of a page that was longer")
     (tmp_path / ".page.new").chmod(0o666)
-    replacing.replace(tmp_path / "page", b"whole", 0o600)
+    atomic_file.replace(tmp_path / "page", b"whole", 0o600)
     assert (tmp_path / "page").read_bytes() == b"whole"
     assert (tmp_path / "page").stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["page"]
@@ -55,7 +55,7 @@ def test_what_stands_in_its_place_is_never_written_through(tmp_path: Path, kind:
         beside.hardlink_to(other)
     else:
         os.mkfifo(beside)
-    replacing.replace(tmp_path / "page", b"whole", 0o600)
+    atomic_file.replace(tmp_path / "page", b"whole", 0o600)
     assert other.read_bytes() == b"somebody's"
     assert (tmp_path / "page").read_bytes() == b"whole"
     assert sorted(os.listdir(tmp_path)) == ["other", "page"]

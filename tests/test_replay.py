@@ -16,8 +16,11 @@ from conftest import AT, Site, line, lines, users, wait_until
 from ways import AS_A_SET, ROW_BY_ROW
 
 import parse_logs
-from xraylog import chores, database, refusals, replay, schema
-from xraylog.grammar import Grammar
+from xraylog.accesslog.grammar import Grammar
+from xraylog.commands import maintain
+from xraylog.database import schema, session
+from xraylog.loading import rejects
+from xraylog.maintenance import replay
 from xraylog.records import AccessRecord, BadLine, Ignored
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -161,7 +164,7 @@ def test_a_line_of_a_day_to_come_is_a_row_when_the_day_has_come(site: Site, monk
     site.append(line(0, f"{ahead:%Y/%m/%d %H:%M:%S}"))
     site.run()
     assert counts(1, 0, 0, 1) in site.run("-v", REPLAY).stderr
-    monkeypatch.setattr(chores, "datetime", Later)
+    monkeypatch.setattr(maintain, "datetime", Later)
     assert site.run_here(REPLAY) == 0
     assert site.emails() == users(0, 1)
     assert site.rejected() == []
@@ -169,7 +172,7 @@ def test_a_line_of_a_day_to_come_is_a_row_when_the_day_has_come(site: Site, monk
 
 def test_a_line_that_was_not_kept_whole_stays(site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection) -> None:
     """What is left of it may read as a whole line, with half of a name."""
-    monkeypatch.setattr(refusals, "MOST_KEPT", 10)
+    monkeypatch.setattr(rejects, "MOST_KEPT", 10)
     site.append("damaged, and longer than what is kept\n")
     assert site.run_here() == 0
     conn.execute("UPDATE rejected_lines SET line = %s", [line(0).rstrip().encode()])
@@ -350,7 +353,7 @@ def test_killed_at_every_fourth_step_while_the_database_refuses_a_row(site: Site
 
 def all_at_once(site: Site, conn: Connection, *runs: Sequence[str], meanwhile: Callable[[], object]) -> None:
     """Runs that have all read what they will store, and wait for one another; `meanwhile` happens then."""
-    key = database.lock_key("node n1")
+    key = session.lock_key("node n1")
     conn.execute("SELECT pg_advisory_lock(%s)", [key])
     processes = [subprocess.Popen(site.command(*run)) for run in runs]
     wait_until(lambda: site.runs_that_wait() == len(runs))

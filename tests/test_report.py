@@ -27,12 +27,13 @@ from postgres import NOBODY
 from psycopg.sql import SQL, Identifier
 
 import report_logs
-from xraylog import config, partitions, schema
-from xraylog import database as databases
-from xraylog.database import Connection, Unavailable
-from xraylog.metrics import Metrics
-from xraylog.report import accounts, charts, goals, page, reading, runs, series, snapshot, traffic
-from xraylog.report.findings import Findings, Gap, Mask, Node, Slot, User, Window
+from xraylog import config
+from xraylog.database import partitions, schema
+from xraylog.database import session as databases
+from xraylog.database.session import Connection, Unavailable
+from xraylog.report import charts, collect, destinations, page, run_history, snapshot, time_series, traffic, users
+from xraylog.report.model import Findings, Gap, Mask, Node, Slot, User, Window
+from xraylog.telemetry.prometheus import Metrics
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
 LAST = date(2025, 11, 17)
@@ -131,7 +132,7 @@ def filled(conn: Connection) -> Connection:
 
 
 def read(keywords: dict[str, str], window: Window = WINDOW, mask: Mask = Mask(), node: str | None = None) -> Findings:  # noqa: B008  # frozen
-    return reading.read(lambda: databases.connect(keywords), window, mask, lambda *_: None, node)
+    return collect.read(lambda: databases.connect(keywords), window, mask, lambda *_: None, node)
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, datab
 
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
 def test_traffic_by_hour_and_tag_is_that_of_plain_sql(found: Findings, filled: Connection, zone: ZoneInfo) -> None:
-    hours = series.over_time(found, zone, found.slots, page._tag)
+    hours = time_series.over_time(found, zone, found.slots, page._tag)
     filled.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
     expected = filled.execute(
         """
@@ -261,7 +262,7 @@ def test_the_week_is_that_of_plain_sql(found: Findings, filled: Connection, zone
         """,
         [WINDOW.since, WINDOW.until],
     ).fetchall()
-    week = series.by_weekday(found.slots, zone)
+    week = time_series.by_weekday(found.slots, zone)
     assert {(day, hour, rows) for day, of in enumerate(week) for hour, rows in enumerate(of) if rows} == set(expected)
 
 
@@ -277,7 +278,7 @@ def test_no_row_vanishes_where_clocks_change_by_half_an_hour(zone: str, last: da
     window = Window.of(ZoneInfo(zone), 7, last, NOON)
     quarters = (window.until - window.since) // timedelta(minutes=15)
     slots = [Slot(window.since + timedelta(minutes=15 * n), "n", None, False, 1) for n in range(quarters)]
-    hours = series.over_time(Findings(window), window.zone, slots, page._tag)
+    hours = time_series.over_time(Findings(window), window.zone, slots, page._tag)
     assert hours.totals == [quarters]
     assert len({hour for hour, _ in hours.rows}) == len(hours.rows)
 
@@ -287,7 +288,7 @@ def test_more_than_two_months_are_told_by_day(filled: Connection, database: dict
     window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
     assert Window.of(BERLIN, 62, LAST, NOON).unit == "hour"
     found = read(database, window)
-    days = series.over_time(found, zone, found.slots, page._tag)
+    days = time_series.over_time(found, zone, found.slots, page._tag)
     counts = dict(
         filled.execute(
             """SELECT date_trunc('day', "timestamp" AT TIME ZONE %s) AT TIME ZONE %s, count(*)
@@ -297,15 +298,15 @@ def test_more_than_two_months_are_told_by_day(filled: Connection, database: dict
     )
     assert {day: sum(rows) for day, rows in days.rows if sum(rows)} == counts
     assert len(days.rows) in (63, 64)
-    text = page.render(found, runs.Runs(), NOON, is_masked=False)
+    text = page.render(found, run_history.Runs(), NOON, is_masked=False)
     assert "<h3>By day and outbound tag</h3>" in text
     assert "by hour" not in text.lower()
 
 
 def test_a_tag_may_be_called_like_the_others(found: Findings) -> None:
-    named = iter([series.OTHERS] * 2 + [f"tag{number}" for number in range(7)])
-    hours = series.over_time(found, UTC, found.slots[:1] * 9, lambda _: next(named))
-    assert hours.names == [series.OTHERS, "tag0", "tag1", "tag2", "tag3", series.OTHERS]
+    named = iter([time_series.OTHERS] * 2 + [f"tag{number}" for number in range(7)])
+    hours = time_series.over_time(found, UTC, found.slots[:1] * 9, lambda _: next(named))
+    assert hours.names == [time_series.OTHERS, "tag0", "tag1", "tag2", "tag3", time_series.OTHERS]
     assert hours.totals == [rows * found.slots[0].rows for rows in (2, 1, 1, 1, 1, 3)]
 
 
@@ -326,8 +327,8 @@ def test_the_last_day_is_drawn_as_wide_as_the_others() -> None:
 def test_many_tags_become_the_largest_and_the_others(found: Findings) -> None:
     named = iter([f"tag{number}" for number in range(9) for _ in range(9 - number)])
     slots = found.slots[:1] * 45
-    hours = series.over_time(found, UTC, slots, lambda _: next(named))
-    assert hours.names == ["tag0", "tag1", "tag2", "tag3", "tag4", series.OTHERS]
+    hours = time_series.over_time(found, UTC, slots, lambda _: next(named))
+    assert hours.names == ["tag0", "tag1", "tag2", "tag3", "tag4", time_series.OTHERS]
     assert hours.totals == [rows * slots[0].rows for rows in (9, 8, 7, 6, 5, 4 + 3 + 2 + 1)]
 
 
@@ -375,7 +376,7 @@ def test_a_user_has_his_addresses_and_destinations(found: Findings, email: str) 
     assert [count for _, count in user.visited_from] == sorted(addresses.values(), reverse=True)
     assert dict(user.visited_from).items() <= addresses.items()
     hosts = Counter(row.host for row in rows if row.host)
-    least = 1 if len(rows) <= accounts.BUSY_ROWS else 2
+    least = 1 if len(rows) <= users.BUSY_ROWS else 2
     counts = [count for count in sorted(hosts.values(), reverse=True) if count >= least]
     assert [count for _, count in user.went_to] == counts
     assert dict(user.went_to).items() <= hosts.items()
@@ -388,7 +389,7 @@ def test_a_user_has_so_many_of_them_and_all_users_together_so_many(
 ) -> None:
     everything = read(database).users
     assert len(everything) == 4
-    monkeypatch.setattr(accounts, "MOST", {"most": most, "most_of_all": most_of_all})
+    monkeypatch.setattr(users, "MOST", {"most": most, "most_of_all": most_of_all})
     for user, full in zip(read(database).users, everything, strict=True):
         assert user.visited_from == full.visited_from[:expected]
         assert user.went_to == full.went_to[:expected]
@@ -397,7 +398,7 @@ def test_a_user_has_so_many_of_them_and_all_users_together_so_many(
 
 @pytest.mark.usefixtures("filled")
 def test_users_are_those_with_the_most_rows(database: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts, "MOST_USERS", 2)
+    monkeypatch.setattr(users, "MOST_USERS", 2)
     found = read(database)
     counts = Counter(row.email for row in INSIDE if row.email)
     assert [user.rows for user in found.users] == sorted(counts.values(), reverse=True)[:2]
@@ -480,7 +481,7 @@ def test_destinations_are_those_of_plain_sql(found: Findings) -> None:
         assert set(goal.ports) == {f"{row.protocol}/{row.port}" for row in rows}
     rising = {host: rows - before[host] for host, rows in counts.items() if before[host] and rows > before[host]}
     assert {goal.address: goal.rows - goal.rows_before for goal in found.rising}.items() <= rising.items()
-    gains = sorted(rising.values(), reverse=True)[: goals.MOST_CHANGED]
+    gains = sorted(rising.values(), reverse=True)[: destinations.MOST_CHANGED]
     assert [goal.rows - goal.rows_before for goal in found.rising] == gains
     assert {goal.address for goal in found.new} == {host for host in counts if not before[host]}
     assert rising
@@ -514,7 +515,7 @@ def test_a_period_before_that_began_to_be_stored_late_is_told(
     found = read(database)
     assert found.before == WINDOW.before + late
     assert found.begins_there
-    said = "Rows with a destination only begin at" in page.render(found, runs.Runs(), NOON, is_masked=False)
+    said = "Rows with a destination only begin at" in page.render(found, run_history.Runs(), NOON, is_masked=False)
     assert found.has_part_before == said == is_said
 
 
@@ -735,7 +736,7 @@ def test_both_sessions_see_the_same_rows(filled: Connection, database: dict[str,
         said.append(what)
         filled.execute(INSERT, INSIDE[0]._replace(email="alice", source="192.0.2.1"))
 
-    found = reading.read(lambda: database_session(database), WINDOW, Mask(), say)
+    found = collect.read(lambda: database_session(database), WINDOW, Mask(), say)
     assert len(said) > 5
     assert found.rows == len(INSIDE)
     assert sum(sum(user.by_day) for user in found.users) == sum(user.rows for user in found.users)
@@ -755,7 +756,7 @@ def test_one_session_does_where_there_is_no_second_one(filled: Connection, datab
         sessions.append(filled)
         return database_session(database)
 
-    assert reading.read(connect, WINDOW, Mask(), lambda *_: None) == read(database)
+    assert collect.read(connect, WINDOW, Mask(), lambda *_: None) == read(database)
 
 
 @pytest.mark.usefixtures("filled")
@@ -915,7 +916,7 @@ def test_a_row_that_no_page_could_show_is_not_named_as_the_newest(site: Site, co
     assert "There are no rows of these days." in text(site)
 
 
-def notes(found: Findings, done: runs.Runs, written: datetime) -> list[str]:
+def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
     listed = page.render(found, done, written, is_masked=False).partition('<ul class="notes">')[2].partition("</ul>")[0]
     return [re.sub("</?bdi>", "", note) for note in re.findall("<li>(.*)</li>", listed)]
 
@@ -932,10 +933,10 @@ def node(name: str, last: timedelta | None, stored: timedelta | None, rows: int 
 def test_what_an_operator_should_look_at_comes_first() -> None:
     window = Window.of(BERLIN, 1, None, NOON)
     good = node("n1", HOUR / 2, HOUR / 3)
-    assert notes(Findings(window, [good]), runs.Runs(known=True, count=3), NOON) == []
-    assert "Nothing stands out" in page.render(Findings(window, [good]), runs.Runs(), NOON, is_masked=False)
+    assert notes(Findings(window, [good]), run_history.Runs(known=True, count=3), NOON) == []
+    assert "Nothing stands out" in page.render(Findings(window, [good]), run_history.Runs(), NOON, is_masked=False)
     bad = node("<b>", HOUR, HOUR, rejected=12)
-    done = runs.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(runs.STATISTICS,))
+    done = run_history.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(run_history.STATISTICS,))
     assert notes(Findings(window, [good, bad]), done, NOON) == [
         "No row in the last hour: &lt;b&gt;",
         "What cannot be read, and is not known here: the statistics",
@@ -943,7 +944,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
         "Runs that did not reach PostgreSQL: 2 of 3.",
         "Lines not understood: 12. They are in rejected_lines, with reasons.",
     ]
-    assert notes(Findings(window), runs.Runs(), NOON) == ["No rows of these days."]
+    assert notes(Findings(window), run_history.Runs(), NOON) == ["No rows of these days."]
 
 
 @pytest.mark.parametrize(
@@ -959,14 +960,16 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     ],
 )
 def test_a_node_is_silent_when_nothing_came_of_it_in_the_last_hour(quiet: Node, is_silent: bool) -> None:
-    told = notes(Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3), quiet]), runs.Runs(), NOON)
+    told = notes(
+        Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3), quiet]), run_history.Runs(), NOON
+    )
     assert told == ["No row in the last hour: n"] * is_silent
 
 
 def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() -> None:
     past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
     nodes = [node("n1", HOUR, HOUR), node("n2", None, HOUR, rows=0), node("n3", None, HOUR * 24 * 9, rows=0)]
-    told = notes(Findings(past, nodes), runs.Runs(), NOON + timedelta(days=9))
+    told = notes(Findings(past, nodes), run_history.Runs(), NOON + timedelta(days=9))
     assert told == ["No row in these days, and runs since then: n2"]
 
 
@@ -979,9 +982,9 @@ def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
         Gap("old", window.since, NOON),
         Gap(traffic.NO_NODE, NOON - HOUR * 30, NOON),  # of a table that was migrated
     ]
-    assert notes(Findings(window, nodes, quiet), runs.Runs(), NOON) == []
+    assert notes(Findings(window, nodes, quiet), run_history.Runs(), NOON) == []
     gaps = [Gap(name, NOON - HOUR * 30, NOON - HOUR * 6) for name in ("n2", "n1", "n2")]
-    assert notes(Findings(window, nodes, [*quiet, *gaps]), runs.Runs(), NOON) == [
+    assert notes(Findings(window, nodes, [*quiet, *gaps]), run_history.Runs(), NOON) == [
         "A day or more without any row: n1, n2"
     ]
 
@@ -989,13 +992,13 @@ def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
 def test_a_node_that_is_silent_for_a_day_is_named_once() -> None:
     window = Window.of(BERLIN, 3, None, NOON)
     down = Findings(window, [node("n1", HOUR * 30, HOUR * 30)], [Gap("n1", NOON - HOUR * 30, NOON)])
-    assert notes(down, runs.Runs(), NOON) == ["No row in the last hour: n1"]
-    assert notes(down, runs.Runs(), NOON + HOUR) == ["A day or more without any row: n1"]  # these days are over
+    assert notes(down, run_history.Runs(), NOON) == ["No row in the last hour: n1"]
+    assert notes(down, run_history.Runs(), NOON + HOUR) == ["A day or more without any row: n1"]  # these days are over
 
 
 def test_of_many_nodes_that_are_silent_some_are_named() -> None:
     nodes = [node(f"n{n}", HOUR, HOUR) for n in range(11)]
-    (told,) = notes(Findings(Window.of(BERLIN, 1, None, NOON), nodes), runs.Runs(), NOON)
+    (told,) = notes(Findings(Window.of(BERLIN, 1, None, NOON), nodes), run_history.Runs(), NOON)
     assert told.endswith("n8, n9 and others")
 
 
@@ -1012,13 +1015,13 @@ def test_a_buffer_and_statistics_that_may_not_be_read_are_told() -> None:
         closed.chmod(0)
         os.seteuid(user or NOBODY)
         try:
-            hidden = runs.read(closed / "stats.jsonl", "json", closed / "buffer.jsonl", WINDOW, NO_METRICS)
-            locked = runs.read(folder / "stats.jsonl", "json", folder / "none", WINDOW, NO_METRICS)
+            hidden = run_history.read(closed / "stats.jsonl", "json", closed / "buffer.jsonl", WINDOW, NO_METRICS)
+            locked = run_history.read(folder / "stats.jsonl", "json", folder / "none", WINDOW, NO_METRICS)
         finally:
             os.seteuid(user)
             closed.chmod(0o700)
-    assert hidden == runs.Runs(buffer_bytes=None, unseen=(runs.BUFFER, runs.STATISTICS))
-    assert locked == runs.Runs(unseen=(runs.STATISTICS,))
+    assert hidden == run_history.Runs(buffer_bytes=None, unseen=(run_history.BUFFER, run_history.STATISTICS))
+    assert locked == run_history.Runs(unseen=(run_history.STATISTICS,))
 
 
 def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connection) -> None:
@@ -1031,7 +1034,7 @@ def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connecti
     early = {**rows[0], "run_started_at": (started - timedelta(days=1)).isoformat()}
     site.stats.write_text("".join(json.dumps(row) + "\n" for row in [early, *rows]) + '{"torn')
     site.buffer.write_bytes(b"x" * 123)
-    done = runs.read(site.stats, "json", site.buffer, WINDOW, NO_METRICS)
+    done = run_history.read(site.stats, "json", site.buffer, WINDOW, NO_METRICS)
     assert (done.count, done.offline, done.put_aside, done.last_good) == (4, 2, 24, None)
     assert (done.last_stored, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
     report(site)
@@ -1063,7 +1066,7 @@ def test_the_statistics_that_runs_write_are_read(site: Site, form: str) -> None:
     )
     site.run()
     window = Window.of(UTC, 1, None, datetime.now(timezone.utc) + timedelta(seconds=1))
-    done = runs.read(site.stats, form, site.buffer, window, NO_METRICS)
+    done = run_history.read(site.stats, form, site.buffer, window, NO_METRICS)
     assert (done.known, done.count, done.offline, done.last_stored is not None) == (True, 1, 0, True)
 
 
@@ -1073,7 +1076,7 @@ def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
     site.run(status=3)
     assert site.last_stats()["mode"] == "online"
     window = Window.of(UTC, 1, None, datetime.now(timezone.utc))
-    assert runs.read(site.stats, "json", site.buffer, window, NO_METRICS).last_stored is None
+    assert run_history.read(site.stats, "json", site.buffer, window, NO_METRICS).last_stored is None
 
 
 @pytest.mark.parametrize(
@@ -1093,8 +1096,8 @@ def test_a_run_that_failed_is_no_good_one(site: Site) -> None:
 def test_statistics_that_are_not_ours_tell_nothing(tmp_path: Path, content: bytes, form: str) -> None:
     path = tmp_path / "stats"
     path.write_bytes(content)
-    assert runs.read(path, form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs(known=bool(content))
-    assert runs.read(tmp_path / "none", form, tmp_path / "none", WINDOW, NO_METRICS) == runs.Runs()
+    assert run_history.read(path, form, tmp_path / "none", WINDOW, NO_METRICS) == run_history.Runs(known=bool(content))
+    assert run_history.read(tmp_path / "none", form, tmp_path / "none", WINDOW, NO_METRICS) == run_history.Runs()
 
 
 def test_without_a_server_no_page_is_written_and_the_command_that_helps_is_named(site: Site) -> None:
@@ -1249,7 +1252,7 @@ def test_help_reads_well_on_80_columns(site: Site) -> None:
 def test_the_first_minutes_of_a_day_in_a_zone_of_half_hours_have_no_marks() -> None:
     kolkata = ZoneInfo("Asia/Kolkata")
     now = datetime(2025, 11, 16, 18, 35, tzinfo=timezone.utc)
-    assert series.marks(Findings(Window.of(kolkata, 1, None, now)), UTC) == {}
+    assert time_series.marks(Findings(Window.of(kolkata, 1, None, now)), UTC) == {}
 
 
 def test_a_time_of_the_last_good_run_that_is_none_is_left_out(tmp_path: Path) -> None:
@@ -1259,7 +1262,7 @@ def test_a_time_of_the_last_good_run_that_is_none_is_left_out(tmp_path: Path) ->
         re.sub(r"(last_success\S+}) \S+", r"\1 1764100000000000000", (tmp_path / "x.prom").read_text())
     )
     assert metrics.last_success() > 1e18
-    assert runs.read(None, None, tmp_path / "none", WINDOW, metrics) == runs.Runs()
+    assert run_history.read(None, None, tmp_path / "none", WINDOW, metrics) == run_history.Runs()
 
 
 @pytest.mark.timeout(60)
@@ -1269,13 +1272,13 @@ def test_pipes_in_the_place_of_statistics_and_metrics_are_not_waited_for(tmp_pat
         os.mkfifo(tmp_path / name)
     metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
     assert metrics.last_success() == 0
-    found = runs.read(tmp_path / "stats", "json", tmp_path / "stats", WINDOW, metrics)
-    assert found == runs.Runs(buffer_bytes=None, unseen=(runs.BUFFER, runs.STATISTICS))
+    found = run_history.read(tmp_path / "stats", "json", tmp_path / "stats", WINDOW, metrics)
+    assert found == run_history.Runs(buffer_bytes=None, unseen=(run_history.BUFFER, run_history.STATISTICS))
     shown = page.render(Findings(WINDOW), found, NOON, is_masked=False)
     assert "<dt>waiting in the buffer</dt><dd>unknown</dd>" in shown
     assert "There are no statistics" not in shown
     for path, form in (("stats", None), ("/dev/null", "json")):  # none are kept
-        assert runs.read(tmp_path / path, form, tmp_path / "none", WINDOW, metrics) == runs.Runs()
+        assert run_history.read(tmp_path / path, form, tmp_path / "none", WINDOW, metrics) == run_history.Runs()
 
 
 @pytest.mark.parametrize("zone", [BERLIN, ZoneInfo("America/New_York")], ids=["east", "west"])
@@ -1296,8 +1299,8 @@ def test_moments_and_counts_that_nobody_had_are_no_runs(tmp_path: Path, zone: Zo
     )
     metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
     assert metrics.last_success() == 253402300799
-    done = runs.read(stats, "json", tmp_path / "none", WINDOW, metrics)
-    assert done == runs.Runs(known=True)
+    done = run_history.read(stats, "json", tmp_path / "none", WINDOW, metrics)
+    assert done == run_history.Runs(known=True)
     assert page.render(Findings(Window.of(zone, 1, LAST, NOON)), done, NOON, is_masked=False)
 
 

@@ -19,10 +19,12 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 from ways import WAYS
 
-from xraylog import database as ours
-from xraylog import detached, loader, partitions, retention, schema, unused
-from xraylog.database import Connection, Unavailable, Unsuitable, transaction
-from xraylog.references import References, Resolved
+from xraylog.database import detach, partitions, schema
+from xraylog.database import session as ours
+from xraylog.database.references import References, Resolved
+from xraylog.database.session import Connection, Unavailable, Unsuitable, transaction
+from xraylog.loading import loader
+from xraylog.maintenance import prune, retention
 
 NOW = datetime(2024, 3, 31, 23, 59, 59, tzinfo=timezone.utc)  # with days = 30, 2024-03-01 is the first day that is kept
 TODAY = datetime.now(timezone.utc)
@@ -193,7 +195,7 @@ def test_a_day_that_somebody_keeps_beside_logs_stays(server: Connection) -> None
 def test_a_table_with_our_comment_on_it_stays_when_it_has_a_row_that_is_kept(server: Connection) -> None:
     """A run was killed before it detached the table, then more days were to be kept, and somebody put it aside."""
     fill(server, "2024-03-01")
-    server.execute(detached.mark("logs_2024_03_01"))
+    server.execute(detach.mark("logs_2024_03_01"))
     server.execute("ALTER TABLE logs DETACH PARTITION logs_2024_03_01")
     assert enforce(server) == []
     assert found(server, TABLES) == ["logs_2024_03_01"]
@@ -435,7 +437,7 @@ def test_a_late_line_of_a_detached_day_makes_it_anew(site: Site, server: Connect
     """A run was killed between DETACH and DROP, and retention is no longer set."""
     for n, way in enumerate(WAYS):
         fill(server)
-        server.execute(detached.mark(OLD))
+        server.execute(detach.mark(OLD))
         server.execute(f"ALTER TABLE logs DETACH PARTITION {OLD}")
         site.way = way
         site.append(line(n, "2024/01/01 10:00:00"))
@@ -561,14 +563,14 @@ def test_unused_names_go_only_when_that_is_wanted_and_used_ones_stay(kept: Site,
 
 
 def test_many_names_go_some_at_a_time(server: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unused, "AT_ONCE", 100)
+    monkeypatch.setattr(prune, "AT_ONCE", 100)
     day(server, "2024-03-20")
     server.execute("INSERT INTO endpoints (address) SELECT 'host ' || n FROM generate_series(1, 2000) AS n")
     server.execute(
         "INSERT INTO logs (\"timestamp\", action, destination_id) SELECT '2024-03-20 12:00+00', 'accepted', id "
         "FROM endpoints WHERE id % 10 = 0"
     )
-    assert list(unused.remove(server)) == ["endpoints: 1800 names that no row of logs uses are removed"]
+    assert list(prune.remove(server)) == ["endpoints: 1800 names that no row of logs uses are removed"]
     assert server.execute("SELECT count(*) FROM endpoints WHERE id % 10 = 0").fetchone() == (200,)
     assert server.execute("SELECT count(*) FROM endpoints").fetchone() == (200,)
 
@@ -576,11 +578,11 @@ def test_many_names_go_some_at_a_time(server: Connection, monkeypatch: pytest.Mo
 def test_while_a_run_of_any_node_stores_rows_no_name_goes(
     server: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unused, "LONGEST_S", 0.3)
+    monkeypatch.setattr(prune, "LONGEST_S", 0.3)
     server.execute("INSERT INTO nodes (name) VALUES ('n1'), ('n2')")
     add_unused(server)
     with transaction(other, loader.node_lock("n2")):
-        said = list(unused.remove(server))
+        said = list(prune.remove(server))
     assert said == [
         f"{table}: 0 names that no row of logs uses are removed, and 1 are left for another day" for table in NAMES
     ]
@@ -600,7 +602,7 @@ def test_names_that_go_between_a_runs_names_and_its_rows_are_made_again(
         resolved = resolve(self, names)
         if "users" in names and not removed:
             with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
-                removed.extend(unused.remove(conn))
+                removed.extend(prune.remove(conn))
             (site.folder / "removed").write_text("\n".join(removed))
         return resolved
 
@@ -622,7 +624,7 @@ def test_names_without_a_key_that_guards_them_stay(server: Connection) -> None:
         ((key,),) = server.execute(keys, [column])
         server.execute(SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(Identifier(table), Identifier(key)))
     server.execute(f"ALTER TABLE {table} ADD FOREIGN KEY (user_id) REFERENCES users ON DELETE CASCADE")
-    of_users, of_endpoints, of_protocols, of_tags = unused.remove(server)
+    of_users, of_endpoints, of_protocols, of_tags = prune.remove(server)
     assert of_users.startswith("users: no name is removed: expected a foreign key on each of logs.user_id")
     assert of_tags.startswith("tags: no name is removed: expected a foreign key on each of logs.inbound_tag_id, out")
     assert of_endpoints.startswith("endpoints: 1 names")
@@ -633,7 +635,7 @@ def test_names_without_a_key_that_guards_them_stay(server: Connection) -> None:
 def test_names_that_another_table_refers_to_stay(server: Connection) -> None:
     server.execute("CREATE TABLE payments (user_id integer REFERENCES users ON DELETE CASCADE)")
     add_unused(server)
-    of_users, *_ = unused.remove(server)
+    of_users, *_ = prune.remove(server)
     assert of_users == "users: no name is removed: payments refers to it, too"
     assert unused_left(server) == 1
 

@@ -17,7 +17,7 @@ from conftest import SAMPLES, Site, create_database, drop_database, line, lines,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xraylog import locks, logfile
+from xraylog.accesslog import lockfile, logfile
 
 
 def test_a_line_becomes_a_row(site: Site) -> None:
@@ -314,7 +314,7 @@ def test_two_nodes_with_the_same_bytes_have_a_position_each(site: Site, tmp_path
 
 def test_a_second_run_of_the_same_log_says_who_is_at_work_and_exits_75(site: Site) -> None:
     site.append(line(1))
-    with locks.locked(locks.lock_path(site.log, site.folder)):
+    with lockfile.locked(lockfile.lock_path(site.log, site.folder)):
         done = site.run(status=75)
     assert f"held by process {os.getpid()} since" in done.stderr
     assert site.log.read_bytes() == line(1).encode()

@@ -17,8 +17,8 @@ from conftest import ROOT, Site, facts, line
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog import partitions, schema
-from xraylog.database import Connection, Unsuitable, transaction
+from xraylog.database import partitions, schema
+from xraylog.database.session import Connection, Unsuitable, transaction
 
 DOCUMENT = (ROOT / "Schema.md").read_text()
 BLOCKS = re.findall(r"^```sql\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -492,7 +492,7 @@ def test_a_new_partition_behind_a_query_without_end_gives_up(
     conn: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
-    monkeypatch.setattr("xraylog.database.LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr("xraylog.database.session.LOCK_TIMEOUT_S", 1)
     schema.ensure(conn)
     with other.transaction():
         other.execute("SELECT FROM logs")

@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ways import AS_A_SET, BY_DAY, ROW_BY_ROW
 
-from xraylog import archive, logfile, sources
-from xraylog.logfile import BLOCK_BYTES
+from xraylog.accesslog import archive, discovery, logfile
+from xraylog.accesslog.logfile import BLOCK_BYTES
 
 Pack = Callable[[bytes], bytes]
 
@@ -251,7 +251,7 @@ def test_a_large_archive_is_read_a_block_at_a_time(opened: Callable[..., io.Buff
     with opened(path, "wb") as file:
         for _ in range((64 << 20) // len(some)):
             file.write(some)
-    with sources.opened([path], None) as (log,):
+    with discovery.opened([path], None) as (log,):
         tracemalloc.start()
         length = sum(len(block) for _, block in log.blocks(0))
         _, peak = tracemalloc.get_traced_memory()
@@ -503,7 +503,7 @@ def test_names_become_paths_each_file_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for name in ("b.gz", "a.gz", "a.gz.lock", "own"):
         (tmp_path / name).touch()
-    found, unmatched = sources.named(
+    found, unmatched = discovery.named(
         ["-", "x*", "*", "./a.gz", "missing", "-"], lambda path: path == tmp_path / "own" or path.suffix == ".lock"
     )
     assert found == [Path("-"), tmp_path / "a.gz", tmp_path / "b.gz", tmp_path / "missing"]
@@ -513,7 +513,7 @@ def test_names_become_paths_each_file_once(tmp_path: Path, monkeypatch: pytest.M
 def test_a_log_with_the_same_bytes_is_recognised_packed_or_not(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(text(0, 100))
     (tmp_path / "b").write_bytes(lzma.compress(text(0, 100)))
-    with sources.opened([tmp_path / "a", tmp_path / "b"], None) as (one, other):
+    with discovery.opened([tmp_path / "a", tmp_path / "b"], None) as (one, other):
         assert isinstance(other, logfile.LogFile)  # that which is drained comes last
         assert one.fingerprints() == other.fingerprints()
         assert one.fingerprint(5000) == other.fingerprint(5000)

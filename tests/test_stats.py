@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from loguru import logger
 
 import parse_logs
-from xraylog import parser, stats
-from xraylog.database import Connection
-from xraylog.logfile import LogFile
+from xraylog.accesslog import parser
+from xraylog.accesslog.logfile import LogFile
+from xraylog.database.session import Connection
 from xraylog.records import Batch, LoadResult
+from xraylog.telemetry import stats
 
 FIELDS = [
     "run_started_at",

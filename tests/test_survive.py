@@ -23,7 +23,7 @@ from conftest import AT, Site, create_database, day, drop_database, line, lines,
 from postgres import Server
 from ways import BY_DAY, WAYS
 
-from xraylog import database, positions
+from xraylog.database import positions, session
 
 
 def struck_at_every_step(
@@ -313,7 +313,7 @@ def test_a_lock_that_is_not_granted_is_an_outage(
     site.append(*lines(0, 10))
     site.run()
     site.way = way
-    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
     site.append(*lines(10, 20, day(1) if way == BY_DAY else AT), "damaged\n")
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute(f"LOCK TABLE {table}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from conftest import ROOT, Site, line, lines, users
 
-from xraylog import locks, logfile
+from xraylog.accesslog import lockfile, logfile
 
 
 def command(site: Site, *options: str, script: str = "parse_logs.py") -> str:
@@ -182,7 +182,7 @@ def test_a_missing_config_names_the_copy(site: Site) -> None:
 
 def test_another_run_at_work_is_one_line(site: Site) -> None:
     site.append(line(1))
-    with locks.locked(locks.lock_path(site.log, site.folder)):
+    with lockfile.locked(lockfile.lock_path(site.log, site.folder)):
         (said,) = site.run(status=75).stderr.splitlines()
     assert f"held by process {os.getpid()} since" in said
     assert said.endswith(f"; nothing to do; see: {check(site)}")

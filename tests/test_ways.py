@@ -15,7 +15,8 @@ from conftest import Site, facts, line, lines, users, wait_until
 from ways import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 
 import parse_logs
-from xraylog import keys, loader, newdays, partitions, positions, references, schema, together
+from xraylog.database import partitions, positions, references, schema
+from xraylog.loading import attach, bulk, foreign_keys, loader
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19))
@@ -24,7 +25,7 @@ FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19)
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str, batch_size: int = 10) -> int:
     """One run in this process, in batches that are small enough for several."""
     site.set("parser", batch_size=batch_size)
-    for module, name in ((keys, "FEWEST"), (newdays, "MANY")):
+    for module, name in ((foreign_keys, "FEWEST"), (attach, "MANY")):
         monkeypatch.setattr(module, name, getattr(module, name))
     ways.take(way)
     return parse_logs.main(["--config", str(site.config), *arguments])
@@ -84,8 +85,8 @@ def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
     assert go(site, monkeypatch, ROW_BY_ROW) == 0
     site.append(*lines(5, 12, FIRST), *lines(12, 18, SECOND), line(18, THIRD), *lines(19, 60, SECOND))
     site.set("parser", batch_size=10)
-    monkeypatch.setattr(keys, "FEWEST", 1)
-    monkeypatch.setattr(newdays, "MANY", 5)
+    monkeypatch.setattr(foreign_keys, "FEWEST", 1)
+    monkeypatch.setattr(attach, "MANY", 5)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 60)
     assert taken[BY_DAY] == 1
@@ -99,8 +100,8 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
     assert go(site, monkeypatch, ROW_BY_ROW) == 0
     site.append(*lines(8, 16, FIRST), *lines(16, 40, SECOND))  # two rows of the second day in the first batch
     site.set("parser", batch_size=10)
-    monkeypatch.setattr(keys, "FEWEST", 1)
-    monkeypatch.setattr(newdays, "MANY", 10)
+    monkeypatch.setattr(foreign_keys, "FEWEST", 1)
+    monkeypatch.setattr(attach, "MANY", 10)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 40)
     assert taken[BY_DAY] == 1
@@ -108,7 +109,7 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
 
 def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait for new partitions as long as a day is loaded: after a while it ends, and the rest goes another way."""
-    monkeypatch.setattr(newdays, "LONGEST_S", 0.0)
+    monkeypatch.setattr(attach, "LONGEST_S", 0.0)
     site.append(*lines(0, 50))
     assert go(site, monkeypatch, BY_DAY) == 0
     assert site.emails() == users(0, 50)
@@ -226,7 +227,7 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_made_again(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     ready_as_a_set(site, monkeypatch)
-    real = together.prepare
+    real = bulk.prepare
     done: list[int] = []
 
     def prepare(*arguments: Any) -> Any:
@@ -236,7 +237,7 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_made_again(
             conn.execute("DELETE FROM users WHERE email = 'u7'")
         return ready
 
-    for module in (loader, together):
+    for module in (loader, bulk):
         monkeypatch.setattr(module, "prepare", prepare)
     site.append(*lines(5, 30))
     assert go(site, monkeypatch, AS_A_SET) == 0
@@ -284,7 +285,7 @@ def test_the_two_grants_are_enough(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    if conn.info.server_version < keys.PARAMETER_PRIVILEGES:
+    if conn.info.server_version < foreign_keys.PARAMETER_PRIVILEGES:
         pytest.skip("before PostgreSQL 15 only a superuser may set session_replication_role")
     ready_as_a_set(site, monkeypatch)
     lock = "GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain"
@@ -335,7 +336,7 @@ def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Si
 def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """While its names are looked up, or while the rows of the batch before are on their way."""
     ready_as_a_set(site, monkeypatch)
-    real, calls = together.prepare, []
+    real, calls = bulk.prepare, []
 
     def prepare(names: references.References, *arguments: Any) -> Any:
         calls.append(1)
@@ -343,8 +344,8 @@ def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.
             site.query("SELECT pg_terminate_backend(%s)", names._conn.info.backend_pid)
         return real(names, *arguments)
 
-    monkeypatch.setattr(together, "prepare", prepare)
-    monkeypatch.setattr(together, "SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "prepare", prepare)
+    monkeypatch.setattr(bulk, "SECONDS", 60.0)
     expected = users(0, 5)
     for at in range(1, 6):
         calls.clear()
@@ -366,7 +367,7 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
 
     monkeypatch.setattr(positions, "move", move)
     for seconds, first, expected in ((60.0, 5, 1), (0.0, 55, 5)):
-        monkeypatch.setattr(together, "SECONDS", seconds)
+        monkeypatch.setattr(bulk, "SECONDS", seconds)
         moves.clear()
         site.append(*lines(first, first + 50))
         assert go(site, monkeypatch, AS_A_SET, "--keep") == 0
@@ -380,8 +381,8 @@ def test_what_was_refused_together_is_loaded_one_by_one(
     """And what comes behind it goes together again."""
     ready_as_a_set(site, monkeypatch)
     conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1054)")
-    monkeypatch.setattr(together, "SECONDS", 60.0)
-    monkeypatch.setattr(together.Together, "_goes_on", up_to_batches(3, together.Together._goes_on))
+    monkeypatch.setattr(bulk, "SECONDS", 60.0)
+    monkeypatch.setattr(bulk.Together, "_goes_on", up_to_batches(3, bulk.Together._goes_on))
     site.append(*lines(5, 105))
     assert go(site, monkeypatch, AS_A_SET) == 0
     assert site.emails() == users(0, 105) - Counter(["u30"])
@@ -394,7 +395,7 @@ def test_what_was_refused_together_is_loaded_one_by_one(
 def up_to_batches(most: int, real: Any) -> Any:
     """Of one transaction: what takes a second, without a clock."""
 
-    def goes_on(self: together.Together, taken: together.Taken, *arguments: Any) -> bool:
+    def goes_on(self: bulk.Together, taken: bulk.Taken, *arguments: Any) -> bool:
         return taken.result.lines < most * 10 and bool(real(self, taken, *arguments))
 
     return goes_on

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Site, line
 
-from xraylog import logfile
+from xraylog.accesslog import logfile
 
 # As xray writes: O_APPEND, one write a line. Paced by the clock where a rate is given, at full speed otherwise.
 WRITER = """

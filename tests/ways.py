@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from xraylog import keys, newdays
+from xraylog.loading import attach, foreign_keys
 
 NEVER = 1 << 60  # rows
 BY_DAY, AS_A_SET, ROW_BY_ROW = WAYS = ("by day", "as a set", "row by row")
@@ -18,8 +18,8 @@ BY_DAY, AS_A_SET, ROW_BY_ROW = WAYS = ("by day", "as a set", "row by row")
 
 def take(way: str) -> None:
     """From here on this process takes this way, wherever it is open."""
-    keys.FEWEST = NEVER if way == ROW_BY_ROW else 1
-    newdays.MANY = 1 if way == BY_DAY else NEVER
+    foreign_keys.FEWEST = NEVER if way == ROW_BY_ROW else 1
+    attach.MANY = 1 if way == BY_DAY else NEVER
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ import jinja2
 from markupsafe import Markup
 
 from xraylog import __version__
-from xraylog.report import charts, series
-from xraylog.report.findings import Findings, Slot, User
-from xraylog.report.runs import Runs
-from xraylog.report.series import Series
+from xraylog.report import charts, time_series
+from xraylog.report.model import Findings, Slot, User
+from xraylog.report.run_history import Runs
+from xraylog.report.time_series import Series
 
 HERE = Path(__file__).parent
 UTC = ZoneInfo("UTC")
@@ -89,12 +89,14 @@ def _hash(text: str) -> str:
 
 
 def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
-    traffic = series.over_time(found, zone, found.slots, _tag)
-    nodes = series.over_time(found, zone, found.slots, lambda slot: slot.node)
-    rejected = series.over_time(found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED)
+    traffic = time_series.over_time(found, zone, found.slots, _tag)
+    nodes = time_series.over_time(found, zone, found.slots, lambda slot: slot.node)
+    rejected = time_series.over_time(
+        found, zone, (slot for slot in found.slots if slot.is_rejected), lambda _: REJECTED
+    )
     unit = found.window.unit
-    week = series.by_weekday(found.slots, zone)
-    marks = series.marks(found, zone)
+    week = time_series.by_weekday(found.slots, zone)
+    marks = time_series.marks(found, zone)
     return InZone(
         side,
         zone,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
-from xraylog.database import Connection, Unavailable, Unsuitable
+from xraylog.database.session import Connection, Unavailable, Unsuitable
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # typing has it from Python 3.11 on

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from psycopg.sql import SQL
 
-from xraylog import partitions
-from xraylog.report.common import SHOWN, WINDOW, clock_slot
-from xraylog.report.findings import GAP, SLOT, Gap, Node, Slot, Source, Window
+from xraylog.database import partitions
+from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
+from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Window
 from xraylog.report.snapshot import Asking, Row
 
 MOST_SOURCES = 100

@@ -1,0 +1,1 @@
+"""The file side: bytes of a log in, batches of records out. Knows no database."""

@@ -1,0 +1,117 @@
+"""Which logs a run reads: files, patterns, and what is piped in; each opened as what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from xraylog.accesslog import archive, logfile
+from xraylog.accesslog.archive import Archive, Piped
+from xraylog.accesslog.logfile import Log, LogFile, Unusable
+from xraylog.records import Fingerprint
+
+STDIN = Path("-")
+
+
+def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Path], list[str]]:
+    """The paths that were meant, in their order, each file once; and the patterns that no file fits.
+
+    A pattern stands for the files that it matches, sorted by name, but for those that are `ours`. A name that is a
+    file's is no pattern.
+    """
+    paths: dict[object, Path] = {}
+    unmatched = []
+    for name in names:
+        found = _matches(name, ours) if _is_pattern(name) else [_absolute(name)]
+        for path in found:
+            paths.setdefault(_identity(path), path)
+        if not found:
+            unmatched.append(name)
+    return list(paths.values()), unmatched
+
+
+@contextlib.contextmanager
+def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) -> Iterator[list[Log]]:
+    """The logs at these paths, as far as they are there: those that stay as they are, then those that are drained.
+
+    For a log that was compressed while it still has its lines is known by its position; once it is drained, by
+    nothing. `folder`: where piped input is kept; None: where temporary files are. Raises Unusable.
+    """
+    with contextlib.ExitStack() as files:
+        logs = [files.enter_context(_opened(path, folder, read_only)) for path in paths]
+        yield sorted((log for log in logs if log is not None), key=lambda log: isinstance(log, LogFile))
+
+
+def is_drained(path: Path) -> bool:
+    """Whether a run changes what is there: then it needs a lock."""
+    if path == STDIN:
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return True  # or it is not there yet
+    try:
+        return archive.compression(descriptor) is None
+    except OSError:
+        return True  # no regular file: to be refused when it is opened
+    finally:
+        os.close(descriptor)
+
+
+def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
+    """Whether the log at `path`, if it is another than `but`, begins so: then a log that does, too, is its copy."""
+    try:
+        if path == STDIN or (but is not None and os.path.samestat(path.stat(), but.stat)):
+            return False
+        with _opened(path, None, read_only=True) as log:
+            return log is not None and log.fingerprint(fingerprint.length) == fingerprint
+    except (OSError, Unusable):
+        return False
+
+
+@contextlib.contextmanager
+def _opened(path: Path, folder: Path | None, read_only: bool) -> Iterator[Log | None]:
+    if path == STDIN:
+        if sys.stdin is None:  # its descriptor may be another file's by now
+            raise Unusable("-: expected piped input, found standard input closed")
+        with archive.spooled(0, folder) as descriptor:
+            yield _as_what_it_is(Piped(path, descriptor), descriptor)
+        return
+    with logfile.opened(path, read_only) as log:
+        yield None if log is None else _as_what_it_is(log, log.descriptor)
+
+
+def _as_what_it_is(log: Log, descriptor: int) -> Log:
+    """An archive, when the bytes are one's. Raises Unusable for one that we cannot read: it is no text."""
+    kind = archive.compression(descriptor)
+    if kind in archive.OTHERS:
+        raise Unusable(
+            f"{log.path}: expected text, gzip or xz, found {archive.OTHERS[kind]}; decompress it into --logfile -"
+        )
+    return log if kind is None else Archive(log.path, descriptor)
+
+
+def _is_pattern(name: str) -> bool:
+    return glob.has_magic(name) and not os.path.lexists(name)
+
+
+def _matches(pattern: str, ours: Callable[[Path], object]) -> list[Path]:
+    found = (_absolute(name) for name in sorted(glob.glob(pattern)) if os.path.isfile(name))
+    return [path for path in found if not ours(path)]
+
+
+def _absolute(name: str) -> Path:
+    return STDIN if name == str(STDIN) else Path(os.path.abspath(name))
+
+
+def _identity(path: Path) -> object:
+    """Equal for two names of one file."""
+    try:
+        found = path.stat() if path != STDIN else None
+    except OSError:
+        found = None
+    return path if found is None else (found.st_dev, found.st_ino)

@@ -1,0 +1,407 @@
+"""One line of the access log in, one record out, by the whole grammar. The parser asks it for what it has not met yet.
+
+Pure: no files, no database, no clock, no logging.
+
+xray-core builds the line in common/log/access.go and the bracket in app/dispatcher/default.go:
+
+    TIMESTAMP SP "from" SP FROM SP STATUS SP TO [SP "[" DETOUR "]"] [SP REASON] [SP "email: " EMAIL] LF
+
+Nothing in it is quoted or escaped, FROM and TO may be empty, and older versions left out this or that. Lines
+are taken apart as bytes, from the outside in, and a field is decoded when it is stored: what is not stored (a
+reason, a URL's path) may be any bytes. Every search is linear in the line's length: a client chooses the bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Address, IPv6Address
+from zoneinfo import ZoneInfo
+
+from xraylog.accesslog.masking import UNMASKED, Mask
+from xraylog.records import UTC, AccessRecord, BadLine, Ignored, Request, Route
+
+EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
+AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
+MAX_CHARACTERS = 255  # of a host, tag or email
+LAST_PORT = 65535
+LAST_SECOND = timedelta(seconds=59)
+
+MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
+TIMESTAMP = re.compile(rb"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d)(\.\d{1,6})?(?: |$)")
+ANOTHER_TIMESTAMP = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d")
+ANOTHER_LINE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (?:from )?\S* (?:accepted|rejected) ")
+PREFIXED = "expected xray's timestamp first, found before it: "
+STATUS = re.compile(rb"(?:^| )(accepted|rejected) ")
+# app/dns: `UDP:8.8.8.8:53 got answer: host -> [ip] 23.4ms` (common/log/dns.go)
+DNS_ANSWER = re.compile(rb"\S+ (?:got answer:|cache HIT:|cache OPTIMISTE:)(?: |$)")
+CONSOLE_LEVEL = re.compile(rb"\[(?:Debug|Info|Warning|Error|Unknown)\]")
+CONSOLE_START = re.compile(rb"Using (?:default config|config|confdir)|Reading config:")
+# Lines without a timestamp: the banner, a failed start, and what Go prints when it panics.
+CONSOLE_BARE = re.compile(
+    rb"(?:Xray|V2Ray) \d+\.|A unified platform for anti-censorship\.|Failed to start: |\t?panic: |fatal error: "
+    rb"|goroutine \d+ \[|\[signal |runtime[./:]|exit status \d|\t[/\w]\S*:\d+|[\w/-]{1,100}\.[\w./*\[\]-]{0,200}\("
+    rb"|created by "
+)
+CLOSING_BRACKET = ord("]")
+ARROW = re.compile(rb" (?:->|>>|==>) ")
+BARE_ARROW = re.compile(rb"->|==>|>>")
+GLUED = "expected one line, found the timestamp of another in it"
+INSECURE = re.compile(rb" ?Insecure encryption ?email: ?(.*)", re.DOTALL)  # proxy/vmess, xray up to v1.8.1
+PORT = re.compile(rb"\d{1,5}")
+# The shapes of the tool's own documentation, which no xray writes: blanks round colons and arrows. Runs of
+# blanks are bounded, so that a line made of blanks costs no more than its length.
+DOCUMENTED = re.compile(
+    rb"from {1,16}(?:(?:tcp|udp) {0,16}: {0,16})?(?P<source>[^\s:]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<port>\d+)"
+    rb" {1,16}accepted {1,16}(?:(?P<network>tcp|udp) {0,16}: {0,16}|// {0,16})?"
+    rb"(?P<host>[^\s:\[\]]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<to_port>\d+)(?P<tail>| .*)",
+    re.DOTALL,
+)
+BLANKS = re.compile(rb" +")
+API = re.compile(rb"api {1,16}from {1,16}(.+?) {1,16}api {0,16}-> {0,16}api {0,16}")
+OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+V4 = re.compile(rb"(?:" + OCTET + rb"\.){3}" + OCTET)  # what IPv4Address reads, for a tenth of its time
+MASKED_V4 = re.compile(rb"\d{1,3}(?:\.\d{1,3}){0,2}(?:\.\*){1,3}")
+MASKED_WHOLE = (b"[Masked IPv4]", b"[Masked IPv6]")
+MASKED_ANYWHERE = re.compile(rb"\[Masked IPv[46]\]")
+NOT_IN_A_HOST = re.compile(rb"[\s\[\]]")
+PATH = re.compile(rb"[/?#]")
+MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+\]")
+SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
+URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+class Bad(Exception):
+    """A line that cannot be stored, and why. Never leaves this module."""
+
+
+class Unstorable(Bad):
+    """The line's form is right, and one of its names is none that a column could hold."""
+
+
+class Grammar:
+    """Reads lines of one zone, seen at one moment; remembers how the last second read."""
+
+    def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
+        """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
+        self._zone = zone
+        self._mask = mask
+        self._latest = now + AHEAD
+        self._second: tuple[bytes, str] = (b"", "")
+
+    def parse_line(self, raw: bytes) -> AccessRecord | BadLine | Ignored:
+        """Parse one line, with or without its line end. Never raises: a bad line is a result too."""
+        line = raw.rstrip(b"\r\n").lstrip(b"\0")  # NULs: the hole that a truncation leaves without O_APPEND
+        if not line.strip():
+            return Ignored.BLANK
+        if line.startswith(b"#"):
+            return Ignored.COMMENT
+        try:
+            parsed = self._parse(line)
+        except Bad as error:
+            return self._mask.bad_line(BadLine(raw, str(error)))
+        if self._mask.hides and isinstance(parsed, AccessRecord):
+            return parsed._replace(source_ip=self._mask.source(parsed.source_ip))
+        return parsed
+
+    def _parse(self, line: bytes) -> AccessRecord | Ignored:
+        at = TIMESTAMP.match(line)
+        if at is None:
+            return _without_timestamp(line)
+        rest = line[at.end() :]
+        if CONSOLE_LEVEL.match(rest) or CONSOLE_START.match(rest):
+            return _unless_glued(Ignored.CONSOLE, rest)
+        if DNS_ANSWER.match(rest):
+            return _unless_glued(Ignored.DNS_ANSWER, rest)
+        timestamp = self._timestamp(at)
+        if api := API.fullmatch(rest):
+            ip, port = _source(api[1])
+            return AccessRecord(timestamp, ip, port, "api", inbound_tag="api", outbound_tag="api")
+        status = STATUS.search(rest)
+        if status is None:
+            raise Bad("expected 'accepted' or 'rejected' after the source, found neither")
+        source = rest[: status.start()].removeprefix(b"from").lstrip(b" ")
+        if source in (b"DNS", b"DoH"):
+            return _unless_glued(Ignored.DNS, rest)
+        if ANOTHER_TIMESTAMP.search(rest):  # not even an email may end in one: the next line's, after a crash
+            raise Bad(GLUED)
+        try:
+            ip, port = _source(source)
+            if status[1] == b"rejected":
+                return AccessRecord(timestamp, ip, port, "rejected", email=_rejected_email(rest[status.end() :]))
+            return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], rest[:5] == b"from "))
+        except Bad as error:
+            documented = DOCUMENTED.fullmatch(rest)
+            if documented is None or isinstance(error, Unstorable):
+                raise
+            return AccessRecord(timestamp, *_documented(documented))
+
+    def minute(self, minute: bytes) -> str:
+        """The first 16 bytes of a line as UTC, "2025-11-17 10:15". Raises Bad, also where a clock changes within it."""
+        if not MINUTE.fullmatch(minute):
+            raise Bad("expected a timestamp first, found none")
+        first, last = self._moment(minute + b":00"), self._moment(minute + b":59")
+        if first.second or last - first != LAST_SECOND:
+            raise Bad("expected a minute without a change of the clock")
+        return first.isoformat(" ")[:16]
+
+    def _timestamp(self, at: re.Match[bytes]) -> str:
+        second, fraction = at[1], at[2]
+        if second != self._second[0]:
+            self._second = (second, self._moment(second).isoformat(" ")[:19])
+        return self._second[1] + (fraction.decode() if fraction else "") + UTC
+
+    def _moment(self, second: bytes) -> datetime:
+        """Local wall clock to UTC. One that occurs twice is taken as the first (fold=0)."""
+        try:
+            year, month, day = int(second[:4]), int(second[5:7]), int(second[8:10])
+            hour, minute, whole = int(second[11:13]), int(second[14:16]), int(second[17:19])
+            local = datetime(year, month, day, hour, minute, whole, tzinfo=self._zone)
+            moment = local.astimezone(timezone.utc)
+        except (ValueError, OverflowError):
+            raise Bad(f"expected a date and time, found {second.decode()}") from None
+        if not EARLIEST <= moment <= self._latest:
+            raise Bad(f"expected a date from 2015 to two days ahead, found {second.decode()}")
+        return moment
+
+
+# --- pieces that mean the same in every line that says `accepted` ------------------------------------------------
+
+
+def source(address: bytes) -> str | None:
+    """`from SOURCE` without its port. Raises Bad for what means something else without a port."""
+    address = address.removeprefix(b"from ")
+    if address.startswith((b"tcp:", b"udp:")):
+        address = address[4:]
+    if address.startswith((b"@", b"unix:")):
+        raise Bad("expected an address")
+    return _source_ip(address)
+
+
+def request(request: bytes) -> Request:
+    """`accepted TO`. Raises Bad."""
+    return Request("accepted", *_destination(request.removeprefix(b"accepted ")))
+
+
+def route(rest: bytes) -> Route:
+    """What stands behind TO: nothing, or a blank, tags and email.
+
+    Raises Bad for what could belong to TO, for a line's end, and for what depends on how the line began.
+    """
+    to, tags, email = _split(b"to" + rest)
+    if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
+        raise Bad("expected tags and an email, and nothing else")
+    return Route(*_route_tags(tags), email)
+
+
+# --- parts of the grammar ----------------------------------------------------------------------------------------
+
+
+def _without_timestamp(line: bytes) -> Ignored:
+    if CONSOLE_BARE.match(line):
+        return _unless_glued(Ignored.CONSOLE, line)
+    if later := ANOTHER_TIMESTAMP.search(line):
+        raise Bad(PREFIXED + _shown(line[: later.start()]))
+    raise Bad("expected a timestamp first, found none")
+
+
+def _unless_glued(ignored: Ignored, rest: bytes) -> Ignored:
+    """A crash or a full disk can leave a line without its end, and an access line behind it."""
+    if ANOTHER_LINE.search(rest):
+        raise Bad(GLUED)
+    return ignored
+
+
+def _source(source: bytes) -> tuple[str | None, int | None]:
+    """FROM: address and port; both None where the peer has no address."""
+    if not source or source.startswith((b"@", b"unix:")):
+        return None, None
+    if source.startswith((b"tcp:", b"udp:")):
+        source = source[4:]
+    address, colon, port = source.rpartition(b":")
+    if not colon:
+        raise Bad(f"expected a source address and port, found {_shown(source)}")
+    return _source_ip(address), _port(port)
+
+
+def _source_ip(address: bytes) -> str | None:
+    """An address as inet reads it. maskAddress (app/log/log.go) leaves a network, or nothing of it."""
+    if V4.fullmatch(address):
+        return address.decode()
+    if address in MASKED_WHOLE:
+        return None
+    if MASKED_V4.fullmatch(address) and address.count(b".") == 3:
+        return f"{_ip(IPv4Address, address.replace(b'*', b'0'))}/{32 - 8 * address.count(b'*')}"
+    if not address.startswith(b"[") or not address.endswith(b"]"):
+        return _ip(IPv4Address, address)
+    address, slash, prefix = address[1:-1].partition(b"%")[0].partition(b"/")
+    if address == b":::":  # what was left of ::1 before v26.1.23
+        return None
+    if not slash:
+        return _ip(IPv6Address, address)
+    if not (PORT.fullmatch(prefix) and int(prefix) <= 128):
+        raise Bad(f"expected a prefix length up to 128, found {_shown(prefix)}")
+    return f"{_ip(IPv6Address, address)}/{int(prefix)}"
+
+
+def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
+    try:
+        text = address.decode("ascii")
+        kind(text)
+    except ValueError:
+        raise Bad(f"expected a source address, found {_shown(address)}") from None
+    return text
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _port(port: bytes) -> int:
+    if PORT.fullmatch(port) and int(port) <= LAST_PORT:
+        return int(port)
+    raise Bad(f"expected a port up to {LAST_PORT}, found {_shown(port)}")
+
+
+def _rejected_email(reason: bytes) -> str | None:
+    """The reason is free text, with bytes that a client chose: only one form of it names a user."""
+    insecure = INSECURE.fullmatch(reason)
+    return _email(insecure[1]) if insecure else None
+
+
+def _accepted(
+    rest: bytes, has_from: bool
+) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None]:
+    """TO, the bracket and the email, as the fields of a record from `protocol` on."""
+    to, tags, email = _split(rest)
+    inbound, outbound = _tags(tags, has_from)
+    return *_destination(to), inbound, outbound, email
+
+
+def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
+    """TO, the inside of the bracket, and the email: cut at whichever comes first, ` [` or ` email:`.
+
+    The bracket closes at the first `]` before ` email:` or the end of the line: tags and emails are free text.
+    """
+    bracket, at_email = rest.find(b" ["), rest.find(b" email:")
+    if bracket < 0 or 0 <= at_email < bracket:
+        to, _, email = rest.partition(b" email:")
+        return to.rstrip(b" "), b"", _email(email)
+    closing = rest.find(b"] email:", bracket)
+    if closing < 0:
+        closing = len(rest.rstrip(b" ")) - 1
+        if rest[closing] != CLOSING_BRACKET:
+            raise Bad("expected ']' behind the tags, found none")
+    return rest[:bracket], rest[bracket + 2 : closing], _email(rest[closing + 1 :].removeprefix(b" email:"))
+
+
+def _email(email: bytes) -> str | None:
+    return _text("email", email.removeprefix(b" ").rstrip(b" "))
+
+
+def _tags(tags: bytes, has_from: bool) -> tuple[str | None, str | None]:
+    """`in -> out`, `in >> out`, `in ==> out`; a single tag is the outbound's.
+
+    Arrows without blanks are only in documentation, which also says `from`.
+    """
+    arrow = ARROW.search(tags)
+    if arrow is None and has_from:
+        arrow = BARE_ARROW.search(tags)
+    if arrow is None:
+        return None, _text("tag", tags.strip(b" "))
+    return _text("tag", tags[: arrow.start()].strip(b" ")), _text("tag", tags[arrow.end() :].strip(b" "))
+
+
+@functools.lru_cache(maxsize=1 << 10)  # every user has a route of their own, and few tags
+def _route_tags(tags: bytes) -> tuple[str | None, str | None]:
+    found = _tags(tags, has_from=True)
+    if found != _tags(tags, has_from=False):
+        raise Bad("expected blanks round the arrow")
+    return found
+
+
+def _destination(to: bytes) -> tuple[str | None, str | None, int | None]:
+    """TO: protocol, host, port. The HTTP inbound writes a URL, shadowsocks-2022 no prefix."""
+    if to.startswith((b"tcp:", b"udp:")):
+        return to[:3].decode(), *_host_and_port(to[4:])
+    if to.startswith(b"//"):
+        return None, *_authority(to[2:], None)
+    if scheme := URL.match(to):
+        name = scheme[1].lower()
+        protocol = name.decode() if name in SCHEMES else None
+        return protocol, *_authority(to[scheme.end() :], SCHEMES.get(name))
+    if to.startswith(b"/") or to == b"*":  # allowTransparent: a request without a host
+        return None, None, None
+    return None, *_host_and_port(to)
+
+
+def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
+    host, colon, port = to.rpartition(b":")
+    if not host or not colon:
+        raise Bad(f"expected a destination and port, found {_shown(to)}")
+    return _host(host), _port(port)
+
+
+def _authority(url: bytes, default_port: int | None) -> tuple[str | None, int | None]:
+    """Host and port of a URL behind its `//`. User, password, path and query are not kept."""
+    authority = _without_path(url)
+    authority = authority[authority.rfind(b"@") + 1 :]
+    closing = authority.rfind(b"]")
+    colon = authority.find(b":", closing + 1)
+    host, port = (authority, b"") if colon < 0 else (authority[:colon], authority[colon + 1 :])
+    if not host:
+        return None, None
+    if not port:
+        return _host(host), default_port
+    in_range = PORT.fullmatch(port) and int(port) <= LAST_PORT
+    return _host(host), int(port) if in_range else None
+
+
+def _without_path(url: bytes) -> bytes:
+    """Up to the first `/`, `?` or `#` that is not inside a masked address, `[2001:db8::/32]`."""
+    masked = MASKED_AUTHORITY.match(url)
+    end = PATH.search(url, masked.end() if masked else 0)
+    return url[: end.start()] if end else url
+
+
+def _host(host: bytes) -> str | None:
+    if host.startswith(b"[") and host.endswith(b"]") and host not in MASKED_WHOLE:
+        host = host[1:-1].partition(b"%")[0]
+    elif NOT_IN_A_HOST.search(host) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", host)):
+        raise Bad(f"expected a host, found {_shown(host)}")
+    if not host:
+        raise Bad("expected a host, found none")
+    return _text("host", host)
+
+
+def _documented(
+    match: re.Match[bytes],
+) -> tuple[str | None, int | None, str, str | None, str | None, int | None, str | None, str | None, str | None]:
+    """The fields of a record from `source_ip` on, of a line with blanks round its colons."""
+    tail = BLANKS.sub(b" ", match["tail"]).replace(b" email :", b" email:", 1)
+    nothing, tags, email = _split(tail)
+    if nothing:
+        raise Bad(f"expected tags or an email behind the destination, found {_shown(match['tail'])}")
+    inbound, outbound = _tags(tags, has_from=True)
+    protocol = match["network"].decode() if match["network"] else None
+    source_ip, source_port = _source_ip(match["source"]), _port(match["port"])
+    host, port = _host(match["host"]), _port(match["to_port"])
+    return source_ip, source_port, "accepted", protocol, host, port, inbound, outbound, email
+
+
+def _text(what: str, value: bytes) -> str | None:
+    """A name to store; None for an empty one."""
+    if not value:
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        raise Unstorable(f"expected UTF-8 in the {what}, found {_shown(value)}") from None
+    if "\0" in text:
+        raise Unstorable(f"expected text in the {what}, found a NUL byte")
+    if len(text) > MAX_CHARACTERS:
+        raise Unstorable(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(text)}")
+    return text
+
+
+def _shown(value: bytes) -> str:
+    """Bytes for a message: printable, and short."""
+    return repr(value[:80])[1:] + (" …" if len(value) > 80 else "")

@@ -1,0 +1,91 @@
+"""Lock files: one run at a time for each log and each buffer.
+
+They lie beside what they guard, for a lock on the log itself would not survive its rotation. There is one on the file
+itself, too (`logfile.opened`): for hard links, archives, and where runs lay their lock files into different folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from xraylog.accesslog.logfile import Busy, Unusable
+
+
+def lock_path(path: Path, fallback_folder: Path) -> Path:
+    """Where the lock of `path` lies: beside the real file, so that every name of it leads to the same lock.
+
+    Beside a file in a folder that we may not write: in `fallback_folder`, under a name made from the real path.
+    """
+    real = Path(os.path.realpath(path))
+    beside = real.with_name(real.name + ".lock")
+    if os.path.exists(beside) or os.access(real.parent, os.W_OK | os.X_OK):
+        return beside
+    return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
+
+
+@contextlib.contextmanager
+def locked(*paths: Path) -> Iterator[None]:
+    """Hold the locks at these paths. They are never removed: a lock that can vanish locks nothing.
+
+    Raises Busy when another run holds one of them, Unusable when one cannot be made.
+    """
+    with contextlib.ExitStack() as held:
+        for path in sorted(set(paths)):
+            held.enter_context(_lock(path))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        try:  # made by another user: it locks all the same
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            raise Unusable(
+                f"{path}: expected to make a lock file, found: {error.strerror}; let this user write in {path.parent}"
+            ) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+            raise Busy(f"{path} is held by {holder}") from None
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(
+                descriptor,
+                f"process {os.getpid()} since {datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z}\n".encode(),
+                0,
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock_holder(path: Path) -> str | None:
+    """Who holds the lock at `path`, or None. Makes and changes nothing.
+
+    Raises Unusable when we may not open it: a run could not, either.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Unusable(f"{path}: expected a lock file that can be opened, found: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+    else:
+        return None
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,374 @@
+"""The offline buffer: batches put aside while the database is away, and taken up again in order.
+
+One JSON object a line. First a header with a random id; then batches, each its records and bad lines, closed by a
+mark. What is behind the last mark was torn by a crash and is cut off: its lines are still in the log. The marks
+are a chain, each naming the place of the one before it: the buffer, too, is where a log's position is kept.
+
+    {"buffer": "5f0c…", "node": "vpn1"}
+    {"timestamp": "2025-11-17 10:15:23.123456+00", "source_ip": "203.0.113.10", …, "email": "alice", "offset": 0}
+    {"line": "ZGFtYWdlZA==", "reason": "expected a timestamp first, found none", "offset": 112}
+    {"mark": {"end": 120, "source": "/var/log/xray/access.log", …}}
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from xraylog.accesslog import logfile
+from xraylog.accesslog.logfile import Log, LogFile
+from xraylog.accesslog.masking import UNMASKED, Mask
+from xraylog.records import (
+    AT_ONCE,
+    UTC,
+    AccessRecord,
+    BadLine,
+    Batch,
+    Fingerprint,
+    Origin,
+    Records,
+    Request,
+    Route,
+    in_rows,
+)
+
+Json: TypeAlias = dict[str, Any]
+
+HEADER = b'{"buffer": '
+MARK = b'{"mark": '
+WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
+encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Damaged(Exception):
+    """The buffer holds what we did not write: somebody must look before anything of it is touched."""
+
+
+class Foreign(Damaged):
+    """The file has never been a buffer of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A batch in the buffer."""
+
+    batch: Batch
+    origin: Origin
+    end: int  # offset in the buffer, behind the batch's mark
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A batch as lines of the buffer."""
+
+    start: int
+    end: int
+    parts: list[bytes]
+
+
+class Buffer:
+    """The buffer at one path; its file is made when the first batch is put aside."""
+
+    def __init__(self, path: Path, files: contextlib.ExitStack, mask: Mask, read_only: bool) -> None:
+        """Use `opened`."""
+        self.path = path
+        self._mask = mask
+        self._files = files
+        self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only))
+        self._last_mark: int | None = None  # its offset
+        self.torn: Path | None = None  # where a torn batch was put
+        if self._file is not None:
+            self._refuse_foreign(self._file)
+        if self._file is not None and read_only:
+            self._last_mark = _last_mark(self._file, self._file.size)
+        elif self._file is not None:
+            self._mend(self._file)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no batch is in it."""
+        return self._last_mark is None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self._file.size if self._file else 0
+
+    @property
+    def node(self) -> str:
+        """The node that began it: the buffer's position is kept under this one, whoever imports it. Raises Damaged."""
+        try:
+            node: str = json.loads(self.file.line_at(0))["node"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.path}: expected our header in its first line, found another: {error}") from error
+        return node
+
+    @property
+    def file(self) -> LogFile:
+        """The file itself, to be recognised like a log."""
+        if self._file is None:
+            raise Damaged(f"{self.path}: expected a buffer, found nothing")
+        return self._file
+
+    def reached(self, fingerprints: list[Fingerprint], size: int | None) -> int:
+        """How far the log with these fingerprints, of `size` bytes if that says anything, has been put aside.
+
+        0 for an unknown one.
+        """
+        found, place = 0, self._last_mark
+        while place is not None:
+            before = None
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: the marks before it still count
+                mark = _mark(self.file.line_at(place))
+                end, before = mark["end"], mark["previous"]
+                if found < end and (size is None or end <= size) and _origin(mark).fingerprint(end) in fingerprints:
+                    found = end
+                if before is None:
+                    break
+            place = before if before is not None and before < place else _last_mark(self.file, place)
+        return found
+
+    def put(self, written: Written, origin: Origin) -> None:
+        """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
+        file = self._made()
+        size = file.size
+        header = b"" if size else _header(origin.node)
+        mark = MARK + encode(_mark_of(written, origin, self._last_mark)).encode() + b"}\n"
+        try:
+            file.append(b"".join([header, *written.parts, mark]))
+        except OSError:
+            with contextlib.suppress(OSError):  # what cannot be cut off is torn: the next run sees no whole mark
+                file.cut(size)
+            raise
+        self._last_mark = file.size - len(mark)
+
+    def batches(self, start: int) -> Iterator[Stored]:
+        """The batches behind `start`, which is 0 or behind a mark; one in memory at a time. Raises Damaged."""
+        lines: list[bytes] = []
+        at = start
+        for begin, text in self.file.blocks(start):
+            if begin != at:
+                raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
+            for line in text.split(b"\n")[:-1]:
+                at += len(line) + 1
+                if line.startswith(MARK):
+                    stored = self._stored(lines, line, at)
+                    lines = []
+                    yield stored
+                    del stored  # before the next one is read: one in memory, not two
+                elif not line.startswith(HEADER):
+                    lines.append(line)
+
+    def clear(self, imported: int) -> None:
+        """Forget everything, when it ends at `imported`. The next batch gets a header with a new id. Raises Damaged."""
+        if self.file.replaced or self.size != imported:
+            raise Damaged(f"{self.path}: expected it to end at byte {imported}, found {self.size}; it was left alone")
+        self.file.cut(0)
+        self._last_mark = None
+
+    def _made(self) -> LogFile:
+        if self._file is None:
+            try:
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            except PermissionError as error:
+                raise logfile.Unusable(f"{self.path}: expected to make the buffer, found: {error.strerror}") from error
+            self._file = self._files.enter_context(logfile.opened(self.path))
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # else a crash of the machine forgets the file, and the lines are drained
+            finally:
+                os.close(folder)
+        return self.file
+
+    def _refuse_foreign(self, file: LogFile) -> None:
+        beginning = file.read(0, len(HEADER))
+        if not HEADER.startswith(beginning) and beginning.strip(b"\0"):  # a crash may leave zeros of the first batch
+            begins = self._mask.line(beginning)
+            raise Foreign(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
+
+    def _mend(self, file: LogFile) -> None:
+        """Cut off what is behind the last whole batch, and have the rest on disk: it counts from here on.
+
+        At most one batch can have been torn, for each is on disk before the next one comes. One with its mark is
+        kept beside the buffer: should it have been damaged later, its lines are nowhere else.
+        """
+        if not file.writable:
+            raise logfile.Unusable(f"{self.path}: expected a buffer that may be written, found: Permission denied")
+        last = place = _last_mark(file, file.size)
+        if place is not None and not _is_whole(file, place):
+            place = _last_mark(file, place)
+            if place is not None and not _is_whole(file, place):
+                raise Damaged(
+                    f"{self.path}, byte {place}: expected a batch of ours, found a checksum that does not fit"
+                )
+        if place is not None and not file.read(0, 1).strip(b"\0"):
+            raise Damaged(f"{self.path}: expected our header in its first line, found zeros")
+        self._last_mark = place
+        end = 0 if place is None else place + len(file.line_at(place))
+        if last != place:
+            self.torn = self.path.with_name(self.path.name + ".torn")
+            _keep(self.torn, file.read(end, file.size - end))
+        if end < file.size:
+            file.cut(end)
+        file.sync()
+
+    def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:
+        try:
+            mark = _mark(mark_line)
+            return Stored(_batch(lines, mark, self._mask), _origin(mark), end)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.path}, before byte {end}: expected a batch of ours, found: {error}") from error
+
+
+@contextlib.contextmanager
+def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterator[Buffer]:
+    """The buffer at `path`, mended: hold its lock. Raises Damaged and Unusable.
+
+    `mask`: for what is older than it. `read_only`: as it is.
+    """
+    with contextlib.ExitStack() as files:
+        yield Buffer(path, files, mask, read_only)
+
+
+def origin(node: str, log: Log, again: bool = False) -> Origin:
+    """What a batch of this log, as it is now, will be recognised by."""
+    return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.predecessor, again)
+
+
+def write(batch: Batch) -> Written:
+    """A batch as it will stand in the buffer."""
+    return Written(batch.start, batch.end, list(_parts(batch)))
+
+
+def _parts(batch: Batch) -> Iterator[bytes]:
+    """Records and bad lines. What JSON makes of the few values that differ is put together once for each."""
+    records = batch.records
+    minutes = {minute: f'{{"timestamp": "{minute}' for minute in set(records.minutes)}
+    addresses = {
+        address: f'{UTC}", "source_ip": {encode(address)}, "source_port": ' for address in set(records.source_ips)
+    }
+    requests = {request: f", {_request(request)}, " for request in set(records.requests)}
+    routes = {route: f'{_route(route)}, "offset": ' for route in set(records.routes)}
+    for number, some in enumerate(records.slices(AT_ONCE)):
+        yield in_rows(
+            map(minutes.__getitem__, some.minutes),
+            some.seconds,
+            map(addresses.__getitem__, some.source_ips),
+            ["null" if port is None else port for port in some.source_ports],
+            map(requests.__getitem__, some.requests),
+            map(routes.__getitem__, some.routes),
+            map(str, batch.offsets[number * AT_ONCE : (number + 1) * AT_ONCE]),
+            ["}\n"] * len(some),
+            count=len(some),
+        )
+    for offset, (line, reason) in batch.bad_lines:
+        bad = {"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}
+        yield encode(bad).encode() + b"\n"
+
+
+@functools.lru_cache(maxsize=1 << 13)  # the parser makes one object of what it reads again and again
+def _request(request: Request) -> str:
+    return (
+        f'"action": {encode(request.action)}, "protocol": {encode(request.protocol)}, '
+        f'"destination": {encode(request.destination)}, "destination_port": {encode(request.destination_port)}'
+    )
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _route(route: Route) -> str:
+    return (
+        f'"inbound_tag": {encode(route.inbound_tag)}, "outbound_tag": {encode(route.outbound_tag)}, '
+        f'"email": {encode(route.email)}'
+    )
+
+
+def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
+    return {
+        "end": written.end,
+        "start": written.start,
+        "node": origin.node,
+        "source": origin.source,
+        "again": origin.again,
+        "predecessor": origin.predecessor.hex() if origin.predecessor else None,
+        "heads": [[length, digest.hex()] for length, digest in origin.fingerprints],
+        "bytes": sum(map(len, written.parts)),
+        "crc32": functools.reduce(lambda sum_so_far, part: zlib.crc32(part, sum_so_far), written.parts, 0),
+        "previous": previous,
+    }
+
+
+def _mark(line: bytes) -> Json:
+    mark: Json = json.loads(line)["mark"]
+    return mark
+
+
+def _origin(mark: Json) -> Origin:
+    fingerprints = [Fingerprint(length, bytes.fromhex(digest)) for length, digest in mark["heads"]]
+    predecessor = bytes.fromhex(mark["predecessor"]) if mark["predecessor"] else None
+    return Origin(mark["node"], mark["source"], fingerprints, predecessor, mark["again"])
+
+
+def _batch(lines: list[bytes], mark: Json, mask: Mask) -> Batch:
+    text = b"\n".join([*lines, b""])
+    if zlib.crc32(text) != mark["crc32"]:  # first: no message below can quote what we did not write
+        raise ValueError("a checksum that does not fit")
+    records, bad_lines, logged = Records(), [], []
+    for number, line in enumerate(lines):
+        values = json.loads(line)
+        logged.append(values.pop("offset"))
+        if "line" in values:
+            bad = BadLine(base64.b64decode(values["line"]), values["reason"])
+            bad_lines.append((number, mask.bad_line(bad)))
+        else:
+            values["source_ip"] = mask.source(values["source_ip"])
+            records.append(AccessRecord(**values))
+    others = [number for number, _ in bad_lines]
+    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged, mask.line)
+
+
+def _is_whole(file: LogFile, place: int) -> bool:
+    """Whether the batch that the mark at `place` closes is what was written: a crash may leave any of its blocks."""
+    try:
+        mark = _mark(file.line_at(place))
+        return zlib.crc32(file.read(place - mark["bytes"], mark["bytes"])) == int(mark["crc32"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return False
+
+
+def _keep(path: Path, torn: bytes) -> None:
+    """Append to a file that nobody but a person reads, durably."""
+    with path.open("ab") as file:
+        os.chmod(path, 0o600)
+        file.write(torn)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _header(node: str) -> bytes:
+    return HEADER + encode(secrets.token_hex(16)).encode() + b', "node": ' + encode(node).encode() + b"}\n"
+
+
+def _last_mark(file: LogFile, end: int) -> int | None:
+    """Where the last mark before `end` begins; its line must have its end there, too."""
+    after = b""  # the first bytes behind the window: a mark may begin at its edge
+    ended = False  # whether there is a line end behind the window
+    while end > 0:
+        start = max(0, end - WINDOW_BYTES)
+        window = file.read(start, end - start) + after
+        limit = len(window) if ended else window.rfind(b"\n")
+        place = window.rfind(b"\n" + MARK, 0, max(limit, 0))
+        if place >= 0:
+            return start + place + 1
+        ended = ended or limit >= 0
+        after = window[: len(MARK)]
+        end = start
+    return None

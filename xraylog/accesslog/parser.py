@@ -1,0 +1,233 @@
+"""Blocks of the log into batches of records, fast: lines repeat themselves, so what a piece of one means is remembered.
+
+What xray writes for a client's connection has these pieces, and blanks only in the last of them and between them:
+
+    2025/11/17 10:15 :23.123456 from SOURCE : PORT  accepted TO  [TAGS] email: EMAIL
+
+Each is read once by the grammar, which also says whether it means the same in every line. One regular expression cuts
+a chunk of lines into columns of pieces. All other lines, and pieces of which that is not so, go to the grammar whole.
+Pure: no files, no database, no clock, no logging.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from xraylog.accesslog import grammar
+from xraylog.accesslog.grammar import Bad, Grammar
+from xraylog.accesslog.masking import UNMASKED, Mask
+from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
+
+BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
+CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
+REMEMBERED = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
+MINUTES = 1 << 8  # remembered: they come in order
+MOST_NEW = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
+LONGEST = 255  # characters of a remembered piece: longer ones do not come again
+PREFIXED = grammar.PREFIXED
+# Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
+SECONDS = r":[0-5]\d\.\d{6}|:[0-5]\d"  # xray writes six digits of a fraction since 2025, and none before
+PORT = r"[1-5]\d{4}|[1-9]\d{0,3}|0|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]"
+USUAL = re.compile(rf"^(.{{16}})({SECONDS}) ((?:from )?\S+):({PORT}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII)
+EACH = USUAL.groups + 1  # items of its `split` for each line: what stands before it, and the groups
+
+Meaning = TypeVar("Meaning")
+
+
+class Remembered(dict[str, Meaning]):
+    """What pieces of one kind mean; has a piece read that it has not met, and forgets all when it has met too many."""
+
+    def __init__(self, read: Callable[[bytes], Meaning], most: int = REMEMBERED) -> None:
+        super().__init__()
+        self._read = read
+        self._most = most
+        self.met = 0  # how many were read
+
+    def __missing__(self, piece: str) -> Meaning:
+        meaning = self._read(piece.encode("latin-1"))
+        self.met += 1
+        if len(piece) <= LONGEST:
+            if len(self) >= self._most:
+                self.clear()
+            self[piece] = meaning
+        return meaning
+
+
+class Parser:
+    """Parses lines of one zone, seen at one moment; what it has met makes it faster, and changes nothing else."""
+
+    def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
+        """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
+        self._grammar = Grammar(zone, now, mask)
+        self._mask = mask
+        self._minutes = Remembered(self._grammar.minute, MINUTES)
+        self._sources = Remembered(lambda address: mask.source(grammar.source(address)))
+        self._requests = Remembered(grammar.request)
+        self._routes = Remembered(grammar.route)
+        self._read_whole = 0  # lines
+
+    def batches(self, blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[Batch]:
+        """Gather lines into batches of at most `size` rows and bad lines.
+
+        A block is the offset at which it begins and complete lines. A batch has no gap in it.
+        """
+        gathered, met = _Gathering(0, self._mask), 0
+        for start, text in blocks:
+            if gathered.end != start:
+                if gathered.length:
+                    yield gathered.take()
+                gathered = _Gathering(start, self._mask)
+            at = 0
+            while at < len(text):
+                at = self._read(text, at, gathered, size)
+                if gathered.stored == size or gathered.length >= BATCH_BYTES or self._met() - met >= MOST_NEW:
+                    met = self._met()
+                    yield gathered.take()
+        if gathered.length:
+            yield gathered.take()
+
+    def _met(self) -> int:
+        """How much was read that can hold a name never seen before."""
+        return self._sources.met + self._requests.met + self._routes.met + self._read_whole
+
+    def _read(self, text: bytes, start: int, into: _Gathering, size: int) -> int:
+        """A chunk of complete lines, at most so many that `into` comes to `size`; returns where it ends."""
+        chunk = text[start : text.rfind(b"\n", start, start + CHUNK_BYTES) + 1 or text.index(b"\n", start) + 1]
+        most = size - into.stored
+        if len(cut := _cut(chunk)) // EACH >= most or _count(cut) > most:
+            chunk = b"\n".join([*chunk.split(b"\n", most)[:most], b""])
+            cut = _cut(chunk)
+        into.begin_chunk(chunk)
+        done = 0
+        for number, between in _others(cut):
+            self._read_run(cut[done * EACH : number * EACH], into)
+            for line in between.encode("latin-1").split(b"\n")[1:-1]:
+                into.add(self._whole(line))
+            done = number
+        self._read_run(cut[done * EACH : -1], into)
+        return start + len(chunk)
+
+    def _read_run(self, cut: list[str], into: _Gathering) -> None:
+        """Lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
+        if not cut:
+            return
+        try:
+            into.extend(
+                Records(
+                    list(map(self._minutes.__getitem__, cut[1::EACH])),
+                    cut[2::EACH],
+                    list(map(self._sources.__getitem__, cut[3::EACH])),
+                    [*cut[4::EACH]],
+                    list(map(self._requests.__getitem__, cut[5::EACH])),
+                    list(map(self._routes.__getitem__, cut[6::EACH])),
+                )
+            )
+        except Bad:
+            if len(cut) == EACH:
+                into.add(self._whole(_line(cut)))
+                return
+            middle = len(cut) // EACH // 2 * EACH
+            self._read_run(cut[:middle], into)
+            self._read_run(cut[middle:], into)
+
+    def _whole(self, line: bytes) -> AccessRecord | BadLine | Ignored:
+        self._read_whole += 1
+        return self._grammar.parse_line(line)
+
+
+def _cut(chunk: bytes) -> list[str]:
+    """For each line of the usual form what stands before it and its six pieces; last, what stands behind them all.
+
+    What stands before it is a line end, and before that lines of another form.
+    """
+    return USUAL.split("\n" + chunk.decode("latin-1"))
+
+
+def _others(cut: list[str]) -> list[tuple[int, str]]:
+    """Lines of another form: the number of the usual line that they stand before, and the lines."""
+    between = cut[::EACH]
+    if between.count("\n") == len(between):
+        return []
+    return [(number, lines) for number, lines in enumerate(between) if lines != "\n"]
+
+
+def _count(cut: list[str]) -> int:
+    """How many lines there are."""
+    return len(cut) // EACH + sum(lines.count("\n") - 1 for _, lines in _others(cut))
+
+
+def _line(cut: Sequence[str]) -> bytes:
+    """One line of the usual form as it was."""
+    _, minute, seconds, source, port, request, rest = cut
+    return f"{minute}{seconds} {source}:{port} {request}{rest}".encode("latin-1")
+
+
+class _Gathering:
+    """A batch in the making."""
+
+    def __init__(self, start: int, mask: Mask) -> None:
+        self._mask = mask
+        self._begin(start)
+
+    def _begin(self, start: int) -> None:
+        self.start = start
+        self.end = start
+        self.stored = 0
+        self._text: list[bytes] = []
+        self._counted = 0
+        self._records = Records()
+        self._lines = 0
+        self._others: list[int] = []
+        self._bad_lines: list[tuple[int, BadLine]] = []
+        self._ignored: Counter[Ignored] = Counter()
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    def begin_chunk(self, chunk: bytes) -> None:
+        """Bytes whose lines come next. Their line ends are counted while the processor has them in its cache."""
+        self._text.append(chunk)
+        self.end += len(chunk)
+        self._counted += chunk.count(b"\n")
+
+    def extend(self, records: Records) -> None:
+        """Lines of which each is a record."""
+        self._lines += len(records)
+        self.stored += len(records)
+        self._records.extend(records)
+
+    def add(self, parsed: AccessRecord | BadLine | Ignored) -> None:
+        """One line."""
+        if isinstance(parsed, AccessRecord):
+            self._records.append(parsed)
+        else:
+            self._others.append(self._lines)
+        if isinstance(parsed, BadLine):
+            self._bad_lines.append((self._lines, parsed))
+        if isinstance(parsed, Ignored):
+            self._ignored[parsed] += 1
+        else:
+            self.stored += 1
+        self._lines += 1
+
+    def take(self) -> Batch:
+        """What was gathered. Nothing of it is kept here: one batch in memory, not two."""
+        batch = Batch(
+            self.start,
+            self.end,
+            b"".join(self._text),
+            lines=self._counted,
+            records=self._records,
+            numbered_bad_lines=self._bad_lines,
+            others=self._others,
+            ignored=self._ignored,
+            masked=self._mask.line,
+        )
+        self._begin(batch.end)
+        return batch

@@ -1,0 +1,176 @@
+"""What --check says: config, locks, log, server, rights, schema, and how the log will be drained.
+
+Changes nothing, anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TypeAlias
+
+from xraylog import hints
+from xraylog.accesslog import discovery, lockfile, logfile
+from xraylog.config import Config
+from xraylog.database import partitions, schema, session
+from xraylog.database.session import Connection
+
+Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
+
+RIGHTS = """
+    SELECT c.relname, pg_has_role(c.relowner, 'USAGE'),
+           has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
+           has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE'),
+           ARRAY(SELECT d.objid::regclass::text
+                 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
+                 WHERE d.refobjid = c.oid AND d.deptype = 'a'
+                   AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END),
+           quote_ident(pg_get_userbyid(c.relowner))
+    FROM pg_class c
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY c.relname
+"""
+NEEDED = {
+    **dict.fromkeys(schema.UNIQUE, ("SELECT", "INSERT")),
+    "logs": ("INSERT",),
+    "log_positions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "rejected_lines": ("INSERT",),
+}
+IN_SCHEMA = """
+    SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+           quote_ident(current_user)
+"""
+
+
+def report(cfg: Config, logs: Sequence[Path]) -> int:
+    """Print one line for each thing looked at; returns how many need the operator."""
+    trouble = 0
+    for what, found, to_do in findings(cfg, logs):
+        trouble += bool(to_do)
+        print(f"{'✗' if to_do else '✓'} {what}: {found}" + (f"; {to_do}" if to_do else ""))
+    return trouble
+
+
+def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
+    """All that --check looks at, in the order of a run."""
+    yield "config", str(cfg.path), "; ".join(cfg.warnings)
+    for path in (*filter(discovery.is_drained, logs), cfg.buffer_path):
+        yield _lock(lockfile.lock_path(path, cfg.buffer_path.parent))
+    if cfg.metrics_path is not None and not _may_be_made(cfg.metrics_path):
+        yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
+    elif cfg.metrics_path is not None:
+        yield "metrics", f"{cfg.metrics_path} can be replaced", ""
+    for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
+        if output is not None and not (os.access(output, os.W_OK) if os.path.exists(output) else _may_be_made(output)):
+            yield what, f"{output} cannot be written", f"let this user write {output}"
+        elif output is not None:
+            yield what, f"{output} can be written", ""
+    for path in logs:
+        yield from _log(cfg, path)
+    yield from _server(cfg)
+
+
+def _lock(lock: Path) -> Finding:
+    try:
+        holder = lockfile.lock_holder(lock)
+    except logfile.Unusable as error:
+        mend = f"let this user read {lock}" if os.path.lexists(lock) else f"let this user write in {lock.parent}"
+        return "lock", str(error), f"a run now would exit with status 3: {mend}"
+    if holder:
+        return "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
+    if not os.path.exists(lock) and not _may_be_made(lock):
+        return "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
+    return "lock", f"{lock} is free", ""
+
+
+def _may_be_made(path: Path) -> bool:
+    return os.access(path.parent, os.W_OK | os.X_OK)
+
+
+def _log(cfg: Config, path: Path) -> Iterator[Finding]:
+    if not discovery.is_drained(path):
+        yield (
+            "log",
+            f"{path} is {'standard input' if path == discovery.STDIN else 'compressed'}, and stays as it is",
+            "",
+        )
+        return
+    try:
+        with logfile.opened(path) as log:
+            if log is None:
+                yield "log", f"{path} does not exist", "check [parser] logfile, or wait for xray's first line"
+                return
+            yield "log", f"{path} has {log.size} bytes", ""
+            if not log.writable:
+                yield "draining", "the log may not be written", "its lines would be loaded and stay: run as its owner"
+            elif log.collapses:
+                yield "draining", "this file system can take lines out of the front of an open log", ""
+            else:
+                mib = cfg.truncate_above >> 20
+                yield (
+                    "draining",
+                    f"this file system keeps the lines of an open log; at {mib} MiB it is truncated",
+                    "a line written in that very moment is lost: ext4 and xfs lose none",
+                )
+    except logfile.Unusable as error:
+        yield "log", str(error), "run as a user who may read it"
+
+
+def _server(cfg: Config) -> Iterator[Finding]:
+    try:
+        with session.connect(cfg.connection) as conn:
+            version = conn.info.parameter_status("server_version")
+            yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
+            found = schema.look(conn)
+            yield from _rights(conn, cfg)
+            yield from _schema(cfg, found)
+    except (session.Unavailable, session.Unsuitable) as error:
+        yield "server", str(error), "check [postgresql]"
+
+
+def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    trouble, to_make_days = [], []
+    ((place, may_create, role),) = conn.execute(IN_SCHEMA)
+    found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
+    for name, owner, *granted, sequences, owner_name in found:
+        has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
+        needed = {*NEEDED[name], *(("SELECT", "DELETE") if name == "rejected_lines" and cfg.keep_days else ())}
+        lacking = [right for right in has if right in needed and not has[right]]
+        if lacking:
+            trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
+        trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
+        if name == "logs" and not owner:
+            to_make_days.append(f"only the owner of logs can make partitions: GRANT {owner_name} TO {role}")
+    if place is None:
+        trouble.append("no schema of the search_path is there and may be used: create one, or GRANT USAGE on it")
+    elif not may_create:  # each new day is a new table
+        to_make_days.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
+    enough = "enough for a run"
+    if to_make_days and len(found) == len(schema.TABLES) and _days_are_made(conn):
+        enough += "; partitions are made by somebody else, and today's and tomorrow's are there"
+    else:
+        trouble += to_make_days
+    yield "rights", "not enough for a run" if trouble else enough, "; ".join(trouble)
+
+
+def _days_are_made(conn: Connection) -> bool:
+    """Whether a role that may only insert finds the partitions that it needs next."""
+    today = datetime.now(timezone.utc).date()
+    return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in (0, 1))
+
+
+def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
+    trouble = [*found.misfits, *found.warnings]
+    if found.migrating:
+        yield "schema", schema.MIGRATING, f"finish it: {hints.command(cfg, script=hints.MIGRATION)}"
+    elif trouble:
+        yield "schema", "does not fit in every place", "; ".join(trouble)
+    elif found.complete:
+        yield "schema", "complete", ""
+    else:
+        missing = [*found.missing, *(f"logs.{name}" for name in found.missing_columns)]
+        changes = [f"logs.{name} will lose its NOT NULL" for name in found.to_relax]
+        made = [f"{', '.join(missing)} will be made by the first run"] if missing else []
+        yield "schema", "; ".join([*made, *changes]), ""

@@ -1,0 +1,268 @@
+"""What --dry-run says: what a run would do with each log and with the buffer, counted by kind of line.
+
+Reads logs, buffer and database, and changes nothing, anywhere; takes no lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from xraylog.accesslog import discovery, lockfile, offline_buffer
+from xraylog.accesslog.logfile import Log, LogFile, path_text
+from xraylog.accesslog.masking import Mask
+from xraylog.accesslog.offline_buffer import Buffer
+from xraylog.accesslog.parser import Parser
+from xraylog.config import Config
+from xraylog.database import partitions, positions, references, schema, session
+from xraylog.database.session import Connection, Unavailable, Unsuitable
+from xraylog.maintenance import retention
+from xraylog.records import Batch, Fingerprint
+
+MOST_SHOWN = 5  # reasons
+MOST_DAYS = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What is in the buffer."""
+
+    rows: int = 0
+    rejected: int = 0
+    stored: int = 0  # lines that the database has already
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the database knows at this moment."""
+
+    server: str
+    offsets: Mapping[Path, int] = field(default_factory=dict)  # where each log is stored up to; bytes
+    bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
+    waiting: Waiting = Waiting()
+    old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """The database cannot be used, and why."""
+
+    reason: str
+    operator: bool  # somebody must act
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run would read of a log."""
+
+    end: int  # of the last line, bytes
+    lines: int = 0
+    actions: Counter[str] = field(default_factory=Counter)
+    days: Counter[str] = field(default_factory=Counter)  # rows of each UTC day
+    reasons: Counter[str] = field(default_factory=Counter)  # of lines that would be rejected
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def add(self, batch: Batch) -> None:
+        """One more batch."""
+        self.end = batch.end
+        self.lines += batch.lines
+        self.actions.update(request.action for request in batch.records.requests)
+        self.days.update(batch.days())
+        self.reasons.update(bad.reason.partition(", found ")[0] for _, bad in batch.numbered_bad_lines)
+        self.ignored.update({kind.value: count for kind, count in batch.ignored.items()})
+
+
+def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
+    """Print what a run would do; returns whether the operator must act. Raises Unusable and Damaged."""
+    with (
+        discovery.opened(paths, None, read_only=True) as logs,
+        offline_buffer.opened(cfg.buffer_path, read_only=True) as aside,
+    ):
+        said = database_and_buffer(cfg, aside, known := ask(cfg, logs, aside))
+        for text in (*locked(cfg, paths), *said):
+            print(text)
+        trouble = isinstance(known, Away) and known.operator
+        twins: list[tuple[Fingerprint, int]] = []  # of logs that keep their lines: how far they are stored by then
+        for log in logs:
+            start = 0 if again else max(reached(log, known, aside), stored_before(log, twins))
+            counts = count(cfg, log, start)
+            if keep or not isinstance(log, LogFile):
+                twins.append((log.fingerprint(counts.end), counts.end))
+            print(f"{path_text(log.path)}:", *findings(log, start, counts, known, keep), sep="\n  ")
+            trouble = trouble or log.damage is not None
+        for path in paths:
+            if path not in {log.path for log in logs}:
+                print(f"{path_text(path)}: expected a log, found none")
+        for text, is_trouble in known.old if isinstance(known, Known) else ():
+            print(text)
+            trouble = trouble or is_trouble
+    print("nothing was changed")
+    return trouble
+
+
+# --- what the database says ----------------------------------------------------------------------------------
+
+
+def ask(cfg: Config, logs: Sequence[Log], aside: Buffer) -> Known | Away:
+    """All that a run would ask before it stores the first line, in one transaction that can only read."""
+    try:
+        with session.connect(cfg.connection) as conn:
+            conn.read_only = True
+            with session.transaction(conn):
+                return _look(conn, cfg, logs, aside)
+    except Unavailable as error:
+        return Away(f"not available: {error}", operator=False)
+    except (Unsuitable, offline_buffer.Damaged) as error:
+        return Away(str(error), operator=True)
+
+
+def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> Known:
+    server = f"PostgreSQL {conn.info.parameter_status('server_version')}, {conn.info.dbname}"
+    found = schema.look(conn)
+    if found.misfits:
+        raise Unsuitable("; ".join(found.misfits))
+    if found.migrating:
+        raise schema.Migrating(schema.MIGRATING)
+    if found.missing:
+        server += f"; {', '.join(found.missing)} would be made"
+    has_positions = not {"nodes", "log_positions"} & {*found.missing}
+
+    def offset(node: str, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None) -> int:
+        node_id = references.known_node(conn, node) if has_positions else None
+        return 0 if node_id is None else positions.look(conn, node_id, source, fingerprints, size).offset
+
+    here = 0 if aside.is_empty else offset(aside.node, path_text(aside.path), aside.file.fingerprints(), aside.size)
+    waiting = Counter[str]()
+    for stored in () if aside.is_empty else aside.batches(here):
+        origin, batch = stored.origin, stored.batch
+        if not origin.again:
+            batch = batch.behind(offset(origin.node, origin.source, origin.fingerprints))
+        waiting.update(
+            rows=len(batch.records),
+            rejected=len(batch.numbered_bad_lines),
+            stored=stored.batch.lines - batch.stored,
+        )
+    return Known(
+        server,
+        {log.path: offset(cfg.node, path_text(log.path), log.fingerprints(), log.most) for log in logs},
+        partitions.read_bounds(conn) if "logs" not in found.missing else [],
+        Waiting(**waiting),
+        [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
+    )
+
+
+def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
+    now = datetime.now(timezone.utc)
+    for old in retention.to_drop(conn, days, now):
+        kept = (
+            "stays: a foreign table" if old.is_foreign else "" if old.is_ours else f"stays: it belongs to {old.owner}"
+        )
+        yield f"retention: {old} {kept or 'would be dropped'}", not (old.is_ours or old.is_foreign)
+    if count := retention.rejected_to_drop(conn, days, now):
+        yield f"retention: {count} lines of rejected_lines would be removed", False
+
+
+# --- what it comes to ----------------------------------------------------------------------------------------
+
+
+def reached(log: Log, known: Known | Away, aside: Buffer) -> int:
+    """Where a run would go on: behind what is stored, and behind what the buffer holds, which is imported first."""
+    offset = known.offsets[log.path] if isinstance(known, Known) else 0
+    return max(offset, aside.reached(log.fingerprints(), log.most))
+
+
+def stored_before(log: Log, twins: Sequence[tuple[Fingerprint, int]]) -> int:
+    """How far this run would have stored this very log under another name."""
+    known = log.fingerprints()
+    return max((end for head, end in twins if head in known and (log.most is None or end <= log.most)), default=0)
+
+
+def count(cfg: Config, log: Log, start: int) -> Counts:
+    """What stands behind `start`."""
+    counts = Counts(start)
+    for batch in Parser(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source)).batches(
+        log.blocks(start), cfg.batch_size
+    ):
+        counts.add(batch)
+        del batch  # before the next one is read: one in memory, not two
+    return counts
+
+
+# --- how it is said ------------------------------------------------------------------------------------------
+
+
+def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
+    """Who is at work."""
+    for path in (*filter(discovery.is_drained, paths), cfg.buffer_path):
+        if holder := lockfile.lock_holder(lockfile.lock_path(path, cfg.buffer_path.parent)):
+            yield f"lock: {path_text(path)} is in use by {holder}; a run now would exit with status 75"
+
+
+def database_and_buffer(cfg: Config, aside: Buffer, known: Known | Away) -> Iterator[str]:
+    """Where lines would go, and what would come in first."""
+    if isinstance(known, Away):
+        yield f"database: {known.reason}; lines would go to {path_text(cfg.buffer_path)}"
+        if not aside.is_empty:
+            yield f"buffer: its {aside.size} bytes would wait"
+        return
+    yield f"database: {known.server}"
+    waiting = known.waiting
+    if not aside.is_empty:
+        lines = waiting.rows + waiting.rejected
+        yield (
+            f"buffer: {lines} lines would be imported first = {waiting.rows} rows + {waiting.rejected} rejected; "
+            f"{waiting.stored} more are stored already"
+        )
+
+
+def findings(log: Log, start: int, counts: Counts, known: Known | Away, keep: bool) -> Iterator[str]:
+    """Of one log."""
+    rows, rejected, ignored = counts.actions.total(), counts.reasons.total(), counts.ignored.total()
+    yield f"would be read from byte {start} on" if counts.lines else f"nothing new behind byte {start}"
+    if counts.lines:
+        yield f"{counts.lines} lines = {rows} rows + {rejected} rejected + {ignored} ignored"
+    if rows:
+        yield f"rows by action: {_listed(counts.actions)}"
+    if rejected:
+        yield f"rejected lines by reason: {_listed(counts.reasons)}"
+    if ignored:
+        yield f"ignored lines by kind: {_listed(counts.ignored)}"
+    yield from _days(counts.days, known)
+    if log.damage:
+        yield log.damage
+    if not isinstance(log, LogFile):
+        if log.unended:
+            yield "its last line has no end, and would be left out"
+        yield "it would stay as it is"
+    elif counts.lines:
+        yield _draining(log, keep)
+
+
+def _draining(log: LogFile, keep: bool) -> str:
+    if keep:
+        return "its lines would stay there (--keep)"
+    if log.replaced:
+        return "it was changed while it was read: another run is at work, or somebody emptied it"
+    if not log.writable:
+        return "its lines would stay there, for it may not be written"
+    if not log.collapses:
+        return "its lines would be taken out, or stay while somebody has it open: --check says more"
+    return "its lines would be taken out of it"
+
+
+def _days(days: Counter[str], known: Known | Away) -> Iterator[str]:
+    for day in sorted(days)[:MOST_DAYS]:
+        there = ""
+        if isinstance(known, Known):
+            there = ", a partition would be made" if partitions.gaps(day, known.bounds) else ", its partition is there"
+        yield f"{day}: {days[day]} rows{there}"
+    if len(days) > MOST_DAYS:
+        yield f"and {len(days) - MOST_DAYS} more days, up to {max(days)}"
+
+
+def _listed(counts: Counter[str]) -> str:
+    shown = [f"{count} {what}" for what, count in counts.most_common(MOST_SHOWN)]
+    return "; ".join(shown) + (f"; {len(counts) - MOST_SHOWN} more" if len(counts) > MOST_SHOWN else "")

@@ -1,0 +1,100 @@
+"""What is done beside loading: partitions ahead, the drop of old days, rejected lines read again. Of no log."""
+
+from __future__ import annotations
+
+import functools
+from datetime import datetime, timedelta, timezone
+
+from loguru import logger
+
+from xraylog import hints
+from xraylog.accesslog.grammar import Grammar
+from xraylog.accesslog.masking import Mask
+from xraylog.config import Config
+from xraylog.database import schema, session
+from xraylog.database.partitions import Partitions
+from xraylog.exits import DONE, FAILED, OPERATOR
+from xraylog.loading.loader import Target
+from xraylog.maintenance import replay, retention
+from xraylog.maintenance.replay import Parse
+from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
+
+
+def make_partitions(cfg: Config, days: int) -> int:
+    """Have the partitions of today and so many days to come; returns the exit status. Takes no lock of a file."""
+    today = datetime.now(timezone.utc).date()
+    try:
+        with session.connect(cfg.connection) as conn:
+            for warning in schema.ensure(conn).warnings:
+                logger.warning("{}", warning)
+            made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
+    except session.Unavailable as reason:
+        logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
+        return FAILED
+    except session.Unsuitable as reason:
+        logger.error("{}; {}", reason, hints.on(reason, cfg))
+        return OPERATOR
+    logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
+    return DONE
+
+
+def drop_old(cfg: Config) -> int:
+    """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
+    try:
+        with session.connect(cfg.connection) as conn:
+            for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
+                logger.info("{}", done)
+    except session.Unavailable as reason:
+        logger.warning("retention: {}; a later run drops what is old", reason)
+    except session.Unsuitable as reason:
+        logger.error("retention: {}; what was not dropped is still there, and the lines of this run are stored", reason)
+        return OPERATOR
+    return DONE
+
+
+def replay_rejected(cfg: Config) -> int:
+    """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
+    total, status, mask = LoadResult(), DONE, Mask(*cfg.mask_source)
+    try:
+        with session.connect(cfg.connection) as conn:
+            found = replay.look(conn, schema.ensure(conn), cfg.node)
+            if found.others:
+                logger.info(
+                    "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
+                )
+            target = Target(conn, functools.partial(session.connect, cfg.connection))
+            parse = Grammar(cfg.zone, datetime.now(timezone.utc), mask).parse_line
+            for result, stays in replay.replay(target, cfg.node, found, as_written(parse, mask), cfg.batch_size):
+                total += result
+                for row_id, reason in stays:
+                    logger.debug("rejected line {}: {}", row_id, reason)
+    except (session.Unavailable, session.Unsuitable) as reason:
+        logger.error("{}; what was not moved stays in rejected_lines; {}", reason, hints.on(reason, cfg))
+        status = FAILED if isinstance(reason, session.Unavailable) else OPERATOR
+    logger.info(
+        "{} rejected lines read = {} rows + {} ignored + {} still rejected",
+        total.lines,
+        total.rows,
+        sum(total.ignored.values()),
+        total.rejected,
+    )
+    if not total.adds_up:
+        logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
+        return status or FAILED
+    return status
+
+
+def as_written(parse: Parse, mask: Mask) -> Parse:
+    """The parser for lines that were masked when they were kept: as a record counts only what xray wrote.
+
+    In a kept line every address may be a masked one. The source of a record is masked in any case; a destination, a
+    user or a tag that looks like an address is not.
+    """
+
+    def parse_kept(line: bytes) -> AccessRecord | BadLine | Ignored:
+        said = parse(line)
+        if isinstance(said, AccessRecord) and mask.pieces(line) > (said.source_ip is not None):
+            return BadLine(line, "expected the line as xray wrote it, found addresses that may have been masked in it")
+        return said
+
+    return parse_kept

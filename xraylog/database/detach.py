@@ -1,0 +1,96 @@
+"""Partitions that retention has begun to take out of `logs`, and that a run which died has left behind.
+
+DETACH … CONCURRENTLY is several transactions of the server, and DROP one more. So the table gets a comment first: it
+stays on it when the table is no partition any more. Whoever comes later finishes what it finds with this comment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from xraylog.database.session import Connection
+
+MARK = "xraylog: to be dropped by retention"
+
+# Only what this role may drop: a comment is a text that anybody can write on a table of his own.
+# to_jsonb, because pg_inherits has inhdetachpending from PostgreSQL 14 on.
+LEFT = """
+    WITH marked AS (
+        SELECT c.oid, c.relname, c.relispartition, i.inhparent,
+               coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) AS is_pending,
+               pg_get_expr(c.relpartbound, c.oid) AS bounds
+        FROM pg_description d
+        JOIN pg_class c ON c.oid = d.objoid AND c.relkind IN ('r', 'p') AND pg_has_role(c.relowner, 'USAGE')
+        LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE d.classoid = 'pg_class'::regclass AND d.objsubid = 0 AND d.description = %s
+    ), quoted AS (
+        SELECT *, substring(bounds FROM 'FROM \\(''([^'']*)''\\)')::timestamptz AS low,
+               substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz AS high
+        FROM marked
+        WHERE NOT relispartition OR (is_pending AND inhparent = 'logs'::regclass)
+    )
+    SELECT oid, oid::regclass::text, relname, is_pending, extract(epoch FROM coalesce(low, '-infinity'))::float8,
+           extract(epoch FROM coalesce(high, 'infinity'))::float8
+    FROM quoted
+    ORDER BY relname
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A table with the mark on it, that `logs` does not show any more."""
+
+    oid: int
+    sql: str  # its name, quoted, and with its schema where that is needed
+    name: str
+    is_pending: bool  # in the middle of DETACH … CONCURRENTLY: the server makes no other partition of its time
+    low: float  # in seconds since 1970, as long as it is pending
+    high: float
+
+
+def left_behind(conn: Connection) -> list[Left]:
+    """What there is of them."""
+    return [Left(*row) for row in conn.execute(LEFT, [MARK])]
+
+
+def mark(table: str) -> Composed:
+    """DDL for the comment. `table` is quoted, here and below."""
+    return SQL("COMMENT ON TABLE {} IS {}").format(SQL(table), Literal(MARK))
+
+
+def detach(table: str) -> Composed:
+    """DDL that keeps nobody out of `logs`, outside of a transaction."""
+    return SQL("ALTER TABLE logs DETACH PARTITION {} CONCURRENTLY").format(SQL(table))
+
+
+def finalize(table: str) -> Composed:
+    """DDL that ends a DETACH … CONCURRENTLY which was interrupted; in a transaction, if you like."""
+    return SQL("ALTER TABLE logs DETACH PARTITION {} FINALIZE").format(SQL(table))
+
+
+def drop(table: str) -> Composed:
+    """DDL."""
+    return SQL("DROP TABLE {}").format(SQL(table))
+
+
+def step_aside(table: Left) -> Composed:
+    """DDL that frees the table's name."""
+    return SQL("ALTER TABLE {} RENAME TO {}").format(SQL(table.sql), Identifier(f"{table.name}_{table.oid}"))
+
+
+def clear_the_way(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
+    """Before partitions with these names and bounds are made, in a transaction that holds the lock of partitions.
+
+    A late line may come for a day that is half detached, or not yet dropped. Dropping is for a run with retention.
+    """
+    names = {name for name, _, _ in missing}
+    for table in left_behind(conn):
+        if table.is_pending and any(table.low < high and low < table.high for _, low, high in missing):
+            conn.execute(finalize(table.sql))
+        elif table.is_pending:
+            continue
+        if table.name in names:
+            conn.execute(step_aside(table))

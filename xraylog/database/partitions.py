@@ -1,0 +1,212 @@
+"""The daily partitions of `logs`: which there are, and how one is made.
+
+A partition is one day in UTC. Which days there are is read from the bounds in the catalog, never from names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+
+from psycopg import errors
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from xraylog.database import detach, schema, session
+from xraylog.database.session import Connection, Unsuitable
+
+DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
+GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
+DDL_LOCK_TIMEOUT_S = 2  # who waits for ACCESS EXCLUSIVE keeps every new reader waiting: give way, try again
+
+
+class PartitionMissing(Exception):
+    """A row came for which there is no partition: it was detached or dropped after we saw it."""
+
+
+# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted. One that is
+# half detached takes no row any more; to_jsonb, because pg_inherits says so from PostgreSQL 14 on.
+BOUNDS = """
+    WITH partition (bound) AS (
+        SELECT pg_get_expr(c.relpartbound, c.oid)
+        FROM pg_inherits i
+        JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'logs'::regclass AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
+          AND (%(names)s::text[] IS NULL OR c.relname = ANY(%(names)s))
+    ), quoted (low, high) AS (
+        SELECT substring(bound FROM 'FROM \\(''([^'']*)''\\)')::timestamptz,
+               substring(bound FROM 'TO \\(''([^'']*)''\\)')::timestamptz
+        FROM partition
+        WHERE bound <> 'DEFAULT'
+    )
+    SELECT extract(epoch FROM coalesce(low, '-infinity'))::float8 AS low,
+           extract(epoch FROM coalesce(high, 'infinity'))::float8 AS high
+    FROM quoted
+    ORDER BY low
+"""
+
+
+class Partitions:
+    """The days of `logs` that this run knows to have partitions."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._known: set[str] = set()
+
+    def ensure(self, days: Iterable[str]) -> list[str]:
+        """Have a partition for each of these UTC days, "2025-11-17"; returns the names of those that it made.
+
+        A short transaction of its own, for a wait on this lock is a wait of all. Raises Unsuitable when a table
+        that is no partition has the name of one, and when this role may not make any.
+        """
+        unknown = sorted(set(days) - self._known)
+        if not unknown:
+            return []
+        bounds = self._look(unknown)
+        missing = [day for day in unknown if gaps(day, bounds)]
+        made = []
+        for first in range(0, len(missing), DAYS_AT_ONCE):
+            made += self._create_patiently(missing[first : first + DAYS_AT_ONCE])
+        self._known.update(unknown)
+        return made
+
+    def known(self, days: Iterable[str]) -> bool:
+        """Whether each of these days is known to have a partition."""
+        return self._known.issuperset(days)
+
+    def missing(self, days: Iterable[str]) -> set[str]:
+        """Those of these days of which no partition has any part."""
+        unknown = sorted(set(days) - self._known)
+        bounds = self._look(unknown)
+        return {day for day in unknown if gaps(day, bounds) == [day_bounds(day)]}
+
+    def _look(self, days: Sequence[str]) -> list[tuple[float, float]]:
+        """Bounds of partitions: of those named after the days, where they suffice. To read a thousand takes 20 ms."""
+        with session.transaction(self._conn):
+            bounds = read_bounds(self._conn, [partition_name(day, *day_bounds(day)) for day in days])
+            if any(gaps(day, bounds) for day in days):
+                bounds = read_bounds(self._conn)
+        self._known.update(day for day in days if not gaps(day, bounds))
+        return bounds
+
+    def forget(self) -> None:
+        """Ask the catalog again for every day."""
+        self._known.clear()
+
+    def _create_patiently(self, days: list[str]) -> list[str]:
+        """Wait for readers a little at a time, as long as for any lock in all."""
+        deadline = time.monotonic() + session.LOCK_TIMEOUT_S
+        while True:
+            try:
+                return self._create(days)
+            except (errors.LockNotAvailable, errors.DeadlockDetected):
+                if time.monotonic() > deadline:
+                    raise
+
+    def _create(self, days: list[str]) -> list[str]:
+        with session.transaction(self._conn, schema.PARTITIONS_LOCK):
+            self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
+            self._conn.execute(schema.ONE_BY_ONE)
+            bounds = read_bounds(self._conn)
+            missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
+            detach.clear_the_way(self._conn, missing)
+            for name, low, high in missing:
+                self._create_one(name, low, high)
+        return [name for name, _, _ in missing]
+
+    def _create_one(self, name: str, low: float, high: float) -> None:
+        create = create_partition(name, low, high)
+        try:
+            self._conn.execute(create)
+        except errors.DuplicateTable as error:
+            raise Unsuitable(
+                f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
+            ) from error
+        except errors.CheckViolation as error:
+            raise Unsuitable(
+                f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
+                f"move them as Schema.md says: {session.message(error)}"
+            ) from error
+        except errors.InsufficientPrivilege as error:
+            raise Unsuitable(
+                f"{name}: expected this partition of logs, found none, and this role may not make it: "
+                f"{session.message(error)}; the owner of logs makes today's and the next days' with "
+                f"parse_logs.py --make-partitions 7, and an older one with: "
+                f"{' '.join(create.as_string(self._conn).split())}"
+            ) from error
+        if self._conn.info.server_version < schema.NO_KEYS_ON_PARENT:
+            for statement in schema.keys_and_indexes(name):
+                self._conn.execute(statement)
+
+
+def read_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[float, float]]:
+    """Lower and upper bound of each partition of logs, or of those with these names, sorted, in seconds since 1970.
+
+    In a transaction of `database`: the catalog writes bounds in the session's zone and style. Binary, for before
+    PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
+    """
+    return [(low, high) for low, high in conn.execute(BOUNDS, {"names": names}, binary=True)]
+
+
+def create_partition(name: str, low: float, high: float) -> Composed:
+    """DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
+    return SQL("""
+        CREATE TABLE {partition}
+            PARTITION OF logs
+            FOR VALUES FROM ({low}) TO ({high})
+    """).format(
+        partition=Identifier(name),
+        low=moment(low),
+        high=moment(high),
+    )
+
+
+def create_standalone(name: str, parent: str, server_version: int) -> Composed:
+    """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down."""
+    generated = server_version >= GENERATED_COLUMNS
+    return SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
+        Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if generated else "")
+    )
+
+
+def attach(name: str, parent: str, low: float, high: float) -> Composed:
+    """DDL that makes the table a partition: the server checks its bounds, and foreign keys as a set."""
+    return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+        Identifier(parent), Identifier(name), moment(low), moment(high)
+    )
+
+
+def moment(epoch: float) -> Literal:
+    """A bound, as SQL. Seconds since 1970."""
+    return Literal(_utc(epoch).isoformat(" "))
+
+
+def partition_name(day: str, low: float, high: float) -> str:
+    """logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
+    name = f"logs_{day.replace('-', '_')}"
+    return name if (low, high) == day_bounds(day) else f"{name}_{_utc(low):%H%M}"
+
+
+def gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
+    at, end = day_bounds(day)
+    gaps = []
+    for low, high in bounds:
+        if high <= at or low >= end:
+            continue
+        if low > at:
+            gaps.append((at, low))
+        at = max(at, high)
+    if at < end:
+        gaps.append((at, end))
+    return gaps
+
+
+def day_bounds(day: str) -> tuple[float, float]:
+    """Where a UTC day begins and the next one does, in seconds since 1970."""
+    start = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
+    return start.timestamp(), (start + timedelta(days=1)).timestamp()
+
+
+def _utc(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, tz=timezone.utc)

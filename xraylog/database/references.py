@@ -1,0 +1,175 @@
+"""Names to ids in the reference tables: users, protocols, endpoints, tags, nodes.
+
+Names are committed in a short transaction of their own, before the rows that use them; what a run met already
+is remembered, up to a bound. A whole reference table is never read: it may hold millions of endpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg.errors import DataError, DeadlockDetected, IntegrityError, SerializationFailure
+from psycopg.sql import SQL, Composed, Identifier, Literal, Placeholder
+
+from xraylog.database import schema, session
+from xraylog.database.session import Connection, Unsuitable
+from xraylog.records import Ids
+
+COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
+    "users": "email",
+    "protocols": "name",
+    "endpoints": "address",
+    "tags": "name",
+    "nodes": "name",
+}
+# That in which a partition's foreign keys lock these tables when it is made or attached: in another one, the names of
+# one run and the partition of another would wait for each other.
+ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *COLUMN]))
+TRIES = 3
+REMEMBERED = 10_000  # names a table: an adversary's log must not fill the memory
+
+
+def _known(tables: Iterable[str]) -> Composed:
+    """Names come as one text: an array of 20,000 takes ten times as long to write. No name has a line end in it."""
+    one = """
+        SELECT {literal} AS reference, {column} AS name, id FROM {table}
+        WHERE {column} = ANY(string_to_array({names}, E'\\n'))"""
+    return SQL(" UNION ALL").join(
+        SQL(one).format(
+            literal=Literal(table), table=Identifier(table), column=Identifier(COLUMN[table]), names=Placeholder(table)
+        )
+        for table in tables
+    )
+
+
+def _add(table: str, on_conflict: str = "") -> Composed:
+    """Only names that `_known` did not find come here: ON CONFLICT would burn an id for every one that exists.
+
+    Sorted, so that two writers meet the same names in the same order: no deadlock.
+    """
+    return SQL("""
+        INSERT INTO {table} ({column})
+        SELECT name FROM unnest(string_to_array(%s, E'\\n')) AS missing (name)
+        ORDER BY name COLLATE "C"
+        {on_conflict}
+        RETURNING {column}, id
+    """).format(table=Identifier(table), column=Identifier(COLUMN[table]), on_conflict=SQL(on_conflict))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the reference tables have of some names."""
+
+    ids: Ids  # of each name, by table
+    refused: Mapping[tuple[str, str], str]  # table and name to reason: these have no id
+    new: Mapping[str, int]  # how many of them were added, by table
+
+    def used(self, node_id: int) -> dict[str, set[int]]:
+        """The ids that rows of this node with these names refer to, by table."""
+        return {**{table: set(ids.values()) for table, ids in self.ids.items()}, "nodes": {node_id}}
+
+
+class References:
+    """The names that were met over one session, with their ids."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
+
+    def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
+        """Have an id for each of these names, by table, but for those that the database refuses."""
+        missing = {}
+        for table, wanted in names.items():
+            ids = self._ids[table]
+            if len(ids) > REMEMBERED:
+                ids.clear()
+            if unknown := {name for name in wanted if name not in ids}:
+                missing[table] = unknown
+        new, refused = self._look_up_patiently(missing) if missing else ({}, {})
+        return Resolved({table: self._found(table, wanted, refused) for table, wanted in names.items()}, refused, new)
+
+    def _found(self, table: str, wanted: Iterable[str], refused: Mapping[tuple[str, str], str]) -> dict[str, int]:
+        ids = self._ids[table]
+        return {name: ids[name] for name in wanted if not refused or (table, name) not in refused}
+
+    def forget(self) -> None:
+        """Ask the database again for every name: one of them was deleted meanwhile."""
+        for ids in self._ids.values():
+            ids.clear()
+
+    def _look_up_patiently(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
+        """Once more, when the server ended it for the sake of another writer."""
+        for _ in range(TRIES - 1):
+            with contextlib.suppress(DeadlockDetected, SerializationFailure):
+                return self._look_up(missing)
+        return self._look_up(missing)
+
+    def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
+        met: dict[str, dict[str, int]] = {}
+        refused: dict[tuple[str, str], str] = {}
+        with session.transaction(self._conn, by_index=True):
+            self._find(missing, met)
+            new = {table: self._add(table, missing[table], met[table], refused) for table in ORDER if table in missing}
+        for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
+            self._ids[table].update(ids)
+        return {table: count for table, count in new.items() if count}, refused
+
+    def _find(self, names: Mapping[str, Iterable[str]], met: dict[str, dict[str, int]]) -> None:
+        for table in names:
+            met.setdefault(table, {})
+        texts = {table: "\n".join(wanted) for table, wanted in names.items()}
+        for table, name, at in self._conn.execute(_known(names), texts):
+            met[table][name] = at
+
+    def _add(self, table: str, names: set[str], ids: dict[str, int], refused: dict[tuple[str, str], str]) -> int:
+        if not (missing := sorted(names - ids.keys())):
+            return 0
+        added = self._insert(table, missing, refused)
+        ids.update(added)
+        if elsewhere := names - ids.keys():  # another writer was faster, or the name was refused
+            self._find({table: elsewhere}, {table: ids})
+        for name in names - ids.keys():
+            refused.setdefault((table, name), f"{table}.{COLUMN[table]} holds another spelling of {name!r}")
+        return len(added)
+
+    def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
+        """Add names. ON CONFLICT takes half as long again: it waits until another writer was faster."""
+        with contextlib.suppress(DataError, IntegrityError), self._conn.transaction():
+            return self._insert_all(table, names)
+        return self._insert_by_halves(table, names, refused)
+
+    def _insert_by_halves(
+        self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]
+    ) -> dict[str, int]:
+        """Those that the database refuses (a hand-made varchar, a CHECK) are found by halving."""
+        try:
+            with self._conn.transaction():
+                return self._insert_all(table, names, "ON CONFLICT DO NOTHING")
+        except (DataError, IntegrityError) as error:
+            if len(names) == 1:
+                refused[table, names[0]] = session.message(error)
+                return {}
+        middle = len(names) // 2
+        return self._insert_by_halves(table, names[:middle], refused) | self._insert_by_halves(
+            table, names[middle:], refused
+        )
+
+    def _insert_all(self, table: str, names: Sequence[str], on_conflict: str = "") -> dict[str, int]:
+        return dict(self._conn.execute(_add(table, on_conflict), ["\n".join(names)]).fetchall())
+
+
+def node_id(references: References, name: str) -> int:
+    """The id of this node, made when it is new."""
+    node = references.resolve({"nodes": [name]})
+    for reason in node.refused.values():
+        raise Unsuitable(f"node {name!r}: {reason}")
+    return node.ids["nodes"][name]
+
+
+def known_node(conn: Connection, name: str) -> int | None:
+    """The id of this node; None when it is new. Changes nothing."""
+    row = conn.execute("SELECT id FROM nodes WHERE name = %s", [name]).fetchone()
+    return None if row is None else row[0]

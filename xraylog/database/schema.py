@@ -1,0 +1,334 @@
+"""The tables, their keys and their indexes. Schema.md for machines; the days of `logs` are in `partitions`.
+
+A database that somebody made by hand is taken over: what is missing is added, NOT NULL on the source is relaxed,
+nothing else is changed, and what does not fit is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from psycopg.sql import SQL, Composed, Identifier
+
+from xraylog.database import session
+from xraylog.database.session import Connection, Unavailable, Unsuitable
+
+UNFINISHED = "xraylog: unfinished migration into logs"  # how the comment on logs_old begins meanwhile
+PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
+NO_KEYS_ON_PARENT = 110000  # PostgreSQL 10 has neither foreign keys nor indexes on a partitioned table
+
+TABLES: Mapping[str, str] = {  # in the order of their references
+    "users": """
+        CREATE TABLE users (
+            id    serial PRIMARY KEY,
+            email text   NOT NULL UNIQUE
+        )""",
+    "protocols": """
+        CREATE TABLE protocols (
+            id   serial PRIMARY KEY,
+            name text   NOT NULL UNIQUE
+        )""",
+    "endpoints": """
+        CREATE TABLE endpoints (
+            id      serial PRIMARY KEY,
+            address text   NOT NULL UNIQUE
+        )""",
+    "tags": """
+        CREATE TABLE tags (
+            id   serial PRIMARY KEY,
+            name text   NOT NULL UNIQUE
+        )""",
+    "nodes": """
+        CREATE TABLE nodes (
+            id   serial PRIMARY KEY,
+            name text   NOT NULL UNIQUE
+        )""",
+    "logs": """
+        CREATE TABLE logs (
+            id               bigserial   NOT NULL,
+            "timestamp"      timestamptz NOT NULL,
+            source_ip        inet,
+            source_port      integer,
+            action           text        NOT NULL,
+            protocol_id      integer,
+            destination_id   integer,
+            destination_port integer,
+            inbound_tag_id   integer,
+            outbound_tag_id  integer,
+            user_id          integer,
+            node_id          integer
+        ) PARTITION BY RANGE ("timestamp")""",
+    "log_positions": """
+        CREATE TABLE log_positions (
+            id          bigserial   PRIMARY KEY,
+            node_id     integer     NOT NULL REFERENCES nodes,
+            source      text        NOT NULL,
+            position    bigint      NOT NULL,
+            head_length integer     NOT NULL,
+            head        bytea       NOT NULL,
+            updated_at  timestamptz NOT NULL DEFAULT now()
+        )""",
+    "rejected_lines": """
+        CREATE TABLE rejected_lines (
+            id          bigserial   PRIMARY KEY,
+            rejected_at timestamptz NOT NULL DEFAULT now(),
+            node_id     integer     NOT NULL REFERENCES nodes,
+            source      text        NOT NULL,
+            line_offset bigint      NOT NULL,
+            reason      text        NOT NULL,
+            line        bytea       NOT NULL
+        )""",
+}
+
+KEYS: Mapping[str, str] = {  # columns of logs, and the tables that they refer to
+    "protocol_id": "protocols",
+    "destination_id": "endpoints",
+    "inbound_tag_id": "tags",
+    "outbound_tag_id": "tags",
+    "user_id": "users",
+    "node_id": "nodes",
+}
+
+LOGS_INDEXES = (  # as pg_get_indexdef writes them; of logs, or of each partition on PostgreSQL 10
+    """brin ("timestamp") WITH (autosummarize='on')""",
+    'btree (user_id, "timestamp")',
+    'btree (destination_id, "timestamp")',
+)
+INDEXES: Mapping[str, str] = {
+    "rejected_lines": "CREATE INDEX ON rejected_lines USING brin (rejected_at) WITH (autosummarize = on)",
+    "log_positions": "CREATE INDEX ON log_positions (node_id, source)",
+}
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the types of logs' are for ADD COLUMN
+    "users": {"id": "", "email": ""},
+    "protocols": {"id": "", "name": ""},
+    "endpoints": {"id": "", "address": ""},
+    "tags": {"id": "", "name": ""},
+    "nodes": {"id": "", "name": ""},
+    "logs": {
+        "timestamp": "",
+        "source_ip": "inet",
+        "source_port": "integer",
+        "action": "text",
+        "protocol_id": "integer",
+        "destination_id": "integer",
+        "destination_port": "integer",
+        "inbound_tag_id": "integer",
+        "outbound_tag_id": "integer",
+        "user_id": "integer",
+        "node_id": "integer",
+    },
+    "log_positions": dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
+    "rejected_lines": dict.fromkeys(("rejected_at", "node_id", "source", "line_offset", "reason", "line"), ""),
+}
+UNIQUE = {"users": "email", "protocols": "name", "endpoints": "address", "tags": "name", "nodes": "name"}
+MAY_BE_NULL = ("source_ip", "source_port")  # a hand-made table's NOT NULL is relaxed on these
+NEVER_NULL = ("id", "timestamp", "action")
+
+
+MIGRATING = "logs is being migrated, and not all of its days are in it"
+
+# Citus runs DDL on all shards at once, over several connections; through the keys to reference tables, which every
+# shard has, these wait for each other: "distributed deadlock". Where only other tables are distributed it does no harm.
+ONE_BY_ONE = """
+    SELECT set_config('citus.multi_shard_modify_mode', 'sequential', true)
+    WHERE to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL
+"""
+
+
+class Plain(Unsuitable):
+    """logs is not partitioned: the migration makes it so."""
+
+
+class Migrating(Unavailable):
+    """A migration of logs is not finished: whoever stores rows now could be in its way."""
+
+
+# --- what is there -----------------------------------------------------------------------------------------
+
+CATALOG = """
+    SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, NULL), a.attnotnull,
+           EXISTS (SELECT FROM pg_index i
+                   WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+                     AND i.indkey::text = a.attnum::text),
+           CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,
+           CASE c.relname WHEN 'logs' THEN
+               (SELECT obj_description(old.oid, 'pg_class') FROM pg_class old
+                WHERE old.relnamespace = c.relnamespace AND old.relname = 'logs_old') END
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(c.oid)
+    ORDER BY c.relname, a.attnum
+"""
+
+
+@dataclass(slots=True)
+class Table:
+    """One table as the catalog has it."""
+
+    kind: str
+    partition_key: str | None
+    comment_on_old: str | None  # of logs: what stands on logs_old beside it
+    types: dict[str, str] = field(default_factory=dict)  # by column
+    not_null: set[str] = field(default_factory=set)
+    unique: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The database beside what this project needs."""
+
+    tables: Mapping[str, Table]
+    misfits: tuple[str, ...]  # for the operator: each says what to do
+
+    @property
+    def migrating(self) -> bool:
+        """Whether a migration of logs has begun and is not finished."""
+        return "logs" in self.tables and (self.tables["logs"].comment_on_old or "").startswith(UNFINISHED)
+
+    @property
+    def missing(self) -> list[str]:
+        """Tables that are not there."""
+        return [name for name in TABLES if name not in self.tables]
+
+    @property
+    def missing_columns(self) -> list[str]:
+        """Columns of logs that are not there."""
+        return [name for name in COLUMNS["logs"] if "logs" in self.tables and name not in self.tables["logs"].types]
+
+    @property
+    def to_relax(self) -> list[str]:
+        """Columns of logs that must lose their NOT NULL."""
+        return [name for name in MAY_BE_NULL if "logs" in self.tables and name in self.tables["logs"].not_null]
+
+    @property
+    def complete(self) -> bool:
+        """Nothing to create or to change."""
+        return not (self.missing or self.missing_columns or self.to_relax)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What will cost rows: columns that a hand-made table has as NOT NULL, and xray leaves empty."""
+        if "logs" not in self.tables:
+            return []
+        strict = self.tables["logs"].not_null & COLUMNS["logs"].keys() - {*NEVER_NULL, *MAY_BE_NULL}
+        return [
+            f"logs.{name} is NOT NULL: lines without it go to rejected_lines; "
+            f"ALTER TABLE logs ALTER COLUMN {name} DROP NOT NULL"
+            for name in sorted(strict)
+        ]
+
+
+def look(conn: Connection) -> Findings:
+    """What there is of our tables in the search path. Changes nothing."""
+    tables: dict[str, Table] = {}
+    for name, kind, column, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
+        table = tables.setdefault(name, Table(kind, *of_logs))
+        table.types[column] = type_name
+        if not_null:
+            table.not_null.add(column)
+        if unique:
+            table.unique.add(column)
+    return Findings(tables, tuple(misfits(tables)))
+
+
+def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
+    """What of these tables does not fit, each with what to do."""
+    for name, table in tables.items():
+        if name == "logs" and table.kind == "r":
+            yield (
+                "logs: expected a table partitioned by day, found a plain one; "
+                "migrate_logs_to_partitioned.py makes one of it"
+            )
+        elif table.kind != ("p" if name == "logs" else "r"):
+            yield f"{name}: expected a {'partitioned ' if name == 'logs' else ''}table, found another kind"
+        elif name == "logs" and table.partition_key != 'RANGE ("timestamp")':
+            yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
+        elif name in UNIQUE and UNIQUE[name] not in table.unique:
+            yield (
+                f"{name}.{UNIQUE[name]}: expected a unique column, found none; "
+                f"ALTER TABLE {name} ADD UNIQUE ({UNIQUE[name]})"
+            )
+        for column in COLUMNS[name]:
+            if column not in table.types and (name != "logs" or column == "timestamp"):
+                yield f"{name}.{column}: expected a column, found none"
+    if "logs" in tables and tables["logs"].types.get("timestamp") not in ("timestamp with time zone", None):
+        yield f"logs.timestamp: expected timestamp with time zone, found {tables['logs'].types['timestamp']}"
+
+
+# --- making it ---------------------------------------------------------------------------------------------
+
+
+def ensure(conn: Connection) -> Findings:
+    """Have every table. Asks the catalog only, where nothing is missing: a role that may not create can run.
+
+    Raises Unsuitable or Plain with every misfit, and Migrating while days of an older table are still to come.
+    """
+    with session.transaction(conn):  # with its lock_timeout: to describe a table, the server may have to lock it
+        findings = look(conn)
+    if findings.migrating:
+        raise Migrating(MIGRATING)
+    if not findings.complete and not findings.misfits:
+        with session.transaction(conn, PARTITIONS_LOCK):
+            findings = look(conn)  # another run may have been faster
+            if not findings.misfits:
+                conn.execute(ONE_BY_ONE)
+                _create(conn, findings)
+                findings = look(conn)
+    if findings.misfits:
+        plain = "logs" in findings.tables and findings.tables["logs"].kind == "r"
+        raise (Plain if plain else Unsuitable)("; ".join(findings.misfits))
+    return findings
+
+
+def _create(conn: Connection, findings: Findings) -> None:
+    for name in findings.missing:
+        for statement in create(name):
+            conn.execute(statement)
+        if name == "logs" and conn.info.server_version >= NO_KEYS_ON_PARENT:
+            for statement in keys_and_indexes("logs"):
+                conn.execute(statement)
+    for name in findings.missing_columns:
+        conn.execute(_add_column(name, keys=conn.info.server_version >= NO_KEYS_ON_PARENT))
+    for name in findings.to_relax:
+        conn.execute(SQL("ALTER TABLE logs ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)))
+
+
+def create(name: str) -> Iterator[Composed]:
+    """DDL for one table, with its index; without the keys and indexes of logs."""
+    yield SQL(TABLES[name]).format()
+    if name in INDEXES:
+        yield SQL(INDEXES[name]).format()
+
+
+def _add_column(name: str, keys: bool) -> Composed:
+    reference = SQL(" REFERENCES {}").format(Identifier(KEYS[name])) if keys and name in KEYS else SQL("")
+    return SQL("ALTER TABLE logs ADD COLUMN {column} {type}{reference}").format(
+        column=Identifier(name), type=SQL(COLUMNS["logs"][name]), reference=reference
+    )
+
+
+def keys_and_indexes(table: str) -> Iterator[Composed]:
+    """The foreign keys and indexes of logs: on the parent, or on each partition of PostgreSQL 10."""
+    for column in KEYS:
+        yield add_key(table, column)
+    for index in LOGS_INDEXES:
+        yield create_index(table, index)
+
+
+def add_key(table: str, column: str) -> Composed:
+    """DDL for the foreign key of a column of logs."""
+    return SQL("ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES {referenced}").format(
+        table=Identifier(table), column=Identifier(column), referenced=Identifier(KEYS[column])
+    )
+
+
+def create_index(table: str, definition: str, name: str | None = None, unique: bool = False) -> Composed:
+    """DDL for an index. `definition`: what pg_get_indexdef writes behind USING; without a name the server makes one."""
+    return SQL("CREATE {unique}INDEX {name}ON {table} USING {definition}").format(
+        unique=SQL("UNIQUE " if unique else ""),
+        name=SQL("{} ").format(Identifier(name)) if name else SQL(""),
+        table=Identifier(table),
+        definition=SQL(definition),  # the catalog's own text
+    )

@@ -1,0 +1,1 @@
+"""Batches into `logs`, on one of three paths."""

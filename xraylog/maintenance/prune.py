@@ -1,0 +1,140 @@
+"""Names that no row of `logs` refers to, and how they are removed while other nodes' runs may be at work.
+
+A run commits its names before the rows that use them, so a name that is unused now may be that of a row to come. What
+protects that row:
+
+* Names are removed only while no run is in a transaction that stores rows: its node's lock is tried, never waited for.
+* A run may stand between its names and its rows, and holds nothing then. Its rows meet the foreign keys: by row, as a
+  set, or at ATTACH, the server says that the name is gone, nothing is stored, and the run makes the name again
+  (`Loader.load`). It waited for its node's lock meanwhile and has it next, so that is once, not again and again.
+* A name that a stored row uses cannot be removed: the same foreign keys refuse it. So a table of names is left alone
+  unless every column of `logs` that refers to it has a foreign key that refuses; and also when another table refers
+  to it, which may want to keep names that `logs` does not use.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+
+from psycopg import errors
+from psycopg.sql import SQL, Composed, Identifier
+
+from xraylog.database import schema, session
+from xraylog.database.session import Connection
+from xraylog.loading import loader
+
+TABLES = ("users", "endpoints", "protocols", "tags")  # in the order of their keys; nodes stay
+AT_ONCE = 1_000  # names a transaction: storing runs wait for it
+LONGEST = "10s"  # of a transaction that they wait for: a third of what they wait in all
+LONGEST_S = 60  # for all of them: this run holds its log meanwhile
+PAUSE_S = 0.1
+
+# Every column that refers to the table, with a foreign key on logs, or on each partition of PostgreSQL 10.
+GUARDED = """
+    WITH RECURSIVE part (oid, level) AS (
+        SELECT 'logs'::regclass::oid, 0
+        UNION ALL
+        SELECT inhrelid, level + 1 FROM pg_inherits JOIN part ON part.oid = inhparent
+    ), storing AS (
+        SELECT part.oid FROM part JOIN pg_class c ON c.oid = part.oid
+        WHERE CASE WHEN %(keys_on_parent)s THEN level = 0 ELSE c.relkind <> 'p' END
+    )
+    SELECT (SELECT bool_and(EXISTS (
+                SELECT FROM pg_constraint k
+                JOIN pg_attribute a ON a.attrelid = k.conrelid AND k.conkey = ARRAY[a.attnum]
+                WHERE k.contype = 'f' AND k.conrelid = storing.oid AND k.confrelid = to_regclass(%(table)s)
+                  AND k.confdeltype IN ('a', 'r') AND a.attname = name))
+            FROM storing, unnest(%(columns)s::text[]) AS name) IS NOT FALSE,
+           (SELECT min(conrelid::regclass::text) FROM pg_constraint
+            WHERE contype = 'f' AND confrelid = to_regclass(%(table)s) AND conrelid NOT IN (SELECT oid FROM part))
+"""
+
+
+def remove(conn: Connection) -> Iterator[str]:
+    """Remove them; yields a line for each table of names. Reads all of `logs`, once for each table."""
+    until: float | None = None
+    for table in TABLES:
+        if reason := _reason_to_leave(conn, table):
+            yield f"{table}: no name is removed: {reason}"
+            continue
+        ids = _unused(conn, table)
+        until = until or time.monotonic() + LONGEST_S
+        removed = _remove(conn, table, ids, until)
+        left = f", and {len(ids) - removed} are left for another day" if removed < len(ids) else ""
+        if ids:
+            yield f"{table}: {removed} names that no row of logs uses are removed{left}"
+
+
+def _reason_to_leave(conn: Connection, table: str) -> str | None:
+    values = {
+        "table": table,
+        "columns": _columns(table),
+        "keys_on_parent": conn.info.server_version >= schema.NO_KEYS_ON_PARENT,
+    }
+    with session.transaction(conn):
+        ((is_guarded, other),) = conn.execute(GUARDED, values)
+    if not is_guarded:
+        return f"expected a foreign key on each of logs.{', '.join(_columns(table))} that would refuse it, found none"
+    return f"{other} refers to it, too" if other else None
+
+
+def _columns(table: str) -> list[str]:
+    return [column for column, referenced in schema.KEYS.items() if referenced == table]
+
+
+def _no_row_uses(table: str) -> Composed:
+    """A condition on the table's `id`."""
+    return SQL(" AND ").join(
+        SQL("NOT EXISTS (SELECT FROM logs l WHERE l.{} = {}.id)").format(Identifier(column), Identifier(table))
+        for column in _columns(table)
+    )
+
+
+def _unused(conn: Connection, table: str) -> Sequence[int]:
+    """Their ids, 8 bytes each here; there may be millions."""
+    query = SQL("SELECT id FROM {} WHERE {}").format(Identifier(table), _no_row_uses(table))
+    ids = array("q")
+    with session.transaction(conn), conn.cursor("unused_names") as cursor:
+        conn.execute("SELECT set_config('cursor_tuple_fraction', '1', true)")  # all of it is wanted, not the first rows
+        cursor.itersize = 10_000
+        cursor.execute(query)
+        ids.extend(row[0] for row in cursor)
+    return ids
+
+
+def _remove(conn: Connection, table: str, ids: Sequence[int], until: float) -> int:
+    """Remove names until there are no more, or it has lasted too long; how many."""
+    removed = done = 0
+    while done < len(ids) and time.monotonic() < until:
+        try:
+            count = _remove_some(conn, table, list(ids[done : done + AT_ONCE]))
+        except (errors.ForeignKeyViolation, errors.DeadlockDetected, errors.QueryCanceled):
+            break  # a run was faster, or waits for us
+        if count is None:
+            time.sleep(PAUSE_S)
+        else:
+            removed, done = removed + count, done + AT_ONCE
+    return removed
+
+
+# A join by hash would read all of logs for each thousand.
+FEW_AT_A_TIME = """
+    SELECT set_config('statement_timeout', %s, true), set_config('enable_hashjoin', 'off', true),
+           set_config('enable_mergejoin', 'off', true)
+"""
+
+
+def _remove_some(conn: Connection, table: str, ids: list[int]) -> int | None:
+    """One transaction; None when a run is storing rows."""
+    with session.transaction(conn):
+        keys = [session.lock_key(loader.node_lock(name)) for (name,) in conn.execute("SELECT name FROM nodes")]
+        ((is_free,),) = conn.execute(
+            "SELECT coalesce(bool_and(pg_try_advisory_xact_lock(key)), true) FROM unnest(%s::bigint[]) AS key", [keys]
+        )
+        if not is_free:
+            return None
+        conn.execute(FEW_AT_A_TIME, [LONGEST])
+        query = SQL("DELETE FROM {} WHERE id = ANY(%s) AND {}").format(Identifier(table), _no_row_uses(table))
+        return conn.execute(query, [ids]).rowcount

@@ -1,0 +1,196 @@
+"""Rejected lines that are read again, and moved into `logs` where they are records by now.
+
+What a line says is the parser's to tell: it comes as a function. A batch of lines leaves rejected_lines in the
+transaction that stores its records, so each of them is in one place, whatever is killed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from psycopg.errors import DataError, IntegrityError
+
+from xraylog.database import schema, session
+from xraylog.database.references import Resolved
+from xraylog.database.session import Connection, Unsuitable
+from xraylog.loading import rejects
+from xraylog.loading.loader import Target
+from xraylog.records import DAY, AccessRecord, BadLine, Ignored, LoadResult, Records
+
+BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
+
+Parse: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
+Parsed: TypeAlias = Sequence[tuple[int, "AccessRecord | BadLine | Ignored"]]  # with the ids of their rows
+Stays: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
+
+LOOK = """
+    SELECT n.id, n.name = %s, count(*), min(r.id), max(r.id)
+    FROM rejected_lines r
+    LEFT JOIN nodes n ON n.id = r.node_id
+    GROUP BY n.id, n.name
+"""
+
+# At most so many lines, and so many bytes of them, but one at least. The server measures a line without reading it.
+READ = """
+    SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END
+    FROM (
+        SELECT id, reason, line, row_number() OVER by_id AS number, sum(octet_length(line)) OVER by_id AS bytes
+        FROM (
+            SELECT id, reason, line
+            FROM rejected_lines
+            WHERE node_id = %(node_id)s AND id BETWEEN %(first)s AND %(last)s
+            ORDER BY id
+            LIMIT %(lines)s
+        ) AS following
+        WINDOW by_id AS (ORDER BY id)
+    ) AS measured
+    WHERE number = 1 OR bytes <= %(bytes)s
+    ORDER BY id
+"""
+
+# What is not returned is somebody else's: another replay has moved it, or a person has removed it.
+TAKE = """
+    DELETE FROM rejected_lines
+    WHERE id = ANY(%s::bigint[])
+    RETURNING id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The rejected lines there are."""
+
+    node_id: int | None = None  # None: there are none of this node
+    first: int = 0  # id
+    last: int = 0
+    others: int = 0  # lines of other nodes: their logs have other zones
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """Lines by what becomes of them."""
+
+    records: Records = field(default_factory=Records)
+    ids: list[int] = field(default_factory=list)  # for each record, that of its line's row
+    ignored: dict[int, Ignored] = field(default_factory=dict)  # by id
+    stays: Stays = field(default_factory=list)
+
+
+class Refused(Exception):
+    """The database refuses a row of a batch: nothing of it was moved. The message says why."""
+
+
+def look(conn: Connection, tables: schema.Findings, node: str) -> Found:
+    """What there is to replay for this node. Raises Unsuitable where lines cannot be told apart."""
+    if "id" not in tables.tables["rejected_lines"].unique:  # made by hand
+        raise Unsuitable(
+            "rejected_lines.id: expected a unique column, found none; "
+            "ALTER TABLE rejected_lines ADD UNIQUE (id), or ADD id bigserial UNIQUE"
+        )
+    ours, others = Found(), 0
+    with session.transaction(conn):  # with its lock_timeout
+        nodes = conn.execute(LOOK, [node]).fetchall()
+    for node_id, is_ours, count, first, last in nodes:
+        if is_ours:
+            ours = Found(node_id, first, last)
+        else:
+            others += count
+    return Found(ours.node_id, ours.first, ours.last, others)
+
+
+def replay(target: Target, node: str, found: Found, parse: Parse, lines: int) -> Iterator[tuple[LoadResult, Stays]]:
+    """Parse what was found, at most so many lines at a time; yields after each commit what became of them."""
+    if found.node_id is None:
+        return
+    first = found.first
+    while rows := _read(target.conn, found, first, lines):
+        first = rows[-1][0] + 1
+        parsed = [(row_id, _say(parse, line)) for row_id, line in rows]
+        yield from _move_by_halves(target, node, found.node_id, parsed)
+
+
+def _read(conn: Connection, found: Found, first: int, lines: int) -> list[tuple[int, bytes | None]]:
+    """Ids and lines from the id `first` on; None for a line that was cut when it was kept."""
+    values = {
+        "cut": rejects.CUT,
+        "node_id": found.node_id,
+        "first": first,
+        "last": found.last,
+        "lines": lines,
+        "bytes": BATCH_BYTES,
+    }
+    with session.transaction(conn):
+        return conn.execute(READ, values, binary=True).fetchall()  # bytea as text is twice as long
+
+
+def _say(parse: Parse, line: bytes | None) -> AccessRecord | BadLine | Ignored:
+    """What the parser says of a line that a log can have had."""
+    if line is None:
+        return BadLine(b"", "expected a whole line, found its beginning")
+    if b"\n" in line:  # put there by hand; names with a line end in them could not be looked up
+        return BadLine(line, "expected one line, found several")
+    return parse(line)
+
+
+def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> Iterator[tuple[LoadResult, Stays]]:
+    """Find the rows that the database refuses, and move the others.
+
+    Each half is a batch and a transaction of its own: thousands may be refused, as they were before, and in one
+    transaction the node's other runs would wait for all of them.
+    """
+    try:
+        yield _move(target, node, node_id, parsed)
+    except Refused as refused:
+        if len(parsed) == 1:
+            yield LoadResult(lines=1, rejected=1), [(parsed[0][0], str(refused))]
+            return
+        middle = len(parsed) // 2
+        yield from _move_by_halves(target, node, node_id, parsed[:middle])
+        yield from _move_by_halves(target, node, node_id, parsed[middle:])
+
+
+def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[LoadResult, Stays]:
+    """Move a batch, in one transaction. Raises Refused."""
+    lines = _sort(parsed)
+    stay = LoadResult(lines=len(lines.stays), rejected=len(lines.stays))
+    if not lines.ids and not lines.ignored:
+        return stay, lines.stays
+    days = {minute[:DAY] for minute in set(lines.records.minutes)}
+    store = functools.partial(_store, target, node, node_id, lines)
+    moved, _ = target.store_with(days, lines.records.names(), store)
+    return stay + moved, lines.stays
+
+
+def _sort(parsed: Parsed) -> Sorted:
+    lines = Sorted()
+    for row_id, said in parsed:
+        if isinstance(said, AccessRecord):
+            lines.records.append(said)
+            lines.ids.append(row_id)
+        elif isinstance(said, BadLine):
+            lines.stays.append((row_id, said.reason))
+        else:
+            lines.ignored[row_id] = said
+    return lines
+
+
+def _store(target: Target, node: str, node_id: int, lines: Sorted, names: Resolved) -> LoadResult:
+    """The transaction. Raises Refused."""
+    for reason in names.refused.values():
+        raise Refused(reason)
+    try:
+        with target.transaction(node, node_id, names, len(lines.ids)) as copy:
+            taken, left_out = _take(target.conn, lines.ids), _take(target.conn, list(lines.ignored))
+            rows = copy(lines.records.some([index for index, row_id in enumerate(lines.ids) if row_id in taken]))
+    except (DataError, IntegrityError) as error:
+        rejects.raise_unless_poison(error)
+        raise Refused(session.message(error)) from error
+    return LoadResult(len(taken) + len(left_out), rows, 0, Counter(lines.ignored[row_id] for row_id in left_out))
+
+
+def _take(conn: Connection, ids: Sequence[int]) -> set[int]:
+    return {row_id for (row_id,) in conn.execute(TAKE, [ids])} if ids else set()

@@ -1,0 +1,353 @@
+"""What is older than `[retention] days` leaves the database: partitions of `logs`, rejected lines, and unused names.
+
+A partition goes as a whole, and only when its upper bound, as the catalog has it, is not after the first moment that
+is kept. That is asked once more, by the table's oid, in the transaction that marks it or drops it. `detached` says how
+a run that was killed is finished by the next one; two runs at once find out in the catalog what the other one did.
+Nobody waits for long behind a lock that is waited for here; who is in the way is left alone, for there are more runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import SQL
+
+from xraylog.database import detach, partitions, schema, session
+from xraylog.database.session import Connection, Unavailable, Unsuitable
+from xraylog.maintenance import prune
+
+TRIES = 5  # a day is dropped in milliseconds
+CONCURRENTLY = 140000  # PostgreSQL 14 has DETACH … CONCURRENTLY
+# Who waits for ACCESS EXCLUSIVE keeps every reader behind it waiting. Shorter than deadlock_timeout, too (1 s): of two
+# that wait for each other, it is never the run that stores lines who is ended.
+LOCK_TIMEOUT = "500ms"
+PAUSE_S = 1.0
+POLL_S = 0.1
+REJECTED_AT_ONCE = 10_000  # rows a transaction
+MIGRATED = "xraylog: "  # how a comment on logs_old begins, whatever the migration has come to
+# What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
+# InternalError_ is "tuple concurrently updated".
+OVERTAKEN = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
+
+
+class Stage(Enum):
+    """How far a table is on its way out."""
+
+    ATTACHED = "a partition"
+    PENDING = "half detached"
+    DETACHED = "detached"
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """A table that is to go."""
+
+    oid: int
+    table: str  # its name, quoted, and with its schema where that is needed
+    bounds: str  # as the catalog writes them, in UTC; of a detached table nothing is left of them
+    stage: Stage
+    owner: str  # a role, quoted
+    is_ours: bool  # this role may drop it
+    is_foreign: bool  # it is a foreign table, or has one among its own partitions
+
+    def __str__(self) -> str:
+        return f"{self.table} ({self.bounds or 'detached before'})"
+
+
+# The earlier one of two clocks: one that runs ahead, here or on the server, must not empty the database.
+FIRST_KEPT = """
+    SELECT (date_trunc('day', least(%s, now()) AT TIME ZONE 'UTC') - make_interval(days => %s)) AT TIME ZONE 'UTC'
+"""
+
+# Of DEFAULT and of MAXVALUE no upper bound is found: they are never old. A lower one of MINVALUE does not matter.
+# What somebody else is detaching has no mark, and is his.
+OLD = """
+    WITH RECURSIVE direct AS (
+        SELECT c.oid, c.relowner, pg_get_expr(c.relpartbound, c.oid) AS bounds,
+               coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) AS is_pending,
+               coalesce(obj_description(c.oid, 'pg_class') = %(mark)s, false) AS is_marked
+        FROM pg_inherits i
+        JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'logs'::regclass
+    ), old AS (
+        SELECT * FROM direct
+        WHERE substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz <= %(first_kept)s
+          AND (is_marked OR NOT is_pending)
+    ), part (root, oid) AS (
+        SELECT oid, oid FROM old
+        UNION ALL
+        SELECT root, inhrelid FROM pg_inherits JOIN part ON part.oid = inhparent
+    )
+    SELECT oid, oid::regclass::text, replace(bounds, 'FOR VALUES ', ''), is_pending,
+           quote_ident(pg_get_userbyid(relowner)), pg_has_role(relowner, 'USAGE'),
+           EXISTS (SELECT FROM part JOIN pg_class c ON c.oid = part.oid WHERE root = old.oid AND c.relkind = 'f')
+    FROM old
+    ORDER BY is_pending DESC, substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz
+"""
+
+
+def to_drop(conn: Connection, days: int, now: datetime) -> list[Old]:
+    """The tables that a run at `now` would drop, the oldest first. Only reads."""
+    with session.transaction(conn):
+        if reason_to_wait(conn) is not None:
+            return []
+        return _old(conn, first_kept(conn, days, now))
+
+
+def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
+    """How many rejected lines a run at `now` would remove. Only reads."""
+    with session.transaction(conn):
+        if reason_to_wait(conn) is not None:
+            return 0
+        ((count,),) = conn.execute(
+            "SELECT count(*) FROM rejected_lines WHERE rejected_at < %s", [first_kept(conn, days, now)]
+        )
+        return int(count)
+
+
+def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> Iterator[str]:
+    """Drop what is old; yields a line for each thing done.
+
+    Raises Unavailable when somebody is in the way, and Unsuitable at the end, with all that the operator must do.
+    """
+    reason, limit, found = _look(conn, days, now)
+    if reason is not None:
+        yield f"nothing old is dropped: {reason}"
+        return
+    trouble = list(_not_ours(conn, found))
+    dropped = 0
+    for old in found:
+        if old.is_foreign:
+            yield f"{old}: is a foreign table, or has one in it, and is left where it is"
+        elif old.is_ours:
+            with _told_later(conn, old.table, trouble):
+                if _drop(conn, old, limit):
+                    dropped += 1
+                    yield f"{old} is dropped: what is from before {limit:%Y-%m-%d} is not kept"
+    with _told_later(conn, "rejected_lines", trouble):
+        if removed := _remove_rejected(conn, limit):
+            yield f"rejected_lines: {removed} lines from before {limit:%Y-%m-%d} are removed"
+    if dropped and prune_names:
+        with _told_later(conn, "unused names", trouble):
+            partitions.Partitions(conn).ensure([f"{now:%Y-%m-%d}"])  # who reads all of logs is in the way of a new one
+            yield from prune.remove(conn)
+    if trouble:
+        raise Unsuitable("; ".join(trouble))
+
+
+def _look(conn: Connection, days: int, now: datetime) -> tuple[str | None, datetime, list[Old]]:
+    """Why nothing may be dropped, what is the first moment that is kept, and what is older.
+
+    Again, when another session drops a table meanwhile: on PostgreSQL 10 pg_get_expr ends with an internal error then.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            with session.transaction(conn):
+                reason = reason_to_wait(conn)
+                limit = first_kept(conn, days, now)
+                return reason, limit, _old(conn, limit) if reason is None else []
+        except errors.InternalError_:
+            if attempt == TRIES:
+                raise
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _told_later(conn: Connection, what: str, trouble: list[str]) -> Iterator[None]:
+    """An error inside is in the way of nothing else; but when it passes by itself, the rest is for the next run."""
+    try:
+        yield
+    except psycopg.Error as error:
+        said = f"{what}: {session.message(error)}"
+        if conn.broken or session.is_temporary(error):
+            raise Unavailable(said) from error
+        trouble.append("; ".join(filter(None, (said, error.diag.message_detail))))
+
+
+def _not_ours(conn: Connection, found: Iterable[Old]) -> Iterator[str]:
+    """One complaint for each role that has such tables."""
+    tables: dict[str, list[str]] = {}
+    for old in found:
+        if not old.is_ours:
+            tables.setdefault(old.owner, []).append(old.table)
+    for owner, names in tables.items():
+        ((role,),) = conn.execute("SELECT quote_ident(current_user)")
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"{names[0]}{more}: expected tables that {role} may drop, found those of {owner}; "
+            f"ALTER TABLE … OWNER TO {role}, or GRANT {owner} TO {role}"
+        )
+
+
+def reason_to_wait(conn: Connection) -> str | None:
+    """Why nothing may be dropped from `logs` as it is now; None when it may. In a transaction."""
+    found = schema.look(conn)
+    if found.misfits:
+        return found.misfits[0]
+    if "logs" not in found.tables or "rejected_lines" not in found.tables:
+        return "the tables are not there yet"
+    if (found.tables["logs"].comment_on_old or "").startswith(MIGRATED):
+        return "logs_old of a migration is still there, and is compared with logs before it is dropped"
+    return None
+
+
+def first_kept(conn: Connection, days: int, now: datetime) -> datetime:
+    """The start of the UTC day that is so many days before that of `now`. In a transaction."""
+    ((moment,),) = conn.execute(FIRST_KEPT, [now, days])
+    return moment  # type: ignore[no-any-return]
+
+
+def _old(conn: Connection, limit: datetime) -> list[Old]:
+    """What earlier runs have left, then the partitions that are older than the limit."""
+    found = [
+        Old(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
+        for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
+            OLD, {"first_kept": limit, "mark": detach.MARK}
+        )
+    ]
+    left = [table for table in detach.left_behind(conn) if not table.is_pending]
+    return [Old(table.oid, table.sql, "", Stage.DETACHED, "", True, False) for table in left] + found
+
+
+def _drop(conn: Connection, old: Old, limit: datetime) -> bool:
+    """Detach and drop it; False when somebody else did."""
+    if old.stage is Stage.ATTACHED:
+        _wait_for_users(conn)
+        if _mark(conn, old, limit):
+            _detach(conn, old)
+    return _patiently(lambda: _drop_now(conn, old, limit))
+
+
+def _mark(conn: Connection, old: Old, limit: datetime) -> bool:
+    """Mark it; False where the server cannot detach it CONCURRENTLY."""
+    if conn.info.server_version < CONCURRENTLY:
+        return False
+
+    def mark() -> bool:
+        with _ddl(conn):
+            now = _again(conn, old, limit)
+            ((is_possible,),) = conn.execute(MAY_DETACH)
+            if now is None or now.stage is not Stage.ATTACHED or not is_possible:
+                return False
+            conn.execute(detach.mark(now.table))
+            return True
+
+    return _patiently(mark)
+
+
+# Not beside a DEFAULT partition, and one at a time.
+MAY_DETACH = """
+    SELECT NOT EXISTS (
+        SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'logs'::regclass
+          AND (pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT' OR (to_jsonb(i) ->> 'inhdetachpending')::boolean))
+"""
+
+
+def _detach(conn: Connection, old: Old) -> None:
+    """Outside of a transaction, where no SET LOCAL can bound the wait: it is cancelled from here.
+
+    What another session has done meanwhile, and what is left half done, `_drop_now` finds in the catalog.
+    """
+    timer = threading.Timer(session.LOCK_TIMEOUT_S, conn.cancel)
+    timer.start()
+    try:
+        with contextlib.suppress(*OVERTAKEN):
+            conn.execute(detach.detach(old.table))
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _wait_for_users(conn: Connection) -> None:
+    """Wait until all who use `logs` now are gone, or give way: nothing has been changed yet.
+
+    DETACH … CONCURRENTLY would wait for them when the partition is hidden already, and DROP with others behind it.
+    """
+    deadline = time.monotonic() + session.LOCK_TIMEOUT_S
+    using = _users(conn)
+    while using := using & _users(conn):
+        if time.monotonic() > deadline:
+            raise errors.LockNotAvailable(f"somebody has used logs for more than {session.LOCK_TIMEOUT_S} s")
+        time.sleep(POLL_S)
+
+
+USERS = """
+    SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND relation = 'logs'::regclass AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+def _users(conn: Connection) -> set[str]:
+    """The transactions that have a lock on `logs`."""
+    return {transaction for (transaction,) in conn.execute(USERS)}
+
+
+def _drop_now(conn: Connection, old: Old, limit: datetime) -> bool:
+    with _ddl(conn):
+        now = _again(conn, old, limit)
+        if now is None or (old.stage is Stage.DETACHED and _has_kept_rows(conn, old, limit)):
+            return False
+        if now.stage is Stage.PENDING:
+            conn.execute(detach.finalize(now.table))
+        conn.execute(detach.drop(now.table))
+        return True
+
+
+def _has_kept_rows(conn: Connection, old: Old, limit: datetime) -> bool:
+    """Whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
+    query = SQL('SELECT EXISTS (SELECT FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
+    ((has,),) = conn.execute(query, [limit])
+    return bool(has)
+
+
+def _again(conn: Connection, old: Old, limit: datetime) -> Old | None:
+    """What has become of the table; None when it is not there, or not to be dropped, any more."""
+    return next((now for now in _old(conn, limit) if now.oid == old.oid), None)
+
+
+@contextlib.contextmanager
+def _ddl(conn: Connection) -> Iterator[None]:
+    """A short transaction in which nobody else makes, attaches or drops partitions."""
+    with session.transaction(conn, schema.PARTITIONS_LOCK):
+        conn.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        yield
+
+
+def _patiently(action: Callable[[], bool]) -> bool:
+    """Do what needs locks that others hold, a little at a time; the action looks anew what there is to do."""
+    deadline = time.monotonic() + session.LOCK_TIMEOUT_S
+    while True:
+        try:
+            return action()
+        except (errors.LockNotAvailable, errors.DeadlockDetected, *OVERTAKEN):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_S)
+
+
+# By ctid: a table made by hand need not have an id.
+REMOVE_REJECTED = """
+    DELETE FROM rejected_lines
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM rejected_lines WHERE rejected_at < %s LIMIT %s))
+"""
+
+
+def _remove_rejected(conn: Connection, limit: datetime) -> int:
+    """Some at a time: a row's lock is held for a moment only."""
+    removed = 0
+    while True:
+        with session.transaction(conn):
+            count = conn.execute(REMOVE_REJECTED, [limit, REJECTED_AT_ONCE]).rowcount
+        removed += count
+        if count < REJECTED_AT_ONCE:
+            return removed

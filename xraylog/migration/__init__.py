@@ -1,0 +1,1 @@
+"""A plain `logs` table becomes a partitioned one, step by step."""

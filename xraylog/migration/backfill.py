@@ -1,0 +1,178 @@
+"""Steps 3 to 6 of the migration: the rows of each day go into a partition of their own, one transaction a day.
+
+A day whose partition is there has been copied.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import date
+
+from psycopg import errors
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from xraylog.database import partitions, schema, session
+from xraylog.database.session import Connection, Unsuitable
+from xraylog.migration import blockers, old_table, state
+from xraylog.migration.blockers import Survey
+from xraylog.migration.old_table import BY_DAY, PlainTable
+from xraylog.migration.state import State
+
+CORRELATED = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
+
+
+def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
+    """Where a migration that has begun goes on: the old table, and what it holds, now that nothing is added to it.
+
+    Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
+    """
+    with state.step(conn) as found:
+        conn.execute(state.lock_timeout(state.LONG_LOCK_TIMEOUT))
+        old = old_table.look(conn, "logs_old", found.zone)
+        _have_index_by_day(conn, old)
+        old = old_table.look(conn, "logs_old", found.zone)
+        counted = blockers.survey(conn, old)
+        reasons = list(blockers.times(conn, old, counted)) if counted else ["logs_old cannot be read any more"]
+        if counted is None or reasons:
+            raise Unsuitable("; ".join([*reasons, "then go on, or go back with --undo"]))
+        return old, counted
+
+
+def _have_index_by_day(conn: Connection, old: PlainTable) -> None:
+    """Without an index that finds the rows of a day, every day would read the whole table."""
+    if finds_days(old):
+        return
+    conn.execute("ANALYZE logs_old")
+    row = conn.execute(CORRELATION, [old.place]).fetchone()
+    method = "brin" if row is not None and abs(row[0] or 0) >= CORRELATED else "btree"
+    conn.execute(index_by_day(old, method))
+    if not old.has_zone:
+        conn.execute("ANALYZE logs_old")  # of an expression there are statistics only now
+
+
+CORRELATION = """
+    SELECT correlation FROM pg_stats WHERE schemaname = %s AND tablename = 'logs_old' AND attname = 'timestamp'
+"""
+
+
+def finds_days(old: PlainTable) -> bool:
+    """Whether it has an index that finds the rows of a day."""
+    return any(
+        index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
+        for index in old.indexes
+        if index.definition.startswith(("btree", "brin"))
+    )
+
+
+def index_by_day(old: PlainTable, method: str) -> Composed:
+    """DDL for an index that finds the rows of a day."""
+    return SQL("CREATE INDEX {} ON logs_old USING {} ({})").format(
+        Identifier(BY_DAY), SQL(method), SQL("({})").format(old.moment) if not old.has_zone else old.moment
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What one day took."""
+
+    rows: int = 0
+    copy_s: float = 0.0
+    index_s: float = 0.0
+    keys_s: float = 0.0  # ATTACH: the server checks the foreign keys and the bounds
+
+    def __add__(self, other: Copied) -> Copied:
+        return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+
+def days_left(conn: Connection, span: Sequence[date]) -> list[date]:
+    """Days of the old table that have not been copied, the newest first: people ask for these.
+
+    None once it is finished: a day that is missing then has been dropped since.
+    """
+    with state.step(conn) as found:
+        return days_without_partition(conn, span) if found.state is State.UNFINISHED else []
+
+
+def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]:
+    """In a transaction of `database`."""
+    bounds = partitions.read_bounds(conn)
+    return [day for day in reversed(span) if partitions.gaps(str(day), bounds)]
+
+
+def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[str], None]) -> Copied:
+    """Copy a day's rows into a partition of their own, in one transaction; nothing if another session did."""
+    with state.step(conn) as found:
+        if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
+            return Copied()
+        state.run_all(conn, state.tablespace(old))
+        clock = [time.monotonic()]
+        try:
+            create, insert, *others, attach = copying(conn, old, day)
+            conn.execute(create)
+            rows = conn.execute(insert).rowcount
+            clock.append(time.monotonic())
+            state.run_all(conn, others)
+            clock.append(time.monotonic())
+
+            def attach_it() -> None:
+                with conn.transaction():
+                    conn.execute(attach)
+
+            state.patiently(attach_it, waiting)
+        except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
+            raise Unsuitable(
+                f"{day}: its rows cannot be copied: {session.message(error)}; "
+                f"mend them in logs_old and go on, or go back with --undo"
+            ) from error
+        clock.append(time.monotonic())
+    return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))
+
+
+def a_day(conn: Connection, old: PlainTable, day: date) -> list[Composed]:
+    """The whole transaction of a day."""
+    return [
+        *state.limits(conn),
+        state.search_path(old.path),
+        *state.tablespace(old),
+        *copying(conn, old, day),
+    ]
+
+
+def copying(
+    conn: Connection,
+    old: PlainTable,
+    day: date,
+    source: str = "logs_old",
+    parent: str = "logs",
+    limit: int | None = None,
+) -> Iterator[Composed]:
+    """SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
+    low, high = partitions.day_bounds(str(day))
+    name = partitions.partition_name(str(day), low, high) if parent == "logs" else f"{parent}_day"
+    version = conn.info.server_version
+    yield partitions.create_standalone(name, parent, version)
+    columns = [column for column in old.columns if not column.generated]
+    yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM {}\nWHERE {}{}").format(
+        Identifier(name),
+        SQL(", ").join(Identifier(column.name) for column in columns),
+        SQL(", ").join(old.read(column) for column in columns),
+        Identifier(source),
+        within(old.moment, day),
+        SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
+    )
+    yield from state.owner(old, name)
+    if version < schema.NO_KEYS_ON_PARENT:
+        yield from old_table.keys(old, name, named=False)
+    yield from old_table.indexes(old, name, named=False)
+    yield partitions.attach(name, parent, low, high)
+
+
+def within(moment: Composable, day: date) -> Composed:
+    """A condition: the moment is in this UTC day."""
+    low, high = partitions.day_bounds(str(day))
+    return SQL("{moment} >= {low} AND {moment} < {high}").format(
+        moment=moment, low=partitions.moment(low), high=partitions.moment(high)
+    )

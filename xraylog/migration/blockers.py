@@ -1,0 +1,363 @@
+"""What the rows of the plain table are like, and all that stands in the way of its migration.
+
+Reads, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from psycopg import errors
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+from xraylog.database import partitions, schema, session
+from xraylog.database.session import Connection
+from xraylog.migration import old_table
+from xraylog.migration.old_table import CONVERTED, OUR_TYPES, PlainTable
+
+LONGEST_NAME = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
+MOST_DAYS = 3660
+EPOCH = date(1970, 1, 1)
+LARGEST_BIGINT = 2**63 - 1
+FEW = 5  # examples in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one reading of all rows found."""
+
+    days: Mapping[date, int]  # rows a UTC day, the oldest first
+    no_time: int  # rows whose timestamp is NULL
+    endless: int  # rows at infinity
+    outside: int  # rows outside of the years 1 to 9999
+    no_id: int  # rows whose id is NULL
+    largest_id: int | None
+
+    @property
+    def rows(self) -> int:
+        """All rows that can be migrated."""
+        return sum(self.days.values())
+
+    def rows_of(self, days: Iterable[date]) -> int:
+        """Rows of these days."""
+        return sum(self.days.get(day, 0) for day in days)
+
+    @property
+    def span(self) -> list[date]:
+        """Every day from the first to the last."""
+        if not self.days:
+            return []
+        first, last = min(self.days), max(self.days)
+        return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def survey(conn: Connection, table: PlainTable) -> Survey | None:
+    """Count the rows of each day, in one reading of the table: MIN and MAX of the timestamp, and what has none.
+
+    None where that cannot be done; `obstacles` says why.
+    """
+    if any(_unreadable(conn, table)):
+        return None
+    days: dict[date, int] = {}
+    no_time = endless = outside = no_id = 0
+    largest: int | None = None
+    query = SQL("""
+        SELECT CASE WHEN isfinite(day) THEN day - date '1970-01-01' END, day IS NULL, rows, no_id, largest
+        FROM (SELECT ({moment} AT TIME ZONE 'UTC')::date AS day, count(*) AS rows,
+                     count(*) FILTER (WHERE id IS NULL) AS no_id, max(id) AS largest
+              FROM {table}
+              GROUP BY 1) AS of_day
+        ORDER BY day
+    """).format(moment=table.moment, table=Identifier(table.name))
+    for number, is_null, rows, rows_without_id, largest_of_day in conn.execute(query):
+        no_id += rows_without_id
+        if largest_of_day is not None:
+            largest = largest_of_day if largest is None else max(largest, largest_of_day)
+        if is_null:
+            no_time += rows
+        elif number is None:
+            endless += rows
+        elif not date.min.toordinal() < number + EPOCH.toordinal() < date.max.toordinal():
+            outside += rows
+        else:
+            days[EPOCH + timedelta(days=number)] = rows
+    return Survey(days, no_time, endless, outside, no_id, largest)
+
+
+# --- what stands in the way --------------------------------------------------------------------------------
+
+# Views, rules, triggers, keys of other tables, publications, policies, statistics, inheritance, uses of the row's
+# type. Not: its own columns, indexes, constraints, sequence.
+DEPENDENTS = """
+    SELECT DISTINCT
+           CASE WHEN r.oid IS NOT NULL AND v.relkind = 'v' THEN 'view'
+                WHEN r.oid IS NOT NULL AND v.relkind = 'm' THEN 'materialized view'
+                WHEN k.oid IS NOT NULL THEN 'foreign key' WHEN t.oid IS NOT NULL THEN 'trigger' ELSE 'other' END,
+           CASE WHEN r.oid IS NOT NULL AND v.relkind IN ('v', 'm') THEN v.oid::regclass::text
+                WHEN k.oid IS NOT NULL THEN k.conrelid::regclass::text
+                ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
+           coalesce(quote_ident(k.conname), quote_ident(t.tgname))
+    FROM pg_class c
+    JOIN pg_type y ON y.oid = c.reltype
+    JOIN pg_depend d ON (d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid)
+                     OR (d.refclassid = 'pg_type'::regclass AND d.refobjid IN (y.oid, y.typarray))
+    LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    LEFT JOIN pg_class v ON v.oid = r.ev_class
+    LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
+    LEFT JOIN pg_trigger t ON d.classid = 'pg_trigger'::regclass AND t.oid = d.objid
+    WHERE c.oid = %s::regclass
+      AND d.deptype IN ('n', 'a')
+      AND (k.conrelid IS DISTINCT FROM c.oid OR k.confrelid = c.oid)
+      AND d.classid <> 'pg_attrdef'::regclass
+      AND NOT (d.classid = 'pg_class'::regclass AND d.objid = c.oid)
+      AND NOT coalesce(t.tgisinternal, false)
+      AND (d.classid <> 'pg_class'::regclass
+           OR (SELECT relkind IN ('i', 'I', 'S') OR relispartition FROM pg_class own WHERE own.oid = d.objid) IS FALSE)
+    UNION
+    SELECT 'other', 'the table that it inherits from, ' || inhparent::regclass, NULL
+    FROM pg_inherits WHERE inhrelid = %s::regclass
+    ORDER BY 1, 2
+"""
+IN_THE_WAY = """
+    SELECT c.relname
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = ANY(%s)
+    ORDER BY c.relname
+"""
+
+
+def obstacles(conn: Connection, table: PlainTable, found: Survey | None) -> list[str]:
+    """All that stands in the way of a migration, each with the way out. Without a survey, what the catalog knows."""
+    reasons = [*_unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, found)]
+    reasons += [*dependents(conn, table.name), *_other_tables(conn)]
+    names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
+    if table.sequence is not None and table.sequence.identity:
+        names.append(f"{table.sequence.bare_name}_old")
+    elif table.needs_sequence:
+        names.append("logs_id_seq")
+    reasons += [f"{name} is in the way: rename it" for name in _taken(conn, table, names)]
+    if found is not None:
+        reasons += [*times(conn, table, found), *_values(conn, table)]
+        days = [partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in found.span[:MOST_DAYS]]
+        reasons += [
+            f"{name} is in the way, a table of its own with the name of a partition: rename it"
+            for name in _taken(conn, table, days)
+        ]
+    return reasons
+
+
+def _taken(conn: Connection, table: PlainTable, names: list[str]) -> list[str]:
+    return [name for (name,) in conn.execute(IN_THE_WAY, [table.place, names])]
+
+
+def _unreadable(conn: Connection, table: PlainTable) -> Iterator[str]:
+    for name in ("id", "timestamp"):
+        column = table.column(name)
+        if column is None:
+            yield f"{table.name}.{name}: expected a column, found none; add it and fill it"
+        elif column.plain_type not in CONVERTED[OUR_TYPES[name]]:
+            yield (
+                f"{table.name}.{name}: expected {OUR_TYPES[name]}, found {column.type}: "
+                f"ALTER TABLE {table.name} ALTER COLUMN {name} TYPE {OUR_TYPES[name]} USING …"
+            )
+    ((known,),) = conn.execute("SELECT count(*) FROM pg_timezone_names WHERE name = %s", [table.zone])
+    if not table.has_zone and not known:
+        yield f"the times have no zone, and the server does not know {table.zone}: set [parser] timezone in the config"
+
+
+def _rights(table: PlainTable) -> Iterator[str]:
+    if not table.owned:
+        yield (
+            f"only the owner of {table.name} can migrate it: connect as {table.owner}, "
+            f"or ALTER TABLE {table.name} OWNER TO {_quoted(table.role)}"
+        )
+    if not table.may_create:
+        yield f"GRANT CREATE ON SCHEMA {_quoted(table.place)} TO {_quoted(table.role)}: partitions are new tables"
+    if table.row_security:
+        yield f"row security is on: ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY, and set it up again afterwards"
+
+
+def _shape(table: PlainTable) -> Iterator[str]:
+    for column in table.columns:
+        accepted = CONVERTED.get(OUR_TYPES.get(column.name, ""))
+        known = column.name in ("id", "timestamp") or column.new_type == column.type
+        if accepted and column.plain_type not in accepted and not known:
+            yield (
+                f"{table.name}.{column.name}: expected {OUR_TYPES[column.name]}, found {column.type}: "
+                f"ALTER TABLE {table.name} ALTER COLUMN {column.name} TYPE {OUR_TYPES[column.name]} USING …"
+            )
+        if column.identity and column.name != "id":
+            yield (
+                f"{table.name}.{column.name} is an identity column, which cannot be carried over: "
+                f"ALTER TABLE {table.name} ALTER COLUMN {_quoted(column.name)} DROP IDENTITY"
+            )
+    for index in table.indexes:
+        is_primary_of_id = index.columns == ("id",) and any(
+            constraint.kind == "p" and constraint.columns == ("id",) and constraint.name == index.name
+            for constraint in table.constraints
+        )
+        if index.unique and index.valid and "timestamp" not in index.columns and not is_primary_of_id:
+            name = _quoted(index.name)
+            drop = f"ALTER TABLE {table.name} DROP CONSTRAINT {name}" if index.of_constraint else f"DROP INDEX {name}"
+            yield (
+                f"the unique index {index.name} has no timestamp, and a partitioned table cannot keep it: "
+                f"{drop}, or add the timestamp to its columns"
+            )
+    for constraint in table.constraints:
+        if constraint.kind == "x":
+            yield (
+                f"the exclusion constraint {constraint.name} cannot be kept by a partitioned table: "
+                f"ALTER TABLE {table.name} DROP CONSTRAINT {_quoted(constraint.name)}"
+            )
+        changing = [of.name for of in table.columns if of.name in constraint.columns and of.means_another]
+        if constraint.kind == "c" and changing:
+            yield (
+                f"the constraint {constraint.name} is about {changing[0]}, whose type changes: "
+                f"drop it, and make it again afterwards"
+            )
+        if not constraint.enforced:
+            yield f"the constraint {constraint.name} is NOT ENFORCED, and cannot be carried over: drop it"
+        elif not constraint.valid:
+            yield (
+                f"the constraint {constraint.name} is NOT VALID: "
+                f"ALTER TABLE {table.name} VALIDATE CONSTRAINT {_quoted(constraint.name)}"
+            )
+        if constraint.kind == "c" and not constraint.inherited:
+            yield (
+                f"the constraint {constraint.name} is NO INHERIT, and partitions would not have it: "
+                f"make it again without"
+            )
+    for name in sorted({i.name for i in table.indexes} | {c.name for c in table.constraints}):
+        if len(name.encode()) > LONGEST_NAME:
+            yield f"the name {name} is longer than {LONGEST_NAME} bytes, and a suffix has to be added: rename it"
+
+
+def _ids(table: PlainTable, found: Survey | None) -> Iterator[str]:
+    sequence, largest = table.sequence, found.largest_id if found else None
+    if sequence is not None and sequence.increment < 0:
+        yield f"the sequence {sequence.name} counts down: ALTER SEQUENCE {sequence.name} INCREMENT 1, from a free range"
+    if sequence is not None and sequence.type == "bigint" and largest is not None and largest >= sequence.maximum:
+        yield f"the largest id is {largest}, and the sequence {sequence.name} ends there: raise its MAXVALUE"
+    elif largest is not None and largest >= LARGEST_BIGINT:
+        yield f"the largest id is {largest}, the last one that there is: give that row another one"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _quoted(name: str) -> str:
+    return Identifier(name).as_string(None)
+
+
+def dependents(conn: Connection, table: str) -> Iterator[str]:
+    """What would follow a rename of the table, or go with it, each with the way out."""
+    for kind, what, name in conn.execute(DEPENDENTS, [table, table]):
+        if kind.endswith("view"):
+            yield (
+                f"the {kind} {what} would follow the rename: DROP {kind.upper()} {what}, and make it again afterwards, "
+                f"with its grants (its text: SELECT pg_get_viewdef('{what}'))"
+            )
+        elif kind == "foreign key":
+            yield (
+                f"a foreign key of {what} points at {table}, where ids are not unique any more: "
+                f"ALTER TABLE {what} DROP CONSTRAINT {name}"
+            )
+        elif kind == "trigger":
+            yield (
+                f"the trigger {name} cannot be carried over: DROP TRIGGER {name} ON {table}, "
+                f"and make it again afterwards"
+            )
+        else:
+            yield f"{what} uses {table} and cannot be carried over: drop it, and make it again afterwards"
+
+
+TWICE = """
+    SELECT c.relname
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = ANY(%s) AND n.nspname = ANY(current_schemas(false)) AND current_schema() <> %s
+    GROUP BY c.relname
+    HAVING count(*) > 1
+    ORDER BY c.relname
+"""
+
+
+def ambiguities(conn: Connection, place: str) -> list[str]:
+    """Tables of ours that a search_path which begins with `place` would find elsewhere; under the session's own."""
+    return [
+        f"{name} is in two schemas of the search_path, and logs is not in the first one: rename one of them"
+        for (name,) in conn.execute(TWICE, [list(schema.TABLES), place])
+    ]
+
+
+def _other_tables(conn: Connection) -> Iterator[str]:
+    found = schema.look(conn)
+    yield from schema.misfits({name: table for name, table in found.tables.items() if name != "logs"})
+
+
+def times(conn: Connection, table: PlainTable, found: Survey) -> Iterator[str]:
+    """Rows that cannot be migrated for their time or their id, each kind with the way out."""
+    name, moment = Identifier(table.name), table.moment
+    which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
+
+    def examples(condition: Composable) -> str:
+        query = SQL("SELECT id, {moment}::text FROM {table} WHERE {condition} ORDER BY id LIMIT {few}").format(
+            moment=moment, table=name, condition=condition, few=Literal(FEW)
+        )
+        return ", ".join(f"id {id_}: {at}" if at else f"id {id_}" for id_, at in conn.execute(query))
+
+    if found.no_time:
+        some = examples(SQL('"timestamp" IS NULL'))
+        yield f"{_rows(found.no_time)} without a timestamp ({some}); " + which.format(table.name, '"timestamp" IS NULL')
+    if found.endless:
+        some = examples(SQL('NOT isfinite("timestamp")'))
+        yield f"{_rows(found.endless)} at infinity ({some}); " + which.format(table.name, 'NOT isfinite("timestamp")')
+    if found.outside:
+        condition = "\"timestamp\" < '0001-01-02' OR \"timestamp\" >= '9999-12-31'"
+        yield f"{_rows(found.outside)} not from 0001-01-02 to 9999-12-30; " + which.format(table.name, condition)
+    if found.no_id:
+        yield f"{_rows(found.no_id)} without an id (id IS NULL): give them one, or delete them"
+    if len(found.span) > MOST_DAYS:
+        days = list(found.days.items())
+        ends = "; ".join(", ".join(f"{day} ({rows} rows)" for day, rows in part) for part in (days[:FEW], days[-FEW:]))
+        yield (
+            f"the rows span {len(found.span)} days, more than {MOST_DAYS}: each would be a partition. "
+            f"The first and the last days: {ends}; correct or delete what is not true"
+        )
+
+
+def _values(conn: Connection, table: PlainTable) -> Iterator[str]:
+    """What the new table would refuse: text that is no address, ids of names that are not there."""
+    name = Identifier(table.name)
+    source = table.column("source_ip")
+    if source is not None and source.plain_type not in ("inet", "cidr"):
+        try:
+            with conn.transaction():
+                conn.execute(SQL("SELECT count(source_ip::text::inet) FROM {}").format(name))
+        except errors.DataError as error:
+            yield (
+                f"{table.name}.source_ip has text that is no address: {session.message(error)}; "
+                f"make it NULL, or correct it, where it is none"
+            )
+    there = schema.look(conn).tables
+    for column, referenced in schema.KEYS.items():
+        if table.column(column) is None or old_table.has_key(table, column):
+            continue
+        unknown = (
+            SQL("NOT EXISTS (SELECT FROM {} r WHERE r.id = l.{})").format(Identifier(referenced), Identifier(column))
+            if referenced in there
+            else SQL("true")
+        )
+        query = SQL(
+            "SELECT count(*), min(l.{column}) FROM {table} l WHERE l.{column} IS NOT NULL AND {unknown}"
+        ).format(column=Identifier(column), table=name, unknown=unknown)
+        ((count, smallest),) = conn.execute(query)
+        if count:
+            yield (
+                f"{_rows(count)} with a {column} that is not in {referenced} (the smallest is {smallest}): "
+                f"add those names to {referenced}, or make {column} NULL in these rows"
+            )

@@ -1,0 +1,389 @@
+"""The plain `logs` table as somebody made it: what it is like, and what stands in the way of its migration.
+
+Reads the catalog and the rows, and changes nothing. What is made of it is in `migration`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+
+BY_DAY = "logs_old_by_day"  # an index of ours on the old table, where it has none that finds a day
+
+# What our columns may be in an old table. Text takes every type; a bigint stays one where we have an integer.
+CONVERTED: Mapping[str, tuple[str, ...]] = {
+    "bigint": ("smallint", "integer", "bigint"),
+    "integer": ("smallint", "integer"),
+    "timestamp with time zone": ("timestamp with time zone", "timestamp without time zone"),
+    "inet": ("inet", "cidr", "text", "character varying", "character"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the old table."""
+
+    name: str
+    type: str  # with its length: character varying(64)
+    plain_type: str  # without
+    not_null: bool
+    default: str | None
+    collation: str | None  # quoted; None where it is the type's own
+    identity: bool
+    generated: str | None  # STORED, or, since PostgreSQL 18, VIRTUAL
+    comment: str | None
+
+    @property
+    def new_type(self) -> str:
+        """What it will be: ours are as Schema.md has them, others stay."""
+        wanted = OUR_TYPES.get(self.name)
+        if wanted is None or (wanted == "integer" and self.plain_type == "bigint"):
+            return self.type
+        return wanted
+
+    @property
+    def means_another(self) -> bool:
+        """Whether a value reads differently afterwards: text as an address, a time without zone as one with it."""
+        return self.new_type != self.type and self.name in ("timestamp", "source_ip")
+
+
+OUR_TYPES = {**schema.COLUMNS["logs"], "id": "bigint", "timestamp": "timestamp with time zone"}
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A constraint of the old table. Those of NOT NULL have names since PostgreSQL 18."""
+
+    name: str
+    kind: str  # p, u, c, f, x, n
+    definition: str
+    columns: tuple[str, ...]
+    refers_to: str | None  # a table that is found without its schema
+    valid: bool
+    inherited: bool  # False: NO INHERIT
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index of the old table."""
+
+    name: str
+    definition: str  # behind USING
+    columns: tuple[str | None, ...]  # of the key; None is an expression
+    unique: bool
+    valid: bool
+    of_constraint: bool
+    partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class IdSequence:
+    """Where the ids come from."""
+
+    name: str  # quoted, with its schema where that is needed
+    bare_name: str
+    type: str
+    owned: bool  # by the table's id
+    identity: bool
+    increment: int
+    maximum: int
+    options: str  # for CREATE SEQUENCE
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTable:
+    """The old table, as the catalog has it."""
+
+    name: str  # logs, or logs_old
+    place: str  # its schema
+    path: str  # a search_path that begins with that schema
+    owner: str
+    owned: bool  # by this role, or by one that it is a member of
+    role: str  # this one
+    may_create: bool  # in that schema
+    tablespace: str | None
+    comment: str | None
+    row_security: bool
+    bytes_of_rows: int
+    bytes_in_all: int
+    columns: tuple[Column, ...]
+    constraints: tuple[Constraint, ...]
+    indexes: tuple[Index, ...]
+    granted_by_default: tuple[str | None, ...]  # roles to which default privileges grant something on new tables
+    left_behind: tuple[str, ...]  # what it has, and a partitioned table has not
+    other_sequences: tuple[tuple[str, str], ...]  # owned by other columns than id: sequence, column
+    grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, may be granted
+    sequence: IdSequence | None
+    zone: str  # in which times without a zone are read
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name."""
+        return next((column for column in self.columns if column.name == name), None)
+
+    @property
+    def has_zone(self) -> bool:
+        """Whether its times have a zone."""
+        column = self.column("timestamp")
+        return column is None or column.plain_type == "timestamp with time zone"
+
+    @property
+    def moment(self) -> Composable:
+        """SQL for a row's time."""
+        name = Identifier("timestamp")
+        return name if self.has_zone else SQL("({} AT TIME ZONE {})").format(name, Literal(self.zone))
+
+    def read(self, column: Column) -> Composable:
+        """SQL for a column, as the new table has it."""
+        if column.name == "timestamp":
+            return self.moment
+        return self.converted(Identifier(column.name), column)
+
+    def converted(self, value: Composable, column: Column) -> Composable:
+        """SQL for a value of the column's old type, as the new one."""
+        if column.new_type == column.type:
+            return value
+        if column.name == "timestamp":
+            return value if self.has_zone else SQL("({} AT TIME ZONE {})").format(value, Literal(self.zone))
+        through_text = "::text" if column.new_type == "inet" and column.plain_type not in ("inet", "cidr") else ""
+        return SQL("{}{}::{}").format(value, SQL(through_text), SQL(column.new_type))
+
+    @property
+    def needs_sequence(self) -> bool:
+        """Whether ids came from nowhere: neither a sequence nor another default."""
+        id_ = self.column("id")
+        return self.sequence is None and (id_ is None or id_.default is None)
+
+    @property
+    def missing_columns(self) -> list[str]:
+        """Ours that it has not."""
+        return [name for name in OUR_TYPES if self.column(name) is None]
+
+
+# --- the catalog -------------------------------------------------------------------------------------------
+
+TABLE = """
+    SELECT n.nspname, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'),
+           current_user, has_schema_privilege(n.oid, 'CREATE'), t.spcname,
+           obj_description(c.oid, 'pg_class'), c.relrowsecurity,
+           pg_table_size(c.oid), pg_total_relation_size(c.oid),
+           (SELECT string_agg(quote_ident(name), ', ' ORDER BY name <> n.nspname, nr)
+            FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, nr))
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+    WHERE c.oid = %s::regclass
+"""
+# attgenerated is there since PostgreSQL 12
+COLUMNS = """
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL), a.attnotnull,
+           pg_get_expr(d.adbin, d.adrelid),
+           (SELECT format('%%I.%%I', n.nspname, c.collname)
+            FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+            WHERE c.oid = a.attcollation AND a.attcollation <> t.typcollation),
+           a.attidentity <> '',
+           CASE to_jsonb(a) ->> 'attgenerated' WHEN 's' THEN 'STORED' WHEN 'v' THEN 'VIRTUAL' END,
+           col_description(a.attrelid, a.attnum)
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    WHERE a.attrelid = %s::regclass AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attnum
+"""
+CONSTRAINTS = """
+    SELECT k.conname, k.contype::text, pg_get_constraintdef(k.oid),
+           ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS key (number, nr)
+                 JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = key.number ORDER BY nr),
+           (SELECT relname FROM pg_class WHERE oid = k.confrelid AND pg_table_is_visible(oid)),
+           k.convalidated, NOT k.connoinherit, coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true)
+    FROM pg_constraint k
+    WHERE k.conrelid = %s::regclass AND k.contype IN ('p', 'u', 'c', 'f', 'x', 'n')
+    ORDER BY k.contype, k.conname
+"""
+# indnkeyatts is there since PostgreSQL 11: before, every column is of the key
+INDEXES = """
+    SELECT c.relname, substr(rest, strpos(rest, ' USING ') + 7), key, i.indisunique, i.indisvalid,
+           EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.conrelid = i.indrelid),
+           i.indpred IS NOT NULL
+    FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indexrelid
+    CROSS JOIN LATERAL (
+        SELECT substr(pg_get_indexdef(c.oid), length(format('CREATE %%sINDEX %%I ON',
+                      CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END, c.relname)) + 1) AS rest,
+               ARRAY(SELECT a.attname::text
+                     FROM generate_series(0, coalesce((to_jsonb(i) ->> 'indnkeyatts')::int, i.indnatts) - 1) AS nr
+                     LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[nr] AND a.attnum > 0
+                     ORDER BY nr) AS key
+    ) AS text
+    WHERE i.indrelid = %s::regclass
+    ORDER BY c.relname
+"""
+GRANTS = """
+    SELECT CASE WHEN acl.grantee <> 0 THEN pg_get_userbyid(acl.grantee) END, part.attname, acl.privilege_type,
+           acl.is_grantable
+    FROM (SELECT c.relowner, NULL::name AS attname, c.relacl AS acl
+          FROM pg_class c
+          WHERE c.oid = %(table)s::regclass
+          UNION ALL
+          SELECT c.relowner, a.attname, a.attacl
+          FROM pg_class c
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+          WHERE c.oid = %(table)s::regclass) AS part,
+         aclexplode(part.acl) AS acl
+    WHERE acl.grantee <> part.relowner
+    ORDER BY 1, 2, 3
+"""
+LEFT_BEHIND = """
+    SELECT 'the setting ' || option FROM pg_class c, unnest(c.reloptions) AS option WHERE c.oid = %(table)s::regclass
+    UNION ALL
+    SELECT 'that it is unlogged' FROM pg_class WHERE oid = %(table)s::regclass AND relpersistence = 'u'
+    UNION ALL
+    SELECT 'the comment on ' || pg_describe_object(d.classoid, d.objoid, 0)
+    FROM pg_description d
+    WHERE d.objsubid = 0
+      AND (d.classoid = 'pg_class'::regclass AND d.objoid IN (SELECT indexrelid FROM pg_index
+                                                              WHERE indrelid = %(table)s::regclass)
+           OR d.classoid = 'pg_constraint'::regclass AND d.objoid IN (SELECT oid FROM pg_constraint
+                                                                      WHERE conrelid = %(table)s::regclass))
+    UNION ALL
+    SELECT 'its replica identity' FROM pg_class WHERE oid = %(table)s::regclass AND relreplident <> 'd'
+    UNION ALL
+    SELECT 'the primary key on id' FROM pg_constraint
+    WHERE conrelid = %(table)s::regclass AND contype = 'p' AND pg_get_constraintdef(oid) = 'PRIMARY KEY (id)'
+    UNION ALL
+    SELECT 'the index ' || indexrelid::regclass || ', for it is not valid' FROM pg_index
+    WHERE indrelid = %(table)s::regclass AND NOT indisvalid
+"""
+OTHER_SEQUENCES = """
+    SELECT s.oid::regclass::text, a.attname
+    FROM pg_depend d
+    JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+    JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attname <> 'id'
+    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
+      AND d.refobjid = %s::regclass
+    ORDER BY 1
+"""
+# Owned by the id (serial, identity), or used by its default alone.
+SEQUENCE = """
+    WITH used AS (
+        SELECT CASE WHEN d.deptype = 'n' THEN d.refobjid ELSE d.objid END AS oid,
+               bool_or(d.deptype IN ('a', 'i')) AS owned, bool_or(d.deptype = 'i') AS identity
+        FROM pg_attribute a
+        LEFT JOIN pg_attrdef def ON def.adrelid = a.attrelid AND def.adnum = a.attnum
+        JOIN pg_depend d
+          ON (d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+              AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))
+          OR (d.classid = 'pg_attrdef'::regclass AND d.objid = def.oid AND d.refclassid = 'pg_class'::regclass
+              AND d.deptype = 'n')
+        WHERE a.attrelid = %s::regclass AND a.attname = 'id'
+        GROUP BY 1
+    )
+    SELECT s.oid::regclass::text, s.relname, format_type(q.seqtypid, NULL), used.owned, used.identity,
+           q.seqincrement, q.seqmax,
+           format('INCREMENT %%s MINVALUE %%s MAXVALUE %%s START %%s CACHE %%s %%s', q.seqincrement, q.seqmin, q.seqmax,
+                  q.seqstart, q.seqcache, CASE WHEN q.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END)
+    FROM used
+    JOIN pg_class s ON s.oid = used.oid AND s.relkind = 'S'
+    JOIN pg_sequence q ON q.seqrelid = s.oid
+    ORDER BY used.owned DESC
+"""
+DEFAULT_GRANTS = """
+    SELECT DISTINCT CASE WHEN acl.grantee <> 0 THEN pg_get_userbyid(acl.grantee) END
+    FROM pg_default_acl d, aclexplode(d.defaclacl) AS acl
+    WHERE d.defaclobjtype = 'r' AND d.defaclrole = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+      AND (d.defaclnamespace = 0 OR d.defaclnamespace = (SELECT relnamespace FROM pg_class WHERE oid = %s::regclass))
+      AND acl.grantee <> d.defaclrole
+    ORDER BY 1
+"""
+
+
+def look(conn: Connection, name: str, zone: str) -> PlainTable:
+    """What the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
+    quoted = Identifier(name).as_string(conn)
+    ((place, owner, owned, role, may_create, tablespace, comment, row_security, rows, in_all, path),) = conn.execute(
+        TABLE, [quoted]
+    )
+    sequence = conn.execute(SEQUENCE, [quoted]).fetchone()
+    return PlainTable(
+        name=name,
+        place=place,
+        path=path,
+        owner=owner,
+        owned=owned,
+        role=role,
+        may_create=may_create,
+        tablespace=tablespace,
+        comment=comment,
+        row_security=row_security,
+        bytes_of_rows=rows,
+        bytes_in_all=in_all,
+        columns=tuple(Column(*row) for row in conn.execute(COLUMNS, [quoted])),
+        constraints=tuple(
+            Constraint(name, kind, text, tuple(columns), refers_to, *flags)
+            for name, kind, text, columns, refers_to, *flags in conn.execute(CONSTRAINTS, [quoted])
+        ),
+        indexes=tuple(
+            Index(name, text, tuple(key), *flags) for name, text, key, *flags in conn.execute(INDEXES, [quoted])
+        ),
+        granted_by_default=tuple(role for (role,) in conn.execute(DEFAULT_GRANTS, [quoted])),
+        left_behind=tuple(what for (what,) in conn.execute(LEFT_BEHIND, {"table": quoted})),
+        other_sequences=tuple(conn.execute(OTHER_SEQUENCES, [quoted]).fetchall()),
+        grants=tuple(conn.execute(GRANTS, {"table": quoted}).fetchall()),
+        sequence=IdSequence(*sequence) if sequence else None,
+        zone=zone,
+    )
+
+
+# --- what depends on it, to be made again ------------------------------------------------------------------
+
+
+def has_key(table: PlainTable, column: str) -> bool:
+    """Whether the server has checked the column against the table that we refer to."""
+    return any(
+        constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == schema.KEYS[column]
+        for constraint in table.constraints
+    )
+
+
+def keys_and_indexes(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
+    """The foreign keys, unique keys and indexes of the old table, and ours where it has none, on the table `on`.
+
+    Under the names that the old ones had, or under names that the server makes. Of the indexes of the old table
+    those that were not valid are left out, and its primary key on id: a partitioned table cannot have that.
+    """
+    yield from keys(table, on, named)
+    yield from indexes(table, on, named)
+
+
+def keys(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
+    """The foreign keys."""
+    for constraint in table.constraints:
+        if constraint.kind == "f":
+            yield add_constraint(constraint, on, named)
+    for column in schema.KEYS:
+        if not has_key(table, column):
+            yield schema.add_key(on, column)
+
+
+def indexes(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
+    """The unique keys and the indexes."""
+    for constraint in table.constraints:
+        if constraint.kind in ("p", "u") and constraint.columns != ("id",):
+            yield add_constraint(constraint, on, named)
+    own = [index for index in table.indexes if index.valid and not index.of_constraint and index.name != BY_DAY]
+    for index in own:
+        yield schema.create_index(on, index.definition, index.name if named else None, index.unique)
+    for definition in schema.LOGS_INDEXES:
+        if definition not in [index.definition for index in own]:
+            yield schema.create_index(on, definition)
+
+
+def add_constraint(constraint: Constraint, on: str, named: bool) -> Composed:
+    """DDL for a constraint as the catalog wrote it."""
+    name = SQL("CONSTRAINT {} ").format(Identifier(constraint.name)) if named else SQL("")
+    return SQL("ALTER TABLE {} ADD {}{}").format(Identifier(on), name, SQL(constraint.definition))

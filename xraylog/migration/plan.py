@@ -1,0 +1,127 @@
+"""What a migration would do and where it stands, line by line for people: --dry-run and --status. Changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+from psycopg.sql import Composed
+
+from xraylog.database import session
+from xraylog.database.session import Connection
+from xraylog.migration import backfill, blockers, old_table, revert, state, verify
+from xraylog.migration.blockers import Survey
+from xraylog.migration.old_table import PlainTable
+from xraylog.migration.state import Found, State
+
+INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
+
+
+def size(old: PlainTable, counted: Survey) -> Iterator[str]:
+    """How much there is to do, what it needs, and what will not be there afterwards."""
+    span = f"{len(counted.span)} days, {counted.span[0]} to {counted.span[-1]}" if counted.days else "no day"
+    yield f"logs: {counted.rows:,} rows of {span}; {readable(old.bytes_in_all)} with its indexes"
+    needed = readable(old.bytes_in_all + INDEX_BYTES * counted.rows)
+    place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
+    yield (
+        f"free disk needed at the server{place}: up to {needed} beside it, until logs_old is dropped; "
+        f"about as much goes through the WAL"
+    )
+    for what in old.left_behind:
+        yield f"not carried over, for a partitioned table cannot have it: {what}"
+
+
+def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Iterator[str]:
+    """All steps with their SQL, of a table that is still plain."""
+    with state.transaction(conn):
+        found = state.look(conn)
+        begin = [*state.limits(conn), state.search_path(found.path), *state.lock(found)]
+        conn.execute(state.search_path(found.path))
+        first = [*begin, *state.beginning(conn, old, counted.largest_id)]
+        yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
+        if backfill.finds_days(old):
+            yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
+        else:
+            title = "3. an index that finds a day (btree where the rows are in no order); MIN and MAX of logs_old"
+            yield from _sql(conn, title, [backfill.index_by_day(old, "brin")])
+        if counted.days:
+            day = counted.span[-1]
+            title = f"each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
+            yield from _sql(conn, f"4, 5, 6. {title}", backfill.a_day(conn, old, day))
+        sequence = state.sequence_name(old)
+        if sequence is not None and counted.largest_id is not None:
+            yield from _sql(conn, "7. the sequence", [state.past(sequence, counted.largest_id)])
+        begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
+        yield from _proof(conn, old, counted, "8. ")
+        yield _last(conn, begun, drop)
+
+
+def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
+    """The steps that are left, with their SQL, of a migration that has begun."""
+    with _begun(conn, found) as (old, counted, left):
+        if left:
+            title = f"{len(left)} days are left, {counted.rows_of(left):,} rows, the newest first; here {left[0]}"
+            yield from _sql(conn, title, backfill.a_day(conn, old, left[0]))
+        yield from _proof(conn, old, counted, "")
+        yield _last(conn, found, drop)
+
+
+def way_back(conn: Connection, old: PlainTable) -> Iterator[str]:
+    """The steps of --undo, with their SQL."""
+    with state.step(conn) as found:
+        yield from _sql(conn, "the way back", list(revert.statements(conn, old, found.sequence_type)))
+    yield "\n-- then DROP TABLE logs_new and its partitions, 30 at once"
+
+
+def standing(conn: Connection, found: Found) -> Iterator[str]:
+    """Where the migration stands."""
+    yield found.state.value
+    if found.state in (State.UNFINISHED, State.FINISHED):
+        with _begun(conn, found) as (old, counted, left):
+            there = counted.rows - counted.rows_of(left)
+            yield f"{len(counted.span) - len(left)} of {len(counted.span)} days of logs_old have a partition in logs"
+            yield f"these days have {there:,} of its {counted.rows:,} rows; it takes {readable(old.bytes_in_all)}"
+
+
+@contextlib.contextmanager
+def _begun(conn: Connection, found: Found) -> Iterator[tuple[PlainTable, Survey, Sequence[date]]]:
+    """The old table, its rows, and the days that are left, the newest first."""
+    with state.transaction(conn):
+        conn.execute(state.search_path(found.path))
+        old = old_table.look(conn, "logs_old", found.zone)
+        counted = blockers.survey(conn, old)
+        if counted is None:
+            raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
+        yield old, counted, backfill.days_without_partition(conn, counted.span)
+
+
+def _proof(conn: Connection, old: PlainTable, counted: Survey, number: str) -> Iterator[str]:
+    if counted.days:
+        day = counted.span[-1]
+        title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"
+        yield from _sql(conn, title, verify.queries(conn, old, day, counted.largest_id))
+
+
+def _last(conn: Connection, found: Found, drop: bool) -> str:
+    """A comment: whoever pastes the whole must not drop what nobody has compared."""
+    return f"\n-- and only when all of them are the same: {verify.end(found, drop).as_string(conn)};"
+
+
+def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:
+    """One transaction, to be read, or pasted into psql."""
+    yield f"\n-- {title}\nBEGIN;"
+    for statement in statements:
+        yield textwrap.dedent(statement.as_string(conn)).strip() + ";"
+    yield "COMMIT;"
+
+
+def readable(count: float) -> str:
+    """Bytes, for people."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 10_000:
+            return f"{count:,.0f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} GiB"

@@ -1,0 +1,114 @@
+"""The way back: `logs_old` becomes `logs` again, and what the migration had made is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg.sql import SQL, Composed, Identifier, Literal
+
+from xraylog.database import partitions
+from xraylog.database.session import Connection, Unsuitable
+from xraylog.migration import blockers, old_table, state
+from xraylog.migration.old_table import BY_DAY, PlainTable
+from xraylog.migration.state import State
+
+LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
+SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
+
+
+# Not by the largest id: a session that was given its ids before (CACHE) uses smaller ones since.
+SINCE = "logs l WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What an undo would lose."""
+
+    rows: int  # of logs, that the old table does not have
+    last_id: int | None  # that the sequence gave
+    columns: str  # of the old table, for COPY
+
+
+def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
+    """The old table, and what would be lost if it took its place again."""
+    with state.step(conn) as found:
+        old = old_table.look(conn, "logs_old", found.zone)
+        if reasons := list(blockers.dependents(conn, "logs")):
+            raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
+        ((rows,),) = conn.execute(f"SELECT count(*) FROM {SINCE}")  # noqa: S608  # ours
+        columns = SQL(", ").join(Identifier(column.name) for column in old.columns if not column.generated)
+        return old, Loss(rows, _last_id(conn), columns.as_string(conn))
+
+
+def _last_id(conn: Connection) -> int | None:
+    sequence = old_table.look(conn, "logs", "").sequence
+    if sequence is None:
+        return None
+    row = conn.execute(SQL("SELECT last_value FROM {} WHERE is_called").format(SQL(sequence.name))).fetchone()
+    return int(row[0]) if row else None
+
+
+def undo(conn: Connection, loss: Loss | None) -> bool:
+    """Give the old table its name back; False, and nothing changed, when rows came since the loss was told.
+
+    Without a loss, whatever came.
+    """
+    with state.step(conn) as found:
+        conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
+        if loss is not None and _last_id(conn) != loss.last_id:
+            return False
+        state.run_all(conn, statements(conn, old_table.look(conn, "logs_old", found.zone), found.sequence_type))
+        return True
+
+
+def statements(conn: Connection, old: PlainTable, sequence_type: str) -> Iterator[Composed]:
+    """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
+    new = old_table.look(conn, "logs", old.zone)
+    for index in new.indexes:
+        yield state.rename_index(index.name, index.name + SUFFIX)
+    if old.sequence is not None and old.sequence.identity and new.sequence is not None:
+        theirs, ours = old.sequence, new.sequence
+        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(theirs.name), SQL(ours.name))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(ours.bare_name + SUFFIX))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
+    elif old.sequence is not None and new.sequence is not None:
+        if new.sequence.owned:
+            yield state.own_sequence(old.sequence.name, "logs_old", "id")
+        if sequence_type != "bigint" and (_last_id(conn) or 0) < LARGEST[sequence_type]:
+            yield SQL("ALTER SEQUENCE {} AS {}").format(SQL(old.sequence.name), SQL(sequence_type))
+    for sequence, column in new.other_sequences:
+        yield state.own_sequence(sequence, "logs_old", column)
+    if any(index.name == BY_DAY for index in old.indexes):
+        yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
+    of_indexes = {index.name for index in old.indexes}
+    for name in sorted(of_indexes):
+        if name.endswith(state.SUFFIX):
+            yield state.rename_index(name, name[: -len(state.SUFFIX)])
+    for constraint in old.constraints:
+        if constraint.name.endswith(state.SUFFIX) and constraint.name not in of_indexes:
+            yield state.rename_constraint(constraint.name, constraint.name[: -len(state.SUFFIX)])
+    yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
+    yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(state.DROPPING))
+    yield SQL("ALTER TABLE logs RENAME TO logs_new").format()
+    yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
+
+
+PARTS = """
+    SELECT quote_ident(c.relname)
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'logs_new'::regclass
+    ORDER BY c.relname
+    LIMIT %s
+"""
+
+
+def drop(conn: Connection) -> bool:
+    """Drop what the undone migration made, a month of days at once; whether something is left."""
+    with state.step(conn, State.UNDOING, State.PLAIN) as found:
+        if found.state is State.PLAIN:  # another session dropped the rest
+            return False
+        names = [name for (name,) in conn.execute(PARTS, [partitions.DAYS_AT_ONCE])]
+        conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
+        return bool(names)

@@ -1,0 +1,72 @@
+"""Before the first change: a look at everything, and a rehearsal that is rolled back."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import errors
+from psycopg.sql import Composed
+
+from xraylog.database import session
+from xraylog.database.session import Connection
+from xraylog.migration import backfill, blockers, old_table, state
+from xraylog.migration.blockers import Survey
+from xraylog.migration.old_table import PlainTable
+from xraylog.migration.state import State
+
+SAMPLE = 1000  # rows of the newest day
+STAND_IN = "logs_new"
+
+
+def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, list[str]]:
+    """The plain table, what its rows are like, and all that stands in the way.
+
+    Raises Overtaken when it is not plain any more.
+    """
+    with state.transaction(conn):
+        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
+        found = state.look(conn)
+        if found.state is not State.PLAIN:
+            raise state.Overtaken(found.state.value)
+        reasons = blockers.ambiguities(conn, found.place)
+        conn.execute(state.search_path(found.path))
+        old = old_table.look(conn, "logs", zone)
+        counted = blockers.survey(conn, old)
+        reasons += blockers.obstacles(conn, old, counted)
+        if counted is not None and not reasons:
+            reasons = rehearse(conn, old, counted)
+        return old, counted, reasons
+
+
+def rehearse(conn: Connection, old: PlainTable, counted: Survey) -> list[str]:
+    """Make the new table under another name, with some rows of a day, and roll it all back; what the server refused.
+
+    It knows best which default, index, constraint or right does not go with the new types and the partitions.
+    """
+    reasons = []
+    with conn.transaction(force_rollback=True):
+        if old.needs_sequence:
+            conn.execute(state.CREATE_SEQUENCE)
+        statements = [*state.missing_tables(conn, old), *state.making(conn, old, STAND_IN, named=False)]
+        statements += state.owner(old, STAND_IN)
+        if counted.days:
+            statements += backfill.copying(conn, old, counted.span[-1], source="logs", parent=STAND_IN, limit=SAMPLE)
+        for statement in statements:
+            if (reason := _refusal(conn, statement)) is not None:
+                text = " ".join(statement.as_string(conn).split())
+                reasons.append(f"{reason}, at: {text}")
+                if text.startswith("CREATE TABLE"):  # all that follows would fail for that
+                    break
+    return reasons
+
+
+def _refusal(conn: Connection, statement: Composed) -> str | None:
+    try:
+        with conn.transaction():
+            conn.execute(statement)
+    except (errors.LockNotAvailable, errors.DeadlockDetected, psycopg.OperationalError):
+        raise
+    except psycopg.Error as error:
+        if isinstance(error, errors.InsufficientPrivilege):
+            return f"grant this role what it needs: {session.message(error)}"
+        return f"the new table cannot have what logs has, drop or change it first: {session.message(error)}"
+    return None

@@ -1,0 +1,142 @@
+"""Steps 7 and 8: the sequence stands past the largest id, every day is the same in both tables; then it is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from xraylog.database.session import Connection, Unsuitable
+from xraylog.migration import backfill, old_table, state
+from xraylog.migration.blockers import Survey
+from xraylog.migration.old_table import PlainTable
+from xraylog.migration.state import Found, State
+
+
+def pass_largest_id(conn: Connection, old: PlainTable, largest_id: int | None) -> tuple[str, int] | None:
+    """Have the sequence of logs.id past the largest id of the old table; its name and the last id it gave.
+
+    Raises Unsuitable when it is not.
+    """
+    with state.step(conn):
+        now = old_table.look(conn, "logs", old.zone).sequence
+        if now is None or largest_id is None:
+            return None
+        conn.execute(state.past(now.name, largest_id))
+        ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
+        if last < largest_id:
+            raise Unsuitable(
+                f"sequence {now.name}: expected it past {largest_id}, found {last}; is its MAXVALUE lower?"
+            )
+        return now.name, last
+
+
+@dataclass(frozen=True, slots=True)
+class DayProof:
+    """One day of the old table beside the new one."""
+
+    day: date
+    old_rows: int
+    new_rows: int
+    old_sum: int
+    new_sum: int
+
+    @property
+    def equal(self) -> bool:
+        """Nothing is lost, doubled or changed."""
+        return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
+
+
+AGAIN = {  # what to do about a difference
+    State.UNFINISHED: "nothing was dropped. To copy such a day again, detach its partition from logs, rename it, "
+    "and run the same command; --undo goes back",
+    State.FINISHED: "nothing was dropped. Mend them; or delete their rows from logs_old, if you removed them from logs "
+    "on purpose; or drop logs_old yourself; --undo goes back",
+}
+
+
+class Difference(Exception):
+    """A day differs between the old table and the new one."""
+
+
+def conclude(
+    conn: Connection,
+    old: PlainTable,
+    counted: Survey,
+    drop: bool,
+    tell: Callable[[DayProof], None],
+    waiting: Callable[[str], None],
+) -> None:
+    """Prove that every day is the same in both tables, and only then finish: drop the old table, or mark it.
+
+    One transaction, in which nobody can change the old table. Raises Difference when a day differs.
+    """
+    with state.step(conn) as found:
+        conn.execute(state.lock_timeout(state.LONG_LOCK_TIMEOUT))
+        conn.execute("LOCK TABLE logs_old IN SHARE MODE")
+        conn.execute(state.lock_timeout(state.LOCK_TIMEOUT))
+        different = []
+        for day in counted.span:
+            proof = _prove(conn, old, day, counted.largest_id)
+            tell(proof)
+            if not proof.equal:
+                different.append(str(day))
+        if different:
+            raise Difference(f"logs and logs_old differ on {', '.join(different)}; {AGAIN[found.state]}")
+        last = end(found, drop)
+        state.patiently(lambda: _in_savepoint(conn, last), waiting)
+
+
+def end(found: Found, drop: bool) -> Composed:
+    """The last step: the old table goes, or stays as one whose migration is finished."""
+    if drop:
+        return SQL("DROP TABLE logs_old").format()
+    return state.mark(True, found.zone, found.sequence_type)
+
+
+def _in_savepoint(conn: Connection, statement: Composed) -> None:
+    with conn.transaction():
+        conn.execute(statement)
+
+
+def _prove(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> DayProof:
+    before, after = queries(conn, old, day, largest_id)
+    # A session that was given its ids before the migration began (CACHE) may have used one since.
+    really_known = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(
+        after, backfill.within(old.moment, day)
+    )
+    ((old_rows, old_sum),) = conn.execute(before)
+    for query in (after, really_known):
+        ((new_rows, new_sum),) = conn.execute(query)
+        proof = DayProof(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
+        if proof.equal:
+            break
+    return proof
+
+
+def queries(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
+    """Rows and checksum of a day, in the old table and in the new one."""
+    missing = [SQL("NULL::{}").format(SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
+    of_old = [*(old.read(column) for column in old.columns), *missing]
+    of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
+    known = SQL("{} AND id <= {}").format(backfill.within(Identifier("timestamp"), day), Literal(largest_id))
+    return (
+        checksum(conn, "logs_old", of_old, backfill.within(old.moment, day)),
+        checksum(conn, "logs", of_new, known),
+    )
+
+
+def checksum(conn: Connection, table: str, columns: Sequence[Composable], condition: Composable) -> Composed:
+    """A query: rows, and the sum of a 64-bit hash of each row's text. The order of rows does not matter.
+
+    Rows that were stored since the migration began have larger ids, and are not the condition's.
+    """
+    row = SQL("ROW({})::text").format(SQL(", ").join(columns))
+    hashed = (
+        SQL("hashtextextended({}, 0)")
+        if conn.info.server_version >= 110000
+        else SQL("('x' || substr(md5({}), 1, 16))::bit(64)::bigint")
+    ).format(row)
+    return SQL("SELECT count(*), sum({})\nFROM {}\nWHERE {}").format(hashed, Identifier(table), condition)

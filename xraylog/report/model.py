@@ -1,0 +1,255 @@
+"""The nouns of the page: what is asked for, and what was found. Pure: no files, no database, no clock."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta, timezone
+from ipaddress import ip_network
+from zoneinfo import ZoneInfo
+
+from xraylog.accesslog import masking
+
+# A host's name as DNS has them: its last label begins with a letter, and is no number in hexadecimal digits.
+NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
+# As names of lines and of services like nip.io spell addresses. Some other names look like it, and are hidden, too.
+WITHIN = re.compile(
+    r"""(?<![0-9]) [0-9]{1,3} [._x-]+ (?:[a-z]{1,8}-?)? [0-9]{1,3} (?:[._x-]+ [0-9]{1,3}){2} (?![0-9])  # 203.red-0-1-9
+    | (?<![0-9]) (?:25[0-5] | 2[0-4][0-9] | [01][0-9]{2}){4} (?![0-9])  # 203000113009
+    | (?<![0-9a-z]) (?:
+        (?:(?:0x)? | [a-z]{1,4} (?=[0-9]*[a-f])) (?=[a-f]*[0-9]) (?:[0-9a-f]{8} | [0-9a-f]{32}) (?![0-9a-z])  # cb007109
+        | (?:[0-9a-f]{1,4}[_-]){3} [0-9a-f]{1,4} (?![0-9a-z])  # 2001-db8-85a3-8d3
+        | (?:[0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ | (?=[a-f]*[0-9]) [0-9a-f]{4}) (?:--|__)  # 2001-db8--9
+        | (?:--|__) [0-9a-f]{1,4} (?:[_-][0-9a-f]{1,4})+ (?![0-9a-z])  # --ffff-cb00-7109
+        | (?:[0-9a-f][._-]){12}  # 1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa
+    )""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
+HIDDEN = "(an address)"
+SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
+GAP = timedelta(hours=1)  # without any line, that is told
+A_DAY = timedelta(days=1)
+GONE = timedelta(days=30)  # after which a node is taken as retired
+MOST_DAYS_BY_HOUR = 62  # of two months, an hour is less than a pixel of a chart, and of a year a tenth of one
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The days that a page tells of, in one zone."""
+
+    zone: ZoneInfo
+    first: date
+    last: date  # included
+    until: datetime  # not included: the end of the last day, or now
+
+    @classmethod
+    def of(cls, zone: ZoneInfo, days: int, last: date | None, now: datetime) -> Window:
+        """So many days, up to `last` or today."""
+        today = now.astimezone(zone).date()
+        last = last or today
+        end = _midnight(last + timedelta(days=1), zone)
+        return cls(zone, last - timedelta(days=days - 1), last, min(end, now) if last == today else end)
+
+    @property
+    def since(self) -> datetime:
+        """The first moment of the first day."""
+        return _midnight(self.first, self.zone)
+
+    @property
+    def before(self) -> datetime:
+        """The first moment of the period before, which is as long."""
+        return self.since - (self.until - self.since)
+
+    @property
+    def days(self) -> list[date]:
+        """Each of them."""
+        return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
+
+    @property
+    def unit(self) -> str:
+        """What the rows of a chart are counted by."""
+        return "hour" if len(self.days) <= MOST_DAYS_BY_HOUR else "day"
+
+    @property
+    def midnights(self) -> list[datetime]:
+        """When each of the days begins."""
+        return [_midnight(day, self.zone) for day in self.days]
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """In UTC, in which durations can be computed."""
+    return datetime.combine(day, time(), zone).astimezone(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Whether addresses are shown as networks, and users as numbers."""
+
+    hides: bool = False
+
+    @property
+    def bits(self) -> dict[str, int]:
+        """Bits of an address that are shown, as the queries take them."""
+        return {"bits_4": 24 if self.hides else 32, "bits_6": 48 if self.hides else 128}
+
+    def user(self, user_id: int | None, email: str | None) -> str | None:
+        """The number is the same in every page of one database."""
+        return f"user {user_id}" if self.hides and user_id is not None else email
+
+    def node(self, node_id: int | None, name: str) -> str:
+        """Its name may be its address."""
+        return f"node {node_id}" if self.hides and node_id is not None else name
+
+    def destination(self, address: str | None) -> str:
+        """A host's name stays; an address may be somebody's home, however it is spelled, and also within a name."""
+        if address is None or not self.hides:
+            return address or "(none)"
+        with contextlib.suppress(ValueError):
+            return str(masking.Mask(24, 48).source(str(ip_network(address.strip("[]"), strict=False))))
+        return address if NAME.fullmatch(address) and not WITHIN.search(address) else HIDDEN
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One machine that fills the database."""
+
+    name: str
+    rows: int
+    first: datetime | None  # of its rows in the window
+    last: datetime | None
+    rejected_lines: int  # in the window
+    stored: datetime | None  # when a position moved last, or, once a day, a run found its log still there
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time without any line of a node."""
+
+    node: str
+    since: datetime
+    until: datetime
+
+    @property
+    def length(self) -> timedelta:
+        """How long it was."""
+        return self.until - self.since
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Rows of a quarter of an hour."""
+
+    start: datetime
+    node: str
+    outbound: str | None
+    is_rejected: bool
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One account."""
+
+    name: str
+    rows: int
+    addresses: int
+    networks_24: int
+    networks_48: int
+    together: int  # the most addresses within any ten minutes
+    first: datetime
+    last: datetime
+    by_day: Sequence[int]
+    visited_from: Sequence[tuple[str, int]]  # addresses or networks, and rows: the most first
+    went_to: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A host that users went to."""
+
+    address: str
+    rows: int
+    rows_before: int  # in the period before
+    users: int
+    ports: Sequence[str]  # as in tcp/443
+    visitors: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A protocol and port of destinations."""
+
+    protocol: str
+    port: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who was rejected."""
+
+    address: str
+    rows: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All of it."""
+
+    window: Window
+    nodes: Sequence[Node] = ()
+    gaps: Sequence[Gap] = ()
+    slots: Sequence[Slot] = ()
+    users: Sequence[User] = ()
+    users_in_all: int = 0
+    rows_of_users: int = 0  # of all of them
+    top: Sequence[Destination] = ()
+    rising: Sequence[Destination] = ()
+    new: Sequence[Destination] = ()
+    ports: Sequence[Port] = ()
+    sources: Sequence[Source] = ()
+    sources_in_all: int = 0
+    destinations_in_all: int = 0
+    before: datetime | None = None  # the first row with a destination of the period before
+    begins_there: bool = False  # no row is older than the period before
+    node: str | None = None  # the only one that is told of
+    newest: datetime | None = None  # where there are no rows in the window: the newest one of all
+
+    @property
+    def rows(self) -> int:
+        """Of the whole window."""
+        return sum(node.rows for node in self.nodes)
+
+    @property
+    def has_part_before(self) -> bool:
+        """Whether rows only begin late in the period before: what rises may only have begun to be stored."""
+        window, before = self.window, self.before
+        return self.begins_there and before is not None and before - window.before > (window.until - window.since) / 10
+
+    @property
+    def rejected_lines(self) -> int:
+        """Lines that were not understood, of all nodes."""
+        return sum(node.rejected_lines for node in self.nodes)
+
+    @property
+    def silent(self) -> list[str]:
+        """Nodes whose runs did something lately, and without any row in the last hour of the window."""
+        end = self.window.until
+        return [node.name for node in self.nodes if node.stored and GAP <= end - (node.last or node.stored) < GONE]
+
+    @property
+    def absent(self) -> list[str]:
+        """Nodes without any row in the window whose runs did something since it began."""
+        since = self.window.since
+        return [node.name for node in self.nodes if not node.rows and node.stored and node.stored >= since]
+
+    @property
+    def interrupted(self) -> list[str]:
+        """Nodes that had rows in the window, and then none for a day: no quiet night."""
+        ours = {node.name for node in self.nodes if node.stored}
+        long = {gap.node for gap in self.gaps if gap.length >= A_DAY and gap.since > self.window.since}
+        return sorted(ours & long)

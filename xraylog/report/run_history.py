@@ -1,0 +1,101 @@
+"""What the runs of this machine came to: statistics, metrics, and the offline buffer. It opens files, no more."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from xraylog.report.model import Window
+from xraylog.telemetry.prometheus import Metrics
+
+NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
+MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
+BUFFER, STATISTICS = "the buffer", "the statistics"
+YEARS = range(1970, 9999)  # of moments that every zone can show
+LINES = range(1 << 63)  # that a run can have had
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """As far as the statistics go back; the counts are those of the window."""
+
+    known: bool = False  # there are statistics
+    last_good: datetime | None = None  # when the database last had every line, as far as the metrics tell
+    last_stored: datetime | None = None  # the last run that stored lines, of all
+    count: int = 0
+    offline: int = 0
+    put_aside: int = 0  # lines
+    buffer_bytes: int | None = 0  # now, as far as it can be looked at
+    unseen: tuple[str, ...] = ()  # what is there and cannot be read
+
+
+def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
+    """Never raises: what cannot be read is not known."""
+    sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and form else 0}
+    unseen = tuple(name for name, size in sizes.items() if size is None)
+    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unseen=unseen)
+    if stats_path is None or form is None or not sizes[STATISTICS]:
+        return now
+    try:
+        rows = list(_rows(stats_path, form))
+    except OSError:
+        return replace(now, unseen=(*unseen, STATISTICS))
+    here = [row for row in rows if window.since <= row[0] < window.until]
+    return replace(
+        now,
+        known=True,
+        # A row does not tell whether its run failed; one with lines has stored them.
+        last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
+        count=len(here),
+        offline=sum(mode != "online" for _, mode, *_ in here),
+        put_aside=sum(processed for _, mode, processed, _ in here if mode != "online"),
+    )
+
+
+def _moment(seconds: float) -> datetime | None:
+    with contextlib.suppress(*NOT_OURS):
+        moment = datetime.fromtimestamp(seconds, timezone.utc)
+        return moment if seconds and moment.year in YEARS else None
+    return None
+
+
+def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
+    """When each run started, its mode, and its lines; what is torn or not ours is left out."""
+    for line in _last_lines(path):
+        with contextlib.suppress(*NOT_OURS):
+            if form == "json":
+                row = json.loads(line)
+                started, mode, *counts = (row[key] for key in ("run_started_at", "mode", "processed", "failed"))
+            else:
+                started, mode, _, *counts = next(csv.reader([line]))
+            moment, (processed, failed) = datetime.fromisoformat(started).astimezone(timezone.utc), map(int, counts[:2])
+            if moment.year in YEARS and processed in LINES and failed in LINES:
+                yield moment, str(mode), processed, failed
+
+
+def _last_lines(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - MOST_BYTES))
+        lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+    return lines if size <= MOST_BYTES else lines[1:]
+
+
+def _size(path: Path) -> int | None:
+    """Bytes, 0 where nothing is kept; None for what cannot be looked at, or is a pipe, which would be waited for."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
+    if stat.S_ISCHR(found.st_mode):  # /dev/null
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

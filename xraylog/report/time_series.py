@@ -1,0 +1,89 @@
+"""Rows of the slots, by hour, by day and by weekday, as the charts and tables of a zone have them. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta, timezone
+from zoneinfo import ZoneInfo
+
+from xraylog.report.charts import SERIES
+from xraylog.report.model import SLOT, Findings, Slot
+
+OTHERS = "(others)"
+MOST_MARKS = 10  # days that an axis names
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Rows by hour or day, split into series: the largest first, and what is left in the last one."""
+
+    names: Sequence[str]
+    rows: Sequence[tuple[datetime, Sequence[int]]]
+
+    @property
+    def totals(self) -> list[int]:
+        """Of each series."""
+        return [sum(column) for column in zip(*(counts for _, counts in self.rows), strict=True)]
+
+
+def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Series:
+    """Rows of each hour or day of the window, also of those without any, by what `name` calls a slot."""
+    begin = BEGINNINGS[found.window.unit]
+    rows: dict[datetime, Counter[str]] = defaultdict(Counter)
+    for slot in slots:
+        rows[begin(slot.start, zone)][name(slot)] += slot.rows
+    totals = sum(rows.values(), Counter[str]())
+    largest = [name for name, _ in sorted(totals.items(), key=lambda of: (-of[1], of[0]))]
+    own = largest if len(largest) <= SERIES else largest[: SERIES - 1]
+    others = largest[len(own) :]
+    return Series(
+        [*own, *([OTHERS] if others else [])],
+        [(hour, _of_series(rows[hour], own, others)) for hour in _beginnings(found, zone)],
+    )
+
+
+def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[str]) -> list[int]:
+    together = [sum(counts[name] for name in others)] if others else []
+    return [counts[name] for name in own] + together
+
+
+def _beginnings(found: Findings, zone: ZoneInfo) -> list[datetime]:
+    """When the hours or days of the window begin. Where a zone is put back by half an hour, one hour has half of it."""
+    begin = BEGINNINGS[found.window.unit]
+    count = -((found.window.since - found.window.until) // SLOT)
+    return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
+
+
+def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the hour of the zone began, in UTC."""
+    local = moment.astimezone(zone)
+    past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+    return moment.astimezone(timezone.utc) - past
+
+
+def _day(moment: datetime, zone: ZoneInfo) -> datetime:
+    """When the day of the zone began, in UTC."""
+    return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
+
+
+BEGINNINGS: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "day": _day}
+
+
+def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
+    """Rows by weekday, Monday first, and hour of the day."""
+    rows = [[0] * 24 for _ in range(7)]
+    for slot in slots:
+        local = slot.start.astimezone(zone)
+        rows[local.weekday()][local.hour] += slot.rows
+    return rows
+
+
+def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
+    """Some midnights of the zone, or hours where there is but one day."""
+    inside = [hour for hour in _beginnings(found, zone) if hour >= found.window.since]
+    midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
+    named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
+    step = max(1, -(-len(named) // MOST_MARKS))  # no hour of UTC may have begun since midnight in Kolkata
+    return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}

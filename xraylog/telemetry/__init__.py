@@ -1,0 +1,1 @@
+"""What is written about runs: our own log, statistics and metrics."""

@@ -1,0 +1,166 @@
+"""What the runs came to, for Prometheus: a file for node_exporter's textfile collector.
+
+The file is also where counters and the time of the last success are kept from run to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from xraylog import atomic_file
+from xraylog.records import LoadResult
+
+Series: TypeAlias = tuple[str, str]  # a metric and an outcome, "" for metrics that have none
+
+FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for counters
+    "xraylog_last_success_timestamp_seconds": ("gauge", "When the database last had every line, 0 for never."),
+    "xraylog_last_run_timestamp_seconds": ("gauge", "When the last run began, whatever became of it."),
+    "xraylog_last_run_exit_status": ("gauge", "Exit status of the last run that came to its end."),
+    "xraylog_run_duration_seconds": ("gauge", "How long that run took."),
+    "xraylog_lines_total": ("counter", "Lines by outcome. A buffered line is counted once more when it is imported."),
+    "xraylog_rejected_lines_total": ("counter", "Lines that went to rejected_lines."),
+    "xraylog_buffer_bytes": ("gauge", "Size of the offline buffer behind the last run."),
+    "xraylog_log_bytes": ("gauge", "Size of the access log behind the last run."),
+}
+LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG = FAMILIES
+OUTCOMES = ("rows", "rejected", "ignored", "buffered")
+SERIES = tuple((name, outcome) for name in FAMILIES for outcome in (OUTCOMES if name == LINES else ("",)))
+KEPT = tuple((name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED))  # 0 at first
+MOST_BYTES = 1 << 16  # a file of ours has 2 KiB; a larger one is somebody else's
+
+
+class NotWritten(Exception):
+    """The metrics could not be written; the lines themselves are safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that came to its end."""
+
+    began: float  # seconds since 1970
+    seconds: float
+    status: int
+    has_all: bool  # the database has every line
+    lines: Mapping[str, int]  # by outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The metrics of one log on one node, and the file they are in; no file: nothing is told.
+
+    A run that is not `of_log`, but of another one from the command line, adds to the counters and is no last run.
+    """
+
+    path: Path | None
+    node: str
+    log: Path
+    of_log: bool = True
+
+    def begin(self, now: float) -> None:
+        """Tell that a run begins, in seconds since 1970: it may be killed.
+
+        What cannot be written is said when the run ends.
+        """
+        if self.path and self.of_log:
+            with contextlib.suppress(NotWritten):
+                _replace(self.path, self._text({**self._read(self.path), (LAST_RUN, ""): now}))
+
+    def end(self, run: Ended, buffer: Path) -> None:
+        """Tell what became of it. A failed run leaves the time of the last success. Raises NotWritten."""
+        if self.path is None:
+            return
+        values = self._read(self.path)
+        for outcome, count in run.lines.items():
+            values[LINES, outcome] += count
+        values[REJECTED, ""] += run.lines["rejected"]
+        values |= {(BUFFER, ""): _size(buffer), (LOG, ""): _size(self.log)}
+        if self.of_log:
+            values |= {(LAST_RUN, ""): run.began, (DURATION, ""): run.seconds, (EXIT_STATUS, ""): run.status}
+            if run.has_all:
+                values[LAST_SUCCESS, ""] = time.time()
+        _replace(self.path, self._text(values))
+
+    def last_success(self) -> float:
+        """When the database last had every line, in seconds since 1970; 0 for never, or not told."""
+        return self._read(self.path)[LAST_SUCCESS, ""] if self.path else 0.0
+
+    def _read(self, path: Path) -> dict[Series, float]:
+        """The values that the run before left. What is damaged or missing begins from 0, or is left out."""
+        text = ""
+        if os.path.isfile(path):  # a pipe would be waited for
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                text = file.read(MOST_BYTES).decode(errors="replace")
+        # A line without its end may be a number without its end.
+        found = dict(line.rpartition(" ")[::2] for line in text.split("\n")[:-1])
+        values = {series: _number(found.get(self._named(*series), "")) for series in SERIES}
+        kept = dict.fromkeys(KEPT, 0.0)
+        return {**kept, **{series: value for series, value in values.items() if value is not None}}
+
+    def _text(self, values: Mapping[Series, float]) -> str:
+        return "".join(
+            f"# HELP {name} {words}\n# TYPE {name} {kind}\n{samples}"
+            for name, (kind, words) in FAMILIES.items()
+            if (samples := self._samples(name, values))
+        )
+
+    def _samples(self, name: str, values: Mapping[Series, float]) -> str:
+        """The lines of one metric: three digits behind the point, which is a millisecond."""
+        lines = (
+            f"{self._named(*series)} {round(values[series], 3):.15g}\n"
+            for series in SERIES
+            if series[0] == name and series in values
+        )
+        return "".join(lines)
+
+    def _named(self, name: str, outcome: str) -> str:
+        labels = {"node": self.node, "log": str(self.log), **({"outcome": outcome} if outcome else {})}
+        return f"{name}{{" + ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items()) + "}"
+
+
+def outcomes(stored: LoadResult, put_aside: LoadResult) -> dict[str, int]:
+    """Where lines came to: `rows` and `rejected` are in the database, imports from the buffer included."""
+    ignored = sum(stored.ignored.values()) + sum(put_aside.ignored.values())
+    counts = (
+        stored.rows + stored.imported,
+        stored.rejected + stored.imported_rejected,
+        ignored,
+        put_aside.rows + put_aside.rejected,
+    )
+    return dict(zip(OUTCOMES, counts, strict=True))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Node_exporter is another user, and may read it."""
+    try:
+        atomic_file.replace(path, text.encode(), mode=0o644)
+    except OSError as error:
+        raise NotWritten(f"{path}: expected to replace the metrics, found: {error.strerror}") from error
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 for a file that is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _escaped(text: str) -> str:
+    """A label's value, as Prometheus' text format has it. It is UTF-8: other bytes are written as escapes."""
+    text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _number(text: str) -> float | None:
+    """A value that we may have written."""
+    with contextlib.suppress(ValueError):
+        if math.isfinite(value := float(text)) and value >= 0:
+            return value
+    return None
