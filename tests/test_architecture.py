@@ -1,107 +1,139 @@
-"""The file side and the database side do not know each other: they meet in the records."""
+"""The folders are the layers: a package imports only from the rows below it, and each side keeps to its own tools."""
 
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
-FILE_SIDE = {"logfile", "archive", "sources", "locks", "masking", "grammar", "parser", "buffer"}
-MIGRATION = {"plain", "survey", "migration", "days", "proof", "undoing", "plan", "rehearsal"}
-LOADING = {"references", "positions", "rows", "refusals", "keys", "newdays", "together", "loader", "replay"}
-RETENTION = {"detached", "unused", "retention"}
-DATABASE_SIDE = {"database", "schema", "partitions"} | LOADING | MIGRATION | RETENTION
-NOUNS = {"records"}
-STORIES = {"check", "preview", "advice", "chores"}  # like the scripts, they speak of both
-ALONE = {"config", "exits", "stats", "metrics", "ownlog", "ahead", "replacing", "commandline"}
+# Packages in one row do not know each other. docs/architecture.md draws the same rows.
+ROWS = (
+    {"commands"},
+    {"ingest", "maintenance", "migration", "report"},
+    {"loading", "hints"},
+    {"accesslog", "database", "telemetry"},
+    {"records", "config", "cli", "exits", "prefetch", "atomic_file"},
+)
+HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
+PURE = {"accesslog.grammar", "accesslog.masking", "accesslog.parser"}
+FILES = {"os", "io", "pathlib", "shutil", "tempfile"}
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of the package that a module imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "xraylog":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("xraylog."):
-            found.add(node.module.split(".")[1])
-    return found
+@dataclass(frozen=True)
+class Module:
+    """A module of the package, without `xraylog.` in its name."""
+
+    name: str
+    path: Path
+
+    @property
+    def package(self) -> str:
+        """Its place in ROWS: the first name below xraylog."""
+        return self.name.partition(".")[0]
+
+    @property
+    def imports(self) -> set[str]:
+        """All that it imports, with full names: `xraylog.database.session`, `psycopg.sql.SQL`."""
+        found = set()
+        for node in ast.walk(ast.parse(self.path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        return found
+
+    @property
+    def ours(self) -> set[str]:
+        """What it imports of this project, without `xraylog.`."""
+        ours = {name.removeprefix("xraylog.") for name in self.imports if name.startswith("xraylog.")}
+        return ours - {"__version__"}
+
+    @property
+    def others(self) -> set[str]:
+        """The top-level packages that it imports, ours left out."""
+        return {name.partition(".")[0] for name in self.imports} - {"xraylog"}
+
+    def __str__(self) -> str:
+        return self.name
 
 
-def outside(path: Path) -> set[str]:
-    """The top-level packages that a module imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-    return found
+def modules() -> list[Module]:
+    folder = ROOT / "xraylog"
+    found = [(path, path.relative_to(folder).with_suffix("").parts) for path in sorted(folder.rglob("*.py"))]
+    return [
+        Module(".".join(part for part in parts if part != "__init__"), path)
+        for path, parts in found
+        if parts != ("__init__",)
+    ]
 
 
-MODULES = {path.stem: path for path in (ROOT / "xraylog").glob("*.py") if path.stem != "__init__"}
+MODULES = modules()
+every_module = pytest.mark.parametrize("module", MODULES, ids=str)
 
 
-def test_every_module_is_on_a_side() -> None:
-    assert set(MODULES) == FILE_SIDE | DATABASE_SIDE | NOUNS | STORIES | ALONE
+def test_each_package_has_its_row() -> None:
+    assert {module.package for module in MODULES} <= set(HEIGHT)
 
 
-def test_the_sides_do_not_know_each_other() -> None:
-    for name in FILE_SIDE:
-        assert imports(MODULES[name]) <= NOUNS | FILE_SIDE, name
-    for name in DATABASE_SIDE:
-        assert imports(MODULES[name]) <= NOUNS | DATABASE_SIDE | {"ahead"}, name
-    for name in NOUNS:
-        assert imports(MODULES[name]) == set(), name
-    for name in ALONE:
-        assert imports(MODULES[name]) <= NOUNS | {"replacing"}, name
+@every_module
+def test_a_package_imports_only_from_the_rows_below_it(module: Module) -> None:
+    for imported in module.ours:
+        package = imported.partition(".")[0]
+        assert package == module.package or HEIGHT[package] < HEIGHT[module.package], imported
 
 
-def test_the_file_side_knows_no_database_and_the_database_side_opens_no_file() -> None:
-    for name in FILE_SIDE | NOUNS:
-        assert "psycopg" not in outside(MODULES[name]), name
-    for name in DATABASE_SIDE:
-        assert not outside(MODULES[name]) & {"os", "pathlib", "io", "re"}, name
-        assert "open(" not in MODULES[name].read_text(), name
+@every_module
+def test_only_the_database_and_what_is_above_it_knows_psycopg(module: Module) -> None:
+    if module.package == "config":
+        assert {name for name in module.imports if name.startswith("psycopg")} <= {
+            "psycopg.pq"
+        }  # the names of settings
+    elif HEIGHT[module.package] <= HEIGHT["accesslog"] and module.package != "database":
+        assert "psycopg" not in module.others
 
 
-def test_the_parser_is_pure() -> None:
-    for name in ("parser", "grammar", "masking"):
-        assert not outside(MODULES[name]) & {"os", "io", "pathlib", "time", "loguru", "logging"}, name
-        assert ".now(" not in MODULES[name].read_text(), name
+@every_module
+def test_the_database_side_opens_no_file(module: Module) -> None:
+    if module.package in ("database", "loading", "maintenance", "migration"):
+        assert not module.others & FILES
+        assert "open(" not in module.path.read_text()
 
 
-REPORT = {path.stem: path for path in (ROOT / "xraylog" / "report").glob("*.py") if path.stem != "__init__"}
-ASKING = {"snapshot", "common", "traffic", "accounts", "goals", "reading"}
-DRAWING = {"charts", "page", "series"}
+@every_module
+def test_grammar_parser_and_masking_are_pure(module: Module) -> None:
+    if module.name in PURE:
+        assert not module.others & (FILES | {"time", "loguru", "logging"})
+        assert ".now(" not in module.path.read_text()
 
 
-def test_the_page_asks_the_database_then_draws() -> None:
+@every_module
+def test_only_the_report_needs_the_packages_of_the_report(module: Module) -> None:
+    """Loading stays at two packages."""
+    if module.package != "report":
+        assert not module.others & {"jinja2", "vl_convert", "markupsafe"}
+        assert "report" not in {imported.partition(".")[0] for imported in module.ours}
+
+
+ASKING = {"snapshot", "fragments", "traffic", "users", "destinations", "collect"}
+DRAWING = {"charts", "page", "time_series"}
+
+
+@every_module
+def test_the_page_asks_the_database_then_draws(module: Module) -> None:
     """Both know what was found, and not each other; the runs' own files are read by a third."""
-    assert set(REPORT) == ASKING | DRAWING | {"findings", "runs"}
-    for name, path in REPORT.items():
-        used = {module.split(".")[-1] for module in _report_imports(path)}
-        if name in ASKING:
-            assert used <= ASKING | {"findings"}, name
-            assert not outside(path) & {"os", "io", "pathlib", "jinja2", "vl_convert"}, name
-        if name in DRAWING:
-            assert used <= DRAWING | {"findings", "runs"}, name
-            assert not outside(path) & {"psycopg", "os", "io", "time"}, name
-    assert _report_imports(REPORT["findings"]) == set()
-
-
-def _report_imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "xraylog.report":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xraylog.report."):
-            found.add(str(node.module))
-    return found
-
-
-def test_ingest_does_not_know_the_page() -> None:
-    """It stays at two packages."""
-    for path in (*MODULES.values(), ROOT / "parse_logs.py", ROOT / "migrate_logs_to_partitioned.py"):
-        assert "report" not in imports(path), path
-        assert not outside(path) & {"jinja2", "vl_convert", "markupsafe"}, path
+    package, _, name = module.name.partition(".")
+    used = {imported.split(".")[1] for imported in module.ours if imported.startswith("report.")}
+    if package != "report" or not name:
+        return
+    assert name in ASKING | DRAWING | {"model", "run_history"}
+    if name in ASKING:
+        assert used <= ASKING | {"model"}
+        assert not module.others & {"os", "io", "pathlib", "jinja2", "vl_convert"}
+    elif name in DRAWING:
+        assert used <= DRAWING | {"model", "run_history"}
+        assert not module.others & {"psycopg", "os", "io", "time"}
+    elif name == "model":
+        assert used == set()
