@@ -26,8 +26,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 sys.path.insert(0, sys.argv[1])
-from xraylog import logfile
-from xraylog.parser import Parser
+from xraylog.accesslog import logfile
+from xraylog.accesslog.parser import Parser
 with logfile.opened(Path(sys.argv[2])) as log:
     for batch in Parser(ZoneInfo("UTC"), datetime.now(timezone.utc)).batches(log.blocks(0), 20_000):
         del batch

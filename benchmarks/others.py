@@ -61,8 +61,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 sys.path.insert(0, sys.argv[3])
-from xraylog import logfile, references
-from xraylog.parser import Parser
+from xraylog.accesslog import logfile
+from xraylog.database import references
+from xraylog.accesslog.parser import Parser
 with psycopg.connect(sys.argv[2], autocommit=True) as conn, logfile.opened(Path(sys.argv[1])) as log:
     names = references.References(conn)
     for batch in Parser(ZoneInfo("UTC"), datetime.now(timezone.utc)).batches(log.blocks(0), 1_000):

@@ -25,7 +25,7 @@ from lines import lines  # noqa: E402  # the path comes first
 from xraylog.accesslog.parser import Parser  # noqa: E402
 
 COUNT, ROUNDS, GOAL = 500_000, 5, 1.4
-LINE = re.compile(  # every shape that is a row: tests/test_benchmarks.py holds it against the grammar
+LINE = re.compile(  # every shape that is a row: tests/unit/test_benchmarks.py holds it against the grammar
     rb"""
     (?P<at>\d{4}/\d\d/\d\d\ \d\d:\d\d:\d\d(?:\.\d{1,6})?)[ ]
     (?:

@@ -17,13 +17,13 @@ from stage import ROLE, ROOT, Stage, arguments, parse_logs, staged, timed, write
 
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 NEVER = 1 << 60  # rows
-WAYS = {"row by row": (NEVER, NEVER), "as a set": (1, NEVER), "by day": (1, 1)}  # keys.FEWEST, newdays.MANY
+WAYS = {"row by row": (NEVER, NEVER), "as a set": (1, NEVER), "by day": (1, 1)}  # foreign_keys.FEWEST, attach.MANY
 RUN = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 import parse_logs
-from xraylog import keys, newdays
-keys.FEWEST, newdays.MANY = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+from xraylog.loading import attach, foreign_keys
+foreign_keys.FEWEST, attach.MANY = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 sys.exit(parse_logs.main(sys.argv[1:]))
 """
 

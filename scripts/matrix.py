@@ -38,15 +38,14 @@ POSTGRESQL = {
     18: "18.4.0-beta.17",
 }
 DATABASE_TESTS = (
-    "test_schema.py",
-    "test_loader.py",
-    "test_run.py",
-    "test_ways.py",
-    "test_nodes.py",
-    "test_retention.py",
-    "test_migration.py",
+    "database",
+    "loading",
+    "ingest/test_run.py",
+    "ingest/test_nodes.py",
+    "maintenance/test_retention.py",
+    "migration",
+    "report",
     "test_answers.py",
-    "test_report.py",
 )
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
@@ -160,7 +159,7 @@ def python_jobs(pythons: dict[str, Path]) -> Iterable[Job]:
 
 def postgresql_jobs() -> Iterable[Job]:
     """The database tests, on each PostgreSQL."""
-    tests = [f"tests/{name}" for name in DATABASE_TESTS]
+    tests = [f"tests/integration/{name}" for name in DATABASE_TESTS]
     for major, version in POSTGRESQL.items():
         binaries = fetch(major, version)
         options = ["--pg-bin", str(binaries), "--every", EVERY]

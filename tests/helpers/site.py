@@ -1,0 +1,278 @@
+"""One installation in a folder, the lines that a test writes into its log, and what a database holds afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from helpers import faults, load_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "tests" / "samples"
+LINE = "{at} from 203.0.113.{octet}:{port} accepted tcp:host{n}.example:443 [in >> out] email: u{n}\n"
+AT = "2025/11/17 10:15:23.123456"
+
+ROWS = """
+    SELECT l."timestamp", l.source_ip::text, l.source_port, l.action, p.name, d.address, l.destination_port,
+           i.name, o.name, u.email, n.name
+    FROM logs l
+    LEFT JOIN protocols p ON p.id = l.protocol_id
+    LEFT JOIN endpoints d ON d.id = l.destination_id
+    LEFT JOIN tags i ON i.id = l.inbound_tag_id
+    LEFT JOIN tags o ON o.id = l.outbound_tag_id
+    LEFT JOIN users u ON u.id = l.user_id
+    LEFT JOIN nodes n ON n.id = l.node_id
+    ORDER BY l.id
+"""
+
+FACTS = """
+    SELECT 'table', relname, relkind::text, reloptions::text,
+           CASE relkind WHEN 'p' THEN pg_get_partkeydef(oid) END, pg_get_expr(relpartbound, oid)
+    FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I')
+    UNION ALL
+    SELECT 'column', attrelid::regclass::text, attname, attnum::text, format_type(atttypid, atttypmod),
+           pg_get_expr(adbin, adrelid)
+    FROM pg_attribute
+    JOIN pg_class c ON c.oid = attrelid
+    LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+    WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I') AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT 'not null', attrelid::regclass::text, attname, NULL, NULL, NULL
+    FROM pg_attribute
+    JOIN pg_class c ON c.oid = attrelid
+    WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0 AND attnotnull
+    UNION ALL
+    SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), convalidated::text, NULL
+    FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+    UNION ALL
+    SELECT 'index', indrelid::regclass::text, pg_get_indexdef(indexrelid), indisvalid::text, indisprimary::text, NULL
+    FROM pg_index
+    JOIN pg_class c ON c.oid = indexrelid
+    WHERE relnamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'sequence', seqrelid::regclass::text, seqtypid::regtype::text, refobjid::regclass::text, attname, NULL
+    FROM pg_sequence
+    JOIN pg_depend ON objid = seqrelid AND deptype = 'a'
+    JOIN pg_attribute ON attrelid = refobjid AND attnum = refobjsubid
+"""
+
+
+numbers = itertools.count(1)
+
+
+def create_database(server: dict[str, str]) -> dict[str, str]:
+    """A fresh, empty database on that server; its keywords."""
+    name = f"test_{os.getpid()}_{next(numbers)}"
+    with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(Identifier(name)))
+    return {**server, "dbname": name}
+
+
+def drop_database(keywords: dict[str, str]) -> None:
+    with psycopg.connect(**{**keywords, "dbname": "postgres"}, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [keywords["dbname"]])
+        conn.execute(SQL("DROP DATABASE {}").format(Identifier(keywords["dbname"])))
+
+
+class Site:
+    """One installation: a folder, its config, its log, its database."""
+
+    def __init__(self, folder: Path, database: dict[str, str], node: str = "n1") -> None:
+        self.folder = folder
+        self.database = database
+        self.log = folder / "access.log"
+        self.buffer = folder / "buffer.jsonl"
+        self.stats = folder / "stats.jsonl"
+        self.way: str | None = None  # that runs take into logs; None: as their rows are many or few
+        self.config = folder / "config.ini"
+        self.settings: dict[str, dict[str, str]] = {
+            "postgresql": dict(database),
+            "parser": {
+                "logfile": "access.log",
+                "offline_file": "buffer.jsonl",
+                "timezone": "UTC",
+                "node": node,
+            },
+            "stats": {"format": "json", "output": "stats.jsonl"},
+        }
+        self.write_config()
+
+    def write_config(self) -> None:
+        text = "".join(
+            f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items())
+            for section, keys in self.settings.items()
+        )
+        self.config.write_text(text)
+        self.config.chmod(0o600)
+
+    def set(self, section: str, **keys: str | int) -> None:
+        """Change settings."""
+        self.settings.setdefault(section, {}).update({key: str(value) for key, value in keys.items()})
+        self.write_config()
+
+    def append(self, *lines: str | bytes, to: Path | None = None) -> None:
+        """Append lines as xray does: O_APPEND, one write each, LF included."""
+        descriptor = os.open(to or self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for line in lines:
+            os.write(descriptor, line if isinstance(line, bytes) else line.encode())
+        os.close(descriptor)
+
+    def command(self, *arguments: str, script: str = "parse_logs") -> list[str]:
+        started = [str(ROOT / f"{script}.py")]
+        if self.way is not None and script == "parse_logs":
+            started = [load_paths.__file__, self.way]
+        return [sys.executable, *started, "--config", str(self.config), *arguments]
+
+    def run(
+        self, *arguments: str, status: int = 0, script: str = "parse_logs", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """One run as a process of its own, which must exit with `status`."""
+        command = self.command(*arguments, script=script)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+        assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def migrate(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+        """One run of the migration as a process of its own."""
+        return self.run(*arguments, status=status, script="migrate_logs_to_partitioned", **options)
+
+    def run_here(
+        self,
+        *arguments: str,
+        kill_at: int | None = None,
+        inside: contextlib.AbstractContextManager[None] | None = None,
+        script: str = "parse_logs",
+    ) -> int:
+        """One run in a forked child, ten times as quick as a process of its own; returns its exit status.
+
+        Killed with SIGKILL after step `kill_at` (see faults.py): -9. `inside`: what surrounds the run.
+        """
+        if (child := os.fork()) == 0:
+            status = 70
+            with contextlib.suppress(BaseException):
+                sys.stderr = sys.stdout = (self.folder / "output").open("a")
+                main = importlib.import_module(script).main
+                if self.way is not None:
+                    load_paths.take(self.way)
+                with inside or faults.after_step(kill_at, self.folder / "steps"):
+                    verbose = ["-v"] if script == "parse_logs" else []
+                    status = main(["--config", str(self.config), *verbose, *arguments])
+                sys.stderr.flush()
+            os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def steps(self) -> list[str]:
+        """The names of the steps that were struck, oldest first."""
+        path = self.folder / "steps"
+        return [step.partition(" ")[2] for step in path.read_text().splitlines()] if path.exists() else []
+
+    def output(self) -> str:
+        """What the runs in this process said."""
+        path = self.folder / "output"
+        return path.read_text() if path.exists() else ""
+
+    def away(self) -> None:
+        """The database does not answer from here on."""
+        self.set("postgresql", port="1")
+
+    def back(self) -> None:
+        """It answers again."""
+        self.set("postgresql", port=self.database["port"])
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(**self.database, options="-c timezone=UTC", autocommit=True) as conn:  # type: ignore[arg-type]
+            cursor = conn.execute(sql, values)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """All rows of logs in the order of their ids, names in place of ids."""
+        return self.query(ROWS)
+
+    def emails(self) -> Counter[str]:
+        """How often each user is in logs: lines made by `line` are told apart by their user."""
+        if not self.query("SELECT to_regclass('logs')")[0][0]:
+            return Counter()
+        return Counter(dict(self.query("SELECT email, count(*) FROM logs JOIN users ON users.id = user_id GROUP BY 1")))
+
+    def put_aside(self) -> Counter[str]:
+        """How often each user is in the buffer."""
+        if not self.buffer.exists():
+            return Counter()
+        objects = map(json.loads, self.buffer.read_bytes().splitlines())
+        return Counter(found["email"] for found in objects if "email" in found)
+
+    def runs_that_wait(self, event_type: str = "Lock") -> int:
+        """How many sessions of runs wait in this database."""
+        ((count,),) = self.query(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND application_name = 'parse_logs' AND wait_event_type = %s",
+            event_type,
+        )
+        return int(count)
+
+    def rejected(self) -> list[tuple[str, bytes]]:
+        """Reason and bytes of every rejected line, oldest first."""
+        return self.query("SELECT reason, line FROM rejected_lines ORDER BY id")  # type: ignore[return-value]
+
+    def last_stats(self) -> dict[str, Any]:
+        return json.loads(self.stats.read_text().splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def facts(conn: psycopg.Connection[tuple[Any, ...]]) -> set[tuple[str | None, ...]]:
+    """All that the catalog says about our tables, as a set: differences name what is different."""
+    with conn.transaction():
+        conn.execute("SET LOCAL timezone TO 'UTC'")
+        return set(conn.execute(FACTS).fetchall())
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Until a condition holds; a bound, so that a failure is a failure and not a hang."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def line(n: int, at: str = AT) -> str:
+    """The n-th line: each has another user, source and destination."""
+    return LINE.format(at=at, n=n, octet=n % 254 + 1, port=1024 + n % 60000)
+
+
+def lines(first: int, end: int, at: str = AT) -> list[str]:
+    return [line(n, at) for n in range(first, end)]
+
+
+def users(first: int, end: int) -> Counter[str]:
+    """What `emails` must say when lines(first, end) are stored once."""
+    return Counter(f"u{n}" for n in range(first, end))
+
+
+def day(step: int) -> str:
+    """Every step has a day of its own, and so makes a partition."""
+    return (datetime.date(2024, 1, 1) + datetime.timedelta(days=step)).strftime("%Y/%m/%d 12:00:00.000001")
+
+
+def backends(conn: psycopg.Connection[tuple[int]], condition: str) -> int:
+    """How many sessions of runs are in a state like this, in the whole server."""
+    row = conn.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parse_logs' AND " + condition  # type: ignore[arg-type]
+    ).fetchone()
+    assert row is not None
+    return row[0]

@@ -1,0 +1,582 @@
+"""The tables are what Schema.md says, a hand-made database gets only what it lacks, and each day has a partition."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from helpers.site import ROOT, Site, facts, line
+from psycopg import errors
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database import partitions, schema
+from xraylog.database.session import Connection, Unsuitable, transaction
+
+DOCUMENT = (ROOT / "Schema.md").read_text()
+BLOCKS = re.findall(r"^```sql\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+CREATING = [block for block in BLOCKS if block.startswith("CREATE TABLE")]
+QUERIES = [block for block in BLOCKS if block.startswith("SELECT")]
+CHANGING = [block for block in BLOCKS if block not in CREATING + QUERIES]
+
+DAY = "2025-11-17"
+PARTITION = "logs_2025_11_17"  # of DAY; Schema.md makes this one
+NOT_ON_10 = "-- From here on: PostgreSQL 11 and later."
+LINE = "2025/11/{day} 10:15:23 from {source} accepted tcp:www.example.com:443 [in >> out] email: {email}\n"
+
+
+def access(day: int = 17, source: str = "203.0.113.7:51000", email: str = "k") -> str:
+    return LINE.format(day=day, source=source, email=email)
+
+
+# --- Schema.md ---------------------------------------------------------------------------------------------
+
+
+def statements(block: str) -> list[str]:
+    return [statement for statement in re.split(r";\n", block) if statement.strip()]
+
+
+@pytest.fixture
+def other(database: dict[str, str]) -> Iterator[Connection]:
+    """A second session in the test's database."""
+    with psycopg.connect(**database, autocommit=True) as conn:  # type: ignore[arg-type]
+        yield conn
+
+
+def test_the_statements_of_schema_md_make_what_the_code_makes(conn: Connection, other_database: Connection) -> None:
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure([DAY])
+
+    of_each_partition = []
+    for block in CREATING:
+        of_any_version, _, of_newer = block.partition(NOT_ON_10)
+        other_database.execute(of_any_version)
+        if of_newer and other_database.info.server_version < 110000:
+            of_each_partition.append(re.sub(r"\blogs\b", PARTITION, "--" + of_newer))
+        elif of_newer:
+            other_database.execute("--" + of_newer)
+    for block in of_each_partition:
+        other_database.execute(block)
+
+    made = facts(conn)
+    assert {fact[1] for fact in made if fact[0] == "table" and fact[2] != "S"} == {*schema.TABLES, PARTITION}
+    assert facts(other_database) == made
+
+
+def test_schema_md_names_every_column_with_its_type_and_no_other(conn: Connection) -> None:
+    schema.ensure(conn)
+    documented = set()
+    for section in re.split(r"^### ", DOCUMENT, flags=re.MULTILINE)[1:]:
+        table = section.split("\n", 1)[0]
+        for column, type_name, null in re.findall(r"^\| (\w+) \| (\w+) \| (yes|no) \|", section, re.MULTILINE):
+            ((full_type,),) = conn.execute("SELECT to_regtype(%s)::text", [type_name])
+            documented.add((table, column, full_type, null))
+
+    there = conn.execute("""
+        SELECT relname, attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'no' ELSE 'yes' END
+        FROM pg_attribute
+        JOIN pg_class c ON c.oid = attrelid
+        WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attnum > 0
+    """)
+    assert documented == set(there)
+
+
+def test_every_query_of_schema_md_finds_what_it_is_for(site: Site) -> None:
+    site.append(
+        access(email="alice@example.com"),
+        "2025/11/17 10:15:24 from 198.51.100.1:40000 rejected  proxy/vless/encoding: invalid request version\n",
+        "no line of xray\n",
+    )
+    site.run()
+    site.query((ROOT / "answers.sql").read_text())
+    assert len(QUERIES) > 10
+    for query in QUERIES:
+        assert site.query(query), f"found nothing:\n{query}"
+
+
+def test_the_query_for_rejected_lines_prints_no_byte_that_a_terminal_obeys(site: Site) -> None:
+    site.append(b"not \x1b[2J a line \xff\x00 of xray\t\\ \xd1\x8e\n")
+    site.run()
+    (query,) = [query for query in QUERIES if "encode(" in query]
+    ((*_, shown),) = site.query(query)
+    assert shown == r"not .[2J a line \377\000 of xray.\\ \321\216"
+
+
+def test_what_schema_md_says_to_do_other_database_does_it(site: Site, conn: Connection) -> None:
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure(["2025-10-01", "2025-10-02"])
+    site.append(access(), "no line of xray\n")
+    site.run()
+    conn.execute("INSERT INTO endpoints (address) VALUES ('unused.example')")
+    conn.execute("UPDATE rejected_lines SET rejected_at = now() - interval '1 year'")
+    version = conn.info.server_version
+
+    done = 0
+    for statement in [part for block in CHANGING if "logs_default" not in block for part in statements(block)]:
+        by_version = statement.replace(" CONCURRENTLY", "") if version < 140000 else statement
+        if version < 110000 and "INCLUDE" in by_version:
+            continue
+        conn.execute(by_version.replace("ON logs (", f"ON {PARTITION} (") if version < 110000 else by_version)
+        done += 1
+
+    assert done >= 7 - (version < 110000)
+    assert list(bounds(conn)) == [PARTITION]
+    assert conn.execute("SELECT address FROM endpoints").fetchall() == [("www.example.com",)]
+    assert conn.execute("SELECT count(*) FROM rejected_lines").fetchall() == [(0,)]
+    indexed = {fact[2] for fact in facts(conn) if fact[0] == "index" and fact[1] == PARTITION}
+    assert any("(source_ip)" in str(index) for index in indexed)
+
+
+# --- what is there already ---------------------------------------------------------------------------------
+
+
+def test_a_second_run_changes_nothing_and_waits_for_nobody(conn: Connection, other: Connection) -> None:
+    """Also while another run makes partitions."""
+    assert schema.ensure(conn).complete
+    made = facts(conn)
+    conn.execute("SET default_transaction_read_only = on")
+    conn.execute("SET statement_timeout = '10s'")
+    with transaction(other, schema.PARTITIONS_LOCK):
+        assert schema.ensure(conn).complete
+    assert facts(conn) == made
+
+
+@pytest.fixture
+def user(conn: Connection, database: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Keywords of a role that may use the tables and create nothing."""
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure([DAY])
+    name, password = f"role_of_{database['dbname']}", "only for this test"
+    role = Identifier(name)
+    conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password))
+    conn.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    conn.execute(SQL("GRANT USAGE ON SCHEMA public TO {}").format(role))
+    conn.execute(SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}").format(role))
+    conn.execute(SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {}").format(role))
+    yield {**database, "user": name, "password": password}
+    conn.execute(SQL("DROP OWNED BY {}").format(role))
+    conn.execute(SQL("DROP ROLE {}").format(role))
+
+
+def test_a_role_that_may_create_nothing_can_use_what_is_there(user: dict[str, str]) -> None:
+    with psycopg.connect(**user, autocommit=True) as conn:  # type: ignore[arg-type]
+        with pytest.raises(errors.InsufficientPrivilege):
+            conn.execute("CREATE TABLE public.mine (id integer)")
+        assert schema.ensure(conn).complete
+        partitions.Partitions(conn).ensure([DAY])
+
+
+# --- made by hand ------------------------------------------------------------------------------------------
+
+HAND_MADE = """
+    CREATE TABLE users (id serial PRIMARY KEY, email varchar(64) NOT NULL UNIQUE);
+    CREATE TABLE protocols (id serial PRIMARY KEY, name varchar(10) NOT NULL UNIQUE);
+    CREATE TABLE endpoints (id serial PRIMARY KEY, address varchar(255) NOT NULL UNIQUE);
+    CREATE TABLE tags (id serial PRIMARY KEY, name varchar(64) NOT NULL UNIQUE, remark varchar(10));
+    CREATE TABLE logs (
+        id bigserial NOT NULL,
+        "timestamp" timestamptz NOT NULL DEFAULT now(),
+        source_ip inet NOT NULL,
+        source_port integer NOT NULL,
+        action varchar(16) NOT NULL,
+        protocol_id integer,
+        destination_id integer,
+        destination_port integer,
+        inbound_tag_id integer,
+        outbound_tag_id integer,
+        user_id integer,
+        country varchar(2)
+    ) PARTITION BY RANGE ("timestamp");
+    CREATE TABLE logs_2025_11_17 PARTITION OF logs FOR VALUES FROM ('2025-11-17 00:00+00') TO ('2025-11-18 00:00+00');
+    CREATE TABLE the_18th (LIKE logs INCLUDING ALL);
+    ALTER TABLE logs ATTACH PARTITION the_18th FOR VALUES FROM ('2025-11-18 00:00+00') TO ('2025-11-19 00:00+00');
+"""
+HAND_MADE_KEYS = """
+    ALTER TABLE {table} ADD PRIMARY KEY (id, "timestamp"), ADD CHECK (source_port > 0);
+    ALTER TABLE {table} ADD FOREIGN KEY (user_id) REFERENCES users (id);
+    CREATE INDEX by_source_{table} ON {table} (source_ip, "timestamp");
+"""
+PARTITIONED = ("logs", "logs_2025_11_17", "the_18th")
+
+
+def make_other_database(conn: Connection) -> None:
+    """A database as a person makes it, from before there were nodes and positions."""
+    conn.execute(HAND_MADE)
+    for table in PARTITIONED[:1] if conn.info.server_version >= 110000 else PARTITIONED[1:]:
+        conn.execute(HAND_MADE_KEYS.format(table=table))
+
+
+def test_a_hand_made_database_gets_what_it_lacks_and_loses_only_not_null_on_the_source(conn: Connection) -> None:
+    make_other_database(conn)
+    before = facts(conn)
+    assert schema.ensure(conn).complete
+    after = facts(conn)
+
+    assert before - after == {
+        ("not null", table, column, None, None, None) for table in PARTITIONED for column in schema.MAY_BE_NULL
+    }
+    added = {(fact[0], fact[1], fact[2]) for fact in after - before if fact[1] in {fact[1] for fact in before}}
+    expected = {("column", table, "node_id") for table in PARTITIONED}
+    if conn.info.server_version >= 110000:
+        expected |= {("constraint", table, "logs_node_id_fkey") for table in PARTITIONED}
+    assert added == expected
+    assert {"nodes", "log_positions", "rejected_lines"} <= {fact[1] for fact in after - before}
+
+
+def test_logs_with_no_column_but_the_time_get_the_others_as_the_code_makes_them(
+    conn: Connection, other_database: Connection
+) -> None:
+    schema.ensure(conn)
+    other_database.execute('CREATE TABLE logs ("timestamp" timestamptz NOT NULL) PARTITION BY RANGE ("timestamp")')
+    schema.ensure(other_database)
+
+    def columns_and_keys(of: Connection) -> set[tuple[str | None, ...]]:
+        """Without the columns' numbers and defaults."""
+        return {
+            (fact[2], fact[4] if fact[0] == "column" else fact[3])
+            for fact in facts(of)
+            if fact[0] in ("column", "constraint") and fact[1] == "logs"
+        }
+
+    assert columns_and_keys(conn) - columns_and_keys(other_database) == {("id", "bigint")}
+    assert columns_and_keys(other_database) < columns_and_keys(conn)
+
+
+def test_a_run_loads_into_a_hand_made_database(site: Site, conn: Connection) -> None:
+    """Into the partitions that are there, and into a new one; some lines have no source."""
+    make_other_database(conn)
+    days = (17, 18, 19)
+    site.append(*(access(day, source=source) for day in days for source in ("203.0.113.7:51000", "@")))
+    site.run()
+    stored = site.query("SELECT tableoid::regclass::text, host(source_ip), source_port, node_id FROM logs ORDER BY id")
+    assert stored == [
+        (table, *source, 1)
+        for table in ("logs_2025_11_17", "the_18th", "logs_2025_11_19")
+        for source in (("203.0.113.7", 51000), (None, None))
+    ]
+    assert site.rejected() == []
+
+
+def test_not_null_on_another_column_is_a_warning_and_costs_only_lines_without_it(site: Site, conn: Connection) -> None:
+    schema.ensure(conn)
+    conn.execute("ALTER TABLE logs ALTER COLUMN user_id SET NOT NULL")
+    (warning,) = schema.ensure(conn).warnings
+    assert "logs.user_id is NOT NULL" in warning
+    assert "ALTER COLUMN user_id DROP NOT NULL" in warning
+
+    without_user = access(email="").replace(" email: ", "")
+    site.append(access(), without_user)
+    assert warning in site.run().stderr
+    assert site.emails() == Counter(k=1)
+    assert [bytes(bad) + b"\n" for _, bad in site.rejected()] == [without_user.encode()]
+
+
+def test_a_name_too_long_for_a_hand_made_column_costs_only_its_own_line(site: Site, conn: Connection) -> None:
+    """A client chooses the host that it asks for: it must not be able to stop the loading."""
+    make_other_database(conn)
+    too_long = access(email="e" * 65)
+    site.append(access(), too_long)
+    site.run()
+    assert site.emails() == Counter(k=1)
+    assert [bytes(bad) + b"\n" for _, bad in site.rejected()] == [too_long.encode()]
+
+
+# --- what does not fit -------------------------------------------------------------------------------------
+
+
+def test_all_that_does_not_fit_is_said_at_once_and_nothing_is_changed(conn: Connection) -> None:
+    conn.execute("""
+        CREATE TABLE users (id serial PRIMARY KEY, email text NOT NULL);
+        CREATE UNIQUE INDEX ON users (lower(email));
+        CREATE UNIQUE INDEX ON users (email) WHERE email <> '';
+        CREATE VIEW tags AS SELECT 1 AS id, 'a'::text AS name;
+        CREATE TABLE endpoints (id serial PRIMARY KEY, host text NOT NULL UNIQUE);
+        CREATE TABLE logs (id bigserial, "timestamp" timestamp NOT NULL, source_ip inet NOT NULL);
+    """)
+    before = facts(conn)
+    with pytest.raises(Unsuitable) as raised:
+        schema.ensure(conn)
+    said = str(raised.value).split("; ")
+    for expected in (
+        "logs: expected a table partitioned by day, found a plain one",
+        "logs.timestamp: expected timestamp with time zone, found timestamp without time zone",
+        "users.email: expected a unique column, found none",
+        "ALTER TABLE users ADD UNIQUE (email)",
+        "tags: expected a table, found another kind",
+        "endpoints.address: expected a column, found none",
+    ):
+        assert expected in said
+    assert facts(conn) == before
+
+
+@pytest.mark.parametrize("key", ["RANGE (id)", 'LIST ("timestamp")', 'RANGE ("timestamp", id)'])
+def test_logs_partitioned_by_something_else_do_not_fit(conn: Connection, key: str) -> None:
+    conn.execute(f'CREATE TABLE logs (id bigserial, "timestamp" timestamptz NOT NULL) PARTITION BY {key}')
+    with pytest.raises(Unsuitable, match=re.escape(f'logs: expected PARTITION BY RANGE ("timestamp"), found {key}')):
+        schema.ensure(conn)
+
+
+def test_a_unique_key_that_on_conflict_cannot_use_does_not_fit(conn: Connection) -> None:
+    conn.execute("CREATE TABLE users (id serial PRIMARY KEY, email text NOT NULL UNIQUE DEFERRABLE)")
+    with pytest.raises(Unsuitable, match=r"users\.email: expected a unique column"):
+        schema.ensure(conn)
+
+
+def test_what_does_not_fit_ends_a_run_with_status_3_and_the_log_stays(site: Site, conn: Connection) -> None:
+    conn.execute('CREATE TABLE logs (id bigserial, "timestamp" timestamptz)')
+    site.append(line(1))
+    assert "logs: expected a table partitioned by day" in site.run(status=3).stderr
+
+
+# --- partitions --------------------------------------------------------------------------------------------
+
+
+def bounds(conn: Connection) -> dict[str, tuple[str, str]]:
+    """Each partition with its lower and its upper bound in UTC, in the order of time."""
+    with conn.transaction():
+        conn.execute("SET LOCAL timezone TO 'UTC'")
+        conn.execute("SET LOCAL datestyle TO 'ISO'")
+        rows: list[tuple[str, str]] = conn.execute("""
+            SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class WHERE relispartition AND relkind = 'r'
+        """).fetchall()
+    found = {name: re.findall(r"'(.*?)'|(MINVALUE|MAXVALUE)", bound) for name, bound in rows if bound != "DEFAULT"}
+    plain = {name: ("".join(low), "".join(high)) for name, (low, high) in found.items()}
+    return dict(sorted(plain.items(), key=lambda item: item[1][0].replace("MINVALUE", "")))
+
+
+def covered(conn: Connection) -> list[tuple[str, str]]:
+    """The partitions' bounds, with what lies side by side put together."""
+    ranges: list[tuple[str, str]] = []
+    for low, high in bounds(conn).values():
+        if ranges and ranges[-1][1] == low:
+            ranges.append((ranges.pop()[0], high))
+        else:
+            ranges.append((low, high))
+    return ranges
+
+
+def whole_day(day: str) -> tuple[str, str]:
+    following = date.fromisoformat(day) + timedelta(days=1)
+    return f"{day} 00:00:00+00", f"{following} 00:00:00+00"
+
+
+def partition_other_database(conn: Connection, name: str, low: str, high: str) -> None:
+    conn.execute(f"CREATE TABLE {name} PARTITION OF logs FOR VALUES FROM ('{low}') TO ('{high}')")
+
+
+SESSIONS = [
+    ("UTC", "ISO, MDY"),
+    ("Asia/Tehran", "ISO, DMY"),
+    ("America/New_York", "SQL, MDY"),
+    ("Asia/Kolkata", "ISO, MDY"),
+    ("Asia/Kolkata", "SQL, DMY"),  # IST; so is Israel's time
+    ("Asia/Shanghai", "German, DMY"),  # CST; so is Chicago's
+    ("Pacific/Kiritimati", "Postgres, DMY"),
+]
+
+
+@pytest.mark.parametrize(("zone", "style"), SESSIONS)
+def test_a_partition_is_a_day_in_utc_whatever_the_session_is_set_to(conn: Connection, zone: str, style: str) -> None:
+    schema.ensure(conn)
+    conn.execute("SELECT set_config('TimeZone', %s, false), set_config('DateStyle', %s, false)", [zone, style])
+    partitions.Partitions(conn).ensure([DAY, "2025-11-18"])
+    assert bounds(conn) == {PARTITION: whole_day(DAY), "logs_2025_11_18": whole_day("2025-11-18")}
+
+
+@pytest.mark.parametrize(("zone", "style"), SESSIONS)
+def test_the_next_run_finds_the_day_whatever_the_session_is_set_to(conn: Connection, zone: str, style: str) -> None:
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure([DAY])
+    conn.execute("SELECT set_config('TimeZone', %s, false), set_config('DateStyle', %s, false)", [zone, style])
+    partitions.Partitions(conn).ensure(["2025-11-16", DAY, "2025-11-18"])
+    assert list(bounds(conn)) == ["logs_2025_11_16", PARTITION, "logs_2025_11_18"]
+
+
+def test_a_partition_of_another_name_that_covers_the_day_is_used(conn: Connection) -> None:
+    schema.ensure(conn)
+    partition_other_database(conn, "mine", *whole_day(DAY))
+    partitions.Partitions(conn).ensure([DAY])
+    assert list(bounds(conn)) == ["mine"]
+
+
+def test_a_partition_of_a_month_is_used_up_to_its_bounds(conn: Connection) -> None:
+    schema.ensure(conn)
+    partition_other_database(conn, "november", "2025-11-01 00:00+00", "2025-12-01 00:00+00")
+    partitions.Partitions(conn).ensure(["2025-10-31", "2025-11-01", DAY, "2025-11-30", "2025-12-01"])
+    assert list(bounds(conn)) == ["logs_2025_10_31", "november", "logs_2025_12_01"]
+
+
+def test_partitions_without_an_end_are_used(conn: Connection) -> None:
+    schema.ensure(conn)
+    conn.execute("CREATE TABLE past PARTITION OF logs FOR VALUES FROM (MINVALUE) TO ('2025-11-17 00:00+00')")
+    conn.execute("CREATE TABLE future PARTITION OF logs FOR VALUES FROM ('2025-11-19 00:00+00') TO (MAXVALUE)")
+    partitions.Partitions(conn).ensure(["2025-01-01", "2025-11-16", DAY, "2025-11-18", "2025-11-19", "2026-11-19"])
+    assert list(bounds(conn)) == ["past", PARTITION, "logs_2025_11_18", "future"]
+
+
+def test_what_partitions_of_local_days_leave_of_a_utc_day_is_filled(conn: Connection) -> None:
+    """Tehran's days begin at 20:30 UTC; the 18th is missing."""
+    schema.ensure(conn)
+    partition_other_database(conn, "logs_2025_11_17", "2025-11-17 00:00+03:30", "2025-11-18 00:00+03:30")
+    partition_other_database(conn, "logs_2025_11_19", "2025-11-19 00:00+03:30", "2025-11-20 00:00+03:30")
+    partitions.Partitions(conn).ensure([f"2025-11-{day}" for day in range(16, 20)])
+    assert covered(conn) == [("2025-11-16 00:00:00+00", "2025-11-20 00:00:00+00")]
+    assert list(bounds(conn)) == [
+        "logs_2025_11_16_0000",
+        "logs_2025_11_17",
+        "logs_2025_11_17_2030",
+        "logs_2025_11_18_0000",
+        "logs_2025_11_19",
+        "logs_2025_11_19_2030",
+    ]
+
+
+@pytest.mark.parametrize("last", ["23:59:59", "23:59:59.5", "23:59:59.999", "23:59:59.999999"])
+def test_a_day_that_somebody_ended_before_midnight_is_filled(conn: Connection, last: str) -> None:
+    schema.ensure(conn)
+    partition_other_database(conn, "mine", f"{DAY} 00:00+00", f"{DAY} {last}+00")
+    partitions.Partitions(conn).ensure([DAY])
+    assert covered(conn) == [whole_day(DAY)]
+
+
+def test_a_table_in_the_place_of_a_partition_is_said(conn: Connection) -> None:
+    schema.ensure(conn)
+    conn.execute(f"CREATE TABLE {PARTITION} (LIKE logs)")
+    with pytest.raises(Unsuitable, match=f"table {PARTITION}: expected a partition of logs, found a table of its own"):
+        partitions.Partitions(conn).ensure(["2025-11-16", DAY])
+    assert list(bounds(conn)) == []
+
+
+def test_forty_days_at_once_get_a_partition_each(conn: Connection) -> None:
+    schema.ensure(conn)
+    days = [str(date(2025, 11, 1) + timedelta(days=n)) for n in range(40)]
+    partitions.Partitions(conn).ensure(days)
+    assert list(bounds(conn).values()) == [whole_day(day) for day in days]
+    made_together = conn.execute("SELECT count(*) FROM pg_class WHERE relispartition AND relkind = 'r' GROUP BY xmin")
+    assert max(count for (count,) in made_together) <= 30  # each is a dozen locks of the server
+
+
+def wait_for_logs(watching: Connection) -> None:
+    """Return when some session waits for a lock on logs."""
+    deadline = time.monotonic() + 60
+    while not watching.execute("SELECT FROM pg_locks WHERE relation = 'logs'::regclass AND NOT granted").fetchall():
+        assert time.monotonic() < deadline, "nobody waits for logs"
+
+
+def test_a_new_partition_behind_a_long_query_gives_way_to_others_until_it_is_made(
+    conn: Connection, other: Connection, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
+    schema.ensure(conn)
+    with psycopg.connect(**database, autocommit=True) as own, ThreadPoolExecutor(1) as pool:  # type: ignore[arg-type]
+        with other.transaction():
+            other.execute("SELECT FROM logs")
+            made = pool.submit(partitions.Partitions(own).ensure, [DAY])
+            wait_for_logs(conn)
+            conn.execute("SET statement_timeout = '20s'")
+            conn.execute("SELECT FROM logs")  # stands behind the waiting DDL until that gives way
+            wait_for_logs(conn)  # it tries again
+            assert not made.done()
+        made.result(timeout=60)
+    assert list(bounds(conn)) == [PARTITION]
+
+
+def test_a_new_partition_behind_a_query_without_end_gives_up(
+    conn: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr("xraylog.database.session.LOCK_TIMEOUT_S", 1)
+    schema.ensure(conn)
+    with other.transaction():
+        other.execute("SELECT FROM logs")
+        with pytest.raises(errors.LockNotAvailable):
+            partitions.Partitions(conn).ensure([DAY])
+
+
+def test_a_day_is_made_again_once_it_is_forgotten(conn: Connection) -> None:
+    schema.ensure(conn)
+    days_made = partitions.Partitions(conn)
+    days_made.ensure([DAY])
+    conn.execute(f"DROP TABLE {PARTITION}")
+    days_made.forget()
+    days_made.ensure([DAY])
+    assert list(bounds(conn)) == [PARTITION]
+
+
+def test_rows_of_a_new_day_in_a_default_partition_are_said_and_schema_md_moves_them(
+    site: Site, conn: Connection
+) -> None:
+    schema.ensure(conn)
+    if conn.info.server_version < 110000:
+        with pytest.raises(errors.SyntaxError):
+            conn.execute("CREATE TABLE logs_default PARTITION OF logs DEFAULT")
+        return
+    conn.execute("CREATE TABLE logs_default PARTITION OF logs DEFAULT")
+    conn.execute("""
+        INSERT INTO logs ("timestamp", action)
+        VALUES ('2025-11-17 12:00+00', 'by hand'), ('2025-11-20 12:00+00', 'by hand')
+    """)
+    site.append(access(17), access(18))
+    assert '"logs_default"' in site.run(status=3).stderr
+
+    (move,) = [block for block in CHANGING if "logs_default" in block]
+    conn.execute(move)
+    site.run()
+    where = site.query("""
+        SELECT tableoid::regclass::text, action, count(*) FROM logs GROUP BY 1, 2 ORDER BY 1, 2
+    """)
+    assert where == [
+        (PARTITION, "accepted", 1),
+        (PARTITION, "by hand", 1),
+        ("logs_2025_11_18", "accepted", 1),
+        ("logs_default", "by hand", 1),
+    ]
+
+
+def test_sixteen_sessions_at_once_make_the_tables_and_one_partition_a_day(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    days = ["2025-11-16", DAY, "2025-11-18"]
+    sessions = 16
+    together = threading.Barrier(sessions, timeout=60)
+
+    def make(_: int) -> bool:
+        with psycopg.connect(**database, autocommit=True) as own:  # type: ignore[arg-type]
+            together.wait()
+            complete = schema.ensure(own).complete
+            together.wait()
+            partitions.Partitions(own).ensure(days)
+            return complete
+
+    with ThreadPoolExecutor(sessions) as pool:
+        assert all(pool.map(make, range(sessions)))
+    assert list(bounds(conn).values()) == [whole_day(day) for day in days]
+
+
+def test_each_partition_has_the_keys_and_indexes_and_logs_where_it_can(conn: Connection) -> None:
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure([DAY, "2025-11-18"])
+
+    def of(table: str, kind: str) -> list[Any]:
+        return [fact for fact in facts(conn) if fact[:2] == (kind, table)]
+
+    for table in (PARTITION, "logs_2025_11_18"):
+        assert len(of(table, "constraint")) == len(schema.KEYS)
+        assert len(of(table, "index")) == len(schema.LOGS_INDEXES)
+    on_logs = conn.info.server_version >= 110000
+    assert len(of("logs", "constraint")) == len(schema.KEYS) * on_logs
+    assert len(of("logs", "index")) == len(schema.LOGS_INDEXES) * on_logs
+
+    conn.execute("INSERT INTO users (email) VALUES ('somebody')")
+    conn.execute("INSERT INTO logs (\"timestamp\", action, user_id) VALUES ('2025-11-17 12:00+00', 'accepted', 1)")
+    with pytest.raises(errors.ForeignKeyViolation):
+        conn.execute("DELETE FROM users")
+    with pytest.raises(errors.ForeignKeyViolation):
+        conn.execute("UPDATE logs SET user_id = 2")

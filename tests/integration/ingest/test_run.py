@@ -1,0 +1,398 @@
+"""A run stores every line once, says what it did, and leaves an empty log."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from helpers.site import SAMPLES, Site, create_database, drop_database, line, lines, users, wait_until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from xraylog.accesslog import lockfile, logfile
+
+
+def test_a_line_becomes_a_row(site: Site) -> None:
+    site.append(
+        "2025/11/17 10:15:23.123456 from 203.0.113.10:51000 accepted tcp:www.example.com:443 [in >> out] email: k\n"
+    )
+    site.run()
+    ((at, *rest),) = site.rows()
+    assert at.isoformat() == "2025-11-17T10:15:23.123456+00:00"
+    assert rest == ["203.0.113.10/32", 51000, "accepted", "tcp", "www.example.com", 443, "in", "out", "k", "n1"]
+
+
+def test_a_log_is_empty_after_a_run_and_the_next_run_adds_nothing(site: Site) -> None:
+    site.append(*lines(0, 100))
+    site.run()
+    assert site.log.read_bytes() == b""
+    site.run()
+    assert site.emails() == users(0, 100)
+
+
+def test_a_good_run_says_nothing_under_cron(site: Site) -> None:
+    site.append(line(1), "no line of xray\n")
+    done = site.run()
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_last_line_adds_up(site: Site) -> None:
+    site.append(line(1), "damaged\n", "\n", "2025/11/17 10:15:23 [Info] app/dispatcher: default route\n")
+    assert "4 lines read = 1 rows + 1 rejected + 2 ignored" in site.run("-v").stderr
+
+
+@pytest.mark.parametrize(("sample", "rows", "ignored"), [("xray_24.11.21.log", 153, 19), ("v2ray_4.34.0.log", 161, 0)])
+def test_a_real_log_loads_completely(site: Site, sample: str, rows: int, ignored: int) -> None:
+    site.append((SAMPLES / sample).read_bytes())
+    site.set("parser", timezone="Asia/Tehran")
+    said = site.run("-v").stderr
+    assert f"{rows + ignored} lines read = {rows} rows + 0 rejected + {ignored} ignored" in said
+    assert len(site.rows()) == rows
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(0, 60 * 105), max_size=4).map(sorted),
+    keep=st.booleans(),
+    size=st.sampled_from(["1", "7", "20000"]),
+)
+def test_any_cut_of_a_file_into_runs_gives_the_same_rows(
+    server_keywords: dict[str, str], tmp_path_factory: pytest.TempPathFactory, cuts: list[int], keep: bool, size: str
+) -> None:
+    """Cut at any byte, with positions kept in the file or the file drained, in batches of any size."""
+    data = "".join([*lines(0, 30), "damaged\n", *[line(7)] * 5, "#\n", "\0\0" + line(60), *lines(30, 55)]).encode()
+    whole = Site(tmp_path_factory.mktemp("whole"), create_database(server_keywords))
+    parts = Site(tmp_path_factory.mktemp("parts"), create_database(server_keywords))
+    parts.set("parser", batch_size=size)
+    try:
+        whole.append(data)
+        assert whole.run_here() == 0
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            parts.append(data[start:end])
+            assert parts.run_here(*(["--keep"] if keep else [])) == 0
+        assert parts.rows() == whole.rows()
+        assert parts.rejected() == whole.rejected()
+        assert len(whole.rows()) == 61
+    finally:
+        drop_database(whole.database)
+        drop_database(parts.database)
+
+
+# --- nothing to do
+
+
+@pytest.mark.parametrize("log", ["missing", "empty", "drained"])
+def test_a_log_without_lines_is_a_quiet_success_without_a_connection(site: Site, log: str) -> None:
+    if log == "drained":
+        site.append(line(1))
+        with site.log.open():
+            site.run()
+        assert site.log.stat().st_size > 0
+    elif log == "empty":
+        site.log.touch()
+    site.set("postgresql", port="1")
+    done = site.run()
+    assert (done.stdout, done.stderr) == ("", "")
+    assert site.last_stats()["processed"] == 0
+
+
+def test_half_a_line_waits_for_its_end(site: Site) -> None:
+    site.append(line(1), line(2)[:40])
+    site.run()
+    assert site.emails() == users(1, 2)
+    site.append(line(2)[40:])
+    site.run()
+    assert site.emails() == users(1, 3)
+    assert site.rejected() == []
+
+
+# --- options
+
+
+def test_keep_leaves_the_lines_and_stores_them_once(site: Site) -> None:
+    site.append(*lines(0, 10))
+    before = site.log.read_bytes()
+    site.run("--keep")
+    site.run("--keep")
+    assert site.log.read_bytes() == before
+    site.append(*lines(10, 20))
+    site.run()
+    assert site.log.read_bytes() == b""
+    assert site.emails() == users(0, 20)
+
+
+def test_again_loads_from_the_start_once(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    site.run("--keep", "--again")
+    assert site.emails() == users(0, 10) + users(0, 10)
+    site.run("--keep")
+    assert site.emails() == users(0, 10) + users(0, 10)
+
+
+def test_again_for_a_log_that_was_never_stored_loads_it_once(site: Site) -> None:
+    """Beside the position of another log, which was emptied."""
+    site.append(line(0))
+    site.run()
+    other = site.folder / "other.log"
+    site.append(*lines(1, 5), to=other)
+    site.run("--again", "--keep", "--logfile", str(other))
+    assert site.emails() == users(0, 5)
+    site.run("--keep", "--logfile", str(other))
+    assert site.emails() == users(0, 5)
+
+
+def test_logfile_is_read_and_emptied_in_place_of_the_log(site: Site) -> None:
+    old = site.folder / "access.log.1"
+    site.append(*lines(0, 5), to=old)
+    site.append(*lines(5, 10))
+    site.run("--logfile", str(old))
+    assert site.emails() == users(0, 5)
+    assert old.read_bytes() == b""
+    assert site.log.read_bytes() == "".join(lines(5, 10)).encode()
+
+
+def test_a_log_that_we_may_not_write_is_read_remembered_and_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = os.open
+
+    def refusing(path: Path, flags: int, *mode: int) -> int:
+        if Path(path) == site.log and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, flags, *mode)
+
+    site.append(*lines(0, 10))
+    monkeypatch.setattr(os, "open", refusing)  # root may write everything
+    for _ in range(2):
+        assert site.run_here() == 0
+    assert site.emails() == users(0, 10)
+    assert site.log.read_bytes() == "".join(lines(0, 10)).encode()
+    assert "may not be written: its lines are stored, remembered and left there" in (site.folder / "output").read_text()
+
+
+# --- somebody else's hands on the log
+
+
+def test_a_renamed_log_goes_on_where_it_was(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    site.append(*lines(10, 20))
+    old = site.folder / "access.log.1"
+    site.log.rename(old)
+    site.append(*lines(20, 25))
+    done = site.run("--keep")
+    stored = sum(len(text) for text in lines(0, 10))
+    assert f"emptied, replaced or renamed by somebody else: it was stored up to byte {stored}" in done.stderr
+    assert site.emails() == users(0, 10) + users(20, 25)
+    site.run("--logfile", str(old))
+    assert site.emails() == users(0, 25)
+
+
+def test_a_copy_of_a_log_adds_nothing(site: Site) -> None:
+    site.append(*lines(0, 200))
+    site.run("--keep")
+    copy = site.folder / "copy.log"
+    copy.write_bytes(site.log.read_bytes())
+    site.run("--logfile", str(copy))
+    assert site.emails() == users(0, 200)
+
+
+def test_a_copy_that_is_drained_does_not_take_the_position_of_the_original(site: Site) -> None:
+    """Nor does one with more lines than the original had when it was stored."""
+    site.append(*lines(0, 200))
+    site.run("--keep")
+    site.append(*lines(200, 250))
+    copy = site.folder / "copy.log"
+    copy.write_bytes(site.log.read_bytes())
+    site.run("--logfile", str(copy))
+    assert copy.read_bytes() == b""
+    site.append(*lines(250, 260))
+    site.run()
+    assert site.emails() == users(0, 260)
+
+
+def test_a_log_without_lines_for_months_is_read_when_they_come(site: Site) -> None:
+    site.append(line(1))
+    site.run()
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days'")
+    site.append(line(2))
+    site.run()
+    assert site.emails() == users(1, 3)
+
+
+def test_the_position_of_a_log_that_is_still_there_outlives_months(site: Site) -> None:
+    site.append(line(1))
+    site.run("--keep")
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days'")
+    site.run("--keep")
+    site.append(line(2))
+    site.run("--keep")
+    assert site.emails() == users(1, 3)
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days', head = 'another'")
+    site.run("--keep")
+    assert site.query("SELECT count(*) FROM log_positions WHERE head = 'another'") == [(0,)]
+
+
+@pytest.mark.parametrize("kept", ["--keep", "-v"])
+def test_an_emptied_log_is_reported_once_and_read_from_its_beginning(site: Site, kept: str) -> None:
+    site.append(*lines(0, 100))
+    with site.log.open():  # so that a drained log keeps its mark
+        site.run(kept)
+    os.truncate(site.log, 0)
+    site.append(*lines(100, 110))
+    assert "emptied, replaced or renamed" in site.run("--keep").stderr
+    assert "emptied, replaced or renamed" not in site.run("--keep").stderr
+    assert site.emails() == users(0, 110)
+
+
+def test_a_log_that_we_emptied_ourselves_is_not_reported(site: Site) -> None:
+    for start in range(0, 40, 10):
+        site.append(*lines(start, start + 10))
+        assert site.run().stderr == ""
+    assert site.emails() == users(0, 40)
+    assert site.query("SELECT count(*), max(position) FROM log_positions") == [(1, 0)]
+
+
+def test_a_log_that_is_replaced_during_a_run_is_not_drained(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the commit and the drain somebody puts another log in its place: its lines stay."""
+    real_sync = logfile.LogFile.sync
+
+    def sync_and_replace(log: logfile.LogFile) -> None:
+        real_sync(log)
+        os.truncate(site.log, 0)
+        site.append(*lines(100, 103))
+
+    site.append(*lines(0, 10))
+    monkeypatch.setattr(logfile.LogFile, "sync", sync_and_replace)
+    assert site.run_here() == 0
+    monkeypatch.undo()
+    assert site.log.read_bytes() == "".join(lines(100, 103)).encode()
+    assert "was emptied or replaced during this run" in (site.folder / "output").read_text()
+    site.run()
+    assert site.emails() == users(0, 10) + users(100, 103)
+
+
+def test_lines_behind_somebody_elses_prefix_are_rejected_with_one_message(site: Site) -> None:
+    site.append(*[f"Nov 17 10:15:23 host xray[77]: {text}" for text in lines(0, 5)])
+    said = site.run().stderr
+    assert said.count("found before it: 'Nov 17 10:15:23 host xray[77]: '") == 1
+    assert len(site.rejected()) == 5
+
+
+def test_a_file_without_one_line_of_xray_is_said(site: Site) -> None:
+    site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20)
+    assert f"not one of 20 lines is xray's; is {site.log} its access log?" in site.run().stderr
+    site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20, line(1))
+    assert site.run().stderr == ""
+
+
+def test_a_log_named_on_the_command_line_that_is_not_there_is_said(site: Site) -> None:
+    assert "nowhere.log: expected a log, found none" in site.run("--logfile", "nowhere.log").stderr
+    assert "expected the path of a file" in site.run("--logfile", "", status=2).stderr
+
+
+# --- many nodes, many logs
+
+
+def test_two_nodes_with_the_same_bytes_have_a_position_each(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Site(tmp_path / "other", site.database, node="n2")
+    for one in (site, other):
+        one.append(*lines(0, 10))
+        one.run("--keep")
+        one.run("--keep")
+    assert site.emails() == users(0, 10) + users(0, 10)
+    assert Counter(row[-1] for row in site.rows()) == {"n1": 10, "n2": 10}
+
+
+def test_a_second_run_of_the_same_log_says_who_is_at_work_and_exits_75(site: Site) -> None:
+    site.append(line(1))
+    with lockfile.locked(lockfile.lock_path(site.log, site.folder)):
+        done = site.run(status=75)
+    assert f"held by process {os.getpid()} since" in done.stderr
+    assert site.log.read_bytes() == line(1).encode()
+    site.run()
+    assert site.emails() == users(1, 2)
+
+
+# --- when it does not work
+
+
+def test_a_plain_logs_table_is_left_alone(site: Site) -> None:
+    site.query('CREATE TABLE logs (id bigserial, "timestamp" timestamptz)')
+    site.append(line(1))
+    assert "logs: expected a table partitioned by day, found a plain one" in site.run(status=3).stderr
+    assert site.put_aside() == users(1, 2)
+
+
+def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:
+    site.append(line(1))
+    site.run()
+    site.append(line(2))
+    with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
+        blocker.execute("LOCK TABLE log_positions")
+        command = ["env", "--default-signal=INT", *site.command()]  # the tests may run in the background: ignored there
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: site.runs_that_wait() == 1)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.fullmatch(r".*interrupted; what was committed stays.*\n", said)
+    site.run()
+    assert site.emails() == users(1, 3)
+
+
+@pytest.mark.parametrize("arguments", [["--logfile", "."], ["--logfile", "/dev/null"]])
+def test_what_is_no_log_is_refused(site: Site, arguments: list[str]) -> None:
+    assert "expected" in site.run(*arguments, status=3).stderr
+
+
+# --- where the file system cannot drain an open log
+
+
+@pytest.fixture
+def shm_site(database: dict[str, str], tmp_path: Path) -> Iterator[Site]:
+    """A log on tmpfs, which xray has open."""
+    folder = Path(f"/dev/shm/xraylog-{tmp_path.name}-{os.getpid()}")  # noqa: S108  # the one tmpfs that is there
+    folder.mkdir()
+    site = Site(folder, database)
+    site.set("parser", truncate_mib="1")
+    with site.log.open("ab"):
+        yield site
+    shutil.rmtree(folder)
+
+
+def test_an_open_log_on_tmpfs_keeps_its_lines_and_is_stored_once(shm_site: Site) -> None:
+    for start in range(0, 60, 10):
+        shm_site.append(*lines(start, start + 10))
+        if start in (20, 30):
+            shm_site.away()
+        assert shm_site.run_here() == 0
+        shm_site.back()
+    assert shm_site.emails() == users(0, 60)
+    assert shm_site.log.read_bytes() == "".join(lines(0, 60)).encode()
+    assert shm_site.buffer.read_bytes() == b""
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["online", "offline"])
+def test_a_large_open_log_on_tmpfs_is_truncated(shm_site: Site, away: bool) -> None:
+    """Not before it has the size that the config says; and what comes later looks like nothing from before."""
+    count = (1 << 20) // len(line(10_000)) + 10
+    for start in (10_000, 40_000):
+        shm_site.append("".join(lines(start, start + count)))
+        if away:
+            shm_site.away()
+        assert shm_site.run_here() == 0
+        assert shm_site.log.stat().st_size == (logfile.MARK_BYTES if away else 0)
+        shm_site.back()
+    shm_site.append(*lines(10_000, 10_010))
+    assert shm_site.run_here() == 0
+    expected = users(10_000, 10_000 + count) + users(40_000, 40_000 + count) + users(10_000, 10_010)
+    assert shm_site.emails() == expected

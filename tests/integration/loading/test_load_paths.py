@@ -1,0 +1,401 @@
+"""Rows come into `logs` in three ways, and nothing but their speed tells which: same rows, catalog and promise."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from helpers import load_paths
+from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
+from helpers.site import Site, facts, line, lines, users, wait_until
+
+import parse_logs
+from xraylog.database import partitions, positions, references, schema
+from xraylog.loading import attach, bulk, foreign_keys, loader
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19))
+
+
+def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str, batch_size: int = 10) -> int:
+    """One run in this process, in batches that are small enough for several."""
+    site.set("parser", batch_size=batch_size)
+    for module, name in ((foreign_keys, "FEWEST"), (attach, "MANY")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    load_paths.take(way)
+    return parse_logs.main(["--config", str(site.config), *arguments])
+
+
+def test_each_way_leaves_the_same_rows_and_the_same_catalog(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    text = [*lines(0, 35, FIRST), "damaged\n", "\n", *lines(35, 70, SECOND), "damaged too\n", line(3, FIRST)]
+    seen = []
+    for way in WAYS:
+        site.append(*text)
+        assert go(site, monkeypatch, way) == 0
+        seen.append((site.rows(), site.rejected(), facts(conn)))
+        conn.execute("DROP TABLE logs, log_positions, rejected_lines, users, endpoints, protocols, tags, nodes")
+    assert len(seen[0][0]) == 71
+    assert seen[0] == seen[2]
+    assert seen[1] == seen[2]
+    assert set(taken) == {BY_DAY, AS_A_SET}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_value_that_the_database_refuses_costs_its_row_only(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, way: str
+) -> None:
+    schema.ensure(conn)
+    conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1031)")
+    site.append(*lines(0, 30))
+    assert go(site, monkeypatch, way) == 0
+    assert site.emails() == users(0, 30) - Counter(["u7"])
+    ((reason, bytes_of_it),) = site.rejected()
+    assert "source_port" in reason
+    assert bytes_of_it + b"\n" == line(7).encode()
+    assert bool(taken) == (way != ROW_BY_ROW)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_name_that_the_database_refuses_costs_its_row_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection, way: str
+) -> None:
+    schema.ensure(conn)
+    conn.execute("ALTER TABLE users ADD CHECK (email <> 'u7')")
+    site.append(*lines(0, 30))
+    assert go(site, monkeypatch, way) == 0
+    assert site.emails() == users(0, 30) - Counter(["u7"])
+    assert [bytes_of_it + b"\n" for _, bytes_of_it in site.rejected()] == [line(7).encode()]
+
+
+# --- by day ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog begins on a day that is there, goes on to one that is not, and holds a line of a third."""
+    site.append(*lines(0, 5, FIRST))
+    assert go(site, monkeypatch, ROW_BY_ROW) == 0
+    site.append(*lines(5, 12, FIRST), *lines(12, 18, SECOND), line(18, THIRD), *lines(19, 60, SECOND))
+    site.set("parser", batch_size=10)
+    monkeypatch.setattr(foreign_keys, "FEWEST", 1)
+    monkeypatch.setattr(attach, "MANY", 5)
+    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert site.emails() == users(0, 60)
+    assert taken[BY_DAY] == 1
+    assert site.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'logs'::regclass") == [(3,)]
+
+
+def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.append(*lines(0, 8, FIRST))
+    assert go(site, monkeypatch, ROW_BY_ROW) == 0
+    site.append(*lines(8, 16, FIRST), *lines(16, 40, SECOND))  # two rows of the second day in the first batch
+    site.set("parser", batch_size=10)
+    monkeypatch.setattr(foreign_keys, "FEWEST", 1)
+    monkeypatch.setattr(attach, "MANY", 10)
+    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert site.emails() == users(0, 40)
+    assert taken[BY_DAY] == 1
+
+
+def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for new partitions as long as a day is loaded: after a while it ends, and the rest goes another way."""
+    monkeypatch.setattr(attach, "LONGEST_S", 0.0)
+    site.append(*lines(0, 50))
+    assert go(site, monkeypatch, BY_DAY) == 0
+    assert site.emails() == users(0, 50)
+    assert taken[BY_DAY] == 1
+    assert taken[AS_A_SET] >= 1
+
+
+DAY_BEFORE = """
+    CREATE TABLE logs_2025_11_16 PARTITION OF logs
+    FOR VALUES FROM ('2025-11-16 00:00:00+00') TO ('2025-11-17 00:00:00+00')
+"""
+OTHERWISE = {
+    "a trigger of somebody's own": """
+        CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER own AFTER INSERT ON logs_2025_11_16 FOR EACH ROW EXECUTE PROCEDURE nothing()""",
+    "a trigger on a part of a day": """
+        CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TABLE logs_2025_11_15 PARTITION OF logs
+        FOR VALUES FROM ('2025-11-15 00:00:00+00') TO ('2025-11-16 00:00:00+00') PARTITION BY LIST (action);
+        CREATE TABLE rejected PARTITION OF logs_2025_11_15 FOR VALUES IN ('rejected');
+        CREATE TRIGGER own AFTER INSERT ON rejected FOR EACH ROW EXECUTE PROCEDURE nothing()""",
+    "a foreign key of somebody's own": """
+        CREATE TABLE places (id integer PRIMARY KEY);
+        ALTER TABLE logs_2025_11_16 ADD FOREIGN KEY (source_port) REFERENCES places NOT VALID""",
+    "a constraint that is checked later": """
+        ALTER TABLE logs_2025_11_16 ADD UNIQUE (id) DEFERRABLE""",
+}
+
+
+@pytest.mark.parametrize("way", [BY_DAY, AS_A_SET])
+@pytest.mark.parametrize("statements", OTHERWISE.values(), ids=OTHERWISE)
+def test_what_triggers_do_beside_checking_our_keys_is_left_to_them(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str, way: str
+) -> None:
+    schema.ensure(conn)
+    conn.execute(DAY_BEFORE)
+    conn.execute(statements)  # type: ignore[arg-type]
+    site.append(*lines(0, 30))
+    assert go(site, monkeypatch, way) == 0
+    assert site.emails() == users(0, 30)
+    assert not taken
+
+
+def test_a_table_in_the_place_of_a_partition_is_said(
+    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema.ensure(conn)
+    conn.execute("CREATE TABLE logs_2025_11_17 (a integer)")
+    site.append(*lines(0, 30))
+    assert go(site, monkeypatch, BY_DAY) == parse_logs.OPERATOR
+    assert "logs_2025_11_17: expected a partition of logs, found a table of its own" in capsys.readouterr().err
+    assert site.put_aside() == users(0, 30)
+
+
+def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    schema.ensure(conn)
+    real = partitions.Partitions.missing
+
+    def slow(days: partitions.Partitions, wanted: set[str]) -> set[str]:
+        missing = real(days, wanted)
+        if missing:
+            conn.execute(partitions.create_partition("logs_2025_11_17", *partitions.day_bounds("2025-11-17")))
+        return missing
+
+    monkeypatch.setattr(partitions.Partitions, "missing", slow)
+    site.append(*lines(0, 30))
+    assert go(site, monkeypatch, BY_DAY) == 0
+    assert site.emails() == users(0, 30)
+    assert taken[BY_DAY] == 1
+    assert taken[AS_A_SET] >= 1
+
+
+# --- as a set --------------------------------------------------------------------------------------------------------
+
+
+def ready_as_a_set(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The day has its partition, and some names are known."""
+    site.append(*lines(0, 5))
+    assert go(site, monkeypatch, ROW_BY_ROW) == 0
+
+
+def test_a_name_in_use_cannot_be_deleted_as_behind_the_trigger(
+    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    """The DELETE waits for our commit, and then fails."""
+    ready_as_a_set(site, monkeypatch)
+    failed: list[Exception] = []
+    deleting: list[threading.Thread] = []
+
+    def delete() -> None:
+        with pytest.raises(psycopg.errors.ForeignKeyViolation) as error:
+            conn.execute("DELETE FROM users WHERE email = 'u9'")
+        failed.append(error.value)
+
+    real = positions.move
+
+    def late(*arguments: Any) -> Any:
+        moved = real(*arguments)
+        deleting.append(threading.Thread(target=delete))
+        deleting[0].start()
+        wait_until(lambda: site.query("SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0] > 0)
+        return moved
+
+    site.append(*lines(5, 20))
+    monkeypatch.setattr(positions, "move", late)
+    assert go(site, monkeypatch, AS_A_SET, "--keep", batch_size=100) == 0
+    deleting[0].join()
+    assert failed
+    assert site.emails() == users(0, 20)
+
+
+def test_a_name_that_was_deleted_after_it_was_resolved_is_made_again(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    ready_as_a_set(site, monkeypatch)
+    real = bulk.prepare
+    done: list[int] = []
+
+    def prepare(*arguments: Any) -> Any:
+        ready = real(*arguments)
+        if not done:
+            done.append(1)
+            conn.execute("DELETE FROM users WHERE email = 'u7'")
+        return ready
+
+    for module in (loader, bulk):
+        monkeypatch.setattr(module, "prepare", prepare)
+    site.append(*lines(5, 30))
+    assert go(site, monkeypatch, AS_A_SET) == 0
+    assert site.emails() == users(0, 30)
+    assert taken[AS_A_SET] >= 1
+
+
+@contextlib.contextmanager
+def role(conn: Connection, *grants: str) -> Iterator[str]:
+    """A role that is no superuser, the owner of all tables but those of the names, to which it may only add."""
+    conn.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+    conn.execute("GRANT CREATE ON SCHEMA public TO plain")
+    for table in ("logs", "log_positions", "rejected_lines", "logs_2025_11_17"):
+        conn.execute(f"ALTER TABLE {table} OWNER TO plain")  # type: ignore[arg-type]
+    conn.execute("GRANT SELECT, INSERT, REFERENCES ON users, endpoints, protocols, tags, nodes TO plain")
+    conn.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO plain")
+    for grant in grants:
+        conn.execute(grant)  # type: ignore[arg-type]
+    try:
+        yield "plain"
+    finally:
+        conn.execute("REASSIGN OWNED BY plain TO CURRENT_USER")
+        conn.execute("DROP OWNED BY plain")
+        conn.execute("DROP ROLE plain")
+
+
+def test_a_role_without_the_privileges_loads_row_by_row_and_is_told_what_is_missing(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    ready_as_a_set(site, monkeypatch)
+    with role(conn) as name:
+        site.set("postgresql", user=name, password=name)
+        site.append(*lines(5, 30))
+        assert go(site, monkeypatch, AS_A_SET, "-v") == 0
+        told = capsys.readouterr().err
+    assert not taken
+    assert told.count("GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain") == 1
+    assert told.count("GRANT SET ON PARAMETER session_replication_role TO plain") == 1
+    site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
+    assert site.emails() == users(0, 30)
+
+
+def test_the_two_grants_are_enough(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if conn.info.server_version < foreign_keys.PARAMETER_PRIVILEGES:
+        pytest.skip("before PostgreSQL 15 only a superuser may set session_replication_role")
+    ready_as_a_set(site, monkeypatch)
+    lock = "GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain"
+    with role(conn, lock, "GRANT SET ON PARAMETER session_replication_role TO plain") as name:
+        site.set("postgresql", user=name, password=name)
+        site.append(*lines(5, 30))
+        assert go(site, monkeypatch, AS_A_SET, "-v") == 0
+    assert taken[AS_A_SET] >= 1
+    assert "GRANT" not in capsys.readouterr().err
+
+
+def test_one_session_is_enough(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    """Names want a second one; where none is left, they wait for the rows."""
+    ready_as_a_set(site, monkeypatch)
+    with role(conn) as name:
+        conn.execute("ALTER ROLE plain CONNECTION LIMIT 1")
+        site.set("postgresql", user=name, password=name)
+        site.append(*lines(5, 40, SECOND))
+        for way in (BY_DAY, AS_A_SET):
+            assert go(site, monkeypatch, way) == 0
+    site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
+    assert site.emails() == users(0, 40)
+    assert not taken[BY_DAY]
+
+
+def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Site, conn: Connection) -> None:
+    """ATTACH locks the tables that the foreign keys refer to, in their order. In another, two runs would deadlock."""
+    schema.ensure(conn)
+    with psycopg.connect(**site.database, autocommit=True) as other:  # type: ignore[arg-type]
+        names = references.References(other)
+        wanted = {"endpoints": ["e"], "users": ["u"], "tags": ["t"], "protocols": ["p"]}
+        resolving = threading.Thread(target=names.resolve, args=[wanted])
+        with conn.transaction():
+            conn.execute("LOCK TABLE protocols IN SHARE ROW EXCLUSIVE MODE")
+            resolving.start()
+            wait_until(lambda: site.query("SELECT count(*) FROM pg_locks WHERE NOT granted")[0][0] == 1)
+            conn.execute("LOCK TABLE endpoints, tags, users, nodes IN SHARE ROW EXCLUSIVE MODE NOWAIT")
+        resolving.join()
+    assert conn.execute("SELECT count(*) FROM users").fetchall() == [(1,)]
+
+
+# --- together --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", [BY_DAY, AS_A_SET])
+def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """While its names are looked up, or while the rows of the batch before are on their way."""
+    ready_as_a_set(site, monkeypatch)
+    real, calls = bulk.prepare, []
+
+    def prepare(names: references.References, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            site.query("SELECT pg_terminate_backend(%s)", names._conn.info.backend_pid)
+        return real(names, *arguments)
+
+    monkeypatch.setattr(bulk, "prepare", prepare)
+    monkeypatch.setattr(bulk, "SECONDS", 60.0)
+    expected = users(0, 5)
+    for at in range(1, 6):
+        calls.clear()
+        site.append(*lines(at * 100, at * 100 + 50, FIRST if way == AS_A_SET else f"2025/12/0{at} 10:15:23"))
+        expected += users(at * 100, at * 100 + 50)
+        for _ in range(2):
+            assert go(site, monkeypatch, way) == 0
+        assert site.emails() == expected
+        assert not site.put_aside()
+
+
+def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready_as_a_set(site, monkeypatch)
+    real, moves = positions.move, []
+
+    def move(*arguments: Any) -> Any:
+        moves.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(positions, "move", move)
+    for seconds, first, expected in ((60.0, 5, 1), (0.0, 55, 5)):
+        monkeypatch.setattr(bulk, "SECONDS", seconds)
+        moves.clear()
+        site.append(*lines(first, first + 50))
+        assert go(site, monkeypatch, AS_A_SET, "--keep") == 0
+        assert len(moves) == expected
+    assert site.emails() == users(0, 105)
+
+
+def test_what_was_refused_together_is_loaded_one_by_one(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+) -> None:
+    """And what comes behind it goes together again."""
+    ready_as_a_set(site, monkeypatch)
+    conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1054)")
+    monkeypatch.setattr(bulk, "SECONDS", 60.0)
+    monkeypatch.setattr(bulk.Together, "_goes_on", up_to_batches(3, bulk.Together._goes_on))
+    site.append(*lines(5, 105))
+    assert go(site, monkeypatch, AS_A_SET) == 0
+    assert site.emails() == users(0, 105) - Counter(["u30"])
+    assert len(site.rejected()) == 1
+    assert [row[0] for row in conn.execute("SELECT position FROM log_positions")] == [0]
+    # three together, refused; one by one; then as many together as there are left, in threes
+    assert taken[AS_A_SET] == 3 + 3
+
+
+def up_to_batches(most: int, real: Any) -> Any:
+    """Of one transaction: what takes a second, without a clock."""
+
+    def goes_on(self: bulk.Together, taken: bulk.Taken, *arguments: Any) -> bool:
+        return taken.result.lines < most * 10 and bool(real(self, taken, *arguments))
+
+    return goes_on

@@ -1,0 +1,375 @@
+"""Each function of answers.sql gives its answer, to whoever may read the rows, and reads only the window's days."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+from typing import Any, NamedTuple, TypeAlias
+
+import psycopg
+import pytest
+from helpers.site import ROOT
+from psycopg import errors
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database import partitions, schema
+from xraylog.database.session import Connection
+
+ANSWERS = (ROOT / "answers.sql").read_text()
+Address: TypeAlias = IPv4Interface | IPv6Interface
+Network: TypeAlias = IPv4Network | IPv6Network
+Answer: TypeAlias = list[tuple[Any, ...]]
+
+MIDNIGHT = datetime(2025, 11, 17, tzinfo=timezone.utc)
+DAYS = [str(MIDNIGHT.date() + timedelta(days=n)) for n in (-1, 0, 1, 2)]
+EMAILS = ("alice", "bob", "carol", "nobody", None)  # nobody has no row
+HOSTS = ("www.example.com", "2001:db8::53", "unused.example", None)
+SOURCES = (
+    "203.0.113.7", "203.0.113.8", "203.0.114.7", "198.51.100.0/24", "203.0.0.0/16", "10.0.0.0/8",
+    "2001:db8:1::1", "2001:db8:1:2::1", "2001:db8:2::1", "2001:db8:2::/48", "2001:db8::/32", None,
+)  # fmt: skip
+EACH = {  # a call of each function, in a window of one day
+    "addresses_of_users": "addresses_of_users('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "networks_of": "networks_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "destinations_of": "destinations_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "users_of": "users_of('www.example.com', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "who_reached": "who_reached('www.example.com', 443, '2025-11-17 12:00+00', '11 hours')",
+    "last_seen": "last_seen('2025-11-17 00:00+00')",
+    "traffic_by_hour": "traffic_by_hour('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "rejected_sources": "rejected_sources('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+}
+
+
+class Row(NamedTuple):
+    """One row of logs, names in place of ids."""
+
+    at: datetime
+    source: str | None
+    port: int
+    action: str
+    host: str | None
+    host_port: int
+    email: str | None
+    node: str | None
+
+
+def some_rows() -> list[Row]:
+    """Three days, from 12 hours before MIDNIGHT on; some rows just before, at and just after a full hour."""
+    chance = random.Random(7)
+    rows = []
+    emails = [email for email in EMAILS if email != "nobody"]
+    hosts = [host for host in HOSTS if host != "unused.example"]
+    for n in range(600):
+        at = MIDNIGHT + timedelta(hours=chance.randrange(-12, 60))
+        at += chance.choice((timedelta(0), -timedelta(microseconds=1), timedelta(seconds=chance.randrange(3600))))
+        source, action = chance.choice(SOURCES), chance.choice(("accepted", "rejected", "api"))
+        host, port, email, node = map(chance.choice, (hosts, (80, 443), emails, ("n1", "n2", None)))
+        rows.append(Row(at, source, n + 1, action, host, port, email, node))
+    return rows
+
+
+ROWS = some_rows()
+INSERT = """
+    INSERT INTO logs ("timestamp", source_ip, source_port, action, destination_id, destination_port, user_id, node_id)
+    VALUES (%s, %s, %s, %s, (SELECT id FROM endpoints WHERE address = %s), %s,
+            (SELECT id FROM users WHERE email = %s), (SELECT id FROM nodes WHERE name = %s))
+"""
+
+
+def fill(conn: Connection, rows: list[Row]) -> None:
+    partitions.Partitions(conn).ensure([*DAYS, *(str(row.at.astimezone(timezone.utc).date()) for row in rows)])
+    with conn.cursor() as cursor, conn.transaction():
+        for table, column, names in (("users", "email", EMAILS), ("endpoints", "address", HOSTS)):
+            for name in filter(None, names):
+                cursor.execute(f"INSERT INTO {table} ({column}) VALUES (%s)", [name])
+        cursor.execute("INSERT INTO nodes (name) VALUES ('n1'), ('n2')")
+        cursor.executemany(INSERT, rows)
+
+
+@pytest.fixture
+def answering(conn: Connection) -> Connection:
+    """A session in a database with the functions, and no rows."""
+    schema.ensure(conn)
+    conn.execute(ANSWERS)
+    conn.execute("SET timezone TO 'UTC'")
+    return conn
+
+
+@pytest.fixture
+def filled(answering: Connection) -> Connection:
+    """The same, with ROWS."""
+    fill(answering, ROWS)
+    return answering
+
+
+def ask(conn: Connection, function: str, *arguments: object) -> Answer:
+    call = SQL("SELECT * FROM {}({})").format(Identifier(function), SQL(", ").join(SQL("%s") * len(arguments)))
+    return conn.execute(call, arguments).fetchall()
+
+
+# --- the same in Python ------------------------------------------------------------------------------------
+
+
+def network(source: str | None) -> Network | None:
+    """The /24 or /48, or what xray's mask left."""
+    if source is None:
+        return None
+    whole = ip_interface(source).network
+    longest = 24 if whole.version == 4 else 48
+    return whole if whole.prefixlen <= longest else whole.supernet(new_prefix=longest)
+
+
+def grouped(rows: list[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    return groups
+
+
+def span(rows: list[Row]) -> tuple[int, datetime, datetime]:
+    return len(rows), min(row.at for row in rows), max(row.at for row in rows)
+
+
+def addresses(rows: list[Row]) -> int:
+    return len({row.source for row in rows} - {None})
+
+
+def networks(rows: list[Row], version: int) -> int:
+    found = {network(row.source) for row in rows}
+    return len([one for one in found if one is not None and one.version == version])
+
+
+def window(since: datetime, until: datetime) -> list[Row]:
+    return [row for row in ROWS if since <= row.at < until]
+
+
+def same(found: Answer, expected: list[tuple[Any, ...]], by: int, reverse: bool = True) -> None:
+    """The same rows, however equal ones are ordered; in the order of that column."""
+    assert sorted(map(repr, found)) == sorted(map(repr, expected))
+    assert [row[by] for row in found] == sorted((row[by] for row in expected), reverse=reverse)
+
+
+# --- the answers -------------------------------------------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+WINDOWS = (
+    (MIDNIGHT, MIDNIGHT + 24 * HOUR),
+    (MIDNIGHT - 3 * HOUR, MIDNIGHT + 40 * HOUR),
+    tuple(sorted(row.at for row in ROWS[:2])),
+    (MIDNIGHT + 7 * HOUR, MIDNIGHT + 7 * HOUR),
+)
+in_each_window = pytest.mark.parametrize(("since", "until"), WINDOWS, ids=("a day", "days", "rows", "nothing"))
+
+
+def test_a_window_has_its_first_moment_and_not_its_last(answering: Connection) -> None:
+    edges = [
+        MIDNIGHT - timedelta(microseconds=1),
+        MIDNIGHT,
+        MIDNIGHT + HOUR - timedelta(microseconds=1),
+        MIDNIGHT + HOUR,
+    ]
+    fill(answering, [Row(at, "203.0.113.7", 1, "rejected", "www.example.com", 443, "alice", "n1") for at in edges])
+    inside = (2, edges[1], edges[2])
+
+    given = MIDNIGHT, MIDNIGHT + HOUR
+    assert [row[4:] for row in ask(answering, "addresses_of_users", *given)] == [inside]
+    assert [row[2:] for row in ask(answering, "networks_of", "alice", *given)] == [inside]
+    assert [row[2:] for row in ask(answering, "destinations_of", "alice", *given)] == [inside]
+    assert [row[1:] for row in ask(answering, "users_of", "www.example.com", *given)] == [inside]
+    assert [row[2:] for row in ask(answering, "rejected_sources", *given)] == [inside]
+    assert ask(answering, "traffic_by_hour", *given) == [(MIDNIGHT, 2)]
+
+
+@in_each_window
+def test_addresses_of_users(filled: Connection, since: datetime, until: datetime) -> None:
+    expected = [
+        (email, addresses(rows), networks(rows, 4), networks(rows, 6), *span(rows))
+        for email, rows in grouped(window(since, until), lambda row: row.email).items()
+        if email is not None
+    ]
+    same(ask(filled, "addresses_of_users", since, until), expected, by=1)
+
+
+@in_each_window
+@pytest.mark.parametrize("email", ["alice", "nobody", "unknown"])
+def test_networks_of_a_user(filled: Connection, email: str, since: datetime, until: datetime) -> None:
+    own = [row for row in window(since, until) if row.email == email]
+    expected = [
+        (of_them, addresses(rows), *span(rows))
+        for of_them, rows in grouped(own, lambda row: network(row.source)).items()
+    ]
+    same(ask(filled, "networks_of", email, since, until), expected, by=2)
+
+
+@in_each_window
+@pytest.mark.parametrize("email", ["alice", "nobody", "unknown"])
+def test_destinations_of_a_user(filled: Connection, email: str, since: datetime, until: datetime) -> None:
+    own = [row for row in window(since, until) if row.email == email and row.host is not None]
+    expected = [(*to, *span(rows)) for to, rows in grouped(own, lambda row: (row.host, row.host_port)).items()]
+    same(ask(filled, "destinations_of", email, since, until), expected, by=2)
+
+
+@in_each_window
+@pytest.mark.parametrize("host", ["www.example.com", "2001:db8::53", "unused.example", "unknown.example"])
+def test_users_of_a_destination(filled: Connection, host: str, since: datetime, until: datetime) -> None:
+    """Lines that name no user are there too: somebody was it."""
+    own = [row for row in window(since, until) if row.host == host]
+    expected = [(email, *span(rows)) for email, rows in grouped(own, lambda row: row.email).items()]
+    same(ask(filled, "users_of", host, since, until), expected, by=1)
+
+
+@pytest.mark.parametrize("hours", [None, 5])
+@pytest.mark.parametrize(("host", "port"), [("2001:db8::53", 80), ("www.example.com", 443), ("www.example.com", 22)])
+def test_who_reached_a_host_and_port_around_a_time(filled: Connection, host: str, port: int, hours: int | None) -> None:
+    """Both ends are included; five minutes to each side, if nothing is said."""
+    own = [row for row in ROWS if (row.host, row.host_port) == (host, port)]
+    at = own[0].at + timedelta(minutes=5) if own else MIDNIGHT
+    within = timedelta(minutes=5) if hours is None else hours * HOUR
+    expected = [
+        (row.at, row.email, row.source and ip(row.source), row.port, row.action, row.node)
+        for row in own
+        if at - within <= row.at <= at + within
+    ]
+    assert bool(expected) == bool(own)
+    same(ask(filled, "who_reached", host, port, at, *([] if hours is None else [within])), expected, 0, reverse=False)
+
+
+def ip(source: str) -> Any:
+    """As psycopg gives an inet: an interface only where there is a mask."""
+    whole = ip_interface(source)
+    return whole if "/" in source else whole.ip
+
+
+@pytest.mark.parametrize("since", [MIDNIGHT, MIDNIGHT + 58 * HOUR, MIDNIGHT + 90 * HOUR])
+def test_last_seen(filled: Connection, since: datetime) -> None:
+    """Each user is there, at the end those who were not seen."""
+    latest: dict[str | None, Row] = {}
+    for row in sorted(ROWS, key=lambda row: row.at):
+        if row.at >= since:
+            latest[row.email] = row
+    found = ask(filled, "last_seen", since)
+
+    assert {row[0]: row[1] for row in found} == {
+        email: latest[email].at if email in latest else None for email in EMAILS if email is not None
+    }
+    for email, at, source in found:  # of rows at one moment, any
+        sources = {row.source and ip(row.source) for row in ROWS if (row.email, row.at) == (email, at)}
+        assert source in (sources or {None})
+    seen = [row[1] for row in found]
+    assert seen == sorted(filter(None, seen), reverse=True) + [None] * seen.count(None)
+
+
+@in_each_window
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+def test_traffic_by_hour(filled: Connection, zone: str, since: datetime, until: datetime) -> None:
+    """Hours are those of the session: in India they begin at half past."""
+    filled.execute("SELECT set_config('timezone', %s, false)", [zone])
+    half = timedelta(minutes=30 if zone == "Asia/Kolkata" else 0)
+    hours = grouped(window(since, until), lambda row: (row.at - half).replace(minute=0, second=0, microsecond=0) + half)
+    expected = sorted((hour, len(rows)) for hour, rows in hours.items())
+    assert ask(filled, "traffic_by_hour", since, until) == expected
+
+
+@in_each_window
+def test_rejected_sources(filled: Connection, since: datetime, until: datetime) -> None:
+    rejected = [row for row in window(since, until) if row.action == "rejected"]
+    expected = [
+        (source and ip(source), network(source), *span(rows))
+        for source, rows in grouped(rejected, lambda row: row.source).items()
+    ]
+    same(ask(filled, "rejected_sources", since, until), expected, by=2)
+
+
+def test_without_a_window_they_answer_for_the_time_before_now(answering: Connection) -> None:
+    now = datetime.now(timezone.utc)
+    ago = {"alice": timedelta(minutes=59), "bob": timedelta(hours=22), "carol": timedelta(days=29)}
+    later = Row(now + HOUR, "203.0.113.9", 1, "rejected", "www.example.com", 443, "alice", "n1")
+    fill(
+        answering,
+        [Row(now - by, "203.0.113.7", 1, "rejected", "www.example.com", 443, email, "n1") for email, by in ago.items()]
+        + [Row(now - timedelta(days=31), "203.0.113.7", 1, "rejected", None, 443, "nobody", "n1"), later],
+    )
+    assert [row[0] for row in ask(answering, "addresses_of_users")] == ["alice"]
+    assert [row[2] for row in ask(answering, "networks_of", "bob")] == [1]
+    assert ask(answering, "networks_of", "carol") == []
+    assert [row[2] for row in ask(answering, "destinations_of", "bob")] == [1]
+    assert ask(answering, "destinations_of", "carol") == []
+    assert {row[0] for row in ask(answering, "users_of", "www.example.com")} == {"alice", "bob"}
+    assert [row[0] for row in ask(answering, "last_seen")] == ["alice", "bob", "carol", "nobody"]
+    assert [row[0] for row in ask(answering, "last_seen") if row[1]] == ["alice", "bob", "carol"]
+    assert sum(row[1] for row in ask(answering, "traffic_by_hour")) == 1
+    assert [row[2] for row in ask(answering, "rejected_sources")] == [2]
+
+
+# --- what is around them -----------------------------------------------------------------------------------
+
+
+def test_answers_sql_can_be_run_again(answering: Connection) -> None:
+    answering.execute(ANSWERS)
+    made = answering.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace").fetchall()
+    assert {name for (name,) in made} == {*EACH, "client_network"}
+
+
+def test_columns_that_somebody_made_varchar_serve_as_well(conn: Connection) -> None:
+    schema.ensure(conn)
+    for column in ("users ALTER email", "endpoints ALTER address", "nodes ALTER name", "logs ALTER action"):
+        conn.execute(f"ALTER TABLE {column} TYPE varchar(64)")
+    conn.execute(ANSWERS)
+    fill(conn, ROWS)
+    for call in EACH.values():
+        assert conn.execute(f"SELECT * FROM {call}").fetchall(), call
+
+
+@pytest.mark.parametrize("function", EACH)
+def test_only_the_days_of_the_window_are_read(filled: Connection, function: str) -> None:
+    """The planner sees through the call, even where it does not know the window's constants."""
+    plan = "\n".join(line for (line,) in filled.execute(f"EXPLAIN SELECT * FROM {EACH[function]}"))
+    read = {day for day in DAYS if f"logs_{day.replace('-', '_')}" in plan}
+    open_end = {*DAYS[2:]} if function == "last_seen" else set()
+    if function == "who_reached" and filled.info.server_version < 110000:
+        assert read == {*DAYS}  # PostgreSQL 10 has only the planner to leave days out, and `at - within` is no constant
+    elif function == "who_reached" and filled.info.server_version < 120000:
+        assert DAYS[1] in read  # PostgreSQL 11 leaves days out of an Append, but not yet of a Merge Append
+    else:
+        assert read == {DAYS[1], *open_end}, plan
+    assert f"Function Scan on {function}" not in plan
+
+
+@pytest.fixture
+def reader(filled: Connection, database: dict[str, str]) -> Iterator[Connection]:
+    """A session of a role that owns nothing and may read nothing yet."""
+    name, password = f"reader_of_{database['dbname']}", "only for this test"
+    role = Identifier(name)
+    filled.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, password))
+    with psycopg.connect(**{**database, "user": name, "password": password}, autocommit=True) as conn:  # type: ignore[arg-type]
+        yield conn
+    filled.execute(SQL("DROP OWNED BY {}").format(role))
+    filled.execute(SQL("DROP ROLE {}").format(role))
+
+
+@pytest.mark.parametrize("function", EACH)
+def test_they_show_nothing_to_whoever_may_not_read_the_tables(reader: Connection, function: str) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        reader.execute(f"SELECT * FROM {EACH[function]}")
+
+
+def test_they_show_only_the_rows_that_the_caller_may_read(filled: Connection, reader: Connection) -> None:
+    role = Identifier(reader.info.user)
+    filled.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(role))
+    filled.execute("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    filled.execute(SQL("CREATE POLICY only_bob ON users TO {} USING (email = 'bob')").format(role))
+
+    assert [row[0] for row in reader.execute(f"SELECT * FROM {EACH['addresses_of_users']}")] == ["bob"]
+    assert [row[0] for row in reader.execute(f"SELECT * FROM {EACH['last_seen']}")] == ["bob"]
+    assert {row[0] for row in reader.execute(f"SELECT * FROM {EACH['users_of']}")} == {"bob", None}
+    assert reader.execute(f"SELECT * FROM {EACH['destinations_of']}").fetchall() == []
+    assert filled.execute(f"SELECT * FROM {EACH['destinations_of']}").fetchall() != []
+
+
+def test_traffic_can_be_read_by_a_role_that_may_read_logs_alone(filled: Connection, reader: Connection) -> None:
+    filled.execute(SQL("GRANT SELECT ON logs TO {}").format(Identifier(reader.info.user)))
+    query = f"SELECT * FROM {EACH['traffic_by_hour']}"
+    assert reader.execute(query).fetchall() == filled.execute(query).fetchall() != []

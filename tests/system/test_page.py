@@ -1,0 +1,430 @@
+"""The page in a real Chromium: nothing is asked of anybody, nothing of the log runs, tables sort, search and tell."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from helpers.site import ROOT, Site
+from playwright.sync_api import Browser, Page, sync_playwright
+from test_report import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
+
+from xraylog.database.session import Connection
+from xraylog.report.model import Window
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium; as root, scripts/test installs it")
+
+HOSTILE = (
+    "<script>document.title='broken'</script>",
+    "</script><script>document.title='broken'</script>",
+    "<!--<script>document.title='broken'//",
+    "\"><img src=x onerror=document.title='broken'>",
+    "'><svg onload=document.title='broken'>",
+    "<a href=javascript:document.title='broken'>x</a>",
+    "javascript:document.title='broken'",
+    "{{ 7 * 7 }}{% raw %}${7*7}",
+    "&lt;b&gt;&amp;\u2028\u2029\u202ertl",
+    "--></style></title><style>*{display:none}</style>",
+    "a\\u003cscript\\u003e\\",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own wish; the page is ours
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a file; the page may neither complain nor ask for anything but itself."""
+    troubles: list[str] = []
+    contexts = []
+
+    def open_(path: Path, **options: Any) -> Page:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: troubles.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda request: troubles.append(request.url) if request.url != path.as_uri() else None)
+        page.on("dialog", lambda dialog: troubles.append(dialog.message))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+@pytest.fixture
+def written(site: Site, conn: Connection) -> Site:
+    """A site with a page of ROWS, in Berlin's time."""
+    fill(conn, ROWS)
+    site.set("parser", timezone="Europe/Berlin")
+    report(site)
+    return site
+
+
+def page_of(site: Site) -> Path:
+    return site.folder / "report.html"
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    cells: list[str] = page.locator(f"#{table} tbody tr:visible > :nth-child({number})").all_inner_texts()
+    return cells
+
+
+def test_every_section_is_there_and_nothing_is_asked_of_anybody(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    headings = ["Health", "Traffic", "Users", "Destinations", "Rejected"]
+    assert page.locator("main h2:visible").all_inner_texts() == headings
+    assert page.locator("figure svg:visible").count() == 4  # by tag, node and weekday, and rejected
+    for name in headings:
+        page.get_by_role("navigation").get_by_role("link", name=name).click()
+    policy = page.locator("meta[http-equiv]").get_attribute("content") or ""
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+
+
+def test_the_users_are_told_as_they_were_found(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    users = data(written)["users"]
+    shown = list(zip(*(column(page, "users", number) for number in range(1, 9)), strict=True))
+    for row, user in zip(shown, users, strict=True):
+        assert row[:6] == (user[0], *(f"{number:,}" for number in user[1:6]))
+    first = min(row.at for row in INSIDE if row.email == users[0][0])
+    assert shown[0][6] == first.astimezone(BERLIN).strftime("%Y-%m-%d %H:%M")
+    assert page.locator("#users svg polyline").count() == len(users)
+
+
+def test_times_follow_the_readers_choice(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    local = column(page, "users", 7)
+    labels = page.locator("#traffic figure svg:visible").nth(0).inner_html()
+    page.get_by_label("UTC").check()
+    assert page.locator("#traffic figure svg:visible").count() == 3
+    moments = [row.at for row in INSIDE if row.email == column(page, "users", 1)[0]]
+    assert column(page, "users", 7)[0] == min(moments).strftime("%Y-%m-%d %H:%M")
+    assert column(page, "users", 7) != local
+    assert page.locator("#traffic figure svg:visible").nth(0).inner_html() != labels
+    page.get_by_label("Europe/Berlin").check()
+    assert column(page, "users", 7) == local
+    assert page.locator("#traffic figure svg:visible").nth(0).inner_html() == labels
+
+
+def test_times_are_in_utc_where_the_browser_does_not_know_the_zone(written: Site, opened: Callable[..., Page]) -> None:
+    text = page_of(written).read_text()
+    page_of(written).write_text(text.replace('"zone":"Europe/Berlin"', '"zone":"Europe/Younger"'))
+    page = opened(page_of(written))
+    assert page.get_by_label("UTC").is_checked()
+    assert page.get_by_label("Europe/Berlin (not known to this browser)").is_disabled()
+    moments = [row.at for row in INSIDE if row.email == column(page, "users", 1)[0]]
+    assert column(page, "users", 7)[0] == min(moments).strftime("%Y-%m-%d %H:%M")
+    assert page.locator("#traffic .in-utc svg:visible").count() == 3
+    assert page.locator("#traffic .in-local svg:visible").count() == 0
+
+
+def test_days_of_each_zone_have_a_table_of_their_own(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:
+    fill(conn, ROWS)
+    site.set("parser", timezone="Asia/Kathmandu")
+    report(site, "--days", "63")
+    page = opened(page_of(site))
+    for zone, name in (("UTC", "UTC"), ("Asia/Kathmandu", "Asia/Kathmandu")):
+        page.get_by_label(name).check()
+        page.locator("#traffic details summary:visible").first.click()
+        table = page.locator("#traffic details table:visible").first
+        days = table.locator("tbody th").all_inner_texts()
+        window = Window.of(ZoneInfo("Asia/Kathmandu"), 63, LAST, NOON + timedelta(days=9))
+        rows = [row for row in ROWS if window.since <= row.at < window.until]
+        assert days == sorted({str(row.at.astimezone(ZoneInfo(zone)).date()) for row in rows})
+        page.locator("#traffic details summary:visible").first.click()
+
+
+def test_both_zones_show_the_same_areas(written: Site, opened: Callable[..., Page]) -> None:
+    """Those of UTC are drawn once, in the other chart, which is hidden by then."""
+    page = opened(page_of(written))
+    drawn = page.locator("#traffic .in-local path[id]").evaluate_all(BOXES)
+    page.get_by_label("UTC").check()
+    shown = page.locator("#traffic .in-utc use").evaluate_all(BOXES)
+    assert shown == drawn
+    assert len(shown) > 5
+    assert all(width > 100 and height > 0 for width, height in shown)
+
+
+BOXES = """marks => marks.map((mark) => {
+    const box = mark.getBoundingClientRect();
+    return [Math.round(box.width), Math.round(box.height)];
+})"""
+
+
+def test_tables_sort_by_every_column_both_ways(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    for table in ("users", "top", "sources", "gaps", "ports", "nodes", "rising", "new"):
+        for header in page.locator(f"#{table} thead button").all():
+            place = int(header.evaluate("button => button.parentElement.cellIndex")) + 1
+            ways = []
+            for _ in range(2):
+                header.click()
+                ways.append(header.locator("..").get_attribute("aria-sort"))
+                values = page.locator(f"#{table} tbody tr > :nth-child({place})").evaluate_all(
+                    "cells => cells.map(cell => cell.dataset.value === undefined"
+                    " ? cell.textContent.trim().toLowerCase() : Number(cell.dataset.value))"
+                )
+                assert values == sorted(values, reverse=ways[-1] == "descending"), (table, place)
+            assert sorted(map(str, ways)) == ["ascending", "descending"]
+
+
+def test_tables_are_sorted_by_keyboard(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    page.locator("#users thead button").nth(2).focus()
+    page.keyboard.press("Enter")
+    addresses = [int(text.replace(",", "")) for text in column(page, "users", 3)]
+    assert addresses == sorted(addresses, reverse=True)
+
+
+def test_tables_are_searched(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    page.get_by_label("Search users").fill("ALI")
+    assert column(page, "users", 1) == ["alice"]
+    assert page.locator("#users-found").inner_text() == "1 shown"
+    page.get_by_label("Search users").fill("")
+    assert len(column(page, "users", 1)) == 4
+    page.get_by_label("Search these destinations").first.fill("host2")
+    hosts = column(page, "top", 1)
+    assert hosts
+    assert all("host2" in host for host in hosts)
+
+
+def test_a_destination_is_found_by_a_port_and_a_visitor_and_not_by_a_count(
+    written: Site, opened: Callable[..., Page]
+) -> None:
+    page = opened(page_of(written))
+    search = page.get_by_label("Search these destinations").first
+    search.fill("tcp/443")
+    assert column(page, "top", 1)
+    search.fill("alice")
+    assert 0 < len(column(page, "top", 1)) <= len({row.host for row in INSIDE if row.email == "alice"})
+    search.fill(" of ")
+    assert column(page, "top", 1) == []
+
+
+def test_a_user_is_found_by_an_address(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    address = next(row.source for row in INSIDE if row.email and row.source and row.source.startswith("2001:db8"))
+    page.get_by_label("Search users").fill(address.upper())
+    assert set(column(page, "users", 1)) == {row.email for row in INSIDE if row.email and row.source == address}
+
+
+def test_a_click_or_a_key_shows_a_users_addresses_and_destinations(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    user = data(written)["users"][0]
+    page.get_by_role("button", name=user[0]).focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog", name=user[0])
+    assert dialog.is_visible()
+    tables = dialog.locator("table")
+    assert tables.nth(0).locator("tbody td:first-child").all_inner_texts() == [address for address, _ in user[9]]
+    assert tables.nth(1).locator("tbody td:first-child").all_inner_texts() == [
+        data(written)["names"][place] for place, _ in user[10]
+    ]
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert page.evaluate("document.activeElement.textContent") == user[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "heading"),
+    [((), "Addresses: the 100 most frequent of 120"), (("--mask",), "Most frequent networks")],
+    ids=["addresses", "masked"],
+)
+def test_a_user_with_more_addresses_than_are_shown_says_so(
+    site: Site, conn: Connection, opened: Callable[..., Page], options: tuple[str, ...], heading: str
+) -> None:
+    fill(conn, [INSIDE[0]._replace(at=WINDOW.midnights[1], email="alice", source=f"10.0.0.{n}") for n in range(120)])
+    report(site, *options)
+    page = opened(page_of(site))
+    page.locator("#users tbody button").click()
+    assert page.get_by_role("dialog").get_by_role("heading").nth(1).inner_text() == heading
+
+
+def test_a_page_without_rows_leads_to_no_section_that_is_not_there(
+    site: Site, conn: Connection, opened: Callable[..., Page]
+) -> None:
+    fill(conn, [])
+    report(site)
+    links = opened(page_of(site)).locator("a[href^='#']")
+    places = links.evaluate_all("links => links.map((link) => document.querySelector(link.hash)?.id)")
+    assert places == ["traffic", "health", "traffic"]
+
+
+def test_a_page_without_rows_works_where_the_browser_does_not_know_the_zone(
+    site: Site, conn: Connection, opened: Callable[..., Page]
+) -> None:
+    fill(conn, [])
+    site.set("parser", timezone="Europe/Berlin")
+    report(site)
+    page_of(site).write_text(page_of(site).read_text().replace('"zone":"Europe/Berlin"', '"zone":"Europe/Younger"'))
+    page = opened(page_of(site))
+    assert page.get_by_label("UTC").is_checked()
+    assert page.locator("#nodes thead button").count() == 6
+
+
+def test_who_visits_a_destination_is_shown(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    row = page.locator("#top tbody tr").first
+    count = int(row.locator("td").nth(2).inner_text())
+    row.get_by_text(f"{count} of {count}").click()
+    assert row.locator("li").count() == count
+
+
+def test_every_chart_has_its_numbers_as_a_table(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    for summary in page.locator(
+        "main section > details > summary:visible, main section > div > details > summary:visible"
+    ).all():
+        summary.click()
+    page.locator("section#traffic details[open] table").first.wait_for()
+    rows = page.locator("section#traffic > details table").first.locator("tbody tr td").all_inner_texts()
+    assert sum(int(text.replace(",", "")) for text in rows) == len(INSIDE)
+    week = page.locator("#traffic .in-local details table tbody td").all_inner_texts()
+    most = page.get_by_text("The stronger, the more rows: at most ").first.inner_text()
+    assert most.endswith(f" {max(int(text.replace(',', '')) for text in week):,}.")
+    assert sum(int(text.replace(",", "")) for text in week) == len(INSIDE)
+
+
+def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:
+    """A client can put bytes of its choice into the log: as user, host and tag."""
+    rows = [
+        Row(WINDOW.midnights[1] + timedelta(hours=n), "10.0.0.1", "accepted", "tcp", text, 443, text, text, text)
+        for n, text in enumerate(HOSTILE)
+    ]
+    fill(conn, [row for row in rows for _ in range(3)])
+    report(site)
+    page = opened(page_of(site))
+    assert page.title() == "Xray traffic"
+    assert page.evaluate("document.scripts.length") == 2
+    assert (
+        page.evaluate("document.querySelectorAll('img, iframe, object, embed, link, base, a[href^=javascript]').length")
+        == 0
+    )
+    for table in ("users", "top", "nodes"):
+        names = page.locator(f"#{table} tbody th").evaluate_all("cells => cells.map(cell => cell.textContent)")
+        assert sorted(names) == sorted([*HOSTILE, *(NODES[:2] if table == "nodes" else ())]), table
+    for text in HOSTILE:
+        page.locator("#users tbody button").and_(page.get_by_text(text, exact=True)).click()
+        assert page.locator("#user h2").evaluate("heading => heading.textContent") == text
+        page.keyboard.press("Escape")
+    assert page.title() == "Xray traffic"
+
+
+def test_a_script_that_got_into_the_page_would_not_run(
+    written: Site, opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    """The policy is there for the day on which an escape is missing."""
+    broken = tmp_path / "broken.html"
+    broken.write_text(
+        page_of(written).read_text().replace("<main>", "<main><script>document.title='broken'</script>", 1)
+    )
+    page = opened(page_of(written)).context.new_page()
+    page.goto(broken.as_uri())
+    assert page.title() == "Xray traffic"
+    page.close()
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_the_screen(written: Site, opened: Callable[..., Page], width: int, scheme: str) -> None:
+    page = opened(page_of(written), viewport={"width": width, "height": 800}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(written: Site, opened: Callable[..., Page], scheme: str) -> None:
+    """WCAG 2.2, 1.4.3 and 1.4.11: 4.5 for text, 3 for what is drawn."""
+    page = opened(page_of(written), color_scheme=scheme)
+    colours = page.evaluate(COLOURS)
+    for name, least in (("text", 4.5), ("quiet", 4.5), ("accent", 4.5), ("bad", 4.5)):
+        assert contrast(colours[name], colours["page"]) >= least, name
+        assert contrast(colours[name], colours["raised"]) >= least, name
+    for number in range(6):
+        assert contrast(colours[f"series-{number}"], colours["page"]) >= 3, number
+
+
+COLOURS = """() => {
+    const series = Array.from({length: 6}, (_, n) => `series-${n}`);
+    const names = ["page", "text", "quiet", "accent", "bad", "raised", ...series];
+    const probe = document.body.appendChild(document.createElement("p"));
+    return Object.fromEntries(names.map((name) => {
+        probe.style.color = `var(--${name})`;
+        return [name, getComputedStyle(probe).color.match(/[0-9.]+/g).slice(0, 3).map(Number)];
+    }));
+}"""
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """WCAG's contrast ratio of two sRGB colours."""
+
+    def light(colour: list[float]) -> float:
+        parts = [value / 255 for value in colour]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    lighter, darker = sorted((light(one), light(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_what_is_drawn_and_what_is_typed_in_has_a_name(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    for role in ("img", "button", "searchbox", "region", "radio", "link"):
+        found = page.get_by_role(role).all()
+        assert found, role
+        for one in found:
+            assert one.evaluate(NAME), (role, one.evaluate("element => element.outerHTML")[:200])
+
+
+NAME = """element => element.getAttribute("aria-label") || element.textContent.trim()
+    || (element.labels && element.labels[0] && element.labels[0].textContent.trim())"""
+
+
+def test_it_prints(written: Site, opened: Callable[..., Page]) -> None:
+    page = opened(page_of(written))
+    page.emulate_media(media="print", color_scheme="dark")
+    assert not page.get_by_role("navigation").is_visible()
+    assert page.locator("input:visible, summary:visible").count() == 0
+    assert page.locator("#users tbody tr:visible").count() == 4
+    assert len(page.pdf()) > 10_000
+
+
+def test_an_empty_page_says_so(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:
+    del conn  # a database without tables
+    report(site)
+    page = opened(page_of(site))
+    assert "There are no rows of these days" in page.inner_text("main")
+
+
+def test_a_masked_page_shows_networks_and_numbers(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:
+    fill(conn, ROWS)
+    report(site, "--mask")
+    page = opened(page_of(site))
+    assert all(name.startswith("user ") for name in column(page, "users", 1))
+    assert "users as numbers" in page.inner_text("header")
+
+
+def test_the_readme_shows_the_page_that_there_is() -> None:
+    picture = ROOT / "examples" / "report.png"
+    assert "examples/report.png" in (ROOT / "README.md").read_text()
+    assert picture.stat().st_size < 300_000

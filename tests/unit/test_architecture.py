@@ -1,0 +1,139 @@
+"""The folders are the layers: a package imports only from the rows below it, and each side keeps to its own tools."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers.site import ROOT
+
+# Packages in one row do not know each other. docs/architecture.md draws the same rows.
+ROWS = (
+    {"commands"},
+    {"ingest", "maintenance", "migration", "report"},
+    {"loading", "hints"},
+    {"accesslog", "database", "telemetry"},
+    {"records", "config", "cli", "exits", "prefetch", "atomic_file"},
+)
+HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
+PURE = {"accesslog.grammar", "accesslog.masking", "accesslog.parser"}
+FILES = {"os", "io", "pathlib", "shutil", "tempfile"}
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the package, without `xraylog.` in its name."""
+
+    name: str
+    path: Path
+
+    @property
+    def package(self) -> str:
+        """Its place in ROWS: the first name below xraylog."""
+        return self.name.partition(".")[0]
+
+    @property
+    def imports(self) -> set[str]:
+        """All that it imports, with full names: `xraylog.database.session`, `psycopg.sql.SQL`."""
+        found = set()
+        for node in ast.walk(ast.parse(self.path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        return found
+
+    @property
+    def ours(self) -> set[str]:
+        """What it imports of this project, without `xraylog.`."""
+        ours = {name.removeprefix("xraylog.") for name in self.imports if name.startswith("xraylog.")}
+        return ours - {"__version__"}
+
+    @property
+    def others(self) -> set[str]:
+        """The top-level packages that it imports, ours left out."""
+        return {name.partition(".")[0] for name in self.imports} - {"xraylog"}
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def modules() -> list[Module]:
+    folder = ROOT / "xraylog"
+    found = [(path, path.relative_to(folder).with_suffix("").parts) for path in sorted(folder.rglob("*.py"))]
+    return [
+        Module(".".join(part for part in parts if part != "__init__"), path)
+        for path, parts in found
+        if parts != ("__init__",)
+    ]
+
+
+MODULES = modules()
+every_module = pytest.mark.parametrize("module", MODULES, ids=str)
+
+
+def test_each_package_has_its_row() -> None:
+    assert {module.package for module in MODULES} <= set(HEIGHT)
+
+
+@every_module
+def test_a_package_imports_only_from_the_rows_below_it(module: Module) -> None:
+    for imported in module.ours:
+        package = imported.partition(".")[0]
+        assert package == module.package or HEIGHT[package] < HEIGHT[module.package], imported
+
+
+@every_module
+def test_only_the_database_and_what_is_above_it_knows_psycopg(module: Module) -> None:
+    if module.package == "config":
+        assert {name for name in module.imports if name.startswith("psycopg")} <= {
+            "psycopg.pq"
+        }  # the names of settings
+    elif HEIGHT[module.package] <= HEIGHT["accesslog"] and module.package != "database":
+        assert "psycopg" not in module.others
+
+
+@every_module
+def test_the_database_side_opens_no_file(module: Module) -> None:
+    if module.package in ("database", "loading", "maintenance", "migration"):
+        assert not module.others & FILES
+        assert "open(" not in module.path.read_text()
+
+
+@every_module
+def test_grammar_parser_and_masking_are_pure(module: Module) -> None:
+    if module.name in PURE:
+        assert not module.others & (FILES | {"time", "loguru", "logging"})
+        assert ".now(" not in module.path.read_text()
+
+
+@every_module
+def test_only_the_report_needs_the_packages_of_the_report(module: Module) -> None:
+    """Loading stays at two packages."""
+    if module.package != "report":
+        assert not module.others & {"jinja2", "vl_convert", "markupsafe"}
+        assert "report" not in {imported.partition(".")[0] for imported in module.ours}
+
+
+ASKING = {"snapshot", "fragments", "traffic", "users", "destinations", "collect"}
+DRAWING = {"charts", "page", "time_series"}
+
+
+@every_module
+def test_the_page_asks_the_database_then_draws(module: Module) -> None:
+    """Both know what was found, and not each other; the runs' own files are read by a third."""
+    package, _, name = module.name.partition(".")
+    used = {imported.split(".")[1] for imported in module.ours if imported.startswith("report.")}
+    if package != "report" or not name:
+        return
+    assert name in ASKING | DRAWING | {"model", "run_history"}
+    if name in ASKING:
+        assert used <= ASKING | {"model"}
+        assert not module.others & {"os", "io", "pathlib", "jinja2", "vl_convert"}
+    elif name in DRAWING:
+        assert used <= DRAWING | {"model", "run_history"}
+        assert not module.others & {"psycopg", "os", "io", "time"}
+    elif name == "model":
+        assert used == set()
