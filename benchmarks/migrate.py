@@ -25,7 +25,7 @@ import psycopg
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from postgres import Server  # noqa: E402  # the path comes first
+from server import Server  # noqa: E402  # the path comes first
 
 from xraylog.database import schema  # noqa: E402
 

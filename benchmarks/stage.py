@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-from postgres import Server  # noqa: E402  # the path comes first
+from server import Server  # noqa: E402  # the path comes first
 
 ROLE = "ingest"
 CONFIG = """

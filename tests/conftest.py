@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from helpers import load_paths
 from helpers.site import Site, create_database, drop_database
-from postgres import FAST, Server
 from psycopg.conninfo import conninfo_to_dict
+from server import FAST, Server
 
 from xraylog.loading import attach, foreign_keys
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 from helpers.site import Site, backends, create_database, day, drop_database, line, lines, users, wait_until
-from postgres import Server
+from server import Server
 
 from xraylog.accesslog import logfile
 

@@ -16,7 +16,7 @@ from helpers.site import Site, create_database, drop_database, line
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from postgres import Server
+from server import Server
 
 
 class Installation(RuleBasedStateMachine):

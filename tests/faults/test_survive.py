@@ -21,7 +21,7 @@ import pytest
 from helpers import faults
 from helpers.load_paths import BY_DAY, WAYS
 from helpers.site import AT, Site, create_database, day, drop_database, line, lines, users, wait_until
-from postgres import Server
+from server import Server
 
 from xraylog.database import positions, session
 

@@ -29,7 +29,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers.site import Site, backends, wait_until
-from postgres import FAST, Server
+from server import FAST, Server
 
 LONG = "long." * 40  # in host names: the log soon is larger than a block, and blocks are cut off its front
 PAUSE_S = 0.1  # between the requests of one client: they shall last as long as the outages, not be many

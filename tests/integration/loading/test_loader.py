@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from helpers.site import line, lines
-from postgres import Server
+from server import Server
 
 from xraylog.accesslog.parser import Parser
 from xraylog.database import positions, references, schema

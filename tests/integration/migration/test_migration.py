@@ -22,9 +22,9 @@ import psycopg
 import pytest
 from helpers import faults
 from helpers.site import Site, facts, line, lines, users, wait_until
-from postgres import Server
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
+from server import Server
 
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection, lock_key

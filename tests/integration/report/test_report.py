@@ -23,8 +23,8 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 from helpers.site import ROOT, Site, facts, wait_until
-from postgres import NOBODY
 from psycopg.sql import SQL, Identifier
+from server import NOBODY
 
 import report_logs
 from xraylog import config

