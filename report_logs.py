@@ -75,7 +75,8 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     try:
         from xraylog.report import page  # here: what it needs is in no other requirements
     except ImportError as error:
-        mend = shlex.join([sys.executable, "-m", "pip", "install", "-r", str(REQUIREMENTS)])
+        wanted = ["-r", str(REQUIREMENTS)] if REQUIREMENTS.exists() else ["xraylog[report]"]  # a checkout, or installed
+        mend = shlex.join([sys.executable, "-m", "pip", "install", *wanted])
         logger.error("expected the package {}, found none; {}", error.name, mend)
         return OPERATOR
     now = datetime.now(timezone.utc)
