@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from xraylog import __version__, config
+from xraylog import __version__, cli, config
+from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
 from xraylog.database.session import Connection
@@ -23,13 +24,12 @@ from xraylog.migration.revert import Loss
 from xraylog.migration.state import Found, State
 from xraylog.migration.verify import DayProof
 
-DONE, FAILED, OPERATOR, CONFIGURATION = 0, 1, 3, 78  # exit statuses; argparse's own is 2
 SAY_EVERY_S = 1.0  # progress
 Result = TypeVar("Result")
 GOES_ON = "what is committed stays; the same command goes on"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> Exit:
     """One migration, or a part of it; returns the exit status."""
     options = command_line(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cfg = config.read(options.config)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
-        return CONFIGURATION
+        return Exit.CONFIGURATION
     try:
         with session.connect({"application_name": "migrate_logs", **cfg.connection}) as conn:
             if options.status:
@@ -47,16 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return until_nobody_is_faster(lambda: undo(conn, options))
             return until_nobody_is_faster(lambda: migrate(conn, cfg, options))
     except session.Unavailable as error:
-        return fail(FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
+        return fail(Exit.FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
     except (session.Unsuitable, verify.Difference) as error:
-        return fail(OPERATOR, str(error))
+        return fail(Exit.OPERATOR, str(error))
     except KeyboardInterrupt:
-        return fail(FAILED, f"interrupted; {GOES_ON}; until then parse_logs.py stays offline (see --status)")
+        return fail(Exit.FAILED, f"interrupted; {GOES_ON}; until then parse_logs.py stays offline (see --status)")
     except Exception as error:  # the only place that catches everything
-        return fail(FAILED, f"unexpected {type(error).__name__}: {error}; {GOES_ON}")
+        return fail(Exit.FAILED, f"unexpected {type(error).__name__}: {error}; {GOES_ON}")
 
 
-def until_nobody_is_faster(action: Callable[[], int]) -> int:
+def until_nobody_is_faster(action: Callable[[], Exit]) -> Exit:
     """Begin again from what is there now, whenever another session has changed it."""
     while True:
         try:
@@ -68,32 +68,32 @@ def until_nobody_is_faster(action: Callable[[], int]) -> int:
 # --- there ---------------------------------------------------------------------------------------------------
 
 
-def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> int:
+def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> Exit:
     """All steps that are left, from whichever state the database is in."""
     found = look(conn)
     drop = options.drop_old or cfg.drop_old
     if found.state in NOT_TO_MIGRATE:
-        return fail(OPERATOR, NOT_TO_MIGRATE[found.state])
+        return fail(Exit.OPERATOR, NOT_TO_MIGRATE[found.state])
     if found.state is State.PARTITIONED or (found.state is State.FINISHED and not drop):
         print(f"nothing to do: {found.state.value}")
-        return DONE
+        return Exit.DONE
     if found.state is State.PLAIN:
         note = "-- " if options.dry_run else ""  # what it prints can be pasted into psql
         print(f"{note}reading logs once, to count its rows")
         old, counted, reasons = patiently(lambda: trial.inspect(conn, cfg.zone.key))
         if counted is None or reasons:
-            return fail(OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
+            return fail(Exit.OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
         say(note + text for text in plan.size(old, counted))
         if options.dry_run:
             say(plan.steps(conn, old, counted, drop))
-            return DONE
+            return Exit.DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
         patiently(lambda: state.begin(conn, cfg.zone.key, counted.largest_id))
     elif options.dry_run:
         say(plan.rest(conn, found, drop))
-        return DONE
+        return Exit.DONE
     go_on(conn, drop)
-    return DONE
+    return Exit.DONE
 
 
 NOT_TO_MIGRATE = {
@@ -141,7 +141,7 @@ def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
 # --- and back ------------------------------------------------------------------------------------------------
 
 
-def undo(conn: Connection, options: argparse.Namespace) -> int:
+def undo(conn: Connection, options: argparse.Namespace) -> Exit:
     """Give logs_old its name back, and drop what the migration had made; says first what is lost by that."""
     found = look(conn)
     if found.state in (State.UNFINISHED, State.FINISHED):
@@ -150,21 +150,21 @@ def undo(conn: Connection, options: argparse.Namespace) -> int:
             say(("-- " if options.dry_run else "") + text for text in losses(loss))
             if options.dry_run:
                 say(plan.way_back(conn, old))
-                return DONE
+                return Exit.DONE
             if not (options.yes or confirmed()):
-                return fail(OPERATOR, "not undone; nothing was changed")
+                return fail(Exit.OPERATOR, "not undone; nothing was changed")
             if patiently(lambda: revert.undo(conn, None if options.yes else loss)):  # noqa: B023  # called at once
                 break
             print("rows were stored meanwhile; so once more:")
     elif found.state is not State.UNDOING:
-        return fail(OPERATOR, f"nothing to undo: {found.state.value}")
+        return fail(Exit.OPERATOR, f"nothing to undo: {found.state.value}")
     elif options.dry_run:
         print("-- DROP TABLE logs_new and its partitions, 30 at once")
-        return DONE
+        return Exit.DONE
     while patiently(lambda: revert.drop(conn)):
         pass
     print("logs is the old table again; parse_logs.py puts its lines into the buffer until it is migrated")
-    return DONE
+    return Exit.DONE
 
 
 def losses(loss: Loss) -> Iterator[str]:
@@ -196,13 +196,13 @@ def look(conn: Connection) -> Found:
         return state.look(conn)
 
 
-def status(conn: Connection, cfg: Config) -> int:
+def status(conn: Connection, cfg: Config) -> Exit:
     """Where the migration stands."""
     found = look(conn)
     say(plan.standing(conn, found))
     if found.state is State.UNFINISHED:
         print(f"parse_logs.py stays offline until it is finished: {Path(sys.argv[0]).name} --config {cfg.path}")
-    return DONE
+    return Exit.DONE
 
 
 def print_proof_header() -> None:
@@ -231,7 +231,7 @@ def say_waiting(reason: str) -> None:
     print(f"waiting: {reason}")
 
 
-def fail(exit_status: int, *complaints: str) -> int:
+def fail(exit_status: Exit, *complaints: str) -> Exit:
     """Say what is wrong, a line each."""
     for complaint in complaints:
         print(complaint, file=sys.stderr)
@@ -253,7 +253,7 @@ def command_line(arguments: Sequence[str] | None) -> argparse.Namespace:
         "78 wrong configuration.",
     )
     add = parser.add_argument
-    add("--config", type=Path, default=Path("config.ini"), metavar="FILE", help="settings (default: config.ini)")
+    cli.add_config(parser)
     add("--drop-old", action="store_true", help="drop logs_old, when every day is proved to be the same")
     add("--dry-run", action="store_true", help="print what would be done, also by --drop-old or --undo, with its SQL; "
         "reads all of logs, changes nothing")  # fmt: skip

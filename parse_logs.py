@@ -22,10 +22,10 @@ from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, Written
 from xraylog.accesslog.parser import PREFIXED, Parser
+from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import positions, schema, session
 from xraylog.database.positions import Move, Position
-from xraylog.exits import BUSY, CONFIGURATION, DONE, FAILED, OPERATOR
 from xraylog.loading import loader
 from xraylog.loading.loader import Target
 from xraylog.prefetch import Ahead
@@ -42,7 +42,7 @@ NOTHING = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
 MOST_DAYS = 366  # for --make-partitions: each is a table with three indexes
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> Exit:
     """One run; returns the exit status."""
     options = command_line().parse_args(arguments)
     sys.setswitchinterval(SWITCH_S)
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start_logging(cfg, options)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
-        return CONFIGURATION
+        return Exit.CONFIGURATION
     for pattern in unmatched:
         logger.warning("{}: expected a log, found none", pattern)
     try:
@@ -63,22 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(cfg, options, paths)
     except logfile.Busy as error:
         logger.error("another run is at work: {}; nothing to do; see: {}", error, hints.command(cfg, "--check"))
-        return BUSY
+        return Exit.BUSY
     except (logfile.Unusable, offline_buffer.Damaged) as error:
         logger.error("{}; nothing was read; {}", error, hints.on(error, cfg))
-        return OPERATOR
+        return Exit.OPERATOR
     except KeyboardInterrupt:
         logger.error("interrupted; what was committed stays, and the next run goes on behind it")
-        return FAILED
+        return Exit.FAILED
     except Exception as error:  # the only place that catches everything
         said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
         logger.opt(exception=options.verbose).error(
             "{}; the next run tries again; for a report: {}", said, hints.command(cfg, "-v")
         )
-        return FAILED
+        return Exit.FAILED
 
 
-def instead_of_a_run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
+def instead_of_a_run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> Exit:
     """What the options ask for; returns the exit status."""
     from xraylog.commands import (  # here: a run needs none of them, and they take a tenth of its start
         check,
@@ -88,18 +88,18 @@ def instead_of_a_run(cfg: Config, options: argparse.Namespace, paths: Sequence[P
 
     cli.escape_what_cannot_be_printed()
     if options.check:
-        return OPERATOR if check.report(cfg, paths) else DONE
+        return Exit.OPERATOR if check.report(cfg, paths) else Exit.DONE
     if options.dry_run:
-        return OPERATOR if dry_run.report(cfg, paths, options.keep, options.again) else DONE
+        return Exit.OPERATOR if dry_run.report(cfg, paths, options.keep, options.again) else Exit.DONE
     if options.replay_rejected:
         return maintain.replay_rejected(cfg)
     return maintain.make_partitions(cfg, options.make_partitions)
 
 
-def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
+def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> Exit:
     """One pass over all logs. The total is right even when the database goes away halfway."""
     started, clock = datetime.now(), time.monotonic()  # noqa: DTZ005  # local time is what the row promises
-    stored, put, mode, status = LoadResult(), LoadResult(), "online", FAILED
+    stored, put, mode, status = LoadResult(), LoadResult(), "online", Exit.FAILED
     published = Metrics(cfg.metrics_path, cfg.node, cfg.log_path, list(paths) == [cfg.log_path])
     began, is_at_work = time.time(), True
     try:
@@ -115,23 +115,23 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
             try:
                 for result, number, offset in store(cfg, options, logs, aside):  # noqa: B007  # used below
                     stored += result
-                status = DONE
+                status = Exit.DONE
             except (session.Unavailable, session.Unsuitable, offline_buffer.Damaged) as reason:
                 mode, status_of_reason = "offline", explain(reason, cfg)
                 for result in put_all_aside(cfg, options, logs[number:], aside, offset):
                     put += result
                 status = status_of_reason
             if any(log.damage for log in logs):
-                status = OPERATOR
+                status = Exit.OPERATOR
     except (logfile.Unusable, offline_buffer.Damaged):
-        status = OPERATOR
+        status = Exit.OPERATOR
         raise
     except logfile.Busy:
         is_at_work = False  # another run is, and tells of itself
         raise
     except positions.Moved as error:
         logger.error("{}; it stores these lines", error)
-        status = BUSY
+        status = Exit.BUSY
     except OSError as error:
         what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"what is not stored stays in {names_of(paths)}"
         logger.error("{}; {}; the next run tries again; {}", what, stays, hints.on(error, cfg))
@@ -139,7 +139,7 @@ def run(cfg: Config, options: argparse.Namespace, paths: Sequence[Path]) -> int:
         if is_at_work:
             seconds = time.monotonic() - clock
             status = tell(cfg, paths, stored + put, stats.row(started, mode, seconds, stored + put), status)
-            has_all = status == DONE and mode == "online"
+            has_all = status == Exit.DONE and mode == "online"
             if has_all and cfg.keep_days:
                 from xraylog.commands import maintain  # here: as above
 
@@ -382,20 +382,20 @@ def has_nothing(log: Log, options: argparse.Namespace) -> bool:
     return log.is_empty or (log.holds_only_our_mark() and not options.again)
 
 
-def explain(reason: Exception, cfg: Config) -> int:
+def explain(reason: Exception, cfg: Config) -> Exit:
     """Say why this run goes on without the database; returns the exit status that it will have."""
     what_next = f"new lines go to {cfg.buffer_path}; {hints.on(reason, cfg)}"
     if isinstance(reason, schema.Migrating):
         logger.warning("{}; {}", reason, what_next)
-        return DONE
+        return Exit.DONE
     if isinstance(reason, session.Unavailable):
         logger.warning("PostgreSQL is not available: {}; {}", reason, what_next)
-        return DONE
+        return Exit.DONE
     logger.error("{}; {}", reason, what_next)
-    return OPERATOR
+    return Exit.OPERATOR
 
 
-def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, status: int) -> int:
+def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, status: Exit) -> Exit:
     """The statistics row, and one line that adds up; returns the run's exit status, which they may change."""
     logger.info(
         "{} lines read = {} rows + {} rejected + {} ignored",
@@ -412,21 +412,21 @@ def tell(cfg: Config, paths: Sequence[Path], total: LoadResult, row: stats.Row, 
             stats.write(row, cfg.stats_format, cfg.stats_path)
         except stats.NotWritten as error:
             logger.error("{}; what was committed stays; {}", error, hints.on(error, cfg))
-            return status or OPERATOR
+            return status or Exit.OPERATOR
     if not total.adds_up:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
-        return status or FAILED
+        return status or Exit.FAILED
     return status
 
 
-def publish(cfg: Config, published: Metrics, run: prometheus.Ended) -> int:
+def publish(cfg: Config, published: Metrics, run: prometheus.Ended) -> Exit:
     """The metrics; returns the run's exit status, which they may change."""
     try:
         published.end(run, cfg.buffer_path)
     except prometheus.NotWritten as error:
         logger.error("{}; what was committed stays; {}", error, hints.on(error, cfg))
-        return run.status or OPERATOR
-    return run.status
+        return Exit(run.status or Exit.OPERATOR)
+    return Exit(run.status)
 
 
 def names_of(paths: Sequence[Path]) -> str:
@@ -443,7 +443,7 @@ def lock_paths(cfg: Config, paths: Sequence[Path]) -> list[Path]:
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr, and to a file if the config names one. A good run under cron says nothing."""
-    level = cfg.log_level or ("INFO" if stats.on_a_terminal() else "WARNING")
+    level = cfg.log_level or ("INFO" if cli.on_a_terminal() else "WARNING")
     level = cli.level(options, otherwise=level)
     run_log.to_stderr(level)
     if cfg.own_log_path and not (options.check or options.dry_run):

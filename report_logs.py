@@ -18,12 +18,12 @@ from loguru import logger
 from psycopg.sql import Identifier
 
 from xraylog import __version__, atomic_file, cli, config, hints
+from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
-from xraylog.exits import CONFIGURATION, DONE, FAILED, OPERATOR
 from xraylog.report import collect, run_history
 from xraylog.report.model import Mask, Window
-from xraylog.telemetry import run_log, stats
+from xraylog.telemetry import run_log
 from xraylog.telemetry.prometheus import Metrics
 
 MOST_DAYS = 366
@@ -31,7 +31,7 @@ FIRST_DAY = date(1970, 1, 1)
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements-report.txt"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> Exit:
     """One page; returns the exit status."""
     options = command_line().parse_args(arguments)
     try:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config.refuse_nameless_zone(cfg)
     except config.ConfigError as error:
         print(error, file=sys.stderr)
-        return CONFIGURATION
+        return Exit.CONFIGURATION
     refuse_other_days(options.until, today=datetime.now(cfg.zone).date())
     start_logging(cfg, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the queries go on in the server
@@ -48,20 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return report(cfg, options)
     except session.Unavailable as error:
         logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
-        return FAILED
+        return Exit.FAILED
     except session.Unsuitable as error:
         logger.error("{}; no page was written; {}", error, mends(error, cfg))
-        return OPERATOR
+        return Exit.OPERATOR
     except collect.UnknownNode as error:
         logger.error("--node: {}; no page was written", error)
-        return OPERATOR
+        return Exit.OPERATOR
     except KeyboardInterrupt:
         logger.error("interrupted; no page was written")
-        return FAILED
+        return Exit.FAILED
     except Exception as error:  # the only place that catches everything
         said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
         logger.opt(exception=options.verbose).error("{}; no page was written; for a report: -v", said)
-        return FAILED
+        return Exit.FAILED
 
 
 def refuse_other_days(until: date | None, today: date) -> None:
@@ -70,7 +70,7 @@ def refuse_other_days(until: date | None, today: date) -> None:
         command_line().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {until}")
 
 
-def report(cfg: Config, options: argparse.Namespace) -> int:
+def report(cfg: Config, options: argparse.Namespace) -> Exit:
     """Ask, draw, write."""
     try:
         from xraylog.report import page  # here: what it needs is in no other requirements
@@ -78,7 +78,7 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
         wanted = ["-r", str(REQUIREMENTS)] if REQUIREMENTS.exists() else ["xraylog[report]"]  # a checkout, or installed
         mend = shlex.join([sys.executable, "-m", "pip", "install", *wanted])
         logger.error("expected the package {}, found none; {}", error.name, mend)
-        return OPERATOR
+        return Exit.OPERATOR
     now = datetime.now(timezone.utc)
     window, mask = Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask)
     keywords = {"application_name": "report_logs", **cfg.connection}
@@ -92,10 +92,10 @@ def report(cfg: Config, options: argparse.Namespace) -> int:
     except OSError as error:
         where = error.filename or options.output
         logger.error("{}: expected to write the page, found: {}; no page was written", where, error.strerror)
-        return OPERATOR
+        return Exit.OPERATOR
     say = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days
     say("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
-    return DONE
+    return Exit.DONE
 
 
 def mends(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
@@ -116,7 +116,7 @@ def said(what: str, seconds: float) -> None:
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr only. A good page under cron says nothing."""
-    run_log.to_stderr(cli.level(options, otherwise="INFO" if stats.on_a_terminal() else "WARNING"))
+    run_log.to_stderr(cli.level(options, otherwise="INFO" if cli.on_a_terminal() else "WARNING"))
     for warning in cfg.warnings:
         logger.warning("{}", warning)
 

@@ -1,12 +1,23 @@
-"""What the command lines of the scripts have in common: types of their options, for argparse."""
+"""What the scripts have in common: exit statuses, and the options and argparse types that they share."""
 
 from __future__ import annotations
 
 import argparse
+import enum
 import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+
+class Exit(enum.IntEnum):
+    """Exit statuses; argparse exits with 2 itself. 75 and 78 are those of sysexits.h, EX_TEMPFAIL and EX_CONFIG."""
+
+    DONE = 0
+    FAILED = 1  # another run may succeed
+    OPERATOR = 3  # the operator must act
+    BUSY = 75  # another run has the log
+    CONFIGURATION = 78
 
 
 def name(text: str) -> str:
@@ -55,3 +66,8 @@ def escape_what_cannot_be_printed() -> None:
     """From here on: names of files can be any bytes, and standard output of any encoding."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def on_a_terminal() -> bool:
+    """Return whether somebody is watching: a good run may print more then."""
+    return sys.stderr is not None and sys.stderr.isatty()

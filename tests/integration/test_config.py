@@ -20,10 +20,9 @@ from hypothesis import strategies as st
 from loguru import logger
 
 import parse_logs
-from xraylog import config
+from xraylog import cli, config
 from xraylog.config import Config, ConfigError
 from xraylog.database import session
-from xraylog.telemetry import stats
 
 EXAMPLE = ROOT / "config.ini.example"
 KEY_LINE = re.compile(r"(?P<comment># )?(?P<key>[a-z_]+) = (?P<value>.*)")
@@ -628,7 +627,7 @@ def test_the_level_is_info_on_a_terminal_and_warning_otherwise(
     arguments: tuple[str, ...],
     says_info: bool,
 ) -> None:
-    monkeypatch.setattr(stats, "on_a_terminal", lambda: terminal)
+    monkeypatch.setattr(cli, "on_a_terminal", lambda: terminal)
     path = written(tmp_path, text_of(logging={"level": level, "file": "own.log"}))
     assert parse_logs.main(["--config", str(path), *arguments]) == 0
     told = capsys.readouterr().err

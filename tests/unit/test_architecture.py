@@ -15,7 +15,7 @@ ROWS = (
     {"ingest", "maintenance", "migration", "report"},
     {"loading", "hints"},
     {"accesslog", "database", "telemetry"},
-    {"records", "config", "cli", "exits", "prefetch", "atomic_file"},
+    {"records", "config", "cli", "prefetch", "atomic_file"},
 )
 HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
 PURE = {"accesslog.grammar", "accesslog.masking", "accesslog.parser"}

@@ -10,17 +10,17 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.masking import Mask
+from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.database.partitions import Partitions
-from xraylog.exits import DONE, FAILED, OPERATOR
 from xraylog.loading.loader import Target
 from xraylog.maintenance import replay, retention
 from xraylog.maintenance.replay import Parse
 from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
 
 
-def make_partitions(cfg: Config, days: int) -> int:
+def make_partitions(cfg: Config, days: int) -> Exit:
     """Have the partitions of today and so many days to come; returns the exit status. Takes no lock of a file."""
     today = datetime.now(timezone.utc).date()
     try:
@@ -30,15 +30,15 @@ def make_partitions(cfg: Config, days: int) -> int:
             made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
     except session.Unavailable as reason:
         logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
-        return FAILED
+        return Exit.FAILED
     except session.Unsuitable as reason:
         logger.error("{}; {}", reason, hints.on(reason, cfg))
-        return OPERATOR
+        return Exit.OPERATOR
     logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
-    return DONE
+    return Exit.DONE
 
 
-def drop_old(cfg: Config) -> int:
+def drop_old(cfg: Config) -> Exit:
     """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
     try:
         with session.connect(cfg.connection) as conn:
@@ -48,13 +48,13 @@ def drop_old(cfg: Config) -> int:
         logger.warning("retention: {}; a later run drops what is old", reason)
     except session.Unsuitable as reason:
         logger.error("retention: {}; what was not dropped is still there, and the lines of this run are stored", reason)
-        return OPERATOR
-    return DONE
+        return Exit.OPERATOR
+    return Exit.DONE
 
 
-def replay_rejected(cfg: Config) -> int:
+def replay_rejected(cfg: Config) -> Exit:
     """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
-    total, status, mask = LoadResult(), DONE, Mask(*cfg.mask_source)
+    total, status, mask = LoadResult(), Exit.DONE, Mask(*cfg.mask_source)
     try:
         with session.connect(cfg.connection) as conn:
             found = replay.look(conn, schema.ensure(conn), cfg.node)
@@ -70,7 +70,7 @@ def replay_rejected(cfg: Config) -> int:
                     logger.debug("rejected line {}: {}", row_id, reason)
     except (session.Unavailable, session.Unsuitable) as reason:
         logger.error("{}; what was not moved stays in rejected_lines; {}", reason, hints.on(reason, cfg))
-        status = FAILED if isinstance(reason, session.Unavailable) else OPERATOR
+        status = Exit.FAILED if isinstance(reason, session.Unavailable) else Exit.OPERATOR
     logger.info(
         "{} rejected lines read = {} rows + {} ignored + {} still rejected",
         total.lines,
@@ -80,7 +80,7 @@ def replay_rejected(cfg: Config) -> int:
     )
     if not total.adds_up:
         logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
-        return status or FAILED
+        return status or Exit.FAILED
     return status
 
 

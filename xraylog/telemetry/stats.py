@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -117,8 +116,3 @@ def _append(path: Path, line: str, header: str) -> None:
             line = line if file.read(1) == b"\n" else "\n" + line
         file.write(line.encode())
         file.flush()
-
-
-def on_a_terminal() -> bool:
-    """Whether somebody is watching: then a good run may say more."""
-    return sys.stderr is not None and sys.stderr.isatty()

@@ -25,6 +25,7 @@ from psycopg.sql import SQL, Identifier
 import parse_logs
 from xraylog import config
 from xraylog.accesslog import lockfile
+from xraylog.cli import Exit
 from xraylog.commands import check
 from xraylog.database import schema
 from xraylog.loading import attach, foreign_keys
@@ -157,14 +158,14 @@ def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node
     """Few rows or many; and lines that came meanwhile come in behind them."""
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
     insert.append(*lines(0, count, TOMORROW))
-    assert insert.run_here() == parse_logs.OPERATOR
+    assert insert.run_here() == Exit.OPERATOR
     told = insert.output()
     assert told.count("ERROR") == 1
     assert "expected this partition of logs, found none" in told
     assert "--make-partitions" in told
     assert insert.put_aside() == users(0, count)
     insert.append(*lines(count, count + 5, TOMORROW))
-    assert insert.run_here() == parse_logs.OPERATOR
+    assert insert.run_here() == Exit.OPERATOR
     assert insert.output().count("ERROR") == 2
     assert site.emails() == Counter()
     assert insert.put_aside() == users(0, count + 5)
@@ -177,7 +178,7 @@ def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node
 def test_the_owner_can_paste_what_makes_an_older_day(node: Node, site: Site) -> None:
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
     insert.append(*lines(0, 5, AT))
-    assert insert.run_here() == parse_logs.OPERATOR
+    assert insert.run_here() == Exit.OPERATOR
     statement = re.search(r"CREATE TABLE .* TO \('[^']*'\)", insert.output())
     assert statement is not None
     owner.query(statement[0])
@@ -192,7 +193,7 @@ def test_a_role_that_may_make_tables_but_no_partitions_makes_no_table(
     site = node("n2", "xray_insert")
     conn.execute("GRANT CREATE ON SCHEMA public TO xray_insert")
     site.append(*lines(0, 30, TOMORROW))
-    assert go(site, monkeypatch, BY_DAY) == parse_logs.OPERATOR
+    assert go(site, monkeypatch, BY_DAY) == Exit.OPERATOR
     assert not taken
     assert site.put_aside() == users(0, 30)
 
@@ -250,7 +251,7 @@ def test_make_partitions_says_nothing_to_cron(site: Site) -> None:
 def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None:
     cfg = config.read(site.config)
     with lockfile.locked(*parse_logs.lock_paths(cfg, [cfg.log_path])):
-        assert site.run_here() == parse_logs.BUSY
+        assert site.run_here() == Exit.BUSY
         assert site.run_here("--make-partitions", "2") == 0
     assert len(days_there(conn)) == 3
 
@@ -259,7 +260,7 @@ def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
     """There is nothing to put aside: whoever started it must know."""
     site.append(line(1))
     site.away()
-    assert site.run_here("--make-partitions", "2") == parse_logs.FAILED
+    assert site.run_here("--make-partitions", "2") == Exit.FAILED
     assert "try again: partitions may be missing" in site.output()
     assert not site.buffer.exists()
     assert site.log.read_text() == line(1)
@@ -267,10 +268,10 @@ def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
 
 def test_make_partitions_says_what_its_operator_must_do(node: Node, site: Site, conn: Connection) -> None:
     insert = node("n2", "xray_insert")
-    assert insert.run_here("--make-partitions", "2") == parse_logs.OPERATOR
+    assert insert.run_here("--make-partitions", "2") == Exit.OPERATOR
     assert "may not make it" in insert.output()
     conn.execute("DROP TABLE logs CASCADE; CREATE TABLE logs (id bigint, timestamp timestamptz)")
-    assert site.run_here("--make-partitions", "2") == parse_logs.OPERATOR
+    assert site.run_here("--make-partitions", "2") == Exit.OPERATOR
     assert "migrate_logs_to_partitioned.py" in site.output()
 
 
@@ -299,7 +300,7 @@ def test_a_server_that_cannot_be_verified_is_for_the_operator(site: Site) -> Non
         threading.Thread(target=offer_tls, daemon=True).start()
         site.set("postgresql", port=door.getsockname()[1], sslmode="verify-full", sslrootcert="/nowhere.pem")
         site.append(line(1))
-        assert site.run_here() == parse_logs.OPERATOR
+        assert site.run_here() == Exit.OPERATOR
         door.shutdown(socket.SHUT_RDWR)
     assert 'root certificate file "/nowhere.pem" does not exist' in site.output()
     assert site.put_aside() == users(1, 2)

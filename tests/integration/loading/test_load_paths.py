@@ -15,6 +15,7 @@ from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
 from helpers.site import Site, facts, line, lines, users, wait_until
 
 import parse_logs
+from xraylog.cli import Exit
 from xraylog.database import partitions, positions, references, schema
 from xraylog.loading import attach, bulk, foreign_keys, loader
 
@@ -159,7 +160,7 @@ def test_a_table_in_the_place_of_a_partition_is_said(
     schema.ensure(conn)
     conn.execute("CREATE TABLE logs_2025_11_17 (a integer)")
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, BY_DAY) == parse_logs.OPERATOR
+    assert go(site, monkeypatch, BY_DAY) == Exit.OPERATOR
     assert "logs_2025_11_17: expected a partition of logs, found a table of its own" in capsys.readouterr().err
     assert site.put_aside() == users(0, 30)
 
