@@ -1,0 +1,117 @@
+"""Plain English: words that have to be read twice stay out of comments, docstrings, messages and documents."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What a native speaker would not write here, and what to write instead.
+WORDS = {
+    r"behind(?! (?:pgbouncer|NAT|a proxy|a firewall))": "after, past",
+    r"but for": "except, except for",
+    r"(?:is|are|was|were|be) (?:said|told)": "is logged, is reported",
+    r"(?:tells?|told) of": "reports, shows",
+    r"so many": "N, this many",
+    r"somebody": "another session, another program, you",
+    r"of ours": "our own",
+    r"(?:put|puts|putting) (?:all )?aside": "buffer, spool",
+    r"taken over": "adopted, kept",
+    r"made (?:again|anew)": "recreated",
+    r"in all(?= *(?:[.,;:)]|$))": "in total",
+    r"all in all": "in total",
+    r", for (?:it|they|there|we|nobody|none)": "because",
+    r"(?-i:Else)": "Otherwise",
+    r"his|him": "its, their",
+    r"stands? in the way": "prevents, blocks",
+    r"be rid of": "remove",
+    r"begun": "started",
+}
+PATTERNS = {re.compile(rf"\b{word}\b", re.IGNORECASE | re.MULTILINE): better for word, better in WORDS.items()}
+
+SUFFIXES = {".py", ".md", ".sql", ".example", ".toml", ".txt", ".yaml", ".html", ".css", ".js", ".service", ".timer",
+            ".cron", ""}  # fmt: skip
+NOT_OURS = {".git", ".venv", ".demo", "samples", "node_modules", "build", "dist"}
+
+# A phrase that may stay in one file, with the reason.
+ALLOWED = {
+    ("tests/unit/test_words.py", None): "it names the words",
+}
+# Files and folders that were written before this list. It only gets shorter.
+NOT_YET = (
+    "CHANGELOG.md",
+    "README.md",
+    "Schema.md",
+    "benchmarks/",
+    "docs/",
+    "migrate_logs_to_partitioned.py",
+    "parse_logs.py",
+    "scripts/",
+    "tests/",
+    "xraylog/",
+)
+
+
+def our_files() -> list[str]:
+    """Return each text file of the repository, as a path from its root."""
+    found = []
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        hidden = any(part.startswith(".") and part not in (".ci", ".pre-commit-config.yaml") for part in parts)
+        if not hidden and not NOT_OURS & set(parts) and path.suffix in SUFFIXES and path.is_file():
+            found.append("/".join(parts))
+    return sorted(found)
+
+
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield what people read in a file, each piece with the line where it begins."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        yield 1, text
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.lineno, node.name.replace("_", " ")
+    yield from comments(text)
+
+
+def comments(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the comments; those on lines that follow each other are one text, because a phrase may be broken."""
+    first, last, words = 0, -1, ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        line = token.start[0]
+        if line != last + 1:
+            yield first, words
+            first, words = line, ""
+        last, words = line, f"{words}\n{token.string.lstrip('# ')}"
+    yield first, words
+
+
+def complaints(name: str) -> list[str]:
+    """Return each place of a file that has a word of the list, with what to write instead."""
+    found = []
+    for first, text in prose(ROOT / name):
+        joined = re.sub(r" *\n *(?:#|--)? *", "\n", text)
+        for pattern, better in PATTERNS.items():
+            for match in pattern.finditer(joined.replace("\n", " ")):
+                line = first + joined.count("\n", 0, match.start())
+                if (name, None) not in ALLOWED and (name, match[0]) not in ALLOWED:
+                    found.append(f"{name}:{line}: {match[0]!r}; better: {better}")
+    return found
+
+
+@pytest.mark.parametrize("name", our_files())
+def test_plain_words(name: str) -> None:
+    if not name.startswith(NOT_YET):
+        assert complaints(name) == []
