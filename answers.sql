@@ -1,17 +1,18 @@
--- Functions that answer what people ask most of `logs`. Schema.md has an example, the plan and the time of each.
+-- Functions for the questions that people ask most of `logs`. docs/questions.md has an example, the plan and the time
+-- of each.
 --
 --     psql -f answers.sql
 --
--- makes them, or makes them anew; the tables must be there. PostgreSQL 10 to 18.
+-- creates or replaces them; the tables must exist. PostgreSQL 10 to 18.
 --
--- Each is one SELECT that the planner puts in the place of the call: so the window leaves out partitions, and whoever
--- calls needs the rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent it.
+-- Each is one SELECT, which the planner substitutes for the call: so the window excludes partitions, and the caller
+-- needs the rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent that.
 --
 -- In a window, `since` is included and `until` is not.
 
 
--- The network of a client: /24 for IPv4, /48 for IPv6, what providers give to one customer at most. A source that
--- xray masked further is the network that is left.
+-- The network of a client: /24 for IPv4, /48 for IPv6, the most that providers usually give to one customer. A source
+-- that xray masked further stays the network that it is.
 CREATE OR REPLACE FUNCTION client_network(source inet)
 RETURNS cidr
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -19,7 +20,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 
--- How many addresses use each account. Addresses are counted once before networks are: few rows are left to sort.
+-- How many addresses use each account. Addresses are grouped before networks are counted, so few rows have to be sorted.
 CREATE OR REPLACE FUNCTION addresses_of_users(
     since timestamptz DEFAULT now() - interval '1 hour',
     until timestamptz DEFAULT now()
@@ -53,7 +54,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- From which networks one user came. The network is null where lines have no source.
+-- From which networks one user connected. The network is null for lines without a source.
 CREATE OR REPLACE FUNCTION networks_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -81,7 +82,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Where one user went. Names are looked up one by one, for what is left: a join might read all endpoints.
+-- Where one user went. Names are looked up one by one after grouping: a join might read all endpoints.
 CREATE OR REPLACE FUNCTION destinations_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -110,7 +111,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who went to one destination, a name or an address as the log has it. The user is null for lines that name none.
+-- Who visited one destination, a name or an address as the log has it. The user is null for lines that name none.
 CREATE OR REPLACE FUNCTION users_of(
     address text,
     since   timestamptz DEFAULT now() - interval '1 day',
@@ -164,8 +165,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- When each user was last seen, and from where; null for a user who was not since then. From PostgreSQL 12 on the
--- subquery goes through the days from the last one back, and stops at the first row.
+-- When each user was last seen, and from where; null for a user not seen since then. From PostgreSQL 12 on the subquery
+-- goes through the days from the last one back, and stops at the first row.
 CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
 RETURNS TABLE (
     email     text,
@@ -186,8 +187,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds nothing: without it, the
--- planner expects as many hours as rows, and sorts all rows in place of counting them; without FROM logs, not in parallel.
+-- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds no row: without it the
+-- planner expects as many hours as rows, and sorts all rows instead of hashing them; without its FROM logs, the plan is
+-- not parallel.
 CREATE OR REPLACE FUNCTION traffic_by_hour(
     since timestamptz DEFAULT date_trunc('hour', now()) - interval '11 hours',
     until timestamptz DEFAULT now()
