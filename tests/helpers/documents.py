@@ -1,0 +1,192 @@
+"""The documents as the tests read them: blocks in fences, links, headings, and what is decided about single blocks."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg.pq.abc import PGresult
+
+from helpers.site import ROOT
+
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md")
+    for path in ROOT.glob(pattern)
+)  # fmt: skip
+FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+NUMBERS = {20, 21, 23, 26, 700, 701, 1700}  # oids of the types that psql aligns to the right
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of a page, between fences."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    answer: str | None = None  # what the page shows that psql prints
+
+    def statements(self) -> list[str]:
+        """Return the statements of SQL; what follows on a line after the semicolon belongs to the one before it."""
+        return [part for part in re.findall(r"[^;]+(?:;[^\n]*|\Z)", self.text) if part.strip()]
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done about one block where it cannot simply be run."""
+
+    reason: str = ""
+    left_out: bool = False
+    status: int = 0  # of a command
+    before: tuple[str, ...] = ()  # statements that make the case that the page speaks of
+
+    def needs(self, statement: str) -> int:
+        """Return the first version of PostgreSQL that has the syntax of a statement."""
+        return max((version for words, version in SYNTAX.items() if words in statement), default=10)
+
+
+SYNTAX = {
+    "SET ON PARAMETER": 15,
+    "CONCURRENTLY": 14,
+    "INCLUDE (": 11,
+    "CREATE INDEX ON logs": 11,
+    "ADD FOREIGN KEY": 11,
+}
+
+
+def run_by(test: str) -> Decision:
+    """Return the decision to leave a block to a test that does more with it: `file::name`."""
+    file, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text(), test
+    return Decision(f"run by {test}", left_out=True)
+
+
+def day_of(day: str) -> str:
+    """Return the statement that makes the partition of a day in October 2025."""
+    first, following = f"2025-10-{day}", f"2025-10-{int(day) + 1:02}"
+    return (
+        f"CREATE TABLE logs_2025_10_{day} PARTITION OF logs "
+        f"FOR VALUES FROM ('{first} 00:00:00+00') TO ('{following} 00:00:00+00')"
+    )
+
+
+# Page, words in the block, and what is decided; the first that fits. A block that is not here is run as it is.
+DECISIONS: dict[tuple[str, str], Decision] = {
+    ("Schema.md", "DETACH PARTITION logs_default"): run_by(
+        "integration/database/test_schema.py"
+        "::test_rows_of_a_new_day_in_a_default_partition_are_said_and_schema_md_moves_them"
+    ),
+    ("Schema.md", "CREATE TABLE "): run_by(
+        "integration/database/test_schema.py::test_the_statements_of_schema_md_make_what_the_code_makes"
+    ),
+    ("Schema.md", "DROP TABLE logs_2025_10_01"): Decision("there is such a day", before=(day_of("01"),)),
+    ("Schema.md", "DROP TABLE logs_2025_10_02"): Decision("there is such a day", before=(day_of("02"),)),
+}
+
+# Programs that a test cannot run as they are: tests/helpers/standins has one of each of these names.
+STAND_INS = {
+    "apt-get": "needs root and the network",
+    "chown": "the user xray is not on this machine",
+    "git": "needs the network",
+    "install": "the user xray is not on this machine",
+    "pip": "needs the network",
+    "ps": "xray does not run on this machine",
+    "psql": "is not on every machine",
+    "python3": "is the tests' own, which has the packages",
+    "runuser": "the user xray is not on this machine",
+    "setfacl": "the user xray is not on this machine",
+    "sudo": "the user xray is not on this machine",
+    "systemctl": "systemd does not run everywhere where the tests do",
+}
+
+
+def decision(block: Block) -> Decision:
+    """Return what is decided about a block: the first decision that fits."""
+    found = (decided for (page, words), decided in DECISIONS.items() if block.page == page and words in block.text)
+    return next(found, Decision())
+
+
+def unused_decisions() -> list[tuple[str, str]]:
+    """Return the decisions whose block is gone."""
+    return [
+        (page, words)
+        for page, words in DECISIONS
+        if not any(block.page == page and words in block.text for block in BLOCKS)
+    ]
+
+
+def read_blocks(page: str) -> Iterator[Block]:
+    """Yield the blocks of a page in their order."""
+    text = (ROOT / page).read_text()
+    for match in FENCE.finditer(text):
+        indent, language = len(match["indent"]), match["language"]
+        body = "".join(line[indent:] for line in match["text"].splitlines(keepends=True))
+        answer = None
+        following = FENCE.match(text, match.end() + 2) if language == "sql" else None
+        if following and following["language"] == "text" and re.match(r".*\n-[-+]+\n", following["text"]):
+            answer = following["text"]
+        yield Block(page, text.count("\n", 0, match.start()) + 1, language, body, answer)
+
+
+BLOCKS = [block for page in PAGES for block in read_blocks(page)]
+
+
+def outside_of_fences(page: str) -> list[str]:
+    """Return the lines of a page that are in no block. Inside a list, a line may be indented."""
+    lines = FENCE.sub("", (ROOT / page).read_text()).splitlines()
+    found, in_list = [], False
+    for line in lines:
+        in_list = bool(re.match(r" *(?:[-*]|\d+\.) ", line)) or (in_list and (not line or line.startswith(" ")))
+        if not in_list:
+            found.append(line)
+    return found
+
+
+def links(page: str) -> list[str]:
+    """Return where the links and pictures of a page lead, as far as that is in the repository."""
+    text = FENCE.sub("", (ROOT / page).read_text())
+    text = re.sub(r"`[^`\n]*`", "", text)
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    return [target for target in found if not re.match(r"\w+:", target)]
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the names that GitHub gives to the headings of a page."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
+        name = "".join(char for char in text if char in " -_" or unicodedata.category(char)[0] in "LN").replace(
+            " ", "-"
+        )
+        found.add(next(one for one in (name, *(f"{name}-{n}" for n in range(1, 99))) if one not in found))
+    return found
+
+
+def as_psql_prints(result: PGresult) -> list[str]:
+    """Return an answer as psql shows it, without blanks at the ends of lines."""
+    columns = range(result.nfields)
+    names = [(result.fname(column) or b"").decode() for column in columns]
+    rows = [[(result.get_value(row, column) or b"").decode() for column in columns] for row in range(result.ntuples)]
+    widths = [max(len(name), *(len(row[column]) for row in rows)) for column, name in enumerate(names)]
+    right = [result.ftype(column) in NUMBERS for column in columns]
+    found = [[centred(name, width) for name, width in zip(names, widths, strict=True)]]
+    for row in rows:
+        cells = zip(row, widths, right, strict=True)
+        found.append([cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in cells])
+    lines = [" " + " | ".join(row) for row in found]
+    lines.insert(1, "+".join("-" * (width + 2) for width in widths))
+    return [line.rstrip() for line in [*lines, f"({len(rows)} row{'s' if len(rows) != 1 else ''})"]]
+
+
+def centred(name: str, width: int) -> str:
+    """Return a heading as psql centres it: of an odd number of blanks, one more is on the right."""
+    left = (width - len(name)) // 2
+    return " " * left + name + " " * (width - len(name) - left)

@@ -1,0 +1,262 @@
+"""The documents are true: each statement and command in them runs, each setting is read, each link leads somewhere."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from helpers.documents import (
+    BLOCKS,
+    PAGES,
+    STAND_INS,
+    Block,
+    Decision,
+    anchors,
+    as_psql_prints,
+    decision,
+    links,
+    outside_of_fences,
+    unused_decisions,
+)
+from helpers.site import ROOT
+from psycopg.sql import SQL, Identifier
+from server import FAST, Server
+
+import parse_logs
+from xraylog import config
+
+LANGUAGES = {"bash", "ini", "json", "sql", "text"}
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+# --- what a page may have in it ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_each_block_says_in_which_language_it_is(block: Block) -> None:
+    assert block.language in LANGUAGES, "expected one of these languages, because blocks in others are not run"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_is_in_fences_where_it_is_found(page: str) -> None:
+    if page in ("README.md", "benchmarks/README.md"):
+        pytest.skip("is being written anew")
+    assert [line for line in outside_of_fences(page) if line.startswith("    ")] == []
+
+
+def test_each_decision_is_about_a_block() -> None:
+    assert unused_decisions() == []
+
+
+def test_each_stand_in_has_a_reason() -> None:
+    assert {path.name for path in (ROOT / "tests" / "helpers" / "standins").iterdir()} == set(STAND_INS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_each_link_leads_somewhere(page: str) -> None:
+    for target in links(page):
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent / path if path else ROOT / page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found), target
+
+
+# --- settings and rows of JSON -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", of("ini"), ids=str)
+def test_the_settings_of_each_page_are_read(block: Block, tmp_path: Path) -> None:
+    if decision(block).left_out:
+        return
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / "config.ini.example")
+    parser.read_string(block.text)
+    path = tmp_path / "config.ini"
+    with path.open("w") as file:
+        parser.write(file)
+    path.chmod(0o600)
+    config.read(path)
+
+
+@pytest.mark.parametrize("block", of("json"), ids=str)
+def test_each_row_of_json_is_json(block: Block) -> None:
+    for line in block.text.splitlines():
+        json.loads(line)
+
+
+# --- SQL ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A server with the database xray of docs/install.md, in which the demo's log is stored."""
+
+    server: Server
+
+    def keywords(self, database: str = "xray") -> dict[str, str]:
+        """Return libpq's keywords for a session of the superuser."""
+        return self.server.keywords(dbname=database)
+
+    def do(self, statement: SQL | str, database: str = "postgres", **names: str) -> None:
+        with psycopg.connect(**self.keywords(database), autocommit=True) as conn:  # type: ignore[arg-type]
+            conn.execute(SQL(statement).format(**{key: Identifier(name) for key, name in names.items()}))  # type: ignore[arg-type]
+
+
+PASSWORD = "choose one"  # noqa: S105  # as the page has it
+
+
+CREATE = ["CREATE ROLE xray LOGIN PASSWORD 'choose one'", "CREATE DATABASE xray OWNER xray"]
+
+
+@pytest.fixture(scope="module")
+def installation(own_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A server on which docs/install.md was followed, and two databases: xray, and a copy to copy from."""
+    installed = Installation(own_server(*FAST))
+    create = [block.statements() for block in of("sql") if "CREATE DATABASE xray" in block.text]
+    for statement in (
+        create[0] if create else ["CREATE ROLE xray LOGIN PASSWORD 'choose one'", "CREATE DATABASE xray OWNER xray"]
+    ):
+        installed.do(statement)
+    folder = tmp_path_factory.mktemp("documents")
+    shutil.copy(ROOT / "examples" / "access.log", folder)
+    (folder / "config.ini").write_text(f"""
+[postgresql]
+host = 127.0.0.1
+port = {installed.server.port}
+dbname = xray
+user = xray
+password = {PASSWORD}
+
+[parser]
+logfile = access.log
+offline_file = buffer.jsonl
+timezone = UTC
+node = demo
+""")
+    (folder / "config.ini").chmod(0o600)
+    assert parse_logs.main(["--config", str(folder / "config.ini"), "-q"]) == 0
+    own = {**installed.keywords(), "user": "xray", "password": PASSWORD}
+    with psycopg.connect(**own, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute((ROOT / "answers.sql").read_bytes())
+    installed.do("CREATE DATABASE {copy} TEMPLATE xray", copy="documents")
+    yield installed
+    installed.server.stop("immediate")
+
+
+@pytest.fixture
+def copied(installation: Installation, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Any]]:
+    """A session in a database of this test's own, with the rows of the demo."""
+    name = f"copy_{abs(hash(request.node.name))}"
+    installation.do("CREATE DATABASE {name} TEMPLATE {copy}", name=name, copy="documents")
+    keywords = installation.keywords(name)
+    with psycopg.connect(**keywords, options="-c timezone=UTC", autocommit=True) as conn:  # type: ignore[arg-type]
+        yield conn
+    installation.do("DROP DATABASE {name}", name=name)
+
+
+@pytest.mark.parametrize("block", of("sql"), ids=str)
+def test_the_statements_of_each_page_run(block: Block, copied: psycopg.Connection[Any]) -> None:
+    """A query finds at least one row; where the page shows its answer, the answer is that one."""
+    decided = decision(block)
+    if decided.left_out:
+        return
+    for statement in decided.before:
+        copied.execute(statement)  # type: ignore[call-overload]
+    for statement in block.statements():
+        if copied.info.server_version // 10000 < decided.needs(statement):
+            continue
+        result = copied.pgconn.exec_(statement.encode())
+        assert not result.error_message, f"{result.error_message.decode()}{statement}"
+        if statement.lstrip().upper().startswith("SELECT"):
+            assert result.ntuples > 0, f"found nothing:\n{statement}"
+        if block.answer is not None:
+            assert sorted(as_psql_prints(result)) == sorted(block.answer.splitlines())
+
+
+# --- commands ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sandbox:
+    """A machine in a folder: the tree under opt/xraylog, xray's log, stand-ins for what a test may not do."""
+
+    root: Path
+    environment: dict[str, str]
+
+    @property
+    def tree(self) -> Path:
+        """The installation."""
+        return self.root / "opt" / "xraylog"
+
+    def run(self, block: Block, decided: Decision) -> None:
+        """Run a block where the one before it on its page ended, and expect its exit status."""
+        where = self.root / "cwd"
+        script = re.sub(r"(?<![\w.{}~-])/(opt|var|etc|root|tmp|usr/local)/", rf"{self.root}/\1/", block.text)
+        lines = ["set -euo pipefail", f'cd "$(cat {where})"', f"trap 'pwd >{where}' EXIT", script]
+        done = subprocess.run(
+            ["/bin/bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=False, env=self.environment,
+            stdin=subprocess.DEVNULL, timeout=120,
+        )  # fmt: skip
+        said = f"exit {done.returncode}, expected {decided.status}\n{script}\n{done.stdout}{done.stderr}"
+        assert done.returncode == decided.status, said
+        assert "Traceback" not in done.stderr, said
+
+
+@pytest.fixture(scope="module")
+def machine(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sandbox]:
+    """Each page has a machine of its own, on which its blocks run one after the other."""
+    made: dict[str, Sandbox] = {}
+
+    def of_page(page: str) -> Sandbox:
+        if page not in made:
+            made[page] = build(tmp_path_factory.mktemp("machine"), installation.server)
+        return made[page]
+
+    return of_page
+
+
+def build(root: Path, server: Server) -> Sandbox:
+    """Create a machine on which the project is installed as docs/install.md says."""
+    tree = root / "opt" / "xraylog"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "tests"))
+    (tree / "tests").symlink_to(ROOT / "tests")
+    for folder in ("var/log/xray", "var/lib/xraylog", "var/lib/prometheus/node-exporter", "etc/cron.d", "etc/xraylog",
+                   "etc/systemd/system", "etc/logrotate.d", "root", "tmp", "home"):  # fmt: skip
+        (root / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "access.log", root / "var/log/xray/access.log")
+    text = (ROOT / "config.ini.example").read_text().replace("/var/", f"{root}/var/")
+    text = re.sub(r"(?m)^password = .*$", f"password = {PASSWORD}", text)
+    text = re.sub(r"(?m)^(dbname|user) = .*$", r"\1 = xray", text)
+    (tree / "config.ini").write_text(text)
+    (tree / "config.ini").chmod(0o600)
+    shutil.copytree(ROOT / "tests" / "helpers" / "standins", root / "bin")
+    (root / "cwd").write_text(str(tree))
+    environment = {
+        "PATH": f"{root}/bin:{os.environ['PATH']}", "HOME": str(root / "home"), "PYTHON": sys.executable,
+        "ROOT": str(root),
+        "PGPORT": str(server.port), "PGPASSWORD": PASSWORD, "LC_ALL": "C.UTF-8",
+    }  # fmt: skip
+    subprocess.run([root / "bin" / "python3", "-m", "venv", tree / ".venv"], env=environment, check=True)
+    return Sandbox(root, environment)
+
+
+@pytest.mark.parametrize("block", of("bash"), ids=str)
+def test_the_commands_of_each_page_run(block: Block, machine: Callable[[str], Sandbox]) -> None:
+    decided = decision(block)
+    if not decided.left_out:
+        machine(block.page).run(block, decided)
