@@ -1,10 +1,10 @@
-"""Milliseconds of each function of `answers.sql`, beside the goal.
+"""Measure the milliseconds of each function of `answers.sql`.
 
     python benchmarks/answers.py [--rows 10000000] [--days 30] [--users 2000] [--pg-bin DIR]
 
-The rows are made in SQL, in the order of time and the same every time on one PostgreSQL: few users and few hosts have
-most of them, a tenth of the users stopped some day, one of 200 rows was rejected. Each question is asked once
-to have its pages in memory, then five times; the median counts, from the call to the last row in the client.
+The rows are created in SQL, ordered by time and the same every time on one PostgreSQL: a few users and hosts have most
+of them, a tenth of the users stopped some day, one in 200 rows is rejected. Each question is asked once to load its
+pages into memory, then five times; the median counts, from the call to the last row in the client.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stage import ROOT, Stage, arguments, staged
 
 from xraylog.database import partitions, schema
 
-GOAL, TIMES = 50, 5  # milliseconds, of the median of so many
+GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
 ENDPOINTS, PROBES = 200_000, 5_000
 END = date(2025, 11, 18)
 NAMES = """
@@ -30,8 +30,8 @@ NAMES = """
     INSERT INTO nodes (name) VALUES ('a'), ('b');
     SELECT setseed(0.7);
 """
-# One day. A client has one address at home, another one each hour while it is on the road, and IPv6 now and then; one
-# account in fifty is shared by ten homes.
+# One day. A client has one address at home, a new one each hour on the road, and sometimes IPv6; one account in
+# fifty is shared by ten homes.
 ROWS = """
     INSERT INTO {table} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
                          inbound_tag_id, outbound_tag_id, user_id, node_id)
@@ -61,11 +61,11 @@ ROWS = """
         ) drawn
     ) lived
 """
-# A window is typed, or it is like those of the defaults: then the planner counts the cost of all days, also of those
-# that will be left out, and a server with JIT compiles.
+# A window is typed, or it is an expression as in the defaults: then the planner counts the cost of all days, even of
+# those that will be pruned, and a server with JIT compiles.
 TYPED = "'{since} 00:00+00', '{end} 00:00+00'"
 DEFAULT = "timestamptz '{end} 00:00+00' - interval '{window}', '{end} 00:00+00'"
-QUESTIONS = (  # and the window, where the question has one
+QUESTIONS = (  # with the window, where the question has one
     ("addresses_of_users('{last} 09:00+00', '{last} 10:00+00')", ""),
     ("networks_of('{user}@example.com', {window})", "1 day"),
     ("networks_of('{user}@example.com', {window})", "30 days"),
@@ -89,7 +89,7 @@ QUESTIONS = (  # and the window, where the question has one
 
 
 def main() -> None:
-    """Make the rows, ask, print."""
+    """Create the rows, ask, print."""
     parser = arguments("Milliseconds of each answer.")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=30)
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
-    """Make the rows, a day at a time: attached with its indexes when it has its rows, as a run does it."""
+    """Create the rows day by day, each day attached with its indexes once it has its rows, as a run does."""
     schema.ensure(conn)
     conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
     sizes = {"users": options.users, "endpoints": ENDPOINTS, "probes": PROBES, "days": options.days}
@@ -122,7 +122,7 @@ def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
 
 
 def ask_all(stage: Stage, options: argparse.Namespace) -> None:
-    """Each question, in a session of its own."""
+    """Ask each question in a session of its own, and print its time."""
     print(
         f"{options.rows:,} rows over {options.days} days, {options.users:,} users, {ENDPOINTS:,} endpoints; "
         f"{stage.versions}"
@@ -144,7 +144,7 @@ def ask_all(stage: Stage, options: argparse.Namespace) -> None:
 
 
 def ask(conn: psycopg.Connection, call: str) -> tuple[int, float]:
-    """How many rows the call finds, and the median of its milliseconds."""
+    """Return how many rows the call finds, and the median of its milliseconds."""
     milliseconds = []
     for _ in range(1 + TIMES):
         begun = time.monotonic()

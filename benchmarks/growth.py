@@ -1,8 +1,8 @@
-"""A small run into a large database beside the same run into an empty one.
+"""Compare a small run into a large database with the same run into an empty one.
 
     python benchmarks/growth.py [--rounds 7] [--endpoints 5000000] [--users 1000000] [--days 1000] [--pg-bin DIR]
 
-And one file with many endpoints beside one of the same length with a tenth of them.
+Also compares a log with many endpoints with one of the same length that has a tenth of them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def fill(stage: Stage, options: argparse.Namespace) -> None:
-    """Years of operation."""
+    """Fill the large database as years of operation would."""
     with stage.connect("large") as conn:
         for statement in FILL:
             conn.execute(statement.format(endpoints=options.endpoints, users=options.users))
@@ -65,14 +65,14 @@ def fill(stage: Stage, options: argparse.Namespace) -> None:
 
 
 def run(stage: Stage, database: str, count: int, number: int, endpoints: int = 20_000) -> float:
-    """Seconds of one run; the number makes some names of it new."""
+    """Return the seconds of one run; `number` makes some of its names new."""
     log = stage.folder / "access.log"
     write(log, (line.replace("host1", f"host-{number}-1") for line in lines(count, endpoints, days=0.5)))
     return parse_logs(stage.config(database, log)).seconds
 
 
 def many_endpoints(stage: Stage) -> None:
-    """Each of them as often as the others: nothing is remembered for long."""
+    """Compare two numbers of endpoints, each endpoint equally frequent: no cache helps for long."""
     found = []
     for endpoints in (50_000, 500_000):
         stage.database("endpoints")

@@ -1,4 +1,4 @@
-"""The log that the benchmarks read: the same lines every time, with the repetition that real logs have."""
+"""The log that the benchmarks read: the same lines every time, as repetitive as real logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LINE = "{at:%Y/%m/%d %H:%M:%S.%f} from {source}:{port} accepted {to} [{tags}] em
 
 
 def lines(count: int, endpoints: int = ENDPOINTS, users: int = USERS, days: float = DAYS) -> Iterator[str]:
-    """Lines of xray 24, evenly over `days` from 2025-10-01 on. Few hosts get most of the traffic."""
+    """Yield lines of xray 24, spread evenly over `days` from 2025-10-01 on. A few hosts get most of the traffic."""
     chance = random.Random(7)
     sources = [f"{chance.randrange(1, 224)}.{chance.randrange(256)}.{chance.randrange(256)}.7" for _ in range(SOURCES)]
     sources[::20] = [f"[2001:db8:{n:x}::7]" for n in range(len(sources[::20]))]

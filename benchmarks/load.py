@@ -1,13 +1,13 @@
-"""A whole run of `parse_logs.py` beside psql's bare COPY of the same rows, for each way to load.
+"""Compare a whole run of `parse_logs.py` with psql's bare COPY of the same rows, on each load path.
 
     python benchmarks/load.py [--lines 1000000] [--rounds 3] [--batch-size 20000] [--pg-bin DIR] [--path 1 --path 2 …]
 
-The bare side: rows whose names are ids already, in one COPY into the same tables with the same indexes. Our side: a
-process from its start to its end: parse, names, partitions, COPY, positions, drain.
+The bare side copies rows whose names are already ids, in one COPY, into the same tables with the same indexes. Our side
+is a process from start to end: parse, names, partitions, COPY, positions, drain.
 
-    path 1  the days have no partition yet              beside COPY with session_replication_role = replica
-    path 2  they have one; the role may switch triggers off      beside the same
-    path 3  they have one; the role may not              beside COPY with the row triggers of the foreign keys
+    path 1  the days have no partition yet                           bare: session_replication_role = replica
+    path 2  they have one, and the role may switch off triggers      bare: the same
+    path 3  they have one, and the role may not                      bare: with the row triggers of the foreign keys
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COLUMNS = (
 
 def main() -> None:
     """Prepare, measure each path, print."""
-    parser = arguments("A whole run beside a bare COPY.", 1_000_000)
+    parser = arguments("A whole run compared with a bare COPY.", 1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=20_000)
     parser.add_argument("--path", type=int, action="append", choices=(1, 2, 3), help="only this one")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def prepare(stage: Stage, log: Path) -> None:
-    """Databases to copy from: `days`, with tables and partitions; `names`, with names too. And the rows, as a file."""
+    """Create the template databases `days` (tables, partitions) and `names` (names, too), and the file of rows."""
     stage.database("names")
     ours(stage, log, "names", 20_000)
     with stage.connect("names") as conn, (stage.folder / "rows.tsv").open("wb") as file:
@@ -57,7 +57,7 @@ def prepare(stage: Stage, log: Path) -> None:
 
 
 def compare(stage: Stage, log: Path, path: int, options: argparse.Namespace) -> None:
-    """Both sides in turn, medians."""
+    """Measure both sides in turn and print their medians."""
     may_switch(stage, path == 2)
     bare_runs, our_runs = [], []
     for _ in range(options.rounds):
@@ -70,13 +70,13 @@ def compare(stage: Stage, log: Path, path: int, options: argparse.Namespace) -> 
     processor = statistics.median(run.processor for run in our_runs)
     print(
         f"path {path}: bare COPY {options.lines / bare_median:>8,.0f} rows/s ({bare_median:.1f} s), "
-        f"parse_logs.py {options.lines / our_median:>8,.0f} ({our_median:.1f} s, {processor:.1f} s of a processor, "
+        f"parse_logs.py {options.lines / our_median:>8,.0f} ({our_median:.1f} s, {processor:.1f} CPU s, "
         f"{max(run.peak for run in our_runs) >> 10} MiB): {bare_median / our_median:.2f} (goal {GOAL})"
     )
 
 
 def may_switch(stage: Stage, granted: bool) -> None:
-    """Whether the role may set session_replication_role: before PostgreSQL 15 only a superuser."""
+    """Grant or revoke the right to set session_replication_role; before PostgreSQL 15 only a superuser has it."""
     with stage.connect() as conn:
         if conn.info.server_version >= 150000:
             grant = (
@@ -90,7 +90,7 @@ def may_switch(stage: Stage, granted: bool) -> None:
 
 
 def bare(stage: Stage, replica: bool) -> Run:
-    """One COPY of rows that are ready."""
+    """Copy the prepared rows with psql."""
     options = "-c session_replication_role=replica" if replica else ""
     user = stage.server.keywords()["user"] if replica else ROLE
     command = rf"\copy logs ({COLUMNS}) FROM '{stage.folder / 'rows.tsv'}'"
@@ -98,14 +98,14 @@ def bare(stage: Stage, replica: bool) -> Run:
 
 
 def ours(stage: Stage, log: Path, database: str, batch_size: int) -> Run:
-    """One run over a copy of the log: it will be emptied."""
+    """Run parse_logs.py on a copy of the log, since it drains what it reads."""
     copy = stage.folder / "access.log"
     shutil.copyfile(log, copy)
     return parse_logs(stage.config(database, copy, batch_size=batch_size))
 
 
 def check(stage: Stage, count: int) -> None:
-    """What was measured has happened."""
+    """Check that the measured work was done."""
     with stage.connect("target") as conn:
         stored = conn.execute("SELECT count(*) FROM logs").fetchone()
         assert stored == (count,), stored

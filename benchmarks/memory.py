@@ -1,9 +1,10 @@
-"""The peak of a run's memory, by the length of the log, and for a log that an adversary wrote.
+"""Measure the peak memory of a run by the length of the log, and for a log that an adversary wrote.
 
     python benchmarks/memory.py [--lines 10000000] [--pg-bin DIR]
 
-Each line of the adversary has another user, another address and another endpoint. The role has the two grants of the
-README: a new day goes in by day for ten seconds, and then as a set.
+Each line of the adversary has a new user, a new address and a new endpoint. The role has the two grants of
+docs/many-nodes.md: for ten seconds a new day is loaded by ATTACH (path 1), then with its keys checked as a set
+(path 2).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ FEW, GOAL_MIB, GOAL_RATIO, GOAL_SLOWER = 100_000, 100, 1.1, 3
 
 
 def main() -> None:
-    """Measure, print."""
-    parser = arguments("The peak of a run's memory.", 10_000_000)
+    """Measure and print."""
+    parser = arguments("The peak memory of a run.", 10_000_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         print(stage.versions)
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def adversary(count: int) -> Iterator[str]:
-    """Nothing repeats itself."""
+    """Yield lines in which no value occurs twice."""
     at, step = datetime(2025, 10, 1), timedelta(days=2) / count  # noqa: DTZ001  # xray's local time has no zone
     for n in range(count):
         yield (
@@ -47,7 +48,7 @@ def adversary(count: int) -> Iterator[str]:
 
 
 def run(stage: Stage, what: str, count: int, text: Iterable[str]) -> Run:
-    """One run into a new database."""
+    """Run once into a new database, and print what it used."""
     log = stage.folder / "access.log"
     write(log, text)
     stage.database("memory")

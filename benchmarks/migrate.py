@@ -1,4 +1,4 @@
-"""The migration beside what PostgreSQL itself needs for the same rows.
+"""Compare the migration with what PostgreSQL itself needs for the same rows.
 
     python benchmarks/migrate.py [--rows 5000000] [--days 30] [--pg-bin DIR]
 
@@ -6,7 +6,7 @@ Both sides in one run, on a server of their own with PostgreSQL's default settin
 
 * bare: one `INSERT … SELECT` into a partitioned table that has neither keys nor indexes, then the same three indexes;
 * migration: `migrate_logs_to_partitioned.py`, a transaction a day; its time for rows and indexes is compared, its
-  time for the foreign keys (ATTACH checks them) and for the proof is printed apart.
+  time for the foreign keys (ATTACH checks them) and for the verification is printed separately.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ DAY = """
 
 
 def main() -> None:
-    """Make the rows, run both sides, print."""
-    parser = argparse.ArgumentParser(description="The migration beside a bare INSERT … SELECT.")
+    """Create the rows, run both sides, print."""
+    parser = argparse.ArgumentParser(description="The migration compared with a bare INSERT … SELECT.")
     parser.add_argument("--rows", type=int, default=5_000_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def compare(server: Server, folder: Path, options: argparse.Namespace) -> None:
-    """Both sides, and what they took."""
+    """Run both sides and print what they took."""
     with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
         print(
             f"{options.rows:,} rows over {options.days} days; "
@@ -101,14 +101,12 @@ def compare(server: Server, folder: Path, options: argparse.Namespace) -> None:
     (proof,) = re.findall(r"proof ([\d.]+) s", said)
     print(f"bare:      rows {bare_rows:6.1f} s, indexes {bare_indexes:6.1f} s, {bare_rows + bare_indexes:6.1f} s")
     print(f"migration: rows {seconds[0]:6.1f} s, indexes {seconds[1]:6.1f} s, {seconds[0] + seconds[1]:6.1f} s")
-    print(
-        f"           keys {seconds[2]:6.1f} s, proof {float(proof):6.1f} s, all in all {total:.1f} s, peak {peak} MiB"
-    )
+    print(f"           keys {seconds[2]:6.1f} s, proof {float(proof):6.1f} s, total {total:.1f} s, peak {peak} MiB")
     print(f"speed of the migration ÷ bare: {(bare_rows + bare_indexes) / (seconds[0] + seconds[1]):.2f} (goal 0.9)")
 
 
 def bare(conn: psycopg.Connection, days: int) -> tuple[float, float]:
-    """Seconds of the rows and of the indexes, without the migration."""
+    """Return the seconds for the rows and for the indexes, without the migration."""
     conn.execute(BARE)
     for n in range(days):
         conn.execute(DAY.format(n=n))
@@ -124,13 +122,13 @@ def bare(conn: psycopg.Connection, days: int) -> tuple[float, float]:
 
 
 def settle(server: Server) -> None:
-    """Neither side pays for what the other one left to be written."""
+    """Write out what one side left, so that the other side does not pay for it."""
     with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
         conn.execute("CHECKPOINT")
 
 
 def migration(server: Server, folder: Path) -> tuple[str, float, int]:
-    """What the script said, its seconds, and the peak of its memory in MiB."""
+    """Return what the script printed, its seconds, and its peak memory in MiB."""
     keywords = "".join(f"{key} = {value}\n" for key, value in server.keywords().items())
     config = folder / "config.ini"
     config.write_text(

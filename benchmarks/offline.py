@@ -1,9 +1,9 @@
-"""Lines put into the buffer per second while the database is away, beside the parser alone.
+"""Compare a run without a database, which writes to the offline buffer, with the parser alone.
 
     python benchmarks/offline.py [--lines 1000000] [--rounds 5]
 
-Both sides are whole processes on the same log: one reads and parses it, the other is a run of `parse_logs.py` that
-reaches no server. Medians.
+Both sides are whole processes on the same log: one only reads and parses it, the other is a run of `parse_logs.py`
+that reaches no server. Medians.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ with logfile.opened(Path(sys.argv[2])) as log:
 
 def main() -> None:
     """Measure both, print both."""
-    parser = argparse.ArgumentParser(description="An offline run beside the parser alone.")
+    parser = argparse.ArgumentParser(description="An offline run compared with the parser alone.")
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

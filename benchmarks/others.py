@@ -1,12 +1,12 @@
-"""A whole run of `parse_logs.py` beside what people would use instead, on the same lines and into the same tables.
+"""Compare a whole run of `parse_logs.py` with what people would use instead: same lines, same tables.
 
     pip install duckdb duckdb-extension-postgres-scanner
     python benchmarks/others.py [--lines 200000] [--pg-bin DIR]
 
 * DuckDB with its postgres extension: regular expressions in SQL, names by joins, one INSERT into `logs`;
-* `executemany`: lines parsed by our parser, INSERTs of 1,000 rows, names as ids already.
+* `executemany`: lines parsed by our parser, INSERTs of 1,000 rows, names resolved to ids beforehand.
 
-The tables are those of Schema.md, with their keys and indexes; the days have partitions. All are whole processes.
+The tables are those of Schema.md, with their keys and indexes; the days have partitions. Each is a whole process.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ with psycopg.connect(sys.argv[2], autocommit=True) as conn, logfile.opened(Path(
 
 
 def main() -> None:
-    """Measure each, print each."""
-    parser = arguments("A whole run beside what people would use instead.", 200_000)
+    """Measure and print each."""
+    parser = arguments("A whole run compared with what people would use instead.", 200_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         log = stage.folder / "all.log"
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def prepare(stage: Stage, log: Path) -> None:
-    """Tables and partitions, without names or rows; and the role may switch the row triggers off."""
+    """Create tables and partitions without names or rows, and let the role switch off the row triggers."""
     stage.database("days")
     copy = stage.folder / "access.log"
     shutil.copyfile(log, copy)

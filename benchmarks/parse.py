@@ -1,9 +1,9 @@
-"""Lines parsed per second, beside the full grammar as one regular expression, line by line.
+"""Compare the parser with the whole grammar as one regular expression, in lines per second.
 
     python benchmarks/parse.py [LOG]
 
-Both sides in one process, on the log given or on 200,000 lines of benchmarks/lines.py, the best of five rounds. The
-regular expression only matches: it converts, checks and stores nothing.
+Both sides run in one process, on the given log or on 500,000 lines of benchmarks/lines.py; the best of five rounds
+counts. The regular expression is applied line by line and only matches: it converts, checks and stores nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ LINE = re.compile(  # every shape that is a row: tests/unit/test_benchmarks.py h
 
 
 def best(action: Callable[[], int]) -> float:
-    """Seconds: the noise of a busy machine only ever adds time."""
+    """Return the seconds of the best round: the noise of a busy machine only adds time."""
     seconds = []
     for _ in range(ROUNDS):
         begun = time.process_time()

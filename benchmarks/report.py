@@ -1,10 +1,10 @@
-"""Seconds of a page over ten million rows of 30 days, and of each question that it asks.
+"""Measure the seconds of a page over ten million rows of 30 days, and of each query behind it.
 
     python benchmarks/report.py [--rows 10000000] [--days 30] [--users 2000] [--pg-bin DIR]
 
-The rows are made in SQL, in the order of time and the same every time on one PostgreSQL. A client opens connections in
-bursts: BURST rows of one user from one address, to several hosts (56 rows in 13 such bursts are in the real log
-tests/samples/xray_24.11.21.log). For an hour he is at home, on the road with another address, or has IPv6 as well.
+The rows are created in SQL, ordered by time and the same every time on one PostgreSQL. A client opens connections in
+bursts: BURST rows of one user from one address to several hosts (the real log tests/samples/xray_24.11.21.log has 56
+rows in 13 such bursts). For an hour a user is at home, on the road with another address, or also has IPv6.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ROWS = """
 
 
 def main() -> None:
-    """Make the rows, write the page, print."""
+    """Create the rows, write the page, print."""
     parser = arguments("Seconds of a page.")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=30)
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
-    """Make the rows, a day at a time: attached with its indexes when it has its rows, as a run does it."""
+    """Create the rows day by day, each day attached with its indexes once it has its rows, as a run does."""
     schema.ensure(conn)
     conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
     conn.execute("INSERT INTO tags (name) VALUES ('direct'), ('block'), ('warp')")
@@ -101,7 +101,7 @@ def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
 
 
 def report(config: Path, page: Path, days: int) -> tuple[float, int, int, str]:
-    """One page as a process of its own: its seconds, peak in MiB, bytes of the page, and what it said."""
+    """Write one page in a process of its own; return its seconds, peak in MiB, bytes of the page, and its messages."""
     last = str(END - timedelta(days=1))
     command = [sys.executable, str(ROOT / "report_logs.py"), "--config", str(config), "--output", str(page), "-v"]
     begun = time.monotonic()
@@ -114,7 +114,7 @@ def report(config: Path, page: Path, days: int) -> tuple[float, int, int, str]:
 
 
 def asked(said: str) -> list[tuple[str, float]]:
-    """Each question and its seconds; those of single days together."""
+    """Return each query and its seconds; those of single days are added up."""
     spent: dict[str, float] = {}
     for what, seconds in re.findall(r"asked for (.+?)(?:, \d{4}-\d\d-\d\d)?: ([0-9.]+) s", said):
         spent[what] = spent.get(what, 0.0) + float(seconds)

@@ -1,4 +1,4 @@
-"""Bytes a row on disk: table and indexes, beside the four B-trees of a plain layout.
+"""Measure the bytes per row on disk: table and indexes, compared with four plain B-tree indexes.
 
 python benchmarks/space.py [--lines 1000000] [--pg-bin DIR]
 """
@@ -21,15 +21,15 @@ PLAIN = ('"timestamp"', "user_id", "source_ip", "destination_id")
 
 
 def main() -> None:
-    """Load, look, add the others, look."""
-    parser = arguments("Bytes a row on disk.", 1_000_000)
+    """Load, measure, add the other indexes, measure again."""
+    parser = arguments("Bytes per row on disk.", 1_000_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         log = stage.folder / "access.log"
         write(log, lines(options.lines))
         stage.database("space")
         parse_logs(stage.config("space", log))
-        print(f"{options.lines:,} rows, {stage.versions}; bytes a row")
+        print(f"{options.lines:,} rows, {stage.versions}; bytes per row")
         with stage.connect("space") as conn:
             found = conn.execute(TABLES).fetchall()
             for what, size in found:
@@ -39,9 +39,7 @@ def main() -> None:
                 conn.execute(f"CREATE INDEX plain_{column.strip(chr(34))} ON logs ({column})")
             everything = dict(conn.execute(TABLES).fetchall())
             theirs = sum(everything[f"index btree ({column})"] for column in PLAIN)
-        print(
-            f"our three indexes {ours / options.lines:.1f}, four B-trees of a plain layout {theirs / options.lines:.1f}"
-        )
+        print(f"our three indexes {ours / options.lines:.1f}, four plain B-tree indexes {theirs / options.lines:.1f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks stand on: a server of their own, databases, and whole processes on a clock."""
+"""Shared by the benchmarks: a server of their own, databases, and the timing of whole processes."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ output = {folder}/stats.jsonl
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a process took."""
+    """What one process used."""
 
     seconds: float
-    peak: int  # KiB of memory
-    processor: float  # seconds of it, in the process
+    peak: int  # KiB of resident memory
+    processor: float  # CPU seconds of the process
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A server with PostgreSQL's default settings, but for room for the WAL, and a folder beside it."""
+    """A server with PostgreSQL's default settings, except for more room for the WAL, and a folder."""
 
     server: Server
     folder: Path
 
     @property
     def versions(self) -> str:
-        """Of what took part."""
+        """Return the versions of PostgreSQL and Python."""
         with self.connect() as conn:
             return f"PostgreSQL {conn.info.parameter_status('server_version')}, Python {platform.python_version()}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection:
-        """A superuser's session, in autocommit."""
+        """Open a superuser's session in autocommit mode."""
         return psycopg.connect(**self.server.keywords(dbname=database), autocommit=True)  # type: ignore[arg-type]
 
     def database(self, name: str, template: str = "template0") -> None:
-        """Make it anew; nothing of what happened before is left to be written."""
+        """Recreate a database, then checkpoint: no earlier write is left to slow the measurement."""
         with self.connect() as conn:
             conn.execute(SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
             conn.execute(
@@ -80,7 +80,7 @@ class Stage:
             conn.execute("CHECKPOINT")
 
     def config(self, database: str, log: Path, user: str = ROLE, batch_size: int = 20_000) -> Path:
-        """A config file for `parse_logs.py`."""
+        """Write a config file for `parse_logs.py`; return its path."""
         path = self.folder / "config.ini"
         keywords = {"port": self.server.port, "user": user, "password": self.server.password}
         path.write_text(
@@ -90,7 +90,7 @@ class Stage:
         return path
 
     def psql(self, database: str, *commands: str, user: str = ROLE, options: str = "") -> Run:
-        """psql's commands, one after the other."""
+        """Run commands in one psql; return what it used."""
         arguments = [argument for command in commands for argument in ("-c", command)]
         keywords = {"PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGPASSWORD": self.server.password}
         environment = {**os.environ, **keywords, "PGUSER": user, "PGDATABASE": database, "PGOPTIONS": options}
@@ -98,7 +98,7 @@ class Stage:
 
 
 def arguments(description: str, count: int | None = None) -> argparse.ArgumentParser:
-    """The options that benchmarks with a server have; `count`: lines of the log, if they may be chosen."""
+    """Return a parser with the options that all share. `count`: the default of --lines, for those that have it."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     if count is not None:
@@ -107,14 +107,14 @@ def arguments(description: str, count: int | None = None) -> argparse.ArgumentPa
 
 
 def write(log: Path, text: Iterable[str]) -> None:
-    """Make the log anew."""
+    """Write the log, in place of an earlier one."""
     with log.open("w") as file:
         file.writelines(text)
 
 
 @contextlib.contextmanager
 def staged(bin_folder: Path | None = None) -> Iterator[Stage]:
-    """A server with the role of the benchmarks, which is no superuser; removed afterwards."""
+    """Start a server with the benchmarks' role, which is no superuser; remove it at the end."""
     with tempfile.TemporaryDirectory(prefix="xraylog-") as folder:
         server = Server(Path(folder) / "server", bin_folder, ("max_wal_size=16GB", "checkpoint_timeout=1h"))
         server.start()
@@ -128,12 +128,12 @@ def staged(bin_folder: Path | None = None) -> Iterator[Stage]:
 
 
 def parse_logs(config: Path, *arguments: str) -> Run:
-    """One whole run."""
+    """Time one whole run."""
     return timed([sys.executable, str(ROOT / "parse_logs.py"), "--config", str(config), *arguments])
 
 
 def timed(command: list[str], environment: dict[str, str] | None = None) -> Run:
-    """A command from its start to its end. Raises when it fails."""
+    """Time a command from start to end. Raises SystemExit if it fails."""
     begun = time.monotonic()
     process = subprocess.Popen(command, env=environment)
     _, status, usage = os.wait4(process.pid, 0)

@@ -1,8 +1,8 @@
-"""What a run costs that finds nothing to do, beside the import of its two packages.
+"""Compare a run that finds nothing to do with the import of its two packages.
 
     python benchmarks/start.py [--rounds 15]
 
-Whole processes in turn, medians.
+Whole processes, in turn; medians.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GOAL = 1.5
 
 def main() -> None:
     """Measure both, print both."""
-    parser = argparse.ArgumentParser(description="A run on an empty log beside the import of its packages.")
+    parser = argparse.ArgumentParser(description="A run on an empty log compared with the import of its packages.")
     parser.add_argument("--rounds", type=int, default=15)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory(prefix="xraylog-") as folder:

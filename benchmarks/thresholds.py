@@ -1,8 +1,8 @@
-"""From how many rows on each way into `logs` pays: `keys.FEWEST` and `newdays.MANY` come from here.
+"""Find from how many rows on each load path pays off: `foreign_keys.FEWEST` and `attach.MANY` come from here.
 
     python benchmarks/thresholds.py [--rounds 7] [--pg-bin DIR]
 
-Whole runs, medians, in milliseconds; the names are known.
+Whole runs in milliseconds, medians; the names are known.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ sys.exit(parse_logs.main(sys.argv[1:]))
 
 
 def main() -> None:
-    """Measure each way into a day that is new and one that is not, print a table."""
-    parser = arguments("From how many rows on each way pays.")
+    """Measure each path into a new day and into an existing one, and print a table."""
+    parser = arguments("From how many rows on each load path pays off.")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def prepare(stage: Stage) -> None:
-    """A database with names and without a day, one with the day, and a role that may switch the triggers off."""
+    """Create a database with names but no day, one with the day, and a role that may switch off the triggers."""
     log = stage.folder / "access.log"
     write(log, lines(max(COUNTS), days=0.5))
     stage.database("new")
@@ -57,7 +57,7 @@ def prepare(stage: Stage) -> None:
 
 
 def measure(stage: Stage, count: int, day: str, rounds: int) -> list[float]:
-    """Median seconds of each way, in turn."""
+    """Return the median seconds of each path, measured in turn."""
     log = stage.folder / "access.log"
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(rounds):

@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def start(server: Server) -> None:
-    """Start the server; the first time, put a log and a config beside it."""
+    """Start the server; the first time, create a log and a config, too."""
     is_first = not server.exists
     if is_first or not server.running:
         step("starting a PostgreSQL server" + (" (the first time also initdb)" if is_first else ""))
