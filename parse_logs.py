@@ -26,7 +26,6 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import positions, schema, session
 from xraylog.database.positions import Move, Position
-from xraylog.loading import loader
 from xraylog.loading.loader import Target
 from xraylog.prefetch import Ahead
 from xraylog.records import Batch, Fingerprint, LoadResult, Origin
@@ -190,7 +189,7 @@ def load_log(target: Target, cfg: Config, options: argparse.Namespace, log: Log)
     """Store what is new in the log, batch by batch; then take it out of the log."""
     position = find_position(target, cfg, log)
     if options.again and position.id is not None:
-        with session.transaction(target.conn, loader.node_lock(cfg.node)):
+        with session.transaction(target.conn, positions.node_lock(cfg.node)):
             position = positions.move(target.conn, Move(position, 0, NOTHING))
     yield LoadResult(), position.offset
 
@@ -210,7 +209,7 @@ def find_position(target: Target, cfg: Config, log: Log) -> Position:
     """Where the last run ended; waits for one that died while its transaction is still in the server."""
     node_id = target.node_id(cfg.node)
     origin = offline_buffer.origin(cfg.node, log)
-    with session.transaction(target.conn, loader.node_lock(cfg.node)):
+    with session.transaction(target.conn, positions.node_lock(cfg.node)):
         position = positions.find(
             target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
         )
@@ -254,11 +253,11 @@ def drain(target: Target, cfg: Config, log: LogFile, position: Position) -> Iter
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     if position.id is None and not drained.offset:
         return  # no line of it was ever stored: there is no position to move
-    with session.transaction(target.conn, loader.node_lock(cfg.node)):
+    with session.transaction(target.conn, positions.node_lock(cfg.node)):
         position = positions.move(target.conn, Move(position, drained.offset, drained.fingerprint))
     if log.empty(drained.offset, cfg.truncate_above):
         yield 0
-        with session.transaction(target.conn, loader.node_lock(cfg.node)):
+        with session.transaction(target.conn, positions.node_lock(cfg.node)):
             positions.move(target.conn, Move(position, 0, NOTHING))
 
 
@@ -326,14 +325,14 @@ def import_buffer(target: Target, aside: Buffer) -> Iterator[LoadResult]:
 def find_buffer(target: Target, aside: Buffer) -> Position:
     """How far an earlier run imported the buffer."""
     node_id, source = target.node_id(aside.node), logfile.path_text(aside.path)
-    with session.transaction(target.conn, loader.node_lock(aside.node)):
+    with session.transaction(target.conn, positions.node_lock(aside.node)):
         return positions.find(target.conn, node_id, source, aside.file.fingerprints(), size=aside.size)
 
 
 def find_origin(target: Target, origin: Origin) -> Position:
     """How far the log of a buffered batch is stored. A copy of a log that is still there gets a row of its own."""
     node_id = target.node_id(origin.node)
-    with session.transaction(target.conn, loader.node_lock(origin.node)):
+    with session.transaction(target.conn, positions.node_lock(origin.node)):
         position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
     known = origin.fingerprint(position.offset)
     if position.found_as != position.source and known and discovery.is_at(Path(position.found_as), known):

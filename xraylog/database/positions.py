@@ -41,6 +41,11 @@ class Move:
     fingerprint: Fingerprint
 
 
+def node_lock(node: str) -> str:
+    """Return the name of the lock under which a node's lines and positions are stored."""
+    return f"node {node}"
+
+
 KNOWN = """
     SELECT id, source, position, head_length, head
     FROM log_positions

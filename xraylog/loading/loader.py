@@ -102,7 +102,7 @@ class Target:
             with self.keys.without_triggers() if as_a_set else contextlib.nullcontext():
                 return copy_rows.copy(self.conn, [("logs", text)] if text else [])
 
-        with session.transaction(self.conn, node_lock(node), by_index=True):
+        with session.transaction(self.conn, positions.node_lock(node), by_index=True):
             yield copy
             if as_a_set:
                 self.keys.lock(names.used(node_id))
@@ -156,7 +156,7 @@ class Loader:
                 return
             ready = (prepare(names, batch, position.node_id) for batch in batches)
             coming = stack.enter_context(Ahead(ready, AHEAD_BYTES, operator.attrgetter("size")))
-            together = Together(self._conn, self._days, self._keys, coming, node_lock(self._node))
+            together = Together(self._conn, self._days, self._keys, coming, positions.node_lock(self._node))
             yield from together.load_all(position, behind)
 
     def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
@@ -175,8 +175,3 @@ class Loader:
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
             stored, rejected = rejects.put(self._conn, batch, position, names.refused, copy)
             return stored, rejected, [positions.move(self._conn, move) for move in moves]
-
-
-def node_lock(node: str) -> str:
-    """The name of the lock under which a node's lines and positions are stored."""
-    return f"node {node}"

@@ -21,9 +21,8 @@ from collections.abc import Iterator, Sequence
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import schema, session
+from xraylog.database import positions, schema, session
 from xraylog.database.session import Connection
-from xraylog.loading import loader
 
 TABLES = ("users", "endpoints", "protocols", "tags")  # in the order of their keys; nodes stay
 AT_ONCE = 1_000  # names a transaction: storing runs wait for it
@@ -129,7 +128,7 @@ FEW_AT_A_TIME = """
 def _remove_some(conn: Connection, table: str, ids: list[int]) -> int | None:
     """One transaction; None when a run is storing rows."""
     with session.transaction(conn):
-        keys = [session.lock_key(loader.node_lock(name)) for (name,) in conn.execute("SELECT name FROM nodes")]
+        keys = [session.lock_key(positions.node_lock(name)) for (name,) in conn.execute("SELECT name FROM nodes")]
         ((is_free,),) = conn.execute(
             "SELECT coalesce(bool_and(pg_try_advisory_xact_lock(key)), true) FROM unnest(%s::bigint[]) AS key", [keys]
         )

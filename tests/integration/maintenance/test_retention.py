@@ -19,11 +19,10 @@ from helpers.site import Site, line, users, wait_until
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import detach, partitions, schema
+from xraylog.database import detach, partitions, positions, schema
 from xraylog.database import session as ours
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable, transaction
-from xraylog.loading import loader
 from xraylog.maintenance import prune, retention
 
 NOW = datetime(2024, 3, 31, 23, 59, 59, tzinfo=timezone.utc)  # with days = 30, 2024-03-01 is the first day that is kept
@@ -581,7 +580,7 @@ def test_while_a_run_of_any_node_stores_rows_no_name_goes(
     monkeypatch.setattr(prune, "LONGEST_S", 0.3)
     server.execute("INSERT INTO nodes (name) VALUES ('n1'), ('n2')")
     add_unused(server)
-    with transaction(other, loader.node_lock("n2")):
+    with transaction(other, positions.node_lock("n2")):
         said = list(prune.remove(server))
     assert said == [
         f"{table}: 0 names that no row of logs uses are removed, and 1 are left for another day" for table in NAMES
