@@ -78,7 +78,7 @@ def test_a_line_longer_than_a_block_is_one_line(log_path: Path) -> None:
 
 
 def test_a_hole_is_passed_over_however_large(log_path: Path) -> None:
-    """A writer without O_APPEND goes on at its old offset after a truncation (format document, section 3)."""
+    """A writer without O_APPEND goes on at its old offset after a truncation (docs/architecture.md#draining)."""
     size = 64 * BLOCK_BYTES + 5
     with log_path.open("wb") as file:
         file.truncate(size)
@@ -231,7 +231,7 @@ def test_a_log_that_grew_is_not_emptied(log_path: Path) -> None:
 
 
 def test_equal_logs_have_different_heads_once_they_are_drained(tmp_path: Path) -> None:
-    """Heads of nothing but line feeds looked alike: 256 of 1,024 lines were stored (design, section 4)."""
+    """Heads of nothing but line feeds looked alike: 256 of 1,024 lines were stored (docs/architecture.md#draining)."""
     heads = set()
     for name in "abc":
         path = tmp_path / name

@@ -34,7 +34,7 @@ WORDS = {
     r"be rid of": "remove",
     r"begun": "started",
 }
-PATTERNS = {re.compile(rf"\b{word}\b", re.IGNORECASE | re.MULTILINE): better for word, better in WORDS.items()}
+PATTERNS = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE | re.MULTILINE): better for word, better in WORDS.items()}
 
 SUFFIXES = {".py", ".md", ".sql", ".example", ".toml", ".txt", ".yaml", ".html", ".css", ".js", ".service", ".timer",
             ".cron", ""}  # fmt: skip

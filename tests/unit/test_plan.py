@@ -1,0 +1,63 @@
+"""docs/architecture.md draws the rows that are tested, and names files, tests and headings that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from helpers.documents import anchors
+from helpers.site import ROOT
+
+RULES = "tests/unit/test_architecture.py"
+PAGE = ROOT / "docs" / "architecture.md"
+PATH = re.compile(r"`([a-z.][\w.-]+(?:/[\w.-]*)+|[\w-]+\.(?:py|sql|md|toml|example))`")
+TEST = re.compile(r"`([\w/]+\.py)`[^`\n|]*`::(\w+)`")
+# Files that the page names and that are not written yet.
+COMING = {
+    "docs/configuration.md",
+    "docs/metrics.md",
+    "xraylog/accesslog/drain.py",
+    "xraylog/database/capabilities.py",
+    "xraylog/ingest/",
+    "xraylog/ingest/buffer_import.py",
+    "xraylog/ingest/offline.py",
+    "xraylog/ingest/outcome.py",
+}
+SOURCES = [
+    path for folder in ("xraylog", "tests", "scripts", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
+] + sorted(ROOT.glob("*.py"))
+
+
+def test_the_page_draws_the_rows_that_are_tested() -> None:
+    (drawing,) = re.findall(r"```text\n(commands\n.*?)```", PAGE.read_text(), re.DOTALL)
+    (rows,) = re.findall(r"^ROWS = (\(\n.*?^\))", (ROOT / RULES).read_text(), re.MULTILINE | re.DOTALL)
+    assert tuple({name.strip() for name in row.split("|")} for row in drawing.splitlines()) == ast.literal_eval(rows)
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "Schema.md"])
+def test_the_files_that_a_page_names_exist(page: str) -> None:
+    named = PATH.findall((ROOT / page).read_text())
+    assert [name for name in named if not (ROOT / name).exists() and name not in COMING] == []
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_the_tests_that_a_page_names_exist(page: str) -> None:
+    for file, name in TEST.findall((ROOT / page).read_text()):
+        assert f"def {name}(" in (ROOT / file).read_text(), name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_decisions_that_a_comment_refers_to_are_there(path: Path) -> None:
+    headings = anchors(PAGE)
+    for anchor in re.findall(r"docs/architecture\.md#([\w-]+)", path.read_text()):
+        assert anchor in headings, anchor
+
+
+def test_the_hooks_of_pre_commit_run_what_is_here_and_download_nothing() -> None:
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert set(re.findall(r"- repo: (\S+)", text)) == {"local"}
+    for entry in re.findall(r"entry: (.*)", text):
+        assert entry.startswith(".venv/bin/")
+        assert [name for name in re.findall(r"tests/\S+", entry) if not (ROOT / name).exists()] == []
