@@ -239,7 +239,7 @@ def test_equal_names_in_two_sessions_meet_in_one_id(log: Log, observer: Connecti
 
 
 def test_ids_are_not_burnt_on_names_that_exist(observer: Connection) -> None:
-    """500,000 plain ON CONFLICT attempts on 300 names left the next id at 500,001 (docs/architecture.md#names-first)."""
+    """Plain ON CONFLICT attempts on 300 names left the next id at 500,001 (docs/architecture.md#names-first)."""
     for n in range(20):
         Log(observer, f"head {n}").load(*lines(0, 50))
     assert observer.execute("SELECT count(*), max(id) FROM users").fetchall() == [(50, 50)]
