@@ -97,14 +97,18 @@ STAND_INS = {
     "chown": "the user xray is not on this machine",
     "git": "needs the network",
     "install": "the user xray is not on this machine",
+    "mypy": "CI runs it",
     "pip": "needs the network",
+    "pre-commit": "is not among the tests' packages",
     "ps": "xray does not run on this machine",
     "psql": "is not on every machine",
     "python3": "is the tests' own, which has the packages",
+    "ruff": "CI runs it",
     "runuser": "the user xray is not on this machine",
     "setfacl": "the user xray is not on this machine",
     "sudo": "the user xray is not on this machine",
     "systemctl": "systemd does not run everywhere where the tests do",
+    "test": "stands for scripts/test, scripts/demo and benchmarks/run, which take minutes: CI runs them",
 }
 
 
