@@ -7,6 +7,7 @@ import enum
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -18,6 +19,27 @@ class Exit(enum.IntEnum):
     OPERATOR = 3  # the operator must act
     BUSY = 75  # another run has the log
     CONFIGURATION = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line of parse_logs.py."""
+
+    config: Path
+    logfiles: tuple[str, ...]  # names, patterns, or -; none: the configured log
+    keep: bool
+    again: bool
+    check: bool
+    dry_run: bool
+    make_partitions: int | None  # days after today
+    replay_rejected: bool
+    verbose: bool
+    quiet: bool
+
+    @property
+    def is_command(self) -> bool:
+        """Whether they ask for something else than a run."""
+        return self.check or self.dry_run or self.make_partitions is not None or self.replay_rejected
 
 
 def name(text: str) -> str:
@@ -57,7 +79,7 @@ def add_loudness(parser: argparse.ArgumentParser) -> None:
     loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")
 
 
-def level(options: argparse.Namespace, otherwise: str) -> str:
+def level(options: argparse.Namespace | Options, otherwise: str) -> str:
     """What loguru is to say at least."""
     return "DEBUG" if options.verbose else "ERROR" if options.quiet else otherwise
 

@@ -9,12 +9,30 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from xraylog.accesslog import archive, logfile
+from xraylog import config
+from xraylog.accesslog import archive, lockfile, logfile
 from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.logfile import Log, LogFile, Unusable
+from xraylog.config import Config
 from xraylog.records import Fingerprint
 
 STDIN = Path("-")
+
+
+def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
+    """Return the paths of the logs to read, the configured one without `names`, and the patterns that match nothing.
+
+    Raises ConfigError if one of them is a file of ours: it would be emptied.
+    """
+    paths, unmatched = named(names, cfg.is_ours) if names else ([cfg.log_path], [])
+    config.refuse_ours(cfg, paths)
+    return paths, unmatched
+
+
+def lock_paths(paths: Sequence[Path], cfg: Config) -> list[Path]:
+    """Return the lock files of the logs that a run changes, and that of the buffer."""
+    guarded = (*filter(is_drained, paths), cfg.buffer_path)
+    return [lockfile.lock_path(path, cfg.buffer_path.parent) for path in guarded]
 
 
 def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Path], list[str]]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import psycopg
 
 from xraylog.database import partitions, positions, schema, session
 from xraylog.database.partitions import PartitionMissing
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position
 from xraylog.database.references import References
 from xraylog.database.session import Connection
 from xraylog.loading import attach, copy_rows, rejects
+from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.foreign_keys import Keys, NamesMissing
 from xraylog.loading.rejects import Refusals, Rejected
 from xraylog.prefetch import Ahead
@@ -30,8 +31,6 @@ SECONDS = 1.0  # as long as batches of days that have a partition come together
 MOST_REJECTED = 1 << 20  # bytes of lines for rejected_lines, which wait for the end of the COPY
 AHEAD_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: a quarter of a second of ours
 ID_BYTES = 60  # an int in a set
-
-MoveBehind = Callable[[Position, int], Move]  # of the log's position to an offset; the lines are on disk then
 
 
 class Refused(Exception):
@@ -99,29 +98,36 @@ class Together:
     """Stores batches that become ready in another thread."""
 
     def __init__(
-        self, conn: Connection, days: partitions.Partitions, keys: Keys, coming: Ahead[Ready], node_lock: str
+        self,
+        conn: Connection,
+        days: partitions.Partitions,
+        keys: Keys,
+        coming: Ahead[Ready],
+        source: BatchSource,
+        node_lock: str,
     ) -> None:
         self._conn = conn
         self._days = days
         self._keys = keys
         self._coming = coming
+        self._source = source
         self._node_lock = node_lock
 
-    def load_all(self, position: Position, behind: MoveBehind) -> Iterator[tuple[LoadResult, Position]]:
+    def load_all(self, position: Position) -> Iterator[tuple[LoadResult, Position]]:
         """Store them; yields after each commit. Raises Refused."""
         for ready in self._coming:
             first = [ready]
             del ready  # whoever takes it lets go of it before the next one is read
-            result, position = self._load(first, position, behind)
+            result, position = self._load(first, position)
             yield result, position
 
-    def _load(self, first: list[Ready], position: Position, behind: MoveBehind) -> tuple[LoadResult, Position]:
+    def _load(self, first: list[Ready], position: Position) -> tuple[LoadResult, Position]:
         taken = Taken(first[0].end)
         try:
             days = self._new_days(first[0])
             self._days.ensure(first[0].days.keys() - days)
             if days:
-                return self._load_new_days(sorted(days), first, taken, position, behind)
+                return self._load_new_days(sorted(days), first, taken, position)
             as_a_set = self._keys.as_a_set(first[0].days.total())
             with session.transaction(self._conn, self._node_lock, by_index=True):
                 until = time.monotonic() + (SECONDS if as_a_set else 0)
@@ -129,27 +135,28 @@ class Together:
                     stored = copy_rows.copy(self._conn, self._parts(first, taken, {}, until))
                 if as_a_set:
                     self._keys.lock(taken.used)
-                return self._finish(taken, stored, position, behind)
+                return self._finish(taken, stored, position)
         except attach.Taken:
-            return self._load(first, position, behind)
+            return self._load(first, position)
         except (psycopg.Error, NamesMissing, PartitionMissing) as error:
             if self._conn.broken:
                 raise
             raise Refused(taken.end) from error
 
     def _load_new_days(
-        self, days: list[str], first: list[Ready], taken: Taken, position: Position, behind: MoveBehind
+        self, days: list[str], first: list[Ready], taken: Taken, position: Position
     ) -> tuple[LoadResult, Position]:
         with session.transaction(self._conn, schema.PARTITIONS_LOCK, self._node_lock):
             tables = attach.make(self._conn, days)
             until = time.monotonic() + attach.LONGEST_S
             stored = copy_rows.copy(self._conn, self._parts(first, taken, tables, until))
             attach.attach(self._conn, tables)
-            return self._finish(taken, stored, position, behind)
+            return self._finish(taken, stored, position)
 
-    def _finish(self, taken: Taken, stored: int, position: Position, behind: MoveBehind) -> tuple[LoadResult, Position]:
+    def _finish(self, taken: Taken, stored: int, position: Position) -> tuple[LoadResult, Position]:
         rejects.store(self._conn, position, taken.rejected)
-        return taken.result + LoadResult(rows=stored), positions.move(self._conn, behind(position, taken.end))
+        update = self._source.position_update(position, taken.end)
+        return taken.result + LoadResult(rows=stored), positions.move(self._conn, update)
 
     def _new_days(self, ready: Ready) -> set[str]:
         """Days of the batch that have no partition, and many rows in it and the next one."""

@@ -26,7 +26,8 @@ from xraylog.database.positions import Move, Position
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.loading import copy_rows, foreign_keys, rejects
-from xraylog.loading.bulk import AHEAD_BYTES, MoveBehind, Refused, Together, prepare
+from xraylog.loading.batch_source import BatchSource
+from xraylog.loading.bulk import AHEAD_BYTES, Refused, Together, prepare
 from xraylog.loading.foreign_keys import Keys, NamesMissing
 from xraylog.prefetch import Ahead
 from xraylog.records import Batch, LoadResult, Records
@@ -34,7 +35,6 @@ from xraylog.records import Batch, LoadResult, Records
 # A name or a partition can vanish between two statements. Another run's retention drops one after the other.
 TRIES = 10
 
-Read = Callable[[int], Iterator[Batch]]  # what stands behind an offset of the log
 Stored = TypeVar("Stored")
 
 
@@ -118,12 +118,12 @@ class Loader:
         self._days = target.days
         self._keys = target.keys
 
-    def load_all(self, read: Read, position: Position, behind: MoveBehind) -> Iterator[tuple[LoadResult, Position]]:
-        """Store all that stands behind the position; yields after each commit. Raises what `load` raises."""
+    def load_all(self, source: BatchSource, position: Position) -> Iterator[tuple[LoadResult, Position]]:
+        """Store all lines after the position; yield after each commit. Raises what `load` raises."""
         alone_until = 0.0
         while True:
             try:
-                stored = self._load_from(read(position.offset), position, behind, alone_until)
+                stored = self._load_from(source.batches(position.offset), position, source, alone_until)
                 for result, position in stored:  # goes on there
                     yield result, position
             except Refused as refused:  # one by one it is met again, and told apart
@@ -132,32 +132,32 @@ class Loader:
                 return
 
     def _load_from(
-        self, batches: Iterator[Batch], position: Position, behind: MoveBehind, alone_until: float
+        self, batches: Iterator[Batch], position: Position, source: BatchSource, alone_until: float
     ) -> Iterator[tuple[LoadResult, Position]]:
         """Batch by batch up to an offset, and as long as they are small."""
         while (batch := next(batches, None)) is not None:
             if batch.start >= alone_until and len(batch.records) >= foreign_keys.FEWEST:
                 batches = itertools.chain([batch], batches)
                 del batch
-                yield from self._load_together(batches, position, behind)
+                yield from self._load_together(batches, position, source)
                 return
-            result, (position,) = self.load(batch, behind(position, batch.end))
+            result, (position,) = self.load(batch, source.position_update(position, batch.end))
             del batch  # before the next one is read
             yield result, position
 
     def _load_together(
-        self, batches: Iterator[Batch], position: Position, behind: MoveBehind
+        self, batches: Iterator[Batch], position: Position, source: BatchSource
     ) -> Iterator[tuple[LoadResult, Position]]:
         with contextlib.ExitStack() as stack:
             try:
                 names = References(stack.enter_context(self._target.beside()))
             except (Unavailable, Unsuitable):  # no session is left: one must do
-                yield from self._load_from(batches, position, behind, math.inf)
+                yield from self._load_from(batches, position, source, math.inf)
                 return
             ready = (prepare(names, batch, position.node_id) for batch in batches)
             coming = stack.enter_context(Ahead(ready, AHEAD_BYTES, operator.attrgetter("size")))
-            together = Together(self._conn, self._days, self._keys, coming, positions.node_lock(self._node))
-            yield from together.load_all(position, behind)
+            together = Together(self._conn, self._days, self._keys, coming, source, positions.node_lock(self._node))
+            yield from together.load_all(position)
 
     def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
         """Store a batch and make the moves, in one transaction; the first move is that of the batch's own log.

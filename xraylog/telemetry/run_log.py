@@ -18,9 +18,29 @@ from pathlib import Path
 
 from loguru import logger
 
+from xraylog import cli, config
+from xraylog.cli import Options
+from xraylog.config import Config
+
 FORM = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 LARGEST_BYTES = 10_000_000
 KEPT = 5  # rotated files: FILE.1 is the newest
+
+
+def start(cfg: Config, options: Options) -> None:
+    """Log to stderr, and to a file if the config names one. A good run under cron logs nothing. Raises ConfigError."""
+    default = cfg.log_level or ("INFO" if cli.on_a_terminal() else "WARNING")
+    level = cli.level(options, otherwise=default)
+    to_stderr(level)
+    if cfg.own_log_path and not (options.check or options.dry_run):
+        try:
+            to_file(cfg.own_log_path, level)
+        except OSError as error:
+            raise config.ConfigError(
+                [f"{cfg.path}: [logging] file: expected a file that can be written, found: {error.strerror}"]
+            ) from error
+    for warning in cfg.warnings:
+        logger.warning("{}", warning)
 
 
 def to_stderr(level: str) -> None:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -28,29 +27,6 @@ FIELDS = (
     "new_protocols",
     "new_tags",
 )
-
-
-class Names:
-    """The distinct names that a run has met, by reference table: hashes, for they may be many.
-
-    Beyond MOST_NAMES of a table it stops counting: an adversary's log must not fill the memory.
-    """
-
-    MOST_NAMES = 500_000
-
-    def __init__(self) -> None:
-        self._met: dict[str, set[int]] = {}
-
-    def new_in(self, names: Mapping[str, Iterable[str]]) -> dict[str, int]:
-        """How many of these names are met for the first time."""
-        new = {}
-        for table, some in names.items():
-            met = self._met.setdefault(table, set())
-            before = len(met)
-            if before < self.MOST_NAMES:
-                met.update(map(hash, some))
-            new[table] = len(met) - before
-        return new
 
 
 class NotWritten(Exception):

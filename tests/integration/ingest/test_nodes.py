@@ -24,7 +24,7 @@ from psycopg.sql import SQL, Identifier
 
 import parse_logs
 from xraylog import config
-from xraylog.accesslog import lockfile
+from xraylog.accesslog import discovery, lockfile
 from xraylog.cli import Exit
 from xraylog.commands import check
 from xraylog.database import schema
@@ -250,7 +250,7 @@ def test_make_partitions_says_nothing_to_cron(site: Site) -> None:
 
 def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None:
     cfg = config.read(site.config)
-    with lockfile.locked(*parse_logs.lock_paths(cfg, [cfg.log_path])):
+    with lockfile.locked(*discovery.lock_paths([cfg.log_path], cfg)):
         assert site.run_here() == Exit.BUSY
         assert site.run_here("--make-partitions", "2") == 0
     assert len(days_there(conn)) == 3

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from helpers.site import Site, line, lines, users
 
-import parse_logs
 from xraylog.accesslog import logfile, offline_buffer
 from xraylog.accesslog.logfile import MARK_BYTES
+from xraylog.ingest import buffer_import
 
 
 def drained(path: Path) -> bool:
@@ -103,8 +103,8 @@ def test_an_import_says_how_far_it_is(site: Site, monkeypatch: pytest.MonkeyPatc
     site.run()
     size = site.buffer.stat().st_size
     site.back()
-    assert parse_logs.PROGRESS_S == 10  # seconds
-    monkeypatch.setattr(parse_logs, "PROGRESS_S", 0)
+    assert buffer_import.PROGRESS_S == 10  # seconds
+    monkeypatch.setattr(buffer_import, "PROGRESS_S", 0)
     assert site.run_here() == 0
     told = re.findall(rf"{site.buffer}: (\d+) of {size} bytes imported", site.output())
     assert [int(number) for number in told] == sorted(int(number) for number in told)

@@ -189,7 +189,7 @@ def test_a_renamed_log_goes_on_where_it_was(site: Site) -> None:
     site.append(*lines(20, 25))
     done = site.run("--keep")
     stored = sum(len(text) for text in lines(0, 10))
-    assert f"emptied, replaced or renamed by somebody else: it was stored up to byte {stored}" in done.stderr
+    assert f"emptied, replaced or renamed by another program: it was stored up to byte {stored}" in done.stderr
     assert site.emails() == users(0, 10) + users(20, 25)
     site.run("--logfile", str(old))
     assert site.emails() == users(0, 25)
@@ -344,7 +344,7 @@ def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.fullmatch(r".*interrupted; what was committed stays.*\n", said)
+    assert re.fullmatch(r".*interrupted; committed rows are kept.*\n", said)
     site.run()
     assert site.emails() == users(1, 3)
 

@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import parse_logs
 from xraylog import atomic_file, config
+from xraylog.accesslog import discovery, lockfile
 from xraylog.database.session import Connection
 from xraylog.telemetry import prometheus
 from xraylog.telemetry.prometheus import Ended, Metrics
@@ -332,7 +333,7 @@ def test_statistics_that_cannot_be_written_are_no_success(
 
 
 def test_another_run_at_work_tells_nothing(site: Site, told: Path, succeeded: tuple[float, float]) -> None:
-    with parse_logs.locks.locked(*parse_logs.lock_paths(config.read(site.config), [site.log])):
+    with lockfile.locked(*discovery.lock_paths([site.log], config.read(site.config))):
         site.run(status=75)
     assert times(told) == succeeded
 

@@ -1,0 +1,74 @@
+"""New lines of a log into the offline buffer, while the database is away; then out of the log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from loguru import logger
+
+from xraylog.accesslog import logfile, offline_buffer
+from xraylog.accesslog.masking import Mask
+from xraylog.accesslog.offline_buffer import Buffer, Written
+from xraylog.config import Config
+from xraylog.ingest.source import Source
+from xraylog.prefetch import Ahead
+from xraylog.records import LoadResult
+
+MAX_NAMES = 500_000  # of a table: an adversary's log must not fill the memory
+
+
+class DistinctNames:
+    """Counts the distinct names of a run, by reference table, up to MAX_NAMES of each; keeps their hashes only."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[int]] = {}
+
+    def count_new(self, names: Mapping[str, Iterable[str]]) -> dict[str, int]:
+        """Return how many of these names are seen for the first time, by table."""
+        new = {}
+        for table, found in names.items():
+            seen = self._seen.setdefault(table, set())
+            before = len(seen)
+            if before < MAX_NAMES:
+                seen.update(map(hash, found))
+            new[table] = len(seen) - before
+        return new
+
+
+@contextlib.contextmanager
+def opened(cfg: Config) -> Iterator[Buffer]:
+    """Open the buffer; warn if a crash has torn its last batch. Raises Damaged and Unusable."""
+    with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as buffer:
+        if buffer.torn:
+            logger.warning("{} ended in a torn batch; it is now in {}", buffer.path, buffer.torn)
+        yield buffer
+
+
+def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
+    """Append the lines to the buffer that neither it nor the database has. Yields when a batch is on disk."""
+    names = DistinctNames()
+    for source in sources:
+        yield from spool(buffer, source, names)
+
+
+def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
+    """Append the new lines of one log to the buffer, then drain the log."""
+    log, again = source.log, source.again
+    spooled_to = 0 if again else max(source.stored_to or 0, buffer.reached(log.fingerprints(), log.most))
+
+    def written(offset: int) -> Iterator[tuple[Written, LoadResult]]:
+        for batch in source.batches(offset):
+            new_names = names.count_new(batch.records.names())
+            result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
+            yield offline_buffer.write(batch), result
+
+    with Ahead(written(spooled_to)) as coming:
+        for batch, result in coming:
+            log.sync()
+            buffer.put(batch, source.origin)
+            spooled_to = batch.end
+            del batch
+            yield result
+    if drained := source.drain(spooled_to):
+        source.truncate(drained.offset, leave=logfile.MARK_BYTES)

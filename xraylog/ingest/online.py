@@ -1,0 +1,95 @@
+"""New lines of a log into the database, while it answers; then out of the log."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+from loguru import logger
+
+from xraylog import hints
+from xraylog.accesslog.logfile import LogFile
+from xraylog.config import Config
+from xraylog.database import positions, schema, session
+from xraylog.database.positions import Move, Position
+from xraylog.ingest.source import EMPTY, Source
+from xraylog.loading.loader import Target
+from xraylog.records import LoadResult
+
+
+@contextlib.contextmanager
+def connected(cfg: Config) -> Iterator[Target]:
+    """Connect to the database and create what it lacks; at the end log what would make loading faster.
+
+    Raises Unavailable and Unsuitable, here and from everything inside.
+    """
+    with session.connect(cfg.connection) as conn:
+        for warning in schema.ensure(conn).warnings:
+            logger.warning("{}", warning)
+        target = Target(conn, functools.partial(session.connect, cfg.connection))
+        yield target
+        if target.keys.advice:
+            logger.info("{}", target.keys.advice)
+
+
+def load(target: Target, source: Source) -> Iterator[LoadResult]:
+    """Store the new lines, batch by batch, then drain the log. Yields after each commit.
+
+    `source` knows at any time how far it is stored: an outage can end this anywhere.
+    """
+    position = find_position(target, source)
+    if source.again and position.id is not None:
+        position = move(target, source, Move(position, 0, EMPTY))
+    source.stored_to = position.offset
+    for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
+        source.stored_to = position.offset
+        yield result
+    drain(target, source, position)
+    source.is_stored = True
+
+
+def find_position(target: Target, source: Source) -> Position:
+    """Return where the last run ended. Waits for one that died while its transaction is still in the server."""
+    log, origin, node_id = source.log, source.origin, target.node_id(source.node)
+    with session.transaction(target.conn, positions.node_lock(source.node)):
+        position = positions.find(
+            target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
+        )
+        positions.forget_old(target.conn, position)
+    if position.lost is not None and isinstance(log, LogFile):  # others have other names and bytes at every rotation
+        logger.warning(
+            "{} was emptied, replaced or renamed by another program: it was stored up to byte {}; "
+            "reading it from its beginning; if it was renamed: {}",
+            log.path,
+            position.lost,
+            hints.command(source.cfg, "--logfile", f"{log.path}.1"),
+        )
+    return position
+
+
+def drain(target: Target, source: Source, position: Position) -> None:
+    """Take the stored lines out of the log, while xray appends; the position follows.
+
+    `source` knows where the stored lines end now before the database is told: that may be away by then.
+    """
+    head = source.log.fingerprint(position.offset)
+    drained = source.drain(position.offset)
+    if drained is None:
+        return
+    source.stored_to = drained.offset
+    if source.is_copy(position, head):
+        position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
+    if position.id is None and not drained.offset:
+        return  # no line of it was ever stored: there is no position to move
+    position = move(target, source, Move(position, drained.offset, drained.fingerprint))
+    if source.truncate(drained.offset):
+        source.stored_to = 0
+        move(target, source, Move(position, 0, EMPTY))
+
+
+def move(target: Target, source: Source, update: Move) -> Position:
+    """Move the position in a transaction of its own; return it as it is then."""
+    with session.transaction(target.conn, positions.node_lock(source.node)):
+        return positions.move(target.conn, update)

@@ -1,0 +1,168 @@
+"""What a run comes to: its counts, mode and exit status, the statistics row, the metrics, and why it failed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from loguru import logger
+
+from xraylog import hints
+from xraylog.accesslog import discovery, logfile, offline_buffer
+from xraylog.cli import Exit
+from xraylog.config import Config
+from xraylog.database import schema, session
+from xraylog.database.positions import Moved
+from xraylog.ingest.source import Source
+from xraylog.records import LoadResult
+from xraylog.telemetry import prometheus, stats
+from xraylog.telemetry.prometheus import Metrics
+
+MIN_SUSPICIOUS = 20  # rejected lines without one good line
+
+
+class Recorder:
+    """Counts what a run stores. The totals are right whatever ends the run, and whenever."""
+
+    def __init__(self, cfg: Config, paths: Sequence[Path]) -> None:
+        self.status = Exit.FAILED  # until the run is at its end
+        self._cfg = cfg
+        self._paths = paths
+        self._metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path, list(paths) == [cfg.log_path])
+        self._started = datetime.now()  # noqa: DTZ005  # local time is what the row promises
+        self._began, self._clock = time.time(), time.monotonic()
+        self._seconds = 0.0
+        self._mode = "online"
+        self._totals = {"online": LoadResult(), "offline": LoadResult()}
+        self._status_at_end = Exit.DONE
+        self._owns_logs = True
+        self.caught_up = False  # whether the database has every line
+
+    def begin(self) -> None:
+        """Note in the metrics that a run is at work: it may be killed."""
+        self._metrics.begin(self._began)
+
+    def add(self, results: Iterable[LoadResult]) -> None:
+        """Count results as they come: what was committed counts, too, when the next one raises."""
+        for result in results:
+            self._totals[self._mode] += result
+
+    def go_offline(self, reason: Exception) -> None:
+        """Log why this run goes on without the database. What is added from here on is in the buffer."""
+        self._mode = "offline"
+        what_next = f"new lines go to {self._cfg.buffer_path}; {hints.on(reason, self._cfg)}"
+        if isinstance(reason, schema.Migrating):
+            logger.warning("{}; {}", reason, what_next)
+        elif isinstance(reason, session.Unavailable):
+            logger.warning("PostgreSQL is not available: {}; {}", reason, what_next)
+        else:
+            logger.error("{}; {}", reason, what_next)
+            self._status_at_end = Exit.OPERATOR
+
+    def finish(self, sources: Iterable[Source]) -> None:
+        """Decide the exit status of a run that stored or buffered every line it could read."""
+        is_damaged = any(source.log.damage for source in sources)
+        self.status = Exit.OPERATOR if is_damaged else self._status_at_end
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """Turn what ends the run early into its status; then write its statistics row, whatever happened."""
+        try:
+            yield
+        except (logfile.Unusable, offline_buffer.Damaged):
+            self.status = Exit.OPERATOR
+            raise
+        except logfile.Busy:  # the other run records itself
+            self._owns_logs = False
+            raise
+        except Moved as error:
+            logger.error("{}; it stores these lines", error)
+            self.status = Exit.BUSY
+        except OSError as error:
+            what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"stays in {describe(self._paths)}"
+            hint = hints.on(error, self._cfg)
+            logger.error("{}; what is not stored {}; the next run tries again; {}", what, stays, hint)
+            self.status = Exit.FAILED
+        finally:
+            if self._owns_logs:
+                self._seconds = time.monotonic() - self._clock
+                self._report()
+                self.caught_up = self.status == Exit.DONE and self._mode == "online"
+
+    def publish(self) -> None:
+        """Write the metrics, unless another run has the logs."""
+        if not self._owns_logs:
+            return
+        lines = prometheus.outcomes(self._totals["online"], self._totals["offline"])
+        run = prometheus.Ended(self._began, self._seconds, self.status, self.caught_up, lines)
+        try:
+            self._metrics.end(run, self._cfg.buffer_path)
+        except prometheus.NotWritten as error:
+            logger.error("{}; what was committed stays; {}", error, hints.on(error, self._cfg))
+            self.status = self.status or Exit.OPERATOR
+
+    def _report(self) -> None:
+        """Log one line that adds up, and write the statistics row."""
+        total = self._totals["online"] + self._totals["offline"]
+        logger.info(
+            "{} lines read = {} rows + {} rejected + {} ignored",
+            total.lines,
+            total.rows,
+            total.rejected,
+            sum(total.ignored.values()),
+        )
+        if total.rejected >= MIN_SUSPICIOUS and not total.rows:
+            question = f"is {describe(self._paths)} its access log? If not, change [parser] logfile in {self._cfg.path}"
+            logger.warning("not one of {} lines is xray's; {}", total.lines, question)
+        if self._cfg.stats_format:
+            row = stats.row(self._started, self._mode, self._seconds, total)
+            try:
+                stats.write(row, self._cfg.stats_format, self._cfg.stats_path)
+            except stats.NotWritten as error:
+                logger.error("{}; what was committed stays; {}", error, hints.on(error, self._cfg))
+                self.status = self.status or Exit.OPERATOR
+                return
+        if not total.adds_up:
+            logger.error("the counts do not add up: {} lines were read; please report this", total.lines)
+            self.status = self.status or Exit.FAILED
+
+
+@contextlib.contextmanager
+def recorded(cfg: Config, paths: Sequence[Path]) -> Iterator[Recorder]:
+    """Count what happens inside; at the end write the metrics, whatever happened."""
+    recorder = Recorder(cfg, paths)
+    try:
+        yield recorder
+    except BaseException:
+        recorder.status = recorder.status or Exit.FAILED
+        raise
+    finally:
+        recorder.publish()
+
+
+def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
+    """Log why a run could not be finished, and the command that helps; return its exit status."""
+    if isinstance(error, logfile.Busy):
+        logger.error("another run is at work: {}; nothing to do; see: {}", error, hints.command(cfg, "--check"))
+        return Exit.BUSY
+    if isinstance(error, (logfile.Unusable, offline_buffer.Damaged)):
+        logger.error("{}; nothing was read; {}", error, hints.on(error, cfg))
+        return Exit.OPERATOR
+    if isinstance(error, KeyboardInterrupt):
+        logger.error("interrupted; committed rows are kept; the next run resumes after them")
+        return Exit.FAILED
+    what = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
+    report = hints.command(cfg, "-v")
+    logger.opt(exception=error if verbose else None).error(
+        "{}; the next run tries again; for a report: {}", what, report
+    )
+    return Exit.FAILED
+
+
+def describe(paths: Sequence[Path]) -> str:
+    """Return the logs' names for a message."""
+    names = ["what was piped in" if path == discovery.STDIN else str(path) for path in paths]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,128 @@
+"""One log of a run: its batches, how far the database has confirmed it, and how stored lines leave it."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from loguru import logger
+
+from xraylog.accesslog import discovery, logfile, offline_buffer
+from xraylog.accesslog.logfile import Drained, Log, LogFile
+from xraylog.accesslog.masking import Mask
+from xraylog.accesslog.parser import PREFIXED, Parser
+from xraylog.cli import Options
+from xraylog.config import Config
+from xraylog.database.positions import Move, Position
+from xraylog.records import Batch, Fingerprint, Origin
+
+EMPTY = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
+
+
+@dataclass(slots=True)
+class Source:
+    """A log and how far it is stored. What the loader asks of it is `loading.batch_source.BatchSource`."""
+
+    log: Log
+    cfg: Config
+    options: Options
+    stored_to: int | None = None  # offset up to which the database has its lines, as far as it has answered
+    is_stored: bool = False  # every line is in the database, and the log is drained
+
+    @property
+    def node(self) -> str:
+        """The node whose log it is."""
+        return self.cfg.node
+
+    @property
+    def again(self) -> bool:
+        """Whether to store lines whatever was stored before. Not once the database counts from 0: then it knows."""
+        return self.options.again and self.stored_to is None
+
+    @property
+    def origin(self) -> Origin:
+        """What a batch of this log, as it is now, will be recognised by."""
+        return offline_buffer.origin(self.node, self.log, self.again)
+
+    @property
+    def has_new_lines(self) -> bool:
+        """Whether there may be a line to read, as far as the file alone can tell."""
+        return not (self.log.is_empty or (self.log.holds_only_our_mark() and not self.options.again))
+
+    def batches(self, offset: int) -> Iterator[Batch]:
+        """Yield batches of the lines from `offset` on; warn once if lines have a prefix that xray does not write."""
+        warned = False
+        parser = Parser(self.cfg.zone, datetime.now(timezone.utc), Mask(*self.cfg.mask_source))
+        for batch in parser.batches(self.log.blocks(offset), self.cfg.batch_size):
+            yield batch
+            for at, bad in batch.bad_lines:
+                logger.debug("{}, byte {}: {}", self.log.path, at, bad.reason)
+                if not warned and bad.reason.startswith(PREFIXED):
+                    logger.warning("{}, byte {}: {}; such lines go to rejected_lines", self.log.path, at, bad.reason)
+                    warned = True
+            del batch  # before the next one is read: one in memory, not two
+
+    def position_update(self, position: Position, offset: int) -> Move:
+        """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
+        self.log.sync()
+        return Move(position, offset, self.log.fingerprint(offset))
+
+    def drain(self, offset: int) -> Drained | None:
+        """Take the lines before `offset`, which are stored, out of the log; log why not, and return None then."""
+        if (log := self._drainable(offset)) is None:
+            return None
+        try:
+            drained = log.drain(offset, self.cfg.truncate_above)
+        except logfile.Replaced:
+            logger.warning("{} was emptied or replaced during this run, after byte {}", log.path, offset)
+            return None
+        if drained.kept:
+            logger.info("{}: this file system cannot drain a log that is open elsewhere; its lines stay", log.path)
+            return None
+        return drained
+
+    def truncate(self, offset: int, leave: int = 0) -> bool:
+        """Truncate the log to `leave` bytes if all of it, `offset` bytes, is drained; return whether it was."""
+        return isinstance(self.log, LogFile) and self.log.empty(offset, self.cfg.truncate_above, leave)
+
+    def is_copy(self, position: Position, head: Fingerprint) -> bool:
+        """Return whether `position` is that of another file, which is still there and begins with `head`, too."""
+        this = self.log if isinstance(self.log, LogFile) else None
+        return position.found_as != position.source and discovery.is_at(Path(position.found_as), head, but=this)
+
+    def _drainable(self, offset: int) -> LogFile | None:
+        """Return the log if it is to be drained. Log why it is not, and where reading stopped early."""
+        log = self.log
+        if log.damage:
+            logger.error("{}: {}; its lines up to byte {} are stored", log.path, log.damage, offset)
+        elif log.unended and not isinstance(log, LogFile):
+            logger.warning("{}: its last line has no end, and is left out", log.path)
+        if not isinstance(log, LogFile):
+            return None
+        if log.replaced:
+            logger.warning("{} was emptied or replaced during this run, after byte {}", log.path, offset)
+        elif not log.writable and not self.options.keep:
+            logger.warning(
+                "{} may not be written: its lines are stored, remembered and left there; run as its owner, or with "
+                "--keep; who owns it: {}",
+                log.path,
+                shlex.join(["ls", "-l", str(log.path)]),
+            )
+        return None if self.options.keep or log.replaced or not log.writable else log
+
+
+def with_new_lines(cfg: Config, options: Options, paths: Sequence[Path], logs: Sequence[Log]) -> list[Source]:
+    """Return a source for each log that may have new lines; log which have none, and which `paths` have no log."""
+    found = {log.path for log in logs}
+    for path in paths:
+        if path not in found:
+            logger.log("WARNING" if options.logfiles else "INFO", "{}: expected a log, found none", path)
+    sources = [Source(log, cfg, options) for log in logs]
+    for source in sources:
+        if not source.has_new_lines:
+            logger.info("{}: nothing new", source.log.path)
+    return [source for source in sources if source.has_new_lines]

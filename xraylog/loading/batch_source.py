@@ -1,0 +1,19 @@
+"""What the loader asks of a log: its batches, and where its position moves to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from xraylog.database.positions import Move, Position
+from xraylog.records import Batch
+
+
+class BatchSource(Protocol):
+    """A log whose batches are loaded. Files are its own affair: the database side opens none."""
+
+    def batches(self, offset: int) -> Iterator[Batch]:
+        """Yield batches of the lines from `offset` on, in their order."""
+
+    def position_update(self, position: Position, offset: int) -> Move:
+        """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
