@@ -110,5 +110,5 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 @pytest.fixture
 def site(database: dict[str, str], tmp_path: Path) -> Site:
-    """A folder with config.ini and a log in it, and the test's database behind it."""
+    """A folder with config.ini and a log in it, and the test's database for it."""
     return Site(tmp_path, database)

@@ -137,7 +137,7 @@ def test_killed_at_every_step_of_an_import(site: Site) -> None:
 
 
 def test_killed_at_every_step_of_a_first_run(site: Site, server_keywords: dict[str, str]) -> None:
-    """The schema, the node and the first position are made again or found, whatever was there."""
+    """The schema, the node and the first position are created again or found, whatever was there."""
     made: list[dict[str, str]] = []
 
     def prepare(step: int) -> Site:

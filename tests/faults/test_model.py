@@ -20,9 +20,9 @@ from server import Server
 
 
 class Installation(RuleBasedStateMachine):
-    """A log, its writer, the runs, and somebody who meddles.
+    """A log, its writer, the runs, and an operator who interferes.
 
-    A line is certain from when it was written; when somebody empties the log, the lines that no run had met by
+    A line is certain from when it was written; when another program empties the log, the lines that no run had met by
     then are uncertain: they may be there once, or not at all.
     """
 
@@ -165,7 +165,7 @@ class Installation(RuleBasedStateMachine):
     @precondition(lambda self: len(self.rotated) < 3)
     @rule()
     def rotate_the_log(self) -> None:
-        """Renamed, and made anew; xray has opened the new one."""
+        """Renamed, and created again; xray has opened the new one."""
         self.finish_half()
         self.close()
         old = self.site.log.with_name(f"access.log.{self.numbers}")
@@ -184,7 +184,7 @@ class Installation(RuleBasedStateMachine):
     # --- what must hold
 
     def check(self) -> None:
-        """Behind a good run with no rotated log left: all of the log, once."""
+        """After a good run with no rotated log left: all of the log, once."""
         if self.rotated:
             return
         found = self.site.emails()

@@ -63,7 +63,7 @@ def end_our_sessions(site: Site) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_of_a_session_that_was_ended_our_own_lines_alone_are_said(site: Site, way: str) -> None:
+def test_a_session_that_was_ended_causes_only_our_own_messages(site: Site, way: str) -> None:
     """psycopg tells its logger of errors that it ignores; without a handler Python prints them as they are."""
     site.run_here()
     site.way = way
@@ -84,7 +84,7 @@ def test_of_a_session_that_was_ended_our_own_lines_alone_are_said(site: Site, wa
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_session_ended_at_every_step(site: Site, way: str) -> None:
-    """In the middle of COPY, before COMMIT, after it: the rest of the lines is put aside, and comes in later."""
+    """In the middle of COPY, before COMMIT, after it: the rest of the lines is buffered, and imported later."""
     site.run_here()
     site.way = way
     site.set("parser", batch_size="20")
@@ -134,7 +134,7 @@ def test_a_session_ended_at_any_step_and_the_run_killed_at_any_later_one(site: S
 def test_a_session_ended_between_drain_and_position_while_many_lines_come(
     site: Site, monkeypatch: pytest.MonkeyPatch, is_open: bool
 ) -> None:
-    """The drained file is shorter than the position was: what came since must not be looked for behind it."""
+    """The drained file is shorter than the position was: what came since must not be looked for after it."""
     site.append(*lines(0, 100))
     real_move = positions.move
 
@@ -267,7 +267,7 @@ def test_a_server_that_restarts_under_a_run(own_server: Callable[..., Server], t
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_server_that_crashes_behind_the_rows_of_a_transaction(
+def test_a_server_that_crashes_after_the_rows_of_a_transaction(
     own_server: Callable[..., Server], tmp_path: Path, way: str
 ) -> None:
     server = own_server()
@@ -327,7 +327,7 @@ def test_a_lock_that_is_not_granted_is_an_outage(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_deadlock_with_another_writer_is_tried_again(site: Site, way: str) -> None:
-    """Somebody adds users in another order than ours, and the server ends one of the two."""
+    """Another session adds users in another order than ours, and the server ends one of the two."""
     site.append(line(0))
     site.run()
     site.way = way
@@ -347,7 +347,7 @@ def test_a_deadlock_with_another_writer_is_tried_again(site: Site, way: str) -> 
     assert site.emails() == users(0, 3)
 
 
-def test_a_server_that_comes_up_behind_our_attempt_refuses_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_comes_up_after_our_attempt_refuses_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused while it was down, and answering when it is asked why: seen beside restarts, as exit status 3."""
     site.append(*lines(0, 3))
     connect, attempts = psycopg.connect, []

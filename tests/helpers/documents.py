@@ -82,7 +82,7 @@ def day_of(day: str) -> str:
 DECISIONS: dict[tuple[str, str], Decision] = {
     ("Schema.md", "DETACH PARTITION logs_default"): run_by(
         "integration/database/test_schema.py"
-        "::test_rows_of_a_new_day_in_a_default_partition_are_said_and_schema_md_moves_them"
+        "::test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them"
     ),
     ("Schema.md", "CREATE TABLE "): run_by(
         "integration/database/test_schema.py::test_the_statements_of_schema_md_make_what_the_code_makes"

@@ -92,7 +92,7 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
 
 @contextlib.contextmanager
 def disk_error(number: int, error: int, steps: Path) -> Iterator[None]:
-    """Inside, the call `number` that changes a file fails, and every one behind it: the disk stays full.
+    """Inside, the call `number` that changes a file fails, and every later one: the disk stays full.
 
     A write puts half of its bytes on the disk before it fails.
     """

@@ -215,7 +215,7 @@ def test_destinations_of_a_user(filled: Connection, email: str, since: datetime,
 @in_each_window
 @pytest.mark.parametrize("host", ["www.example.com", "2001:db8::53", "unused.example", "unknown.example"])
 def test_users_of_a_destination(filled: Connection, host: str, since: datetime, until: datetime) -> None:
-    """Lines that name no user are there too: somebody was it."""
+    """Lines that name no user are there too: a user visited it all the same."""
     own = [row for row in window(since, until) if row.host == host]
     expected = [(email, *span(rows)) for email, rows in grouped(own, lambda row: row.email).items()]
     same(ask(filled, "users_of", host, since, until), expected, by=1)
@@ -224,7 +224,7 @@ def test_users_of_a_destination(filled: Connection, host: str, since: datetime, 
 @pytest.mark.parametrize("hours", [None, 5])
 @pytest.mark.parametrize(("host", "port"), [("2001:db8::53", 80), ("www.example.com", 443), ("www.example.com", 22)])
 def test_who_reached_a_host_and_port_around_a_time(filled: Connection, host: str, port: int, hours: int | None) -> None:
-    """Both ends are included; five minutes to each side, if nothing is said."""
+    """Both ends are included; five minutes to each side, by default."""
     own = [row for row in ROWS if (row.host, row.host_port) == (host, port)]
     at = own[0].at + timedelta(minutes=5) if own else MIDNIGHT
     within = timedelta(minutes=5) if hours is None else hours * HOUR
@@ -313,7 +313,7 @@ def test_answers_sql_can_be_run_again(answering: Connection) -> None:
     assert {name for (name,) in made} == {*EACH, "client_network"}
 
 
-def test_columns_that_somebody_made_varchar_serve_as_well(conn: Connection) -> None:
+def test_columns_that_were_changed_to_varchar_serve_as_well(conn: Connection) -> None:
     schema.ensure(conn)
     for column in ("users ALTER email", "endpoints ALTER address", "nodes ALTER name", "logs ALTER action"):
         conn.execute(f"ALTER TABLE {column} TYPE varchar(64)")

@@ -1,4 +1,4 @@
-"""config.ini is read as it is written: every mistake in it is told at once, and its password to nobody."""
+"""config.ini is read as it is written: every mistake in it is reported at once, and its password never."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read(folder: Path, **changes: Changes) -> Config:
 
 
 def complaints(path: Path) -> list[str]:
-    """What is said of the file, without its name, which each complaint begins with."""
+    """Return the complaints about the file, without its name, with which each begins."""
     with pytest.raises(ConfigError) as caught:
         config.read(path)
     assert str(caught.value).splitlines() == caught.value.complaints
@@ -489,7 +489,7 @@ level = LOUD
 """
 
 
-def test_every_complaint_is_told_at_once_with_status_78_and_nothing_is_touched(
+def test_every_complaint_is_reported_at_once_with_status_78_and_nothing_is_touched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path, EVERYTHING_WRONG)
@@ -519,7 +519,7 @@ def test_every_complaint_is_told_at_once_with_status_78_and_nothing_is_touched(
 
 
 def test_a_wrong_config_touches_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of it is good but for one key: still no lock, no statistics, no log of its own, no table."""
+    """All of it is good except one key: still no lock, no statistics, no log of its own, no table."""
     site.set("stats", outputs="x")
     site.set("logging", file="own.log")
     site.append(*lines(0, 3))
@@ -578,7 +578,7 @@ def test_an_empty_config_lacks_what_is_required(tmp_path: Path) -> None:
         ("[stats]\n[parser]\n[stats]\n", "line 3: [stats]: expected once, found again"),
     ],
 )
-def test_a_mistake_in_the_form_is_told_by_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_a_mistake_in_the_form_is_reported_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     assert complaints(written(tmp_path, text)) == [said]
 
 
@@ -858,7 +858,7 @@ def test_one_file_for_two_things_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_lock_of_ours_is_no_file_for_anything_else(tmp_path: Path) -> None:
+def test_our_own_lock_is_no_file_for_anything_else(tmp_path: Path) -> None:
     """A run writes its name into a lock, over what is there; and a lock that is renamed or replaced locks nothing."""
     (tmp_path / "there").mkdir()
     (tmp_path / "access.log").symlink_to("there/real.log")
@@ -876,7 +876,7 @@ def test_a_lock_of_ours_is_no_file_for_anything_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("script", "option"), [("parse_logs", "--logfile"), ("report_logs", "--output")])
 @pytest.mark.parametrize("name", ["access.log.lock", "buffer.jsonl.lock"])
-def test_a_lock_of_ours_is_refused_on_the_command_line(site: Site, script: str, option: str, name: str) -> None:
+def test_our_own_lock_is_refused_on_the_command_line(site: Site, script: str, option: str, name: str) -> None:
     said = site.run(option, f"{site.folder}/{name}", status=78, script=script).stderr
     assert said.startswith(f"{option}: expected ")
     assert said.endswith(f", found a lock, {site.folder}/{name}\n")

@@ -74,7 +74,7 @@ def units(tmp_path: Path) -> list[str]:
 def test_systemd_has_nothing_to_say_about_the_units(units: list[str]) -> None:
     command = [found("systemd-analyze") or "", "verify", "--man=no", *units]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    # What is said of the machine's own units is none of ours.
+    # Messages about the machine's own units do not concern us.
     assert [said for said in done.stderr.splitlines() if "xraylog" in said] == []
     assert done.returncode == 0, done.stderr
 

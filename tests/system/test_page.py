@@ -98,7 +98,7 @@ def test_every_section_is_there_and_nothing_is_asked_of_anybody(written: Site, o
     assert "unsafe" not in policy
 
 
-def test_the_users_are_told_as_they_were_found(written: Site, opened: Callable[..., Page]) -> None:
+def test_the_users_are_shown_as_they_were_found(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
     users = data(written)["users"]
     shown = list(zip(*(column(page, "users", number) for number in range(1, 9)), strict=True))

@@ -65,7 +65,7 @@ def test_every_line_that_a_real_server_writes_is_stored_once(
 
 
 def while_all_goes_on(site: Site, server: Server, client: Client, outages: int) -> None:
-    """Three clients ask, and one run follows another, until the database has been away so many times."""
+    """Three clients ask, and one run follows another, until the database has been away that often."""
     over = threading.Event()
     with ThreadPoolExecutor(4) as pool:
         operator = pool.submit(stop_and_start, server, site, outages, over)

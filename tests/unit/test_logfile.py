@@ -100,7 +100,7 @@ def test_blanks_that_a_drain_left_are_passed_over_a_block_at_a_time(log_path: Pa
     assert blocks[-1][0] + len(blocks[-1][1]) == log_path.stat().st_size
 
 
-def test_a_hole_behind_lines_is_passed_over_too(log_path: Path) -> None:
+def test_a_hole_after_lines_is_skipped_too(log_path: Path) -> None:
     with log_path.open("wb") as file:
         file.write(b"first\n")
         file.seek(20 * BLOCK_BYTES + 7)
@@ -113,7 +113,7 @@ def test_a_hole_behind_lines_is_passed_over_too(log_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["truncate", "replace the head", "cut"])
-def test_a_log_that_somebody_changes_while_it_is_read_is_noticed(log_path: Path, change: str) -> None:
+def test_a_log_that_is_changed_while_it_is_read_is_noticed(log_path: Path, change: str) -> None:
     line = b"%07d\n"
     log_path.write_bytes(b"".join(line % n for n in range(BLOCK_BYTES // 4)))
     with opened(log_path) as log:
@@ -188,7 +188,7 @@ LENGTHS = [64, 65, 4095, 4096, 4097, 4159, 4160, 4161, 8191, 8192, 8193, 8256, 1
 
 
 def numbered(length: int) -> bytes:
-    """Lines that are told apart, `length` bytes in all."""
+    """Return different lines, `length` bytes in total."""
     data = b"".join(b"line %06d\n" % n for n in range(length // 12 + 1))[: length - 1]
     return data.replace(b"\n", b"\n") + b"\n"
 
@@ -249,7 +249,7 @@ def test_a_few_bytes_are_left_as_they_are(log_path: Path) -> None:
     assert log_path.read_bytes() == b"\n" * (MARK_BYTES - 1)
 
 
-def test_a_log_with_nothing_but_our_mark_is_told_from_one_with_a_line(log_path: Path) -> None:
+def test_a_log_with_nothing_but_our_mark_is_distinguished_from_one_with_a_line(log_path: Path) -> None:
     log_path.write_bytes(numbered(4100))
     with held_open(log_path) as writer:
         with opened(log_path) as log:
@@ -263,7 +263,7 @@ def test_a_log_with_nothing_but_our_mark_is_told_from_one_with_a_line(log_path: 
 
 
 def test_a_head_changes_in_one_write_within_a_page(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between two writes, the file has its old head or a mark with nothing but blanks behind it."""
+    """Killed between two writes, the file has its old head or a mark with nothing but blanks after it."""
     length, states = HEAD_BYTES + 63, []
     log_path.write_bytes(numbered(length))
     before = log_path.read_bytes()
@@ -299,7 +299,7 @@ def test_a_lease_is_not_granted_while_another_process_has_the_log_open(log_path:
 
 
 def test_who_waits_for_a_lease_does_not_kill_us(log_path: Path) -> None:
-    """The kernel sends SIGIO when somebody opens a leased file; its default is to end the process."""
+    """The kernel sends SIGIO when another process opens a leased file; its default is to end the process."""
     log_path.write_bytes(numbered(100))
     with opened(log_path) as log, log._lease() as alone:
         assert alone

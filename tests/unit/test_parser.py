@@ -285,7 +285,7 @@ ACCEPTED: dict[str, dict[str | bytes, tuple[Any, ...]]] = {
 
 
 @table(ACCEPTED, "text", "fields")
-def test_behind_accepted_stand_destination_tags_and_user(text: str | bytes, fields: tuple[Any, ...]) -> None:
+def test_after_accepted_come_destination_tags_and_user(text: str | bytes, fields: tuple[Any, ...]) -> None:
     """Of a URL only scheme, host and port are stored: not its user, password, path or query."""
     assert parse(AT, "from 1.2.3.4:5 accepted ", text) == AccessRecord(STORED_AT, "1.2.3.4", 5, "accepted", *fields)
     if len(fields) <= 3:
@@ -396,7 +396,7 @@ PREFIXES = {
 
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=map("O: {}".format, PREFIXES))
-def test_a_line_behind_a_prefix_is_bad_and_the_reason_names_the_prefix(prefix: str) -> None:
+def test_a_line_after_a_prefix_is_bad_and_the_reason_names_the_prefix(prefix: str) -> None:
     assert repr(prefix.encode())[2:-1] in reason(prefix, WHOLE)
 
 

@@ -30,7 +30,7 @@ def test_the_next_item_is_made_while_the_caller_works_on_this_one() -> None:
         assert second_begun.wait(60)
 
 
-def test_an_error_comes_behind_the_items_before_it() -> None:
+def test_an_error_comes_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise OSError("the disk")

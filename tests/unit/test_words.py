@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What a native speaker would not write here, and what to write instead.
 WORDS = {
-    r"behind(?! (?:pgbouncer|NAT|a proxy|a firewall))": "after, past",
+    r"(?<!left )behind(?! (?:pgbouncer|NAT|a proxy|a firewall))": "after, past",
     r"but for": "except, except for",
-    r"(?:is|are|was|were|be) (?:said|told)": "is logged, is reported",
+    r"(?:is|are|was|were|be) (?:said|told)(?! apart)": "is logged, is reported",
     r"(?:tells?|told) of": "reports, shows",
     r"so many": "N, this many",
     r"somebody": "another session, another program, you",

@@ -64,7 +64,7 @@ def parsed(text: str) -> Report:
 
 
 def texts(report: Report, what: str, mark: str) -> list[str]:
-    """What is said of one thing, all of which must have this mark."""
+    """Return what is reported about one thing, all of which must have this mark."""
     about = [(mark, text) for mark, looked_at, text in report if looked_at == what]
     assert {found for found, _ in about} == {mark}, about
     return [text for _, text in about]
@@ -95,7 +95,7 @@ def test_all_is_well_before_the_first_run_and_after_it(site: Site, check: Check)
 
 
 @pytest.mark.usefixtures("collapsing")
-def test_a_good_check_is_quiet_but_for_its_report(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_good_check_prints_nothing_except_its_report(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.append(line(1))
     assert parse_logs.main(["--config", str(site.config), "--check"]) == 0
     told = capsys.readouterr()
@@ -166,7 +166,7 @@ def test_a_config_that_others_may_read_is_to_be_changed(site: Site, check: Check
 
 @pytest.mark.usefixtures("collapsing")
 @pytest.mark.parametrize("held", ["access.log.lock", "buffer.jsonl.lock"])
-def test_a_held_lock_is_told_with_its_holder(site: Site, check: Check, held: str) -> None:
+def test_a_held_lock_is_reported_with_its_holder(site: Site, check: Check, held: str) -> None:
     site.append(line(1))
     with lockfile.locked(site.folder / held):
         status, report = check()
@@ -177,14 +177,14 @@ def test_a_held_lock_is_told_with_its_holder(site: Site, check: Check, held: str
     assert check()[0] == 0
 
 
-def test_a_missing_log_is_told(site: Site, check: Check) -> None:
+def test_a_missing_log_is_reported(site: Site, check: Check) -> None:
     status, report = check()
     assert status == 3
     assert texts(report, "log", "✗")[0].startswith(f"{site.log} does not exist; ")
     assert len(texts(report, "server", "✓")) == 1
 
 
-def test_a_log_that_is_no_file_is_told(site: Site, check: Check) -> None:
+def test_a_log_that_is_no_file_is_reported(site: Site, check: Check) -> None:
     site.log.mkdir()
     status, report = check()
     assert status == 3
@@ -200,7 +200,7 @@ def check_without_privileges(site: Site) -> tuple[int, Report]:
     return done.returncode, parsed(done.stdout)
 
 
-def test_a_log_that_we_may_not_write_is_told(site: Site) -> None:
+def test_a_log_that_we_may_not_write_is_reported(site: Site) -> None:
     site.append(line(1))
     site.log.chmod(0o400)
     status, report = check_without_privileges(site)
@@ -211,7 +211,7 @@ def test_a_log_that_we_may_not_write_is_told(site: Site) -> None:
     ]
 
 
-def test_a_log_that_we_may_not_read_is_told(site: Site) -> None:
+def test_a_log_that_we_may_not_read_is_reported(site: Site) -> None:
     site.append(line(1))
     site.log.chmod(0)
     status, report = check_without_privileges(site)
@@ -220,7 +220,7 @@ def test_a_log_that_we_may_not_read_is_told(site: Site) -> None:
     assert texts(report, "log", "✗")[0].endswith("; run as a user who may read it")
 
 
-def test_locks_that_cannot_be_made_are_told(site: Site) -> None:
+def test_locks_that_cannot_be_made_are_reported(site: Site) -> None:
     site.append(line(1))
     site.folder.chmod(0o500)
     try:
@@ -243,7 +243,9 @@ def closed(site: Site) -> Iterator[Path]:
     folder.chmod(0o700)
 
 
-def test_outputs_in_a_folder_that_we_may_not_enter_are_told_and_the_rest_is_checked(site: Site, closed: Path) -> None:
+def test_outputs_in_a_folder_that_we_may_not_enter_are_reported_and_the_rest_is_checked(
+    site: Site, closed: Path
+) -> None:
     site.append(line(1))
     site.set("stats", output=str(closed / "stats.jsonl"), prometheus=str(closed / "xray.prom"))
     site.set("logging", file=str(closed / "own.log"))
@@ -256,7 +258,7 @@ def test_outputs_in_a_folder_that_we_may_not_enter_are_told_and_the_rest_is_chec
     assert texts(report, "server", "✓")
 
 
-def test_a_folder_that_may_be_written_but_not_entered_is_told(site: Site, closed: Path) -> None:
+def test_a_folder_that_may_be_written_but_not_entered_is_reported(site: Site, closed: Path) -> None:
     closed.chmod(0o200)
     site.set("stats", output=str(closed / "stats.jsonl"))
     assert texts(check_without_privileges(site)[1], "statistics", "✗")
@@ -275,7 +277,7 @@ def test_a_lock_that_cannot_be_looked_at_is_not_called_held(site: Site, closed: 
     )
 
 
-def test_a_lock_of_another_that_may_not_be_read_is_told_as_a_run_finds_it(site: Site) -> None:
+def test_a_lock_of_another_that_may_not_be_read_is_reported_as_a_run_finds_it(site: Site) -> None:
     site.append(line(1))
     (site.folder / "access.log.lock").touch(mode=0)
     status, report = check_without_privileges(site)
@@ -343,7 +345,7 @@ def test_the_way_of_draining_is_that_of_the_file_system(site: Site, check: Check
 # --- server --------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_is_away_is_told(site: Site, check: Check) -> None:
+def test_a_server_that_is_away_is_reported(site: Site, check: Check) -> None:
     site.append(line(1))
     with socket.socket() as bound:  # without listen: nobody else gets the port, and it refuses
         bound.bind(("127.0.0.1", 0))
@@ -356,14 +358,14 @@ def test_a_server_that_is_away_is_told(site: Site, check: Check) -> None:
     assert texts(report, "log", "✓") == [f"{site.log} has {len(line(1))} bytes"]
 
 
-def test_a_server_that_refuses_us_is_told(site: Site, check: Check) -> None:
+def test_a_server_that_refuses_us_is_reported(site: Site, check: Check) -> None:
     site.set("postgresql", dbname="no such database")
     status, report = check()
     assert status == 3
     assert '"no such database"' in texts(report, "server", "✗")[0]
 
 
-def test_a_database_in_another_encoding_is_told(site: Site, check: Check) -> None:
+def test_a_database_in_another_encoding_is_reported(site: Site, check: Check) -> None:
     name = f"{site.database['dbname']}_latin"
     with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
         conn.execute(SQL("CREATE DATABASE {} ENCODING 'SQL_ASCII' TEMPLATE template0").format(Identifier(name)))
@@ -505,7 +507,7 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("made_by_hand", "said"), MISFITS)
-def test_what_does_not_fit_is_told_as_a_run_would_tell_it(
+def test_what_does_not_fit_is_reported_as_a_run_would_report_it(
     site: Site,
     conn: Connection,
     check: Check,
@@ -530,7 +532,7 @@ HAND_MADE = """
 
 
 @pytest.mark.usefixtures("collapsing")
-def test_what_the_first_run_will_change_is_told(site: Site, conn: Connection, check: Check) -> None:
+def test_what_the_first_run_will_change_is_reported(site: Site, conn: Connection, check: Check) -> None:
     conn.execute(HAND_MADE.format(user_id=""))  # type: ignore[call-overload]
     site.append(line(1))
     status, report = check()
@@ -541,7 +543,7 @@ def test_what_the_first_run_will_change_is_told(site: Site, conn: Connection, ch
     assert "logs.source_port will lose its NOT NULL" in text
 
 
-def test_a_column_that_will_cost_rows_is_told(conn: Connection, check: Check) -> None:
+def test_a_column_that_will_cost_rows_is_reported(conn: Connection, check: Check) -> None:
     conn.execute(HAND_MADE.format(user_id="NOT NULL"))  # type: ignore[call-overload]
     status, report = check()
     assert status == 3
@@ -558,7 +560,7 @@ def said_and_status(capsys: pytest.CaptureFixture[str], *arguments: str) -> tupl
     return told.out, told.err, ended.value.code
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     out, err, status = said_and_status(capsys, "--version")
     assert out.split()[-1:] == [__version__]
     assert (err, status) == ("", 0)

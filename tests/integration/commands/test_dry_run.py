@@ -91,7 +91,7 @@ def test_lines_are_counted_by_kind(site: Site, dry_run: DryRun) -> None:
 
 
 @pytest.mark.parametrize("log", [*SAMPLES.glob("xray_24*.log"), None], ids=lambda path: path.name if path else "kinds")
-def test_a_run_does_what_was_said(site: Site, dry_run: DryRun, log: Path | None) -> None:
+def test_a_run_does_what_was_announced(site: Site, dry_run: DryRun, log: Path | None) -> None:
     site.append(*([log.read_bytes()] if log else KINDS))
     found = re.search(r"(\d+) lines = (\d+ rows \+ \d+ rejected \+ \d+ ignored)", dry_run())
     assert found is not None
@@ -133,7 +133,7 @@ def test_a_database_that_does_not_fit_is_for_the_operator(site: Site, dry_run: D
 
 
 def test_what_waits_in_the_buffer_is_counted(site: Site, dry_run: DryRun) -> None:
-    """But for what the database has, and what of the log is in it is not read again."""
+    """Except what the database has; what the buffer has of the log is not read again."""
     site.set("parser", batch_size="10")
     site.append(*lines(0, 20))
     site.run_here("--keep")
@@ -179,13 +179,13 @@ def test_old_logs_are_counted_each_once(site: Site, dry_run: DryRun, monkeypatch
     assert "cut.gz:\n  would be read from byte 0 on\n" in dry_run("--logfile", f"{site.folder}/cut.gz", status=3)
 
 
-def test_a_run_at_work_is_said(site: Site, dry_run: DryRun) -> None:
+def test_a_run_in_progress_is_reported(site: Site, dry_run: DryRun) -> None:
     site.append(line(1))
     with lockfile.locked(lockfile.lock_path(site.log, site.folder)):
         assert f"lock: {site.log} is in use by process {os.getpid()} since" in dry_run()
 
 
-def test_a_missing_log_is_said_and_our_own_log_is_not_begun(site: Site, dry_run: DryRun) -> None:
+def test_a_missing_log_is_reported_and_our_own_log_is_not_created(site: Site, dry_run: DryRun) -> None:
     site.set("logging", file="own.log", level="DEBUG")
     assert f"{site.log}: expected a log, found none\n" in dry_run()
     assert not (site.folder / "own.log").exists()

@@ -278,7 +278,7 @@ def test_a_name_too_long_for_a_hand_made_column_costs_only_its_own_line(site: Si
 # --- what does not fit -------------------------------------------------------------------------------------
 
 
-def test_all_that_does_not_fit_is_said_at_once_and_nothing_is_changed(conn: Connection) -> None:
+def test_every_mismatch_is_reported_at_once_and_nothing_is_changed(conn: Connection) -> None:
     conn.execute("""
         CREATE TABLE users (id serial PRIMARY KEY, email text NOT NULL);
         CREATE UNIQUE INDEX ON users (lower(email));
@@ -426,14 +426,14 @@ def test_what_partitions_of_local_days_leave_of_a_utc_day_is_filled(conn: Connec
 
 
 @pytest.mark.parametrize("last", ["23:59:59", "23:59:59.5", "23:59:59.999", "23:59:59.999999"])
-def test_a_day_that_somebody_ended_before_midnight_is_filled(conn: Connection, last: str) -> None:
+def test_a_day_whose_partition_ends_before_midnight_is_filled(conn: Connection, last: str) -> None:
     schema.ensure(conn)
     partition_other_database(conn, "mine", f"{DAY} 00:00+00", f"{DAY} {last}+00")
     partitions.Partitions(conn).ensure([DAY])
     assert covered(conn) == [whole_day(DAY)]
 
 
-def test_a_table_in_the_place_of_a_partition_is_said(conn: Connection) -> None:
+def test_a_table_with_the_name_of_a_partition_is_reported(conn: Connection) -> None:
     schema.ensure(conn)
     conn.execute(f"CREATE TABLE {PARTITION} (LIKE logs)")
     with pytest.raises(Unsuitable, match=f"table {PARTITION}: expected a partition of logs, found a table of its own"):
@@ -457,7 +457,7 @@ def wait_for_logs(watching: Connection) -> None:
         assert time.monotonic() < deadline, "nobody waits for logs"
 
 
-def test_a_new_partition_behind_a_long_query_gives_way_to_others_until_it_is_made(
+def test_a_new_partition_waiting_for_a_long_query_gives_way_to_others_until_it_is_made(
     conn: Connection, other: Connection, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
@@ -475,7 +475,7 @@ def test_a_new_partition_behind_a_long_query_gives_way_to_others_until_it_is_mad
     assert list(bounds(conn)) == [PARTITION]
 
 
-def test_a_new_partition_behind_a_query_without_end_gives_up(
+def test_a_new_partition_waiting_for_a_query_without_end_gives_up(
     conn: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partitions, "DDL_LOCK_TIMEOUT_S", 1)
@@ -487,7 +487,7 @@ def test_a_new_partition_behind_a_query_without_end_gives_up(
             partitions.Partitions(conn).ensure([DAY])
 
 
-def test_a_day_is_made_again_once_it_is_forgotten(conn: Connection) -> None:
+def test_a_day_is_recreated_once_it_is_forgotten(conn: Connection) -> None:
     schema.ensure(conn)
     days_made = partitions.Partitions(conn)
     days_made.ensure([DAY])
@@ -497,7 +497,7 @@ def test_a_day_is_made_again_once_it_is_forgotten(conn: Connection) -> None:
     assert list(bounds(conn)) == [PARTITION]
 
 
-def test_rows_of_a_new_day_in_a_default_partition_are_said_and_schema_md_moves_them(
+def test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them(
     site: Site, conn: Connection
 ) -> None:
     schema.ensure(conn)
@@ -561,7 +561,7 @@ def test_each_partition_has_the_keys_and_indexes_and_logs_where_it_can(conn: Con
     assert len(of("logs", "constraint")) == len(schema.KEYS) * on_logs
     assert len(of("logs", "index")) == len(schema.LOGS_INDEXES) * on_logs
 
-    conn.execute("INSERT INTO users (email) VALUES ('somebody')")
+    conn.execute("INSERT INTO users (email) VALUES ('someone')")
     conn.execute("INSERT INTO logs (\"timestamp\", action, user_id) VALUES ('2025-11-17 12:00+00', 'accepted', 1)")
     with pytest.raises(errors.ForeignKeyViolation):
         conn.execute("DELETE FROM users")

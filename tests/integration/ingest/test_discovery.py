@@ -30,7 +30,7 @@ Pack = Callable[[bytes], bytes]
 
 
 def members(text: bytes) -> bytes:
-    """Two gzip files, one behind the other, cut in the middle of a line."""
+    """Two gzip files, one after the other, cut in the middle of a line."""
     middle = len(text) // 2
     return gzip.compress(text[:middle]) + gzip.compress(text[middle:])
 
@@ -134,7 +134,7 @@ def test_an_empty_archive_is_a_quiet_success_without_a_connection(site: Site, pa
 
 
 @ONE_PACK
-def test_a_last_line_without_its_end_waits_and_is_said(site: Site, pack: Pack) -> None:
+def test_a_last_line_without_its_end_waits_and_is_reported(site: Site, pack: Pack) -> None:
     """Half a line of a copy that was made while xray wrote: the whole one comes with the next copy."""
     name = packed(site, "access.log.1.gz", pack(text(0, 10) + line(10).encode()[:40]))
     assert site.run("--logfile", name).stderr.count("its last line has no end, and is left out") == 1
@@ -167,7 +167,7 @@ def test_of_an_archive_that_was_cut_the_lines_before_the_cut_are_stored(site: Si
 
 
 @ONE_PACK
-def test_an_archive_with_other_bytes_in_its_middle_is_said(site: Site, pack: Pack) -> None:
+def test_an_archive_with_other_bytes_in_its_middle_is_reported(site: Site, pack: Pack) -> None:
     """What the damage made of a line before it was noticed may be rejected."""
     data = pack(text(0, 8_000))
     middle = len(data) * 3 // 4
@@ -187,8 +187,8 @@ def test_an_archive_that_ends_in_its_header_is_damaged(site: Site) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 8, 60, -1])
-def test_damage_in_a_later_stream_is_said(site: Site, at: int) -> None:
-    """LZMAFile takes it for garbage behind the end."""
+def test_damage_in_a_later_stream_is_reported(site: Site, at: int) -> None:
+    """LZMAFile takes it for garbage after the end."""
     first, second = lzma.compress(text(0, 100)), bytearray(lzma.compress(text(100, 200)))
     second[at] ^= 0xFF
     name = packed(site, "old.xz", first + bytes(second))
@@ -309,7 +309,7 @@ def test_a_log_beside_its_compressed_twin_is_loaded_once(site: Site, away: bool)
     assert site.emails() == users(0, 100)
 
 
-def test_a_pattern_that_no_file_fits_is_said(site: Site) -> None:
+def test_a_pattern_that_no_file_fits_is_reported(site: Site) -> None:
     site.append(text(0, 10))
     said = site.run("--logfile", "nowhere.*.gz", cwd=site.folder).stderr
     assert "nowhere.*.gz: expected a log, found none" in said
@@ -329,7 +329,7 @@ def test_one_that_cannot_be_read_leaves_all_others_alone(site: Site) -> None:
     assert Path(name).read_bytes() == text(0, 10)
 
 
-def test_a_database_that_fails_between_logs_has_the_rest_put_aside(site: Site) -> None:
+def test_a_database_that_fails_between_logs_has_the_rest_buffered(site: Site) -> None:
     names = [packed(site, f"{n}.gz", gzip.compress(text(n * 300, n * 300 + 300))) for n in range(4)]
     site.set("parser", batch_size="100")
     load(site, names[0])
@@ -403,12 +403,12 @@ def test_nothing_piped_in_is_a_quiet_success(site: Site) -> None:
     assert site.run("--logfile", "-", input="").stderr == ""
 
 
-def test_a_closed_standard_input_is_said(site: Site) -> None:
+def test_a_closed_standard_input_is_reported(site: Site) -> None:
     done = site.run("--logfile", "-", status=3, preexec_fn=lambda: os.close(0), stdin=None)
     assert "expected piped input, found standard input closed" in done.stderr
 
 
-def test_no_room_for_piped_input_is_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_piped_input_is_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -430,7 +430,7 @@ def test_a_refused_row_of_piped_input(site: Site) -> None:
 # --- the database away, and kills
 
 
-def test_what_was_put_aside_while_the_database_was_away_comes_in_once(site: Site) -> None:
+def test_what_was_buffered_while_the_database_was_away_is_imported_once(site: Site) -> None:
     name = packed(site, "access.log.1.gz", gzip.compress(text(0, 100)))
     site.away()
     for _ in range(2):
@@ -477,7 +477,7 @@ def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
 
 
 def test_piped_input_of_a_run_that_was_killed_is_piped_again(site: Site) -> None:
-    """It goes on behind what was stored: as often as one likes."""
+    """It resumes after what was stored: as often as one likes."""
     site.set("parser", batch_size="25")
     with tempfile.TemporaryFile() as file:
         file.write(text(0, 100))
@@ -549,7 +549,7 @@ def test_of_two_runs_that_load_one_archive_one_stores_it(site: Site, pack: Pack)
 
 @pytest.mark.parametrize("count", [30, 30_000])
 def test_of_two_runs_that_load_copies_one_stores_them(site: Site, count: int) -> None:
-    """Of copies there is no lock in common at all: what the other run has begun with is seen in the database."""
+    """Of copies there is no lock in common at all: what the other run has started with is seen in the database."""
     site.run()
     other = other_site(site, "other")
     packed(site, "access.log", text(0, count))

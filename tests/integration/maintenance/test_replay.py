@@ -215,7 +215,7 @@ def test_a_row_that_the_database_refuses_stays_rejected_and_its_neighbours_load(
 def test_of_masked_lines_those_move_that_are_as_xray_wrote_them(
     site: Site, conn: Connection, host: str, email: str, moves: bool
 ) -> None:
-    """Else a user, a destination or a tag would be stored that nobody ever wrote."""
+    """Otherwise a user, a destination or a tag would be stored that nobody ever wrote."""
     site.set("privacy", mask_source="24/48")
     conn.execute("ALTER TABLE logs ADD CONSTRAINT no_7777 CHECK (source_port <> 7777)")
     site.append(
@@ -278,7 +278,7 @@ def test_batches_are_bounded_by_lines_and_bytes(site: Site, monkeypatch: pytest.
 
 
 def test_what_is_rejected_meanwhile_is_left_to_the_next_replay(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a log that is loaded at the same time could keep it from ending."""
+    """Otherwise a log that is loaded at the same time could keep it from ending."""
     site.set("parser", batch_size=1)
     reject(site, line(0), "damaged\n")
     real = replay._read
@@ -377,7 +377,7 @@ def test_a_line_that_a_person_removes_meanwhile_does_not_come_back(site: Site, c
     assert site.emails() == users(1, 10)
 
 
-def test_a_partition_dropped_and_a_name_deleted_meanwhile_are_made_again(site: Site, conn: Connection) -> None:
+def test_a_partition_dropped_and_a_name_deleted_meanwhile_are_recreated(site: Site, conn: Connection) -> None:
     reject(site, *lines(0, 10))
     drop = "DROP TABLE logs_2025_11_17; DELETE FROM users"
     all_at_once(site, conn, [REPLAY], meanwhile=lambda: site.query(drop))

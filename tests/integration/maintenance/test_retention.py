@@ -62,7 +62,7 @@ def kept(site: Site, server: Connection) -> Site:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks are waited for a second in all, in the runs of `run_here`, too."""
+    """Locks are waited for a second in total, in the runs of `run_here`, too."""
     monkeypatch.setattr(ours, "LOCK_TIMEOUT_S", 1)
 
 
@@ -98,7 +98,7 @@ def concurrently(conn: Connection) -> bool:
 
 @contextlib.contextmanager
 def reader(other: Connection) -> Iterator[None]:
-    """Somebody who reads logs for a long time."""
+    """A session that reads logs for a long time."""
     with other.transaction():
         other.execute("SELECT count(*) FROM logs")
         yield
@@ -107,7 +107,7 @@ def reader(other: Connection) -> Iterator[None]:
 # --- which partitions are old --------------------------------------------------------------------------------
 
 
-def test_today_and_so_many_days_before_it_are_kept_in_utc(server: Connection) -> None:
+def test_today_and_the_days_before_it_are_kept_in_utc(server: Connection) -> None:
     """The last day that goes ends at the very moment at which the first one that is kept begins."""
     day(server, "2024-02-28", "2024-02-29", "2024-03-01", "2024-03-31")
     server.execute("SET timezone TO 'Asia/Tokyo'")
@@ -184,7 +184,7 @@ def test_a_clock_that_runs_ahead_empties_nothing(server: Connection, clock: date
     assert enforce(server, days=1, now=clock) == []
 
 
-def test_a_day_that_somebody_keeps_beside_logs_stays(server: Connection) -> None:
+def test_a_day_that_was_detached_by_hand_is_kept(server: Connection) -> None:
     fill(server)
     server.execute(f"ALTER TABLE logs DETACH PARTITION {OLD}")
     assert enforce(server) == []
@@ -192,7 +192,7 @@ def test_a_day_that_somebody_keeps_beside_logs_stays(server: Connection) -> None
 
 
 def test_a_table_with_our_comment_on_it_stays_when_it_has_a_row_that_is_kept(server: Connection) -> None:
-    """A run was killed before it detached the table, then more days were to be kept, and somebody put it aside."""
+    """A run was killed before it detached the table, then more days were to be kept, and an operator renamed it."""
     fill(server, "2024-03-01")
     server.execute(detach.mark("logs_2024_03_01"))
     server.execute("ALTER TABLE logs DETACH PARTITION logs_2024_03_01")
@@ -264,7 +264,7 @@ def test_a_line_of_a_day_that_is_not_kept_is_stored_and_goes_with_its_day(kept: 
     assert found(server, TABLES) == [f"logs_{TODAY:%Y_%m_%d}"]
 
 
-def test_what_cannot_be_dropped_is_told_once_and_spoils_nothing_else(kept: Site, server: Connection) -> None:
+def test_what_cannot_be_dropped_is_reported_once_and_stops_nothing_else(kept: Site, server: Connection) -> None:
     server.execute(f"CREATE VIEW january AS SELECT * FROM {OLD}")
     day(server, "2024-01-02")
     kept.append(today(1))
@@ -328,7 +328,7 @@ def test_check_wants_the_right_that_retention_needs(kept: Site, server: Connecti
 
 
 @pytest.mark.usefixtures("impatient")
-def test_behind_a_long_reader_nothing_is_changed_and_the_next_run_tries_again(
+def test_during_a_long_query_nothing_is_changed_and_the_next_run_tries_again(
     kept: Site, server: Connection, other: Connection
 ) -> None:
     fill(server, "2024-01-02")
@@ -447,7 +447,7 @@ def test_a_late_line_of_a_detached_day_makes_it_anew(site: Site, server: Connect
         assert found(server, TABLES) == []
 
 
-def test_what_somebody_else_is_detaching_is_his(server: Connection, other: Connection) -> None:
+def test_what_another_session_is_detaching_is_left_to_it(server: Connection, other: Connection) -> None:
     if not concurrently(server):
         pytest.skip("PostgreSQL 14 is the first that has DETACH … CONCURRENTLY")
     fill(server)
@@ -589,7 +589,7 @@ def test_while_a_run_of_any_node_stores_rows_no_name_goes(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_names_that_go_between_a_runs_names_and_its_rows_are_made_again(
+def test_names_that_go_between_a_runs_names_and_its_rows_are_recreated(
     site: Site, server: Connection, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """Whichever way the rows come in: the foreign keys say that the names are gone, and nothing is stored till then."""

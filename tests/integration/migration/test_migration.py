@@ -123,7 +123,7 @@ def is_plain(conn: Connection) -> bool:
 
 @contextlib.contextmanager
 def dying_after(module: str, function: str) -> Iterator[None]:
-    """For a forked run: the process ends when this function of ours has returned."""
+    """For a forked run: the process ends when this function has returned."""
     place = importlib.import_module(f"xraylog.migration.{module}")
     real = getattr(place, function)
 
@@ -217,7 +217,7 @@ def test_drop_old_in_the_config_drops_it(conn: Connection, site: Site) -> None:
 
 @pytest.mark.parametrize("stands_at", [1, 60, 5000])
 def test_the_sequence_goes_over_and_stands_past_the_largest_id(conn: Connection, site: Site, stands_at: int) -> None:
-    """Also when somebody set it back."""
+    """Also when it was set back."""
     make(conn)
     conn.execute("SELECT setval('logs_id_seq', %s)", [stands_at])
     ((before,),) = conn.execute("SELECT 'logs_id_seq'::regclass::oid")
@@ -315,7 +315,7 @@ def test_nobody_changes_the_old_table_between_proof_and_drop(
 # --- resumable ---------------------------------------------------------------------------------------------
 
 
-def test_killed_at_every_step_and_begun_again_it_ends_the_same(
+def test_killed_at_every_step_and_started_again_it_ends_the_same(
     conn: Connection, site: Site, other_database: Connection, kill_steps: Iterator[int]
 ) -> None:
     """Same rows, same catalog; and parse_logs.py stays away until it is finished."""
@@ -432,7 +432,7 @@ def test_at_a_terminal_undo_asks(conn: Connection, site: Site, answer: str, stat
     assert is_plain(conn) == (status == 0)
 
 
-def test_rows_that_come_while_undo_asks_are_told_before_it_goes_on(
+def test_rows_that_come_while_undo_asks_are_reported_before_it_goes_on(
     conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import migrate_logs_to_partitioned
@@ -466,7 +466,7 @@ def test_undo_in_the_middle_and_then_the_migration_again(conn: Connection, site:
     assert content(conn) == before
 
 
-def test_undo_killed_at_every_step_and_begun_again_ends_the_same(
+def test_undo_killed_at_every_step_and_started_again_ends_the_same(
     conn: Connection, site: Site, kill_steps: Iterator[int]
 ) -> None:
     make(conn, rows=12)
@@ -487,7 +487,7 @@ def test_undo_killed_at_every_step_and_begun_again_ends_the_same(
     assert step > 30
 
 
-def test_what_an_interrupted_undo_left_is_said_and_in_the_way(conn: Connection, site: Site) -> None:
+def test_what_an_interrupted_undo_left_is_reported_and_in_the_way(conn: Connection, site: Site) -> None:
     make(conn)
     site.migrate()
     before = content(conn)
@@ -676,10 +676,10 @@ def test_a_reader_is_never_blocked_for_long_and_sees_whole_days(
         assert reader.longest < 1
 
 
-def test_behind_a_long_query_it_gives_way_again_and_again(
+def test_during_a_long_query_it_gives_way_again_and_again(
     conn: Connection, site: Site, database: dict[str, str]
 ) -> None:
-    """Nobody waits behind it for longer than its own lock_timeout."""
+    """No session waits for it for longer than its own lock_timeout."""
     make(conn)
     with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
         holder.execute("SELECT FROM logs LIMIT 1")
@@ -755,7 +755,7 @@ def columns(conn: Connection, table: str = "logs") -> dict[str, str]:
 
 
 def indexes(conn: Connection, table: str) -> dict[str, str]:
-    """Names and what stands behind USING."""
+    """Names, and the part after USING."""
     found = conn.execute(
         "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid = %s::regclass",
@@ -764,7 +764,7 @@ def indexes(conn: Connection, table: str) -> dict[str, str]:
     return {name: text.partition(" USING ")[2] for name, text in found}
 
 
-def test_a_table_that_somebody_made_is_carried_over(conn: Connection, site: Site) -> None:
+def test_a_table_made_by_hand_is_carried_over(conn: Connection, site: Site) -> None:
     """Other types, NOT NULL source, no key, own names that are ours, extra columns and indexes."""
     make(conn, BY_HAND)
     conn.execute("UPDATE logs SET bytes = id / 3.0, country = 'fr' WHERE id % 2 = 0")
@@ -988,7 +988,7 @@ def test_a_tablespace_is_kept(conn: Connection, site: Site) -> None:
     conn.execute(SQL("DROP TABLESPACE {}").format(Identifier(name)))
 
 
-def test_what_a_partitioned_table_cannot_have_is_said(conn: Connection, site: Site) -> None:
+def test_what_a_partitioned_table_cannot_have_is_reported(conn: Connection, site: Site) -> None:
     make(conn)
     conn.execute("ALTER TABLE logs SET (fillfactor = 90)")
     conn.execute("ALTER TABLE logs REPLICA IDENTITY FULL")
@@ -1035,7 +1035,7 @@ def test_rows_in_the_order_of_time_are_found_by_a_brin_index_and_an_own_index_is
 INSERT = "INSERT INTO logs (\"timestamp\", action) VALUES ('2025-11-17 12:00+00', 'accepted')"
 
 
-def test_ids_that_a_session_was_given_before_are_no_difference_and_are_told_as_lost(
+def test_ids_that_a_session_was_given_before_are_no_difference_and_are_reported_as_lost(
     conn: Connection, site: Site, database: dict[str, str]
 ) -> None:
     """A sequence with CACHE: a row that is stored since has a smaller id than the old table's largest."""
@@ -1393,7 +1393,7 @@ WITH_REASONS = {
         "ALTER TABLE logs ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY",
         r"logs.number is an identity column",
     ),
-    "a logs_old of somebody else": ("CREATE TABLE logs_old (id integer)", r"logs_old is in the way: rename it"),
+    "a logs_old of another program": ("CREATE TABLE logs_old (id integer)", r"logs_old is in the way: rename it"),
     "a table with the name of a partition": (
         "CREATE TABLE logs_2025_11_16 (id integer)",
         r"logs_2025_11_16 is in the way, a table of its own with the name of a partition: rename it",
@@ -1423,7 +1423,7 @@ def test_refused_before_the_first_change_with_the_way_out(
     assert site.migrate("--dry-run", status=3).stderr == refused.stderr
 
 
-def test_all_reasons_are_said_at_once(conn: Connection, site: Site) -> None:
+def test_all_reasons_are_reported_at_once(conn: Connection, site: Site) -> None:
     make(conn)
     together = [
         "a NULL timestamp",
@@ -1433,7 +1433,7 @@ def test_all_reasons_are_said_at_once(conn: Connection, site: Site) -> None:
         "a foreign key that points at it",
         "a view",
         "a trigger",
-        "a logs_old of somebody else",
+        "a logs_old of another program",
         "ids of names that are not there",
     ]
     for name in together:
@@ -1458,7 +1458,7 @@ def test_another_role_s_table_is_refused(conn: Connection, site: Site, role: Cal
     assert f'GRANT CREATE ON SCHEMA "public" TO "{stranger}"' in refused
 
 
-def test_a_bad_row_that_comes_in_the_last_moment_is_said_and_can_be_mended(
+def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
     conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the look at the rows and the rename."""

@@ -284,7 +284,7 @@ def test_no_row_vanishes_where_clocks_change_by_half_an_hour(zone: str, last: da
 
 
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
-def test_more_than_two_months_are_told_by_day(filled: Connection, database: dict[str, str], zone: ZoneInfo) -> None:
+def test_more_than_two_months_are_shown_by_day(filled: Connection, database: dict[str, str], zone: ZoneInfo) -> None:
     window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
     assert Window.of(BERLIN, 62, LAST, NOON).unit == "hour"
     found = read(database, window)
@@ -351,7 +351,7 @@ def of_user(found: Findings, name: str) -> User:
 
 
 @pytest.mark.parametrize("email", [email for email in EMAILS if email])
-def test_a_user_has_the_numbers_of_his_rows(found: Findings, email: str) -> None:
+def test_a_user_has_the_numbers_of_its_rows(found: Findings, email: str) -> None:
     rows = [row for row in INSIDE if row.email == email]
     sources = {row.source for row in rows if row.source}
     networks = [ip_network(source, strict=False) for source in sources]
@@ -369,7 +369,7 @@ def test_a_user_has_the_numbers_of_his_rows(found: Findings, email: str) -> None
 
 
 @pytest.mark.parametrize("email", [email for email in EMAILS if email])
-def test_a_user_has_his_addresses_and_destinations(found: Findings, email: str) -> None:
+def test_a_user_has_its_addresses_and_destinations(found: Findings, email: str) -> None:
     rows = [row for row in INSIDE if row.email == email]
     user = of_user(found, email)
     addresses = Counter(row.source for row in rows if row.source)
@@ -384,7 +384,7 @@ def test_a_user_has_his_addresses_and_destinations(found: Findings, email: str) 
 
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(("most", "most_of_all", "expected"), [(3, 1000, 3), (100, 11, 2)])
-def test_a_user_has_so_many_of_them_and_all_users_together_so_many(
+def test_a_user_has_a_limited_number_of_them_and_so_have_all_users_together(
     database: dict[str, str], monkeypatch: pytest.MonkeyPatch, most: int, most_of_all: int, expected: int
 ) -> None:
     everything = read(database).users
@@ -447,7 +447,7 @@ def test_addresses_together_are_those_that_anyone_would_count(
 def test_an_address_of_the_morning_and_the_evening_is_not_there_at_noon(
     conn: Connection, database: dict[str, str]
 ) -> None:
-    """Over a whole day it would seem so. Each user has his most on another day."""
+    """Over a whole day it would seem so. Each user has its most on another day."""
     noon = WINDOW.midnights[1] + timedelta(hours=12)
     moments: dict[str, list[tuple[datetime, str]]] = {
         f"u{most}": [
@@ -506,7 +506,7 @@ def test_without_a_period_before_nothing_is_new(conn: Connection, database: dict
 
 
 @pytest.mark.parametrize(("late", "is_said"), [(timedelta(hours=7), False), (timedelta(hours=8), True)])
-def test_a_period_before_that_began_to_be_stored_late_is_told(
+def test_a_period_before_that_began_to_be_stored_late_is_marked(
     conn: Connection, database: dict[str, str], late: timedelta, is_said: bool
 ) -> None:
     """A tenth of three days is 7.2 hours."""
@@ -525,7 +525,7 @@ def test_a_quiet_night_is_no_beginning(conn: Connection, database: dict[str, str
     assert not read(database).has_part_before
 
 
-def test_how_many_destinations_there_are_is_told(filled: Connection, database: dict[str, str]) -> None:
+def test_how_many_destinations_there_are_is_shown(filled: Connection, database: dict[str, str]) -> None:
     partitions.Partitions(filled).ensure({str(WINDOW.before.date())})
     fill_one(filled, INSIDE[0]._replace(at=WINDOW.before, host="only.before.example", port=443))
     assert read(database).destinations_in_all == len({row.host for row in INSIDE if row.host})
@@ -563,7 +563,7 @@ def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
 
 
 @pytest.mark.usefixtures("filled")
-def test_one_node_is_told_of_as_if_there_were_no_other(database: dict[str, str]) -> None:
+def test_one_node_is_shown_as_if_there_were_no_other(database: dict[str, str]) -> None:
     found = read(database, node="n1")
     rows = [row for row in INSIDE if row.node == "n1"]
     assert [node.name for node in found.nodes] == ["n1"]
@@ -674,7 +674,7 @@ def test_a_mask_numbers_the_nodes(filled: Connection, database: dict[str, str]) 
 # --- what hand-made and old tables hold ---------------------------------------------------------------------
 
 
-def test_a_node_whose_name_is_gone_is_told_by_its_id(filled: Connection, database: dict[str, str]) -> None:
+def test_a_node_whose_name_is_gone_is_shown_by_its_id(filled: Connection, database: dict[str, str]) -> None:
     filled.execute("ALTER TABLE nodes ALTER name DROP NOT NULL")
     ((number,),) = filled.execute("UPDATE nodes SET name = NULL WHERE name = 'n1' RETURNING id")
     assert f"(id {number})" in {node.name for node in read(database).nodes}
@@ -695,7 +695,7 @@ def test_a_node_that_was_silent_all_the_time_is_a_gap(conn: Connection, database
     assert [(gap.node, gap.since, gap.until) for gap in read(database).gaps] == [("n2", WINDOW.since, WINDOW.until)]
 
 
-def test_a_port_without_a_protocol_is_told(conn: Connection, database: dict[str, str]) -> None:
+def test_a_port_without_a_protocol_is_shown(conn: Connection, database: dict[str, str]) -> None:
     row = ROWS[0]._replace(at=WINDOW.since, host="ss.example", port=8443)
     fill(conn, [row._replace(protocol=None), row._replace(protocol="tcp")])  # type: ignore[arg-type]
     found = read(database)
@@ -703,7 +703,7 @@ def test_a_port_without_a_protocol_is_told(conn: Connection, database: dict[str,
     assert sorted(found.top[0].ports) == ["(none)/8443", "tcp/8443"]
 
 
-def test_a_user_whose_name_is_gone_is_told_by_his_id(conn: Connection, database: dict[str, str]) -> None:
+def test_a_user_whose_name_is_gone_is_shown_by_its_id(conn: Connection, database: dict[str, str]) -> None:
     fill(conn, [ROWS[0]._replace(at=WINDOW.since, host="host.example", port=443, email="alice")])
     conn.execute("SET session_replication_role = replica")  # no keys, as in tables that somebody made by hand
     (number,) = conn.execute("DELETE FROM users WHERE email = 'alice' RETURNING id").fetchone() or (0,)
@@ -824,7 +824,7 @@ def test_a_role_that_may_only_read_is_enough(site: Site, conn: Connection, reade
     assert "<code>--until 2025-11-" in text(site)
 
 
-def test_a_role_that_may_not_read_one_of_them_is_told_what_it_needs(
+def test_a_role_that_may_not_read_one_of_them_gets_the_grant_it_needs(
     site: Site, conn: Connection, reader: Identifier
 ) -> None:
     conn.execute(SQL("GRANT SELECT ON logs, nodes TO {}").format(reader))
@@ -1002,7 +1002,7 @@ def test_of_many_nodes_that_are_silent_some_are_named() -> None:
     assert told.endswith("n8, n9 and others")
 
 
-def test_a_buffer_and_statistics_that_may_not_be_read_are_told() -> None:
+def test_a_buffer_and_statistics_that_may_not_be_read_are_reported() -> None:
     """Not below tmp_path: pytest keeps that for its own user, who may be root."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as name:
@@ -1024,7 +1024,7 @@ def test_a_buffer_and_statistics_that_may_not_be_read_are_told() -> None:
     assert locked == run_history.Runs(unseen=(run_history.STATISTICS,))
 
 
-def test_the_page_tells_of_the_runs_and_of_the_buffer(site: Site, conn: Connection) -> None:
+def test_the_page_shows_the_runs_and_the_buffer(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     started = WINDOW.since.astimezone().replace(tzinfo=None)
     rows = [
@@ -1119,7 +1119,7 @@ def test_a_query_that_takes_too_long_ends(site: Site, conn: Connection) -> None:
     assert "[report] statement_timeout" in done.stderr
 
 
-def test_ended_while_it_asks_it_leaves_no_query_behind(site: Site, conn: Connection) -> None:
+def test_ended_while_it_asks_it_leaves_no_query_running(site: Site, conn: Connection) -> None:
     """By SIGTERM, as systemd and timeout end it: else the server would go on for nobody."""
     fill(conn, ROWS)
     with conn.transaction():
@@ -1142,7 +1142,7 @@ def sessions(site: Site) -> list[tuple[Any, ...]]:
     )
 
 
-def test_a_folder_that_may_not_be_entered_is_said(site: Site) -> None:
+def test_a_folder_that_may_not_be_entered_is_reported(site: Site) -> None:
     cfg, closed = config.read(site.config), site.folder / "closed"
     closed.mkdir(mode=0)
     user = os.geteuid()
@@ -1154,7 +1154,7 @@ def test_a_folder_that_may_not_be_entered_is_said(site: Site) -> None:
         os.seteuid(user)
 
 
-def test_a_node_that_is_not_there_is_said(site: Site, conn: Connection) -> None:
+def test_a_node_that_is_not_there_is_reported(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     done = report(site, "--node", "n9{}", status=3)
     assert "expected one of the nodes n1, n2, found n9{}" in done.stderr
@@ -1173,20 +1173,20 @@ def test_a_node_that_is_not_there_is_said(site: Site, conn: Connection) -> None:
         ("--output", "-"),
     ],
 )
-def test_a_wrong_option_is_said(site: Site, option: str, value: str) -> None:
+def test_a_wrong_option_is_reported(site: Site, option: str, value: str) -> None:
     done = report(site, option, value, status=2)
     assert "expected" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["config.ini", "buffer.jsonl", "stats.jsonl", "access.log"])
-def test_the_page_does_not_replace_a_file_of_ours(site: Site, name: str) -> None:
+def test_the_page_does_not_replace_one_of_our_files(site: Site, name: str) -> None:
     done = site.run("--output", str(site.folder / name), status=78, script="report_logs")
     assert "--output: expected a file of its own, found" in done.stderr
     assert (site.folder / "config.ini").stat().st_size
 
 
 @pytest.mark.parametrize("name", ["nowhere/report.html", ".", "/dev/null", "pipe"])
-def test_a_page_that_cannot_be_put_there_is_said_before_anything_is_asked(site: Site, name: str) -> None:
+def test_a_page_that_cannot_be_put_there_is_reported_before_anything_is_asked(site: Site, name: str) -> None:
     """As root, /dev/null would become a file."""
     os.mkfifo(site.folder / "pipe")
     site.away()
@@ -1236,7 +1236,7 @@ def test_without_its_packages_it_names_the_command_that_installs_them(
     assert str(ROOT / "requirements-report.txt") in said
 
 
-def test_progress_is_said_to_who_asks(site: Site, conn: Connection) -> None:
+def test_progress_is_shown_on_request(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     said = re.findall("asked for (.*): ", report(site, "-v").stderr)
     assert "traffic" in said
@@ -1332,7 +1332,7 @@ def test_a_day_that_can_have_no_rows_is_refused(site: Site, until: str) -> None:
     assert not (site.folder / "report.html").exists()
 
 
-def test_an_unknown_node_is_told_without_what_could_not_mend_it(site: Site, conn: Connection) -> None:
+def test_an_unknown_node_is_reported_without_a_hint_that_could_not_fix_it(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     said = report(site, "--node", "n\x1b[31m", status=3).stderr
     assert "\x1b" not in said

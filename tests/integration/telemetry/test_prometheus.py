@@ -182,7 +182,7 @@ def test_the_readme_shows_every_metric() -> None:
 
 
 def test_counters_add_up_over_runs_outages_and_imports(site: Site, told: Path, conn: Connection) -> None:
-    """rows and rejected are what the tables have; the buffer's lines were counted when they were put aside, too."""
+    """rows and rejected are what the tables have; the buffer's lines were counted when they were buffered, too."""
     site.append(*lines(0, 5), BAD)
     assert run(site) == 0
     site.append(*lines(5, 8))
@@ -217,7 +217,7 @@ def test_a_run_that_fails_half_way_counts_both_halves(site: Site, told: Path, co
 
 
 def test_a_log_from_the_command_line_adds_to_the_counters_and_is_no_last_run(site: Site, told: Path) -> None:
-    """Else a rotated log, or an empty one while the database is away, would look like a good run of cron's."""
+    """Otherwise a rotated log, or an empty one while the database is away, would look like a good run of cron's."""
     site.append(line(0))
     assert run(site) == 0
     before = times(told)

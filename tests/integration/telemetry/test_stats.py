@@ -67,7 +67,7 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_json_row_is_the_example_of_the_issue(tmp_path: Path) -> None:
-    """But for the rate: 1024 / 1.23 is 832.52 there, and here."""
+    """Except the rate: 1024 / 1.23 is 832.52 there, and here."""
     path = tmp_path / "stats.jsonl"
     stats.write(stats.row(STARTED, "online", 1.23, RESULT), "json", path)
     assert path.read_text() == (
@@ -231,7 +231,7 @@ def test_a_torn_last_line_does_not_swallow_the_next_row(site: Site, form: str) -
 # --- runs that fail ------------------------------------------------------------------------------------------
 
 
-def test_a_run_without_a_server_counts_what_it_put_aside(site: Site) -> None:
+def test_a_run_without_a_server_counts_what_it_buffered(site: Site) -> None:
     site.append(*lines(0, 3), BAD, line(2))
     with socket.socket() as bound:  # without listen: nobody else gets the port, and it refuses
         bound.bind(("127.0.0.1", 0))
@@ -242,7 +242,7 @@ def test_a_run_without_a_server_counts_what_it_put_aside(site: Site) -> None:
     assert [row[field] for field in FIELDS[3:5] + FIELDS[6:]] == [4, 1, 3, 3, 1, 2]
 
 
-def test_a_run_that_the_server_refuses_counts_what_it_put_aside(site: Site) -> None:
+def test_a_run_that_the_server_refuses_counts_what_it_buffered(site: Site) -> None:
     site.set("postgresql", dbname="no such database")
     site.append(*lines(0, 3))
     assert run(site, "-q") == 3
@@ -289,7 +289,7 @@ def test_whatever_ends_a_run_its_row_tells_what_was_done(
 
 
 @pytest.mark.parametrize("found", ["a,b,c\n1,2,3\n", HEADER.replace(",mode", "") + "1\n", "run_started_at", "\n"])
-def test_a_csv_file_with_another_header_is_left_alone_and_that_is_said(
+def test_a_csv_file_with_another_header_is_left_alone_and_reported(
     site: Site, capsys: pytest.CaptureFixture[str], found: str
 ) -> None:
     site.set("stats", format="csv", output="stats.csv")
