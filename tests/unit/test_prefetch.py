@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from xraylog.prefetch import Ahead
+from xraylog.prefetch import Prefetcher
 
 
 def test_items_come_in_their_order_and_can_be_seen_before_they_are_taken() -> None:
-    with Ahead(iter("abc")) as items:
+    with Prefetcher(iter("abc")) as items:
         assert [(items.peek(), item) for item in items] == [("b", "a"), ("c", "b"), (None, "c")]
         assert items.peek() is None
         assert list(items) == []
@@ -25,8 +25,8 @@ def test_the_next_item_is_made_while_the_caller_works_on_this_one() -> None:
         second_begun.set()
         yield 2
 
-    with Ahead(items()) as coming:
-        assert next(coming) == 1
+    with Prefetcher(items()) as prefetched:
+        assert next(prefetched) == 1
         assert second_begun.wait(60)
 
 
@@ -35,10 +35,10 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise OSError("the disk")
 
-    with Ahead(items()) as coming:
-        assert next(coming) == 1
+    with Prefetcher(items()) as prefetched:
+        assert next(prefetched) == 1
         with pytest.raises(OSError, match="the disk"):
-            next(coming)
+            next(prefetched)
 
 
 def test_leaving_waits_for_the_item_that_is_being_made() -> None:
@@ -51,8 +51,8 @@ def test_leaving_waits_for_the_item_that_is_being_made() -> None:
         made.set()
         yield 2
 
-    with Ahead(items()) as coming:
-        next(coming)
+    with Prefetcher(items()) as prefetched:
+        next(prefetched)
         assert begun.wait(60)
         threading.Timer(0.1, let_go.set).start()
     assert made.is_set()
@@ -69,9 +69,9 @@ def test_items_are_made_ahead_as_long_as_there_is_room() -> None:
                 third_made.set()
             yield size
 
-    with Ahead(items(), 9, size=int) as coming:
+    with Prefetcher(items(), 9, size=int) as prefetched:
         assert not third_made.wait(0.2)  # two have more than 9 together
         assert made == [5, 5]
-        assert next(coming) == 5
+        assert next(prefetched) == 5
         assert third_made.wait(60)
-        assert list(coming) == [5, 1, 1]
+        assert list(prefetched) == [5, 1, 1]

@@ -12,7 +12,7 @@ from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.ingest.source import Source
-from xraylog.prefetch import Ahead
+from xraylog.prefetch import Prefetcher
 from xraylog.records import LoadResult
 
 MAX_NAMES = 500_000  # of a table: an adversary's log must not fill the memory
@@ -63,8 +63,8 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
             result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
             yield offline_buffer.write(batch), result
 
-    with Ahead(written(spooled_to)) as coming:
-        for batch, result in coming:
+    with Prefetcher(written(spooled_to)) as prefetched:
+        for batch, result in prefetched:
             log.sync()
             buffer.put(batch, source.origin)
             spooled_to = batch.end

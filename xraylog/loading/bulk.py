@@ -24,12 +24,12 @@ from xraylog.loading import attach, copy_rows, rejects
 from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.foreign_keys import Keys, NamesMissing
 from xraylog.loading.rejects import Refusals, Rejected
-from xraylog.prefetch import Ahead
+from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, LoadResult
 
 SECONDS = 1.0  # as long as batches of days that have a partition come together
 MOST_REJECTED = 1 << 20  # bytes of lines for rejected_lines, which wait for the end of the COPY
-AHEAD_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: a quarter of a second of ours
+PREFETCH_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: a quarter of a second of ours
 ID_BYTES = 60  # an int in a set
 
 
@@ -102,14 +102,14 @@ class Together:
         conn: Connection,
         days: partitions.Partitions,
         keys: Keys,
-        coming: Ahead[Ready],
+        prefetched: Prefetcher[Ready],
         source: BatchSource,
         node_lock: str,
     ) -> None:
         self._conn = conn
         self._days = days
         self._keys = keys
-        self._coming = coming
+        self._coming = prefetched
         self._source = source
         self._node_lock = node_lock
 

@@ -27,9 +27,9 @@ from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.loading import copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
-from xraylog.loading.bulk import AHEAD_BYTES, Refused, Together, prepare
+from xraylog.loading.bulk import PREFETCH_BYTES, Refused, Together, prepare
 from xraylog.loading.foreign_keys import Keys, NamesMissing
-from xraylog.prefetch import Ahead
+from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, LoadResult, Records
 
 # A name or a partition can vanish between two statements. Another run's retention drops one after the other.
@@ -155,8 +155,8 @@ class Loader:
                 yield from self._load_from(batches, position, source, math.inf)
                 return
             ready = (prepare(names, batch, position.node_id) for batch in batches)
-            coming = stack.enter_context(Ahead(ready, AHEAD_BYTES, operator.attrgetter("size")))
-            together = Together(self._conn, self._days, self._keys, coming, source, positions.node_lock(self._node))
+            prefetched = stack.enter_context(Prefetcher(ready, PREFETCH_BYTES, operator.attrgetter("size")))
+            together = Together(self._conn, self._days, self._keys, prefetched, source, positions.node_lock(self._node))
             yield from together.load_all(position)
 
     def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
