@@ -138,11 +138,13 @@ def test_a_session_ended_between_drain_and_position_while_many_lines_come(
     site.append(*lines(0, 100))
     real_move = positions.move
 
-    def move_later(conn: psycopg.Connection[tuple[object, ...]], move: positions.Move) -> positions.Position:
-        if move.offset < move.position.offset:  # behind a drain
+    def move_later(
+        conn: psycopg.Connection[tuple[object, ...]], update: positions.PositionUpdate
+    ) -> positions.Position:
+        if update.offset < update.position.offset:  # behind a drain
             site.append(*lines(1000, 1300))
             end_our_sessions(site)
-        return real_move(conn, move)
+        return real_move(conn, update)
 
     with contextlib.ExitStack() as stack:
         if is_open:

@@ -132,7 +132,7 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
 
     def offset(node: str, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None) -> int:
         node_id = references.known_node(conn, node) if has_positions else None
-        return 0 if node_id is None else positions.look(conn, node_id, source, fingerprints, size).offset
+        return 0 if node_id is None else positions.lookup(conn, node_id, source, fingerprints, size).offset
 
     here = 0 if aside.is_empty else offset(aside.node, path_text(aside.path), aside.file.fingerprints(), aside.size)
     waiting = Counter[str]()

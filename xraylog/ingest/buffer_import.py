@@ -12,7 +12,7 @@ from loguru import logger
 from xraylog.accesslog import discovery, logfile
 from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.database import positions, session
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.loading.loader import Target
 from xraylog.records import LoadResult, Origin
 
@@ -30,13 +30,13 @@ def load(target: Target, buffer: Buffer) -> Iterator[LoadResult]:
     here = find_buffer(target, buffer)
     for stored in buffer.batches(here.offset):
         batch, there = stored.batch, find_origin(target, stored.origin)
-        moves = [Move(here, stored.end, buffer.file.fingerprint(stored.end))]
+        updates = [PositionUpdate(here, stored.end, buffer.file.fingerprint(stored.end))]
         end_of_log = stored.origin.fingerprint(batch.end)
         if not stored.origin.again:
             batch = batch.behind(there.offset)
         if end_of_log and (batch.end > there.offset or stored.origin.again):
-            moves.insert(0, Move(there, batch.end, end_of_log))
-        result, (*_, here) = target.loader(stored.origin.node).load(batch, *moves)
+            updates.insert(0, PositionUpdate(there, batch.end, end_of_log))
+        result, (*_, here) = target.loader(stored.origin.node).load(batch, *updates)
         total, skipped = total + result, skipped + stored.batch.lines - batch.stored
         if time.monotonic() - reported > PROGRESS_S:
             reported = time.monotonic()
@@ -65,6 +65,6 @@ def find_origin(target: Target, origin: Origin) -> Position:
     with session.transaction(target.conn, positions.node_lock(origin.node)):
         position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
     head = origin.fingerprint(position.offset)
-    if position.found_as != position.source and head and discovery.is_at(Path(position.found_as), head):
+    if position.known_path != position.source and head and discovery.is_at(Path(position.known_path), head):
         return dataclasses.replace(position, id=None)
     return position

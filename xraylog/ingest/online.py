@@ -13,7 +13,7 @@ from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.database import positions, schema, session
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.loading.loader import Target
 from xraylog.records import LoadResult
@@ -41,7 +41,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     """
     position = find_position(target, source)
     if source.again and position.id is not None:
-        position = move(target, source, Move(position, 0, EMPTY))
+        position = move(target, source, PositionUpdate(position, 0, EMPTY))
     source.stored_to = position.offset
     for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
         source.stored_to = position.offset
@@ -58,12 +58,14 @@ def find_position(target: Target, source: Source) -> Position:
             target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
         )
         positions.forget_old(target.conn, position)
-    if position.lost is not None and isinstance(log, LogFile):  # others have other names and bytes at every rotation
+    if position.lost_offset is not None and isinstance(
+        log, LogFile
+    ):  # others have other names and bytes at every rotation
         logger.warning(
             "{} was emptied, replaced or renamed by another program: it was stored up to byte {}; "
             "reading it from its beginning; if it was renamed: {}",
             log.path,
-            position.lost,
+            position.lost_offset,
             hints.command(source.cfg, "--logfile", f"{log.path}.1"),
         )
     return position
@@ -83,13 +85,13 @@ def drain(target: Target, source: Source, position: Position) -> None:
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     if position.id is None and not drained.offset:
         return  # no line of it was ever stored: there is no position to move
-    position = move(target, source, Move(position, drained.offset, drained.fingerprint))
+    position = move(target, source, PositionUpdate(position, drained.offset, drained.fingerprint))
     if source.truncate(drained.offset):
         source.stored_to = 0
-        move(target, source, Move(position, 0, EMPTY))
+        move(target, source, PositionUpdate(position, 0, EMPTY))
 
 
-def move(target: Target, source: Source, update: Move) -> Position:
+def move(target: Target, source: Source, update: PositionUpdate) -> Position:
     """Move the position in a transaction of its own; return it as it is then."""
     with session.transaction(target.conn, positions.node_lock(source.node)):
         return positions.move(target.conn, update)

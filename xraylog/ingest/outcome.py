@@ -15,7 +15,7 @@ from xraylog.accesslog import discovery, logfile, offline_buffer
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
-from xraylog.database.positions import Moved
+from xraylog.database.positions import PositionConflict
 from xraylog.ingest.source import Source
 from xraylog.records import LoadResult
 from xraylog.telemetry import prometheus, stats
@@ -78,7 +78,7 @@ class Recorder:
         except logfile.Busy:  # the other run records itself
             self._owns_logs = False
             raise
-        except Moved as error:
+        except PositionConflict as error:
             logger.error("{}; it stores these lines", error)
             self.status = Exit.BUSY
         except OSError as error:

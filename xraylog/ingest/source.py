@@ -17,7 +17,7 @@ from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.parser import PREFIXED, Parser
 from xraylog.cli import Options
 from xraylog.config import Config
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.records import Batch, Fingerprint, Origin
 
 EMPTY = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
@@ -66,10 +66,10 @@ class Source:
                     warned = True
             del batch  # before the next one is read: one in memory, not two
 
-    def position_update(self, position: Position, offset: int) -> Move:
+    def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
         self.log.sync()
-        return Move(position, offset, self.log.fingerprint(offset))
+        return PositionUpdate(position, offset, self.log.fingerprint(offset))
 
     def drain(self, offset: int) -> Drained | None:
         """Take the lines before `offset`, which are stored, out of the log; log why not, and return None then."""
@@ -92,7 +92,7 @@ class Source:
     def is_copy(self, position: Position, head: Fingerprint) -> bool:
         """Return whether `position` is that of another file, which is still there and begins with `head`, too."""
         this = self.log if isinstance(self.log, LogFile) else None
-        return position.found_as != position.source and discovery.is_at(Path(position.found_as), head, but=this)
+        return position.known_path != position.source and discovery.is_at(Path(position.known_path), head, but=this)
 
     def _drainable(self, offset: int) -> LogFile | None:
         """Return the log if it is to be drained. Log why it is not, and where reading stopped early."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.records import Batch
 
 
@@ -15,5 +15,5 @@ class BatchSource(Protocol):
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, in their order."""
 
-    def position_update(self, position: Position, offset: int) -> Move:
+    def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""

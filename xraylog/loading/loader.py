@@ -22,7 +22,7 @@ from psycopg import errors
 
 from xraylog.database import partitions, positions, references, session
 from xraylog.database.partitions import PartitionMissing
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.loading import copy_rows, foreign_keys, rejects
@@ -159,19 +159,21 @@ class Loader:
             together = Together(self._conn, self._days, self._keys, prefetched, source, positions.node_lock(self._node))
             yield from together.load_all(position)
 
-    def load(self, batch: Batch, *moves: Move) -> tuple[LoadResult, list[Position]]:
-        """Store a batch and make the moves, in one transaction; the first move is that of the batch's own log.
+    def load(self, batch: Batch, *updates: PositionUpdate) -> tuple[LoadResult, list[Position]]:
+        """Store a batch and update positions, in one transaction; the first update is that of the batch's own log.
 
-        Raises Moved when another run stored it, and Unsuitable when the database refuses more than some rows.
+        Raises PositionConflict when another run stored it, and Unsuitable when the database refuses more than some rows.
         """
         (stored, rejected, moved), new_names = self._target.store_with(
-            batch.days(), batch.records.names(), functools.partial(self._store, batch, moves)
+            batch.days(), batch.records.names(), functools.partial(self._store, batch, updates)
         )
         return LoadResult(batch.lines, stored, rejected, batch.ignored, new_names), moved
 
-    def _store(self, batch: Batch, moves: Sequence[Move], names: Resolved) -> tuple[int, int, list[Position]]:
+    def _store(
+        self, batch: Batch, updates: Sequence[PositionUpdate], names: Resolved
+    ) -> tuple[int, int, list[Position]]:
         """One transaction. Rows, rejected lines, and the new positions."""
-        position = moves[0].position
+        position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
             stored, rejected = rejects.put(self._conn, batch, position, names.refused, copy)
-            return stored, rejected, [positions.move(self._conn, move) for move in moves]
+            return stored, rejected, [positions.move(self._conn, update) for update in updates]

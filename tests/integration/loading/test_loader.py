@@ -19,7 +19,7 @@ from xraylog.accesslog.parser import Parser
 from xraylog.database import positions, references, schema
 from xraylog.database import session as db
 from xraylog.database.partitions import PartitionMissing
-from xraylog.database.positions import Move, Position
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.loading import loader, rejects
 from xraylog.loading.foreign_keys import NamesMissing
 from xraylog.loading.loader import Target
@@ -49,7 +49,7 @@ class Log:
     def load(self, *text: str) -> LoadResult:
         batch = self.batch(*text)
         result, (self.position,) = self.loader.load(
-            batch, Move(self.position, batch.end, fingerprint(batch.end, self.head))
+            batch, PositionUpdate(self.position, batch.end, fingerprint(batch.end, self.head))
         )
         return result
 
@@ -97,8 +97,8 @@ def test_a_batch_that_another_run_stored_is_not_stored_again(log: Log, observer:
     log.load(line(1))
     here, batch = log.position, log.batch(line(2))
     log.load(line(2))
-    with pytest.raises(positions.Moved):
-        log.loader.load(batch, Move(here, batch.end, fingerprint(batch.end)))
+    with pytest.raises(positions.PositionConflict):
+        log.loader.load(batch, PositionUpdate(here, batch.end, fingerprint(batch.end)))
     assert stored(observer) == Counter(["u1", "u2"])
 
 
@@ -106,7 +106,7 @@ def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log:
     """Copies of one log, given at once through two configs."""
     other = Log(observer)
     log.load(line(1))
-    with pytest.raises(positions.Moved):
+    with pytest.raises(positions.PositionConflict):
         other.load(line(1))
     assert stored(observer) == Counter(["u1"])
 
