@@ -1,4 +1,6 @@
-"""Find from how many rows on each load path pays off: `foreign_keys.FEWEST` and `attach.MANY` come from here.
+"""Find from how many rows on each load path pays off.
+
+`foreign_keys.MIN_BULK_ROWS` and `attach.MIN_ATTACH_ROWS` come from here.
 
     python benchmarks/thresholds.py [--rounds 7] [--pg-bin DIR]
 
@@ -17,13 +19,14 @@ from stage import ROLE, ROOT, Stage, arguments, parse_logs, staged, timed, write
 
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 NEVER = 1 << 60  # rows
-WAYS = {"row by row": (NEVER, NEVER), "as a set": (1, NEVER), "by day": (1, 1)}  # foreign_keys.FEWEST, attach.MANY
+# MIN_BULK_ROWS, MIN_ATTACH_ROWS
+WAYS = {"row by row": (NEVER, NEVER), "as a set": (1, NEVER), "by day": (1, 1)}
 RUN = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 import parse_logs
 from xraylog.loading import attach, foreign_keys
-foreign_keys.FEWEST, attach.MANY = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+foreign_keys.MIN_BULK_ROWS, attach.MIN_ATTACH_ROWS = int(sys.argv.pop(1)), int(sys.argv.pop(1))
 sys.exit(parse_logs.main(sys.argv[1:]))
 """
 

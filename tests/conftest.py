@@ -103,8 +103,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         monkeypatch.setattr(module, name, call)
 
-    spy(attach, "make", load_paths.BY_DAY)
-    spy(foreign_keys.Keys, "lock", load_paths.AS_A_SET)
+    spy(attach, "create_tables", load_paths.BY_DAY)
+    spy(foreign_keys.ForeignKeyChecks, "lock", load_paths.AS_A_SET)
     return count
 
 

@@ -18,8 +18,8 @@ BY_DAY, AS_A_SET, ROW_BY_ROW = WAYS = ("by day", "as a set", "row by row")
 
 def take(way: str) -> None:
     """From here on this process takes this way, wherever it is open."""
-    foreign_keys.FEWEST = NEVER if way == ROW_BY_ROW else 1
-    attach.MANY = 1 if way == BY_DAY else NEVER
+    foreign_keys.MIN_BULK_ROWS = NEVER if way == ROW_BY_ROW else 1
+    attach.MIN_ATTACH_ROWS = 1 if way == BY_DAY else NEVER
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def connected(cfg: Config) -> Iterator[Target]:
             logger.warning("{}", warning)
         target = Target(conn, functools.partial(session.connect, cfg.connection))
         yield target
-        if target.keys.advice:
-            logger.info("{}", target.keys.advice)
+        if target.keys.hint:
+            logger.info("{}", target.keys.hint)
 
 
 def load(target: Target, source: Source) -> Iterator[LoadResult]:

@@ -1,8 +1,8 @@
-"""Many batches: names and text of the next one are made while those before it are stored, many in one transaction.
+"""Bulk load: prepare the next batches while earlier ones are copied; commit many in one transaction.
 
-Each commit, and each moment in which the server waits for our next word, is time in which no row is stored. So batches
-that come soon after one another go through one COPY, and are committed together.
-Nothing is mended here: what the database refuses is `Refused` as a whole, and whoever called loads it batch by batch.
+During a commit, and whenever the server waits for the client, no row is stored. So batches that follow each other
+quickly form a group: they go through one COPY and are committed together.
+No recovery here: if a row is rejected the whole group is, and the caller retries batch by batch.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from xraylog.database.references import References
 from xraylog.database.session import Connection
 from xraylog.loading import attach, copy_rows, rejects
 from xraylog.loading.batch_source import BatchSource
-from xraylog.loading.foreign_keys import Keys, NamesMissing
-from xraylog.loading.rejects import Refusals, Rejected
+from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
+from xraylog.loading.rejects import Rejected, RejectedRows
 from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, LoadResult
 
-SECONDS = 1.0  # as long as batches of days that have a partition come together
-MOST_REJECTED = 1 << 20  # bytes of lines for rejected_lines, which wait for the end of the COPY
-PREFETCH_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: a quarter of a second of ours
+MAX_GROUP_S = 1.0  # how long a group grows, if its days have a partition
+MAX_REJECTED_BYTES = 1 << 20  # of lines for rejected_lines, which wait for the end of the COPY
+PREFETCH_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: we make them in a quarter of a second
 ID_BYTES = 60  # an int in a set
 
 
-class Refused(Exception):
-    """Nothing of these batches is stored; up to the offset `end` they must be read again, and loaded one by one."""
+class BatchRejected(Exception):
+    """Nothing of a group is stored; read its batches again and load them one by one, up to the offset `end`."""
 
     def __init__(self, end: int) -> None:
         super().__init__(end)
@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class PreparedBatch:
     """What a transaction needs of a batch, whose names are committed. Not the batch itself: many of these wait."""
 
     end: int
@@ -59,13 +59,13 @@ class Ready:
         return sum(len(text) for _, text in self.rows) + rejected + ID_BYTES * sum(map(len, self.used.values()))
 
 
-def prepare(names: References, batch: Batch, node_id: int) -> Ready:
-    """Names first, in a short transaction of their own: no lock of theirs is held long. Raises Unsuitable."""
+def prepare(names: References, batch: Batch, node_id: int) -> PreparedBatch:
+    """Resolve the names, in a short transaction of their own: none stays locked for long. Raises Unsuitable."""
     resolved = names.resolve(batch.records.names())
-    refused = Refusals(batch)
-    records = refused.records.some(refused.without_names(resolved.refused))
-    rejected = refused.rejected()
-    return Ready(
+    rows = RejectedRows(batch)
+    records = rows.records.some(rows.without_names(resolved.refused))
+    rejected = rows.rejected()
+    return PreparedBatch(
         batch.end,
         batch.days(),
         [(day, copy_rows.copy_text(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
@@ -76,120 +76,126 @@ def prepare(names: References, batch: Batch, node_id: int) -> Ready:
 
 
 @dataclass(slots=True)
-class Taken:
-    """What one transaction has taken so far."""
+class Group:
+    """The batches of one transaction, as far as it has copied them."""
 
     end: int
     result: LoadResult = field(default_factory=LoadResult)
     rejected: list[Rejected] = field(default_factory=list)
     used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.UNIQUE})
 
-    def add(self, ready: Ready, with_names: bool) -> None:
-        """One more batch."""
-        self.end = ready.end
-        self.result += ready.result
-        self.rejected += ready.rejected
+    def add(self, batch: PreparedBatch, with_names: bool) -> None:
+        """Count one more batch."""
+        self.end = batch.end
+        self.result += batch.result
+        self.rejected += batch.rejected
         if with_names:
-            for table, ids in ready.used.items():
+            for table, ids in batch.used.items():
                 self.used[table] |= ids
 
 
-class Together:
-    """Stores batches that become ready in another thread."""
+class BulkLoader:
+    """Stores batches of one log that are prepared in another thread."""
 
     def __init__(
         self,
         conn: Connection,
         days: partitions.Partitions,
-        keys: Keys,
-        prefetched: Prefetcher[Ready],
+        keys: ForeignKeyChecks,
+        prefetched: Prefetcher[PreparedBatch],
         source: BatchSource,
+        position: Position,
         node_lock: str,
     ) -> None:
         self._conn = conn
         self._days = days
         self._keys = keys
-        self._coming = prefetched
+        self._prefetched = prefetched
         self._source = source
+        self._position = position
         self._node_lock = node_lock
 
-    def load_all(self, position: Position) -> Iterator[tuple[LoadResult, Position]]:
-        """Store them; yields after each commit. Raises Refused."""
-        for ready in self._coming:
-            first = [ready]
-            del ready  # whoever takes it lets go of it before the next one is read
-            result, position = self._load(first, position)
-            yield result, position
+    def load_all(self) -> Iterator[tuple[LoadResult, Position]]:
+        """Store the batches; yield after each commit. Raises BatchRejected."""
+        for batch in self._prefetched:
+            first = [batch]
+            del batch  # `_parts` drops the only reference before the next one is read
+            result = self._load_group(first)
+            yield result, self._position
 
-    def _load(self, first: list[Ready], position: Position) -> tuple[LoadResult, Position]:
-        taken = Taken(first[0].end)
+    def _load_group(self, first: list[PreparedBatch]) -> LoadResult:
+        group = Group(first[0].end)
         try:
-            days = self._new_days(first[0])
-            self._days.ensure(first[0].days.keys() - days)
-            if days:
-                return self._load_new_days(sorted(days), first, taken, position)
-            as_a_set = self._keys.as_a_set(first[0].days.total())
-            with session.transaction(self._conn, self._node_lock, by_index=True):
-                until = time.monotonic() + (SECONDS if as_a_set else 0)
-                with self._keys.without_triggers() if as_a_set else contextlib.nullcontext():
-                    stored = copy_rows.copy(self._conn, self._parts(first, taken, {}, until))
-                if as_a_set:
-                    self._keys.lock(taken.used)
-                return self._finish(taken, stored, position)
-        except attach.Taken:
-            return self._load(first, position)
+            new_days = self._new_days(first[0])
+            self._days.ensure(first[0].days.keys() - new_days)
+            if new_days:
+                return self._load_new_days(sorted(new_days), first, group)
+            return self._load_into_partitions(first, group)
+        except attach.PartitionExists:
+            return self._load_group(first)
         except (psycopg.Error, NamesMissing, PartitionMissing) as error:
             if self._conn.broken:
                 raise
-            raise Refused(taken.end) from error
+            raise BatchRejected(group.end) from error
 
-    def _load_new_days(
-        self, days: list[str], first: list[Ready], taken: Taken, position: Position
-    ) -> tuple[LoadResult, Position]:
+    def _load_into_partitions(self, first: list[PreparedBatch], group: Group) -> LoadResult:
+        in_bulk = self._keys.checked_in_bulk(first[0].days.total())
+        with session.transaction(self._conn, self._node_lock, by_index=True):
+            until = time.monotonic() + (MAX_GROUP_S if in_bulk else 0)
+            with self._keys.without_triggers() if in_bulk else contextlib.nullcontext():
+                stored = copy_rows.copy(self._conn, self._parts(first, group, {}, until))
+            if in_bulk:
+                self._keys.lock(group.used)
+            position = self._finish(group)
+        self._position = position
+        return group.result + LoadResult(rows=stored)
+
+    def _load_new_days(self, days: list[str], first: list[PreparedBatch], group: Group) -> LoadResult:
         with session.transaction(self._conn, schema.PARTITIONS_LOCK, self._node_lock):
-            tables = attach.make(self._conn, days)
-            until = time.monotonic() + attach.LONGEST_S
-            stored = copy_rows.copy(self._conn, self._parts(first, taken, tables, until))
+            tables = attach.create_tables(self._conn, days)
+            until = time.monotonic() + attach.MAX_LOCK_S
+            stored = copy_rows.copy(self._conn, self._parts(first, group, tables, until))
             attach.attach(self._conn, tables)
-            return self._finish(taken, stored, position)
+            position = self._finish(group)
+        self._position = position
+        return group.result + LoadResult(rows=stored)
 
-    def _finish(self, taken: Taken, stored: int, position: Position) -> tuple[LoadResult, Position]:
-        rejects.store(self._conn, position, taken.rejected)
-        update = self._source.position_update(position, taken.end)
-        return taken.result + LoadResult(rows=stored), positions.move(self._conn, update)
+    def _finish(self, group: Group) -> Position:
+        rejects.write_rejects(self._conn, self._position, group.rejected)
+        return positions.move(self._conn, self._source.position_update(self._position, group.end))
 
-    def _new_days(self, ready: Ready) -> set[str]:
-        """Days of the batch that have no partition, and many rows in it and the next one."""
-        counts = ready.days
-        if self._days.known(counts) or not self._keys.look().by_day:
+    def _new_days(self, batch: PreparedBatch) -> set[str]:
+        """Return the days without a partition that have many rows in this batch and the next one."""
+        counts = batch.days
+        if self._days.known(counts) or not self._keys.detect().can_attach:
             return set()
         missing = self._days.missing(counts)
-        if any(counts[day] < attach.MANY for day in missing) and (following := self._coming.peek()):
+        if any(counts[day] < attach.MIN_ATTACH_ROWS for day in missing) and (following := self._prefetched.peek()):
             counts = counts + following.days
-        return {day for day in missing if counts[day] >= attach.MANY}
+        return {day for day in missing if counts[day] >= attach.MIN_ATTACH_ROWS}
 
     def _parts(
-        self, first: list[Ready], taken: Taken, tables: Mapping[str, str], until: float
+        self, first: list[PreparedBatch], group: Group, tables: Mapping[str, str], until: float
     ) -> Iterator[tuple[str, bytes]]:
-        """Batches as text for `logs`, or for the tables of their days, as long as they may come together.
+        """Yield table and text of each day: `logs`, or the day's own table, until the group is complete.
 
-        Runs inside a COPY: nothing may be asked of the server here.
+        Runs inside a COPY: no query may be sent here.
         """
-        ready = first.pop()
+        batch = first.pop()
         while True:
-            taken.add(ready, with_names=not tables)
-            for day, text in ready.rows:
+            group.add(batch, with_names=not tables)
+            for day, text in batch.rows:
                 yield tables.get(day, "logs"), text
-            del ready
-            if not self._goes_on(taken, tables, until):
+            del batch
+            if not self._continues(group, tables, until):
                 return
-            ready = next(self._coming)
+            batch = next(self._prefetched)
 
-    def _goes_on(self, taken: Taken, tables: Mapping[str, str], until: float) -> bool:
-        """Whether the batch that follows can be part of the transaction."""
-        if time.monotonic() >= until or sum(len(line.line) for line in taken.rejected) > MOST_REJECTED:
+    def _continues(self, group: Group, tables: Mapping[str, str], until: float) -> bool:
+        """Return whether the next batch can join the group."""
+        if time.monotonic() >= until or sum(len(line.line) for line in group.rejected) > MAX_REJECTED_BYTES:
             return False
-        following = self._coming.peek()
+        following = self._prefetched.peek()
         if following is None:
             return False
         days = following.days.keys()

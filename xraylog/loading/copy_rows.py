@@ -1,4 +1,4 @@
-"""Records to rows, and rows into a table by COPY. The ids of their names are known by then."""
+"""Records to COPY text, and COPY text into a table. The ids of their names are known by then."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NULL = "\\N"
 
 
 def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
-    """Copy rows: each part a table, `logs` or that of one day, and text for it. Returns how many they were.
+    """Copy rows and return how many: each part is a table, `logs` or that of one day, and text for it.
 
     One COPY as long as the table stays the same: the server has the next rows before it has stored the last.
     """
@@ -35,10 +35,10 @@ def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
 
 
 def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
-    """Rows in COPY's text format. `ids`: of every name in the records.
+    """Return rows in COPY's text format. `ids`: of every name in the records.
 
-    Nothing needs escaping: names are ids here, the rest the parser has validated. Requests and routes repeat
-    themselves: their columns are put together once for each.
+    Nothing needs escaping: names are ids here, and the parser has validated the rest. Requests and routes repeat
+    themselves: the text of their columns is made once for each.
     """
     user, protocol, endpoint, tag = (
         {None: NULL, **ids[table]} for table in ("users", "protocols", "endpoints", "tags")

@@ -1,8 +1,8 @@
 """Batches into `logs`: rows, rejected lines and position in one transaction, all or nothing.
 
-There are three ways in. Days without a partition, and many rows of them: `newdays`. Many rows of other days, where
-the role may switch the row triggers of the foreign keys off: `keys`. All else: COPY with the row triggers, which any
-role that may insert can do.
+There are three load paths. `attach`: many rows of a day that has no partition yet. `foreign_keys`: many rows of other
+days, if the role may disable the triggers of the foreign keys; their keys are checked in bulk. Otherwise COPY with
+these triggers, which any role that may insert can do.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.loading import copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
-from xraylog.loading.bulk import PREFETCH_BYTES, Refused, Together, prepare
-from xraylog.loading.foreign_keys import Keys, NamesMissing
+from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare
+from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, LoadResult, Records
 
 # A name or a partition can vanish between two statements. Another run's retention drops one after the other.
-TRIES = 10
+MAX_ATTEMPTS = 10
 
 Stored = TypeVar("Stored")
 
 
 class Target:
-    """One database, with what a run has learned of it; makes a loader for each node."""
+    """One database, with what a run has learned about it; it has a loader for each node."""
 
-    def __init__(self, conn: Connection, beside: Callable[[], AbstractContextManager[Connection]]) -> None:
-        """`beside` opens a second session, in which names are committed while rows are stored in the first."""
+    def __init__(self, conn: Connection, open_second_session: Callable[[], AbstractContextManager[Connection]]) -> None:
+        """Names are committed in the second session while rows are stored in the first."""
         self.conn = conn
-        self.beside = beside
+        self.open_second_session = open_second_session
         self.references = References(conn)
         self.days = partitions.Partitions(conn)
-        self.keys = Keys(conn)
+        self.keys = ForeignKeyChecks(conn)
         self._loaders: dict[str, Loader] = {}
 
     def node_id(self, node: str) -> int:
-        """The node's id, made when the node is new."""
+        """Return the node's id; create a new node."""
         return references.node_id(self.references, node)
 
     def loader(self, node: str) -> Loader:
-        """What stores the batches of a node."""
+        """Return the loader of a node."""
         if node not in self._loaders:
             self._loaders[node] = Loader(self, node)
         return self._loaders[node]
 
-    def store_with(
+    def store_resolved(
         self, days: Iterable[str], names: Mapping[str, Iterable[str]], store: Callable[[Resolved], Stored]
     ) -> tuple[Stored, Counter[str]]:
-        """Have partitions and names, then `store`, which is a transaction; again when one of them vanished meanwhile.
+        """Create partitions and names, then call `store`, a transaction; retry if one of them vanished meanwhile.
 
-        Returns what `store` does, and how many names were new, by table. When they vanish each time,
-        raises Unavailable for partitions, Unsuitable for names.
+        Return what `store` returns, and how many names were new, by table. If they vanish each time, raise Unavailable
+        for partitions and Unsuitable for names.
         """
         new_names: Counter[str] = Counter()
-        again: psycopg.Error | None = None
-        dropped = False
-        for _ in range(TRIES):
+        conflict: psycopg.Error | None = None
+        is_dropped = False
+        for _ in range(MAX_ATTEMPTS):
             try:
                 self.days.ensure(days)
                 resolved = self.references.resolve(names)
@@ -80,31 +80,31 @@ class Target:
             except (errors.ForeignKeyViolation, NamesMissing, PartitionMissing) as error:
                 self.references.forget()
                 self.days.forget()
-                dropped = isinstance(error, PartitionMissing)
+                is_dropped = isinstance(error, PartitionMissing)
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
-                again = error
-        if again is not None:
-            raise again
-        if dropped:  # another run's retention, which comes to its end
+                conflict = error
+        if conflict is not None:
+            raise conflict
+        if is_dropped:  # by another run's retention, which ends
             raise Unavailable("partitions vanish while rows of their days are stored")
         raise Unsuitable("names vanish while rows that use them are stored; what deletes them?")
 
     @contextlib.contextmanager
     def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Callable[[Records], int]]:
-        """One transaction of a node, for about `count` rows; yields what copies records with these names into `logs`.
+        """Open a transaction of a node, for about `count` rows; yield a function that copies records into `logs`.
 
         Raises NamesMissing at its end.
         """
-        as_a_set = self.keys.as_a_set(count)
+        in_bulk = self.keys.checked_in_bulk(count)
 
         def copy(records: Records) -> int:
             text = copy_rows.copy_text(records, names.ids, node_id)
-            with self.keys.without_triggers() if as_a_set else contextlib.nullcontext():
+            with self.keys.without_triggers() if in_bulk else contextlib.nullcontext():
                 return copy_rows.copy(self.conn, [("logs", text)] if text else [])
 
         with session.transaction(self.conn, positions.node_lock(node), by_index=True):
             yield copy
-            if as_a_set:
+            if in_bulk:
                 self.keys.lock(names.used(node_id))
 
 
@@ -120,51 +120,53 @@ class Loader:
 
     def load_all(self, source: BatchSource, position: Position) -> Iterator[tuple[LoadResult, Position]]:
         """Store all lines after the position; yield after each commit. Raises what `load` raises."""
-        alone_until = 0.0
+        one_by_one_until = 0.0  # offset
         while True:
             try:
-                stored = self._load_from(source.batches(position.offset), position, source, alone_until)
-                for result, position in stored:  # goes on there
+                batches = source.batches(position.offset)
+                for result, new_position in self._load_from(batches, source, position, one_by_one_until):
+                    position = new_position
                     yield result, position
-            except Refused as refused:  # one by one it is met again, and told apart
-                alone_until = refused.end
+            except BatchRejected as rejected:  # one by one, the rows at fault are found
+                one_by_one_until = rejected.end
             else:
                 return
 
     def _load_from(
-        self, batches: Iterator[Batch], position: Position, source: BatchSource, alone_until: float
+        self, batches: Iterator[Batch], source: BatchSource, position: Position, one_by_one_until: float
     ) -> Iterator[tuple[LoadResult, Position]]:
-        """Batch by batch up to an offset, and as long as they are small."""
+        """Load batch by batch up to an offset, and as long as they are small; then in bulk."""
         while (batch := next(batches, None)) is not None:
-            if batch.start >= alone_until and len(batch.records) >= foreign_keys.FEWEST:
+            if batch.start >= one_by_one_until and len(batch.records) >= foreign_keys.MIN_BULK_ROWS:
                 batches = itertools.chain([batch], batches)
                 del batch
-                yield from self._load_together(batches, position, source)
+                yield from self._load_in_bulk(batches, source, position)
                 return
             result, (position,) = self.load(batch, source.position_update(position, batch.end))
             del batch  # before the next one is read
             yield result, position
 
-    def _load_together(
-        self, batches: Iterator[Batch], position: Position, source: BatchSource
+    def _load_in_bulk(
+        self, batches: Iterator[Batch], source: BatchSource, position: Position
     ) -> Iterator[tuple[LoadResult, Position]]:
         with contextlib.ExitStack() as stack:
             try:
-                names = References(stack.enter_context(self._target.beside()))
-            except (Unavailable, Unsuitable):  # no session is left: one must do
-                yield from self._load_from(batches, position, source, math.inf)
+                names = References(stack.enter_context(self._target.open_second_session()))
+            except (Unavailable, Unsuitable):  # no session is left: continue with one
+                yield from self._load_from(batches, source, position, math.inf)
                 return
-            ready = (prepare(names, batch, position.node_id) for batch in batches)
-            prefetched = stack.enter_context(Prefetcher(ready, PREFETCH_BYTES, operator.attrgetter("size")))
-            together = Together(self._conn, self._days, self._keys, prefetched, source, positions.node_lock(self._node))
-            yield from together.load_all(position)
+            prepared = (prepare(names, batch, position.node_id) for batch in batches)
+            prefetched = stack.enter_context(Prefetcher(prepared, PREFETCH_BYTES, operator.attrgetter("size")))
+            node_lock = positions.node_lock(self._node)
+            bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock)
+            yield from bulk.load_all()
 
     def load(self, batch: Batch, *updates: PositionUpdate) -> tuple[LoadResult, list[Position]]:
         """Store a batch and update positions, in one transaction; the first update is that of the batch's own log.
 
-        Raises PositionConflict when another run stored it, and Unsuitable when the database refuses more than some rows.
+        Raises PositionConflict if another run stored it, and Unsuitable if the database rejects more than a few rows.
         """
-        (stored, rejected, moved), new_names = self._target.store_with(
+        (stored, rejected, moved), new_names = self._target.store_resolved(
             batch.days(), batch.records.names(), functools.partial(self._store, batch, updates)
         )
         return LoadResult(batch.lines, stored, rejected, batch.ignored, new_names), moved
@@ -172,8 +174,8 @@ class Loader:
     def _store(
         self, batch: Batch, updates: Sequence[PositionUpdate], names: Resolved
     ) -> tuple[int, int, list[Position]]:
-        """One transaction. Rows, rejected lines, and the new positions."""
+        """Run the transaction; return how many rows and rejected lines there are, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
-            stored, rejected = rejects.put(self._conn, batch, position, names.refused, copy)
+            stored, rejected = rejects.copy_or_reject(self._conn, batch, position, names.refused, copy)
             return stored, rejected, [positions.move(self._conn, update) for update in updates]

@@ -1,4 +1,4 @@
-"""What the database refuses of one batch: values that no other try will mend, as lines for rejected_lines."""
+"""Rows that the database rejects for their values, whatever the number of attempts: they become rejected_lines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from xraylog.records import AccessRecord, Batch, Records
 
 COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line) FROM STDIN"
 
-FEW_REFUSED = 100  # rows: up to here the rows are at fault, and beyond it and 1 % of the batch the schema is
-MOST_KEPT = 16 << 20  # bytes of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
-CUT = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
+MIN_SCHEMA_FAULT = 100  # rejected rows: with fewer, or up to 1 % of the batch, the rows are at fault, not the schema
+MAX_LINE_BYTES = 16 << 20  # kept of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
+CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Rejected:
     line: bytes
 
 
-class Refusals:
-    """The records of one batch that the database refuses, as lines for rejected_lines."""
+class RejectedRows:
+    """The records of one batch that the database rejects, as lines for rejected_lines."""
 
     def __init__(self, batch: Batch) -> None:
         self.found: list[Rejected] = []
@@ -42,21 +42,21 @@ class Refusals:
 
     @property
     def records(self) -> Records:
-        """The batch's."""
+        """The records of the batch."""
         return self._batch.records
 
     def rejected(self) -> list[Rejected]:
-        """The bad lines and what was refused, in the log's order."""
+        """Return the bad lines and the rejected rows, in the log's order."""
         bad_lines = [Rejected(offset, bad.reason, bad.line) for offset, bad in self._batch.bad_lines]
         return sorted(bad_lines + self.found, key=lambda line: line.offset)
 
-    def without_names(self, refused: Mapping[tuple[str, str], str]) -> Sequence[int]:
-        """The indices of the records that use none of the refused names; the others are refused."""
-        if not refused:
+    def without_names(self, rejected: Mapping[tuple[str, str], str]) -> Sequence[int]:
+        """Return the indices of the records that use none of the rejected names; reject the others."""
+        if not rejected:
             return range(len(self.records))
         usable = []
         for index, record in enumerate(self.records):
-            reasons = [refused[name] for name in _names(record) if name in refused]
+            reasons = [rejected[name] for name in _names(record) if name in rejected]
             if reasons:
                 self.add(index, reasons[0], None)
             else:
@@ -64,16 +64,16 @@ class Refusals:
         return usable
 
     def add(self, index: int, reason: str, constraint: str | None) -> None:
-        """Refuse a record. Raises Unsuitable when so many are refused for one reason that the schema is at fault."""
+        """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault."""
         self._reasons[constraint or reason] += 1
-        if max(self._reasons.values()) >= max(FEW_REFUSED, len(self.records) / 100):
+        if max(self._reasons.values()) >= max(MIN_SCHEMA_FAULT, len(self.records) / 100):
             raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch")
         offset, line = self._batch.line(index)
         self.found.append(Rejected(offset, reason, line))
 
 
 def _names(record: AccessRecord) -> list[tuple[str, str]]:
-    """Table and name of every name that a record uses."""
+    """Return table and name of every name that a record uses."""
     used = (
         ("users", record.email),
         ("protocols", record.protocol),
@@ -84,57 +84,54 @@ def _names(record: AccessRecord) -> list[tuple[str, str]]:
     return [(table, name) for table, name in used if name is not None]
 
 
-def put(
+def copy_or_reject(
     conn: Connection,
     batch: Batch,
     position: Position,
-    refused_names: Mapping[tuple[str, str], str],
+    rejected_names: Mapping[tuple[str, str], str],
     copy: Callable[[Records], int],
 ) -> tuple[int, int]:
-    """Have `copy` store the batch's records; what the database refuses goes to rejected_lines with the bad lines.
-
-    In a transaction. Returns the rows and the rejected lines.
+    """Store the batch's records with `copy`; write the rows that the database rejects to rejected_lines, with the bad
+    lines. In a transaction. Return how many rows and rejected lines there are.
     """
-    refusals = Refusals(batch)
-    stored = _copy_by_halves(conn, refusals.without_names(refused_names), copy, refusals)
-    rejected = refusals.rejected()
-    store(conn, position, rejected)
+    rows = RejectedRows(batch)
+    stored = _copy_by_halves(conn, rows.without_names(rejected_names), copy, rows)
+    rejected = rows.rejected()
+    write_rejects(conn, position, rejected)
     return stored, len(rejected)
 
 
-def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Records], int], refusals: Refusals) -> int:
-    """Find the rows that the database refuses, and load the others.
+def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Records], int], rows: RejectedRows) -> int:
+    """Find the rows that the database rejects by bisection, and load the others; return how many.
 
     The server's CONTEXT names the row only for some errors, and in its own language.
     """
     try:
         with conn.transaction():
-            return copy(refusals.records.some(usable))
+            return copy(rows.records.some(usable))
     except (DataError, IntegrityError) as error:
         raise_unless_poison(error)
         if len(usable) == 1:
-            refusals.add(usable[0], session.message(error), error.diag.constraint_name)
+            rows.add(usable[0], session.message(error), error.diag.constraint_name)
             return 0
     middle = len(usable) // 2
-    return _copy_by_halves(conn, usable[:middle], copy, refusals) + _copy_by_halves(
-        conn, usable[middle:], copy, refusals
-    )
+    return _copy_by_halves(conn, usable[:middle], copy, rows) + _copy_by_halves(conn, usable[middle:], copy, rows)
 
 
-def store(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
-    """Put lines of the log at this position into rejected_lines."""
+def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
+    """Write lines of the log at this position to rejected_lines."""
     if not rejected:
         return
     with conn.cursor() as cursor, cursor.copy(COPY_REJECTED) as copy:
         for line in rejected:
-            reason, kept = line.reason, line.line[:MOST_KEPT]
+            reason, kept = line.reason, line.line[:MAX_LINE_BYTES]
             if len(kept) < len(line.line):
-                reason += f" (its first {MOST_KEPT} of {len(line.line)} bytes)"
+                reason += f" (its first {MAX_LINE_BYTES} of {len(line.line)} bytes)"
             copy.write_row((position.node_id, position.source, line.offset, reason, kept))
 
 
 def raise_unless_poison(error: psycopg.Error) -> None:
-    """What another try mends is no fault of the rows. Raises PartitionMissing, and the error itself."""
+    """Raise the error, or PartitionMissing, if another attempt may succeed: then the rows are not at fault."""
     if isinstance(error, errors.ForeignKeyViolation):
         raise error
     # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name

@@ -116,7 +116,7 @@ def replay(target: Target, node: str, found: Found, parse: Parse, lines: int) ->
 def _read(conn: Connection, found: Found, first: int, lines: int) -> list[tuple[int, bytes | None]]:
     """Ids and lines from the id `first` on; None for a line that was cut when it was kept."""
     values = {
-        "cut": rejects.CUT,
+        "cut": rejects.CUT_REASON,
         "node_id": found.node_id,
         "first": first,
         "last": found.last,
@@ -161,7 +161,7 @@ def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[Load
         return stay, lines.stays
     days = {minute[:DAY] for minute in set(lines.records.minutes)}
     store = functools.partial(_store, target, node, node_id, lines)
-    moved, _ = target.store_with(days, lines.records.names(), store)
+    moved, _ = target.store_resolved(days, lines.records.names(), store)
     return stay + moved, lines.stays
 
 

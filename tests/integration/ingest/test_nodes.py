@@ -85,7 +85,7 @@ def as_role(database: dict[str, str], role: str) -> dict[str, str]:
 
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str) -> int:
     """One run in this process, which would take this way."""
-    for module, name in ((foreign_keys, "FEWEST"), (attach, "MANY")):
+    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
         monkeypatch.setattr(module, name, getattr(module, name))
     load_paths.take(way)
     return parse_logs.main(["--config", str(site.config), *arguments])
@@ -153,7 +153,7 @@ def test_each_role_takes_the_fastest_way_that_is_open_to_it(
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(30,)]
 
 
-@pytest.mark.parametrize("count", [5, 2 * attach.MANY])
+@pytest.mark.parametrize("count", [5, 2 * attach.MIN_ATTACH_ROWS])
 def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node: Node, site: Site, count: int) -> None:
     """Few rows or many; and lines that came meanwhile come in behind them."""
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")

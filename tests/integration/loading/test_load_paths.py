@@ -26,7 +26,7 @@ FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19)
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str, batch_size: int = 10) -> int:
     """One run in this process, in batches that are small enough for several."""
     site.set("parser", batch_size=batch_size)
-    for module, name in ((foreign_keys, "FEWEST"), (attach, "MANY")):
+    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
         monkeypatch.setattr(module, name, getattr(module, name))
     load_paths.take(way)
     return parse_logs.main(["--config", str(site.config), *arguments])
@@ -86,8 +86,8 @@ def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
     assert go(site, monkeypatch, ROW_BY_ROW) == 0
     site.append(*lines(5, 12, FIRST), *lines(12, 18, SECOND), line(18, THIRD), *lines(19, 60, SECOND))
     site.set("parser", batch_size=10)
-    monkeypatch.setattr(foreign_keys, "FEWEST", 1)
-    monkeypatch.setattr(attach, "MANY", 5)
+    monkeypatch.setattr(foreign_keys, "MIN_BULK_ROWS", 1)
+    monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 5)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 60)
     assert taken[BY_DAY] == 1
@@ -101,8 +101,8 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
     assert go(site, monkeypatch, ROW_BY_ROW) == 0
     site.append(*lines(8, 16, FIRST), *lines(16, 40, SECOND))  # two rows of the second day in the first batch
     site.set("parser", batch_size=10)
-    monkeypatch.setattr(foreign_keys, "FEWEST", 1)
-    monkeypatch.setattr(attach, "MANY", 10)
+    monkeypatch.setattr(foreign_keys, "MIN_BULK_ROWS", 1)
+    monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 10)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 40)
     assert taken[BY_DAY] == 1
@@ -110,7 +110,7 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
 
 def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait for new partitions as long as a day is loaded: after a while it ends, and the rest goes another way."""
-    monkeypatch.setattr(attach, "LONGEST_S", 0.0)
+    monkeypatch.setattr(attach, "MAX_LOCK_S", 0.0)
     site.append(*lines(0, 50))
     assert go(site, monkeypatch, BY_DAY) == 0
     assert site.emails() == users(0, 50)
@@ -346,7 +346,7 @@ def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.
         return real(names, *arguments)
 
     monkeypatch.setattr(bulk, "prepare", prepare)
-    monkeypatch.setattr(bulk, "SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "MAX_GROUP_S", 60.0)
     expected = users(0, 5)
     for at in range(1, 6):
         calls.clear()
@@ -368,7 +368,7 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
 
     monkeypatch.setattr(positions, "move", move)
     for seconds, first, expected in ((60.0, 5, 1), (0.0, 55, 5)):
-        monkeypatch.setattr(bulk, "SECONDS", seconds)
+        monkeypatch.setattr(bulk, "MAX_GROUP_S", seconds)
         moves.clear()
         site.append(*lines(first, first + 50))
         assert go(site, monkeypatch, AS_A_SET, "--keep") == 0
@@ -382,8 +382,8 @@ def test_what_was_refused_together_is_loaded_one_by_one(
     """And what comes behind it goes together again."""
     ready_as_a_set(site, monkeypatch)
     conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1054)")
-    monkeypatch.setattr(bulk, "SECONDS", 60.0)
-    monkeypatch.setattr(bulk.Together, "_goes_on", up_to_batches(3, bulk.Together._goes_on))
+    monkeypatch.setattr(bulk, "MAX_GROUP_S", 60.0)
+    monkeypatch.setattr(bulk.BulkLoader, "_continues", up_to_batches(3, bulk.BulkLoader._continues))
     site.append(*lines(5, 105))
     assert go(site, monkeypatch, AS_A_SET) == 0
     assert site.emails() == users(0, 105) - Counter(["u30"])
@@ -396,7 +396,7 @@ def test_what_was_refused_together_is_loaded_one_by_one(
 def up_to_batches(most: int, real: Any) -> Any:
     """Of one transaction: what takes a second, without a clock."""
 
-    def goes_on(self: bulk.Together, taken: bulk.Taken, *arguments: Any) -> bool:
+    def goes_on(self: bulk.BulkLoader, taken: bulk.Group, *arguments: Any) -> bool:
         return taken.result.lines < most * 10 and bool(real(self, taken, *arguments))
 
     return goes_on

@@ -114,7 +114,7 @@ def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log:
 def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
     log: Log, observer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejects, "MOST_KEPT", 100)
+    monkeypatch.setattr(rejects, "MAX_LINE_BYTES", 100)
     log.load("x" * 100 + "\n", "y" * 101 + "\n")
     assert rejected(observer) == [
         ("expected a timestamp first, found none", b"x" * 100),
@@ -126,7 +126,7 @@ STEPS = [
     "database.partitions.Partitions.ensure",
     "database.references.References.resolve",
     "database.positions.move",
-    "loading.rejects.store",
+    "loading.rejects.write_rejects",
 ]
 
 
@@ -286,5 +286,5 @@ def test_what_vanishes_each_time_ends_the_tries(
         raise vanished
 
     with pytest.raises(raised, match="vanish while rows"):
-        Target(conn, contextlib.nullcontext).store_with(["2025-11-17"], {}, store)  # type: ignore[arg-type]
-    assert len(tries) == loader.TRIES
+        Target(conn, contextlib.nullcontext).store_resolved(["2025-11-17"], {}, store)  # type: ignore[arg-type]
+    assert len(tries) == loader.MAX_ATTEMPTS
