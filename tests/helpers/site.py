@@ -12,14 +12,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from helpers import faults, load_paths
+from helpers import faults, forked, load_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "tests" / "samples"
@@ -142,15 +142,24 @@ class Site:
     def run(
         self, *arguments: str, status: int = 0, script: str = "parse_logs", **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """One run as a process of its own, which must exit with `status`."""
+        """One run, which must exit with `status`: forked, or a process of its own where `options` say how it starts."""
         command = self.command(*arguments, script=script)
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+        if options or not forked.is_possible():
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
+        else:
+            done = forked.run(script, lambda: self._main(script, arguments), command[1:])
         assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
+    def _main(self, script: str, arguments: Sequence[str]) -> int:
+        """What `command` runs, in this process."""
+        if self.way is not None:
+            load_paths.take(self.way)
+        return int(importlib.import_module(script).main(["--config", str(self.config), *arguments]))
+
     def migrate(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """One run of the migration as a process of its own."""
+        """One run of the migration."""
         return self.run(*arguments, status=status, script="migrate_logs_to_partitioned", **options)
 
     def run_here(
@@ -160,23 +169,18 @@ class Site:
         inside: contextlib.AbstractContextManager[None] | None = None,
         script: str = "parse_logs",
     ) -> int:
-        """One run in a forked child, ten times as quick as a process of its own; returns its exit status.
+        """One run in a forked child, its output added to `output`; returns its exit status.
 
         Killed with SIGKILL after step `kill_at` (see faults.py): -9. `inside`: what surrounds the run.
         """
-        if (child := os.fork()) == 0:
-            status = 70
-            with contextlib.suppress(BaseException):
-                sys.stderr = sys.stdout = (self.folder / "output").open("a")
-                main = importlib.import_module(script).main
-                if self.way is not None:
-                    load_paths.take(self.way)
-                with inside or faults.after_step(kill_at, self.folder / "steps"):
-                    verbose = ["-v"] if script == "parse_logs" else []
-                    status = main(["--config", str(self.config), *verbose, *arguments])
-                sys.stderr.flush()
-            os._exit(status)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+        def work() -> int:
+            with inside or faults.after_step(kill_at, self.folder / "steps"):
+                return self._main(script, [*(["-v"] if script == "parse_logs" else []), *arguments])
+
+        with (self.folder / "output").open("a") as output:
+            command = self.command(*arguments, script=script)
+            return forked.call(script, work, command[1:], output.fileno(), output.fileno())
 
     def steps(self) -> list[str]:
         """The names of the steps that were struck, oldest first."""

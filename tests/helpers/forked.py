@@ -1,0 +1,88 @@
+"""One run of a script in a forked child of the tests: all but the half second that a new interpreter takes to start.
+
+The child has its own standard streams, no handler of pytest's, and whatever the test has patched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def call(script: str, work: Callable[[], int], command: Sequence[str], output: int, errors: int) -> int:
+    """Run `work` in a child whose standard output and error are these descriptors; return its exit status.
+
+    A child that a signal ends has a negative one, as with subprocess. `command` becomes sys.argv.
+    """
+    importlib.import_module(script)  # here, once; each child would import it again
+    with warnings.catch_warnings():
+        # Python 3.12 on: threads of pytest-xdist, which hold no lock that a run needs
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        status = 70
+        with contextlib.suppress(BaseException):
+            _become_a_process(command, output, errors)
+            status = _status_of(work)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run(script: str, work: Callable[[], int], command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run `work` in a child; return its status and what it printed."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        status = call(script, work, command, output.fileno(), errors.fileno())
+        printed = []
+        for file in (output, errors):
+            file.seek(0)
+            printed.append(file.read().decode())
+    return subprocess.CompletedProcess(list(command), status, *printed)
+
+
+def is_possible() -> bool:
+    """Return whether this thread is the only one: a child of several may inherit a lock that nobody releases."""
+    return threading.active_count() == 1
+
+
+def _become_a_process(command: Sequence[str], output: int, errors: int) -> None:
+    gc.freeze()  # what the tests left unclosed is not the run's to warn about
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    encoding = sys.__stdout__.encoding if sys.__stdout__ else "utf-8"
+    sys.stdin = Path("/dev/stdin").open(encoding=encoding)  # noqa: SIM115  # the child's, until it ends
+    sys.stdout = os.fdopen(1, "w", encoding=encoding, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False)
+    sys.argv = list(command)
+    sys.modules["__main__"] = types.ModuleType("__main__")  # argparse (3.14) would call the program "python -m pytest"
+    sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
+    sys.unraisablehook = sys.__unraisablehook__
+    logging.getLogger().handlers.clear()
+    time.tzset()
+
+
+def _status_of(work: Callable[[], int]) -> int:
+    """Return what the interpreter would exit with."""
+    try:
+        return int(work())
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    return 1
