@@ -17,6 +17,19 @@ from server import FAST, Server
 
 from xraylog.loading import attach, foreign_keys
 
+TESTS = Path(__file__).parent
+LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for folder in LANES:
+        config.addinivalue_line("markers", f"{folder}: a test in tests/{folder}/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(item.path.relative_to(TESTS).parts[0])
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
