@@ -1,4 +1,4 @@
-"""The nouns that modules hand each other. No behaviour beyond what a noun can say of itself."""
+"""What the layers hand each other: records, batches, fingerprints, results. They know no file and no database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
 DAY, MINUTE = 10, 16  # characters of a timestamp up to there
-UTC = "+00"  # what a timestamp of ours ends with, for PostgreSQL and for people
+UTC = "+00"  # what our timestamps end with, for PostgreSQL and for people
 
 
 class AccessRecord(NamedTuple):
@@ -36,7 +36,7 @@ Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # of names, by reference table
 
 @dataclass(frozen=True, slots=True, eq=False)  # told apart by identity: a column holds few of them, many times
 class Request:
-    """What was asked for, and what became of it."""
+    """What a client asked for, and how xray responded."""
 
     action: str
     protocol: str | None
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """The way that a request took, and whose it was."""
+    """The tags that a request passed, and the user who made it."""
 
     inbound_tag: str | None
     outbound_tag: str | None
@@ -54,13 +54,13 @@ class Route:
 
 
 # For records that do not come in columns: mostly one and the same object for equal values.
-same_request = functools.lru_cache(maxsize=1 << 12)(Request)
-same_route = functools.lru_cache(maxsize=1 << 12)(Route)
+intern_request = functools.lru_cache(maxsize=1 << 12)(Request)
+intern_route = functools.lru_cache(maxsize=1 << 12)(Route)
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Lines that will be rows, column by column: there are millions, and what stands behind the port repeats itself.
+    """Lines that will be rows, as columns: there are millions, and the values after the port repeat.
 
     One item of it is an AccessRecord.
     """
@@ -94,17 +94,19 @@ class Records:
         return map(self.__getitem__, range(len(self)))
 
     def append(self, record: AccessRecord) -> None:
-        """Add one, that did not come in columns."""
+        """Append one record, given as a row."""
         minute, seconds = record.timestamp[:MINUTE], record.timestamp[MINUTE:].removesuffix(UTC)
         self.minutes.append(minute)
         self.seconds.append(seconds)
         self.source_ips.append(record.source_ip)
         self.source_ports.append(None if record.source_port is None else str(record.source_port))
-        self.requests.append(same_request(record.action, record.protocol, record.destination, record.destination_port))
-        self.routes.append(same_route(record.inbound_tag, record.outbound_tag, record.email))
+        self.requests.append(
+            intern_request(record.action, record.protocol, record.destination, record.destination_port)
+        )
+        self.routes.append(intern_route(record.inbound_tag, record.outbound_tag, record.email))
 
     def extend(self, others: Records) -> None:
-        """Add others behind these."""
+        """Append all of `others`."""
         self.minutes.extend(others.minutes)
         self.seconds.extend(others.seconds)
         self.source_ips.extend(others.source_ips)
@@ -113,7 +115,7 @@ class Records:
         self.routes.extend(others.routes)
 
     def names(self) -> dict[str, set[str]]:
-        """The distinct names, by reference table."""
+        """Return the distinct names, by reference table."""
         requests, routes = set(self.requests), set(self.routes)
         names = {
             "users": {route.email for route in routes},
@@ -124,7 +126,7 @@ class Records:
         return {table: {name for name in found if name is not None} for table, found in names.items()}
 
     def by_day(self) -> dict[str, Records]:
-        """The records of each UTC day, "2025-11-17"."""
+        """Return the records of each UTC day, "2025-11-17"."""
         day_of = {minute: minute[:DAY] for minute in dict.fromkeys(self.minutes)}
         days = dict.fromkeys(day_of.values())
         if len(days) == 1:  # as a rule
@@ -132,10 +134,10 @@ class Records:
         indices: dict[str, list[int]] = {day: [] for day in days}
         for index, minute in enumerate(self.minutes):
             indices[day_of[minute]].append(index)
-        return {day: self.some(found) for day, found in indices.items()}
+        return {day: self.select(found) for day, found in indices.items()}
 
     def slices(self, length: int) -> Iterator[Records]:
-        """All of them, so many at a time."""
+        """Yield all of them, `length` at a time."""
         for first in range(0, len(self), length):
             at = slice(first, first + length)
             yield Records(
@@ -147,8 +149,8 @@ class Records:
                 self.routes[at],
             )
 
-    def some(self, indices: Sequence[int]) -> Records:
-        """The records at these indices."""
+    def select(self, indices: Sequence[int]) -> Records:
+        """Return the records at these indices, which are all different."""
         if len(indices) == len(self):
             return self
         return Records(
@@ -161,11 +163,11 @@ class Records:
         )
 
 
-AT_ONCE = 1_000  # rows: their pieces stay in the processor's cache
+CHUNK_ROWS = 1_000  # their pieces stay in the processor's cache
 
 
-def in_rows(*columns: Iterable[str], count: int) -> bytes:
-    """The text that `count` rows make whose pieces stand in columns: a quarter faster than a format string a row."""
+def interleave(*columns: Iterable[str], count: int) -> bytes:
+    """Return the text of `count` rows whose pieces are in columns: a quarter faster than a format string a row."""
     pieces = [""] * (len(columns) * count)
     for number, column in enumerate(columns):
         pieces[number :: len(columns)] = column
@@ -180,7 +182,7 @@ class BadLine(NamedTuple):
 
 
 class Ignored(enum.Enum):
-    """A line that is recognised and left out by design."""
+    """A line that is recognised, and left out on purpose."""
 
     BLANK = "blank"
     COMMENT = "comment"
@@ -189,7 +191,7 @@ class Ignored(enum.Enum):
     CONSOLE = "console or error log"
 
 
-HEAD_BYTES = 4096  # a fingerprint covers at most so much, so that it stays the same while a log grows
+HEAD_BYTES = 4096  # a fingerprint covers no more, so that it stays the same while a log grows
 
 
 class Fingerprint(NamedTuple):
@@ -201,20 +203,20 @@ class Fingerprint(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Complete lines that follow one another in one log, bytes [start, end) of it, and what they say.
+    """Consecutive complete lines of one log, its bytes [start, end), as records, bad lines and ignored lines.
 
-    Where a line begins is asked for few of them: it is counted then.
+    The offset of a line is needed for few lines, and counted only then.
     """
 
     start: int
     end: int
     text: bytes  # what the records were read from: the log itself, or lines of the buffer
-    lines: int  # how many were read, counted on the bytes: a check on what the parser counted
+    lines: int  # how many were read, counted in the bytes: a check of the parser's own count
     records: Records
     numbered_bad_lines: list[tuple[int, BadLine]]  # with the number of their line in the text
-    others: list[int]  # numbers of the lines that are no records
+    non_record_lines: list[int]  # numbers of the lines that are no records
     ignored: Mapping[Ignored, int]
-    logged: list[int] | None = None  # where each line of the text began in the log; None: the text is the log's
+    log_offsets: list[int] | None = None  # of each line of the text in the log; None: the text is the log's
     masked: Callable[[bytes], bytes] = bytes  # what may be kept of a line of the text; `bytes`: all of it
 
     @property
@@ -224,56 +226,56 @@ class Batch:
 
     @property
     def bad_lines(self) -> list[tuple[int, BadLine]]:
-        """With the offset in the log at which each begins."""
-        return [(self._in_log[number], bad) for number, bad in self.numbered_bad_lines]
+        """Each with the offset in the log at which it begins."""
+        return [(self._line_offsets[number], bad) for number, bad in self.numbered_bad_lines]
 
     @property
     def offsets(self) -> list[int]:
         """Where each record's line begins in the log."""
-        if not self.others:
-            return self._in_log
-        return [self._in_log[number] for number in self._numbers]
+        if not self.non_record_lines:
+            return self._line_offsets
+        return [self._line_offsets[number] for number in self._numbers]
 
     def line(self, index: int) -> tuple[int, bytes]:
-        """What record `index` was read from: its line's offset in the log, and the bytes that may be kept of it."""
+        """Return the line of record `index`: its offset in the log, and the bytes that may be kept of it."""
         number = self._numbers[index]
-        place = self._in_log[number] - self.start if self.logged is None else self._begins(0)[number]
-        return self._in_log[number], self.masked(self.text[place : self.text.find(b"\n", place)])
+        place = self._line_offsets[number] - self.start if self.log_offsets is None else self._line_starts(0)[number]
+        return self._line_offsets[number], self.masked(self.text[place : self.text.find(b"\n", place)])
 
     def days(self) -> Counter[str]:
-        """How many records there are of each UTC day, "2025-11-17"."""
+        """Return the number of records of each UTC day, "2025-11-17"."""
         days: Counter[str] = Counter()
         for minute, count in Counter(self.records.minutes).items():
             days[minute[:DAY]] += count
         return days
 
-    def behind(self, offset: int) -> Batch:
-        """The part of the batch that begins at `offset` or behind it."""
-        before = {number for number, place in enumerate(self._in_log) if place < offset}
+    def after(self, offset: int) -> Batch:
+        """Return the part of the batch that begins at `offset` or later."""
+        before = {number for number, place in enumerate(self._line_offsets) if place < offset}
         if not before:
             return self
         first = bisect.bisect_left(self.offsets, offset)
         return replace(
             self,
-            records=self.records.some(range(first, len(self.records))),
+            records=self.records.select(range(first, len(self.records))),
             numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in before],
-            others=sorted({*self.others, *before}),
+            non_record_lines=sorted({*self.non_record_lines, *before}),
         )
 
     @functools.cached_property
     def _numbers(self) -> Sequence[int]:
         """The numbers of the lines that are records."""
-        if not self.others:
+        if not self.non_record_lines:
             return range(self.lines)
-        others = set(self.others)
+        others = set(self.non_record_lines)
         return [number for number in range(self.lines) if number not in others]
 
     @functools.cached_property
-    def _in_log(self) -> list[int]:
-        return self._begins(self.start) if self.logged is None else self.logged
+    def _line_offsets(self) -> list[int]:
+        return self._line_starts(self.start) if self.log_offsets is None else self.log_offsets
 
-    def _begins(self, start: int) -> list[int]:
-        """Where each line of the text begins, when the text does at `start`."""
+    def _line_starts(self, start: int) -> list[int]:
+        """Return where each line of the text begins if the text begins at `start`."""
         lengths = map(len, self.text.split(b"\n"))
         return list(map(operator.add, itertools.accumulate(lengths, initial=start), range(self.lines)))
 
@@ -289,21 +291,21 @@ class Origin:
     again: bool = False  # to be stored whatever was stored before
 
     def fingerprint(self, offset: int) -> Fingerprint | None:
-        """What a position at `offset` is stored under; None when this log never had one there."""
+        """Return the fingerprint of a position at `offset`; None if this log cannot have one there."""
         length = min(offset, HEAD_BYTES)
         return next((known for known in self.fingerprints if known.length == length), None)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What storing some lines came to. Add results up to tell of a run."""
+    """The outcome of storing some lines. Results can be added up."""
 
     lines: int = 0
     rows: int = 0  # lines that are now in `logs`
     rejected: int = 0  # lines that are now in `rejected_lines`
     ignored: Mapping[Ignored, int] = field(default_factory=dict)
     new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
-    imported: int = 0  # rows that came out of the buffer: not among `rows`, for an earlier run read their lines
+    imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
     imported_rejected: int = 0
 
     def __add__(self, other: LoadResult) -> LoadResult:

@@ -28,7 +28,7 @@ from xraylog.accesslog import logfile
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.records import (
-    AT_ONCE,
+    CHUNK_ROWS,
     UTC,
     AccessRecord,
     BadLine,
@@ -38,7 +38,7 @@ from xraylog.records import (
     Records,
     Request,
     Route,
-    in_rows,
+    interleave,
 )
 
 Json: TypeAlias = dict[str, Any]
@@ -258,15 +258,15 @@ def _parts(batch: Batch) -> Iterator[bytes]:
     }
     requests = {request: f", {_request(request)}, " for request in set(records.requests)}
     routes = {route: f'{_route(route)}, "offset": ' for route in set(records.routes)}
-    for number, some in enumerate(records.slices(AT_ONCE)):
-        yield in_rows(
+    for number, some in enumerate(records.slices(CHUNK_ROWS)):
+        yield interleave(
             map(minutes.__getitem__, some.minutes),
             some.seconds,
             map(addresses.__getitem__, some.source_ips),
             ["null" if port is None else port for port in some.source_ports],
             map(requests.__getitem__, some.requests),
             map(routes.__getitem__, some.routes),
-            map(str, batch.offsets[number * AT_ONCE : (number + 1) * AT_ONCE]),
+            map(str, batch.offsets[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS]),
             ["}\n"] * len(some),
             count=len(some),
         )

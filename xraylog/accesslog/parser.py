@@ -225,7 +225,7 @@ class _Gathering:
             lines=self._counted,
             records=self._records,
             numbered_bad_lines=self._bad_lines,
-            others=self._others,
+            non_record_lines=self._others,
             ignored=self._ignored,
             masked=self._mask.line,
         )

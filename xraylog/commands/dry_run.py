@@ -139,7 +139,7 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
     for stored in () if aside.is_empty else aside.batches(here):
         origin, batch = stored.origin, stored.batch
         if not origin.again:
-            batch = batch.behind(offset(origin.node, origin.source, origin.fingerprints))
+            batch = batch.after(offset(origin.node, origin.source, origin.fingerprints))
         waiting.update(
             rows=len(batch.records),
             rejected=len(batch.numbered_bad_lines),

@@ -33,7 +33,7 @@ def load(target: Target, buffer: Buffer) -> Iterator[LoadResult]:
         updates = [PositionUpdate(here, stored.end, buffer.file.fingerprint(stored.end))]
         end_of_log = stored.origin.fingerprint(batch.end)
         if not stored.origin.again:
-            batch = batch.behind(there.offset)
+            batch = batch.after(there.offset)
         if end_of_log and (batch.end > there.offset or stored.origin.again):
             updates.insert(0, PositionUpdate(there, batch.end, end_of_log))
         result, (*_, here) = target.loader(stored.origin.node).load(batch, *updates)

@@ -63,7 +63,7 @@ def prepare(names: References, batch: Batch, node_id: int) -> PreparedBatch:
     """Resolve the names, in a short transaction of their own: none stays locked for long. Raises Unsuitable."""
     resolved = names.resolve(batch.records.names())
     rows = RejectedRows(batch)
-    records = rows.records.some(rows.without_names(resolved.refused))
+    records = rows.records.select(rows.without_names(resolved.refused))
     rejected = rows.rejected()
     return PreparedBatch(
         batch.end,

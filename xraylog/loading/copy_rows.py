@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database.session import Connection
-from xraylog.records import AT_ONCE, UTC, Ids, Records, in_rows
+from xraylog.records import CHUNK_ROWS, UTC, Ids, Records, interleave
 
 COPY = """
     COPY {} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
@@ -54,7 +54,7 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
         for route in set(records.routes)
     }
     return b"".join(
-        in_rows(
+        interleave(
             some.minutes,
             some.seconds,
             map(addresses.__getitem__, some.source_ips),
@@ -63,5 +63,5 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
             map(routes.__getitem__, some.routes),
             count=len(some),
         )
-        for some in records.slices(AT_ONCE)
+        for some in records.slices(CHUNK_ROWS)
     )

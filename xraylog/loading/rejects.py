@@ -108,7 +108,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Rec
     """
     try:
         with conn.transaction():
-            return copy(rows.records.some(usable))
+            return copy(rows.records.select(usable))
     except (DataError, IntegrityError) as error:
         raise_unless_poison(error)
         if len(usable) == 1:

@@ -185,7 +185,7 @@ def _store(target: Target, node: str, node_id: int, lines: Sorted, names: Resolv
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as copy:
             taken, left_out = _take(target.conn, lines.ids), _take(target.conn, list(lines.ignored))
-            rows = copy(lines.records.some([index for index, row_id in enumerate(lines.ids) if row_id in taken]))
+            rows = copy(lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken]))
     except (DataError, IntegrityError) as error:
         rejects.raise_unless_poison(error)
         raise Refused(session.message(error)) from error
