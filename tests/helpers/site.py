@@ -144,7 +144,7 @@ class Site:
     ) -> subprocess.CompletedProcess[str]:
         """One run, which must exit with `status`: forked, or a process of its own where `options` say how it starts."""
         command = self.command(*arguments, script=script)
-        if options or not forked.is_possible():
+        if options or not forked.is_possible(script):
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
         else:
             done = forked.run(script, lambda: self._main(script, arguments), command[1:])
