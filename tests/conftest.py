@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,17 +46,24 @@ def own_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Server]]:
     """Makes servers that a test may stop, restart or reconfigure."""
-    made: list[Server] = []
+    with contextlib.ExitStack() as made:
 
-    def make(*settings: str) -> Server:
-        server = Server(tmp_path_factory.mktemp("server"), request.config.getoption("--pg-bin"), settings)
-        made.append(server)
-        server.start()
-        return server
+        def make(*settings: str) -> Server:
+            server = Server(tmp_path_factory.mktemp("server"), request.config.getoption("--pg-bin"), settings)
+            made.enter_context(ended_with_the_tests(server.data / "postmaster.pid"))
+            made.callback(server.remove)
+            server.start()
+            return server
 
-    yield make
-    for server in made:
-        server.remove()
+        yield make
+
+
+@contextlib.contextmanager
+def ended_with_the_tests(pid_file: Path) -> Iterator[None]:
+    """A server is not left running when the tests are killed: a shell waits for the end of its standard input."""
+    end = 'cat; [ ! -e "$0" ] || kill -QUIT "$(head -n 1 "$0")"'
+    with subprocess.Popen(["/bin/sh", "-c", end, str(pid_file)], stdin=subprocess.PIPE, start_new_session=True):
+        yield
 
 
 @pytest.fixture(scope="session")
