@@ -95,20 +95,20 @@ def parse_options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--keep", action="store_true", help="load, but leave the lines in the log")
     parser.add_argument("--again", action="store_true", help="load from the start, whatever was stored before")
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--check", action="store_true", help="say what is ready and what is not; change nothing")
-    instead.add_argument("--dry-run", action="store_true", help="say what a run would do, with counts; change nothing")
+    instead.add_argument("--check", action="store_true", help="print what is ready and what is not; change nothing")
+    instead.add_argument("--dry-run", action="store_true", help="count what a run would do; change nothing")
     instead.add_argument(
         "--make-partitions",
         type=cli.number(0, MAX_PARTITIONS),
         metavar="N",
-        help="make the partitions of today and the next N days (UTC), and do nothing else",
+        help="create the partitions of today and the next N days (UTC), and do nothing else",
     )
     instead.add_argument(
         "--replay-rejected",
         action="store_true",
-        help="parse rejected_lines again; what is a record by now moves into logs",
+        help="parse rejected_lines again; lines that are records now move into logs",
     )
-    cli.add_loudness(parser)
+    cli.add_verbosity(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     found = vars(parser.parse_args(arguments))
     return Options(**{**found, "logfiles": tuple(found["logfiles"])})

@@ -116,7 +116,7 @@ def said(what: str, seconds: float) -> None:
 
 def start_logging(cfg: Config, options: argparse.Namespace) -> None:
     """To stderr only. A good page under cron says nothing."""
-    run_log.to_stderr(cli.level(options, otherwise="INFO" if cli.on_a_terminal() else "WARNING"))
+    run_log.to_stderr(cli.log_level(options, default="INFO" if cli.on_a_terminal() else "WARNING"))
     for warning in cfg.warnings:
         logger.warning("{}", warning)
 
@@ -163,7 +163,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mask", action="store_true", help="addresses as /24 and /48, users and nodes by number: for a page to pass on"
     )
-    cli.add_loudness(parser)
+    cli.add_verbosity(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 

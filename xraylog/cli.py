@@ -43,53 +43,53 @@ class Options:
 
 
 def name(text: str) -> str:
-    """A path as it was typed. Raises ArgumentTypeError, as the others here do."""
+    """Return a path as it was typed. Raises ArgumentTypeError, like the other types here."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("expected the path of a file, found none")
     return text
 
 
 def path(text: str) -> Path:
-    """The path of a file."""
+    """Return the path of a file."""
     return Path(name(text))
 
 
-def number(least: int, most: int) -> Callable[[str], int]:
-    """A whole number within both."""
+def number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Return the type of a whole number from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
-        if not (text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, found {text!r}")
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and minimum <= int(text) <= maximum):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {minimum} to {maximum}, found {text!r}")
         return int(text)
 
     return parse
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """`--config`."""
+    """Add `--config`."""
     parser.add_argument(
         "--config", type=path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
     )
 
 
-def add_loudness(parser: argparse.ArgumentParser) -> None:
-    """`-v` and `-q`."""
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="say more")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say only errors")
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """Add `-v` and `-q`."""
+    verbosity = parser.add_mutually_exclusive_group()
+    verbosity.add_argument("-v", "--verbose", action="store_true", help="log more")
+    verbosity.add_argument("-q", "--quiet", action="store_true", help="log only errors")
 
 
-def level(options: argparse.Namespace | Options, otherwise: str) -> str:
-    """What loguru is to say at least."""
-    return "DEBUG" if options.verbose else "ERROR" if options.quiet else otherwise
+def log_level(options: argparse.Namespace | Options, default: str) -> str:
+    """Return the lowest level that loguru logs."""
+    return "DEBUG" if options.verbose else "ERROR" if options.quiet else default
 
 
-def escape_what_cannot_be_printed() -> None:
-    """From here on: names of files can be any bytes, and standard output of any encoding."""
+def escape_unprintable() -> None:
+    """Print escapes from here on: names of files can be any bytes, and standard output has any encoding."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def on_a_terminal() -> bool:
-    """Return whether somebody is watching: a good run may print more then."""
+    """Return whether a person is watching: then a good run may log more."""
     return sys.stderr is not None and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""What mends a trouble: the command to type, with the paths of this installation."""
+"""The command that fixes an error, with the paths of this installation: what PostgreSQL calls a HINT."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ SCRIPTS = Path(__file__).resolve().parent.parent
 MIGRATION = "migrate_logs_to_partitioned.py"
 
 
-def on(trouble: Exception, cfg: Config) -> str:
-    """The command that mends it, or says what does."""
-    if isinstance(trouble, schema.Migrating):
+def on(error: Exception, cfg: Config) -> str:
+    """Return the command that fixes the error, or shows what does."""
+    if isinstance(error, schema.Migrating):
         return f"to finish it: {command(cfg, script=MIGRATION)}"
-    if isinstance(trouble, schema.Plain):
-        return f"to look, then without --dry-run: {command(cfg, '--dry-run', script=MIGRATION)}"
-    if isinstance(trouble, offline_buffer.Foreign):  # somebody may need it where it is
+    if isinstance(error, schema.Plain):
+        trial = command(cfg, "--dry-run", script=MIGRATION)
+        return f"to see what a migration does, then repeat it without --dry-run: {trial}"
+    if isinstance(error, offline_buffer.Foreign):  # another program may need it where it is
         return f"it stays as it is: name another [parser] offline_file in {cfg.path}"
-    if isinstance(trouble, offline_buffer.Damaged):
-        return "its lines wait there for you; to go on with a new one: " + shlex.join(
+    if isinstance(error, offline_buffer.Damaged):
+        return "its lines stay in it; to continue with a new buffer: " + shlex.join(
             ["mv", str(cfg.buffer_path), f"{cfg.buffer_path}.damaged"]
         )
-    error = trouble if isinstance(trouble, OSError) else trouble.__cause__
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         written = (cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path)
         folders = dict.fromkeys(str(path.parent) for path in written if path)
         return "make room: " + shlex.join(["df", "-h", *folders])
@@ -37,5 +38,5 @@ def on(trouble: Exception, cfg: Config) -> str:
 
 
 def command(cfg: Config, *options: str, script: str = "parse_logs.py") -> str:
-    """What to type for another run with this config, in whatever folder."""
+    """Return what to type for another run with this config, in any folder."""
     return shlex.join([sys.executable, str(SCRIPTS / script), "--config", os.path.abspath(cfg.path), *options])

@@ -17,7 +17,7 @@ def run(options: Options, cfg: Config, paths: Sequence[Path]) -> Exit:
     """Do what the options ask for; return the exit status."""
     from xraylog.commands import check, dry_run, maintain
 
-    cli.escape_what_cannot_be_printed()
+    cli.escape_unprintable()
     if options.check:
         return Exit.OPERATOR if check.report(cfg, paths) else Exit.DONE
     if options.dry_run:

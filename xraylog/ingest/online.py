@@ -74,7 +74,7 @@ def find_position(target: Target, source: Source) -> Position:
 def drain(target: Target, source: Source, position: Position) -> None:
     """Take the stored lines out of the log, while xray appends; the position follows.
 
-    `source` knows where the stored lines end now before the database is told: that may be away by then.
+    `source` knows where the stored lines end now before the position moves: the database may be away by then.
     """
     head = source.log.fingerprint(position.offset)
     drained = source.drain(position.offset)

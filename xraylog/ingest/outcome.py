@@ -101,7 +101,7 @@ class Recorder:
         try:
             self._metrics.end(run, self._cfg.buffer_path)
         except prometheus.NotWritten as error:
-            logger.error("{}; what was committed stays; {}", error, hints.on(error, self._cfg))
+            logger.error("{}; committed rows are kept; {}", error, hints.on(error, self._cfg))
             self.status = self.status or Exit.OPERATOR
 
     def _report(self) -> None:
@@ -122,7 +122,7 @@ class Recorder:
             try:
                 stats.write(row, self._cfg.stats_format, self._cfg.stats_path)
             except stats.NotWritten as error:
-                logger.error("{}; what was committed stays; {}", error, hints.on(error, self._cfg))
+                logger.error("{}; committed rows are kept; {}", error, hints.on(error, self._cfg))
                 self.status = self.status or Exit.OPERATOR
                 return
         if not total.adds_up:

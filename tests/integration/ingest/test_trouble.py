@@ -93,11 +93,16 @@ TROUBLES = [
     (is_away, 0, "new lines go to BUFFER; what to do: ", check),
     (refuses, 3, "new lines go to BUFFER; what to do: ", check),
     (does_not_fit, 3, "new lines go to BUFFER; what to do: ", check),
-    (is_plain, 3, "new lines go to BUFFER; to look, then without --dry-run: ", lambda site: migrate(site, "--dry-run")),
+    (
+        is_plain,
+        3,
+        "new lines go to BUFFER; to see what a migration does, then repeat it without --dry-run: ",
+        lambda site: migrate(site, "--dry-run"),
+    ),
     (
         damage,
         3,
-        "new lines go to BUFFER; its lines wait there for you; to go on with a new one: ",
+        "new lines go to BUFFER; its lines stay in it; to continue with a new buffer: ",
         mv("buffer", ".damaged"),
     ),
     (
@@ -107,10 +112,10 @@ TROUBLES = [
         lambda site: str(site.config),
     ),
     (make_no_log, 3, "nothing was read; what to do: ", check),
-    (fill_statistics, 3, "what was committed stays; ", df),
+    (fill_statistics, 3, "committed rows are kept; ", df),
     (change_header, 3, "move it away: ", mv("stats", ".old")),
     (open_password, 0, "", lambda site: f"chmod 600 {site.config}"),
-    (make_no_xray, 0, "is LOG its access log? Else change [parser] logfile in ", lambda site: str(site.config)),
+    (make_no_xray, 0, "is LOG its access log? If not, change [parser] logfile in ", lambda site: str(site.config)),
 ]
 
 
@@ -150,7 +155,7 @@ def test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way(site: Site) 
     damage(site)
     said = site.run(status=3).stderr
     site.append(line(4))
-    subprocess.run(["/bin/sh", "-c", said.partition("to go on with a new one: ")[2]], check=True)
+    subprocess.run(["/bin/sh", "-c", said.partition("to continue with a new buffer: ")[2]], check=True)
     assert site.run().stderr == ""
     moved = site.buffer.with_name("buffer.jsonl.damaged").read_text()
     assert site.emails() == users(4, 5)

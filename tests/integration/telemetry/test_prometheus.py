@@ -424,9 +424,7 @@ def test_metrics_that_cannot_be_written_cost_no_line(
     site.append(*lines(0, 3))
     assert run(site) == 3
     (said,) = capsys.readouterr().err.splitlines()
-    assert (
-        f"ERROR   {site.folder / output}: expected to replace the metrics, found: {reason}; what was committed " in said
-    )
+    assert f"ERROR   {site.folder / output}: expected to replace the metrics, found: {reason}; committed rows " in said
     assert f"parse_logs.py --config {site.config} --check" in said
     assert len(site.rows()) == 3
     assert site.log.read_bytes() == b""
@@ -449,7 +447,7 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
         patch.setattr(atomic_file.os, "fdopen", lambda descriptor, _: Full(io.FileIO(descriptor, "w")))
         assert run(site) == 3
     said = capsys.readouterr().err
-    assert "No space left on device; what was committed stays; make room: df -h" in said
+    assert "No space left on device; committed rows are kept; make room: df -h" in said
     assert told.read_text() == before
     assert ".xraylog.prom.new" not in os.listdir(site.folder)
     assert len(site.rows()) == 2
