@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from xraylog.database.session import Connection
 from xraylog.records import Fingerprint
@@ -32,8 +33,7 @@ class Position:
     newest_id: int = 0  # the largest id of the rows that were found for it
 
 
-@dataclass(frozen=True, slots=True)
-class PositionUpdate:
+class PositionUpdate(NamedTuple):
     """Where a position moves to, and the fingerprint of its file there."""
 
     position: Position

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,15 +22,15 @@ from xraylog.records import Batch, Fingerprint, Origin
 EMPTY = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
 
 
-@dataclass(slots=True)
 class Source:
     """A log and how far it is stored. What the loader asks of it is `loading.batch_source.BatchSource`."""
 
-    log: Log
-    cfg: Config
-    options: Options
-    stored_to: int | None = None  # offset up to which the database has its lines, as far as it has answered
-    is_stored: bool = False  # every line is in the database, and the log is drained
+    def __init__(self, log: Log, cfg: Config, options: Options) -> None:
+        self.log = log
+        self.cfg = cfg
+        self.options = options
+        self.stored_to: int | None = None  # offset up to which the database has its lines; None: it has not answered
+        self.is_stored = False  # every line is in the database, and the log is drained
 
     @property
     def node(self) -> str:
