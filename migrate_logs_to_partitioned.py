@@ -16,9 +16,9 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
 from xraylog.database.session import Connection
-from xraylog.migration import backfill, plan, revert, state, trial, verify
+from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.backfill import Copied
-from xraylog.migration.blockers import Survey
+from xraylog.migration.day_counts import Survey
 from xraylog.migration.old_table import PlainTable
 from xraylog.migration.revert import Loss
 from xraylog.migration.state import Found, State
@@ -88,7 +88,7 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> Exit:
             say(plan.steps(conn, old, counted, drop))
             return Exit.DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
-        patiently(lambda: state.begin(conn, cfg.zone.key, counted.largest_id))
+        patiently(lambda: swap.begin(conn, cfg.zone.key, counted.largest_id))
     elif options.dry_run:
         say(plan.rest(conn, found, drop))
         return Exit.DONE

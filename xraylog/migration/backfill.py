@@ -16,8 +16,8 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import blockers, old_table, state
-from xraylog.migration.blockers import Survey
+from xraylog.migration import blockers, day_counts, old_table, state, swap
+from xraylog.migration.day_counts import Survey
 from xraylog.migration.old_table import BY_DAY, PlainTable
 from xraylog.migration.state import State
 
@@ -34,7 +34,7 @@ def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
         old = old_table.look(conn, "logs_old", found.zone)
         _have_index_by_day(conn, old)
         old = old_table.look(conn, "logs_old", found.zone)
-        counted = blockers.survey(conn, old)
+        counted = day_counts.survey(conn, old)
         reasons = list(blockers.times(conn, old, counted)) if counted else ["logs_old cannot be read any more"]
         if counted is None or reasons:
             raise Unsuitable("; ".join([*reasons, "then go on, or go back with --undo"]))
@@ -107,7 +107,7 @@ def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[st
     with state.step(conn) as found:
         if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
             return Copied()
-        state.run_all(conn, state.tablespace(old))
+        state.run_all(conn, swap.tablespace(old))
         clock = [time.monotonic()]
         try:
             create, insert, *others, attach = copying(conn, old, day)
@@ -136,7 +136,7 @@ def a_day(conn: Connection, old: PlainTable, day: date) -> list[Composed]:
     return [
         *state.limits(conn),
         state.search_path(old.path),
-        *state.tablespace(old),
+        *swap.tablespace(old),
         *copying(conn, old, day),
     ]
 
@@ -163,7 +163,7 @@ def copying(
         within(old.moment, day),
         SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
     )
-    yield from state.owner(old, name)
+    yield from swap.owner(old, name)
     if version < schema.NO_KEYS_ON_PARENT:
         yield from old_table.keys(old, name, named=False)
     yield from old_table.indexes(old, name, named=False)

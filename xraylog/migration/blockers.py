@@ -1,92 +1,23 @@
-"""What the rows of the plain table are like, and all that stands in the way of its migration.
-
-Reads, and changes nothing.
-"""
+"""What prevents a migration, each with the way out. Reads the catalog and the rows, and changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Iterator
 
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection
-from xraylog.migration import old_table
+from xraylog.migration import day_counts, old_table
+from xraylog.migration.day_counts import Survey
 from xraylog.migration.old_table import CONVERTED, OUR_TYPES, PlainTable
 
 LONGEST_NAME = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
 MOST_DAYS = 3660
-EPOCH = date(1970, 1, 1)
 LARGEST_BIGINT = 2**63 - 1
 FEW = 5  # examples in a message
 
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What one reading of all rows found."""
-
-    days: Mapping[date, int]  # rows a UTC day, the oldest first
-    no_time: int  # rows whose timestamp is NULL
-    endless: int  # rows at infinity
-    outside: int  # rows outside of the years 1 to 9999
-    no_id: int  # rows whose id is NULL
-    largest_id: int | None
-
-    @property
-    def rows(self) -> int:
-        """All rows that can be migrated."""
-        return sum(self.days.values())
-
-    def rows_of(self, days: Iterable[date]) -> int:
-        """Rows of these days."""
-        return sum(self.days.get(day, 0) for day in days)
-
-    @property
-    def span(self) -> list[date]:
-        """Every day from the first to the last."""
-        if not self.days:
-            return []
-        first, last = min(self.days), max(self.days)
-        return [first + timedelta(days=n) for n in range((last - first).days + 1)]
-
-
-def survey(conn: Connection, table: PlainTable) -> Survey | None:
-    """Count the rows of each day, in one reading of the table: MIN and MAX of the timestamp, and what has none.
-
-    None where that cannot be done; `obstacles` says why.
-    """
-    if any(_unreadable(conn, table)):
-        return None
-    days: dict[date, int] = {}
-    no_time = endless = outside = no_id = 0
-    largest: int | None = None
-    query = SQL("""
-        SELECT CASE WHEN isfinite(day) THEN day - date '1970-01-01' END, day IS NULL, rows, no_id, largest
-        FROM (SELECT ({moment} AT TIME ZONE 'UTC')::date AS day, count(*) AS rows,
-                     count(*) FILTER (WHERE id IS NULL) AS no_id, max(id) AS largest
-              FROM {table}
-              GROUP BY 1) AS of_day
-        ORDER BY day
-    """).format(moment=table.moment, table=Identifier(table.name))
-    for number, is_null, rows, rows_without_id, largest_of_day in conn.execute(query):
-        no_id += rows_without_id
-        if largest_of_day is not None:
-            largest = largest_of_day if largest is None else max(largest, largest_of_day)
-        if is_null:
-            no_time += rows
-        elif number is None:
-            endless += rows
-        elif not date.min.toordinal() < number + EPOCH.toordinal() < date.max.toordinal():
-            outside += rows
-        else:
-            days[EPOCH + timedelta(days=number)] = rows
-    return Survey(days, no_time, endless, outside, no_id, largest)
-
-
-# --- what stands in the way --------------------------------------------------------------------------------
 
 # Views, rules, triggers, keys of other tables, publications, policies, statistics, inheritance, uses of the row's
 # type. Not: its own columns, indexes, constraints, sequence.
@@ -131,7 +62,7 @@ IN_THE_WAY = """
 
 def obstacles(conn: Connection, table: PlainTable, found: Survey | None) -> list[str]:
     """All that stands in the way of a migration, each with the way out. Without a survey, what the catalog knows."""
-    reasons = [*_unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, found)]
+    reasons = [*day_counts.unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, found)]
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
     names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
     if table.sequence is not None and table.sequence.identity:
@@ -151,21 +82,6 @@ def obstacles(conn: Connection, table: PlainTable, found: Survey | None) -> list
 
 def _taken(conn: Connection, table: PlainTable, names: list[str]) -> list[str]:
     return [name for (name,) in conn.execute(IN_THE_WAY, [table.place, names])]
-
-
-def _unreadable(conn: Connection, table: PlainTable) -> Iterator[str]:
-    for name in ("id", "timestamp"):
-        column = table.column(name)
-        if column is None:
-            yield f"{table.name}.{name}: expected a column, found none; add it and fill it"
-        elif column.plain_type not in CONVERTED[OUR_TYPES[name]]:
-            yield (
-                f"{table.name}.{name}: expected {OUR_TYPES[name]}, found {column.type}: "
-                f"ALTER TABLE {table.name} ALTER COLUMN {name} TYPE {OUR_TYPES[name]} USING …"
-            )
-    ((known,),) = conn.execute("SELECT count(*) FROM pg_timezone_names WHERE name = %s", [table.zone])
-    if not table.has_zone and not known:
-        yield f"the times have no zone, and the server does not know {table.zone}: set [parser] timezone in the config"
 
 
 def _rights(table: PlainTable) -> Iterator[str]:

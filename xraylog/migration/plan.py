@@ -12,8 +12,8 @@ from psycopg.sql import Composed
 
 from xraylog.database import session
 from xraylog.database.session import Connection
-from xraylog.migration import backfill, blockers, old_table, revert, state, verify
-from xraylog.migration.blockers import Survey
+from xraylog.migration import backfill, day_counts, old_table, revert, state, swap, verify
+from xraylog.migration.day_counts import Survey
 from xraylog.migration.old_table import PlainTable
 from xraylog.migration.state import Found, State
 
@@ -38,9 +38,9 @@ def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Ite
     """All steps with their SQL, of a table that is still plain."""
     with state.transaction(conn):
         found = state.look(conn)
-        begin = [*state.limits(conn), state.search_path(found.path), *state.lock(found)]
+        begin = [*state.limits(conn), state.search_path(found.path), *swap.lock(found)]
         conn.execute(state.search_path(found.path))
-        first = [*begin, *state.beginning(conn, old, counted.largest_id)]
+        first = [*begin, *swap.beginning(conn, old, counted.largest_id)]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
         if backfill.finds_days(old):
             yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
@@ -51,9 +51,9 @@ def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Ite
             day = counted.span[-1]
             title = f"each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
             yield from _sql(conn, f"4, 5, 6. {title}", backfill.a_day(conn, old, day))
-        sequence = state.sequence_name(old)
+        sequence = swap.sequence_name(old)
         if sequence is not None and counted.largest_id is not None:
-            yield from _sql(conn, "7. the sequence", [state.past(sequence, counted.largest_id)])
+            yield from _sql(conn, "7. the sequence", [swap.past(sequence, counted.largest_id)])
         begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
         yield from _proof(conn, old, counted, "8. ")
         yield _last(conn, begun, drop)
@@ -92,7 +92,7 @@ def _begun(conn: Connection, found: Found) -> Iterator[tuple[PlainTable, Survey,
     with state.transaction(conn):
         conn.execute(state.search_path(found.path))
         old = old_table.look(conn, "logs_old", found.zone)
-        counted = blockers.survey(conn, old)
+        counted = day_counts.survey(conn, old)
         if counted is None:
             raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
         yield old, counted, backfill.days_without_partition(conn, counted.span)

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from xraylog.database import partitions
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import blockers, old_table, state
+from xraylog.migration import blockers, old_table, state, swap
 from xraylog.migration.old_table import BY_DAY, PlainTable
 from xraylog.migration.state import State
 
@@ -66,7 +66,7 @@ def statements(conn: Connection, old: PlainTable, sequence_type: str) -> Iterato
     """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
     new = old_table.look(conn, "logs", old.zone)
     for index in new.indexes:
-        yield state.rename_index(index.name, index.name + SUFFIX)
+        yield swap.rename_index(index.name, index.name + SUFFIX)
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:
         theirs, ours = old.sequence, new.sequence
         yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(theirs.name), SQL(ours.name))
@@ -74,20 +74,20 @@ def statements(conn: Connection, old: PlainTable, sequence_type: str) -> Iterato
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
-            yield state.own_sequence(old.sequence.name, "logs_old", "id")
+            yield swap.own_sequence(old.sequence.name, "logs_old", "id")
         if sequence_type != "bigint" and (_last_id(conn) or 0) < LARGEST[sequence_type]:
             yield SQL("ALTER SEQUENCE {} AS {}").format(SQL(old.sequence.name), SQL(sequence_type))
     for sequence, column in new.other_sequences:
-        yield state.own_sequence(sequence, "logs_old", column)
+        yield swap.own_sequence(sequence, "logs_old", column)
     if any(index.name == BY_DAY for index in old.indexes):
         yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
     of_indexes = {index.name for index in old.indexes}
     for name in sorted(of_indexes):
-        if name.endswith(state.SUFFIX):
-            yield state.rename_index(name, name[: -len(state.SUFFIX)])
+        if name.endswith(swap.SUFFIX):
+            yield swap.rename_index(name, name[: -len(swap.SUFFIX)])
     for constraint in old.constraints:
-        if constraint.name.endswith(state.SUFFIX) and constraint.name not in of_indexes:
-            yield state.rename_constraint(constraint.name, constraint.name[: -len(state.SUFFIX)])
+        if constraint.name.endswith(swap.SUFFIX) and constraint.name not in of_indexes:
+            yield swap.rename_constraint(constraint.name, constraint.name[: -len(swap.SUFFIX)])
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
     yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(state.DROPPING))
     yield SQL("ALTER TABLE logs RENAME TO logs_new").format()

@@ -14,12 +14,10 @@ from enum import Enum
 from typing import TypeVar
 
 from psycopg import errors
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.database import schema, session
-from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import blockers, old_table
-from xraylog.migration.old_table import PlainTable
+from xraylog.database.session import Connection
 
 # Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
 LOCK_TIMEOUT = "500ms"
@@ -28,7 +26,6 @@ LONG_LOCK_TIMEOUT = "30s"
 TRANSACTION_TIMEOUT = 170000  # PostgreSQL 17
 PAUSE_S = 1.0
 PATIENCE_S = 600.0
-SUFFIX = "_old"  # for the names of the old table's indexes and constraints: the new table gets them
 FINISHED = "xraylog: finished migration into logs"
 DROPPING = "xraylog: undone migration, to be dropped"
 
@@ -148,12 +145,6 @@ def search_path(path: str) -> Composed:
     return SQL("SET LOCAL search_path TO {}").format(SQL(path))
 
 
-def tablespace(old: PlainTable) -> Iterator[Composed]:
-    """What is made goes where the old table is."""
-    if old.tablespace is not None:
-        yield SQL("SET LOCAL default_tablespace TO {}").format(Identifier(old.tablespace))
-
-
 def patiently(action: Callable[[], Result], waiting: Callable[[str], None]) -> Result:
     """Do what needs locks that others hold, a little at a time. The action is a transaction or a savepoint."""
     deadline = time.monotonic() + PATIENCE_S
@@ -171,188 +162,3 @@ def run_all(conn: Connection, statements: Iterable[Composed]) -> None:
     """Execute them in their order."""
     for statement in statements:
         conn.execute(statement)
-
-
-# --- steps 1 and 2: the new table takes the old one's place ------------------------------------------------
-
-
-def begin(conn: Connection, zone: str, largest_id: int | None) -> None:
-    """Rename the old table and make the new one, in one transaction. Raises Unsuitable when it cannot be migrated."""
-    try:
-        with step(conn, State.PLAIN) as found:
-            run_all(conn, lock(found))
-            old = old_table.look(conn, "logs", zone)
-            if reasons := blockers.obstacles(conn, old, None):
-                raise Unsuitable("; ".join(reasons))
-            run_all(conn, beginning(conn, old, largest_id))
-    except (errors.ProgrammingError, errors.DataError, errors.NotSupportedError) as error:
-        raise Unsuitable(f"the new logs cannot be made: {session.message(error)}; nothing was changed") from error
-
-
-def lock(found: Found) -> Iterator[Composed]:
-    """Nobody reads or writes it while it is renamed.
-
-    First against VACUUM and other DDL alone: readers do not wait behind that, so it may wait longer.
-    """
-    table = Identifier(found.place, "logs")
-    yield lock_timeout(LONG_LOCK_TIMEOUT)
-    yield SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table)
-    yield lock_timeout(LOCK_TIMEOUT)
-    yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table)
-
-
-def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
-    """DDL of steps 1 and 2; behind LOCK TABLE."""
-    yield from missing_tables(conn, old)
-    yield from tablespace(old)
-    yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
-    for name in sorted({index.name for index in old.indexes}):
-        yield rename_index(name, name + SUFFIX)
-    for constraint in old.constraints:
-        if constraint.name not in {index.name for index in old.indexes}:
-            yield rename_constraint(constraint.name, constraint.name + SUFFIX)
-    yield from _sequence(old, largest_id)
-    yield from making(conn, old, "logs", named=True)
-    yield from owner(old, "logs")
-    yield from _own_sequences(old)
-    yield from _comments_and_grants(old)
-    yield mark(finished=False, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
-
-
-def missing_tables(conn: Connection, old: PlainTable) -> Iterator[Composed]:
-    """DDL of the tables that stand beside logs, where they are not there yet."""
-    for table in schema.look(conn).missing:
-        if table != "logs":
-            yield from schema.create(table)
-            yield from owner(old, table)
-
-
-def making(conn: Connection, old: PlainTable, name: str, named: bool) -> Iterator[Composed]:
-    """DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
-    yield _create_logs(old, name)
-    for constraint in old.constraints:
-        if constraint.kind == "c":
-            yield old_table.add_constraint(constraint, name, named)
-    if conn.info.server_version >= schema.NO_KEYS_ON_PARENT:
-        yield from old_table.keys_and_indexes(old, name, named)
-
-
-def owner(old: PlainTable, table: str) -> Iterator[Composed]:
-    """The old table's owner gets it, and nobody to whom the old one did not grant anything."""
-    for role in old.granted_by_default:
-        who = SQL("PUBLIC") if role is None else Identifier(role)
-        yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
-    if old.owner != old.role:
-        yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(old.owner))
-
-
-def own_sequence(sequence: str, table: str, column: str) -> Composed:
-    """DDL: the sequence, quoted, goes when that column goes."""
-    return SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(SQL(sequence), Identifier(table), Identifier(column))
-
-
-def rename_index(name: str, to: str) -> Composed:
-    """DDL."""
-    return SQL("ALTER INDEX {} RENAME TO {}").format(Identifier(name), Identifier(to))
-
-
-def rename_constraint(name: str, to: str) -> Composed:
-    """DDL, of the old table."""
-    return SQL("ALTER TABLE logs_old RENAME CONSTRAINT {} TO {}").format(Identifier(name), Identifier(to))
-
-
-CREATE_SEQUENCE = "CREATE SEQUENCE logs_id_seq"
-
-
-def sequence_name(old: PlainTable) -> str | None:
-    """Of the sequence that the new table takes its ids from, quoted; None where they come from something else."""
-    if old.sequence is None:
-        return "logs_id_seq" if old.needs_sequence else None
-    return old.sequence.name
-
-
-def _sequence(old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
-    """The old sequence goes over to the new table. That of an identity column cannot: another one goes on from it."""
-    name = sequence_name(old)
-    if name is None:
-        return
-    if old.sequence is None:
-        yield SQL(CREATE_SEQUENCE).format()
-    elif old.sequence.identity:
-        aside = Identifier(old.sequence.bare_name + SUFFIX)
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(name), aside)
-        yield SQL("CREATE SEQUENCE {} {}").format(SQL(name), SQL(old.sequence.options))
-        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(name), aside)
-    elif old.sequence.type != "bigint":
-        yield SQL("ALTER SEQUENCE {} AS bigint").format(SQL(name))
-    if largest_id is not None:
-        yield past(name, largest_id)
-
-
-def _own_sequences(old: PlainTable) -> Iterator[Composed]:
-    name = sequence_name(old)
-    if name is not None and (old.sequence is None or old.sequence.identity):
-        if old.owner != old.role:
-            yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(SQL(name), Identifier(old.owner))
-        yield own_sequence(name, "logs", "id")
-    elif name is not None and old.sequence is not None and old.sequence.owned:
-        yield own_sequence(name, "logs", "id")
-    for sequence, column in old.other_sequences:
-        yield own_sequence(sequence, "logs", column)
-
-
-def past(sequence: str, largest_id: int) -> Composed:
-    """Put the sequence past the largest id, if it is not there."""
-    return SQL(
-        "SELECT setval({text}, {id}) FROM {name} WHERE last_value < {id} OR (last_value = {id} AND NOT is_called)"
-    ).format(text=Literal(sequence), name=SQL(sequence), id=Literal(largest_id))
-
-
-def _create_logs(old: PlainTable, name: str) -> Composed:
-    """The old columns in the old order, ours as Schema.md has them; then ours that it had not."""
-    lines: list[Composable] = []
-    for column in old.columns:
-        parts = [Identifier(column.name), SQL(column.new_type)]
-        if column.collation and column.new_type == column.type:
-            parts.append(SQL("COLLATE {}").format(SQL(column.collation)))
-        if column.generated:
-            parts.append(SQL("GENERATED ALWAYS AS ({}) {}").format(SQL(column.default or ""), SQL(column.generated)))
-        elif column.default is not None:
-            value = SQL(column.default)
-            if column.new_type != column.type and column.name != "id":
-                value = old.converted(SQL("({})").format(value), column)  # type: ignore[assignment]
-            parts.append(SQL("DEFAULT {}").format(value))
-        elif column.name == "id" and (sequence := sequence_name(old)):
-            parts.append(SQL("DEFAULT nextval({})").format(Literal(sequence)))
-        if column.name in ("id", "timestamp") or (column.not_null and column.name not in schema.MAY_BE_NULL):
-            parts.append(SQL("NOT NULL"))
-        lines.append(SQL(" ").join(parts))
-    lines += [SQL("{} {}").format(Identifier(name), SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
-    return SQL('CREATE TABLE {} (\n    {}\n) PARTITION BY RANGE ("timestamp")').format(
-        Identifier(name), SQL(",\n    ").join(lines)
-    )
-
-
-def _comments_and_grants(old: PlainTable) -> Iterator[Composed]:
-    if old.comment is not None:
-        yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(old.comment))
-    for column in old.columns:
-        if column.comment is not None:
-            yield SQL("COMMENT ON COLUMN logs.{} IS {}").format(Identifier(column.name), Literal(column.comment))
-    inserts = set()
-    for role, column_name, right, may_grant in old.grants:
-        who = SQL("PUBLIC") if role is None else Identifier(role)
-        if right == "INSERT":
-            inserts.add(role)
-        yield SQL("GRANT {}{} ON logs TO {}{}").format(
-            SQL(right),
-            SQL(" ({})").format(Identifier(column_name)) if column_name else SQL(""),
-            who,
-            SQL(" WITH GRANT OPTION" if may_grant else ""),
-        )
-    sequence = sequence_name(old)
-    # An identity asks inserters for no right on its sequence; a default does.
-    if sequence and (old.sequence is None or old.sequence.identity):
-        for role in sorted(inserts, key=str):
-            who = SQL("PUBLIC") if role is None else Identifier(role)
-            yield SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(SQL(sequence), who)

@@ -8,8 +8,8 @@ from psycopg.sql import Composed
 
 from xraylog.database import session
 from xraylog.database.session import Connection
-from xraylog.migration import backfill, blockers, old_table, state
-from xraylog.migration.blockers import Survey
+from xraylog.migration import backfill, blockers, day_counts, old_table, state, swap
+from xraylog.migration.day_counts import Survey
 from xraylog.migration.old_table import PlainTable
 from xraylog.migration.state import State
 
@@ -30,7 +30,7 @@ def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, lis
         reasons = blockers.ambiguities(conn, found.place)
         conn.execute(state.search_path(found.path))
         old = old_table.look(conn, "logs", zone)
-        counted = blockers.survey(conn, old)
+        counted = day_counts.survey(conn, old)
         reasons += blockers.obstacles(conn, old, counted)
         if counted is not None and not reasons:
             reasons = rehearse(conn, old, counted)
@@ -45,9 +45,9 @@ def rehearse(conn: Connection, old: PlainTable, counted: Survey) -> list[str]:
     reasons = []
     with conn.transaction(force_rollback=True):
         if old.needs_sequence:
-            conn.execute(state.CREATE_SEQUENCE)
-        statements = [*state.missing_tables(conn, old), *state.making(conn, old, STAND_IN, named=False)]
-        statements += state.owner(old, STAND_IN)
+            conn.execute(swap.CREATE_SEQUENCE)
+        statements = [*swap.missing_tables(conn, old), *swap.making(conn, old, STAND_IN, named=False)]
+        statements += swap.owner(old, STAND_IN)
         if counted.days:
             statements += backfill.copying(conn, old, counted.span[-1], source="logs", parent=STAND_IN, limit=SAMPLE)
         for statement in statements:

@@ -9,8 +9,8 @@ from datetime import date
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import backfill, old_table, state
-from xraylog.migration.blockers import Survey
+from xraylog.migration import backfill, old_table, state, swap
+from xraylog.migration.day_counts import Survey
 from xraylog.migration.old_table import PlainTable
 from xraylog.migration.state import Found, State
 
@@ -24,7 +24,7 @@ def pass_largest_id(conn: Connection, old: PlainTable, largest_id: int | None) -
         now = old_table.look(conn, "logs", old.zone).sequence
         if now is None or largest_id is None:
             return None
-        conn.execute(state.past(now.name, largest_id))
+        conn.execute(swap.past(now.name, largest_id))
         ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
         if last < largest_id:
             raise Unsuitable(

@@ -1,0 +1,92 @@
+"""How many rows of the old table each day has. Reads all of them once, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database.session import Connection
+from xraylog.migration.old_table import CONVERTED, OUR_TYPES, PlainTable
+
+EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one reading of all rows found."""
+
+    days: Mapping[date, int]  # rows a UTC day, the oldest first
+    no_time: int  # rows whose timestamp is NULL
+    endless: int  # rows at infinity
+    outside: int  # rows outside of the years 1 to 9999
+    no_id: int  # rows whose id is NULL
+    largest_id: int | None
+
+    @property
+    def rows(self) -> int:
+        """All rows that can be migrated."""
+        return sum(self.days.values())
+
+    def rows_of(self, days: Iterable[date]) -> int:
+        """Rows of these days."""
+        return sum(self.days.get(day, 0) for day in days)
+
+    @property
+    def span(self) -> list[date]:
+        """Every day from the first to the last."""
+        if not self.days:
+            return []
+        first, last = min(self.days), max(self.days)
+        return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def survey(conn: Connection, table: PlainTable) -> Survey | None:
+    """Count the rows of each day, in one reading of the table: MIN and MAX of the timestamp, and what has none.
+
+    None where that cannot be done; `unreadable` says why.
+    """
+    if any(unreadable(conn, table)):
+        return None
+    days: dict[date, int] = {}
+    no_time = endless = outside = no_id = 0
+    largest: int | None = None
+    query = SQL("""
+        SELECT CASE WHEN isfinite(day) THEN day - date '1970-01-01' END, day IS NULL, rows, no_id, largest
+        FROM (SELECT ({moment} AT TIME ZONE 'UTC')::date AS day, count(*) AS rows,
+                     count(*) FILTER (WHERE id IS NULL) AS no_id, max(id) AS largest
+              FROM {table}
+              GROUP BY 1) AS of_day
+        ORDER BY day
+    """).format(moment=table.moment, table=Identifier(table.name))
+    for number, is_null, rows, rows_without_id, largest_of_day in conn.execute(query):
+        no_id += rows_without_id
+        if largest_of_day is not None:
+            largest = largest_of_day if largest is None else max(largest, largest_of_day)
+        if is_null:
+            no_time += rows
+        elif number is None:
+            endless += rows
+        elif not date.min.toordinal() < number + EPOCH.toordinal() < date.max.toordinal():
+            outside += rows
+        else:
+            days[EPOCH + timedelta(days=number)] = rows
+    return Survey(days, no_time, endless, outside, no_id, largest)
+
+
+def unreadable(conn: Connection, table: PlainTable) -> Iterator[str]:
+    """Yield why its days cannot be counted, each with the way out."""
+    for name in ("id", "timestamp"):
+        column = table.column(name)
+        if column is None:
+            yield f"{table.name}.{name}: expected a column, found none; add it and fill it"
+        elif column.plain_type not in CONVERTED[OUR_TYPES[name]]:
+            yield (
+                f"{table.name}.{name}: expected {OUR_TYPES[name]}, found {column.type}: "
+                f"ALTER TABLE {table.name} ALTER COLUMN {name} TYPE {OUR_TYPES[name]} USING …"
+            )
+    ((known,),) = conn.execute("SELECT count(*) FROM pg_timezone_names WHERE name = %s", [table.zone])
+    if not table.has_zone and not known:
+        yield f"the times have no zone, and the server does not know {table.zone}: set [parser] timezone in the config"
