@@ -41,6 +41,7 @@ DATABASE_TESTS = (
     "database",
     "loading",
     "ingest/test_run.py",
+    "ingest/test_online.py",
     "ingest/test_nodes.py",
     "maintenance/test_retention.py",
     "migration",

@@ -1,0 +1,139 @@
+"""Each batch of the buffer comes into the database once, in its order, wherever an import was stopped."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+from helpers.site import Site, line, lines, users
+
+from xraylog.ingest import buffer_import
+
+
+def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
+    site.away()
+    with site.log.open("ab"):
+        for start in range(0, 50, 10):
+            site.append(*lines(start, start + 10))
+            site.run()
+    site.back()
+    site.log.unlink()  # also when the log is missing
+    site.run()
+    assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(50)]
+
+
+def test_an_import_goes_on_where_it_was_stopped(site: Site) -> None:
+    site.append(*lines(0, 300))
+    site.set("parser", batch_size="50")
+    site.away()
+    site.run()
+    site.back()
+    site.append(line(300))
+    step, imported = 0, 0
+    while site.run_here(kill_at=(step := step + 7)) != 0:
+        now = sum(site.emails().values())
+        assert now % 50 == 0 or now == 301
+        assert now >= imported
+        imported = now
+    assert site.emails() == users(0, 301)
+
+
+def test_an_import_says_how_far_it_is(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.append(*lines(0, 100))
+    site.set("parser", batch_size="20")
+    site.away()
+    site.run()
+    size = site.buffer.stat().st_size
+    site.back()
+    assert buffer_import.PROGRESS_S == 10  # seconds
+    monkeypatch.setattr(buffer_import, "PROGRESS_S", 0)
+    assert site.run_here() == 0
+    told = re.findall(rf"{site.buffer}: (\d+) of {size} bytes imported", site.output())
+    assert [int(number) for number in told] == sorted(int(number) for number in told)
+    assert len(told) == 5
+    assert f"{site.buffer} imported: 100 rows + 0 rejected + 0 stored before" in site.output()
+
+
+@pytest.mark.parametrize("first", ["online", "offline"])
+def test_again_offline_loads_again_once(site: Site, first: str) -> None:
+    site.append(*lines(0, 10))
+    if first == "offline":
+        site.away()
+    site.run("--keep")
+    site.away()
+    site.run("--keep", "--again")
+    site.run("--keep")
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 10) + users(0, 10)
+
+
+def test_ten_equal_lines_in_every_generation_are_ten_rows_each(site: Site) -> None:
+    """Online, kept, offline, offline, online: the heads of the log look alike every time."""
+    same = [line(1)] * 10
+    site.append(*same)
+    site.run("--keep")
+    site.away()
+    for _ in range(3):
+        site.run()
+        site.append(*same)
+    site.back()
+    site.run()
+    site.append(*same)
+    site.run()
+    assert site.emails() == Counter({"u1": 50})
+
+
+def test_a_node_that_was_renamed_meanwhile_keeps_its_lines_apart(site: Site) -> None:
+    site.away()
+    site.append(*lines(0, 5))
+    site.run("--keep")
+    site.set("parser", node="new name")
+    site.back()
+    site.run("--keep")
+    assert {row[-1] for row in site.rows()} == {"n1", "new name"}  # another node's position is not ours
+
+
+@pytest.mark.parametrize("step", [60, 75, 90])
+def test_a_buffer_half_imported_under_another_name_of_the_node(site: Site, step: int) -> None:
+    site.set("parser", batch_size="10")
+    site.away()
+    for start in range(0, 90, 30):
+        site.append(*lines(start, start + 30))
+        site.run_here()
+    site.back()
+    site.run_here(kill_at=step)
+    site.set("parser", node="renamed")
+    site.run()
+    assert site.emails() == users(0, 90)
+
+
+def test_a_copy_with_more_lines_does_not_take_the_position_of_its_original_offline(site: Site) -> None:
+    site.append(*lines(0, 100))
+    site.run("--keep")
+    copy = site.folder / "copy.log"
+    copy.write_bytes(site.log.read_bytes())
+    site.append(line(100), to=copy)
+    site.away()
+    site.run("--logfile", str(copy))
+    site.append("half a line", to=copy)
+    site.back()
+    site.run("--logfile", str(copy))
+    site.run("--keep")
+    assert site.emails() == users(0, 101)
+
+
+def test_an_imported_buffer_that_is_put_back_is_not_imported_again(site: Site) -> None:
+    site.append(*lines(0, 100))
+    site.away()
+    site.run()
+    copy = site.buffer.read_bytes()
+    site.back()
+    site.run()
+    site.append(line(100))
+    site.run()
+    site.buffer.write_bytes(copy)
+    site.run()
+    assert site.emails() == users(0, 101)
+    assert site.buffer.read_bytes() == b""

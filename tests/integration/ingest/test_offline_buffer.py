@@ -1,0 +1,162 @@
+"""A buffer that a crash has torn loses only what is still in the log; a damaged one stays for the operator."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers.site import Site, line, lines, users
+
+from xraylog.accesslog import offline_buffer
+
+
+def test_a_buffer_cut_anywhere_in_its_last_batch_loses_only_what_is_still_in_the_log(site: Site) -> None:
+    site.away()
+    site.append(*lines(0, 3))
+    site.run("--keep")
+    first = site.buffer.read_bytes()
+    site.append(*lines(3, 5))
+    site.run("--keep")
+    whole = site.buffer.read_bytes()
+    for cut in range(len(first), len(whole) + 1, 1):
+        site.buffer.write_bytes(whole[:cut])
+        with offline_buffer.opened(site.buffer) as aside:
+            assert not aside.is_empty
+            found = [stored.batch.end for stored in aside.batches(0)]
+        assert found == [sum(map(len, lines(0, n))) for n in ((3, 5) if cut == len(whole) else (3,))]
+        assert site.buffer.read_bytes() == (whole if cut == len(whole) else first)
+    site.buffer.write_bytes(whole[: len(whole) - 7])
+    site.run("--keep")
+    assert site.put_aside() == users(0, 5)
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 5)
+
+
+def test_a_buffer_cut_anywhere_in_its_first_batch_is_empty(site: Site) -> None:
+    site.away()
+    site.append(line(0))
+    site.run("--keep")
+    whole = site.buffer.read_bytes()
+    for cut in range(len(whole)):
+        site.buffer.write_bytes(whole[:cut])
+        with offline_buffer.opened(site.buffer) as aside:
+            assert aside.is_empty
+    site.run()
+    assert site.put_aside() == users(0, 1)
+
+
+@pytest.mark.parametrize("place", ["record", "mark"])
+def test_a_last_batch_with_lost_blocks_is_cut_off(site: Site, place: str) -> None:
+    """After a crash of the machine any block of an unsynced batch may be zeros, with its mark in place."""
+    site.away()
+    site.append(*lines(0, 3))
+    site.run("--keep")
+    first = site.buffer.read_bytes()
+    site.append(*lines(3, 60))
+    site.run("--keep")
+    whole = bytearray(site.buffer.read_bytes())
+    hole = len(first) + 700 if place == "record" else whole.rindex(b'"heads"')
+    whole[hole : hole + 512] = bytes(len(whole[hole : hole + 512]))
+    whole[-1:] = b"\n"
+    site.buffer.write_bytes(bytes(whole))
+    with offline_buffer.opened(site.buffer) as aside:
+        assert not aside.is_empty
+        assert aside.torn == Path(f"{site.buffer}.torn")
+    assert site.buffer.read_bytes() == first
+
+
+def test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer(site: Site) -> None:
+    """Drained and damaged later: its lines are nowhere else."""
+    site.append(*lines(0, 100))
+    site.away()
+    site.run()
+    damaged = site.buffer.read_bytes().replace(b'"u15"', b'"u1X"')
+    site.buffer.write_bytes(damaged)
+    site.back()
+    done = site.run()
+    torn = Path(f"{site.buffer}.torn")
+    assert f"{site.buffer} ended in a torn batch; it is now in {torn}" in done.stderr
+    assert torn.read_bytes() == damaged
+    assert torn.stat().st_mode & 0o777 == 0o600
+
+
+def test_more_than_one_damaged_batch_is_no_torn_end(site: Site) -> None:
+    site.away()
+    for start in range(0, 30, 10):
+        site.append(*lines(start, start + 10))
+        site.run()
+    damaged = site.buffer.read_bytes().replace(b'"tcp"', b'"TCP"')
+    site.buffer.write_bytes(damaged)
+    site.append(line(40))
+    assert "a checksum that does not fit" in site.run(status=3).stderr
+    assert site.buffer.read_bytes() == damaged
+    assert site.log.read_bytes().endswith(line(40).encode())
+
+
+def test_a_damaged_mark_in_the_middle_does_not_stop_new_lines(site: Site) -> None:
+    site.away()
+    for start in range(0, 30, 10):
+        site.append(*lines(start, start + 10))
+        site.run("--keep")
+    whole = site.buffer.read_bytes()
+    marks = [match.start() for match in re.finditer(rb'{"mark"', whole)]
+    site.buffer.write_bytes(whole[: marks[1] + 20] + bytes(20) + whole[marks[1] + 40 :])
+    site.append(*lines(30, 35))
+    site.run("--keep")
+    put_aside = re.findall(r'"email": "(\w+)"', site.buffer.read_text())
+    assert Counter(put_aside) == users(0, 35)
+    site.back()
+    assert "expected a batch of ours" in site.run(status=3).stderr
+    assert site.emails() == users(0, 10)
+    broken = site.buffer.read_bytes()
+    site.buffer.write_bytes(whole[: marks[1] + 40] + broken[marks[1] + 40 :])
+    site.run()
+    assert site.emails() == users(0, 35)
+
+
+def test_a_first_batch_of_zeros_is_no_buffer_of_somebody_else(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.away()
+    site.run("--keep")
+    site.buffer.write_bytes(bytes(site.buffer.stat().st_size))
+    site.run("--keep")
+    assert site.put_aside() == users(0, 10)
+
+
+def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.away()
+    site.append(*lines(0, 5))
+    site.run("--keep")
+    size = site.buffer.stat().st_size
+    for window in range(12, size + 20):
+        monkeypatch.setattr(offline_buffer, "WINDOW_BYTES", window)
+        with offline_buffer.opened(site.buffer) as aside:
+            assert not aside.is_empty
+    assert site.buffer.stat().st_size == size
+
+
+def test_a_file_that_is_no_buffer_is_left_alone(site: Site) -> None:
+    site.buffer.write_text('{"precious": 1}\n')
+    site.append(line(1))
+    assert "expected our buffer" in site.run(status=3).stderr
+    assert site.buffer.read_text() == '{"precious": 1}\n'
+    assert site.log.read_bytes() == line(1).encode()
+
+
+def test_a_buffer_damaged_in_its_middle_is_said_and_new_lines_are_safe(site: Site) -> None:
+    site.away()
+    for start in (0, 5):
+        site.append(*lines(start, start + 5))
+        site.run()
+    whole = site.buffer.read_bytes()
+    site.buffer.write_bytes(whole.replace(b'"u2"', b'"uX"'))
+    site.back()
+    site.append(*lines(10, 12))
+    assert "a checksum that does not fit" in site.run(status=3).stderr
+    assert site.emails() == Counter()
+    site.buffer.write_bytes(site.buffer.read_bytes().replace(b'"uX"', b'"u2"'))
+    site.run()
+    assert site.emails() == users(0, 12)
