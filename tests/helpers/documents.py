@@ -78,8 +78,23 @@ def day_of(day: str) -> str:
     )
 
 
+RECENT_ROWS = (
+    "CREATE TABLE logs_recent PARTITION OF logs FOR VALUES FROM ('2026-01-01') TO ('2100-01-01')",
+    "INSERT INTO logs (\"timestamp\", action, node_id) SELECT now(), 'accepted', min(id) FROM nodes",
+)
+
 # Page, words in the block, and what is decided; the first that fits. A block that is not here is run as it is.
 DECISIONS: dict[tuple[str, str], Decision] = {
+    ("README.md", "CREATE DATABASE xray"): run_by(
+        "integration/test_documents.py::test_both_pages_that_create_the_database_say_the_same"
+    ),
+    ("docs/install.md", "CREATE DATABASE xray"): run_by("integration/test_documents.py::installation"),
+    ("docs/many-nodes.md", "AS node"): Decision("it asks for the last day", before=RECENT_ROWS),
+    ("docs/many-nodes.md", "create_distributed_table"): run_by(
+        "integration/ingest/test_nodes.py::test_the_document_distributes_every_table_of_names"
+    ),
+    ("docs/metrics.md", "AS time"): Decision("it asks for the last day", before=RECENT_ROWS),
+    ("docs/migration.md", "--undo"): Decision("this logs was never migrated", status=3),
     ("Schema.md", "DETACH PARTITION logs_default"): run_by(
         "integration/database/test_schema.py"
         "::test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them"
@@ -97,6 +112,7 @@ STAND_INS = {
     "chown": "the user xray is not on this machine",
     "git": "needs the network",
     "install": "the user xray is not on this machine",
+    "lz4": "is not on every machine",
     "mypy": "CI runs it",
     "pip": "needs the network",
     "pre-commit": "is not among the tests' packages",

@@ -36,16 +36,17 @@ def text_of(name: str, **paths: object) -> str:
 
 
 @pytest.mark.parametrize("name", ["xraylog.cron", "xraylog.service", "logrotate-xray-rename"])
-def test_each_example_starts_a_run_as_the_readme_does(name: str) -> None:
+def test_each_example_starts_a_run_as_the_documents_do(name: str) -> None:
     text = re.sub(r"\\\n\s+", "", (EXAMPLES / name).read_text())
     assert COMMAND in text
-    assert COMMAND in (ROOT / "README.md").read_text()
+    for page in ("README.md", "docs/install.md"):
+        assert COMMAND in (ROOT / page).read_text()
 
 
-def test_the_readme_names_every_example() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_document_names_every_example() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
     for path in EXAMPLES.iterdir():
-        assert f"examples/{path.name}" in readme, path.name
+        assert f"examples/{path.name}" in page, path.name
 
 
 def test_the_cron_line_runs(site: Site) -> None:

@@ -26,8 +26,8 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
     "xraylog_run_duration_seconds": ("gauge", "How long that run took."),
     "xraylog_lines_total": ("counter", "Lines by outcome. A buffered line is counted once more when it is imported."),
     "xraylog_rejected_lines_total": ("counter", "Lines that went to rejected_lines."),
-    "xraylog_buffer_bytes": ("gauge", "Size of the offline buffer behind the last run."),
-    "xraylog_log_bytes": ("gauge", "Size of the access log behind the last run."),
+    "xraylog_buffer_bytes": ("gauge", "Size of the offline buffer after the last run."),
+    "xraylog_log_bytes": ("gauge", "Size of the access log after the last run."),
 }
 LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG = FAMILIES
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")

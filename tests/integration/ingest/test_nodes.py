@@ -1,12 +1,10 @@
-"""Many nodes fill one database, each with no more rights than it needs. The README's own SQL makes their roles."""
+"""Many nodes fill one database, each with no more rights than it needs. docs/many-nodes.md creates their roles."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import socket
-import textwrap
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,8 +16,9 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import load_paths
+from helpers.documents import BLOCKS
 from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW
-from helpers.site import AT, ROOT, Site, line, lines, users
+from helpers.site import AT, Site, line, lines, users
 from psycopg.sql import SQL, Identifier
 
 import parse_logs
@@ -32,7 +31,7 @@ from xraylog.loading import attach, foreign_keys
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Node = Callable[[str, str], Site]
-PASSWORD = "choose one"  # noqa: S105  # as the README has it
+PASSWORD = "choose one"  # noqa: S105  # as docs/many-nodes.md has it
 ROLES = ("xray", "xray_insert", "xray_fast")
 
 
@@ -44,28 +43,26 @@ def today() -> date:
 TOMORROW = f"{today() + timedelta(days=1):%Y/%m/%d} 10:15:23.123456"
 
 
-def readme(words: str) -> list[str]:
-    """The statements of the README's block that has these words in it."""
-    text = (ROOT / "README.md").read_text().splitlines()
-    blocks = itertools.groupby(text, lambda line: not line or line.startswith("    "))
-    (block,) = [code for inside, group in blocks if inside and words in (code := "\n".join(group))]
-    return re.findall(r"[^;]+;[^\n]*", textwrap.dedent(block).strip())
+def documented(page: str, words: str) -> list[str]:
+    """Return the statements of the page's block that has these words in it."""
+    (block,) = [block for block in BLOCKS if block.page == page and block.language == "sql" and words in block.text]
+    return [statement.strip() for statement in block.statements()]
 
 
 @pytest.fixture
 def node(conn: Connection, database: dict[str, str], tmp_path: Path) -> Iterator[Node]:
-    """Makes nodes, of a name and a role. The roles are the README's, and xray owns the database and its tables."""
+    """Makes nodes, of a name and a role of docs/many-nodes.md; xray owns the database and its tables."""
 
     def make(name: str, role: str) -> Site:
         (tmp_path / name).mkdir()
         return Site(tmp_path / name, as_role(database, role), node=name)
 
     try:
-        conn.execute(readme("CREATE ROLE xray LOGIN")[0])  # type: ignore[call-overload]
+        conn.execute(documented("docs/install.md", "CREATE ROLE xray LOGIN")[0])  # type: ignore[call-overload]
         conn.execute(SQL("ALTER DATABASE {} OWNER TO xray").format(Identifier(database["dbname"])))
         with psycopg.connect(**as_role(database, "xray"), autocommit=True) as owner:  # type: ignore[arg-type]
             schema.ensure(owner)
-        for statement in readme("CREATE ROLE xray_insert"):
+        for statement in documented("docs/many-nodes.md", "CREATE ROLE xray_insert"):
             if (
                 "from PostgreSQL 15 on" not in statement
                 or conn.info.server_version >= foreign_keys.PARAMETER_PRIVILEGES
@@ -360,8 +357,8 @@ def test_rows_go_into_a_distributed_logs_row_by_row(
     assert site.emails() == users(0, 60)
 
 
-def test_the_readme_distributes_every_table_of_names() -> None:
-    statements = readme("create_distributed_table")
+def test_the_document_distributes_every_table_of_names() -> None:
+    statements = documented("docs/many-nodes.md", "create_distributed_table")
     assert len(statements) == 8
     assert re.findall(r"create_reference_table\('(\w+)'\)", "".join(statements)) == list(schema.UNIQUE)
     assert re.findall(r"create_distributed_table\('(\w+)', 'id'\)", "".join(statements)) == ["logs"]

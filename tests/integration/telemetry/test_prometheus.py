@@ -172,10 +172,10 @@ def test_a_hostile_node_and_path_of_a_config_go_through_a_run(site: Site, told: 
     assert sample.labels == {"node": 'x"} 1\\', "log": str(site.folder / 'a "c\\n}.log')}
 
 
-def test_the_readme_shows_every_metric() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_document_shows_every_metric() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
     for name, (kind, words) in prometheus.FAMILIES.items():
-        assert f"    # HELP {name} {words}\n    # TYPE {name} {kind}\n    {name}{{" in readme
+        assert f"# HELP {name} {words}\n# TYPE {name} {kind}\n{name}{{" in page
 
 
 # --- counters ------------------------------------------------------------------------------------------------
