@@ -1,4 +1,4 @@
-"""Measure the seconds of a page over ten million rows of 30 days, and of each query behind it.
+"""Measure the seconds of a page over ten million rows of 30 days, and of each of its queries.
 
     python benchmarks/report.py [--rows 10000000] [--days 30] [--users 2000] [--pg-bin DIR]
 
