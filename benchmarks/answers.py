@@ -18,6 +18,7 @@ import psycopg
 from stage import ROOT, Stage, arguments, staged
 
 from xraylog.database import partitions, schema
+from xraylog.database.capabilities import Capabilities
 
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
 ENDPOINTS, PROBES = 200_000, 5_000
@@ -112,7 +113,7 @@ def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
         day = str(END - timedelta(days=days_ago + 1))
         low, high = partitions.day_bounds(day)
         name = partitions.partition_name(day, low, high)
-        conn.execute(partitions.create_standalone(name, "logs", conn.info.server_version))
+        conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))
         conn.execute(ROWS.format(table=name, day=day, days_ago=days_ago, rows=options.rows // options.days, **sizes))
         for index in schema.LOGS_INDEXES:
             conn.execute(schema.create_index(name, index))

@@ -23,6 +23,7 @@ from answers import NAMES
 from stage import ROOT, arguments, staged
 
 from xraylog.database import partitions, schema
+from xraylog.database.capabilities import Capabilities
 
 GOAL_S, GOAL_BYTES, BURST = 15, 2_000_000, 4
 ENDPOINTS = 200_000
@@ -91,7 +92,7 @@ def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
         day = str(END - timedelta(days=days_ago))
         low, high = partitions.day_bounds(day)
         name = partitions.partition_name(day, low, high)
-        conn.execute(partitions.create_standalone(name, "logs", conn.info.server_version))
+        conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))
         conn.execute(ROWS.format(table=name, day=day, bursts=options.rows // options.days // BURST, **sizes))
         for index in schema.LOGS_INDEXES:
             conn.execute(schema.create_index(name, index))

@@ -137,3 +137,9 @@ def test_the_page_asks_the_database_then_draws(module: Module) -> None:
         assert not module.others & {"psycopg", "os", "io", "time"}
     elif name == "model":
         assert used == set()
+
+
+@every_module
+def test_differences_between_servers_are_in_one_place(module: Module) -> None:
+    if module.name != "database.capabilities":
+        assert "info.server_version" not in module.path.read_text()

@@ -13,10 +13,10 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from xraylog.database import detach, schema, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 
 DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
-GENERATED_COLUMNS = 120000  # PostgreSQL 12, for LIKE INCLUDING
 DDL_LOCK_TIMEOUT_S = 2  # who waits for ACCESS EXCLUSIVE keeps every new reader waiting: give way, try again
 
 
@@ -134,7 +134,7 @@ class Partitions:
                 f"parse_logs.py --make-partitions 7, and an older one with: "
                 f"{' '.join(create.as_string(self._conn).split())}"
             ) from error
-        if self._conn.info.server_version < schema.NO_KEYS_ON_PARENT:
+        if not Capabilities.of(self._conn).keys_on_partitioned:
             for statement in schema.keys_and_indexes(name):
                 self._conn.execute(statement)
 
@@ -161,11 +161,10 @@ def create_partition(name: str, low: float, high: float) -> Composed:
     )
 
 
-def create_standalone(name: str, parent: str, server_version: int) -> Composed:
+def create_standalone(name: str, parent: str, server: Capabilities) -> Composed:
     """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down."""
-    generated = server_version >= GENERATED_COLUMNS
     return SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
-        Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if generated else "")
+        Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if server.generated_columns else "")
     )
 
 

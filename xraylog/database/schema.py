@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog.database import session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
 UNFINISHED = "xraylog: unfinished migration into logs"  # how the comment on logs_old begins meanwhile
 PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
-NO_KEYS_ON_PARENT = 110000  # PostgreSQL 10 has neither foreign keys nor indexes on a partitioned table
 
 TABLES: Mapping[str, str] = {  # in the order of their references
     "users": """
@@ -283,14 +283,15 @@ def ensure(conn: Connection) -> Findings:
 
 
 def _create(conn: Connection, findings: Findings) -> None:
+    keys_on_logs = Capabilities.of(conn).keys_on_partitioned
     for name in findings.missing:
         for statement in create(name):
             conn.execute(statement)
-        if name == "logs" and conn.info.server_version >= NO_KEYS_ON_PARENT:
+        if name == "logs" and keys_on_logs:
             for statement in keys_and_indexes("logs"):
                 conn.execute(statement)
     for name in findings.missing_columns:
-        conn.execute(_add_column(name, keys=conn.info.server_version >= NO_KEYS_ON_PARENT))
+        conn.execute(_add_column(name, keys_on_logs))
     for name in findings.to_relax:
         conn.execute(SQL("ALTER TABLE logs ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)))
 

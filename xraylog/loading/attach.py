@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from xraylog.database import partitions, schema
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
 MIN_ATTACH_ROWS = 2_000  # of a day: with fewer the other paths are as fast (benchmarks/thresholds.py)
@@ -33,14 +34,14 @@ def create_tables(conn: Connection, days: Iterable[str]) -> dict[str, str]:
         if partitions.gaps(day, bounds) != [(low, high)]:
             raise PartitionExists
         tables[day] = partitions.partition_name(day, low, high)
-        conn.execute(partitions.create_standalone(tables[day], "logs", conn.info.server_version))
+        conn.execute(partitions.create_standalone(tables[day], "logs", Capabilities.of(conn)))
     return tables
 
 
 def attach(conn: Connection, tables: Mapping[str, str]) -> None:
     """Make the tables partitions: the server adds the indexes, and checks the bounds and the foreign keys."""
     for day, table in tables.items():
-        if conn.info.server_version < schema.NO_KEYS_ON_PARENT:
+        if not Capabilities.of(conn).keys_on_partitioned:
             for statement in schema.keys_and_indexes(table):
                 conn.execute(statement)
         conn.execute(partitions.attach(table, "logs", *partitions.day_bounds(day)))

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from psycopg.sql import SQL
 
 from xraylog.database import schema, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
 MIN_BULK_ROWS = 1_000  # with fewer the triggers cost no more than a second session (benchmarks/thresholds.py)
-PARAMETER_PRIVILEGES = 150000  # PostgreSQL 15; before it only a superuser may set session_replication_role
 
 # Without the triggers of `logs` and its partitions, what they do besides checking our foreign keys would not happen, or
 # not in time: the user's own triggers, foreign keys of columns that we do not know, deferred constraints.
@@ -118,7 +118,7 @@ class ForeignKeyChecks:
     def detect(self) -> LoadPaths:
         """Return what the catalog allows."""
         if self._paths is None:
-            modern = self._conn.info.server_version >= PARAMETER_PRIVILEGES
+            modern = Capabilities.of(self._conn).parameter_privileges
             query = SQL(LOAD_PATHS).format(may_disable_triggers=SQL(MAY_DISABLE if modern else MAY_DISABLE_BEFORE_15))
             values = {
                 "columns": list(schema.KEYS),

@@ -22,6 +22,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog.database import positions, schema, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
 TABLES = ("users", "endpoints", "protocols", "tags")  # in the order of their keys; nodes stay
@@ -70,7 +71,7 @@ def _reason_to_leave(conn: Connection, table: str) -> str | None:
     values = {
         "table": table,
         "columns": _columns(table),
-        "keys_on_parent": conn.info.server_version >= schema.NO_KEYS_ON_PARENT,
+        "keys_on_parent": Capabilities.of(conn).keys_on_partitioned,
     }
     with session.transaction(conn):
         ((is_guarded, other),) = conn.execute(GUARDED, values)

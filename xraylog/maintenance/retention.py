@@ -21,11 +21,11 @@ from psycopg import errors
 from psycopg.sql import SQL
 
 from xraylog.database import detach, partitions, schema, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
 
 TRIES = 5  # a day is dropped in milliseconds
-CONCURRENTLY = 140000  # PostgreSQL 14 has DETACH … CONCURRENTLY
 # Who waits for ACCESS EXCLUSIVE keeps every reader behind it waiting. Shorter than deadlock_timeout, too (1 s): of two
 # that wait for each other, it is never the run that stores lines who is ended.
 LOCK_TIMEOUT = "500ms"
@@ -228,7 +228,7 @@ def _drop(conn: Connection, old: Old, limit: datetime) -> bool:
 
 def _mark(conn: Connection, old: Old, limit: datetime) -> bool:
     """Mark it; False where the server cannot detach it CONCURRENTLY."""
-    if conn.info.server_version < CONCURRENTLY:
+    if not Capabilities.of(conn).detach_concurrently:
         return False
 
     def mark() -> bool:

@@ -14,7 +14,8 @@ from datetime import date
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import partitions, schema, session
+from xraylog.database import partitions, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import Survey
@@ -152,8 +153,8 @@ def copying(
     """SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
     low, high = partitions.day_bounds(str(day))
     name = partitions.partition_name(str(day), low, high) if parent == "logs" else f"{parent}_day"
-    version = conn.info.server_version
-    yield partitions.create_standalone(name, parent, version)
+    server = Capabilities.of(conn)
+    yield partitions.create_standalone(name, parent, server)
     columns = [column for column in old.columns if not column.generated]
     yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM {}\nWHERE {}{}").format(
         Identifier(name),
@@ -164,7 +165,7 @@ def copying(
         SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
     )
     yield from swap.owner(old, name)
-    if version < schema.NO_KEYS_ON_PARENT:
+    if not server.keys_on_partitioned:
         yield from old_table.keys(old, name, named=False)
     yield from old_table.indexes(old, name, named=False)
     yield partitions.attach(name, parent, low, high)

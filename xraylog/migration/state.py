@@ -17,13 +17,13 @@ from psycopg import errors
 from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.database import schema, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
 # Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
 LOCK_TIMEOUT = "500ms"
 # Locks in whose line no reader waits. Longer than deadlock_timeout: only then does an autovacuum give way.
 LONG_LOCK_TIMEOUT = "30s"
-TRANSACTION_TIMEOUT = 170000  # PostgreSQL 17
 PAUSE_S = 1.0
 PATIENCE_S = 600.0
 FINISHED = "xraylog: finished migration into logs"
@@ -130,7 +130,7 @@ def limits(conn: Connection) -> Iterator[Composed]:
     yield lock_timeout(LOCK_TIMEOUT)
     yield SQL("SET LOCAL statement_timeout TO 0").format()
     yield SQL("SET LOCAL idle_in_transaction_session_timeout TO 0").format()
-    if conn.info.server_version >= TRANSACTION_TIMEOUT:
+    if Capabilities.of(conn).transaction_timeout:
         yield SQL("SET LOCAL transaction_timeout TO 0").format()
     yield SQL("SET LOCAL extra_float_digits TO 3").format()
 

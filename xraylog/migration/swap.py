@@ -8,6 +8,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog.database import schema, session
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state
 from xraylog.migration.old_table import PlainTable
@@ -79,7 +80,7 @@ def making(conn: Connection, old: PlainTable, name: str, named: bool) -> Iterato
     for constraint in old.constraints:
         if constraint.kind == "c":
             yield old_table.add_constraint(constraint, name, named)
-    if conn.info.server_version >= schema.NO_KEYS_ON_PARENT:
+    if Capabilities.of(conn).keys_on_partitioned:
         yield from old_table.keys_and_indexes(old, name, named)
 
 

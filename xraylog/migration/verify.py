@@ -8,6 +8,7 @@ from datetime import date
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
 from xraylog.migration.day_counts import Survey
@@ -136,7 +137,7 @@ def checksum(conn: Connection, table: str, columns: Sequence[Composable], condit
     row = SQL("ROW({})::text").format(SQL(", ").join(columns))
     hashed = (
         SQL("hashtextextended({}, 0)")
-        if conn.info.server_version >= 110000
+        if Capabilities.of(conn).hash_of_64_bits
         else SQL("('x' || substr(md5({}), 1, 16))::bit(64)::bigint")
     ).format(row)
     return SQL("SELECT count(*), sum({})\nFROM {}\nWHERE {}").format(hashed, Identifier(table), condition)

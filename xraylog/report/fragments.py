@@ -6,6 +6,8 @@ from datetime import timedelta
 
 from psycopg.sql import SQL, Composed, Literal
 
+from xraylog.database.capabilities import Capabilities
+
 # `node` is null for all of them, and then for rows that name none.
 WINDOW = SQL("""l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
             AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
@@ -21,12 +23,10 @@ SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip), CASE
                 WHEN l.source_ip <<= '2002::/16' THEN least(%(bits_6)s, 16 + %(bits_4)s + (%(bits_4)s / 32) * 80)
                 ELSE %(bits_6)s END)))""")
 
-DATE_BIN = 140000  # the first version that has it
 
-
-def clock_slot(server_version: int, length: timedelta) -> Composed:
+def clock_slot(server: Capabilities, length: timedelta) -> Composed:
     """The piece of the clock that a row falls in, by the moment at which the piece begins; of less than a day."""
-    if server_version >= DATE_BIN:  # one call per row, of what else are four
+    if server.date_bin:  # one call per row instead of four
         text = SQL("""date_bin({length}, l."timestamp", '1970-01-01 00:00+00')""")
     else:
         text = SQL("""to_timestamp(floor(date_part('epoch', l."timestamp") / {seconds}) * {seconds})""")

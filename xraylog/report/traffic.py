@@ -9,6 +9,7 @@ from datetime import datetime
 from psycopg.sql import SQL
 
 from xraylog.database import partitions
+from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
 from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Window
 from xraylog.report.snapshot import Asking, Row
@@ -57,7 +58,7 @@ HEALTH = """
 
 def ask(asking: Asking) -> list[Row]:
     """Rows of node, slot, outbound tag and whether it was rejected, with their first and last moment."""
-    query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(asking.conn.info.server_version, SLOT))
+    query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(Capabilities.of(asking.conn), SLOT))
     return asking.ask("traffic", query)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from psycopg.sql import SQL
 
+from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
 from xraylog.report.model import Mask, User, Window
 from xraylog.report.snapshot import Asking, Row
@@ -196,7 +197,7 @@ def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
     """
     by_day: dict[int, list[int]] = {}
     most: dict[int, int] = {}
-    slot = clock_slot(asking.conn.info.server_version, TOGETHER)
+    slot = clock_slot(Capabilities.of(asking.conn), TOGETHER)
     at_most = SQL(DAY).format(window=WINDOW, whose=EVERYBODY, piece=PIECE)
     exactly = SQL(DAY).format(window=WINDOW, whose=THESE, piece=SQL("{}, {}").format(PIECE, slot))
     ends = [*window.midnights[1:], window.until]

@@ -27,6 +27,7 @@ from xraylog.accesslog import discovery, lockfile
 from xraylog.cli import Exit
 from xraylog.commands import check
 from xraylog.database import schema
+from xraylog.database.capabilities import Capabilities
 from xraylog.loading import attach, foreign_keys
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -63,10 +64,7 @@ def node(conn: Connection, database: dict[str, str], tmp_path: Path) -> Iterator
         with psycopg.connect(**as_role(database, "xray"), autocommit=True) as owner:  # type: ignore[arg-type]
             schema.ensure(owner)
         for statement in documented("docs/many-nodes.md", "CREATE ROLE xray_insert"):
-            if (
-                "from PostgreSQL 15 on" not in statement
-                or conn.info.server_version >= foreign_keys.PARAMETER_PRIVILEGES
-            ):
+            if "from PostgreSQL 15 on" not in statement or Capabilities.of(conn).parameter_privileges:
                 conn.execute(statement)  # type: ignore[call-overload]
         yield make
     finally:
@@ -145,7 +143,7 @@ def test_each_role_takes_the_fastest_way_that_is_open_to_it(
     site = node("n2", role)
     site.append(*lines(0, 30, TOMORROW))
     assert go(site, monkeypatch, AS_A_SET) == 0
-    may_switch = role == "xray_fast" and conn.info.server_version >= foreign_keys.PARAMETER_PRIVILEGES
+    may_switch = role == "xray_fast" and Capabilities.of(conn).parameter_privileges
     assert taken == (Counter([AS_A_SET]) if may_switch else Counter())
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(30,)]
 

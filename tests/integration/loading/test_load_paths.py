@@ -17,6 +17,7 @@ from helpers.site import Site, facts, line, lines, users, wait_until
 import parse_logs
 from xraylog.cli import Exit
 from xraylog.database import partitions, positions, references, schema
+from xraylog.database.capabilities import Capabilities
 from xraylog.loading import attach, bulk, foreign_keys, loader
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -286,7 +287,7 @@ def test_the_two_grants_are_enough(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    if conn.info.server_version < foreign_keys.PARAMETER_PRIVILEGES:
+    if not Capabilities.of(conn).parameter_privileges:
         pytest.skip("before PostgreSQL 15 only a superuser may set session_replication_role")
     ready_as_a_set(site, monkeypatch)
     lock = "GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain"

@@ -1,0 +1,53 @@
+"""What a server can do: every difference between versions of PostgreSQL that matters here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xraylog.database.session import Connection
+
+
+class Capabilities(NamedTuple):
+    """The features of one server, by its version: 100023 is 10.23, 180004 is 18.4."""
+
+    server_version: int
+
+    @classmethod
+    def of(cls, conn: Connection) -> Capabilities:
+        """Return those of the server of a session, without a query."""
+        return cls(conn.info.server_version)
+
+    @property
+    def keys_on_partitioned(self) -> bool:
+        """Whether a partitioned table has foreign keys and indexes. On PostgreSQL 10 only its partitions have them."""
+        return self.server_version >= 110000
+
+    @property
+    def hash_of_64_bits(self) -> bool:
+        """Whether the function hashtextextended exists."""
+        return self.server_version >= 110000
+
+    @property
+    def generated_columns(self) -> bool:
+        """Whether columns can be GENERATED, and LIKE can include that."""
+        return self.server_version >= 120000
+
+    @property
+    def detach_concurrently(self) -> bool:
+        """Whether there is DETACH PARTITION … CONCURRENTLY."""
+        return self.server_version >= 140000
+
+    @property
+    def date_bin(self) -> bool:
+        """Whether the function date_bin exists."""
+        return self.server_version >= 140000
+
+    @property
+    def parameter_privileges(self) -> bool:
+        """Whether a role can be granted a parameter. Before, only a superuser may set session_replication_role."""
+        return self.server_version >= 150000
+
+    @property
+    def transaction_timeout(self) -> bool:
+        """Whether there is the setting transaction_timeout."""
+        return self.server_version >= 170000
