@@ -19,7 +19,7 @@ from xraylog.database.session import Connection
 from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.backfill import Copied
 from xraylog.migration.day_counts import Survey
-from xraylog.migration.old_table import PlainTable
+from xraylog.migration.old_table import OldTable
 from xraylog.migration.revert import Loss
 from xraylog.migration.state import Found, State
 from xraylog.migration.verify import DayProof
@@ -118,7 +118,7 @@ def go_on(conn: Connection, drop: bool) -> None:
     print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
 
 
-def copy_days(conn: Connection, old: PlainTable, counted: Survey) -> None:
+def copy_days(conn: Connection, old: OldTable, counted: Survey) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
     left = patiently(lambda: backfill.days_left(conn, counted.span))
     if done := len(counted.span) - len(left):

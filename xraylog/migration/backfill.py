@@ -19,22 +19,22 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import Survey
-from xraylog.migration.old_table import BY_DAY, PlainTable
+from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.state import State
 
 CORRELATED = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
 
 
-def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
+def take_up(conn: Connection) -> tuple[OldTable, Survey]:
     """Where a migration that has begun goes on: the old table, and what it holds, now that nothing is added to it.
 
     Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
     """
     with state.step(conn) as found:
         conn.execute(state.lock_timeout(state.LONG_LOCK_TIMEOUT))
-        old = old_table.look(conn, "logs_old", found.zone)
+        old = old_table.describe(conn, "logs_old", found.zone)
         _have_index_by_day(conn, old)
-        old = old_table.look(conn, "logs_old", found.zone)
+        old = old_table.describe(conn, "logs_old", found.zone)
         counted = day_counts.survey(conn, old)
         reasons = list(blockers.times(conn, old, counted)) if counted else ["logs_old cannot be read any more"]
         if counted is None or reasons:
@@ -42,12 +42,12 @@ def take_up(conn: Connection) -> tuple[PlainTable, Survey]:
         return old, counted
 
 
-def _have_index_by_day(conn: Connection, old: PlainTable) -> None:
+def _have_index_by_day(conn: Connection, old: OldTable) -> None:
     """Without an index that finds the rows of a day, every day would read the whole table."""
     if finds_days(old):
         return
     conn.execute("ANALYZE logs_old")
-    row = conn.execute(CORRELATION, [old.place]).fetchone()
+    row = conn.execute(CORRELATION, [old.schema]).fetchone()
     method = "brin" if row is not None and abs(row[0] or 0) >= CORRELATED else "btree"
     conn.execute(index_by_day(old, method))
     if not old.has_zone:
@@ -59,7 +59,7 @@ CORRELATION = """
 """
 
 
-def finds_days(old: PlainTable) -> bool:
+def finds_days(old: OldTable) -> bool:
     """Whether it has an index that finds the rows of a day."""
     return any(
         index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
@@ -68,10 +68,12 @@ def finds_days(old: PlainTable) -> bool:
     )
 
 
-def index_by_day(old: PlainTable, method: str) -> Composed:
+def index_by_day(old: OldTable, method: str) -> Composed:
     """DDL for an index that finds the rows of a day."""
     return SQL("CREATE INDEX {} ON logs_old USING {} ({})").format(
-        Identifier(BY_DAY), SQL(method), SQL("({})").format(old.moment) if not old.has_zone else old.moment
+        Identifier(BY_DAY),
+        SQL(method),
+        SQL("({})").format(old.utc_timestamp) if not old.has_zone else old.utc_timestamp,
     )
 
 
@@ -103,7 +105,7 @@ def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]
     return [day for day in reversed(span) if partitions.gaps(str(day), bounds)]
 
 
-def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[str], None]) -> Copied:
+def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str], None]) -> Copied:
     """Copy a day's rows into a partition of their own, in one transaction; nothing if another session did."""
     with state.step(conn) as found:
         if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
@@ -132,11 +134,11 @@ def copy_day(conn: Connection, old: PlainTable, day: date, waiting: Callable[[st
     return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))
 
 
-def a_day(conn: Connection, old: PlainTable, day: date) -> list[Composed]:
+def a_day(conn: Connection, old: OldTable, day: date) -> list[Composed]:
     """The whole transaction of a day."""
     return [
         *state.limits(conn),
-        state.search_path(old.path),
+        state.set_search_path(old.search_path),
         *swap.tablespace(old),
         *copying(conn, old, day),
     ]
@@ -144,7 +146,7 @@ def a_day(conn: Connection, old: PlainTable, day: date) -> list[Composed]:
 
 def copying(
     conn: Connection,
-    old: PlainTable,
+    old: OldTable,
     day: date,
     source: str = "logs_old",
     parent: str = "logs",
@@ -159,9 +161,9 @@ def copying(
     yield SQL("INSERT INTO {} ({})\nSELECT {}\nFROM {}\nWHERE {}{}").format(
         Identifier(name),
         SQL(", ").join(Identifier(column.name) for column in columns),
-        SQL(", ").join(old.read(column) for column in columns),
+        SQL(", ").join(old.select_expression(column) for column in columns),
         Identifier(source),
-        within(old.moment, day),
+        within(old.utc_timestamp, day),
         SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
     )
     yield from swap.owner(old, name)

@@ -11,7 +11,7 @@ from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection
 from xraylog.migration import day_counts, old_table
 from xraylog.migration.day_counts import Survey
-from xraylog.migration.old_table import CONVERTED, OUR_TYPES, PlainTable
+from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
 
 LONGEST_NAME = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
 MOST_DAYS = 3660
@@ -60,7 +60,7 @@ IN_THE_WAY = """
 """
 
 
-def obstacles(conn: Connection, table: PlainTable, found: Survey | None) -> list[str]:
+def obstacles(conn: Connection, table: OldTable, found: Survey | None) -> list[str]:
     """All that stands in the way of a migration, each with the way out. Without a survey, what the catalog knows."""
     reasons = [*day_counts.unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, found)]
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
@@ -80,23 +80,23 @@ def obstacles(conn: Connection, table: PlainTable, found: Survey | None) -> list
     return reasons
 
 
-def _taken(conn: Connection, table: PlainTable, names: list[str]) -> list[str]:
-    return [name for (name,) in conn.execute(IN_THE_WAY, [table.place, names])]
+def _taken(conn: Connection, table: OldTable, names: list[str]) -> list[str]:
+    return [name for (name,) in conn.execute(IN_THE_WAY, [table.schema, names])]
 
 
-def _rights(table: PlainTable) -> Iterator[str]:
+def _rights(table: OldTable) -> Iterator[str]:
     if not table.owned:
         yield (
             f"only the owner of {table.name} can migrate it: connect as {table.owner}, "
             f"or ALTER TABLE {table.name} OWNER TO {_quoted(table.role)}"
         )
     if not table.may_create:
-        yield f"GRANT CREATE ON SCHEMA {_quoted(table.place)} TO {_quoted(table.role)}: partitions are new tables"
+        yield f"GRANT CREATE ON SCHEMA {_quoted(table.schema)} TO {_quoted(table.role)}: partitions are new tables"
     if table.row_security:
         yield f"row security is on: ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY, and set it up again afterwards"
 
 
-def _shape(table: PlainTable) -> Iterator[str]:
+def _shape(table: OldTable) -> Iterator[str]:
     for column in table.columns:
         accepted = CONVERTED.get(OUR_TYPES.get(column.name, ""))
         known = column.name in ("id", "timestamp") or column.new_type == column.type
@@ -128,7 +128,7 @@ def _shape(table: PlainTable) -> Iterator[str]:
                 f"the exclusion constraint {constraint.name} cannot be kept by a partitioned table: "
                 f"ALTER TABLE {table.name} DROP CONSTRAINT {_quoted(constraint.name)}"
             )
-        changing = [of.name for of in table.columns if of.name in constraint.columns and of.means_another]
+        changing = [of.name for of in table.columns if of.name in constraint.columns and of.changes_meaning]
         if constraint.kind == "c" and changing:
             yield (
                 f"the constraint {constraint.name} is about {changing[0]}, whose type changes: "
@@ -151,7 +151,7 @@ def _shape(table: PlainTable) -> Iterator[str]:
             yield f"the name {name} is longer than {LONGEST_NAME} bytes, and a suffix has to be added: rename it"
 
 
-def _ids(table: PlainTable, found: Survey | None) -> Iterator[str]:
+def _ids(table: OldTable, found: Survey | None) -> Iterator[str]:
     sequence, largest = table.sequence, found.largest_id if found else None
     if sequence is not None and sequence.increment < 0:
         yield f"the sequence {sequence.name} counts down: ALTER SEQUENCE {sequence.name} INCREMENT 1, from a free range"
@@ -215,9 +215,9 @@ def _other_tables(conn: Connection) -> Iterator[str]:
     yield from schema.misfits({name: table for name, table in found.tables.items() if name != "logs"})
 
 
-def times(conn: Connection, table: PlainTable, found: Survey) -> Iterator[str]:
+def times(conn: Connection, table: OldTable, found: Survey) -> Iterator[str]:
     """Rows that cannot be migrated for their time or their id, each kind with the way out."""
-    name, moment = Identifier(table.name), table.moment
+    name, moment = Identifier(table.name), table.utc_timestamp
     which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
 
     def examples(condition: Composable) -> str:
@@ -246,7 +246,7 @@ def times(conn: Connection, table: PlainTable, found: Survey) -> Iterator[str]:
         )
 
 
-def _values(conn: Connection, table: PlainTable) -> Iterator[str]:
+def _values(conn: Connection, table: OldTable) -> Iterator[str]:
     """What the new table would refuse: text that is no address, ids of names that are not there."""
     name = Identifier(table.name)
     source = table.column("source_ip")

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database.session import Connection
-from xraylog.migration.old_table import CONVERTED, OUR_TYPES, PlainTable
+from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
 
 EPOCH = date(1970, 1, 1)
 
@@ -43,7 +43,7 @@ class Survey:
         return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
-def survey(conn: Connection, table: PlainTable) -> Survey | None:
+def survey(conn: Connection, table: OldTable) -> Survey | None:
     """Count the rows of each day, in one reading of the table: MIN and MAX of the timestamp, and what has none.
 
     None where that cannot be done; `unreadable` says why.
@@ -60,7 +60,7 @@ def survey(conn: Connection, table: PlainTable) -> Survey | None:
               FROM {table}
               GROUP BY 1) AS of_day
         ORDER BY day
-    """).format(moment=table.moment, table=Identifier(table.name))
+    """).format(moment=table.utc_timestamp, table=Identifier(table.name))
     for number, is_null, rows, rows_without_id, largest_of_day in conn.execute(query):
         no_id += rows_without_id
         if largest_of_day is not None:
@@ -76,7 +76,7 @@ def survey(conn: Connection, table: PlainTable) -> Survey | None:
     return Survey(days, no_time, endless, outside, no_id, largest)
 
 
-def unreadable(conn: Connection, table: PlainTable) -> Iterator[str]:
+def unreadable(conn: Connection, table: OldTable) -> Iterator[str]:
     """Yield why its days cannot be counted, each with the way out."""
     for name in ("id", "timestamp"):
         column = table.column(name)

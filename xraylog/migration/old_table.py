@@ -47,7 +47,7 @@ class Column:
         return wanted
 
     @property
-    def means_another(self) -> bool:
+    def changes_meaning(self) -> bool:
         """Whether a value reads differently afterwards: text as an address, a time without zone as one with it."""
         return self.new_type != self.type and self.name in ("timestamp", "source_ip")
 
@@ -97,12 +97,12 @@ class IdSequence:
 
 
 @dataclass(frozen=True, slots=True)
-class PlainTable:
+class OldTable:
     """The old table, as the catalog has it."""
 
     name: str  # logs, or logs_old
-    place: str  # its schema
-    path: str  # a search_path that begins with that schema
+    schema: str  # its schema
+    search_path: str  # a search_path that begins with that schema
     owner: str
     owned: bool  # by this role, or by one that it is a member of
     role: str  # this one
@@ -110,13 +110,12 @@ class PlainTable:
     tablespace: str | None
     comment: str | None
     row_security: bool
-    bytes_of_rows: int
-    bytes_in_all: int
+    total_bytes: int
     columns: tuple[Column, ...]
     constraints: tuple[Constraint, ...]
     indexes: tuple[Index, ...]
-    granted_by_default: tuple[str | None, ...]  # roles to which default privileges grant something on new tables
-    left_behind: tuple[str, ...]  # what it has, and a partitioned table has not
+    default_grantees: tuple[str | None, ...]  # roles to which default privileges grant something on new tables
+    not_carried_over: tuple[str, ...]  # what it has, and a partitioned table has not
     other_sequences: tuple[tuple[str, str], ...]  # owned by other columns than id: sequence, column
     grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, may be granted
     sequence: IdSequence | None
@@ -133,15 +132,15 @@ class PlainTable:
         return column is None or column.plain_type == "timestamp with time zone"
 
     @property
-    def moment(self) -> Composable:
+    def utc_timestamp(self) -> Composable:
         """SQL for a row's time."""
         name = Identifier("timestamp")
         return name if self.has_zone else SQL("({} AT TIME ZONE {})").format(name, Literal(self.zone))
 
-    def read(self, column: Column) -> Composable:
+    def select_expression(self, column: Column) -> Composable:
         """SQL for a column, as the new table has it."""
         if column.name == "timestamp":
-            return self.moment
+            return self.utc_timestamp
         return self.converted(Identifier(column.name), column)
 
     def converted(self, value: Composable, column: Column) -> Composable:
@@ -171,7 +170,7 @@ TABLE = """
     SELECT n.nspname, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'),
            current_user, has_schema_privilege(n.oid, 'CREATE'), t.spcname,
            obj_description(c.oid, 'pg_class'), c.relrowsecurity,
-           pg_table_size(c.oid), pg_total_relation_size(c.oid),
+           pg_total_relation_size(c.oid),
            (SELECT string_agg(quote_ident(name), ', ' ORDER BY name <> n.nspname, nr)
             FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, nr))
     FROM pg_class c
@@ -238,7 +237,7 @@ GRANTS = """
     WHERE acl.grantee <> part.relowner
     ORDER BY 1, 2, 3
 """
-LEFT_BEHIND = """
+NOT_CARRIED_OVER = """
     SELECT 'the setting ' || option FROM pg_class c, unnest(c.reloptions) AS option WHERE c.oid = %(table)s::regclass
     UNION ALL
     SELECT 'that it is unlogged' FROM pg_class WHERE oid = %(table)s::regclass AND relpersistence = 'u'
@@ -302,17 +301,17 @@ DEFAULT_GRANTS = """
 """
 
 
-def look(conn: Connection, name: str, zone: str) -> PlainTable:
+def describe(conn: Connection, name: str, zone: str) -> OldTable:
     """What the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
     quoted = Identifier(name).as_string(conn)
-    ((place, owner, owned, role, may_create, tablespace, comment, row_security, rows, in_all, path),) = conn.execute(
-        TABLE, [quoted]
+    ((schema_name, owner, owned, role, may_create, tablespace, comment, row_security, total, search_path),) = (
+        conn.execute(TABLE, [quoted])
     )
     sequence = conn.execute(SEQUENCE, [quoted]).fetchone()
-    return PlainTable(
+    return OldTable(
         name=name,
-        place=place,
-        path=path,
+        schema=schema_name,
+        search_path=search_path,
         owner=owner,
         owned=owned,
         role=role,
@@ -320,8 +319,7 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
         tablespace=tablespace,
         comment=comment,
         row_security=row_security,
-        bytes_of_rows=rows,
-        bytes_in_all=in_all,
+        total_bytes=total,
         columns=tuple(Column(*row) for row in conn.execute(COLUMNS, [quoted])),
         constraints=tuple(
             Constraint(name, kind, text, tuple(columns), refers_to, *flags)
@@ -330,8 +328,8 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
         indexes=tuple(
             Index(name, text, tuple(key), *flags) for name, text, key, *flags in conn.execute(INDEXES, [quoted])
         ),
-        granted_by_default=tuple(role for (role,) in conn.execute(DEFAULT_GRANTS, [quoted])),
-        left_behind=tuple(what for (what,) in conn.execute(LEFT_BEHIND, {"table": quoted})),
+        default_grantees=tuple(role for (role,) in conn.execute(DEFAULT_GRANTS, [quoted])),
+        not_carried_over=tuple(what for (what,) in conn.execute(NOT_CARRIED_OVER, {"table": quoted})),
         other_sequences=tuple(conn.execute(OTHER_SEQUENCES, [quoted]).fetchall()),
         grants=tuple(conn.execute(GRANTS, {"table": quoted}).fetchall()),
         sequence=IdSequence(*sequence) if sequence else None,
@@ -342,7 +340,7 @@ def look(conn: Connection, name: str, zone: str) -> PlainTable:
 # --- what depends on it, to be made again ------------------------------------------------------------------
 
 
-def has_key(table: PlainTable, column: str) -> bool:
+def has_key(table: OldTable, column: str) -> bool:
     """Whether the server has checked the column against the table that we refer to."""
     return any(
         constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == schema.KEYS[column]
@@ -350,7 +348,7 @@ def has_key(table: PlainTable, column: str) -> bool:
     )
 
 
-def keys_and_indexes(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
+def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
     """The foreign keys, unique keys and indexes of the old table, and ours where it has none, on the table `on`.
 
     Under the names that the old ones had, or under names that the server makes. Of the indexes of the old table
@@ -360,7 +358,7 @@ def keys_and_indexes(table: PlainTable, on: str, named: bool) -> Iterator[Compos
     yield from indexes(table, on, named)
 
 
-def keys(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
+def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
     """The foreign keys."""
     for constraint in table.constraints:
         if constraint.kind == "f":
@@ -370,7 +368,7 @@ def keys(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
             yield schema.add_key(on, column)
 
 
-def indexes(table: PlainTable, on: str, named: bool) -> Iterator[Composed]:
+def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
     """The unique keys and the indexes."""
     for constraint in table.constraints:
         if constraint.kind in ("p", "u") and constraint.columns != ("id",):

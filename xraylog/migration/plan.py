@@ -14,32 +14,32 @@ from xraylog.database import session
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, day_counts, old_table, revert, state, swap, verify
 from xraylog.migration.day_counts import Survey
-from xraylog.migration.old_table import PlainTable
+from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
 INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
 
 
-def size(old: PlainTable, counted: Survey) -> Iterator[str]:
+def size(old: OldTable, counted: Survey) -> Iterator[str]:
     """How much there is to do, what it needs, and what will not be there afterwards."""
     span = f"{len(counted.span)} days, {counted.span[0]} to {counted.span[-1]}" if counted.days else "no day"
-    yield f"logs: {counted.rows:,} rows of {span}; {readable(old.bytes_in_all)} with its indexes"
-    needed = readable(old.bytes_in_all + INDEX_BYTES * counted.rows)
+    yield f"logs: {counted.rows:,} rows of {span}; {readable(old.total_bytes)} with its indexes"
+    needed = readable(old.total_bytes + INDEX_BYTES * counted.rows)
     place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
     yield (
         f"free disk needed at the server{place}: up to {needed} beside it, until logs_old is dropped; "
         f"about as much goes through the WAL"
     )
-    for what in old.left_behind:
+    for what in old.not_carried_over:
         yield f"not carried over, for a partitioned table cannot have it: {what}"
 
 
-def steps(conn: Connection, old: PlainTable, counted: Survey, drop: bool) -> Iterator[str]:
+def steps(conn: Connection, old: OldTable, counted: Survey, drop: bool) -> Iterator[str]:
     """All steps with their SQL, of a table that is still plain."""
     with state.transaction(conn):
         found = state.look(conn)
-        begin = [*state.limits(conn), state.search_path(found.path), *swap.lock(found)]
-        conn.execute(state.search_path(found.path))
+        begin = [*state.limits(conn), state.set_search_path(found.search_path), *swap.lock(found)]
+        conn.execute(state.set_search_path(found.search_path))
         first = [*begin, *swap.beginning(conn, old, counted.largest_id)]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
         if backfill.finds_days(old):
@@ -69,7 +69,7 @@ def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
         yield _last(conn, found, drop)
 
 
-def way_back(conn: Connection, old: PlainTable) -> Iterator[str]:
+def way_back(conn: Connection, old: OldTable) -> Iterator[str]:
     """The steps of --undo, with their SQL."""
     with state.step(conn) as found:
         yield from _sql(conn, "the way back", list(revert.statements(conn, old, found.sequence_type)))
@@ -83,22 +83,22 @@ def standing(conn: Connection, found: Found) -> Iterator[str]:
         with _begun(conn, found) as (old, counted, left):
             there = counted.rows - counted.rows_of(left)
             yield f"{len(counted.span) - len(left)} of {len(counted.span)} days of logs_old have a partition in logs"
-            yield f"these days have {there:,} of its {counted.rows:,} rows; it takes {readable(old.bytes_in_all)}"
+            yield f"these days have {there:,} of its {counted.rows:,} rows; it takes {readable(old.total_bytes)}"
 
 
 @contextlib.contextmanager
-def _begun(conn: Connection, found: Found) -> Iterator[tuple[PlainTable, Survey, Sequence[date]]]:
+def _begun(conn: Connection, found: Found) -> Iterator[tuple[OldTable, Survey, Sequence[date]]]:
     """The old table, its rows, and the days that are left, the newest first."""
     with state.transaction(conn):
-        conn.execute(state.search_path(found.path))
-        old = old_table.look(conn, "logs_old", found.zone)
+        conn.execute(state.set_search_path(found.search_path))
+        old = old_table.describe(conn, "logs_old", found.zone)
         counted = day_counts.survey(conn, old)
         if counted is None:
             raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
         yield old, counted, backfill.days_without_partition(conn, counted.span)
 
 
-def _proof(conn: Connection, old: PlainTable, counted: Survey, number: str) -> Iterator[str]:
+def _proof(conn: Connection, old: OldTable, counted: Survey, number: str) -> Iterator[str]:
     if counted.days:
         day = counted.span[-1]
         title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from xraylog.database import partitions
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state, swap
-from xraylog.migration.old_table import BY_DAY, PlainTable
+from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.state import State
 
 LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
@@ -30,10 +30,10 @@ class Loss:
     columns: str  # of the old table, for COPY
 
 
-def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
+def look_back(conn: Connection) -> tuple[OldTable, Loss]:
     """The old table, and what would be lost if it took its place again."""
     with state.step(conn) as found:
-        old = old_table.look(conn, "logs_old", found.zone)
+        old = old_table.describe(conn, "logs_old", found.zone)
         if reasons := list(blockers.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
         ((rows,),) = conn.execute(f"SELECT count(*) FROM {SINCE}")  # noqa: S608  # ours
@@ -42,7 +42,7 @@ def look_back(conn: Connection) -> tuple[PlainTable, Loss]:
 
 
 def _last_id(conn: Connection) -> int | None:
-    sequence = old_table.look(conn, "logs", "").sequence
+    sequence = old_table.describe(conn, "logs", "").sequence
     if sequence is None:
         return None
     row = conn.execute(SQL("SELECT last_value FROM {} WHERE is_called").format(SQL(sequence.name))).fetchone()
@@ -58,13 +58,13 @@ def undo(conn: Connection, loss: Loss | None) -> bool:
         conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
         if loss is not None and _last_id(conn) != loss.last_id:
             return False
-        state.run_all(conn, statements(conn, old_table.look(conn, "logs_old", found.zone), found.sequence_type))
+        state.run_all(conn, statements(conn, old_table.describe(conn, "logs_old", found.zone), found.sequence_type))
         return True
 
 
-def statements(conn: Connection, old: PlainTable, sequence_type: str) -> Iterator[Composed]:
+def statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[Composed]:
     """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
-    new = old_table.look(conn, "logs", old.zone)
+    new = old_table.describe(conn, "logs", old.zone)
     for index in new.indexes:
         yield swap.rename_index(index.name, index.name + SUFFIX)
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:

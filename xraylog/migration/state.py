@@ -52,8 +52,8 @@ class Found:
     """What the catalog says."""
 
     state: State
-    place: str = ""  # the schema that logs is in
-    path: str = ""  # a search_path that begins with it
+    schema: str = ""  # the one that logs is in
+    search_path: str = ""  # a search_path that begins with it
     zone: str = ""  # in which a migration that has begun reads times without a zone
     sequence_type: str = "bigint"  # what the sequence was before
 
@@ -75,16 +75,16 @@ def look(conn: Connection) -> Found:
     row = conn.execute(STATE).fetchone()
     if row is None:
         return Found(State.NO_LOGS)
-    kind, place, old, new, path = row
+    kind, schema_name, old, new, search_path = row
     if kind == "r":
-        return Found(State.UNDOING if new == DROPPING else State.PLAIN, place, path)
+        return Found(State.UNDOING if new == DROPPING else State.PLAIN, schema_name, search_path)
     if kind != "p":
-        return Found(State.OTHER, place, path)
+        return Found(State.OTHER, schema_name, search_path)
     for mark, state in ((schema.UNFINISHED, State.UNFINISHED), (FINISHED, State.FINISHED)):
         if old is not None and old.startswith(mark):
             _, zone, sequence_type = old.split(", ")
-            return Found(state, place, path, zone.rpartition(" ")[2], sequence_type.rpartition(" ")[2])
-    return Found(State.PARTITIONED, place, path)
+            return Found(state, schema_name, search_path, zone.rpartition(" ")[2], sequence_type.rpartition(" ")[2])
+    return Found(State.PARTITIONED, schema_name, search_path)
 
 
 def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
@@ -121,7 +121,7 @@ def step(conn: Connection, *expected: State) -> Iterator[Found]:
             found = look(conn)
             if found.state not in (expected or BEGUN):
                 raise Overtaken(found.state.value)
-            conn.execute(search_path(found.path))
+            conn.execute(set_search_path(found.search_path))
             yield found
 
 
@@ -140,7 +140,7 @@ def lock_timeout(text: str) -> Composed:
     return SQL("SET LOCAL lock_timeout TO {}").format(Literal(text))
 
 
-def search_path(path: str) -> Composed:
+def set_search_path(path: str) -> Composed:
     """The schema of logs first: what is made is made there."""
     return SQL("SET LOCAL search_path TO {}").format(SQL(path))
 

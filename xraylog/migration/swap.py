@@ -11,7 +11,7 @@ from xraylog.database import schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state
-from xraylog.migration.old_table import PlainTable
+from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
 SUFFIX = "_old"  # for the names of the old table's indexes and constraints: the new table gets them
@@ -22,7 +22,7 @@ def begin(conn: Connection, zone: str, largest_id: int | None) -> None:
     try:
         with state.step(conn, State.PLAIN) as found:
             state.run_all(conn, lock(found))
-            old = old_table.look(conn, "logs", zone)
+            old = old_table.describe(conn, "logs", zone)
             if reasons := blockers.obstacles(conn, old, None):
                 raise Unsuitable("; ".join(reasons))
             state.run_all(conn, beginning(conn, old, largest_id))
@@ -35,14 +35,14 @@ def lock(found: Found) -> Iterator[Composed]:
 
     First against VACUUM and other DDL alone: readers do not wait behind that, so it may wait longer.
     """
-    table = Identifier(found.place, "logs")
+    table = Identifier(found.schema, "logs")
     yield state.lock_timeout(state.LONG_LOCK_TIMEOUT)
     yield SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table)
     yield state.lock_timeout(state.LOCK_TIMEOUT)
     yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table)
 
 
-def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
+def beginning(conn: Connection, old: OldTable, largest_id: int | None) -> Iterator[Composed]:
     """DDL of steps 1 and 2; behind LOCK TABLE."""
     yield from missing_tables(conn, old)
     yield from tablespace(old)
@@ -60,13 +60,13 @@ def beginning(conn: Connection, old: PlainTable, largest_id: int | None) -> Iter
     yield state.mark(finished=False, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
 
 
-def tablespace(old: PlainTable) -> Iterator[Composed]:
+def tablespace(old: OldTable) -> Iterator[Composed]:
     """What is made goes where the old table is."""
     if old.tablespace is not None:
         yield SQL("SET LOCAL default_tablespace TO {}").format(Identifier(old.tablespace))
 
 
-def missing_tables(conn: Connection, old: PlainTable) -> Iterator[Composed]:
+def missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]:
     """DDL of the tables that stand beside logs, where they are not there yet."""
     for table in schema.look(conn).missing:
         if table != "logs":
@@ -74,7 +74,7 @@ def missing_tables(conn: Connection, old: PlainTable) -> Iterator[Composed]:
             yield from owner(old, table)
 
 
-def making(conn: Connection, old: PlainTable, name: str, named: bool) -> Iterator[Composed]:
+def making(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[Composed]:
     """DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
     yield _create_logs(old, name)
     for constraint in old.constraints:
@@ -84,9 +84,9 @@ def making(conn: Connection, old: PlainTable, name: str, named: bool) -> Iterato
         yield from old_table.keys_and_indexes(old, name, named)
 
 
-def owner(old: PlainTable, table: str) -> Iterator[Composed]:
+def owner(old: OldTable, table: str) -> Iterator[Composed]:
     """The old table's owner gets it, and nobody to whom the old one did not grant anything."""
-    for role in old.granted_by_default:
+    for role in old.default_grantees:
         who = SQL("PUBLIC") if role is None else Identifier(role)
         yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
     if old.owner != old.role:
@@ -111,14 +111,14 @@ def rename_constraint(name: str, to: str) -> Composed:
 CREATE_SEQUENCE = "CREATE SEQUENCE logs_id_seq"
 
 
-def sequence_name(old: PlainTable) -> str | None:
+def sequence_name(old: OldTable) -> str | None:
     """Of the sequence that the new table takes its ids from, quoted; None where they come from something else."""
     if old.sequence is None:
         return "logs_id_seq" if old.needs_sequence else None
     return old.sequence.name
 
 
-def _sequence(old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
+def _sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
     """The old sequence goes over to the new table. That of an identity column cannot: another one goes on from it."""
     name = sequence_name(old)
     if name is None:
@@ -136,7 +136,7 @@ def _sequence(old: PlainTable, largest_id: int | None) -> Iterator[Composed]:
         yield past(name, largest_id)
 
 
-def _own_sequences(old: PlainTable) -> Iterator[Composed]:
+def _own_sequences(old: OldTable) -> Iterator[Composed]:
     name = sequence_name(old)
     if name is not None and (old.sequence is None or old.sequence.identity):
         if old.owner != old.role:
@@ -155,7 +155,7 @@ def past(sequence: str, largest_id: int) -> Composed:
     ).format(text=Literal(sequence), name=SQL(sequence), id=Literal(largest_id))
 
 
-def _create_logs(old: PlainTable, name: str) -> Composed:
+def _create_logs(old: OldTable, name: str) -> Composed:
     """The old columns in the old order, ours as Schema.md has them; then ours that it had not."""
     lines: list[Composable] = []
     for column in old.columns:
@@ -180,7 +180,7 @@ def _create_logs(old: PlainTable, name: str) -> Composed:
     )
 
 
-def _comments_and_grants(old: PlainTable) -> Iterator[Composed]:
+def _comments_and_grants(old: OldTable) -> Iterator[Composed]:
     if old.comment is not None:
         yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(old.comment))
     for column in old.columns:

@@ -10,14 +10,14 @@ from xraylog.database import session
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import Survey
-from xraylog.migration.old_table import PlainTable
+from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import State
 
 SAMPLE = 1000  # rows of the newest day
 STAND_IN = "logs_new"
 
 
-def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, list[str]]:
+def inspect(conn: Connection, zone: str) -> tuple[OldTable, Survey | None, list[str]]:
     """The plain table, what its rows are like, and all that stands in the way.
 
     Raises Overtaken when it is not plain any more.
@@ -27,9 +27,9 @@ def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, lis
         found = state.look(conn)
         if found.state is not State.PLAIN:
             raise state.Overtaken(found.state.value)
-        reasons = blockers.ambiguities(conn, found.place)
-        conn.execute(state.search_path(found.path))
-        old = old_table.look(conn, "logs", zone)
+        reasons = blockers.ambiguities(conn, found.schema)
+        conn.execute(state.set_search_path(found.search_path))
+        old = old_table.describe(conn, "logs", zone)
         counted = day_counts.survey(conn, old)
         reasons += blockers.obstacles(conn, old, counted)
         if counted is not None and not reasons:
@@ -37,7 +37,7 @@ def inspect(conn: Connection, zone: str) -> tuple[PlainTable, Survey | None, lis
         return old, counted, reasons
 
 
-def rehearse(conn: Connection, old: PlainTable, counted: Survey) -> list[str]:
+def rehearse(conn: Connection, old: OldTable, counted: Survey) -> list[str]:
     """Make the new table under another name, with some rows of a day, and roll it all back; what the server refused.
 
     It knows best which default, index, constraint or right does not go with the new types and the partitions.

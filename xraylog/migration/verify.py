@@ -12,17 +12,17 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
 from xraylog.migration.day_counts import Survey
-from xraylog.migration.old_table import PlainTable
+from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
 
-def pass_largest_id(conn: Connection, old: PlainTable, largest_id: int | None) -> tuple[str, int] | None:
+def pass_largest_id(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
     """Have the sequence of logs.id past the largest id of the old table; its name and the last id it gave.
 
     Raises Unsuitable when it is not.
     """
     with state.step(conn):
-        now = old_table.look(conn, "logs", old.zone).sequence
+        now = old_table.describe(conn, "logs", old.zone).sequence
         if now is None or largest_id is None:
             return None
         conn.execute(swap.past(now.name, largest_id))
@@ -64,7 +64,7 @@ class Difference(Exception):
 
 def conclude(
     conn: Connection,
-    old: PlainTable,
+    old: OldTable,
     counted: Survey,
     drop: bool,
     tell: Callable[[DayProof], None],
@@ -102,11 +102,11 @@ def _in_savepoint(conn: Connection, statement: Composed) -> None:
         conn.execute(statement)
 
 
-def _prove(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> DayProof:
+def _prove(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayProof:
     before, after = queries(conn, old, day, largest_id)
     # A session that was given its ids before the migration began (CACHE) may have used one since.
     really_known = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(
-        after, backfill.within(old.moment, day)
+        after, backfill.within(old.utc_timestamp, day)
     )
     ((old_rows, old_sum),) = conn.execute(before)
     for query in (after, really_known):
@@ -117,14 +117,14 @@ def _prove(conn: Connection, old: PlainTable, day: date, largest_id: int | None)
     return proof
 
 
-def queries(conn: Connection, old: PlainTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
+def queries(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
     """Rows and checksum of a day, in the old table and in the new one."""
     missing = [SQL("NULL::{}").format(SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
-    of_old = [*(old.read(column) for column in old.columns), *missing]
+    of_old = [*(old.select_expression(column) for column in old.columns), *missing]
     of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
     known = SQL("{} AND id <= {}").format(backfill.within(Identifier("timestamp"), day), Literal(largest_id))
     return (
-        checksum(conn, "logs_old", of_old, backfill.within(old.moment, day)),
+        checksum(conn, "logs_old", of_old, backfill.within(old.utc_timestamp, day)),
         checksum(conn, "logs", of_new, known),
     )
 
