@@ -61,7 +61,7 @@ def until_nobody_is_faster(action: Callable[[], Exit]) -> Exit:
     while True:
         try:
             return action()
-        except state.Overtaken as error:
+        except state.StateChanged as error:
             print(f"another session was faster: {error}")
 
 
@@ -88,7 +88,7 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> Exit:
             say(plan.steps(conn, old, counted, drop))
             return Exit.DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
-        patiently(lambda: swap.begin(conn, cfg.zone.key, counted.largest_id))
+        patiently(lambda: swap.swap(conn, cfg.zone.key, counted.largest_id))
     elif options.dry_run:
         say(plan.rest(conn, found, drop))
         return Exit.DONE
@@ -193,7 +193,7 @@ def confirmed() -> bool:
 def look(conn: Connection) -> Found:
     """Where the migration stands."""
     with session.transaction(conn):
-        return state.look(conn)
+        return state.read_state(conn)
 
 
 def status(conn: Connection, cfg: Config) -> Exit:

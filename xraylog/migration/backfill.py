@@ -31,7 +31,7 @@ def take_up(conn: Connection) -> tuple[OldTable, Survey]:
     Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
     """
     with state.step(conn) as found:
-        conn.execute(state.lock_timeout(state.LONG_LOCK_TIMEOUT))
+        conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         old = old_table.describe(conn, "logs_old", found.zone)
         _have_index_by_day(conn, old)
         old = old_table.describe(conn, "logs_old", found.zone)
@@ -110,7 +110,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str]
     with state.step(conn) as found:
         if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
             return Copied()
-        state.run_all(conn, swap.tablespace(old))
+        state.run_all(conn, swap.set_tablespace(old))
         clock = [time.monotonic()]
         try:
             create, insert, *others, attach = copying(conn, old, day)
@@ -137,9 +137,9 @@ def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str]
 def a_day(conn: Connection, old: OldTable, day: date) -> list[Composed]:
     """The whole transaction of a day."""
     return [
-        *state.limits(conn),
+        *state.session_settings(conn),
         state.set_search_path(old.search_path),
-        *swap.tablespace(old),
+        *swap.set_tablespace(old),
         *copying(conn, old, day),
     ]
 
@@ -166,7 +166,7 @@ def copying(
         within(old.utc_timestamp, day),
         SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
     )
-    yield from swap.owner(old, name)
+    yield from swap.set_owner(old, name)
     if not server.keys_on_partitioned:
         yield from old_table.keys(old, name, named=False)
     yield from old_table.indexes(old, name, named=False)

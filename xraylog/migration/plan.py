@@ -37,10 +37,10 @@ def size(old: OldTable, counted: Survey) -> Iterator[str]:
 def steps(conn: Connection, old: OldTable, counted: Survey, drop: bool) -> Iterator[str]:
     """All steps with their SQL, of a table that is still plain."""
     with state.transaction(conn):
-        found = state.look(conn)
-        begin = [*state.limits(conn), state.set_search_path(found.search_path), *swap.lock(found)]
+        found = state.read_state(conn)
+        begin = [*state.session_settings(conn), state.set_search_path(found.search_path), *swap.lock_statements(found)]
         conn.execute(state.set_search_path(found.search_path))
-        first = [*begin, *swap.beginning(conn, old, counted.largest_id)]
+        first = [*begin, *swap.swap_statements(conn, old, counted.largest_id)]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
         if backfill.finds_days(old):
             yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
@@ -53,7 +53,7 @@ def steps(conn: Connection, old: OldTable, counted: Survey, drop: bool) -> Itera
             yield from _sql(conn, f"4, 5, 6. {title}", backfill.a_day(conn, old, day))
         sequence = swap.sequence_name(old)
         if sequence is not None and counted.largest_id is not None:
-            yield from _sql(conn, "7. the sequence", [swap.past(sequence, counted.largest_id)])
+            yield from _sql(conn, "7. the sequence", [swap.advance_sequence(sequence, counted.largest_id)])
         begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
         yield from _proof(conn, old, counted, "8. ")
         yield _last(conn, begun, drop)

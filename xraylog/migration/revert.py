@@ -74,20 +74,20 @@ def statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
-            yield swap.own_sequence(old.sequence.name, "logs_old", "id")
+            yield swap.set_owned_by(old.sequence.name, "logs_old", "id")
         if sequence_type != "bigint" and (_last_id(conn) or 0) < LARGEST[sequence_type]:
             yield SQL("ALTER SEQUENCE {} AS {}").format(SQL(old.sequence.name), SQL(sequence_type))
     for sequence, column in new.other_sequences:
-        yield swap.own_sequence(sequence, "logs_old", column)
+        yield swap.set_owned_by(sequence, "logs_old", column)
     if any(index.name == BY_DAY for index in old.indexes):
         yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
     of_indexes = {index.name for index in old.indexes}
     for name in sorted(of_indexes):
-        if name.endswith(swap.SUFFIX):
-            yield swap.rename_index(name, name[: -len(swap.SUFFIX)])
+        if name.endswith(swap.OLD_SUFFIX):
+            yield swap.rename_index(name, name[: -len(swap.OLD_SUFFIX)])
     for constraint in old.constraints:
-        if constraint.name.endswith(swap.SUFFIX) and constraint.name not in of_indexes:
-            yield swap.rename_constraint(constraint.name, constraint.name[: -len(swap.SUFFIX)])
+        if constraint.name.endswith(swap.OLD_SUFFIX) and constraint.name not in of_indexes:
+            yield swap.rename_constraint(constraint.name, constraint.name[: -len(swap.OLD_SUFFIX)])
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
     yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(state.DROPPING))
     yield SQL("ALTER TABLE logs RENAME TO logs_new").format()

@@ -44,7 +44,7 @@ class State(Enum):
     UNDOING = "the migration was undone; what it had made is not yet dropped"
 
 
-BEGUN = (State.UNFINISHED, State.FINISHED)
+STARTED = (State.UNFINISHED, State.FINISHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ STATE = """
 """
 
 
-def look(conn: Connection) -> Found:
+def read_state(conn: Connection) -> Found:
     """Where the migration stands."""
     row = conn.execute(STATE).fetchone()
     if row is None:
@@ -88,14 +88,14 @@ def look(conn: Connection) -> Found:
 
 
 def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
-    """The comment on the old table, by which a migration is known; `look` reads it."""
+    """The comment on the old table, by which a migration is known; `read_state` reads it."""
     words = FINISHED if finished else schema.UNFINISHED
     return SQL("COMMENT ON TABLE logs_old IS {}").format(
         Literal(f"{words}, times read in {zone}, ids from a sequence of {sequence_type}")
     )
 
 
-class Overtaken(Exception):
+class StateChanged(Exception):
     """Another session has finished or undone the migration meanwhile."""
 
 
@@ -103,7 +103,7 @@ class Overtaken(Exception):
 def transaction(conn: Connection) -> Iterator[None]:
     """One transaction that takes its time."""
     with conn.transaction():
-        run_all(conn, limits(conn))
+        run_all(conn, session_settings(conn))
         with session.transaction(conn):
             yield
 
@@ -112,22 +112,22 @@ def transaction(conn: Connection) -> Iterator[None]:
 def step(conn: Connection, *expected: State) -> Iterator[Found]:
     """One transaction of a migration that has begun, in the schema of logs; two at once do their steps in turns.
 
-    Raises Overtaken when the migration is not in one of the expected states.
+    Raises StateChanged when the migration is not in one of the expected states.
     """
     with conn.transaction():
-        run_all(conn, limits(conn))  # first: the role's statement_timeout would count while it waits
+        run_all(conn, session_settings(conn))  # first: the role's statement_timeout would count while it waits
         with session.transaction(conn, schema.PARTITIONS_LOCK):
-            conn.execute(lock_timeout(LOCK_TIMEOUT))
-            found = look(conn)
-            if found.state not in (expected or BEGUN):
-                raise Overtaken(found.state.value)
+            conn.execute(set_lock_timeout(LOCK_TIMEOUT))
+            found = read_state(conn)
+            if found.state not in (expected or STARTED):
+                raise StateChanged(found.state.value)
             conn.execute(set_search_path(found.search_path))
             yield found
 
 
-def limits(conn: Connection) -> Iterator[Composed]:
+def session_settings(conn: Connection) -> Iterator[Composed]:
     """What each transaction sets. Text of floats must be exact for a checksum; that is the default since 12."""
-    yield lock_timeout(LOCK_TIMEOUT)
+    yield set_lock_timeout(LOCK_TIMEOUT)
     yield SQL("SET LOCAL statement_timeout TO 0").format()
     yield SQL("SET LOCAL idle_in_transaction_session_timeout TO 0").format()
     if Capabilities.of(conn).transaction_timeout:
@@ -135,7 +135,7 @@ def limits(conn: Connection) -> Iterator[Composed]:
     yield SQL("SET LOCAL extra_float_digits TO 3").format()
 
 
-def lock_timeout(text: str) -> Composed:
+def set_lock_timeout(text: str) -> Composed:
     """How long to stand in line for a lock."""
     return SQL("SET LOCAL lock_timeout TO {}").format(Literal(text))
 

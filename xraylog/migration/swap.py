@@ -14,67 +14,67 @@ from xraylog.migration import blockers, old_table, state
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
-SUFFIX = "_old"  # for the names of the old table's indexes and constraints: the new table gets them
+OLD_SUFFIX = "_old"  # for the names of the old table's indexes and constraints: the new table gets them
 
 
-def begin(conn: Connection, zone: str, largest_id: int | None) -> None:
+def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
     """Rename the old table and make the new one, in one transaction. Raises Unsuitable when it cannot be migrated."""
     try:
         with state.step(conn, State.PLAIN) as found:
-            state.run_all(conn, lock(found))
+            state.run_all(conn, lock_statements(found))
             old = old_table.describe(conn, "logs", zone)
             if reasons := blockers.obstacles(conn, old, None):
                 raise Unsuitable("; ".join(reasons))
-            state.run_all(conn, beginning(conn, old, largest_id))
+            state.run_all(conn, swap_statements(conn, old, largest_id))
     except (errors.ProgrammingError, errors.DataError, errors.NotSupportedError) as error:
         raise Unsuitable(f"the new logs cannot be made: {session.message(error)}; nothing was changed") from error
 
 
-def lock(found: Found) -> Iterator[Composed]:
+def lock_statements(found: Found) -> Iterator[Composed]:
     """Nobody reads or writes it while it is renamed.
 
     First against VACUUM and other DDL alone: readers do not wait behind that, so it may wait longer.
     """
     table = Identifier(found.schema, "logs")
-    yield state.lock_timeout(state.LONG_LOCK_TIMEOUT)
+    yield state.set_lock_timeout(state.LONG_LOCK_TIMEOUT)
     yield SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table)
-    yield state.lock_timeout(state.LOCK_TIMEOUT)
+    yield state.set_lock_timeout(state.LOCK_TIMEOUT)
     yield SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(table)
 
 
-def beginning(conn: Connection, old: OldTable, largest_id: int | None) -> Iterator[Composed]:
+def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> Iterator[Composed]:
     """DDL of steps 1 and 2; behind LOCK TABLE."""
-    yield from missing_tables(conn, old)
-    yield from tablespace(old)
+    yield from create_missing_tables(conn, old)
+    yield from set_tablespace(old)
     yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
     for name in sorted({index.name for index in old.indexes}):
-        yield rename_index(name, name + SUFFIX)
+        yield rename_index(name, name + OLD_SUFFIX)
     for constraint in old.constraints:
         if constraint.name not in {index.name for index in old.indexes}:
-            yield rename_constraint(constraint.name, constraint.name + SUFFIX)
+            yield rename_constraint(constraint.name, constraint.name + OLD_SUFFIX)
     yield from _sequence(old, largest_id)
-    yield from making(conn, old, "logs", named=True)
-    yield from owner(old, "logs")
+    yield from create_statements(conn, old, "logs", named=True)
+    yield from set_owner(old, "logs")
     yield from _own_sequences(old)
     yield from _comments_and_grants(old)
     yield state.mark(finished=False, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
 
 
-def tablespace(old: OldTable) -> Iterator[Composed]:
+def set_tablespace(old: OldTable) -> Iterator[Composed]:
     """What is made goes where the old table is."""
     if old.tablespace is not None:
         yield SQL("SET LOCAL default_tablespace TO {}").format(Identifier(old.tablespace))
 
 
-def missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]:
+def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]:
     """DDL of the tables that stand beside logs, where they are not there yet."""
     for table in schema.look(conn).missing:
         if table != "logs":
             yield from schema.create(table)
-            yield from owner(old, table)
+            yield from set_owner(old, table)
 
 
-def making(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[Composed]:
+def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[Composed]:
     """DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
     yield _create_logs(old, name)
     for constraint in old.constraints:
@@ -84,7 +84,7 @@ def making(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[
         yield from old_table.keys_and_indexes(old, name, named)
 
 
-def owner(old: OldTable, table: str) -> Iterator[Composed]:
+def set_owner(old: OldTable, table: str) -> Iterator[Composed]:
     """The old table's owner gets it, and nobody to whom the old one did not grant anything."""
     for role in old.default_grantees:
         who = SQL("PUBLIC") if role is None else Identifier(role)
@@ -93,7 +93,7 @@ def owner(old: OldTable, table: str) -> Iterator[Composed]:
         yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(old.owner))
 
 
-def own_sequence(sequence: str, table: str, column: str) -> Composed:
+def set_owned_by(sequence: str, table: str, column: str) -> Composed:
     """DDL: the sequence, quoted, goes when that column goes."""
     return SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(SQL(sequence), Identifier(table), Identifier(column))
 
@@ -126,14 +126,14 @@ def _sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
     if old.sequence is None:
         yield SQL(CREATE_SEQUENCE).format()
     elif old.sequence.identity:
-        aside = Identifier(old.sequence.bare_name + SUFFIX)
+        aside = Identifier(old.sequence.bare_name + OLD_SUFFIX)
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(name), aside)
         yield SQL("CREATE SEQUENCE {} {}").format(SQL(name), SQL(old.sequence.options))
         yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(name), aside)
     elif old.sequence.type != "bigint":
         yield SQL("ALTER SEQUENCE {} AS bigint").format(SQL(name))
     if largest_id is not None:
-        yield past(name, largest_id)
+        yield advance_sequence(name, largest_id)
 
 
 def _own_sequences(old: OldTable) -> Iterator[Composed]:
@@ -141,14 +141,14 @@ def _own_sequences(old: OldTable) -> Iterator[Composed]:
     if name is not None and (old.sequence is None or old.sequence.identity):
         if old.owner != old.role:
             yield SQL("ALTER SEQUENCE {} OWNER TO {}").format(SQL(name), Identifier(old.owner))
-        yield own_sequence(name, "logs", "id")
+        yield set_owned_by(name, "logs", "id")
     elif name is not None and old.sequence is not None and old.sequence.owned:
-        yield own_sequence(name, "logs", "id")
+        yield set_owned_by(name, "logs", "id")
     for sequence, column in old.other_sequences:
-        yield own_sequence(sequence, "logs", column)
+        yield set_owned_by(sequence, "logs", column)
 
 
-def past(sequence: str, largest_id: int) -> Composed:
+def advance_sequence(sequence: str, largest_id: int) -> Composed:
     """Put the sequence past the largest id, if it is not there."""
     return SQL(
         "SELECT setval({text}, {id}) FROM {name} WHERE last_value < {id} OR (last_value = {id} AND NOT is_called)"

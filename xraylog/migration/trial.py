@@ -20,13 +20,13 @@ STAND_IN = "logs_new"
 def inspect(conn: Connection, zone: str) -> tuple[OldTable, Survey | None, list[str]]:
     """The plain table, what its rows are like, and all that stands in the way.
 
-    Raises Overtaken when it is not plain any more.
+    Raises StateChanged when it is not plain any more.
     """
     with state.transaction(conn):
         conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
-        found = state.look(conn)
+        found = state.read_state(conn)
         if found.state is not State.PLAIN:
-            raise state.Overtaken(found.state.value)
+            raise state.StateChanged(found.state.value)
         reasons = blockers.ambiguities(conn, found.schema)
         conn.execute(state.set_search_path(found.search_path))
         old = old_table.describe(conn, "logs", zone)
@@ -46,8 +46,8 @@ def rehearse(conn: Connection, old: OldTable, counted: Survey) -> list[str]:
     with conn.transaction(force_rollback=True):
         if old.needs_sequence:
             conn.execute(swap.CREATE_SEQUENCE)
-        statements = [*swap.missing_tables(conn, old), *swap.making(conn, old, STAND_IN, named=False)]
-        statements += swap.owner(old, STAND_IN)
+        statements = [*swap.create_missing_tables(conn, old), *swap.create_statements(conn, old, STAND_IN, named=False)]
+        statements += swap.set_owner(old, STAND_IN)
         if counted.days:
             statements += backfill.copying(conn, old, counted.span[-1], source="logs", parent=STAND_IN, limit=SAMPLE)
         for statement in statements:

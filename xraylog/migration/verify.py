@@ -25,7 +25,7 @@ def pass_largest_id(conn: Connection, old: OldTable, largest_id: int | None) -> 
         now = old_table.describe(conn, "logs", old.zone).sequence
         if now is None or largest_id is None:
             return None
-        conn.execute(swap.past(now.name, largest_id))
+        conn.execute(swap.advance_sequence(now.name, largest_id))
         ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
         if last < largest_id:
             raise Unsuitable(
@@ -75,9 +75,9 @@ def conclude(
     One transaction, in which nobody can change the old table. Raises Difference when a day differs.
     """
     with state.step(conn) as found:
-        conn.execute(state.lock_timeout(state.LONG_LOCK_TIMEOUT))
+        conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         conn.execute("LOCK TABLE logs_old IN SHARE MODE")
-        conn.execute(state.lock_timeout(state.LOCK_TIMEOUT))
+        conn.execute(state.set_lock_timeout(state.LOCK_TIMEOUT))
         different = []
         for day in counted.span:
             proof = _prove(conn, old, day, counted.largest_id)

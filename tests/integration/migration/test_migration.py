@@ -137,7 +137,7 @@ def dying_after(module: str, function: str) -> Iterator[None]:
 
 def stop_behind_the_rename(site: Site) -> None:
     """A migration that is killed when the new logs has just been made."""
-    assert site.run_here(script=MIGRATE, inside=dying_after("swap", "begin")) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("swap", "swap")) == -9
 
 
 def stop_in_the_middle(site: Site) -> None:
@@ -1465,13 +1465,13 @@ def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
     make(conn, OLDER.replace("timestamptz NOT NULL", "timestamptz"))
     from xraylog.migration import swap
 
-    begin = swap.begin
+    real = swap.swap
 
     def late(*arguments: Any) -> None:
         conn.execute("INSERT INTO logs (action) VALUES ('accepted')")
-        begin(*arguments)
+        real(*arguments)
 
-    monkeypatch.setattr(swap, "begin", late)
+    monkeypatch.setattr(swap, "swap", late)
     assert site.run_here(script=MIGRATE) == 3
     assert "1 row without a timestamp (id 61)" in site.output()
     assert "then go on, or go back with --undo" in site.output()
