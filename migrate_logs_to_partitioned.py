@@ -18,7 +18,7 @@ from xraylog.database import session
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.backfill import Copied
-from xraylog.migration.day_counts import Survey
+from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.revert import Loss
 from xraylog.migration.state import Found, State
@@ -80,15 +80,15 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> Exit:
     if found.state is State.PLAIN:
         note = "-- " if options.dry_run else ""  # what it prints can be pasted into psql
         print(f"{note}reading logs once, to count its rows")
-        old, counted, reasons = patiently(lambda: trial.inspect(conn, cfg.zone.key))
-        if counted is None or reasons:
+        old, counts, reasons = patiently(lambda: trial.inspect(conn, cfg.zone.key))
+        if counts is None or reasons:
             return fail(Exit.OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
-        say(note + text for text in plan.size(old, counted))
+        say(note + text for text in plan.size(old, counts))
         if options.dry_run:
-            say(plan.steps(conn, old, counted, drop))
+            say(plan.steps(conn, old, counts, drop))
             return Exit.DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
-        patiently(lambda: swap.swap(conn, cfg.zone.key, counted.largest_id))
+        patiently(lambda: swap.swap(conn, cfg.zone.key, counts.largest_id))
     elif options.dry_run:
         say(plan.rest(conn, found, drop))
         return Exit.DONE
@@ -105,25 +105,25 @@ NOT_TO_MIGRATE = {
 
 def go_on(conn: Connection, drop: bool) -> None:
     """Steps 3 to 8: the days that are left, the sequence, the proof, and then the end of the old table."""
-    old, counted = patiently(lambda: backfill.take_up(conn))
-    copy_days(conn, old, counted)
-    sequence = patiently(lambda: verify.pass_largest_id(conn, old, counted.largest_id))
+    old, counts = patiently(lambda: backfill.take_up(conn))
+    copy_days(conn, old, counts)
+    sequence = patiently(lambda: verify.pass_largest_id(conn, old, counts.largest_id))
     if sequence is not None:
-        print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counted.largest_id}")
+        print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counts.largest_id}")
     print_proof_header()
     begun = time.monotonic()
-    patiently(lambda: verify.conclude(conn, old, counted, drop, print_proof, say_waiting))
+    patiently(lambda: verify.conclude(conn, old, counts, drop, print_proof, say_waiting))
     print(f"proof {time.monotonic() - begun:.1f} s")
-    print(f"{counted.rows:,} rows of {len(counted.span)} days: every day is the same in logs and in logs_old")
+    print(f"{counts.rows:,} rows of {len(counts.span)} days: every day is the same in logs and in logs_old")
     print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
 
 
-def copy_days(conn: Connection, old: OldTable, counted: Survey) -> None:
+def copy_days(conn: Connection, old: OldTable, counts: DayCounts) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
-    left = patiently(lambda: backfill.days_left(conn, counted.span))
-    if done := len(counted.span) - len(left):
-        print(f"{done} of {len(counted.span)} days are left out: they have been copied already, or dropped since")
-    rows_left = counted.rows_of(left)
+    left = patiently(lambda: backfill.days_left(conn, counts.span))
+    if done := len(counts.span) - len(left):
+        print(f"{done} of {len(counts.span)} days are left out: they have been copied already, or dropped since")
+    rows_left = counts.rows_of(left)
     begun, said, copied = time.monotonic(), 0.0, Copied()
     for number, day in enumerate(left, 1):
         copied += patiently(lambda day=day: backfill.copy_day(conn, old, day, say_waiting))  # type: ignore[misc]

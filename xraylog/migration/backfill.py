@@ -18,14 +18,14 @@ from xraylog.database import partitions, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, day_counts, old_table, state, swap
-from xraylog.migration.day_counts import Survey
+from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.state import State
 
 CORRELATED = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
 
 
-def take_up(conn: Connection) -> tuple[OldTable, Survey]:
+def take_up(conn: Connection) -> tuple[OldTable, DayCounts]:
     """Where a migration that has begun goes on: the old table, and what it holds, now that nothing is added to it.
 
     Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
@@ -35,11 +35,11 @@ def take_up(conn: Connection) -> tuple[OldTable, Survey]:
         old = old_table.describe(conn, "logs_old", found.zone)
         _have_index_by_day(conn, old)
         old = old_table.describe(conn, "logs_old", found.zone)
-        counted = day_counts.survey(conn, old)
-        reasons = list(blockers.times(conn, old, counted)) if counted else ["logs_old cannot be read any more"]
-        if counted is None or reasons:
+        counts = day_counts.count(conn, old)
+        reasons = list(blockers.row_blockers(conn, old, counts)) if counts else ["logs_old cannot be read any more"]
+        if counts is None or reasons:
             raise Unsuitable("; ".join([*reasons, "then go on, or go back with --undo"]))
-        return old, counted
+        return old, counts
 
 
 def _have_index_by_day(conn: Connection, old: OldTable) -> None:

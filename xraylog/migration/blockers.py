@@ -10,13 +10,13 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection
 from xraylog.migration import day_counts, old_table
-from xraylog.migration.day_counts import Survey
+from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
 
-LONGEST_NAME = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
-MOST_DAYS = 3660
-LARGEST_BIGINT = 2**63 - 1
-FEW = 5  # examples in a message
+MAX_NAME_BYTES = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
+MAX_DAYS = 3660
+MAX_BIGINT = 2**63 - 1
+MAX_EXAMPLES = 5  # examples in a message
 
 
 # Views, rules, triggers, keys of other tables, publications, policies, statistics, inheritance, uses of the row's
@@ -51,7 +51,7 @@ DEPENDENTS = """
     FROM pg_inherits WHERE inhrelid = %s::regclass
     ORDER BY 1, 2
 """
-IN_THE_WAY = """
+EXISTING = """
     SELECT c.relname
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -60,28 +60,28 @@ IN_THE_WAY = """
 """
 
 
-def obstacles(conn: Connection, table: OldTable, found: Survey | None) -> list[str]:
+def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
     """All that stands in the way of a migration, each with the way out. Without a survey, what the catalog knows."""
-    reasons = [*day_counts.unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, found)]
+    reasons = [*day_counts.unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, counts)]
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
     names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
     if table.sequence is not None and table.sequence.identity:
         names.append(f"{table.sequence.bare_name}_old")
     elif table.needs_sequence:
         names.append("logs_id_seq")
-    reasons += [f"{name} is in the way: rename it" for name in _taken(conn, table, names)]
-    if found is not None:
-        reasons += [*times(conn, table, found), *_values(conn, table)]
-        days = [partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in found.span[:MOST_DAYS]]
+    reasons += [f"{name} is in the way: rename it" for name in _existing(conn, table, names)]
+    if counts is not None:
+        reasons += [*row_blockers(conn, table, counts), *_values(conn, table)]
+        days = [partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in counts.span[:MAX_DAYS]]
         reasons += [
             f"{name} is in the way, a table of its own with the name of a partition: rename it"
-            for name in _taken(conn, table, days)
+            for name in _existing(conn, table, days)
         ]
     return reasons
 
 
-def _taken(conn: Connection, table: OldTable, names: list[str]) -> list[str]:
-    return [name for (name,) in conn.execute(IN_THE_WAY, [table.schema, names])]
+def _existing(conn: Connection, table: OldTable, names: list[str]) -> list[str]:
+    return [name for (name,) in conn.execute(EXISTING, [table.schema, names])]
 
 
 def _rights(table: OldTable) -> Iterator[str]:
@@ -147,17 +147,17 @@ def _shape(table: OldTable) -> Iterator[str]:
                 f"make it again without"
             )
     for name in sorted({i.name for i in table.indexes} | {c.name for c in table.constraints}):
-        if len(name.encode()) > LONGEST_NAME:
-            yield f"the name {name} is longer than {LONGEST_NAME} bytes, and a suffix has to be added: rename it"
+        if len(name.encode()) > MAX_NAME_BYTES:
+            yield f"the name {name} is longer than {MAX_NAME_BYTES} bytes, and a suffix has to be added: rename it"
 
 
-def _ids(table: OldTable, found: Survey | None) -> Iterator[str]:
-    sequence, largest = table.sequence, found.largest_id if found else None
+def _ids(table: OldTable, counts: DayCounts | None) -> Iterator[str]:
+    sequence, largest = table.sequence, counts.largest_id if counts else None
     if sequence is not None and sequence.increment < 0:
         yield f"the sequence {sequence.name} counts down: ALTER SEQUENCE {sequence.name} INCREMENT 1, from a free range"
     if sequence is not None and sequence.type == "bigint" and largest is not None and largest >= sequence.maximum:
         yield f"the largest id is {largest}, and the sequence {sequence.name} ends there: raise its MAXVALUE"
-    elif largest is not None and largest >= LARGEST_BIGINT:
+    elif largest is not None and largest >= MAX_BIGINT:
         yield f"the largest id is {largest}, the last one that there is: give that row another one"
 
 
@@ -191,7 +191,7 @@ def dependents(conn: Connection, table: str) -> Iterator[str]:
             yield f"{what} uses {table} and cannot be carried over: drop it, and make it again afterwards"
 
 
-TWICE = """
+AMBIGUOUS = """
     SELECT c.relname
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -202,11 +202,11 @@ TWICE = """
 """
 
 
-def ambiguities(conn: Connection, place: str) -> list[str]:
-    """Tables of ours that a search_path which begins with `place` would find elsewhere; under the session's own."""
+def ambiguous_tables(conn: Connection, schema_name: str) -> list[str]:
+    """Return our tables that a search_path beginning with `schema_name` would find in another schema."""
     return [
         f"{name} is in two schemas of the search_path, and logs is not in the first one: rename one of them"
-        for (name,) in conn.execute(TWICE, [list(schema.TABLES), place])
+        for (name,) in conn.execute(AMBIGUOUS, [list(schema.TABLES), schema_name])
     ]
 
 
@@ -215,33 +215,40 @@ def _other_tables(conn: Connection) -> Iterator[str]:
     yield from schema.misfits({name: table for name, table in found.tables.items() if name != "logs"})
 
 
-def times(conn: Connection, table: OldTable, found: Survey) -> Iterator[str]:
+def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
     """Rows that cannot be migrated for their time or their id, each kind with the way out."""
     name, moment = Identifier(table.name), table.utc_timestamp
     which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
 
     def examples(condition: Composable) -> str:
         query = SQL("SELECT id, {moment}::text FROM {table} WHERE {condition} ORDER BY id LIMIT {few}").format(
-            moment=moment, table=name, condition=condition, few=Literal(FEW)
+            moment=moment, table=name, condition=condition, few=Literal(MAX_EXAMPLES)
         )
         return ", ".join(f"id {id_}: {at}" if at else f"id {id_}" for id_, at in conn.execute(query))
 
-    if found.no_time:
+    if counts.without_time:
         some = examples(SQL('"timestamp" IS NULL'))
-        yield f"{_rows(found.no_time)} without a timestamp ({some}); " + which.format(table.name, '"timestamp" IS NULL')
-    if found.endless:
+        yield f"{_rows(counts.without_time)} without a timestamp ({some}); " + which.format(
+            table.name, '"timestamp" IS NULL'
+        )
+    if counts.at_infinity:
         some = examples(SQL('NOT isfinite("timestamp")'))
-        yield f"{_rows(found.endless)} at infinity ({some}); " + which.format(table.name, 'NOT isfinite("timestamp")')
-    if found.outside:
+        yield f"{_rows(counts.at_infinity)} at infinity ({some}); " + which.format(
+            table.name, 'NOT isfinite("timestamp")'
+        )
+    if counts.out_of_range:
         condition = "\"timestamp\" < '0001-01-02' OR \"timestamp\" >= '9999-12-31'"
-        yield f"{_rows(found.outside)} not from 0001-01-02 to 9999-12-30; " + which.format(table.name, condition)
-    if found.no_id:
-        yield f"{_rows(found.no_id)} without an id (id IS NULL): give them one, or delete them"
-    if len(found.span) > MOST_DAYS:
-        days = list(found.days.items())
-        ends = "; ".join(", ".join(f"{day} ({rows} rows)" for day, rows in part) for part in (days[:FEW], days[-FEW:]))
+        yield f"{_rows(counts.out_of_range)} not from 0001-01-02 to 9999-12-30; " + which.format(table.name, condition)
+    if counts.without_id:
+        yield f"{_rows(counts.without_id)} without an id (id IS NULL): give them one, or delete them"
+    if len(counts.span) > MAX_DAYS:
+        days = list(counts.days.items())
+        ends = "; ".join(
+            ", ".join(f"{day} ({rows} rows)" for day, rows in part)
+            for part in (days[:MAX_EXAMPLES], days[-MAX_EXAMPLES:])
+        )
         yield (
-            f"the rows span {len(found.span)} days, more than {MOST_DAYS}: each would be a partition. "
+            f"the rows span {len(counts.span)} days, more than {MAX_DAYS}: each would be a partition. "
             f"The first and the last days: {ends}; correct or delete what is not true"
         )
 

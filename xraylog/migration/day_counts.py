@@ -15,14 +15,14 @@ EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class DayCounts:
     """What one reading of all rows found."""
 
     days: Mapping[date, int]  # rows a UTC day, the oldest first
-    no_time: int  # rows whose timestamp is NULL
-    endless: int  # rows at infinity
-    outside: int  # rows outside of the years 1 to 9999
-    no_id: int  # rows whose id is NULL
+    without_time: int  # rows whose timestamp is NULL
+    at_infinity: int  # rows at infinity
+    out_of_range: int  # rows outside of the years 1 to 9999
+    without_id: int  # rows whose id is NULL
     largest_id: int | None
 
     @property
@@ -43,7 +43,7 @@ class Survey:
         return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
-def survey(conn: Connection, table: OldTable) -> Survey | None:
+def count(conn: Connection, table: OldTable) -> DayCounts | None:
     """Count the rows of each day, in one reading of the table: MIN and MAX of the timestamp, and what has none.
 
     None where that cannot be done; `unreadable` says why.
@@ -51,7 +51,7 @@ def survey(conn: Connection, table: OldTable) -> Survey | None:
     if any(unreadable(conn, table)):
         return None
     days: dict[date, int] = {}
-    no_time = endless = outside = no_id = 0
+    without_time = at_infinity = out_of_range = without_id = 0
     largest: int | None = None
     query = SQL("""
         SELECT CASE WHEN isfinite(day) THEN day - date '1970-01-01' END, day IS NULL, rows, no_id, largest
@@ -62,22 +62,22 @@ def survey(conn: Connection, table: OldTable) -> Survey | None:
         ORDER BY day
     """).format(moment=table.utc_timestamp, table=Identifier(table.name))
     for number, is_null, rows, rows_without_id, largest_of_day in conn.execute(query):
-        no_id += rows_without_id
+        without_id += rows_without_id
         if largest_of_day is not None:
             largest = largest_of_day if largest is None else max(largest, largest_of_day)
         if is_null:
-            no_time += rows
+            without_time += rows
         elif number is None:
-            endless += rows
+            at_infinity += rows
         elif not date.min.toordinal() < number + EPOCH.toordinal() < date.max.toordinal():
-            outside += rows
+            out_of_range += rows
         else:
             days[EPOCH + timedelta(days=number)] = rows
-    return Survey(days, no_time, endless, outside, no_id, largest)
+    return DayCounts(days, without_time, at_infinity, out_of_range, without_id, largest)
 
 
 def unreadable(conn: Connection, table: OldTable) -> Iterator[str]:
-    """Yield why its days cannot be counted, each with the way out."""
+    """Yield why its days cannot be counts, each with the way out."""
     for name in ("id", "timestamp"):
         column = table.column(name)
         if column is None:

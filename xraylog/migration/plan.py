@@ -13,18 +13,18 @@ from psycopg.sql import Composed
 from xraylog.database import session
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, day_counts, old_table, revert, state, swap, verify
-from xraylog.migration.day_counts import Survey
+from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
 INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
 
 
-def size(old: OldTable, counted: Survey) -> Iterator[str]:
+def size(old: OldTable, counts: DayCounts) -> Iterator[str]:
     """How much there is to do, what it needs, and what will not be there afterwards."""
-    span = f"{len(counted.span)} days, {counted.span[0]} to {counted.span[-1]}" if counted.days else "no day"
-    yield f"logs: {counted.rows:,} rows of {span}; {readable(old.total_bytes)} with its indexes"
-    needed = readable(old.total_bytes + INDEX_BYTES * counted.rows)
+    span = f"{len(counts.span)} days, {counts.span[0]} to {counts.span[-1]}" if counts.days else "no day"
+    yield f"logs: {counts.rows:,} rows of {span}; {readable(old.total_bytes)} with its indexes"
+    needed = readable(old.total_bytes + INDEX_BYTES * counts.rows)
     place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
     yield (
         f"free disk needed at the server{place}: up to {needed} beside it, until logs_old is dropped; "
@@ -34,38 +34,38 @@ def size(old: OldTable, counted: Survey) -> Iterator[str]:
         yield f"not carried over, for a partitioned table cannot have it: {what}"
 
 
-def steps(conn: Connection, old: OldTable, counted: Survey, drop: bool) -> Iterator[str]:
+def steps(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
     """All steps with their SQL, of a table that is still plain."""
     with state.transaction(conn):
         found = state.read_state(conn)
         begin = [*state.session_settings(conn), state.set_search_path(found.search_path), *swap.lock_statements(found)]
         conn.execute(state.set_search_path(found.search_path))
-        first = [*begin, *swap.swap_statements(conn, old, counted.largest_id)]
+        first = [*begin, *swap.swap_statements(conn, old, counts.largest_id)]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
         if backfill.finds_days(old):
             yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
         else:
             title = "3. an index that finds a day (btree where the rows are in no order); MIN and MAX of logs_old"
             yield from _sql(conn, title, [backfill.index_by_day(old, "brin")])
-        if counted.days:
-            day = counted.span[-1]
-            title = f"each of {len(counted.span)} days, the newest first; here {day}, {counted.days[day]:,} rows"
+        if counts.days:
+            day = counts.span[-1]
+            title = f"each of {len(counts.span)} days, the newest first; here {day}, {counts.days[day]:,} rows"
             yield from _sql(conn, f"4, 5, 6. {title}", backfill.a_day(conn, old, day))
         sequence = swap.sequence_name(old)
-        if sequence is not None and counted.largest_id is not None:
-            yield from _sql(conn, "7. the sequence", [swap.advance_sequence(sequence, counted.largest_id)])
+        if sequence is not None and counts.largest_id is not None:
+            yield from _sql(conn, "7. the sequence", [swap.advance_sequence(sequence, counts.largest_id)])
         begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
-        yield from _proof(conn, old, counted, "8. ")
+        yield from _proof(conn, old, counts, "8. ")
         yield _last(conn, begun, drop)
 
 
 def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
     """The steps that are left, with their SQL, of a migration that has begun."""
-    with _begun(conn, found) as (old, counted, left):
+    with _begun(conn, found) as (old, counts, left):
         if left:
-            title = f"{len(left)} days are left, {counted.rows_of(left):,} rows, the newest first; here {left[0]}"
+            title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
             yield from _sql(conn, title, backfill.a_day(conn, old, left[0]))
-        yield from _proof(conn, old, counted, "")
+        yield from _proof(conn, old, counts, "")
         yield _last(conn, found, drop)
 
 
@@ -80,29 +80,29 @@ def standing(conn: Connection, found: Found) -> Iterator[str]:
     """Where the migration stands."""
     yield found.state.value
     if found.state in (State.UNFINISHED, State.FINISHED):
-        with _begun(conn, found) as (old, counted, left):
-            there = counted.rows - counted.rows_of(left)
-            yield f"{len(counted.span) - len(left)} of {len(counted.span)} days of logs_old have a partition in logs"
-            yield f"these days have {there:,} of its {counted.rows:,} rows; it takes {readable(old.total_bytes)}"
+        with _begun(conn, found) as (old, counts, left):
+            there = counts.rows - counts.rows_of(left)
+            yield f"{len(counts.span) - len(left)} of {len(counts.span)} days of logs_old have a partition in logs"
+            yield f"these days have {there:,} of its {counts.rows:,} rows; it takes {readable(old.total_bytes)}"
 
 
 @contextlib.contextmanager
-def _begun(conn: Connection, found: Found) -> Iterator[tuple[OldTable, Survey, Sequence[date]]]:
+def _begun(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
     """The old table, its rows, and the days that are left, the newest first."""
     with state.transaction(conn):
         conn.execute(state.set_search_path(found.search_path))
         old = old_table.describe(conn, "logs_old", found.zone)
-        counted = day_counts.survey(conn, old)
-        if counted is None:
+        counts = day_counts.count(conn, old)
+        if counts is None:
             raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
-        yield old, counted, backfill.days_without_partition(conn, counted.span)
+        yield old, counts, backfill.days_without_partition(conn, counts.span)
 
 
-def _proof(conn: Connection, old: OldTable, counted: Survey, number: str) -> Iterator[str]:
-    if counted.days:
-        day = counted.span[-1]
+def _proof(conn: Connection, old: OldTable, counts: DayCounts, number: str) -> Iterator[str]:
+    if counts.days:
+        day = counts.span[-1]
         title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"
-        yield from _sql(conn, title, verify.queries(conn, old, day, counted.largest_id))
+        yield from _sql(conn, title, verify.queries(conn, old, day, counts.largest_id))
 
 
 def _last(conn: Connection, found: Found, drop: bool) -> str:

@@ -23,7 +23,7 @@ def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
         with state.step(conn, State.PLAIN) as found:
             state.run_all(conn, lock_statements(found))
             old = old_table.describe(conn, "logs", zone)
-            if reasons := blockers.obstacles(conn, old, None):
+            if reasons := blockers.all_blockers(conn, old, None):
                 raise Unsuitable("; ".join(reasons))
             state.run_all(conn, swap_statements(conn, old, largest_id))
     except (errors.ProgrammingError, errors.DataError, errors.NotSupportedError) as error:

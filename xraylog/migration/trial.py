@@ -9,15 +9,15 @@ from psycopg.sql import Composed
 from xraylog.database import session
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, blockers, day_counts, old_table, state, swap
-from xraylog.migration.day_counts import Survey
+from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import State
 
-SAMPLE = 1000  # rows of the newest day
-STAND_IN = "logs_new"
+SAMPLE_ROWS = 1000  # rows of the newest day
+TRIAL_TABLE = "logs_new"
 
 
-def inspect(conn: Connection, zone: str) -> tuple[OldTable, Survey | None, list[str]]:
+def inspect(conn: Connection, zone: str) -> tuple[OldTable, DayCounts | None, list[str]]:
     """The plain table, what its rows are like, and all that stands in the way.
 
     Raises StateChanged when it is not plain any more.
@@ -27,17 +27,17 @@ def inspect(conn: Connection, zone: str) -> tuple[OldTable, Survey | None, list[
         found = state.read_state(conn)
         if found.state is not State.PLAIN:
             raise state.StateChanged(found.state.value)
-        reasons = blockers.ambiguities(conn, found.schema)
+        reasons = blockers.ambiguous_tables(conn, found.schema)
         conn.execute(state.set_search_path(found.search_path))
         old = old_table.describe(conn, "logs", zone)
-        counted = day_counts.survey(conn, old)
-        reasons += blockers.obstacles(conn, old, counted)
-        if counted is not None and not reasons:
-            reasons = rehearse(conn, old, counted)
-        return old, counted, reasons
+        counts = day_counts.count(conn, old)
+        reasons += blockers.all_blockers(conn, old, counts)
+        if counts is not None and not reasons:
+            reasons = run(conn, old, counts)
+        return old, counts, reasons
 
 
-def rehearse(conn: Connection, old: OldTable, counted: Survey) -> list[str]:
+def run(conn: Connection, old: OldTable, counts: DayCounts) -> list[str]:
     """Make the new table under another name, with some rows of a day, and roll it all back; what the server refused.
 
     It knows best which default, index, constraint or right does not go with the new types and the partitions.
@@ -46,12 +46,17 @@ def rehearse(conn: Connection, old: OldTable, counted: Survey) -> list[str]:
     with conn.transaction(force_rollback=True):
         if old.needs_sequence:
             conn.execute(swap.CREATE_SEQUENCE)
-        statements = [*swap.create_missing_tables(conn, old), *swap.create_statements(conn, old, STAND_IN, named=False)]
-        statements += swap.set_owner(old, STAND_IN)
-        if counted.days:
-            statements += backfill.copying(conn, old, counted.span[-1], source="logs", parent=STAND_IN, limit=SAMPLE)
+        statements = [
+            *swap.create_missing_tables(conn, old),
+            *swap.create_statements(conn, old, TRIAL_TABLE, named=False),
+        ]
+        statements += swap.set_owner(old, TRIAL_TABLE)
+        if counts.days:
+            statements += backfill.copying(
+                conn, old, counts.span[-1], source="logs", parent=TRIAL_TABLE, limit=SAMPLE_ROWS
+            )
         for statement in statements:
-            if (reason := _refusal(conn, statement)) is not None:
+            if (reason := _rejection(conn, statement)) is not None:
                 text = " ".join(statement.as_string(conn).split())
                 reasons.append(f"{reason}, at: {text}")
                 if text.startswith("CREATE TABLE"):  # all that follows would fail for that
@@ -59,7 +64,7 @@ def rehearse(conn: Connection, old: OldTable, counted: Survey) -> list[str]:
     return reasons
 
 
-def _refusal(conn: Connection, statement: Composed) -> str | None:
+def _rejection(conn: Connection, statement: Composed) -> str | None:
     try:
         with conn.transaction():
             conn.execute(statement)

@@ -11,7 +11,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
-from xraylog.migration.day_counts import Survey
+from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
@@ -65,7 +65,7 @@ class Difference(Exception):
 def conclude(
     conn: Connection,
     old: OldTable,
-    counted: Survey,
+    counts: DayCounts,
     drop: bool,
     tell: Callable[[DayProof], None],
     waiting: Callable[[str], None],
@@ -79,8 +79,8 @@ def conclude(
         conn.execute("LOCK TABLE logs_old IN SHARE MODE")
         conn.execute(state.set_lock_timeout(state.LOCK_TIMEOUT))
         different = []
-        for day in counted.span:
-            proof = _prove(conn, old, day, counted.largest_id)
+        for day in counts.span:
+            proof = _prove(conn, old, day, counts.largest_id)
             tell(proof)
             if not proof.equal:
                 different.append(str(day))

@@ -878,8 +878,8 @@ def test_a_zone_that_the_server_does_not_know_is_refused_only_where_it_matters(c
     make(conn, OLDER.replace("timestamptz", "timestamp"))
     from xraylog.migration.trial import inspect
 
-    _, counted, reasons = inspect(conn, "Mars/Phobos")
-    assert counted is None
+    _, counts, reasons = inspect(conn, "Mars/Phobos")
+    assert counts is None
     assert any("the server does not know Mars/Phobos: set [parser] timezone" in reason for reason in reasons)
 
 
