@@ -22,7 +22,7 @@ from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.revert import Loss
 from xraylog.migration.state import Found, State
-from xraylog.migration.verify import DayProof
+from xraylog.migration.verify import DayChecksums
 
 SAY_EVERY_S = 1.0  # progress
 Result = TypeVar("Result")
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
             return until_nobody_is_faster(lambda: migrate(conn, cfg, options))
     except session.Unavailable as error:
         return fail(Exit.FAILED, f"PostgreSQL is not available: {error}; {GOES_ON}")
-    except (session.Unsuitable, verify.Difference) as error:
+    except (session.Unsuitable, verify.ChecksumMismatch) as error:
         return fail(Exit.OPERATOR, str(error))
     except KeyboardInterrupt:
         return fail(Exit.FAILED, f"interrupted; {GOES_ON}; until then parse_logs.py stays offline (see --status)")
@@ -105,14 +105,14 @@ NOT_TO_MIGRATE = {
 
 def go_on(conn: Connection, drop: bool) -> None:
     """Steps 3 to 8: the days that are left, the sequence, the proof, and then the end of the old table."""
-    old, counts = patiently(lambda: backfill.take_up(conn))
+    old, counts = patiently(lambda: backfill.resume(conn))
     copy_days(conn, old, counts)
-    sequence = patiently(lambda: verify.pass_largest_id(conn, old, counts.largest_id))
+    sequence = patiently(lambda: verify.advance_sequence(conn, old, counts.largest_id))
     if sequence is not None:
         print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counts.largest_id}")
     print_proof_header()
     begun = time.monotonic()
-    patiently(lambda: verify.conclude(conn, old, counts, drop, print_proof, say_waiting))
+    patiently(lambda: verify.verify_and_finish(conn, old, counts, drop, print_proof, say_waiting))
     print(f"proof {time.monotonic() - begun:.1f} s")
     print(f"{counts.rows:,} rows of {len(counts.span)} days: every day is the same in logs and in logs_old")
     print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
@@ -120,7 +120,7 @@ def go_on(conn: Connection, drop: bool) -> None:
 
 def copy_days(conn: Connection, old: OldTable, counts: DayCounts) -> None:
     """The days that are not in logs yet, the newest first; says how it goes."""
-    left = patiently(lambda: backfill.days_left(conn, counts.span))
+    left = patiently(lambda: backfill.pending_days(conn, counts.span))
     if done := len(counts.span) - len(left):
         print(f"{done} of {len(counts.span)} days are left out: they have been copied already, or dropped since")
     rows_left = counts.rows_of(left)
@@ -210,7 +210,7 @@ def print_proof_header() -> None:
     print(f"{'day':10} {'rows':>11} {'in logs':>11} {'checksum':>22} {'in logs':>22}")
 
 
-def print_proof(day: DayProof) -> None:
+def print_proof(day: DayChecksums) -> None:
     """One line of it."""
     print(
         f"{day.day} {day.old_rows:>11} {day.new_rows:>11} {day.old_sum:>22} {day.new_sum:>22}"

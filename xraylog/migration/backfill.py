@@ -22,10 +22,10 @@ from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.state import State
 
-CORRELATED = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
+MIN_CORRELATION = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
 
 
-def take_up(conn: Connection) -> tuple[OldTable, DayCounts]:
+def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
     """Where a migration that has begun goes on: the old table, and what it holds, now that nothing is added to it.
 
     Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
@@ -33,7 +33,7 @@ def take_up(conn: Connection) -> tuple[OldTable, DayCounts]:
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         old = old_table.describe(conn, "logs_old", found.zone)
-        _have_index_by_day(conn, old)
+        _ensure_index_by_day(conn, old)
         old = old_table.describe(conn, "logs_old", found.zone)
         counts = day_counts.count(conn, old)
         reasons = list(blockers.row_blockers(conn, old, counts)) if counts else ["logs_old cannot be read any more"]
@@ -42,13 +42,13 @@ def take_up(conn: Connection) -> tuple[OldTable, DayCounts]:
         return old, counts
 
 
-def _have_index_by_day(conn: Connection, old: OldTable) -> None:
+def _ensure_index_by_day(conn: Connection, old: OldTable) -> None:
     """Without an index that finds the rows of a day, every day would read the whole table."""
     if finds_days(old):
         return
     conn.execute("ANALYZE logs_old")
     row = conn.execute(CORRELATION, [old.schema]).fetchone()
-    method = "brin" if row is not None and abs(row[0] or 0) >= CORRELATED else "btree"
+    method = "brin" if row is not None and abs(row[0] or 0) >= MIN_CORRELATION else "btree"
     conn.execute(index_by_day(old, method))
     if not old.has_zone:
         conn.execute("ANALYZE logs_old")  # of an expression there are statistics only now
@@ -90,7 +90,7 @@ class Copied:
         return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
-def days_left(conn: Connection, span: Sequence[date]) -> list[date]:
+def pending_days(conn: Connection, span: Sequence[date]) -> list[date]:
     """Days of the old table that have not been copied, the newest first: people ask for these.
 
     None once it is finished: a day that is missing then has been dropped since.
@@ -113,7 +113,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str]
         state.run_all(conn, swap.set_tablespace(old))
         clock = [time.monotonic()]
         try:
-            create, insert, *others, attach = copying(conn, old, day)
+            create, insert, *others, attach = copy_statements(conn, old, day)
             conn.execute(create)
             rows = conn.execute(insert).rowcount
             clock.append(time.monotonic())
@@ -134,17 +134,17 @@ def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str]
     return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))
 
 
-def a_day(conn: Connection, old: OldTable, day: date) -> list[Composed]:
+def day_script(conn: Connection, old: OldTable, day: date) -> list[Composed]:
     """The whole transaction of a day."""
     return [
         *state.session_settings(conn),
         state.set_search_path(old.search_path),
         *swap.set_tablespace(old),
-        *copying(conn, old, day),
+        *copy_statements(conn, old, day),
     ]
 
 
-def copying(
+def copy_statements(
     conn: Connection,
     old: OldTable,
     day: date,
@@ -163,7 +163,7 @@ def copying(
         SQL(", ").join(Identifier(column.name) for column in columns),
         SQL(", ").join(old.select_expression(column) for column in columns),
         Identifier(source),
-        within(old.utc_timestamp, day),
+        in_day(old.utc_timestamp, day),
         SQL("") if limit is None else SQL("\nLIMIT {}").format(Literal(limit)),
     )
     yield from swap.set_owner(old, name)
@@ -173,9 +173,9 @@ def copying(
     yield partitions.attach(name, parent, low, high)
 
 
-def within(moment: Composable, day: date) -> Composed:
+def in_day(utc_timestamp: Composable, day: date) -> Composed:
     """A condition: the moment is in this UTC day."""
     low, high = partitions.day_bounds(str(day))
     return SQL("{moment} >= {low} AND {moment} < {high}").format(
-        moment=moment, low=partitions.moment(low), high=partitions.moment(high)
+        moment=utc_timestamp, low=partitions.moment(low), high=partitions.moment(high)
     )

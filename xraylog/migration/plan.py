@@ -50,12 +50,12 @@ def steps(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Ite
         if counts.days:
             day = counts.span[-1]
             title = f"each of {len(counts.span)} days, the newest first; here {day}, {counts.days[day]:,} rows"
-            yield from _sql(conn, f"4, 5, 6. {title}", backfill.a_day(conn, old, day))
+            yield from _sql(conn, f"4, 5, 6. {title}", backfill.day_script(conn, old, day))
         sequence = swap.sequence_name(old)
         if sequence is not None and counts.largest_id is not None:
             yield from _sql(conn, "7. the sequence", [swap.advance_sequence(sequence, counts.largest_id)])
         begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
-        yield from _proof(conn, old, counts, "8. ")
+        yield from _verification(conn, old, counts, "8. ")
         yield _last(conn, begun, drop)
 
 
@@ -64,8 +64,8 @@ def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
     with _begun(conn, found) as (old, counts, left):
         if left:
             title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
-            yield from _sql(conn, title, backfill.a_day(conn, old, left[0]))
-        yield from _proof(conn, old, counts, "")
+            yield from _sql(conn, title, backfill.day_script(conn, old, left[0]))
+        yield from _verification(conn, old, counts, "")
         yield _last(conn, found, drop)
 
 
@@ -98,16 +98,16 @@ def _begun(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts
         yield old, counts, backfill.days_without_partition(conn, counts.span)
 
 
-def _proof(conn: Connection, old: OldTable, counts: DayCounts, number: str) -> Iterator[str]:
+def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: str) -> Iterator[str]:
     if counts.days:
         day = counts.span[-1]
         title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"
-        yield from _sql(conn, title, verify.queries(conn, old, day, counts.largest_id))
+        yield from _sql(conn, title, verify.checksum_queries(conn, old, day, counts.largest_id))
 
 
 def _last(conn: Connection, found: Found, drop: bool) -> str:
     """A comment: whoever pastes the whole must not drop what nobody has compared."""
-    return f"\n-- and only when all of them are the same: {verify.end(found, drop).as_string(conn)};"
+    return f"\n-- and only when all of them are the same: {verify.finish_statement(found, drop).as_string(conn)};"
 
 
 def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:

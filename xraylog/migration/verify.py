@@ -16,7 +16,7 @@ from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
 
-def pass_largest_id(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
+def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
     """Have the sequence of logs.id past the largest id of the old table; its name and the last id it gave.
 
     Raises Unsuitable when it is not.
@@ -35,7 +35,7 @@ def pass_largest_id(conn: Connection, old: OldTable, largest_id: int | None) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class DayProof:
+class DayChecksums:
     """One day of the old table beside the new one."""
 
     day: date
@@ -50,7 +50,7 @@ class DayProof:
         return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
 
 
-AGAIN = {  # what to do about a difference
+WAYS_OUT = {  # what to do about a difference
     State.UNFINISHED: "nothing was dropped. To copy such a day again, detach its partition from logs, rename it, "
     "and run the same command; --undo goes back",
     State.FINISHED: "nothing was dropped. Mend them; or delete their rows from logs_old, if you removed them from logs "
@@ -58,21 +58,21 @@ AGAIN = {  # what to do about a difference
 }
 
 
-class Difference(Exception):
+class ChecksumMismatch(Exception):
     """A day differs between the old table and the new one."""
 
 
-def conclude(
+def verify_and_finish(
     conn: Connection,
     old: OldTable,
     counts: DayCounts,
     drop: bool,
-    tell: Callable[[DayProof], None],
+    tell: Callable[[DayChecksums], None],
     waiting: Callable[[str], None],
 ) -> None:
     """Prove that every day is the same in both tables, and only then finish: drop the old table, or mark it.
 
-    One transaction, in which nobody can change the old table. Raises Difference when a day differs.
+    One transaction, in which nobody can change the old table. Raises ChecksumMismatch when a day differs.
     """
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
@@ -80,17 +80,17 @@ def conclude(
         conn.execute(state.set_lock_timeout(state.LOCK_TIMEOUT))
         different = []
         for day in counts.span:
-            proof = _prove(conn, old, day, counts.largest_id)
-            tell(proof)
-            if not proof.equal:
+            sums = _compare(conn, old, day, counts.largest_id)
+            tell(sums)
+            if not sums.equal:
                 different.append(str(day))
         if different:
-            raise Difference(f"logs and logs_old differ on {', '.join(different)}; {AGAIN[found.state]}")
-        last = end(found, drop)
+            raise ChecksumMismatch(f"logs and logs_old differ on {', '.join(different)}; {WAYS_OUT[found.state]}")
+        last = finish_statement(found, drop)
         state.patiently(lambda: _in_savepoint(conn, last), waiting)
 
 
-def end(found: Found, drop: bool) -> Composed:
+def finish_statement(found: Found, drop: bool) -> Composed:
     """The last step: the old table goes, or stays as one whose migration is finished."""
     if drop:
         return SQL("DROP TABLE logs_old").format()
@@ -102,29 +102,29 @@ def _in_savepoint(conn: Connection, statement: Composed) -> None:
         conn.execute(statement)
 
 
-def _prove(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayProof:
-    before, after = queries(conn, old, day, largest_id)
+def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayChecksums:
+    in_old, in_new = checksum_queries(conn, old, day, largest_id)
     # A session that was given its ids before the migration began (CACHE) may have used one since.
-    really_known = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(
-        after, backfill.within(old.utc_timestamp, day)
+    in_both = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(
+        in_new, backfill.in_day(old.utc_timestamp, day)
     )
-    ((old_rows, old_sum),) = conn.execute(before)
-    for query in (after, really_known):
+    ((old_rows, old_sum),) = conn.execute(in_old)
+    for query in (in_new, in_both):
         ((new_rows, new_sum),) = conn.execute(query)
-        proof = DayProof(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
-        if proof.equal:
+        sums = DayChecksums(day, old_rows, new_rows, int(old_sum or 0), int(new_sum or 0))
+        if sums.equal:
             break
-    return proof
+    return sums
 
 
-def queries(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
+def checksum_queries(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
     """Rows and checksum of a day, in the old table and in the new one."""
     missing = [SQL("NULL::{}").format(SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
     of_old = [*(old.select_expression(column) for column in old.columns), *missing]
     of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
-    known = SQL("{} AND id <= {}").format(backfill.within(Identifier("timestamp"), day), Literal(largest_id))
+    known = SQL("{} AND id <= {}").format(backfill.in_day(Identifier("timestamp"), day), Literal(largest_id))
     return (
-        checksum(conn, "logs_old", of_old, backfill.within(old.utc_timestamp, day)),
+        checksum(conn, "logs_old", of_old, backfill.in_day(old.utc_timestamp, day)),
         checksum(conn, "logs", of_new, known),
     )
 

@@ -1228,7 +1228,7 @@ def test_a_migration_that_is_undone_beside_it_says_so(
     conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(conn)
-    real = backfill.days_left
+    real = backfill.pending_days
 
     def undone_meanwhile(*arguments: Any) -> list[datetime.date]:
         monkeypatch.undo()
@@ -1236,7 +1236,7 @@ def test_a_migration_that_is_undone_beside_it_says_so(
         site.migrate("--undo", "--yes")
         return left
 
-    monkeypatch.setattr(backfill, "days_left", undone_meanwhile)
+    monkeypatch.setattr(backfill, "pending_days", undone_meanwhile)
     assert site.run_here(script=MIGRATE) == 0
     assert "another session was faster: logs is a plain table" in site.output()
     assert len(content(conn)) == 60
