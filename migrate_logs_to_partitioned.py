@@ -20,7 +20,7 @@ from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.backfill import Copied
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
-from xraylog.migration.revert import Loss
+from xraylog.migration.revert import RowsAtRisk
 from xraylog.migration.state import Found, State
 from xraylog.migration.verify import DayChecksums
 
@@ -83,14 +83,14 @@ def migrate(conn: Connection, cfg: Config, options: argparse.Namespace) -> Exit:
         old, counts, reasons = patiently(lambda: trial.inspect(conn, cfg.zone.key))
         if counts is None or reasons:
             return fail(Exit.OPERATOR, "logs cannot be migrated yet; nothing was changed:", *reasons)
-        say(note + text for text in plan.size(old, counts))
+        say(note + text for text in plan.describe_size(old, counts))
         if options.dry_run:
-            say(plan.steps(conn, old, counts, drop))
+            say(plan.full_plan(conn, old, counts, drop))
             return Exit.DONE
         print("logs becomes logs_old, and a partitioned logs takes its place")
         patiently(lambda: swap.swap(conn, cfg.zone.key, counts.largest_id))
     elif options.dry_run:
-        say(plan.rest(conn, found, drop))
+        say(plan.remaining_plan(conn, found, drop))
         return Exit.DONE
     go_on(conn, drop)
     return Exit.DONE
@@ -146,14 +146,14 @@ def undo(conn: Connection, options: argparse.Namespace) -> Exit:
     found = look(conn)
     if found.state in (State.UNFINISHED, State.FINISHED):
         while True:
-            old, loss = patiently(lambda: revert.look_back(conn))
-            say(("-- " if options.dry_run else "") + text for text in losses(loss))
+            old, risk = patiently(lambda: revert.rows_at_risk(conn))
+            say(("-- " if options.dry_run else "") + text for text in losses(risk))
             if options.dry_run:
-                say(plan.way_back(conn, old))
+                say(plan.revert_plan(conn, old))
                 return Exit.DONE
             if not (options.yes or confirmed()):
                 return fail(Exit.OPERATOR, "not undone; nothing was changed")
-            if patiently(lambda: revert.undo(conn, None if options.yes else loss)):  # noqa: B023  # called at once
+            if patiently(lambda: revert.revert(conn, None if options.yes else risk)):  # noqa: B023  # called at once
                 break
             print("rows were stored meanwhile; so once more:")
     elif found.state is not State.UNDOING:
@@ -161,22 +161,22 @@ def undo(conn: Connection, options: argparse.Namespace) -> Exit:
     elif options.dry_run:
         print("-- DROP TABLE logs_new and its partitions, 30 at once")
         return Exit.DONE
-    while patiently(lambda: revert.drop(conn)):
+    while patiently(lambda: revert.drop_new_tables(conn)):
         pass
     print("logs is the old table again; parse_logs.py puts its lines into the buffer until it is migrated")
     return Exit.DONE
 
 
-def losses(loss: Loss) -> Iterator[str]:
+def losses(risk: RowsAtRisk) -> Iterator[str]:
     """What an undo loses, and how to keep it."""
     changes = "every UPDATE and DELETE that was made in logs since"
-    if loss.rows == 0:
+    if risk.rows == 0:
         yield f"no row was stored in logs since the migration began; lost would be {changes}"
         return
-    yield f"{loss.rows:,} rows were stored in logs since the migration began. They would be LOST, and {changes}."
+    yield f"{risk.rows:,} rows were stored in logs since the migration began. They would be LOST, and {changes}."
     yield "To keep them, in psql, before you go on; the second line loads them again afterwards:"
-    yield f"  \\copy (SELECT {loss.columns} FROM {revert.SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
-    yield f"  \\copy logs ({loss.columns}) FROM 'since.csv' CSV HEADER"
+    yield f"  \\copy (SELECT {risk.columns} FROM {revert.ROWS_SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy logs ({risk.columns}) FROM 'since.csv' CSV HEADER"
 
 
 def confirmed() -> bool:
@@ -199,7 +199,7 @@ def look(conn: Connection) -> Found:
 def status(conn: Connection, cfg: Config) -> Exit:
     """Where the migration stands."""
     found = look(conn)
-    say(plan.standing(conn, found))
+    say(plan.status(conn, found))
     if found.state is State.UNFINISHED:
         print(f"parse_logs.py stays offline until it is finished: {Path(sys.argv[0]).name} --config {cfg.path}")
     return Exit.DONE

@@ -20,11 +20,11 @@ from xraylog.migration.state import Found, State
 INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
 
 
-def size(old: OldTable, counts: DayCounts) -> Iterator[str]:
+def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
     """How much there is to do, what it needs, and what will not be there afterwards."""
     span = f"{len(counts.span)} days, {counts.span[0]} to {counts.span[-1]}" if counts.days else "no day"
-    yield f"logs: {counts.rows:,} rows of {span}; {readable(old.total_bytes)} with its indexes"
-    needed = readable(old.total_bytes + INDEX_BYTES * counts.rows)
+    yield f"logs: {counts.rows:,} rows of {span}; {format_bytes(old.total_bytes)} with its indexes"
+    needed = format_bytes(old.total_bytes + INDEX_BYTES * counts.rows)
     place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
     yield (
         f"free disk needed at the server{place}: up to {needed} beside it, until logs_old is dropped; "
@@ -34,7 +34,7 @@ def size(old: OldTable, counts: DayCounts) -> Iterator[str]:
         yield f"not carried over, for a partitioned table cannot have it: {what}"
 
 
-def steps(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
+def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
     """All steps with their SQL, of a table that is still plain."""
     with state.transaction(conn):
         found = state.read_state(conn)
@@ -59,9 +59,9 @@ def steps(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Ite
         yield _last(conn, begun, drop)
 
 
-def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
+def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
     """The steps that are left, with their SQL, of a migration that has begun."""
-    with _begun(conn, found) as (old, counts, left):
+    with _started(conn, found) as (old, counts, left):
         if left:
             title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
             yield from _sql(conn, title, backfill.day_script(conn, old, left[0]))
@@ -69,25 +69,25 @@ def rest(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
         yield _last(conn, found, drop)
 
 
-def way_back(conn: Connection, old: OldTable) -> Iterator[str]:
+def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
     """The steps of --undo, with their SQL."""
     with state.step(conn) as found:
-        yield from _sql(conn, "the way back", list(revert.statements(conn, old, found.sequence_type)))
+        yield from _sql(conn, "the way back", list(revert.revert_statements(conn, old, found.sequence_type)))
     yield "\n-- then DROP TABLE logs_new and its partitions, 30 at once"
 
 
-def standing(conn: Connection, found: Found) -> Iterator[str]:
+def status(conn: Connection, found: Found) -> Iterator[str]:
     """Where the migration stands."""
     yield found.state.value
     if found.state in (State.UNFINISHED, State.FINISHED):
-        with _begun(conn, found) as (old, counts, left):
+        with _started(conn, found) as (old, counts, left):
             there = counts.rows - counts.rows_of(left)
             yield f"{len(counts.span) - len(left)} of {len(counts.span)} days of logs_old have a partition in logs"
-            yield f"these days have {there:,} of its {counts.rows:,} rows; it takes {readable(old.total_bytes)}"
+            yield f"these days have {there:,} of its {counts.rows:,} rows; it takes {format_bytes(old.total_bytes)}"
 
 
 @contextlib.contextmanager
-def _begun(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
+def _started(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
     """The old table, its rows, and the days that are left, the newest first."""
     with state.transaction(conn):
         conn.execute(state.set_search_path(found.search_path))
@@ -118,7 +118,7 @@ def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterat
     yield "COMMIT;"
 
 
-def readable(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes, for people."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 10_000:

@@ -13,16 +13,16 @@ from xraylog.migration import blockers, old_table, state, swap
 from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.state import State
 
-LARGEST = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
-SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
+MAX_VALUES = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
+NEW_SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
 
 
 # Not by the largest id: a session that was given its ids before (CACHE) uses smaller ones since.
-SINCE = "logs l WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)"
+ROWS_SINCE = "logs l WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)"
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class RowsAtRisk:
     """What an undo would lose."""
 
     rows: int  # of logs, that the old table does not have
@@ -30,15 +30,15 @@ class Loss:
     columns: str  # of the old table, for COPY
 
 
-def look_back(conn: Connection) -> tuple[OldTable, Loss]:
+def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
     """The old table, and what would be lost if it took its place again."""
     with state.step(conn) as found:
         old = old_table.describe(conn, "logs_old", found.zone)
         if reasons := list(blockers.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
-        ((rows,),) = conn.execute(f"SELECT count(*) FROM {SINCE}")  # noqa: S608  # ours
+        ((rows,),) = conn.execute(f"SELECT count(*) FROM {ROWS_SINCE}")  # noqa: S608  # ours
         columns = SQL(", ").join(Identifier(column.name) for column in old.columns if not column.generated)
-        return old, Loss(rows, _last_id(conn), columns.as_string(conn))
+        return old, RowsAtRisk(rows, _last_id(conn), columns.as_string(conn))
 
 
 def _last_id(conn: Connection) -> int | None:
@@ -49,33 +49,35 @@ def _last_id(conn: Connection) -> int | None:
     return int(row[0]) if row else None
 
 
-def undo(conn: Connection, loss: Loss | None) -> bool:
+def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
     """Give the old table its name back; False, and nothing changed, when rows came since the loss was told.
 
     Without a loss, whatever came.
     """
     with state.step(conn) as found:
         conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
-        if loss is not None and _last_id(conn) != loss.last_id:
+        if risk is not None and _last_id(conn) != risk.last_id:
             return False
-        state.run_all(conn, statements(conn, old_table.describe(conn, "logs_old", found.zone), found.sequence_type))
+        state.run_all(
+            conn, revert_statements(conn, old_table.describe(conn, "logs_old", found.zone), found.sequence_type)
+        )
         return True
 
 
-def statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[Composed]:
+def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[Composed]:
     """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
     new = old_table.describe(conn, "logs", old.zone)
     for index in new.indexes:
-        yield swap.rename_index(index.name, index.name + SUFFIX)
+        yield swap.rename_index(index.name, index.name + NEW_SUFFIX)
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:
         theirs, ours = old.sequence, new.sequence
         yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(theirs.name), SQL(ours.name))
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(ours.bare_name + SUFFIX))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(ours.bare_name + NEW_SUFFIX))
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
             yield swap.set_owned_by(old.sequence.name, "logs_old", "id")
-        if sequence_type != "bigint" and (_last_id(conn) or 0) < LARGEST[sequence_type]:
+        if sequence_type != "bigint" and (_last_id(conn) or 0) < MAX_VALUES[sequence_type]:
             yield SQL("ALTER SEQUENCE {} AS {}").format(SQL(old.sequence.name), SQL(sequence_type))
     for sequence, column in new.other_sequences:
         yield swap.set_owned_by(sequence, "logs_old", column)
@@ -94,7 +96,7 @@ def statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 
 
-PARTS = """
+PARTITIONS = """
     SELECT quote_ident(c.relname)
     FROM pg_inherits i
     JOIN pg_class c ON c.oid = i.inhrelid
@@ -104,11 +106,11 @@ PARTS = """
 """
 
 
-def drop(conn: Connection) -> bool:
+def drop_new_tables(conn: Connection) -> bool:
     """Drop what the undone migration made, a month of days at once; whether something is left."""
     with state.step(conn, State.UNDOING, State.PLAIN) as found:
         if found.state is State.PLAIN:  # another session dropped the rest
             return False
-        names = [name for (name,) in conn.execute(PARTS, [partitions.DAYS_AT_ONCE])]
+        names = [name for (name,) in conn.execute(PARTITIONS, [partitions.DAYS_AT_ONCE])]
         conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
         return bool(names)

@@ -491,7 +491,7 @@ def test_what_an_interrupted_undo_left_is_reported_and_in_the_way(conn: Connecti
     make(conn)
     site.migrate()
     before = content(conn)
-    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("revert", "undo")) == -9
+    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("revert", "revert")) == -9
     assert is_plain(conn)
     assert "what it had made is not yet dropped" in site.migrate("--status").stdout
     assert "--undo goes on with that" in site.migrate(status=3).stderr
