@@ -1233,11 +1233,11 @@ def test_a_migration_that_is_undone_beside_it_says_so(
     def undone_meanwhile(*arguments: Any) -> list[datetime.date]:
         monkeypatch.undo()
         left = real(*arguments)
-        site.migrate("--undo", "--yes")
+        site.migrate("--undo", "--yes", stdin=subprocess.DEVNULL)  # a process: this one is a fork already
         return left
 
     monkeypatch.setattr(backfill, "pending_days", undone_meanwhile)
-    assert site.run_here(script=MIGRATE) == 0
+    assert site.run_here(script=MIGRATE) == 0, site.output()
     assert "another session was faster: logs is a plain table" in site.output()
     assert len(content(conn)) == 60
 
