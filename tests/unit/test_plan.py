@@ -16,8 +16,6 @@ PATH = re.compile(r"`([a-z.][\w.-]+(?:/[\w.-]*)+|[\w-]+\.(?:py|sql|md|toml|examp
 TEST = re.compile(r"`([\w/]+\.py)`[^`\n|]*`::(\w+)`")
 # Files that the page names and that are not written yet.
 COMING = {
-    "docs/configuration.md",
-    "docs/metrics.md",
     "xraylog/accesslog/drain.py",
     "xraylog/database/capabilities.py",
 }

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What a native speaker would not write here, and what to write instead.
 WORDS = {
-    r"(?<!left )behind(?! (?:pgbouncer|NAT|a proxy|a firewall))": "after, past",
+    r"(?<!left )(?<!nothing )behind(?! (?:pgbouncer|NAT|a proxy|a firewall))": "after, past",
     r"but for": "except, except for",
     r"(?:is|are|was|were|be) (?:said|told)(?! apart)": "is logged, is reported",
     r"(?:tells?|told) of": "reports, shows",

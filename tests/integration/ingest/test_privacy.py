@@ -387,12 +387,12 @@ def test_another_mask_is_a_complaint(folder: Site, value: str) -> None:
     assert caught.value.complaints == [f"{folder.config}: [privacy] mask_source: {expected}, found {value!r}"]
 
 
-# --- Schema.md: what is stored already -----------------------------------------------------------------------
+# --- docs/privacy.md: what is stored already -----------------------------------------------------------------------
 
 
 def section(title: str) -> list[list[str]]:
-    """The statements of each block of SQL under that heading of Schema.md."""
-    text = (ROOT / "Schema.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    """The statements of each block of SQL under that heading of docs/privacy.md."""
+    text = (ROOT / "docs" / "privacy.md").read_text().partition(f"\n## {title}\n")[2].partition("\n## ")[0]
     blocks = re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [[part for part in re.split(r";\n", block) if part.strip()] for block in blocks]
 
@@ -424,7 +424,7 @@ def words(site: Site) -> bytes:
     return b"\n".join(written_by(site)[table] for table in ("users", "rejected_lines")) + statistics.encode()
 
 
-def test_schema_md_deletes_a_user_with_all_rows_and_nobody_else(site: Site, do: Callable[[list[str]], None]) -> None:
+def test_the_page_deletes_a_user_with_all_rows_and_nobody_else(site: Site, do: Callable[[list[str]], None]) -> None:
     site.query("ANALYZE")
     delete, _, vacuum = section("Forgetting a user")
     others = [row for row in site.rows() if "alice@example.com" not in row]
@@ -437,7 +437,7 @@ def test_schema_md_deletes_a_user_with_all_rows_and_nobody_else(site: Site, do: 
     assert len(site.rejected()) == 1
 
 
-def test_schema_md_takes_a_name_off_and_leaves_the_rows(site: Site, do: Callable[[list[str]], None]) -> None:
+def test_the_page_takes_a_name_off_and_leaves_the_rows(site: Site, do: Callable[[list[str]], None]) -> None:
     site.query("ANALYZE")
     _, rename, vacuum = section("Forgetting a user")
     before = site.rows()
@@ -460,7 +460,7 @@ def test_a_user_who_is_met_again_is_a_new_one(site: Site, do: Callable[[list[str
     assert site.emails()["alice@example.com"] == 1
 
 
-def test_schema_md_masks_the_rows_of_a_day_as_a_run_would(site: Site, do: Callable[[list[str]], None]) -> None:
+def test_the_page_masks_the_rows_of_a_day_as_a_run_would(site: Site, do: Callable[[list[str]], None]) -> None:
     ((update,),) = section("Masking what is stored")
     do([update])
     addresses = 'SELECT source_ip::text FROM logs WHERE "timestamp"{} ORDER BY 1'
