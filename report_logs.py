@@ -99,7 +99,7 @@ def report(cfg: Config, options: argparse.Namespace) -> Exit:
 
 
 def mends(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
-    """What to do about it."""
+    """Return what to do about it."""
     if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
         return f"ask for fewer --days, or raise [report] statement_timeout in {cfg.path}"
     if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
@@ -137,7 +137,7 @@ def _page(text: str) -> Path:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """The options, as --help shows them."""
+    """Return the parser of the options, as --help shows them."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
     )

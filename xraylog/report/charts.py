@@ -38,7 +38,7 @@ def over_time(
 ) -> str:
     """Rows of each hour (or day, as `unit` says) and series, one on the other, as SVG.
 
-    `label`: what it shows, in words of ours. `marks`: moments that the axis names.
+    `label`: what it shows, in our own words. `marks`: moments that the axis names.
     """
     end = [(hour + timedelta(**{f"{unit}s": 1}), of_series) for hour, of_series in hours[-1:]]  # as wide as the others
     values = [

@@ -32,7 +32,7 @@ ELSEWHERE = """
 def read(
     sessions: Sessions, window: Window, mask: Mask, say: Say, node: str | None = None, timeout_s: int = 0
 ) -> Findings:
-    """All that the page tells of. `node`: of this one only. `timeout_s`: what a query may take; 0 is no limit.
+    """Return all that the page shows. `node`: of this one only. `timeout_s`: what a query may take; 0 is no limit.
 
     Raises UnknownNode, and what the sessions raise.
     """

@@ -74,7 +74,7 @@ PORTS = SQL("""
     ORDER BY f.rows DESC, f.destination_port, f.protocol_id
 """).format(window=WINDOW)
 
-# One scan for both: a row tells of a user, or of a port.
+# One scan for both: a row is about a user, or about a port.
 VISITS = SQL("""
     WITH visit AS (
         SELECT l.destination_id, grouping(l.user_id) = 1 AS is_port, l.user_id, l.protocol_id, l.destination_port,

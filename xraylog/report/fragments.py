@@ -25,7 +25,7 @@ SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip), CASE
 
 
 def clock_slot(server: Capabilities, length: timedelta) -> Composed:
-    """The piece of the clock that a row falls in, by the moment at which the piece begins; of less than a day."""
+    """Return SQL for the start of the piece of the clock, shorter than a day, in which a row falls."""
     if server.date_bin:  # one call per row instead of four
         text = SQL("""date_bin({length}, l."timestamp", '1970-01-01 00:00+00')""")
     else:

@@ -29,7 +29,7 @@ WITHIN = re.compile(
 )
 HIDDEN = "(an address)"
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
-GAP = timedelta(hours=1)  # without any line, that is told
+GAP = timedelta(hours=1)  # without any line, that is shown
 A_DAY = timedelta(days=1)
 GONE = timedelta(days=30)  # after which a node is taken as retired
 MOST_DAYS_BY_HOUR = 62  # of two months, an hour is less than a pixel of a chart, and of a year a tenth of one
@@ -37,7 +37,7 @@ MOST_DAYS_BY_HOUR = 62  # of two months, an hour is less than a pixel of a chart
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The days that a page tells of, in one zone."""
+    """The days that a page shows, in one zone."""
 
     zone: ZoneInfo
     first: date
@@ -46,7 +46,7 @@ class Window:
 
     @classmethod
     def of(cls, zone: ZoneInfo, days: int, last: date | None, now: datetime) -> Window:
-        """So many days, up to `last` or today."""
+        """Return the window of `days` days, up to `last` or today."""
         today = now.astimezone(zone).date()
         last = last or today
         end = _midnight(last + timedelta(days=1), zone)
@@ -95,15 +95,15 @@ class Mask:
         return {"bits_4": 24 if self.hides else 32, "bits_6": 48 if self.hides else 128}
 
     def user(self, user_id: int | None, email: str | None) -> str | None:
-        """The number is the same in every page of one database."""
+        """Return the user's name, or its id, which is the same in every page of one database."""
         return f"user {user_id}" if self.hides and user_id is not None else email
 
     def node(self, node_id: int | None, name: str) -> str:
-        """Its name may be its address."""
+        """Return the node's name, or its id: the name may be its address."""
         return f"node {node_id}" if self.hides and node_id is not None else name
 
     def destination(self, address: str | None) -> str:
-        """A host's name stays; an address may be somebody's home, however it is spelled, and also within a name."""
+        """Return a host's name, or an address masked, however it is spelled, even within a name: it may be a home."""
         if address is None or not self.hides:
             return address or "(none)"
         with contextlib.suppress(ValueError):
@@ -216,7 +216,7 @@ class Findings:
     destinations_in_all: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
     begins_there: bool = False  # no row is older than the period before
-    node: str | None = None  # the only one that is told of
+    node: str | None = None  # the only one that is shown
     newest: datetime | None = None  # where there are no rows in the window: the newest one of all
 
     @property
@@ -226,7 +226,7 @@ class Findings:
 
     @property
     def has_part_before(self) -> bool:
-        """Whether rows only begin late in the period before: what rises may only have begun to be stored."""
+        """Whether rows only begin late in the period before: what rises may only have been stored since then."""
         window, before = self.window, self.before
         return self.begins_there and before is not None and before - window.before > (window.until - window.since) / 10
 

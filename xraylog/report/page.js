@@ -147,7 +147,7 @@ if (users) users.append(...data.users.map(userRow));
 
 function valueOf(row, column) {
   const cell = row.cells[column];
-  if (cell.dataset.value === "") return null; // there is none: such rows stay behind the others
+  if (cell.dataset.value === "") return null; // there is none: such rows stay after the others
   return cell.dataset.value === undefined ? cell.textContent.trim().toLowerCase() : Number(cell.dataset.value);
 }
 

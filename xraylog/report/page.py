@@ -47,7 +47,7 @@ class InZone:
 
 
 def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> str:
-    """The page. `written`: now."""
+    """Return the page as HTML. `written`: now."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -134,7 +134,7 @@ def _tag(slot: Slot) -> str:
 
 
 def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
-    """What an operator should look at first, and names that it is about."""
+    """Yield what an operator should look at first, each with the names that it is about."""
     if not found.rows:
         yield "No rows of these days.", ()
     is_over = found.window.until < written
@@ -156,7 +156,7 @@ def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str
 
 
 def _data(found: Findings, is_masked: bool) -> dict[str, Any]:
-    """The users, as page.js takes them: a list for each, and every destination once."""
+    """Return the users as page.js takes them: a list for each, and every destination once."""
     names: dict[str, int] = {}
     users = [_row(user, names) for user in found.users]
     return {

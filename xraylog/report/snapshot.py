@@ -45,7 +45,7 @@ class Asking:
         return rows
 
     def set(self, name: str, value: str) -> None:
-        """A setting of the server, for what is asked next."""
+        """Change a setting of the server for the queries that follow."""
         self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
 
     def stop(self) -> None:
@@ -70,8 +70,8 @@ def taken(sessions: Sessions, timeout_s: int, say: Say) -> Iterator[tuple[Asking
         yield first, second
 
 
-# JIT compiles for longer than it saves (Schema.md, Answers); PostgreSQL 10 does not know it. Of parallel workers two
-# sessions have no use on two cores.
+# JIT compiles for longer than it saves (docs/questions.md#plans-and-jit); PostgreSQL 10 does not know it. Two
+# sessions on two cores have no use for parallel workers.
 SETTINGS = """
     SELECT set_config(name, value, true)
     FROM pg_settings
@@ -82,7 +82,7 @@ SETTINGS = """
 
 
 def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, exported: str = "") -> Connection:
-    """A session that is in the snapshot until the stack is left."""
+    """Return a session that is in the snapshot until the stack is left."""
     conn = stack.enter_context(sessions())
     conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     conn.read_only = True

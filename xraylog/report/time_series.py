@@ -81,9 +81,9 @@ def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
 
 
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
-    """Some midnights of the zone, or hours where there is but one day."""
+    """Return what the axis names: some midnights of the zone, or hours if there is only one day."""
     inside = [hour for hour in _beginnings(found, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
-    step = max(1, -(-len(named) // MOST_MARKS))  # no hour of UTC may have begun since midnight in Kolkata
+    step = max(1, -(-len(named) // MOST_MARKS))  # no hour of UTC may have started since midnight in Kolkata
     return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}

@@ -63,7 +63,7 @@ def ask(asking: Asking) -> list[Row]:
 
 
 def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
-    """The same, by names and moments."""
+    """Return the rows of `ask` as slots, with names in place of ids."""
     return [
         Slot(since, names.get(node, NO_NODE), tag, is_rejected, rows)
         for node, since, tag, is_rejected, rows, *_ in found
@@ -71,7 +71,7 @@ def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
 
 
 def newest(asking: Asking) -> datetime | None:
-    """The newest row that the partitions by time have, but for what is still to come."""
+    """Return the time of the newest row that is not in the future."""
     for low, high in sorted(partitions.read_bounds(asking.conn), reverse=True):
         ((newest,),) = asking.ask("the newest rows", NEWEST, low=max(low, 0), high=high)
         if newest:
@@ -81,7 +81,7 @@ def newest(asking: Asking) -> datetime | None:
 
 
 def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
-    """What came from each node, and when. A node without rows in the window is there, too."""
+    """Return what came from each node, and when, including nodes without rows in the window."""
     rows: dict[int | None, list[Row]] = defaultdict(list)
     for slot in slots:
         rows[slot[0]].append(slot)
@@ -99,9 +99,9 @@ def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]
 
 
 def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:
-    """The times without any line of a node, the longest first; exact, for slots have both ends.
+    """Return the times without any line of a node, the longest first; exact, because slots have both ends.
 
-    `nodes`: all that are told of, also those that were silent all the time.
+    `nodes`: all that are shown, including those that were silent all the time.
     """
     pieces = [(names.get(node, NO_NODE), first, last) for node, *_, first, last in slots]
     ends = [(node.name, window.until, window.until) for node in nodes]
@@ -129,6 +129,6 @@ SOURCES = SQL("""
 
 
 def sources(asking: Asking) -> tuple[list[Source], int]:
-    """Who was rejected most, and how many were in all."""
+    """Return who was rejected most, and how many sources there were in total."""
     found = asking.ask("rejected sources", SOURCES, most=MOST_SOURCES)
     return [Source(address or NO_SOURCE, *rest) for address, *rest, _ in found], found[0][4] if found else 0

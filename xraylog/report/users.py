@@ -37,14 +37,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """What the days told of all users, by id."""
+    """What the days show of all users, by id."""
 
     rows: Mapping[int, Sequence[int]]  # of each day
     together: Mapping[int, int]  # the most addresses within any ten minutes
 
 
-# One scan; the rest is made of its groups, which are few beside the rows. `what` tells of what each row is: all users,
-# one of them, his networks of a family, his addresses in all, or one address.
+# One scan; the rest is made of its groups, which are few compared with the rows. `what` names what a row is: all users,
+# one of them, its networks of a family, the number of its addresses, or one address.
 VISITS = SQL("""
     WITH visit AS (
         SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
