@@ -143,3 +143,9 @@ def test_the_page_asks_the_database_then_draws(module: Module) -> None:
 def test_differences_between_servers_are_in_one_place(module: Module) -> None:
     if module.name != "database.capabilities":
         assert "info.server_version" not in module.path.read_text()
+
+
+@every_module
+def test_comments_that_carry_state_are_in_one_place(module: Module) -> None:
+    if module.name != "database.markers":
+        assert '"xraylog: ' not in module.path.read_text()

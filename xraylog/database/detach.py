@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
+from xraylog.database import markers
 from xraylog.database.session import Connection
-
-MARK = "xraylog: to be dropped by retention"
 
 # Only what this role may drop: a comment is a text that anybody can write on a table of his own.
 # to_jsonb, because pg_inherits has inhdetachpending from PostgreSQL 14 on.
@@ -53,12 +52,12 @@ class Left:
 
 def left_behind(conn: Connection) -> list[Left]:
     """What there is of them."""
-    return [Left(*row) for row in conn.execute(LEFT, [MARK])]
+    return [Left(*row) for row in conn.execute(LEFT, [markers.EXPIRED])]
 
 
 def mark(table: str) -> Composed:
     """DDL for the comment. `table` is quoted, here and below."""
-    return SQL("COMMENT ON TABLE {} IS {}").format(SQL(table), Literal(MARK))
+    return SQL("COMMENT ON TABLE {} IS {}").format(SQL(table), Literal(markers.EXPIRED))
 
 
 def detach(table: str) -> Composed:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import session
+from xraylog.database import markers, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
-UNFINISHED = "xraylog: unfinished migration into logs"  # how the comment on logs_old begins meanwhile
 PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
 
 TABLES: Mapping[str, str] = {  # in the order of their references
@@ -185,7 +184,8 @@ class Findings:
     @property
     def migrating(self) -> bool:
         """Whether a migration of logs has begun and is not finished."""
-        return "logs" in self.tables and (self.tables["logs"].comment_on_old or "").startswith(UNFINISHED)
+        marker = markers.read_migration(self.tables["logs"].comment_on_old) if "logs" in self.tables else None
+        return marker is not None and not marker.is_finished
 
     @property
     def missing(self) -> list[str]:

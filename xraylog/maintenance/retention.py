@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL
 
-from xraylog.database import detach, partitions, schema, session
+from xraylog.database import detach, markers, partitions, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
@@ -32,7 +32,6 @@ LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
 POLL_S = 0.1
 REJECTED_AT_ONCE = 10_000  # rows a transaction
-MIGRATED = "xraylog: "  # how a comment on logs_old begins, whatever the migration has come to
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
 OVERTAKEN = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
@@ -194,7 +193,7 @@ def reason_to_wait(conn: Connection) -> str | None:
         return found.misfits[0]
     if "logs" not in found.tables or "rejected_lines" not in found.tables:
         return "the tables are not there yet"
-    if (found.tables["logs"].comment_on_old or "").startswith(MIGRATED):
+    if markers.is_of_migration(found.tables["logs"].comment_on_old):
         return "logs_old of a migration is still there, and is compared with logs before it is dropped"
     return None
 
@@ -210,7 +209,7 @@ def _old(conn: Connection, limit: datetime) -> list[Old]:
     found = [
         Old(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
         for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
-            OLD, {"first_kept": limit, "mark": detach.MARK}
+            OLD, {"first_kept": limit, "mark": markers.EXPIRED}
         )
     ]
     left = [table for table in detach.left_behind(conn) if not table.is_pending]

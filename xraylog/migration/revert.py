@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog.database import partitions
+from xraylog.database import markers, partitions
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state, swap
 from xraylog.migration.old_table import BY_DAY, OldTable
@@ -91,7 +91,7 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
         if constraint.name.endswith(swap.OLD_SUFFIX) and constraint.name not in of_indexes:
             yield swap.rename_constraint(constraint.name, constraint.name[: -len(swap.OLD_SUFFIX)])
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
-    yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(state.DROPPING))
+    yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(markers.REVERTED_MIGRATION))
     yield SQL("ALTER TABLE logs RENAME TO logs_new").format()
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 

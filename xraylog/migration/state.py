@@ -16,9 +16,10 @@ from typing import TypeVar
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Literal
 
-from xraylog.database import schema, session
+from xraylog.database import markers, schema, session
 from xraylog.database.capabilities import Capabilities
-from xraylog.database.session import Connection
+from xraylog.database.markers import MigrationMarker
+from xraylog.database.session import Connection, Unsuitable
 
 # Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
 LOCK_TIMEOUT = "500ms"
@@ -26,8 +27,6 @@ LOCK_TIMEOUT = "500ms"
 LONG_LOCK_TIMEOUT = "30s"
 PAUSE_S = 1.0
 PATIENCE_S = 600.0
-FINISHED = "xraylog: finished migration into logs"
-DROPPING = "xraylog: undone migration, to be dropped"
 
 Result = TypeVar("Result")
 
@@ -77,21 +76,23 @@ def read_state(conn: Connection) -> Found:
         return Found(State.NO_LOGS)
     kind, schema_name, old, new, search_path = row
     if kind == "r":
-        return Found(State.UNDOING if new == DROPPING else State.PLAIN, schema_name, search_path)
+        return Found(State.UNDOING if new == markers.REVERTED_MIGRATION else State.PLAIN, schema_name, search_path)
     if kind != "p":
         return Found(State.OTHER, schema_name, search_path)
-    for mark, state in ((schema.UNFINISHED, State.UNFINISHED), (FINISHED, State.FINISHED)):
-        if old is not None and old.startswith(mark):
-            _, zone, sequence_type = old.split(", ")
-            return Found(state, schema_name, search_path, zone.rpartition(" ")[2], sequence_type.rpartition(" ")[2])
-    return Found(State.PARTITIONED, schema_name, search_path)
+    marker = markers.read_migration(old)
+    if marker is None:
+        return Found(State.PARTITIONED, schema_name, search_path)
+    if marker.zone is None or marker.sequence_type is None:
+        expected = MigrationMarker(marker.is_finished, "ZONE", "TYPE").comment
+        raise Unsuitable(f"logs_old: expected the comment {expected!r}, found {old!r}; COMMENT ON TABLE logs_old IS …")
+    state = State.FINISHED if marker.is_finished else State.UNFINISHED
+    return Found(state, schema_name, search_path, marker.zone, marker.sequence_type)
 
 
 def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
     """The comment on the old table, by which a migration is known; `read_state` reads it."""
-    words = FINISHED if finished else schema.UNFINISHED
     return SQL("COMMENT ON TABLE logs_old IS {}").format(
-        Literal(f"{words}, times read in {zone}, ids from a sequence of {sequence_type}")
+        Literal(MigrationMarker(finished, zone, sequence_type).comment)
     )
 
 

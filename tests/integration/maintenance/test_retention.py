@@ -21,6 +21,7 @@ from psycopg.sql import SQL, Identifier
 
 from xraylog.database import detach, partitions, positions, schema
 from xraylog.database import session as ours
+from xraylog.database.capabilities import Capabilities
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable, transaction
 from xraylog.maintenance import prune, retention
@@ -93,7 +94,7 @@ def found(conn: Connection, query: str = PARTITIONS) -> list[str]:
 
 
 def concurrently(conn: Connection) -> bool:
-    return conn.info.server_version >= retention.CONCURRENTLY
+    return Capabilities.of(conn).detach_concurrently
 
 
 @contextlib.contextmanager

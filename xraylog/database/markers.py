@@ -1,0 +1,51 @@
+"""The comments on tables that carry state: what a migration has reached, and what retention is removing.
+
+    xraylog: unfinished migration into logs, times read in Europe/Berlin, ids from a sequence of bigint    on logs_old
+    xraylog: finished migration into logs, times read in Europe/Berlin, ids from a sequence of bigint      on logs_old
+    xraylog: undone migration, to be dropped                                                               on logs_new
+    xraylog: to be dropped by retention                                               on a partition, or a former one
+
+Databases have these texts: they do not change.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+UNFINISHED_MIGRATION = "xraylog: unfinished migration into logs"
+FINISHED_MIGRATION = "xraylog: finished migration into logs"
+REVERTED_MIGRATION = "xraylog: undone migration, to be dropped"
+EXPIRED = "xraylog: to be dropped by retention"
+
+OURS = "xraylog: "
+MIGRATION = re.compile(
+    rf"(?:{UNFINISHED_MIGRATION}|(?P<finished>{FINISHED_MIGRATION}))"
+    r"(?:, times read in (?P<zone>.+), ids from a sequence of (?P<sequence_type>.+))?.*",
+    re.DOTALL,
+)
+
+
+class MigrationMarker(NamedTuple):
+    """What the comment on `logs_old` says."""
+
+    is_finished: bool
+    zone: str | None  # in which times without a zone are read; None, as the type, if the comment does not say it
+    sequence_type: str | None  # of the sequence of logs.id before the migration
+
+    @property
+    def comment(self) -> str:
+        """The comment, for COMMENT ON TABLE."""
+        state = FINISHED_MIGRATION if self.is_finished else UNFINISHED_MIGRATION
+        return f"{state}, times read in {self.zone}, ids from a sequence of {self.sequence_type}"
+
+
+def read_migration(comment: str | None) -> MigrationMarker | None:
+    """Return what a comment on `logs_old` says of a migration; None if it is no such comment."""
+    found = MIGRATION.fullmatch(comment or "")
+    return MigrationMarker(bool(found["finished"]), found["zone"], found["sequence_type"]) if found else None
+
+
+def is_of_migration(comment: str | None) -> bool:
+    """Return whether a comment on `logs_old` is of a migration, whatever state it is in."""
+    return (comment or "").startswith(OURS)
