@@ -150,7 +150,7 @@ def test_each_role_takes_the_fastest_way_that_is_open_to_it(
 
 @pytest.mark.parametrize("count", [5, 2 * attach.MIN_ATTACH_ROWS])
 def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node: Node, site: Site, count: int) -> None:
-    """Few rows or many; and lines that came meanwhile come in behind them."""
+    """Few rows or many; and lines that came meanwhile come in after them."""
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
     insert.append(*lines(0, count, TOMORROW))
     assert insert.run_here() == Exit.OPERATOR
@@ -252,7 +252,7 @@ def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None
 
 
 def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
-    """There is nothing to put aside: whoever started it must know."""
+    """There is nothing to buffer: the user must know."""
     site.append(line(1))
     site.away()
     assert site.run_here("--make-partitions", "2") == Exit.FAILED
@@ -317,7 +317,7 @@ WATCH = """
 
 @pytest.mark.parametrize("citus", [True, False])
 def test_all_ddl_goes_to_one_shard_after_the_other(site: Site, conn: Connection, citus: bool) -> None:
-    """Else Citus ends it: "distributed deadlock". Without Citus nothing is set."""
+    """Otherwise Citus ends it: "distributed deadlock". Without Citus nothing is set."""
     if citus:
         conn.execute(CATALOG_OF_CITUS)
     conn.execute(WATCH)

@@ -21,7 +21,7 @@ def drained(path: Path) -> bool:
     return all(part[:1] in (b"", b"#") for part in text.split(b"\n"))
 
 
-def test_lines_are_put_aside_and_come_in_with_the_next_good_run(site: Site) -> None:
+def test_lines_are_buffered_and_come_in_with_the_next_good_run(site: Site) -> None:
     site.append(*lines(0, 10), "damaged\n")
     site.away()
     done = site.run()
@@ -106,7 +106,7 @@ def test_a_read_only_database_is_an_outage(site: Site) -> None:
     assert site.emails() == users(1, 2)
 
 
-def test_a_run_whose_database_fails_half_way_puts_the_rest_aside(site: Site) -> None:
+def test_a_run_whose_database_fails_half_way_buffers_the_rest(site: Site) -> None:
     site.append(*lines(0, 10))
     site.run()
     site.query("ALTER TABLE logs ADD CONSTRAINT small CHECK (source_port < 1024 + 310) NOT VALID")
@@ -138,7 +138,7 @@ def test_an_offline_run_over_an_older_position_stores_nothing_twice(site: Site) 
     assert site.emails() == users(0, 20)
 
 
-def test_an_offline_run_that_was_killed_before_draining_puts_nothing_aside_twice(
+def test_an_offline_run_that_was_killed_before_draining_buffers_nothing_twice(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
@@ -157,7 +157,7 @@ def test_an_offline_run_that_was_killed_before_draining_puts_nothing_aside_twice
     assert site.emails() == users(0, 20)
 
 
-def test_a_kept_log_is_put_aside_once_and_stored_once(site: Site) -> None:
+def test_a_kept_log_is_buffered_once_and_stored_once(site: Site) -> None:
     site.away()
     for start in range(0, 40, 10):
         site.append(*lines(start, start + 10))
@@ -171,7 +171,7 @@ def test_a_kept_log_is_put_aside_once_and_stored_once(site: Site) -> None:
     assert site.emails() == users(0, 45)
 
 
-def test_a_log_put_aside_ends_as_its_mark(site: Site) -> None:
+def test_a_buffered_log_ends_as_its_mark(site: Site) -> None:
     """Not empty: as long as the database knows its old head, a new log that begins alike must not look like it."""
     site.append(*lines(0, 200))
     site.away()
@@ -183,7 +183,7 @@ def test_a_log_put_aside_ends_as_its_mark(site: Site) -> None:
     assert site.log.stat().st_size == 0
 
 
-def test_a_log_renamed_while_the_database_is_away_is_put_aside_once(site: Site) -> None:
+def test_a_log_renamed_while_the_database_is_away_is_buffered_once(site: Site) -> None:
     site.away()
     site.append(*lines(0, 10))
     site.run("--keep")

@@ -117,7 +117,7 @@ def test_a_damaged_mark_in_the_middle_does_not_stop_new_lines(site: Site) -> Non
     assert site.emails() == users(0, 35)
 
 
-def test_a_first_batch_of_zeros_is_no_buffer_of_somebody_else(site: Site) -> None:
+def test_a_first_batch_of_zeros_is_no_foreign_buffer(site: Site) -> None:
     site.append(*lines(0, 10))
     site.away()
     site.run("--keep")
@@ -146,7 +146,7 @@ def test_a_file_that_is_no_buffer_is_left_alone(site: Site) -> None:
     assert site.log.read_bytes() == line(1).encode()
 
 
-def test_a_buffer_damaged_in_its_middle_is_said_and_new_lines_are_safe(site: Site) -> None:
+def test_a_buffer_damaged_in_its_middle_is_reported_and_new_lines_are_safe(site: Site) -> None:
     site.away()
     for start in (0, 5):
         site.append(*lines(start, start + 5))

@@ -94,7 +94,7 @@ def test_a_log_that_we_emptied_ourselves_is_not_reported(site: Site) -> None:
 
 
 def test_a_log_that_is_replaced_during_a_run_is_not_drained(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the commit and the drain somebody puts another log in its place: its lines stay."""
+    """Between the commit and the drain another log takes its place: its lines stay."""
     real_sync = logfile.LogFile.sync
 
     def sync_and_replace(log: logfile.LogFile) -> None:

@@ -165,7 +165,7 @@ def test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way(site: Site) 
 @pytest.mark.parametrize("text", ["not ours\n", "", '\n{"mark": 1}\n{"mark": 2}\n'], ids=["text", "empty", "marks"])
 @pytest.mark.parametrize("option", ["-v", "--dry-run"])
 def test_a_file_that_is_no_buffer_is_never_to_be_moved(site: Site, text: str, option: str) -> None:
-    """It may be a file that somebody needs where it is."""
+    """It may be a file that another program needs where it is."""
     site.buffer.write_text(text)
     site.append(line(1))
     if not text:

@@ -178,21 +178,21 @@ def test_a_log_that_we_may_not_write_is_read_remembered_and_left(site: Site, mon
 # --- files that are no log of xray
 
 
-def test_lines_behind_somebody_elses_prefix_are_rejected_with_one_message(site: Site) -> None:
+def test_lines_with_another_programs_prefix_are_rejected_with_one_message(site: Site) -> None:
     site.append(*[f"Nov 17 10:15:23 host xray[77]: {text}" for text in lines(0, 5)])
     said = site.run().stderr
     assert said.count("found before it: 'Nov 17 10:15:23 host xray[77]: '") == 1
     assert len(site.rejected()) == 5
 
 
-def test_a_file_without_one_line_of_xray_is_said(site: Site) -> None:
+def test_a_file_without_one_line_of_xray_is_reported(site: Site) -> None:
     site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20)
     assert f"not one of 20 lines is xray's; is {site.log} its access log?" in site.run().stderr
     site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20, line(1))
     assert site.run().stderr == ""
 
 
-def test_a_log_named_on_the_command_line_that_is_not_there_is_said(site: Site) -> None:
+def test_a_log_named_on_the_command_line_that_is_missing_is_reported(site: Site) -> None:
     assert "nowhere.log: expected a log, found none" in site.run("--logfile", "nowhere.log").stderr
     assert "expected the path of a file" in site.run("--logfile", "", status=2).stderr
 

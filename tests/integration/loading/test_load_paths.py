@@ -124,7 +124,7 @@ DAY_BEFORE = """
     FOR VALUES FROM ('2025-11-16 00:00:00+00') TO ('2025-11-17 00:00:00+00')
 """
 OTHERWISE = {
-    "a trigger of somebody's own": """
+    "a trigger of the user": """
         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
         CREATE TRIGGER own AFTER INSERT ON logs_2025_11_16 FOR EACH ROW EXECUTE PROCEDURE nothing()""",
     "a trigger on a part of a day": """
@@ -133,7 +133,7 @@ OTHERWISE = {
         FOR VALUES FROM ('2025-11-15 00:00:00+00') TO ('2025-11-16 00:00:00+00') PARTITION BY LIST (action);
         CREATE TABLE rejected PARTITION OF logs_2025_11_15 FOR VALUES IN ('rejected');
         CREATE TRIGGER own AFTER INSERT ON rejected FOR EACH ROW EXECUTE PROCEDURE nothing()""",
-    "a foreign key of somebody's own": """
+    "a foreign key of the user": """
         CREATE TABLE places (id integer PRIMARY KEY);
         ALTER TABLE logs_2025_11_16 ADD FOREIGN KEY (source_port) REFERENCES places NOT VALID""",
     "a constraint that is checked later": """
@@ -155,7 +155,7 @@ def test_what_triggers_do_beside_checking_our_keys_is_left_to_them(
     assert not taken
 
 
-def test_a_table_in_the_place_of_a_partition_is_said(
+def test_a_table_in_the_place_of_a_partition_is_reported(
     site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schema.ensure(conn)
@@ -195,7 +195,7 @@ def ready_as_a_set(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert go(site, monkeypatch, ROW_BY_ROW) == 0
 
 
-def test_a_name_in_use_cannot_be_deleted_as_behind_the_trigger(
+def test_a_name_in_use_cannot_be_deleted_as_with_the_trigger(
     site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     """The DELETE waits for our commit, and then fails."""
@@ -225,7 +225,7 @@ def test_a_name_in_use_cannot_be_deleted_as_behind_the_trigger(
     assert site.emails() == users(0, 20)
 
 
-def test_a_name_that_was_deleted_after_it_was_resolved_is_made_again(
+def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     ready_as_a_set(site, monkeypatch)
@@ -266,7 +266,7 @@ def role(conn: Connection, *grants: str) -> Iterator[str]:
         conn.execute("DROP ROLE plain")
 
 
-def test_a_role_without_the_privileges_loads_row_by_row_and_is_told_what_is_missing(
+def test_a_role_without_the_privileges_loads_row_by_row_and_learns_what_is_missing(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -380,7 +380,7 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
 def test_what_was_refused_together_is_loaded_one_by_one(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
-    """And what comes behind it goes together again."""
+    """And what comes after it is loaded together again."""
     ready_as_a_set(site, monkeypatch)
     conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1054)")
     monkeypatch.setattr(bulk, "MAX_GROUP_S", 60.0)

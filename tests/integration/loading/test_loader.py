@@ -197,7 +197,7 @@ def test_names_that_the_database_takes_for_equal_reject_their_lines(log: Log, ob
     assert reason == "users.email holds another spelling of 'u1'"
 
 
-def test_a_name_deleted_meanwhile_is_made_again(log: Log, observer: Connection) -> None:
+def test_a_name_deleted_meanwhile_is_created_again(log: Log, observer: Connection) -> None:
     log.load(line(1))
     observer.execute("DELETE FROM logs")
     observer.execute("DELETE FROM users")
@@ -207,7 +207,7 @@ def test_a_name_deleted_meanwhile_is_made_again(log: Log, observer: Connection) 
     assert stored(observer) == Counter(["u1", "u2"])
 
 
-def test_a_partition_dropped_meanwhile_is_made_again(log: Log, observer: Connection) -> None:
+def test_a_partition_dropped_meanwhile_is_created_again(log: Log, observer: Connection) -> None:
     log.load(line(1))
     observer.execute("DROP TABLE logs_2025_11_17")
     result = log.load(line(2))
@@ -215,7 +215,9 @@ def test_a_partition_dropped_meanwhile_is_made_again(log: Log, observer: Connect
     assert stored(observer) == Counter(["u2"])
 
 
-def test_what_deletes_names_for_ever_is_said(log: Log, monkeypatch: pytest.MonkeyPatch, observer: Connection) -> None:
+def test_what_deletes_names_for_ever_is_reported(
+    log: Log, monkeypatch: pytest.MonkeyPatch, observer: Connection
+) -> None:
     log.load(line(1))
     real = references.References.resolve
 
