@@ -20,7 +20,7 @@ from stage import ROLE, ROOT, Stage, arguments, parse_logs, staged, timed, write
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 NEVER = 1 << 60  # rows
 # MIN_BULK_ROWS, MIN_ATTACH_ROWS
-WAYS = {"row by row": (NEVER, NEVER), "as a set": (1, NEVER), "by day": (1, 1)}
+LOAD_PATHS = {"row by row": (NEVER, NEVER), "bulk": (1, NEVER), "attach": (1, 1)}
 RUN = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
@@ -39,7 +39,7 @@ def main() -> None:
     with staged(options.pg_bin) as stage:
         prepare(stage)
         print(f"{stage.versions}; milliseconds of a whole run")
-        print(f"{'rows':>7}  {'day':5}" + "".join(f"{way:>12}" for way in WAYS))
+        print(f"{'rows':>7}  {'day':5}" + "".join(f"{path:>12}" for path in LOAD_PATHS))
         for count, day in itertools.product(COUNTS, ("new", "known")):
             medians = measure(stage, count, day, options.rounds)
             print(f"{count:7,}  {day:5}" + "".join(f"{seconds * 1000:12.0f}" for seconds in medians))
@@ -62,14 +62,14 @@ def prepare(stage: Stage) -> None:
 def measure(stage: Stage, count: int, day: str, rounds: int) -> list[float]:
     """Return the median seconds of each path, measured in turn."""
     log = stage.folder / "access.log"
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    seconds: dict[str, list[float]] = {load_path: [] for load_path in LOAD_PATHS}
     for _ in range(rounds):
-        for way, thresholds in WAYS.items():
+        for load_path, thresholds in LOAD_PATHS.items():
             stage.database("target", day)
             write(log, itertools.islice(lines(max(COUNTS), days=0.5), count))
             config = stage.config("target", log, user=ROLE)
             command = [sys.executable, "-c", RUN, str(ROOT), *map(str, thresholds), "--config", str(config)]
-            seconds[way].append(timed(command).seconds)
+            seconds[load_path].append(timed(command).seconds)
     return [statistics.median(found) for found in seconds.values()]
 
 

@@ -113,20 +113,20 @@ def other_database(server_keywords: dict[str, str]) -> Iterator[psycopg.Connecti
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a run in this process took each way; rows by rows is not counted."""
+    """How often a run in this process took each load path; row by row is not counted."""
     count: Counter[str] = Counter()
 
-    def spy(module: Any, name: str, way: str) -> None:
+    def spy(module: Any, name: str, load_path: str) -> None:
         real = getattr(module, name)
 
         def call(*arguments: Any) -> Any:
-            count[way] += 1
+            count[load_path] += 1
             return real(*arguments)
 
         monkeypatch.setattr(module, name, call)
 
-    spy(attach, "create_tables", load_paths.BY_DAY)
-    spy(foreign_keys.ForeignKeyChecks, "lock", load_paths.AS_A_SET)
+    spy(attach, "create_tables", load_paths.ATTACH)
+    spy(foreign_keys.ForeignKeyChecks, "lock", load_paths.BULK)
     return count
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
+from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, backends, create_database, day, drop_database, line, lines, users, wait_until
 from server import Server
 
@@ -44,15 +44,15 @@ def kill_at_every_step(site: Site, before_each: Callable[[int], Site | None], ch
 
 
 @pytest.mark.parametrize(
-    ("is_open", "count", "way"),
-    [(True, 300, ROW_BY_ROW), (False, 30, ROW_BY_ROW), (True, 60, BY_DAY), (True, 60, AS_A_SET)],
-    ids=["many blocks, open in xray", "within a block, closed", BY_DAY, AS_A_SET],
+    ("is_open", "count", "load_path"),
+    [(True, 300, ROW_BY_ROW), (False, 30, ROW_BY_ROW), (True, 60, ATTACH), (True, 60, BULK)],
+    ids=["many blocks, open in xray", "within a block, closed", ATTACH, BULK],
 )
-def test_killed_at_every_step(site: Site, is_open: bool, count: int, way: str) -> None:
+def test_killed_at_every_step(site: Site, is_open: bool, count: int, load_path: str) -> None:
     """With a line that comes after the kill, and equal lines: the same ten in every round."""
     site.run_here()
-    site.way = way
-    if way != ROW_BY_ROW:
+    site.load_path = load_path
+    if load_path != ROW_BY_ROW:
         site.set("parser", batch_size=25)
     same = ["2025/11/17 10:00:00 from 203.0.113.1:1 accepted tcp:same.example:443 [in >> out] email: same\n"] * 10
     expected: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def test_killed_at_every_step_while_the_database_is_away(site: Site, is_open: bo
         expected[f"u{step * 1000 + 999}"] += 1
         if step % 2:
             assert site.run_here() == 0  # still away
-            assert site.put_aside() + site.emails() == expected, site.steps()[-1]
+            assert site.buffered() + site.emails() == expected, site.steps()[-1]
         site.back()
         assert site.run_here() == 0
         assert site.emails() == expected, site.steps()[-1]
@@ -192,7 +192,7 @@ def test_killed_at_random_moments(site: Site, rounds: int) -> None:
             more = chance.randrange(1, 3000)
             site.append("".join(lines(written, written + more)))
             written += more
-            site.way = chance.choice(WAYS)
+            site.load_path = chance.choice(LOAD_PATHS)
             site.set("parser", batch_size=chance.choice([50, 500, 20_000]))
             with subprocess.Popen(site.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import faults
-from helpers.load_paths import WAYS
+from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, create_database, drop_database, line
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -109,9 +109,9 @@ class Installation(RuleBasedStateMachine):
         if status == 0:
             self.unmet.clear()
 
-    @rule(way=st.sampled_from(WAYS), size=st.sampled_from([5, 20_000]))
-    def take_another_way(self, way: str, size: int) -> None:
-        self.site.way = way
+    @rule(load_path=st.sampled_from(LOAD_PATHS), size=st.sampled_from([5, 20_000]))
+    def take_another_load_path(self, load_path: str, size: int) -> None:
+        self.site.load_path = load_path
         self.site.set("parser", batch_size=size)
 
     @rule(keep=st.booleans())
@@ -192,7 +192,7 @@ class Installation(RuleBasedStateMachine):
         assert not missing, f"missing {missing}\n{self.site.output()[-3000:]}"
         assert not surplus, f"surplus {surplus}\n{self.site.output()[-3000:]}"
         assert self.site.rejected() == []
-        assert not self.site.put_aside()
+        assert not self.site.buffered()
 
     def settle(self) -> None:
         self.finish_half()

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import faults
-from helpers.load_paths import BY_DAY, WAYS
+from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, create_database, day, drop_database, line, lines, users, wait_until
 from server import Server
 
@@ -33,7 +33,7 @@ def struck_at_every_step(
     expected: Counter[str] = Counter()
     for step in itertools.count(1):
         struck = len(site.steps())
-        at = day(step) if site.way == BY_DAY else AT
+        at = day(step) if site.load_path == ATTACH else AT
         site.append(*lines(step * 1000, step * 1000 + 50, at), "damaged\n", *[line(7)] * 3)
         expected.update(users(step * 1000, step * 1000 + 50))
         expected["u7"] += 3
@@ -62,11 +62,11 @@ def end_our_sessions(site: Site) -> None:
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_session_that_was_ended_causes_only_our_own_messages(site: Site, way: str) -> None:
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_session_that_was_ended_causes_only_our_own_messages(site: Site, load_path: str) -> None:
     """psycopg tells its logger of errors that it ignores; without a handler Python prints them as they are."""
     site.run_here()
-    site.way = way
+    site.load_path = load_path
 
     @contextlib.contextmanager
     def struck(step: int) -> Iterator[None]:
@@ -82,11 +82,11 @@ def test_a_session_that_was_ended_causes_only_our_own_messages(site: Site, way: 
     assert [text for text in said if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ", text)] == []
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_session_ended_at_every_step(site: Site, way: str) -> None:
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_session_ended_at_every_step(site: Site, load_path: str) -> None:
     """In the middle of COPY, before COMMIT, after it: the rest of the lines is buffered, and imported later."""
     site.run_here()
-    site.way = way
+    site.load_path = load_path
     site.set("parser", batch_size="20")
 
     def strike(step: int) -> contextlib.AbstractContextManager[None]:
@@ -116,7 +116,7 @@ def test_a_session_ended_at_any_step_and_the_run_killed_at_any_later_one(site: S
             kill.__enter__()
 
         strike = faults.after_step(chance.randrange(5, 60), site.folder / "steps", end_and_kill_later)
-        site.way = chance.choice(WAYS)
+        site.load_path = chance.choice(LOAD_PATHS)
         status = site.run_here(inside=strike)
         assert status in (0, -9), site.output()[-1000:]
         killed += status == -9
@@ -152,7 +152,7 @@ def test_a_session_ended_between_drain_and_position_while_many_lines_come(
         with monkeypatch.context() as patch:
             patch.setattr(positions, "move", move_later)
             assert site.run_here() == 0
-        assert site.put_aside() == users(1000, 1300)
+        assert site.buffered() == users(1000, 1300)
         site.append(*lines(1300, 1310))
         assert site.run_here() == 0
         assert site.run_here() == 0
@@ -213,15 +213,15 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_commit_whose_answer_never_comes(site: Site, way: str) -> None:
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_commit_whose_answer_never_comes(site: Site, load_path: str) -> None:
     """Neither done nor undone, as far as the run can know: the position in the database tells the next one."""
     site.run_here()
     site.set("parser", batch_size="20")
-    site.way = way
+    site.load_path = load_path
     expected: Counter[str] = Counter()
     for commit in itertools.count(1):
-        site.append(*lines(commit * 1000, commit * 1000 + 50, day(commit) if way == BY_DAY else AT))
+        site.append(*lines(commit * 1000, commit * 1000 + 50, day(commit) if load_path == ATTACH else AT))
         expected.update(users(commit * 1000, commit * 1000 + 50))
         with Proxy(int(site.database["port"]), commit) as proxy:
             site.set("postgresql", port=str(proxy.port), sslmode="disable")
@@ -268,16 +268,16 @@ def test_a_server_that_restarts_under_a_run(own_server: Callable[..., Server], t
     assert site.emails() == users(0, 12000)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_server_that_crashes_after_the_rows_of_a_transaction(
-    own_server: Callable[..., Server], tmp_path: Path, way: str
+    own_server: Callable[..., Server], tmp_path: Path, load_path: str
 ) -> None:
     server = own_server()
     site = Site(tmp_path, server.keywords())
     site.append(*lines(0, 50))
     site.run()
-    site.way = way
-    site.append(*lines(50, 100, day(1) if way == BY_DAY else AT), "damaged\n")
+    site.load_path = load_path
+    site.append(*lines(50, 100, day(1) if load_path == ATTACH else AT), "damaged\n")
     with contextlib.suppress(psycopg.OperationalError), psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute("LOCK TABLE rejected_lines")  # which come behind the rows
         with subprocess.Popen(site.command("-q")) as run:
@@ -285,54 +285,54 @@ def test_a_server_that_crashes_after_the_rows_of_a_transaction(
             server.stop("immediate")
             assert run.wait(60) == 0
     server.start()
-    assert site.put_aside() == users(50, 100)
+    assert site.buffered() == users(50, 100)
     site.run()
     assert site.emails() == users(0, 100)
     assert len(site.rejected()) == 1
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_statement_timeout_is_an_outage(site: Site, way: str) -> None:
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_statement_timeout_is_an_outage(site: Site, load_path: str) -> None:
     site.append(*lines(0, 10))
     site.run()
-    site.way = way
+    site.load_path = load_path
     name = site.database["dbname"]
     site.query(f"ALTER DATABASE {name} SET statement_timeout = '200ms'")
-    site.append(*lines(10, 20, day(1) if way == BY_DAY else AT))
+    site.append(*lines(10, 20, day(1) if load_path == ATTACH else AT))
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute("LOCK TABLE users")
         assert "57014" in site.run().stderr
-    assert site.put_aside() == users(10, 20)
+    assert site.buffered() == users(10, 20)
     site.run()
     assert site.emails() == users(0, 20)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 @pytest.mark.parametrize("table", ["logs", "users", "log_positions", "rejected_lines"])
 def test_a_lock_that_is_not_granted_is_an_outage(
-    site: Site, monkeypatch: pytest.MonkeyPatch, table: str, way: str
+    site: Site, monkeypatch: pytest.MonkeyPatch, table: str, load_path: str
 ) -> None:
     site.append(*lines(0, 10))
     site.run()
-    site.way = way
+    site.load_path = load_path
     monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
-    site.append(*lines(10, 20, day(1) if way == BY_DAY else AT), "damaged\n")
+    site.append(*lines(10, 20, day(1) if load_path == ATTACH else AT), "damaged\n")
     with psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
         blocker.execute(f"LOCK TABLE {table}")
         assert site.run_here() == 0
     assert "55P03" in site.output()
-    assert site.put_aside() == users(10, 20)
+    assert site.buffered() == users(10, 20)
     assert site.run_here() == 0
     assert site.emails() == users(0, 20)
     assert len(site.rejected()) == 1
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_deadlock_with_another_writer_is_tried_again(site: Site, way: str) -> None:
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_deadlock_with_another_writer_is_tried_again(site: Site, load_path: str) -> None:
     """Another session adds users in another order than ours, and the server ends one of the two."""
     site.append(line(0))
     site.run()
-    site.way = way
+    site.load_path = load_path
     site.query(f"ALTER DATABASE {site.database['dbname']} SET deadlock_timeout = '50ms'")
     site.append(line(1), line(2))
     with psycopg.connect(**site.database) as other:  # type: ignore[arg-type]
@@ -375,7 +375,7 @@ def test_too_many_clients_is_an_outage(site: Site) -> None:
         site.set("postgresql", user=role, password="x")  # noqa: S106
         site.append(*lines(0, 3))
         assert "too many connections" in site.run().stderr
-        assert site.put_aside() == users(0, 3)
+        assert site.buffered() == users(0, 3)
         site.set("postgresql", **site.database)
         site.run()
         assert site.emails() == users(0, 3)
@@ -387,11 +387,15 @@ def test_too_many_clients_is_an_outage(site: Site) -> None:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
-@pytest.mark.parametrize(("away", "way"), [*((False, way) for way in WAYS), (True, None)], ids=[*WAYS, "offline"])
-def test_a_disk_that_fails_at_every_step(site: Site, error: int, away: bool, way: str | None) -> None:
+@pytest.mark.parametrize(
+    ("away", "load_path"),
+    [*((False, load_path) for load_path in LOAD_PATHS), (True, None)],
+    ids=[*LOAD_PATHS, "offline"],
+)
+def test_a_disk_that_fails_at_every_step(site: Site, error: int, away: bool, load_path: str | None) -> None:
     """Nothing is drained that was not made durable; the run says so; the next one recovers."""
     site.run_here()
-    site.way = way
+    site.load_path = load_path
 
     @contextlib.contextmanager
     def strike(step: int) -> Iterator[None]:
@@ -438,16 +442,16 @@ def test_a_full_disk_under_the_statistics_costs_no_line(site: Site) -> None:
 # --- many at once
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_sixteen_runs_of_sixteen_nodes_into_one_empty_database_at_midnight(
-    site: Site, tmp_path: Path, way: str
+    site: Site, tmp_path: Path, load_path: str
 ) -> None:
     """Everything is new for all of them: schema, names, two days. No error, one partition a day, ids not burnt."""
     sites = []
     for n in range(16):
         (tmp_path / str(n)).mkdir()
         sites.append(Site(tmp_path / str(n), site.database, node=f"n{n}"))
-        sites[n].way = way
+        sites[n].load_path = load_path
         sites[n].append(*lines(0, 200, "2025/11/17 23:59:59.9"), *lines(0, 200, "2025/11/18 00:00:00.1"))
     runs = [subprocess.Popen(one.command(), stderr=subprocess.PIPE, text=True) for one in sites]
     said = [run.communicate(timeout=120)[1] for run in runs]

@@ -1,6 +1,6 @@
-"""The three ways into `logs` for logs of a test's size: what decides between them is how many rows there are.
+"""The three load paths for logs of a test's size: normally the number of rows decides between them.
 
-python tests/helpers/load_paths.py WAY [what parse_logs.py takes]
+python tests/helpers/load_paths.py LOAD_PATH [what parse_logs.py takes]
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from xraylog.loading import attach, foreign_keys
 
 NEVER = 1 << 60  # rows
-BY_DAY, AS_A_SET, ROW_BY_ROW = WAYS = ("by day", "as a set", "row by row")
+ATTACH, BULK, ROW_BY_ROW = LOAD_PATHS = ("attach", "bulk", "row by row")
 
 
-def take(way: str) -> None:
-    """From here on this process takes this way, wherever it is open."""
-    foreign_keys.MIN_BULK_ROWS = NEVER if way == ROW_BY_ROW else 1
-    attach.MIN_ATTACH_ROWS = 1 if way == BY_DAY else NEVER
+def take(load_path: str) -> None:
+    """Make this process use this load path from here on, wherever it is possible."""
+    foreign_keys.MIN_BULK_ROWS = NEVER if load_path == ROW_BY_ROW else 1
+    attach.MIN_ATTACH_ROWS = 1 if load_path == ATTACH else NEVER
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Site:
         self.log = folder / "access.log"
         self.buffer = folder / "buffer.jsonl"
         self.stats = folder / "stats.jsonl"
-        self.way: str | None = None  # that runs take into logs; None: as their rows are many or few
+        self.load_path: str | None = None  # of every run; None: the number of rows decides
         self.config = folder / "config.ini"
         self.settings: dict[str, dict[str, str]] = {
             "postgresql": dict(database),
@@ -135,8 +135,8 @@ class Site:
 
     def command(self, *arguments: str, script: str = "parse_logs") -> list[str]:
         started = [str(ROOT / f"{script}.py")]
-        if self.way is not None and script == "parse_logs":
-            started = [load_paths.__file__, self.way]
+        if self.load_path is not None and script == "parse_logs":
+            started = [load_paths.__file__, self.load_path]
         return [sys.executable, *started, "--config", str(self.config), *arguments]
 
     def run(
@@ -154,8 +154,8 @@ class Site:
 
     def _main(self, script: str, arguments: Sequence[str]) -> int:
         """What `command` runs, in this process."""
-        if self.way is not None:
-            load_paths.take(self.way)
+        if self.load_path is not None:
+            load_paths.take(self.load_path)
         return int(importlib.import_module(script).main(["--config", str(self.config), *arguments]))
 
     def migrate(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -215,7 +215,7 @@ class Site:
             return Counter()
         return Counter(dict(self.query("SELECT email, count(*) FROM logs JOIN users ON users.id = user_id GROUP BY 1")))
 
-    def put_aside(self) -> Counter[str]:
+    def buffered(self) -> Counter[str]:
         """How often each user is in the buffer."""
         if not self.buffer.exists():
             return Counter()

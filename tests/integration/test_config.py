@@ -812,7 +812,7 @@ def test_no_failed_connection_tells_the_password(
     if "--check" in arguments or status == 78:
         assert site.log.read_text() == "".join(lines(0, 3))
     else:
-        assert site.put_aside() == users(0, 3)
+        assert site.buffered() == users(0, 3)
 
 
 @pytest.mark.parametrize("arguments", [("-v",), ("--check", "-v")], ids=["run", "check"])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW
+from helpers.load_paths import ATTACH, BULK, ROW_BY_ROW
 from helpers.site import Site, day, line, lines, users
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,7 +203,7 @@ def test_padding_between_streams_is_no_end(site: Site, away: bool) -> None:
     if away:
         site.away()
     load(site, packed(site, "old.xz", b"".join(pieces)))
-    assert (site.put_aside() if away else site.emails()) == users(0, 200)
+    assert (site.buffered() if away else site.emails()) == users(0, 200)
 
 
 def test_padding_that_is_no_whole_word_is_damage(site: Site) -> None:
@@ -336,11 +336,11 @@ def test_a_database_that_fails_between_logs_has_the_rest_buffered(site: Site) ->
     site.query("ALTER TABLE logs ADD CONSTRAINT small CHECK (source_port < 1024 + 700) NOT VALID")
     load(site, *names, status=3)
     assert site.emails() == users(0, 700)
-    assert site.put_aside() == users(700, 1200)
+    assert site.buffered() == users(700, 1200)
     load(site, *names, status=3)  # what the database has of the first ones is put aside, too, and known at the import
-    assert site.put_aside() == users(0, 600) + users(700, 1200)
+    assert site.buffered() == users(0, 600) + users(700, 1200)
     load(site, *names, status=3)
-    assert site.put_aside() == users(0, 600) + users(700, 1200)
+    assert site.buffered() == users(0, 600) + users(700, 1200)
     site.query("ALTER TABLE logs DROP CONSTRAINT small")
     load(site, *names)
     assert site.emails() == users(0, 1200)
@@ -348,13 +348,13 @@ def test_a_database_that_fails_between_logs_has_the_rest_buffered(site: Site) ->
 
 
 @ONE_PACK
-@pytest.mark.parametrize("way", [AS_A_SET, BY_DAY])
-def test_a_row_that_the_database_refuses_does_not_keep_the_others_out(site: Site, pack: Pack, way: str) -> None:
+@pytest.mark.parametrize("load_path", [BULK, ATTACH])
+def test_a_row_that_the_database_refuses_does_not_keep_the_others_out(site: Site, pack: Pack, load_path: str) -> None:
     """Batches that were refused together are read again, from the middle of the archive."""
     load(site, packed(site, "first.gz", gzip.compress(text(0, 30))))
     site.query("ALTER TABLE logs ADD CHECK (source_port <> 1024 + 177)")
     site.set("parser", batch_size="20")
-    site.way = way
+    site.load_path = load_path
     name = packed(site, "access.log.1.gz", pack(text(30, 300) + text(300, 400, "2025/11/18 10:15:23.123456")))
     load(site, name)
     load(site, name)
@@ -421,7 +421,7 @@ def test_a_refused_row_of_piped_input(site: Site) -> None:
     load(site, packed(site, "first.gz", gzip.compress(text(0, 30))))
     site.query("ALTER TABLE logs ADD CHECK (source_port <> 1024 + 77)")
     site.set("parser", batch_size="20")
-    site.way = AS_A_SET
+    site.load_path = BULK
     site.run("--logfile", "-", input=text(30, 200).decode())
     assert site.emails() == users(0, 200) - users(77, 78)
     assert [rejected for _, rejected in site.rejected()] == [line(77).encode().rstrip()]
@@ -436,7 +436,7 @@ def test_what_was_buffered_while_the_database_was_away_is_imported_once(site: Si
     for _ in range(2):
         load(site, name)
         site.run("--logfile", "-", input=text(100, 150).decode())
-        assert site.put_aside() == users(0, 150)
+        assert site.buffered() == users(0, 150)
     site.back()
     load(site, name)
     site.run("--logfile", "-", input=text(100, 150).decode())
@@ -445,17 +445,17 @@ def test_what_was_buffered_while_the_database_was_away_is_imported_once(site: Si
 
 
 @pytest.mark.parametrize(
-    ("away", "way"),
-    [(False, ROW_BY_ROW), (False, AS_A_SET), (True, ROW_BY_ROW)],
-    ids=[ROW_BY_ROW, AS_A_SET, "offline"],
+    ("away", "load_path"),
+    [(False, ROW_BY_ROW), (False, BULK), (True, ROW_BY_ROW)],
+    ids=[ROW_BY_ROW, BULK, "offline"],
 )
 def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
-    site: Site, away: bool, way: str
+    site: Site, away: bool, load_path: str
 ) -> None:
     """Two archives, in batches of 25 lines."""
     site.run_here()
     site.set("parser", batch_size="25")
-    site.way = way
+    site.load_path = load_path
     expected = users(0, 0)
     for step in itertools.count(1, 4 if away else 17):
         first = step * 1000

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from helpers import load_paths
 from helpers.documents import BLOCKS
-from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW
+from helpers.load_paths import ATTACH, BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users
 from psycopg.sql import SQL, Identifier
 
@@ -78,11 +78,11 @@ def as_role(database: dict[str, str], role: str) -> dict[str, str]:
     return {**database, "user": role, "password": PASSWORD}
 
 
-def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str) -> int:
+def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: str) -> int:
     """One run in this process, which would take this way."""
     for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
         monkeypatch.setattr(module, name, getattr(module, name))
-    load_paths.take(way)
+    load_paths.take(load_path)
     return parse_logs.main(["--config", str(site.config), *arguments])
 
 
@@ -97,8 +97,8 @@ def test_three_nodes_with_different_rights_fill_one_database_at_once(node: Node,
     """They share all names, which each of them wants to make first."""
     nodes = [node("n1", "xray"), node("n2", "xray_insert"), node("n3", "xray_fast")]
     make_partitions(nodes[0])
-    for one, way in zip(nodes, (ROW_BY_ROW, ROW_BY_ROW, AS_A_SET), strict=True):
-        one.way = way
+    for one, load_path in zip(nodes, (ROW_BY_ROW, ROW_BY_ROW, BULK), strict=True):
+        one.load_path = load_path
         one.set("parser", batch_size=50)
         one.append(*lines(0, 300, TOMORROW), "damaged\n")
     with ThreadPoolExecutor(len(nodes)) as pool:
@@ -112,7 +112,7 @@ def test_three_nodes_with_different_rights_fill_one_database_at_once(node: Node,
     assert site.query("SELECT count(*), count(DISTINCT email) FROM users") == [(300, 300)]
     rejected = site.query("SELECT n.name, count(*) FROM rejected_lines r JOIN nodes n ON n.id = r.node_id GROUP BY 1")
     assert sorted(rejected) == [("n1", 1), ("n2", 1), ("n3", 1)]
-    assert not any(one.put_aside() for one in nodes)
+    assert not any(one.buffered() for one in nodes)
 
 
 def test_a_role_that_may_only_insert_can_neither_read_nor_remove_a_row(node: Node, conn: Connection) -> None:
@@ -142,9 +142,9 @@ def test_each_role_takes_the_fastest_way_that_is_open_to_it(
     make_partitions(node("n1", "xray"))
     site = node("n2", role)
     site.append(*lines(0, 30, TOMORROW))
-    assert go(site, monkeypatch, AS_A_SET) == 0
+    assert go(site, monkeypatch, BULK) == 0
     may_switch = role == "xray_fast" and Capabilities.of(conn).parameter_privileges
-    assert taken == (Counter([AS_A_SET]) if may_switch else Counter())
+    assert taken == (Counter([BULK]) if may_switch else Counter())
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(30,)]
 
 
@@ -158,16 +158,16 @@ def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node
     assert told.count("ERROR") == 1
     assert "expected this partition of logs, found none" in told
     assert "--make-partitions" in told
-    assert insert.put_aside() == users(0, count)
+    assert insert.buffered() == users(0, count)
     insert.append(*lines(count, count + 5, TOMORROW))
     assert insert.run_here() == Exit.OPERATOR
     assert insert.output().count("ERROR") == 2
     assert site.emails() == Counter()
-    assert insert.put_aside() == users(0, count + 5)
+    assert insert.buffered() == users(0, count + 5)
     make_partitions(owner)
     assert insert.run_here() == 0
     assert site.emails() == users(0, count + 5)
-    assert not insert.put_aside()
+    assert not insert.buffered()
 
 
 def test_the_owner_can_paste_what_makes_an_older_day(node: Node, site: Site) -> None:
@@ -188,9 +188,9 @@ def test_a_role_that_may_make_tables_but_no_partitions_makes_no_table(
     site = node("n2", "xray_insert")
     conn.execute("GRANT CREATE ON SCHEMA public TO xray_insert")
     site.append(*lines(0, 30, TOMORROW))
-    assert go(site, monkeypatch, BY_DAY) == Exit.OPERATOR
+    assert go(site, monkeypatch, ATTACH) == Exit.OPERATOR
     assert not taken
-    assert site.put_aside() == users(0, 30)
+    assert site.buffered() == users(0, 30)
 
 
 def test_check_tells_a_role_that_may_only_insert_whether_its_days_are_there(node: Node) -> None:
@@ -298,7 +298,7 @@ def test_a_server_that_cannot_be_verified_is_for_the_operator(site: Site) -> Non
         assert site.run_here() == Exit.OPERATOR
         door.shutdown(socket.SHUT_RDWR)
     assert 'root certificate file "/nowhere.pem" does not exist' in site.output()
-    assert site.put_aside() == users(1, 2)
+    assert site.buffered() == users(1, 2)
 
 
 # --- Citus -----------------------------------------------------------------------------------------------------------
@@ -334,10 +334,10 @@ def test_all_ddl_goes_to_one_shard_after_the_other(site: Site, conn: Connection,
     assert site.emails() == users(0, 10)
 
 
-@pytest.mark.parametrize("way", [BY_DAY, AS_A_SET])
+@pytest.mark.parametrize("load_path", [ATTACH, BULK])
 def test_rows_go_into_a_distributed_logs_row_by_row(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
-    capsys: pytest.CaptureFixture[str], way: str,
+    capsys: pytest.CaptureFixture[str], load_path: str,
 ) -> None:  # fmt: skip
     """The other ways bring nothing there, and no grant would. Where Citus distributes other tables, nothing changes."""
     conn.execute(CATALOG_OF_CITUS)
@@ -345,13 +345,13 @@ def test_rows_go_into_a_distributed_logs_row_by_row(
     conn.execute("CREATE TABLE others (id integer)")
     conn.execute("INSERT INTO pg_dist_partition VALUES ('logs', 'h', ''), ('others', 'h', '')")
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, way, "-v") == 0
+    assert go(site, monkeypatch, load_path, "-v") == 0
     assert not taken
     assert "GRANT" not in capsys.readouterr().err
     conn.execute("DELETE FROM pg_dist_partition WHERE logicalrelid = 'logs'::regclass")
     site.append(*lines(30, 60, TOMORROW))
-    assert go(site, monkeypatch, way) == 0
-    assert taken[way] == 1
+    assert go(site, monkeypatch, load_path) == 0
+    assert taken[load_path] == 1
     assert site.emails() == users(0, 60)
 
 

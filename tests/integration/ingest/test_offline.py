@@ -27,7 +27,7 @@ def test_lines_are_buffered_and_come_in_with_the_next_good_run(site: Site) -> No
     done = site.run()
     assert re.search(r"WARNING PostgreSQL is not available: .*Connection refused.*; new lines go to ", done.stderr)
     assert drained(site.log)
-    assert site.put_aside() == users(0, 10)
+    assert site.buffered() == users(0, 10)
     assert site.last_stats()["mode"] == "offline"
     assert [site.last_stats()[field] for field in ("processed", "failed", "new_users")] == [10, 1, 10]
     site.append(*lines(10, 15))
@@ -87,7 +87,7 @@ def test_a_database_that_refuses_us_is_for_the_operator_and_no_line_waits(
     site.set("postgresql", **{key: value})
     done = site.run(status=3)
     assert said in done.stderr
-    assert site.put_aside() == users(1, 2)
+    assert site.buffered() == users(1, 2)
     site.settings["postgresql"] = dict(site.database)
     site.write_config()
     site.run()
@@ -100,7 +100,7 @@ def test_a_read_only_database_is_an_outage(site: Site) -> None:
     name = site.database["dbname"]
     site.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     assert "25006" in site.run().stderr
-    assert site.put_aside() == users(1, 2)
+    assert site.buffered() == users(1, 2)
     site.query(f"BEGIN READ WRITE; ALTER DATABASE {name} RESET ALL; COMMIT")
     site.run()
     assert site.emails() == users(1, 2)
@@ -116,7 +116,7 @@ def test_a_run_whose_database_fails_half_way_buffers_the_rest(site: Site) -> Non
     assert "small" in done.stderr
     assert site.last_stats()["processed"] == 900
     assert site.emails() == users(0, 310)
-    assert site.put_aside() == users(310, 910)
+    assert site.buffered() == users(310, 910)
     site.query("ALTER TABLE logs DROP CONSTRAINT small")
     site.run()
     assert site.emails() == users(0, 910)
@@ -132,7 +132,7 @@ def test_an_offline_run_over_an_older_position_stores_nothing_twice(site: Site) 
     site.append(*lines(10, 20))
     site.away()
     site.run()
-    assert site.put_aside() == users(0, 20)
+    assert site.buffered() == users(0, 20)
     site.back()
     site.run()
     assert site.emails() == users(0, 20)
@@ -151,7 +151,7 @@ def test_an_offline_run_that_was_killed_before_draining_buffers_nothing_twice(
         assert site.run_here() == -9
     site.append(*lines(10, 20))
     site.run()
-    assert site.put_aside() == users(0, 20)
+    assert site.buffered() == users(0, 20)
     site.back()
     site.run()
     assert site.emails() == users(0, 20)
@@ -163,7 +163,7 @@ def test_a_kept_log_is_buffered_once_and_stored_once(site: Site) -> None:
         site.append(*lines(start, start + 10))
         site.run("--keep")
         site.run("--keep")
-    assert site.put_aside() == users(0, 40)
+    assert site.buffered() == users(0, 40)
     site.back()
     site.run("--keep")
     site.append(*lines(40, 45))
@@ -193,7 +193,7 @@ def test_a_log_renamed_while_the_database_is_away_is_buffered_once(site: Site) -
     site.append(*lines(20, 25))
     site.run()
     site.run("--logfile", str(old))
-    assert site.put_aside() == users(0, 25)
+    assert site.buffered() == users(0, 25)
     site.back()
     site.run()
     assert site.emails() == users(0, 25)

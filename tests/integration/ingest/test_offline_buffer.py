@@ -29,7 +29,7 @@ def test_a_buffer_cut_anywhere_in_its_last_batch_loses_only_what_is_still_in_the
         assert site.buffer.read_bytes() == (whole if cut == len(whole) else first)
     site.buffer.write_bytes(whole[: len(whole) - 7])
     site.run("--keep")
-    assert site.put_aside() == users(0, 5)
+    assert site.buffered() == users(0, 5)
     site.back()
     site.run()
     assert site.emails() == users(0, 5)
@@ -45,7 +45,7 @@ def test_a_buffer_cut_anywhere_in_its_first_batch_is_empty(site: Site) -> None:
         with offline_buffer.opened(site.buffer) as aside:
             assert aside.is_empty
     site.run()
-    assert site.put_aside() == users(0, 1)
+    assert site.buffered() == users(0, 1)
 
 
 @pytest.mark.parametrize("place", ["record", "mark"])
@@ -106,8 +106,8 @@ def test_a_damaged_mark_in_the_middle_does_not_stop_new_lines(site: Site) -> Non
     site.buffer.write_bytes(whole[: marks[1] + 20] + bytes(20) + whole[marks[1] + 40 :])
     site.append(*lines(30, 35))
     site.run("--keep")
-    put_aside = re.findall(r'"email": "(\w+)"', site.buffer.read_text())
-    assert Counter(put_aside) == users(0, 35)
+    buffered = re.findall(r'"email": "(\w+)"', site.buffer.read_text())
+    assert Counter(buffered) == users(0, 35)
     site.back()
     assert "expected a batch of ours" in site.run(status=3).stderr
     assert site.emails() == users(0, 10)
@@ -123,7 +123,7 @@ def test_a_first_batch_of_zeros_is_no_foreign_buffer(site: Site) -> None:
     site.run("--keep")
     site.buffer.write_bytes(bytes(site.buffer.stat().st_size))
     site.run("--keep")
-    assert site.put_aside() == users(0, 10)
+    assert site.buffered() == users(0, 10)
 
 
 def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,7 +228,7 @@ def test_a_plain_logs_table_is_left_alone(site: Site) -> None:
     site.query('CREATE TABLE logs (id bigserial, "timestamp" timestamptz)')
     site.append(line(1))
     assert "logs: expected a table partitioned by day, found a plain one" in site.run(status=3).stderr
-    assert site.put_aside() == users(1, 2)
+    assert site.buffered() == users(1, 2)
 
 
 def test_an_interrupted_run_says_so_without_a_traceback(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Rows come into `logs` in three ways, and nothing but their speed tells which: same rows, catalog and promise."""
+"""The three load paths differ in nothing but their speed: same rows, same catalog, same promise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import load_paths
-from helpers.load_paths import AS_A_SET, BY_DAY, ROW_BY_ROW, WAYS
+from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, facts, line, lines, users, wait_until
 
 import parse_logs
@@ -24,12 +24,12 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19))
 
 
-def go(site: Site, monkeypatch: pytest.MonkeyPatch, way: str, *arguments: str, batch_size: int = 10) -> int:
+def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: str, batch_size: int = 10) -> int:
     """One run in this process, in batches that are small enough for several."""
     site.set("parser", batch_size=batch_size)
     for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
         monkeypatch.setattr(module, name, getattr(module, name))
-    load_paths.take(way)
+    load_paths.take(load_path)
     return parse_logs.main(["--config", str(site.config), *arguments])
 
 
@@ -38,45 +38,45 @@ def test_each_way_leaves_the_same_rows_and_the_same_catalog(
 ) -> None:
     text = [*lines(0, 35, FIRST), "damaged\n", "\n", *lines(35, 70, SECOND), "damaged too\n", line(3, FIRST)]
     seen = []
-    for way in WAYS:
+    for load_path in LOAD_PATHS:
         site.append(*text)
-        assert go(site, monkeypatch, way) == 0
+        assert go(site, monkeypatch, load_path) == 0
         seen.append((site.rows(), site.rejected(), facts(conn)))
         conn.execute("DROP TABLE logs, log_positions, rejected_lines, users, endpoints, protocols, tags, nodes")
     assert len(seen[0][0]) == 71
     assert seen[0] == seen[2]
     assert seen[1] == seen[2]
-    assert set(taken) == {BY_DAY, AS_A_SET}
+    assert set(taken) == {ATTACH, BULK}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_value_that_the_database_refuses_costs_its_row_only(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, way: str
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, load_path: str
 ) -> None:
     schema.ensure(conn)
     conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1031)")
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, way) == 0
+    assert go(site, monkeypatch, load_path) == 0
     assert site.emails() == users(0, 30) - Counter(["u7"])
     ((reason, bytes_of_it),) = site.rejected()
     assert "source_port" in reason
     assert bytes_of_it + b"\n" == line(7).encode()
-    assert bool(taken) == (way != ROW_BY_ROW)
+    assert bool(taken) == (load_path != ROW_BY_ROW)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_name_that_the_database_refuses_costs_its_row_only(
-    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection, way: str
+    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection, load_path: str
 ) -> None:
     schema.ensure(conn)
     conn.execute("ALTER TABLE users ADD CHECK (email <> 'u7')")
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, way) == 0
+    assert go(site, monkeypatch, load_path) == 0
     assert site.emails() == users(0, 30) - Counter(["u7"])
     assert [bytes_of_it + b"\n" for _, bytes_of_it in site.rejected()] == [line(7).encode()]
 
 
-# --- by day ----------------------------------------------------------------------------------------------------------
+# --- attach ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
@@ -91,7 +91,7 @@ def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 5)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 60)
-    assert taken[BY_DAY] == 1
+    assert taken[ATTACH] == 1
     assert site.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'logs'::regclass") == [(3,)]
 
 
@@ -106,17 +106,17 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 10)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 40)
-    assert taken[BY_DAY] == 1
+    assert taken[ATTACH] == 1
 
 
 def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait for new partitions as long as a day is loaded: after a while it ends, and the rest goes another way."""
     monkeypatch.setattr(attach, "MAX_LOCK_S", 0.0)
     site.append(*lines(0, 50))
-    assert go(site, monkeypatch, BY_DAY) == 0
+    assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 50)
-    assert taken[BY_DAY] == 1
-    assert taken[AS_A_SET] >= 1
+    assert taken[ATTACH] == 1
+    assert taken[BULK] >= 1
 
 
 DAY_BEFORE = """
@@ -141,16 +141,16 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("way", [BY_DAY, AS_A_SET])
+@pytest.mark.parametrize("load_path", [ATTACH, BULK])
 @pytest.mark.parametrize("statements", OTHERWISE.values(), ids=OTHERWISE)
 def test_what_triggers_do_beside_checking_our_keys_is_left_to_them(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str, way: str
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str, load_path: str
 ) -> None:
     schema.ensure(conn)
     conn.execute(DAY_BEFORE)
     conn.execute(statements)  # type: ignore[arg-type]
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, way) == 0
+    assert go(site, monkeypatch, load_path) == 0
     assert site.emails() == users(0, 30)
     assert not taken
 
@@ -161,9 +161,9 @@ def test_a_table_in_the_place_of_a_partition_is_reported(
     schema.ensure(conn)
     conn.execute("CREATE TABLE logs_2025_11_17 (a integer)")
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, BY_DAY) == Exit.OPERATOR
+    assert go(site, monkeypatch, ATTACH) == Exit.OPERATOR
     assert "logs_2025_11_17: expected a partition of logs, found a table of its own" in capsys.readouterr().err
-    assert site.put_aside() == users(0, 30)
+    assert site.buffered() == users(0, 30)
 
 
 def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
@@ -180,13 +180,13 @@ def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
 
     monkeypatch.setattr(partitions.Partitions, "missing", slow)
     site.append(*lines(0, 30))
-    assert go(site, monkeypatch, BY_DAY) == 0
+    assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 30)
-    assert taken[BY_DAY] == 1
-    assert taken[AS_A_SET] >= 1
+    assert taken[ATTACH] == 1
+    assert taken[BULK] >= 1
 
 
-# --- as a set --------------------------------------------------------------------------------------------------------
+# --- bulk --------------------------------------------------------------------------------------------------------
 
 
 def ready_as_a_set(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_a_name_in_use_cannot_be_deleted_as_with_the_trigger(
 
     site.append(*lines(5, 20))
     monkeypatch.setattr(positions, "move", late)
-    assert go(site, monkeypatch, AS_A_SET, "--keep", batch_size=100) == 0
+    assert go(site, monkeypatch, BULK, "--keep", batch_size=100) == 0
     deleting[0].join()
     assert failed
     assert site.emails() == users(0, 20)
@@ -242,9 +242,9 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
     for module in (loader, bulk):
         monkeypatch.setattr(module, "prepare", prepare)
     site.append(*lines(5, 30))
-    assert go(site, monkeypatch, AS_A_SET) == 0
+    assert go(site, monkeypatch, BULK) == 0
     assert site.emails() == users(0, 30)
-    assert taken[AS_A_SET] >= 1
+    assert taken[BULK] >= 1
 
 
 @contextlib.contextmanager
@@ -274,7 +274,7 @@ def test_a_role_without_the_privileges_loads_row_by_row_and_learns_what_is_missi
     with role(conn) as name:
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 30))
-        assert go(site, monkeypatch, AS_A_SET, "-v") == 0
+        assert go(site, monkeypatch, BULK, "-v") == 0
         told = capsys.readouterr().err
     assert not taken
     assert told.count("GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain") == 1
@@ -294,8 +294,8 @@ def test_the_two_grants_are_enough(
     with role(conn, lock, "GRANT SET ON PARAMETER session_replication_role TO plain") as name:
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 30))
-        assert go(site, monkeypatch, AS_A_SET, "-v") == 0
-    assert taken[AS_A_SET] >= 1
+        assert go(site, monkeypatch, BULK, "-v") == 0
+    assert taken[BULK] >= 1
     assert "GRANT" not in capsys.readouterr().err
 
 
@@ -308,11 +308,11 @@ def test_one_session_is_enough(
         conn.execute("ALTER ROLE plain CONNECTION LIMIT 1")
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 40, SECOND))
-        for way in (BY_DAY, AS_A_SET):
-            assert go(site, monkeypatch, way) == 0
+        for load_path in (ATTACH, BULK):
+            assert go(site, monkeypatch, load_path) == 0
     site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
     assert site.emails() == users(0, 40)
-    assert not taken[BY_DAY]
+    assert not taken[ATTACH]
 
 
 def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Site, conn: Connection) -> None:
@@ -334,8 +334,8 @@ def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Si
 # --- together --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", [BY_DAY, AS_A_SET])
-def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+@pytest.mark.parametrize("load_path", [ATTACH, BULK])
+def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str) -> None:
     """While its names are looked up, or while the rows of the batch before are on their way."""
     ready_as_a_set(site, monkeypatch)
     real, calls = bulk.prepare, []
@@ -351,12 +351,12 @@ def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.
     expected = users(0, 5)
     for at in range(1, 6):
         calls.clear()
-        site.append(*lines(at * 100, at * 100 + 50, FIRST if way == AS_A_SET else f"2025/12/0{at} 10:15:23"))
+        site.append(*lines(at * 100, at * 100 + 50, FIRST if load_path == BULK else f"2025/12/0{at} 10:15:23"))
         expected += users(at * 100, at * 100 + 50)
         for _ in range(2):
-            assert go(site, monkeypatch, way) == 0
+            assert go(site, monkeypatch, load_path) == 0
         assert site.emails() == expected
-        assert not site.put_aside()
+        assert not site.buffered()
 
 
 def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +372,7 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
         monkeypatch.setattr(bulk, "MAX_GROUP_S", seconds)
         moves.clear()
         site.append(*lines(first, first + 50))
-        assert go(site, monkeypatch, AS_A_SET, "--keep") == 0
+        assert go(site, monkeypatch, BULK, "--keep") == 0
         assert len(moves) == expected
     assert site.emails() == users(0, 105)
 
@@ -386,12 +386,12 @@ def test_what_was_refused_together_is_loaded_one_by_one(
     monkeypatch.setattr(bulk, "MAX_GROUP_S", 60.0)
     monkeypatch.setattr(bulk.BulkLoader, "_continues", up_to_batches(3, bulk.BulkLoader._continues))
     site.append(*lines(5, 105))
-    assert go(site, monkeypatch, AS_A_SET) == 0
+    assert go(site, monkeypatch, BULK) == 0
     assert site.emails() == users(0, 105) - Counter(["u30"])
     assert len(site.rejected()) == 1
     assert [row[0] for row in conn.execute("SELECT position FROM log_positions")] == [0]
     # three together, refused; one by one; then as many together as there are left, in threes
-    assert taken[AS_A_SET] == 3 + 3
+    assert taken[BULK] == 3 + 3
 
 
 def up_to_batches(most: int, real: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import faults
-from helpers.load_paths import AS_A_SET, ROW_BY_ROW
+from helpers.load_paths import BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users, wait_until
 
 import parse_logs
@@ -80,11 +80,11 @@ def test_a_line_that_an_older_version_did_not_understand_becomes_a_row(
     assert [kept for _, kept in site.rejected()] == [b"damaged"]
 
 
-@pytest.mark.parametrize("way", [ROW_BY_ROW, AS_A_SET])
-def test_what_is_a_record_moves_what_is_ignored_goes_and_what_is_bad_stays_as_it_is(site: Site, way: str) -> None:
+@pytest.mark.parametrize("load_path", [ROW_BY_ROW, BULK])
+def test_what_is_a_record_moves_what_is_ignored_goes_and_what_is_bad_stays_as_it_is(site: Site, load_path: str) -> None:
     reject(site, line(2), "damaged\n", line(0), "# a comment\n", line(1), "damaged too\n")
     bad = [row for row in table(site) if row[-1].startswith(b"damaged")]
-    site.way = way
+    site.load_path = load_path
     assert site.run_here(REPLAY) == 0
     assert [row[-2] for row in site.rows()] == ["u2", "u0", "u1"]
     assert {row[-1] for row in site.rows()} == {"n1"}
@@ -183,14 +183,14 @@ def test_a_line_that_was_not_kept_whole_stays(site: Site, monkeypatch: pytest.Mo
 # --- what the database refuses
 
 
-@pytest.mark.parametrize("way", [ROW_BY_ROW, AS_A_SET])
+@pytest.mark.parametrize("load_path", [ROW_BY_ROW, BULK])
 def test_a_row_that_the_database_refuses_stays_rejected_and_its_neighbours_load(
-    site: Site, conn: Connection, way: str
+    site: Site, conn: Connection, load_path: str
 ) -> None:
     conn.execute("ALTER TABLE logs ADD CONSTRAINT no_13 CHECK (destination_port <> 13)")
     reject(site, *lines(0, 20), line(20).replace(":443", ":13"), *lines(21, 40), "# a comment\n")
     before = table(site)
-    site.way = way
+    site.load_path = load_path
     assert site.run_here(REPLAY) == 0
     assert counts(41, 39, 1, 1) in site.output()
     assert "no_13" in site.output()

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 import psycopg
 import pytest
 from helpers import faults
-from helpers.load_paths import WAYS
+from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, users, wait_until
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
@@ -255,7 +255,7 @@ def test_a_run_that_puts_its_lines_aside_drops_nothing(kept: Site) -> None:
     kept.append(today(1))
     kept.away()
     assert kept.run().stderr.count("\n") == 1
-    assert kept.put_aside() == users(1, 2)
+    assert kept.buffered() == users(1, 2)
 
 
 def test_a_line_of_a_day_that_is_not_kept_is_stored_and_goes_with_its_day(kept: Site, server: Connection) -> None:
@@ -435,11 +435,11 @@ def test_a_late_line_of_a_half_detached_day_makes_it_anew(server: Connection, ot
 
 def test_a_late_line_of_a_detached_day_makes_it_anew(site: Site, server: Connection) -> None:
     """A run was killed between DETACH and DROP, and retention is no longer set."""
-    for n, way in enumerate(WAYS):
+    for n, load_path in enumerate(LOAD_PATHS):
         fill(server)
         server.execute(detach.mark(OLD))
         server.execute(f"ALTER TABLE logs DETACH PARTITION {OLD}")
-        site.way = way
+        site.load_path = load_path
         site.append(line(n, "2024/01/01 10:00:00"))
         assert site.run_here() == 0
         assert site.emails() == users(n, n + 1)
@@ -589,12 +589,12 @@ def test_while_a_run_of_any_node_stores_rows_no_name_goes(
     assert unused_left(server) == 4
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_names_that_go_between_a_runs_names_and_its_rows_are_recreated(
-    site: Site, server: Connection, monkeypatch: pytest.MonkeyPatch, way: str
+    site: Site, server: Connection, monkeypatch: pytest.MonkeyPatch, load_path: str
 ) -> None:
     """Whichever way the rows come in: the foreign keys say that the names are gone, and nothing is stored till then."""
-    site.way = way
+    site.load_path = load_path
     resolve = References.resolve
     removed: list[str] = []
 
