@@ -22,7 +22,8 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.report import collect, run_history
-from xraylog.report.model import Mask, Window
+from xraylog.report.masking import Mask
+from xraylog.report.model import Window
 from xraylog.telemetry import run_log
 from xraylog.telemetry.prometheus import Metrics
 

@@ -117,7 +117,7 @@ def test_only_the_report_needs_the_packages_of_the_report(module: Module) -> Non
         assert "report" not in {imported.partition(".")[0] for imported in module.ours}
 
 
-ASKING = {"snapshot", "fragments", "traffic", "users", "destinations", "collect"}
+ASKING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "collect"}
 DRAWING = {"charts", "page", "time_series"}
 
 

@@ -1,1 +1,1 @@
-"""The page that answers: `findings` reads the database, `charts` draws, `page` makes one HTML file of both."""
+"""The HTML page: `collect` reads the database, `run_history` the files of the runs, `charts` draws, `page` renders."""

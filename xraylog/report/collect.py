@@ -11,7 +11,8 @@ from typing import Any
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.report import destinations, snapshot, traffic, users
-from xraylog.report.model import Findings, Mask, Window
+from xraylog.report.masking import Mask
+from xraylog.report.model import Findings, Window
 from xraylog.report.snapshot import Asking, Say, Sessions
 from xraylog.report.users import Days, Totals
 

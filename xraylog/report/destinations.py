@@ -11,7 +11,8 @@ from typing import TypeAlias
 from psycopg.sql import SQL
 
 from xraylog.report.fragments import BOTH, WINDOW
-from xraylog.report.model import Destination, Mask, Port
+from xraylog.report.masking import Mask
+from xraylog.report.model import Destination, Port
 from xraylog.report.snapshot import Asking
 
 MOST_DESTINATIONS = 100

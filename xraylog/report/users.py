@@ -12,7 +12,8 @@ from psycopg.sql import SQL
 
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
-from xraylog.report.model import Mask, User, Window
+from xraylog.report.masking import Mask
+from xraylog.report.model import User, Window
 from xraylog.report.snapshot import Asking, Row
 
 MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and 1.3 MB (benchmarks/report.py)

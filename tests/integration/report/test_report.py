@@ -32,7 +32,8 @@ from xraylog.database import partitions, schema
 from xraylog.database import session as databases
 from xraylog.database.session import Connection, Unavailable
 from xraylog.report import charts, collect, destinations, page, run_history, snapshot, time_series, traffic, users
-from xraylog.report.model import Findings, Gap, Mask, Node, Slot, User, Window
+from xraylog.report.masking import Mask
+from xraylog.report.model import Findings, Gap, Node, Slot, User, Window
 from xraylog.telemetry.prometheus import Metrics
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
