@@ -600,7 +600,7 @@ def test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why
     assert "logs is being migrated, and not all of its days are in it" in run.stderr
     assert f"new lines go to {site.buffer}" in run.stderr
     assert site.last_stats()["mode"] == "offline"
-    assert site.put_aside() == users(0, 5)
+    assert site.buffered() == users(0, 5)
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == rows_before
     finish = f"finish it: {shlex.join(site.command(script='migrate_logs_to_partitioned'))}"
     assert finish in run.stderr
@@ -616,7 +616,7 @@ def test_a_plain_table_keeps_runs_offline_and_names_the_migration(conn: Connecti
     make(conn)
     site.append(*lines(0, 5))
     assert "migrate_logs_to_partitioned.py" in site.run(status=3).stderr
-    assert site.put_aside() == users(0, 5)
+    assert site.buffered() == users(0, 5)
     site.migrate()
     site.run()
     assert site.emails() == Counter(alice=20, bob=20, carol=20) + users(0, 5)
