@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -20,7 +19,6 @@ from loguru import logger
 from psycopg.sql import SQL, Identifier, Literal
 
 import parse_logs
-from xraylog import __version__
 from xraylog.accesslog import lockfile, logfile
 from xraylog.database.session import Connection
 
@@ -548,38 +546,3 @@ def test_a_column_that_will_cost_rows_is_reported(conn: Connection, check: Check
     status, report = check()
     assert status == 3
     assert "ALTER TABLE logs ALTER COLUMN user_id DROP NOT NULL" in texts(report, "schema", "✗")[0]
-
-
-# --- the command line ----------------------------------------------------------------------------------------
-
-
-def said_and_status(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str, Any]:
-    with pytest.raises(SystemExit) as ended:
-        parse_logs.main(arguments)
-    told = capsys.readouterr()
-    return told.out, told.err, ended.value.code
-
-
-def test_the_version_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    out, err, status = said_and_status(capsys, "--version")
-    assert out.split()[-1:] == [__version__]
-    assert (err, status) == ("", 0)
-
-
-def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    out, err, status = said_and_status(capsys, "--help")
-    options = ("--config", "--logfile", "--keep", "--again", "--check", "--make-partitions", "-v", "-q", "--version")
-    for option in options:
-        assert re.search(rf"^  (-\w, )?{option}\b", out, re.MULTILINE), option
-    assert (err, status) == ("", 0)
-
-
-@pytest.mark.parametrize("arguments", [("--chekc",), ("access.log",), ("-v", "-q"), ("--config",), ("--logfile",)])
-def test_a_command_line_that_is_none_exits_with_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    out, err, status = said_and_status(capsys, *arguments)
-    assert (out, status) == ("", 2)
-    assert "usage: " in err
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,210 @@
+"""What a run counts and decides before it asks a server: sources with new lines, totals, mode and exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import parse_logs
+from xraylog import config
+from xraylog.accesslog import logfile
+from xraylog.accesslog.logfile import Busy, LogFile, Unusable
+from xraylog.cli import Exit, Options
+from xraylog.config import Config
+from xraylog.database.positions import PositionConflict
+from xraylog.database.session import Unavailable, Unsuitable
+from xraylog.ingest import offline, outcome, source
+from xraylog.ingest.offline import DistinctNames
+from xraylog.ingest.source import Source
+from xraylog.records import LoadResult
+
+LINE = b"2025/11/17 10:15:23.123456 from 203.0.113.1:1024 accepted tcp:host.example:443 [in >> out] email: u1\n"
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Config:
+    path = tmp_path / "config.ini"
+    path.write_text(
+        "[postgresql]\nhost = nowhere\ndbname = none\nuser = nobody\n"
+        "[parser]\nlogfile = access.log\noffline_file = buffer.jsonl\ntimezone = UTC\n"
+        "[stats]\nformat = json\noutput = stats.jsonl\nprometheus = xraylog.prom\n"
+    )
+    return config.read(path)
+
+
+@pytest.fixture
+def log(cfg: Config) -> Iterator[LogFile]:
+    cfg.log_path.write_bytes(LINE * 3)
+    with logfile.opened(cfg.log_path) as log:
+        assert log is not None
+        yield log
+
+
+def options(*arguments: str) -> Options:
+    return parse_logs.parse_options(arguments)
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loader_gets_batches_from_an_offset_on(cfg: Config, log: LogFile) -> None:
+    small = dataclasses.replace(cfg, batch_size=2)
+    batches = list(Source(log, small, options()).batches(len(LINE)))
+    assert [(batch.start, batch.end, len(batch.records)) for batch in batches] == [(len(LINE), 3 * len(LINE), 2)]
+
+
+def test_a_log_that_is_drained_has_new_lines_for_again_only(cfg: Config, log: LogFile) -> None:
+    assert Source(log, cfg, options()).has_new_lines
+    log.drain(log.size, cfg.truncate_above)
+    assert not Source(log, cfg, options()).has_new_lines
+    assert Source(log, cfg, options("--again")).has_new_lines
+
+
+def test_again_ends_when_the_database_counts_from_the_start(cfg: Config, log: LogFile) -> None:
+    """What follows an outage in the middle of such a run is stored after what was confirmed, and once."""
+    this = Source(log, cfg, options("--again"))
+    assert this.again
+    assert this.origin.again
+    this.stored_to = 0
+    assert not this.again
+    assert not this.origin.again
+
+
+def test_keep_leaves_the_lines(cfg: Config, log: LogFile) -> None:
+    assert Source(log, cfg, options("--keep")).drain(log.size) is None
+    assert cfg.log_path.read_bytes() == LINE * 3
+
+
+def test_only_logs_that_may_have_new_lines_become_sources(cfg: Config, log: LogFile) -> None:
+    missing = cfg.log_path.with_name("missing.log")
+    assert [found.log for found in source.with_new_lines(cfg, options(), [cfg.log_path, missing], [log])] == [log]
+    cfg.log_path.write_bytes(b"")
+    assert source.with_new_lines(cfg, options(), [cfg.log_path], [log]) == []
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_is_new_once_in_each_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offline, "MAX_NAMES", 3)
+    names = DistinctNames()
+    assert names.count_new({"users": ["a", "b"], "tags": ["a"]}) == {"users": 2, "tags": 1}
+    assert names.count_new({"users": ["b", "c"], "tags": []}) == {"users": 1, "tags": 0}
+    assert names.count_new({"users": ["d"]}) == {"users": 0}  # counted no further
+
+
+# --- the outcome -----------------------------------------------------------------------------------------------------
+
+
+def run_that_raises(cfg: Config, error: BaseException) -> tuple[outcome.Recorder, BaseException | None]:
+    """Store one line, then raise; return the recorder, and what came out of it."""
+
+    def results() -> Iterator[LoadResult]:
+        yield LoadResult(lines=1, rows=1)
+        raise error
+
+    raised = None
+    try:
+        with outcome.recorded(cfg, [cfg.log_path]) as recorder, recorder.counting():
+            recorder.begin()
+            recorder.add(results())
+    except BaseException as reached:  # that it comes through is what the caller asserts
+        raised = reached
+    return recorder, raised
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "comes_through"),
+    [
+        (PositionConflict("access.log"), Exit.BUSY, False),
+        (OSError(28, "No space left on device"), Exit.FAILED, False),
+        (Unusable("access.log"), Exit.OPERATOR, True),
+        (KeyboardInterrupt(), Exit.FAILED, True),
+        (RuntimeError("a bug"), Exit.FAILED, True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_what_was_stored_before_an_error_counts(
+    cfg: Config, error: BaseException, status: Exit, comes_through: bool
+) -> None:
+    recorder, raised = run_that_raises(cfg, error)
+    assert raised is (error if comes_through else None)
+    assert recorder.status == status
+    assert not recorder.caught_up
+    assert cfg.stats_path is not None
+    assert '"mode": "online"' in cfg.stats_path.read_text()
+    assert '"processed": 1,' in cfg.stats_path.read_text()
+    assert cfg.metrics_path is not None
+    assert f'xraylog_last_run_exit_status{{node="{cfg.node}",log="{cfg.log_path}"}} {int(status)}\n' in (
+        cfg.metrics_path.read_text()
+    )
+
+
+def test_the_other_run_records_itself(cfg: Config) -> None:
+    def busy() -> Iterator[LoadResult]:
+        raise Busy("access.log")
+        yield
+
+    with (
+        pytest.raises(Busy),
+        outcome.recorded(cfg, [cfg.log_path]) as recorder,
+        recorder.counting(),
+    ):
+        recorder.add(busy())
+    assert cfg.stats_path is not None
+    assert not cfg.stats_path.exists()
+    assert cfg.metrics_path is not None
+    assert not cfg.metrics_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"), [(Unavailable("away"), Exit.DONE), (Unsuitable("no rights"), Exit.OPERATOR)]
+)
+def test_a_run_without_the_database_is_done_when_its_lines_are_buffered(
+    cfg: Config, reason: Exception, status: Exit
+) -> None:
+    with outcome.recorded(cfg, [cfg.log_path]) as recorder, recorder.counting():
+        recorder.add([LoadResult(lines=1, rows=1)])
+        recorder.go_offline(reason)
+        recorder.add([LoadResult(lines=2, rows=2)])
+        assert recorder.status == Exit.FAILED  # until every line is safe
+        recorder.finish([])
+    assert recorder.status == status
+    assert not recorder.caught_up
+    assert cfg.stats_path is not None
+    assert '"mode": "offline"' in cfg.stats_path.read_text()
+    assert cfg.metrics_path is not None
+    assert 'outcome="rows"} 1\n' in cfg.metrics_path.read_text()
+    assert 'outcome="buffered"} 2\n' in cfg.metrics_path.read_text()
+
+
+def test_a_damaged_log_is_for_the_operator_though_all_else_is_stored(cfg: Config, log: LogFile) -> None:
+    log.damage = "damaged after byte 100"
+    with outcome.recorded(cfg, [cfg.log_path]) as recorder, recorder.counting():
+        recorder.finish([Source(log, cfg, options())])
+    assert (recorder.status, recorder.caught_up) == (Exit.OPERATOR, False)
+
+
+def test_a_retention_that_breaks_down_is_no_good_run_for_the_metrics(cfg: Config) -> None:
+    """The lines are stored: the time of the last success says so, the exit status does not."""
+    with contextlib.suppress(RuntimeError), outcome.recorded(cfg, [cfg.log_path]) as recorder:
+        with recorder.counting():
+            recorder.finish([])
+        assert recorder.caught_up
+        raise RuntimeError("retention")
+    assert recorder.status == Exit.FAILED
+    assert cfg.metrics_path is not None
+    told = cfg.metrics_path.read_text()
+    assert f'xraylog_last_run_exit_status{{node="{cfg.node}",log="{cfg.log_path}"}} 1\n' in told
+    assert f'xraylog_last_success_timestamp_seconds{{node="{cfg.node}",log="{cfg.log_path}"}} 0\n' not in told
+
+
+def test_statistics_that_cannot_be_written_cost_the_success(cfg: Config) -> None:
+    full = dataclasses.replace(cfg, stats_path=Path("/dev/full"))
+    with outcome.recorded(full, [cfg.log_path]) as recorder, recorder.counting():
+        recorder.finish([])
+    assert (recorder.status, recorder.caught_up) == (Exit.OPERATOR, False)
