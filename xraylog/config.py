@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import pq
 
-DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: design, measured against 1,000 and "all in one"
+DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
 DEFAULT_TRUNCATE_MIB = 64
 DEFAULT_REPORT_TIMEOUT_S = 300
 
@@ -84,7 +84,7 @@ class Config:
         return files | {path: what for path, what in others.items() if path is not None}
 
     def is_ours(self, path: Path) -> str | None:
-        """What a file is that we write, or made beside one of ours: a lock, a rotated log, what was put aside of it."""
+        """Describe `path` if it is our file or derived from one (a lock, a rotated log, a torn batch); else None."""
         real = Path(os.path.realpath(path))
         if what := {Path(os.path.realpath(own)): what for own, what in self.ours.items()}.get(real):
             return what
@@ -121,7 +121,7 @@ def read(path: Path) -> Config:
 
 
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
-    """Raises ConfigError when one of the logs is one of our own files: it would be emptied."""
+    """Raise ConfigError if one of the logs is one of our own files: it would be emptied."""
     for path in logs:
         real = _real("--logfile", path)
         if (found := cfg.is_ours(path)) and not _is_device(real):
@@ -129,7 +129,7 @@ def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:
-    """Raises ConfigError when a page cannot be put there: it is no file, or another one of ours, or the log."""
+    """Raise ConfigError if a page cannot be put there: it is no file, or another of our files, or the log."""
     real = _real("--output", path)
     # Not by Path's own methods: in a folder that this user may not enter they raise.
     is_other = os.path.exists(real) and not os.path.isfile(real)
@@ -148,7 +148,7 @@ def _lock(real: Path) -> Path:
 
 
 def _real(named_by: str, path: Path) -> Path:
-    """The path without links. Raises ConfigError where they lead in a circle.
+    """Return the path without links. Raises ConfigError if they lead in a circle.
 
     Not by Path.resolve: it raises RuntimeError there, and from Python 3.13 on nothing.
     """
@@ -166,13 +166,13 @@ def _is_device(real: Path) -> bool:
 
 
 def refuse_nameless_zone(cfg: Config) -> None:
-    """Raises ConfigError for a zone that a browser cannot know: this machine's, where nothing tells its name."""
+    """Raise ConfigError for a zone that a browser cannot know: this machine's, if nothing tells its name."""
     if cfg.zone.key == NAMELESS:
         raise ConfigError([f"{cfg.path}: [parser] timezone: expected a name, for {SYSTEM_ZONE} tells none, found none"])
 
 
 def _syntax(error: configparser.Error) -> str:
-    """What is wrong with the file's form. Never the line's own text: it may be the password."""
+    """Return what is wrong with the file's form. Never the line's own text: it may be the password."""
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f"line {error.lineno}: expected a [section] first, found something else"
     if isinstance(error, configparser.DuplicateOptionError):
@@ -235,16 +235,16 @@ class _Reader:
         self.complaints.append(f"{self.path}: [{section}] {key}: expected {expected}, found {found}")
 
     def refuse_continued(self) -> None:
-        """An indented line belongs to the value above it: a password there would be shown with that value."""
+        """Refuse indented lines: each belongs to the value above it, with which a password there would be shown."""
         for section in self.parser.sections():
             for key, value in self.parser[section].items():
                 if "\n" in value:
                     named = _named(key, _keys(section))
-                    self.complain(section, named, "a value on one line", "an indented line behind it")
+                    self.complain(section, named, "a value on one line", "an indented line after it")
                     self.parser[section][key] = value.partition("\n")[0]
 
     def refuse_unknown(self) -> None:
-        """An unknown key is a misspelt one: its value would be missed in silence."""
+        """Refuse unknown keys: each is a misspelt one, whose value would be missed in silence."""
         for section in self.parser.sections():
             if section not in KEYS and section != "postgresql":
                 known = ("postgresql", *KEYS)
@@ -260,7 +260,7 @@ class _Reader:
                     self.complain(section, _named(key, keys), what, f"an unknown key{_likely(key, keys)}")
 
     def refuse_one_file_twice(self) -> None:
-        """The log, the buffer, the statistics, the metrics and our own log must not be written into one another."""
+        """Refuse that the log, the buffer, the statistics, the metrics and our own log are written into one another."""
         found = dict(self.real_files())
         seen: dict[Path, str] = {}
         for (section, key), real in found.items():
@@ -291,7 +291,7 @@ class _Reader:
         self.complain(section, key, expected, repr(str(self.files[section, key])))
 
     def connection(self) -> dict[str, str]:
-        """libpq's keywords as they are; values are checked by libpq itself, but for the port."""
+        """Return libpq's keywords as they are; values are checked by libpq itself, except the port."""
         given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
         given = {key: value for key, value in given.items() if value}
         if "service" not in given:
@@ -395,12 +395,12 @@ class _Reader:
 
 
 def libpq_keywords() -> tuple[str, ...]:
-    """What may stand in [postgresql]: the keywords of the libpq that psycopg uses."""
+    """Return what [postgresql] may contain: the keywords of the libpq that psycopg uses."""
     return tuple(option.keyword.decode() for option in pq.Conninfo.get_defaults())
 
 
 def system_zone() -> ZoneInfo:
-    """The system's zone, by its name where /etc/localtime tells it; UTC where there is none."""
+    """Return the system's zone, by its name if /etc/localtime tells it; UTC if there is none."""
     if not SYSTEM_ZONE.exists():
         return ZoneInfo("UTC")
     target = os.path.realpath(SYSTEM_ZONE)
@@ -415,7 +415,7 @@ def _keys(section: str) -> tuple[str, ...]:
 
 
 def _named(key: str, known: tuple[str, ...]) -> str:
-    """A key as complaints show it: of `password: 12=3` the part before "=" is no key, but half a password."""
+    """Return a key as complaints show it: in `password: 12=3` the part before "=" is no key, but half a password."""
     word = re.match(r"\w*", key)
     if word is None or word[0] == key or word[0] in known:
         return word[0] if word else key

@@ -149,7 +149,7 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
         to_make_days.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
     enough = "enough for a run"
     if to_make_days and len(found) == len(schema.TABLES) and _days_are_made(conn):
-        enough += "; partitions are made by somebody else, and today's and tomorrow's are there"
+        enough += "; partitions are made by another role, and today's and tomorrow's are there"
     else:
         trouble += to_make_days
     yield "rights", "not enough for a run" if trouble else enough, "; ".join(trouble)

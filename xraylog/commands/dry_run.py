@@ -51,7 +51,7 @@ class Away:
     """The database cannot be used, and why."""
 
     reason: str
-    operator: bool  # somebody must act
+    operator: bool  # the operator must act
 
 
 @dataclass(slots=True)
@@ -169,7 +169,7 @@ def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
 
 
 def reached(log: Log, known: Known | Away, aside: Buffer) -> int:
-    """Where a run would go on: behind what is stored, and behind what the buffer holds, which is imported first."""
+    """Return where a run would resume: after what is stored and what the buffer holds, which is imported first."""
     offset = known.offsets[log.path] if isinstance(known, Known) else 0
     return max(offset, aside.reached(log.fingerprints(), log.most))
 
@@ -181,7 +181,7 @@ def stored_before(log: Log, twins: Sequence[tuple[Fingerprint, int]]) -> int:
 
 
 def count(cfg: Config, log: Log, start: int) -> Counts:
-    """What stands behind `start`."""
+    """Count the lines from `start` on."""
     counts = Counts(start)
     for batch in Parser(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source)).batches(
         log.blocks(start), cfg.batch_size
@@ -191,7 +191,7 @@ def count(cfg: Config, log: Log, start: int) -> Counts:
     return counts
 
 
-# --- how it is said ------------------------------------------------------------------------------------------
+# --- how it is shown ------------------------------------------------------------------------------------------
 
 
 def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
@@ -221,7 +221,7 @@ def database_and_buffer(cfg: Config, aside: Buffer, known: Known | Away) -> Iter
 def findings(log: Log, start: int, counts: Counts, known: Known | Away, keep: bool) -> Iterator[str]:
     """Of one log."""
     rows, rejected, ignored = counts.actions.total(), counts.reasons.total(), counts.ignored.total()
-    yield f"would be read from byte {start} on" if counts.lines else f"nothing new behind byte {start}"
+    yield f"would be read from byte {start} on" if counts.lines else f"nothing new after byte {start}"
     if counts.lines:
         yield f"{counts.lines} lines = {rows} rows + {rejected} rejected + {ignored} ignored"
     if rows:
@@ -245,11 +245,11 @@ def _draining(log: LogFile, keep: bool) -> str:
     if keep:
         return "its lines would stay there (--keep)"
     if log.replaced:
-        return "it was changed while it was read: another run is at work, or somebody emptied it"
+        return "it was changed while it was read: another run is at work, or another program emptied it"
     if not log.writable:
-        return "its lines would stay there, for it may not be written"
+        return "its lines would stay there, because it may not be written"
     if not log.collapses:
-        return "its lines would be taken out, or stay while somebody has it open: --check says more"
+        return "its lines would be taken out, or stay while another process has it open: --check says more"
     return "its lines would be taken out of it"
 
 

@@ -21,7 +21,7 @@ from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
 
 
 def make_partitions(cfg: Config, days: int) -> Exit:
-    """Have the partitions of today and so many days to come; returns the exit status. Takes no lock of a file."""
+    """Create the partitions of today and the next `days` days; return the exit status. Takes no file lock."""
     today = datetime.now(timezone.utc).date()
     try:
         with session.connect(cfg.connection) as conn:
@@ -85,7 +85,7 @@ def replay_rejected(cfg: Config) -> Exit:
 
 
 def as_written(parse: Parse, mask: Mask) -> Parse:
-    """The parser for lines that were masked when they were kept: as a record counts only what xray wrote.
+    """Return the parser for lines that were masked when they were kept: only what xray wrote counts as a record.
 
     In a kept line every address may be a masked one. The source of a record is masked in any case; a destination, a
     user or a tag that looks like an address is not.

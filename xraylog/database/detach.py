@@ -1,4 +1,4 @@
-"""Partitions that retention has begun to take out of `logs`, and that a run which died has left behind.
+"""Partitions that retention started to take out of `logs`, and that a killed run left half done.
 
 DETACH … CONCURRENTLY is several transactions of the server, and DROP one more. So the table gets a comment first: it
 stays on it when the table is no partition any more. Whoever comes later finishes what it finds with this comment.
@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from xraylog.database import markers
 from xraylog.database.session import Connection
 
-# Only what this role may drop: a comment is a text that anybody can write on a table of his own.
+# Only what this role may drop: every role can write a comment on its own tables.
 # to_jsonb, because pg_inherits has inhdetachpending from PostgreSQL 14 on.
 LEFT = """
     WITH marked AS (
@@ -51,7 +51,7 @@ class Left:
 
 
 def left_behind(conn: Connection) -> list[Left]:
-    """What there is of them."""
+    """Return the tables that have the mark."""
     return [Left(*row) for row in conn.execute(LEFT, [markers.EXPIRED])]
 
 

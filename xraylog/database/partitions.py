@@ -94,7 +94,7 @@ class Partitions:
         self._known.clear()
 
     def _create_patiently(self, days: list[str]) -> list[str]:
-        """Wait for readers a little at a time, as long as for any lock in all."""
+        """Retry with a short lock_timeout, up to LOCK_TIMEOUT_S in total."""
         deadline = time.monotonic() + session.LOCK_TIMEOUT_S
         while True:
             try:
@@ -176,7 +176,7 @@ def attach(name: str, parent: str, low: float, high: float) -> Composed:
 
 
 def moment(epoch: float) -> Literal:
-    """A bound, as SQL. Seconds since 1970."""
+    """Return a bound, in seconds since 1970, as SQL."""
     return Literal(_utc(epoch).isoformat(" "))
 
 
@@ -187,7 +187,7 @@ def partition_name(day: str, low: float, high: float) -> str:
 
 
 def gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
+    """Return the parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
     at, end = day_bounds(day)
     gaps = []
     for low, high in bounds:

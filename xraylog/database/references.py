@@ -68,7 +68,7 @@ class Resolved:
     new: Mapping[str, int]  # how many of them were added, by table
 
     def used(self, node_id: int) -> dict[str, set[int]]:
-        """The ids that rows of this node with these names refer to, by table."""
+        """Return the ids that rows of this node with these names refer to, by table."""
         return {**{table: set(ids.values()) for table, ids in self.ids.items()}, "nodes": {node_id}}
 
 
@@ -80,7 +80,7 @@ class References:
         self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
-        """Have an id for each of these names, by table, but for those that the database refuses."""
+        """Return an id for each of these names, by table; add missing ones, except those that the database rejects."""
         missing = {}
         for table, wanted in names.items():
             ids = self._ids[table]
@@ -162,7 +162,7 @@ class References:
 
 
 def node_id(references: References, name: str) -> int:
-    """The id of this node, made when it is new."""
+    """Return the id of this node; add it if it is new."""
     node = references.resolve({"nodes": [name]})
     for reason in node.refused.values():
         raise Unsuitable(f"node {name!r}: {reason}")
@@ -170,6 +170,6 @@ def node_id(references: References, name: str) -> int:
 
 
 def known_node(conn: Connection, name: str) -> int | None:
-    """The id of this node; None when it is new. Changes nothing."""
+    """Return the id of this node; None if it is new. Changes nothing."""
     row = conn.execute("SELECT id FROM nodes WHERE name = %s", [name]).fetchone()
     return None if row is None else row[0]

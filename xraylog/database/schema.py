@@ -1,7 +1,7 @@
 """The tables, their keys and their indexes. Schema.md for machines; the days of `logs` are in `partitions`.
 
-A database that somebody made by hand is taken over: what is missing is added, NOT NULL on the source is relaxed,
-nothing else is changed, and what does not fit is said.
+A database that was made by hand is used as it is: what is missing is added, NOT NULL on the source is relaxed,
+nothing else is changed, and every mismatch is reported.
 """
 
 from __future__ import annotations
@@ -176,14 +176,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """The database beside what this project needs."""
+    """The existing tables compared with what this project needs."""
 
     tables: Mapping[str, Table]
     misfits: tuple[str, ...]  # for the operator: each says what to do
 
     @property
     def migrating(self) -> bool:
-        """Whether a migration of logs has begun and is not finished."""
+        """Whether a migration of logs was started and is not finished."""
         marker = markers.read_migration(self.tables["logs"].comment_on_old) if "logs" in self.tables else None
         return marker is not None and not marker.is_finished
 
@@ -221,7 +221,7 @@ class Findings:
 
 
 def look(conn: Connection) -> Findings:
-    """What there is of our tables in the search path. Changes nothing."""
+    """Return what exists of our tables in the search path. Changes nothing."""
     tables: dict[str, Table] = {}
     for name, kind, column, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
         table = tables.setdefault(name, Table(kind, *of_logs))
@@ -234,7 +234,7 @@ def look(conn: Connection) -> Findings:
 
 
 def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
-    """What of these tables does not fit, each with what to do."""
+    """Yield each mismatch of these tables, with what to do."""
     for name, table in tables.items():
         if name == "logs" and table.kind == "r":
             yield (
@@ -311,7 +311,7 @@ def _add_column(name: str, keys: bool) -> Composed:
 
 
 def keys_and_indexes(table: str) -> Iterator[Composed]:
-    """The foreign keys and indexes of logs: on the parent, or on each partition of PostgreSQL 10."""
+    """Yield the foreign keys and indexes of logs: for the parent, or for each partition of PostgreSQL 10."""
     for column in KEYS:
         yield add_key(table, column)
     for index in LOGS_INDEXES:
@@ -326,7 +326,7 @@ def add_key(table: str, column: str) -> Composed:
 
 
 def create_index(table: str, definition: str, name: str | None = None, unique: bool = False) -> Composed:
-    """DDL for an index. `definition`: what pg_get_indexdef writes behind USING; without a name the server makes one."""
+    """DDL for an index. `definition`: what pg_get_indexdef writes after USING; without a name the server makes one."""
     return SQL("CREATE {unique}INDEX {name}ON {table} USING {definition}").format(
         unique=SQL("UNIQUE " if unique else ""),
         name=SQL("{} ").format(Identifier(name)) if name else SQL(""),

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
-# It is told of errors that are ignored while a broken session ends; without a handler Python prints them on stderr.
+# It logs errors that are ignored while a broken session ends; without a handler Python prints them on stderr.
 # What broke the session is an exception, and our own line.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
@@ -63,7 +63,7 @@ class Unsuitable(Exception):
 
 @contextlib.contextmanager
 def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
-    """A session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
+    """Open a session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
 
     Raises Unavailable and Unsuitable, here and from everything inside.
     """
@@ -81,7 +81,7 @@ def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
 def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
     conn = _attempt(conninfo)
-    # Else the statement that waits for a lock has a snapshot from before: it would not see what it waited for.
+    # In a stricter level the statement that waits for a lock has an older snapshot, not seeing what it waited for.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         yield conn
@@ -112,9 +112,9 @@ def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
 
 @contextlib.contextmanager
 def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterator[None]:
-    """One transaction that first takes the advisory locks named, in this order, and commits durably.
+    """Open a transaction that first takes the advisory locks named, in this order, and commits durably.
 
-    `by_index`: a few thousand names among a million are looked up by index, whatever the statistics say. Else the
+    `by_index`: a few thousand names among a million are looked up by index, whatever the statistics say. Otherwise the
     server reads all of them, again and again, until they are analyzed (benchmarks/memory.py, the adversary's log).
 
     Names stand for what they guard in this database: `partitions`, `node NAME`. The lock of a dead run is held
@@ -143,7 +143,7 @@ LOCK = ", pg_advisory_xact_lock(%s)"
 
 
 def lock_key(name: str) -> int:
-    """The 64-bit key of an advisory lock; hashed here because PostgreSQL 10 has no hash of 64 bits."""
+    """Return the 64-bit key of an advisory lock; hashed here because PostgreSQL 10 has no hash of 64 bits."""
     return int.from_bytes(hashlib.sha256(f"xraylog {name}".encode()).digest()[:8], "big", signed=True)
 
 
@@ -166,7 +166,7 @@ def is_temporary(error: psycopg.Error) -> bool:
 
 
 def message(error: psycopg.Error) -> str:
-    """What the server or libpq said, on one line. No password: neither of them prints one."""
+    """Return the server's or libpq's message on one line. No password: neither of them prints one."""
     said = error.diag.message_primary or str(error) or type(error).__name__
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
     return "; ".join(line.strip() for line in said.splitlines() if line.strip()) + state

@@ -85,7 +85,7 @@ def _columns(table: str) -> list[str]:
 
 
 def _no_row_uses(table: str) -> Composed:
-    """A condition on the table's `id`."""
+    """Return a condition on the table's `id`."""
     return SQL(" AND ").join(
         SQL("NOT EXISTS (SELECT FROM logs l WHERE l.{} = {}.id)").format(Identifier(column), Identifier(table))
         for column in _columns(table)

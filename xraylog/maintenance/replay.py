@@ -34,7 +34,7 @@ LOOK = """
     GROUP BY n.id, n.name
 """
 
-# At most so many lines, and so many bytes of them, but one at least. The server measures a line without reading it.
+# At most `lines` lines and `bytes` bytes of them, but at least one. The server measures a line without reading it.
 READ = """
     SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END
     FROM (
@@ -52,7 +52,7 @@ READ = """
     ORDER BY id
 """
 
-# What is not returned is somebody else's: another replay has moved it, or a person has removed it.
+# What is not returned was moved by another replay, or removed by hand.
 TAKE = """
     DELETE FROM rejected_lines
     WHERE id = ANY(%s::bigint[])
@@ -85,7 +85,7 @@ class Refused(Exception):
 
 
 def look(conn: Connection, tables: schema.Findings, node: str) -> Found:
-    """What there is to replay for this node. Raises Unsuitable where lines cannot be told apart."""
+    """Return what there is to replay for this node. Raises Unsuitable if lines cannot be told apart."""
     if "id" not in tables.tables["rejected_lines"].unique:  # made by hand
         raise Unsuitable(
             "rejected_lines.id: expected a unique column, found none; "
@@ -103,7 +103,7 @@ def look(conn: Connection, tables: schema.Findings, node: str) -> Found:
 
 
 def replay(target: Target, node: str, found: Found, parse: Parse, lines: int) -> Iterator[tuple[LoadResult, Stays]]:
-    """Parse what was found, at most so many lines at a time; yields after each commit what became of them."""
+    """Parse what was found, at most `lines` lines at a time; yield after each commit what became of them."""
     if found.node_id is None:
         return
     first = found.first
@@ -128,7 +128,7 @@ def _read(conn: Connection, found: Found, first: int, lines: int) -> list[tuple[
 
 
 def _say(parse: Parse, line: bytes | None) -> AccessRecord | BadLine | Ignored:
-    """What the parser says of a line that a log can have had."""
+    """Parse a line if a log can have had it; otherwise return it as a bad one."""
     if line is None:
         return BadLine(b"", "expected a whole line, found its beginning")
     if b"\n" in line:  # put there by hand; names with a line end in them could not be looked up
@@ -179,7 +179,7 @@ def _sort(parsed: Parsed) -> Sorted:
 
 
 def _store(target: Target, node: str, node_id: int, lines: Sorted, names: Resolved) -> LoadResult:
-    """The transaction. Raises Refused."""
+    """Move the lines in one transaction. Raises Refused."""
     for reason in names.refused.values():
         raise Refused(reason)
     try:

@@ -3,7 +3,7 @@
 A partition goes as a whole, and only when its upper bound, as the catalog has it, is not after the first moment that
 is kept. That is asked once more, by the table's oid, in the transaction that marks it or drops it. `detached` says how
 a run that was killed is finished by the next one; two runs at once find out in the catalog what the other one did.
-Nobody waits for long behind a lock that is waited for here; who is in the way is left alone, for there are more runs.
+Never blocks other sessions for long; a table in use is left for a later run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
 
 TRIES = 5  # a day is dropped in milliseconds
-# Who waits for ACCESS EXCLUSIVE keeps every reader behind it waiting. Shorter than deadlock_timeout, too (1 s): of two
-# that wait for each other, it is never the run that stores lines who is ended.
+# While a session waits for ACCESS EXCLUSIVE, later readers wait, too. Shorter than deadlock_timeout (1 s): of two
+# that wait for each other, the server never ends the run that stores lines.
 LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
 POLL_S = 0.1
@@ -67,7 +67,7 @@ FIRST_KEPT = """
 """
 
 # Of DEFAULT and of MAXVALUE no upper bound is found: they are never old. A lower one of MINVALUE does not matter.
-# What somebody else is detaching has no mark, and is his.
+# A partition that another session detaches has no mark: it is left to that session.
 OLD = """
     WITH RECURSIVE direct AS (
         SELECT c.oid, c.relowner, pg_get_expr(c.relpartbound, c.oid) AS bounds,
@@ -94,7 +94,7 @@ OLD = """
 
 
 def to_drop(conn: Connection, days: int, now: datetime) -> list[Old]:
-    """The tables that a run at `now` would drop, the oldest first. Only reads."""
+    """Return the tables that a run at `now` would drop, the oldest first. Only reads."""
     with session.transaction(conn):
         if reason_to_wait(conn) is not None:
             return []
@@ -115,7 +115,7 @@ def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
 def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> Iterator[str]:
     """Drop what is old; yields a line for each thing done.
 
-    Raises Unavailable when somebody is in the way, and Unsuitable at the end, with all that the operator must do.
+    Raises Unavailable if another session uses them, and Unsuitable at the end, with all that the operator must do.
     """
     reason, limit, found = _look(conn, days, now)
     if reason is not None:
@@ -161,7 +161,7 @@ def _look(conn: Connection, days: int, now: datetime) -> tuple[str | None, datet
 
 @contextlib.contextmanager
 def _told_later(conn: Connection, what: str, trouble: list[str]) -> Iterator[None]:
-    """An error inside is in the way of nothing else; but when it passes by itself, the rest is for the next run."""
+    """Collect an error inside, so that it stops nothing else. Raises Unavailable for one that passes by itself."""
     try:
         yield
     except psycopg.Error as error:
@@ -199,13 +199,13 @@ def reason_to_wait(conn: Connection) -> str | None:
 
 
 def first_kept(conn: Connection, days: int, now: datetime) -> datetime:
-    """The start of the UTC day that is so many days before that of `now`. In a transaction."""
+    """Return the start of the UTC day that is `days` days before that of `now`. In a transaction."""
     ((moment,),) = conn.execute(FIRST_KEPT, [now, days])
     return moment  # type: ignore[no-any-return]
 
 
 def _old(conn: Connection, limit: datetime) -> list[Old]:
-    """What earlier runs have left, then the partitions that are older than the limit."""
+    """Return what earlier runs have left, then the partitions that are older than the limit."""
     found = [
         Old(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
         for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
@@ -217,7 +217,7 @@ def _old(conn: Connection, limit: datetime) -> list[Old]:
 
 
 def _drop(conn: Connection, old: Old, limit: datetime) -> bool:
-    """Detach and drop it; False when somebody else did."""
+    """Detach and drop it; return False if another session did."""
     if old.stage is Stage.ATTACHED:
         _wait_for_users(conn)
         if _mark(conn, old, limit):
@@ -269,13 +269,13 @@ def _detach(conn: Connection, old: Old) -> None:
 def _wait_for_users(conn: Connection) -> None:
     """Wait until all who use `logs` now are gone, or give way: nothing has been changed yet.
 
-    DETACH … CONCURRENTLY would wait for them when the partition is hidden already, and DROP with others behind it.
+    DETACH … CONCURRENTLY would wait for them when the partition is hidden already, and DROP would block others.
     """
     deadline = time.monotonic() + session.LOCK_TIMEOUT_S
     using = _users(conn)
     while using := using & _users(conn):
         if time.monotonic() > deadline:
-            raise errors.LockNotAvailable(f"somebody has used logs for more than {session.LOCK_TIMEOUT_S} s")
+            raise errors.LockNotAvailable(f"a transaction has used logs for more than {session.LOCK_TIMEOUT_S} s")
         time.sleep(POLL_S)
 
 
@@ -287,7 +287,7 @@ USERS = """
 
 
 def _users(conn: Connection) -> set[str]:
-    """The transactions that have a lock on `logs`."""
+    """Return the transactions that have a lock on `logs`."""
     return {transaction for (transaction,) in conn.execute(USERS)}
 
 
@@ -310,13 +310,13 @@ def _has_kept_rows(conn: Connection, old: Old, limit: datetime) -> bool:
 
 
 def _again(conn: Connection, old: Old, limit: datetime) -> Old | None:
-    """What has become of the table; None when it is not there, or not to be dropped, any more."""
+    """Look up the table again; return None if it no longer exists or is no longer to be dropped."""
     return next((now for now in _old(conn, limit) if now.oid == old.oid), None)
 
 
 @contextlib.contextmanager
 def _ddl(conn: Connection) -> Iterator[None]:
-    """A short transaction in which nobody else makes, attaches or drops partitions."""
+    """Open a short transaction in which no other run creates, attaches or drops partitions."""
     with session.transaction(conn, schema.PARTITIONS_LOCK):
         conn.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
         yield
@@ -342,7 +342,7 @@ REMOVE_REJECTED = """
 
 
 def _remove_rejected(conn: Connection, limit: datetime) -> int:
-    """Some at a time: a row's lock is held for a moment only."""
+    """Delete the rows a few thousand at a time, so that a row's lock is held only briefly; return how many."""
     removed = 0
     while True:
         with session.transaction(conn):

@@ -33,7 +33,7 @@ LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG = FA
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
 SERIES = tuple((name, outcome) for name in FAMILIES for outcome in (OUTCOMES if name == LINES else ("",)))
 KEPT = tuple((name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED))  # 0 at first
-MOST_BYTES = 1 << 16  # a file of ours has 2 KiB; a larger one is somebody else's
+MOST_BYTES = 1 << 16  # our own file has 2 KiB; a larger one is another program's
 
 
 class NotWritten(Exception):
@@ -53,7 +53,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The metrics of one log on one node, and the file they are in; no file: nothing is told.
+    """The metrics of one log on one node, and the file they are in; without a file nothing is written.
 
     A run that is not `of_log`, but of another one from the command line, adds to the counters and is no last run.
     """
@@ -64,16 +64,16 @@ class Metrics:
     of_log: bool = True
 
     def begin(self, now: float) -> None:
-        """Tell that a run begins, in seconds since 1970: it may be killed.
+        """Record that a run begins, in seconds since 1970: it may be killed.
 
-        What cannot be written is said when the run ends.
+        A file that cannot be written is reported when the run ends.
         """
         if self.path and self.of_log:
             with contextlib.suppress(NotWritten):
                 _replace(self.path, self._text({**self._read(self.path), (LAST_RUN, ""): now}))
 
     def end(self, run: Ended, buffer: Path) -> None:
-        """Tell what became of it. A failed run leaves the time of the last success. Raises NotWritten."""
+        """Record what became of it. A failed run leaves the time of the last success. Raises NotWritten."""
         if self.path is None:
             return
         values = self._read(self.path)
@@ -92,7 +92,7 @@ class Metrics:
         return self._read(self.path)[LAST_SUCCESS, ""] if self.path else 0.0
 
     def _read(self, path: Path) -> dict[Series, float]:
-        """The values that the run before left. What is damaged or missing begins from 0, or is left out."""
+        """Return the values of the run before. A damaged or missing one starts from 0, or is left out."""
         text = ""
         if os.path.isfile(path):  # a pipe would be waited for
             with contextlib.suppress(OSError), path.open("rb") as file:
@@ -111,7 +111,7 @@ class Metrics:
         )
 
     def _samples(self, name: str, values: Mapping[Series, float]) -> str:
-        """The lines of one metric: three digits behind the point, which is a millisecond."""
+        """Return the lines of one metric: three decimals, which is a millisecond."""
         lines = (
             f"{self._named(*series)} {round(values[series], 3):.15g}\n"
             for series in SERIES
@@ -153,13 +153,13 @@ def _size(path: Path) -> int:
 
 
 def _escaped(text: str) -> str:
-    """A label's value, as Prometheus' text format has it. It is UTF-8: other bytes are written as escapes."""
+    """Return a label's value as Prometheus' text format has it. It is UTF-8: other bytes are written as escapes."""
     text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _number(text: str) -> float | None:
-    """A value that we may have written."""
+    """Return the value if we may have written it, else None."""
     with contextlib.suppress(ValueError):
         if math.isfinite(value := float(text)) and value >= 0:
             return value

@@ -122,5 +122,5 @@ def _is_full(found: os.stat_result, more: int) -> bool:
 
 
 def rotated(path: Path, number: int) -> Path:
-    """Where the log of so many rotations ago lies."""
+    """Return the path of the log of `number` rotations ago."""
     return path.with_name(f"{path.name}.{number}") if number else path

@@ -34,7 +34,7 @@ class NotWritten(Exception):
 
 
 def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
-    """The fields in their order; `started` is local time, seconds and rate have two decimals."""
+    """Return the fields in their order; `started` is local time, seconds and rate have two decimals."""
     duration = round(seconds, 2)
     values: tuple[str | int | float, ...] = (
         started.isoformat(timespec="microseconds"),
@@ -77,7 +77,7 @@ def _csv_line(cells: tuple[object, ...]) -> str:
 
 
 def _append(path: Path, line: str, header: str) -> None:
-    """One write, so that rows of other runs stay whole; on a line of its own, also behind a torn one."""
+    """Append in one write, so that rows of other runs stay whole; on a line of its own, even after a torn one."""
     with path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)

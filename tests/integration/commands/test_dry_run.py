@@ -102,7 +102,7 @@ def test_it_goes_on_where_a_run_would(site: Site, dry_run: DryRun) -> None:
     site.append(*KINDS)
     site.run_here("--keep")
     stored = site.log.stat().st_size
-    assert f"{site.log}:\n  nothing new behind byte {stored}\n" in dry_run()
+    assert f"{site.log}:\n  nothing new after byte {stored}\n" in dry_run()
     site.append(*lines(20, 23), line(24)[:30])
     said = dry_run("--keep")
     assert f"would be read from byte {stored} on\n  3 lines = 3 rows + 0 rejected + 0 ignored\n" in said
@@ -171,11 +171,11 @@ def test_old_logs_are_counted_each_once(site: Site, dry_run: DryRun, monkeypatch
     assert said.count("100 lines = 100 rows") == 1
     assert "access.log.1.gz:\n  would be read from byte 0 on\n" in said
     assert "its last line has no end, and would be left out\n  it would stay as it is\n" in said
-    assert f"access.log.1:\n  nothing new behind byte {len(text)}\n" in said
+    assert f"access.log.1:\n  nothing new after byte {len(text)}\n" in said
     piped(monkeypatch, site.folder / "access.log.1")
     said = dry_run("--logfile", "-", "--logfile", str(site.folder / "access.log.1"))
     assert "\n-:\n  would be read from byte 0 on\n  100 lines = 100 rows" in said
-    assert f"access.log.1:\n  nothing new behind byte {len(text)}\n" in said
+    assert f"access.log.1:\n  nothing new after byte {len(text)}\n" in said
     assert "cut.gz:\n  would be read from byte 0 on\n" in dry_run("--logfile", f"{site.folder}/cut.gz", status=3)
 
 

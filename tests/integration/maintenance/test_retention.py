@@ -336,7 +336,7 @@ def test_during_a_long_query_nothing_is_changed_and_the_next_run_tries_again(
     with reader(other):
         kept.append(today(1))
         assert kept.run_here() == 0
-        assert f"WARNING retention: {OLD}: somebody has used logs for more than 1 s" in kept.output()
+        assert f"WARNING retention: {OLD}: a transaction has used logs for more than 1 s" in kept.output()
         assert kept.output().count("WARNING") == 1
         assert server.execute("SELECT count(*) FROM logs").fetchone() == (4,)
     assert kept.run_here() == 0
