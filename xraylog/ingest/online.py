@@ -58,9 +58,8 @@ def find_position(target: Target, source: Source) -> Position:
             target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
         )
         positions.forget_old(target.conn, position)
-    if position.lost_offset is not None and isinstance(
-        log, LogFile
-    ):  # others have other names and bytes at every rotation
+    is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation
+    if position.lost_offset is not None and is_log_file:
         logger.warning(
             "{} was emptied, replaced or renamed by another program: it was stored up to byte {}; "
             "reading it from its beginning; if it was renamed: {}",
