@@ -98,10 +98,11 @@ def compare(server: Server, folder: Path, options: argparse.Namespace) -> None:
     settle(server)
     said, total, peak = migration(server, folder)
     seconds = [float(text) for text in re.findall(r"rows ([\d.]+) s, indexes ([\d.]+) s, keys ([\d.]+) s", said)[0]]
-    (proof,) = re.findall(r"proof ([\d.]+) s", said)
+    (verification,) = re.findall(r"verification ([\d.]+) s", said)
     print(f"bare:      rows {bare_rows:6.1f} s, indexes {bare_indexes:6.1f} s, {bare_rows + bare_indexes:6.1f} s")
     print(f"migration: rows {seconds[0]:6.1f} s, indexes {seconds[1]:6.1f} s, {seconds[0] + seconds[1]:6.1f} s")
-    print(f"           keys {seconds[2]:6.1f} s, proof {float(proof):6.1f} s, total {total:.1f} s, peak {peak} MiB")
+    print(f"           keys {seconds[2]:6.1f} s, verification {float(verification):6.1f} s, total {total:.1f} s")
+    print(f"           peak {peak} MiB")
     print(f"speed of the migration ÷ bare: {(bare_rows + bare_indexes) / (seconds[0] + seconds[1]):.2f} (goal 0.9)")
 
 

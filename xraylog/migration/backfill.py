@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 from psycopg import errors
@@ -20,6 +19,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import BY_DAY, OldTable
+from xraylog.migration.progress import Copied, Progress
 from xraylog.migration.state import State
 
 MIN_CORRELATION = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
@@ -77,19 +77,6 @@ def index_by_day(old: OldTable, method: str) -> Composed:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """What one day took."""
-
-    rows: int = 0
-    copy_s: float = 0.0
-    index_s: float = 0.0
-    keys_s: float = 0.0  # ATTACH: the server checks the foreign keys and the bounds
-
-    def __add__(self, other: Copied) -> Copied:
-        return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
-
-
 def pending_days(conn: Connection, span: Sequence[date]) -> list[date]:
     """Days of the old table that have not been copied, the newest first: people ask for these.
 
@@ -105,7 +92,7 @@ def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]
     return [day for day in reversed(span) if partitions.gaps(str(day), bounds)]
 
 
-def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str], None]) -> Copied:
+def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> Copied:
     """Copy a day's rows into a partition of their own, in one transaction; nothing if another session did."""
     with state.step(conn) as found:
         if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
@@ -119,12 +106,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, waiting: Callable[[str]
             clock.append(time.monotonic())
             state.run_all(conn, others)
             clock.append(time.monotonic())
-
-            def attach_it() -> None:
-                with conn.transaction():
-                    conn.execute(attach)
-
-            state.patiently(attach_it, waiting)
+            state.retry(progress, state.run_in_savepoint, conn, attach)
         except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
             raise Unsuitable(
                 f"{day}: its rows cannot be copied: {session.message(error)}; "

@@ -10,11 +10,14 @@ from datetime import date
 
 from psycopg.sql import Composed
 
+from xraylog import hints
+from xraylog.config import Config
 from xraylog.database import session
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, day_counts, old_table, revert, state, swap, verify
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
+from xraylog.migration.revert import RowsAtRisk
 from xraylog.migration.state import Found, State
 
 INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
@@ -31,7 +34,7 @@ def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
         f"about as much goes through the WAL"
     )
     for what in old.not_carried_over:
-        yield f"not carried over, for a partitioned table cannot have it: {what}"
+        yield f"not carried over, because a partitioned table cannot have it: {what}"
 
 
 def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
@@ -73,17 +76,32 @@ def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
     """The steps of --undo, with their SQL."""
     with state.step(conn) as found:
         yield from _sql(conn, "the way back", list(revert.revert_statements(conn, old, found.sequence_type)))
-    yield "\n-- then DROP TABLE logs_new and its partitions, 30 at once"
+    yield f"\n{revert.DROP_NEW_TABLES}"
 
 
-def status(conn: Connection, found: Found) -> Iterator[str]:
-    """Where the migration stands."""
+def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
+    """Yield what an undo loses, and how to keep it."""
+    changes = "every UPDATE and DELETE that was made in logs since"
+    if risk.rows == 0:
+        yield f"no row was stored in logs since the migration started; lost would be {changes}"
+        return
+    yield f"{risk.rows:,} rows were stored in logs since the migration started. They would be LOST, and {changes}."
+    yield "To keep them, in psql, before you continue; the second line loads them again afterwards:"
+    yield f"  \\copy (SELECT {risk.columns} FROM {revert.ROWS_SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy logs ({risk.columns}) FROM 'since.csv' CSV HEADER"
+
+
+def status(conn: Connection, cfg: Config) -> Iterator[str]:
+    """Yield the state of the migration, how many days are copied, and how to finish it."""
+    found = state.inspect(conn)
     yield found.state.value
-    if found.state in (State.UNFINISHED, State.FINISHED):
-        with _started(conn, found) as (old, counts, left):
-            there = counts.rows - counts.rows_of(left)
-            yield f"{len(counts.span) - len(left)} of {len(counts.span)} days of logs_old have a partition in logs"
-            yield f"these days have {there:,} of its {counts.rows:,} rows; it takes {format_bytes(old.total_bytes)}"
+    if found.state in state.STARTED:
+        with _started(conn, found) as (old, counts, pending):
+            copied = counts.rows - counts.rows_of(pending)
+            yield f"{len(counts.span) - len(pending)} of {len(counts.span)} days of logs_old have a partition in logs"
+            yield f"these days have {copied:,} of its {counts.rows:,} rows; it takes {format_bytes(old.total_bytes)}"
+    if found.state is State.UNFINISHED:
+        yield f"parse_logs.py stays offline until it is finished: {hints.command(cfg, script=hints.MIGRATION)}"
 
 
 @contextlib.contextmanager

@@ -96,6 +96,7 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 
 
+DROP_NEW_TABLES = f"-- then DROP TABLE logs_new and its partitions, {partitions.DAYS_AT_ONCE} at once"
 PARTITIONS = """
     SELECT quote_ident(c.relname)
     FROM pg_inherits i

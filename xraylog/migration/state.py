@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Literal
@@ -20,6 +20,7 @@ from xraylog.database import markers, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.markers import MigrationMarker
 from xraylog.database.session import Connection, Unsuitable
+from xraylog.migration.progress import Progress
 
 # Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
 LOCK_TIMEOUT = "500ms"
@@ -28,6 +29,7 @@ LONG_LOCK_TIMEOUT = "30s"
 PAUSE_S = 1.0
 PATIENCE_S = 600.0
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -44,6 +46,11 @@ class State(Enum):
 
 
 STARTED = (State.UNFINISHED, State.FINISHED)
+CANNOT_MIGRATE = {  # why, and what to do
+    State.NO_LOGS: "expected a table logs, found none in the search_path; parse_logs.py creates a partitioned one",
+    State.OTHER: "logs: expected a table, found another kind; nothing was changed",
+    State.UNDOING: f"{State.UNDOING.value}: --undo finishes that; then migrate again",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,12 @@ def read_state(conn: Connection) -> Found:
         raise Unsuitable(f"logs_old: expected the comment {expected!r}, found {old!r}; COMMENT ON TABLE logs_old IS …")
     state = State.FINISHED if marker.is_finished else State.UNFINISHED
     return Found(state, schema_name, search_path, marker.zone, marker.sequence_type)
+
+
+def inspect(conn: Connection) -> Found:
+    """Return the state of the migration, read in a transaction of its own."""
+    with session.transaction(conn):
+        return read_state(conn)
 
 
 def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
@@ -146,17 +159,28 @@ def set_search_path(path: str) -> Composed:
     return SQL("SET LOCAL search_path TO {}").format(SQL(path))
 
 
-def patiently(action: Callable[[], Result], waiting: Callable[[str], None]) -> Result:
-    """Do what needs locks that others hold, a little at a time. The action is a transaction or a savepoint."""
+def retry(
+    progress: Progress, step: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
+) -> Result:
+    """Do a step; again, for up to PATIENCE_S, while other sessions hold locks that it needs.
+
+    The step is a transaction or a savepoint: what it did is undone before it is tried again.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return action()
+            return step(*arguments, **keywords)
         except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
             if time.monotonic() > deadline:
                 raise
-            waiting(session.message(error))
+            progress.waiting(session.message(error))
             time.sleep(PAUSE_S)
+
+
+def run_in_savepoint(conn: Connection, statement: Composed) -> None:
+    """Execute it so that the transaction around it survives its failure."""
+    with conn.transaction():
+        conn.execute(statement)
 
 
 def run_all(conn: Connection, statements: Iterable[Composed]) -> None:

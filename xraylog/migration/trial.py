@@ -7,7 +7,7 @@ from psycopg import errors
 from psycopg.sql import Composed
 
 from xraylog.database import session
-from xraylog.database.session import Connection
+from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
@@ -17,13 +17,13 @@ SAMPLE_ROWS = 1000  # rows of the newest day
 TRIAL_TABLE = "logs_new"
 
 
-def inspect(conn: Connection, zone: str) -> tuple[OldTable, DayCounts | None, list[str]]:
-    """The plain table, what its rows are like, and all that stands in the way.
+def prepare(conn: Connection, zone: str) -> tuple[OldTable, DayCounts]:
+    """Return the old table and its rows per day, once nothing prevents its migration.
 
-    Raises StateChanged when it is not plain any more.
+    Raises Unsuitable with every blocker, a line each, and StateChanged when logs is not plain any more.
     """
     with state.transaction(conn):
-        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # nobody renames it meanwhile
+        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # no other session renames it meanwhile
         found = state.read_state(conn)
         if found.state is not State.PLAIN:
             raise state.StateChanged(found.state.value)
@@ -34,7 +34,9 @@ def inspect(conn: Connection, zone: str) -> tuple[OldTable, DayCounts | None, li
         reasons += blockers.all_blockers(conn, old, counts)
         if counts is not None and not reasons:
             reasons = run(conn, old, counts)
-        return old, counts, reasons
+        if counts is None or reasons:
+            raise Unsuitable("\n".join(["logs cannot be migrated yet; nothing was changed:", *reasons]))
+        return old, counts
 
 
 def run(conn: Connection, old: OldTable, counts: DayCounts) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import date
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -13,6 +12,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
+from xraylog.migration.progress import DayChecksums, Progress
 from xraylog.migration.state import Found, State
 
 
@@ -34,22 +34,6 @@ def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) ->
         return now.name, last
 
 
-@dataclass(frozen=True, slots=True)
-class DayChecksums:
-    """One day of the old table beside the new one."""
-
-    day: date
-    old_rows: int
-    new_rows: int
-    old_sum: int
-    new_sum: int
-
-    @property
-    def equal(self) -> bool:
-        """Nothing is lost, doubled or changed."""
-        return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
-
-
 WAYS_OUT = {  # what to do about a difference
     State.UNFINISHED: "nothing was dropped. To copy such a day again, detach its partition from logs, rename it, "
     "and run the same command; --undo goes back",
@@ -67,8 +51,7 @@ def verify_and_finish(
     old: OldTable,
     counts: DayCounts,
     drop: bool,
-    tell: Callable[[DayChecksums], None],
-    waiting: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Prove that every day is the same in both tables, and only then finish: drop the old table, or mark it.
 
@@ -81,13 +64,12 @@ def verify_and_finish(
         different = []
         for day in counts.span:
             sums = _compare(conn, old, day, counts.largest_id)
-            tell(sums)
+            progress.verified(sums)
             if not sums.equal:
                 different.append(str(day))
         if different:
             raise ChecksumMismatch(f"logs and logs_old differ on {', '.join(different)}; {WAYS_OUT[found.state]}")
-        last = finish_statement(found, drop)
-        state.patiently(lambda: _in_savepoint(conn, last), waiting)
+        state.retry(progress, state.run_in_savepoint, conn, finish_statement(found, drop))
 
 
 def finish_statement(found: Found, drop: bool) -> Composed:
@@ -95,11 +77,6 @@ def finish_statement(found: Found, drop: bool) -> Composed:
     if drop:
         return SQL("DROP TABLE logs_old").format()
     return state.mark(True, found.zone, found.sequence_type)
-
-
-def _in_savepoint(conn: Connection, statement: Composed) -> None:
-    with conn.transaction():
-        conn.execute(statement)
 
 
 def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayChecksums:

@@ -1,0 +1,107 @@
+"""What a migration reports while it runs, and how a terminal shows it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import astuple, dataclass
+from datetime import date
+from typing import Protocol
+
+from xraylog.migration.day_counts import DayCounts
+
+INTERVAL_S = 1.0  # between two lines about the days that are copied
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What one day took."""
+
+    rows: int = 0
+    copy_s: float = 0.0
+    index_s: float = 0.0
+    keys_s: float = 0.0  # ATTACH: the server checks the foreign keys and the bounds
+
+    def __add__(self, other: Copied) -> Copied:
+        return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class DayChecksums:
+    """One day of the old table beside the new one."""
+
+    day: date
+    old_rows: int
+    new_rows: int
+    old_sum: int
+    new_sum: int
+
+    @property
+    def equal(self) -> bool:
+        """Nothing is lost, doubled or changed."""
+        return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
+
+
+class Progress(Protocol):
+    """Who wants to know how far a migration is."""
+
+    def waiting(self, reason: str) -> None:
+        """Hear that another session holds a lock."""
+
+    def verified(self, day: DayChecksums) -> None:
+        """Hear that a day has been compared, with what result."""
+
+
+class PrintedProgress:
+    """Progress on standard output: `copying`, then `copied` for each day; `verifying`, then `verified` for each."""
+
+    def __init__(self) -> None:
+        self._days = self._days_done = self._rows = self._rows_done = 0
+        self._times = Copied()
+        self._started_s = self._printed_s = 0.0
+
+    def waiting(self, reason: str) -> None:
+        """Print what it waits for."""
+        print(f"waiting: {reason}")
+
+    def copying(self, counts: DayCounts, pending: list[date]) -> None:
+        """Print how many days need no copy, and start the clock."""
+        if done := len(counts.span) - len(pending):
+            print(f"{done} of {len(counts.span)} days are skipped: they were copied already, or dropped since")
+        self._days, self._days_done = len(pending), 0
+        self._rows, self._rows_done = counts.rows_of(pending), 0
+        self._started_s, self._printed_s = time.monotonic(), 0.0
+
+    def copied(self, day: date, copied: Copied) -> None:
+        """Print how far it is: about once a second, and after the last day."""
+        self._days_done += 1
+        self._rows_done += copied.rows
+        self._times += copied
+        now_s = time.monotonic()
+        if self._days_done < self._days and now_s - self._printed_s <= INTERVAL_S:
+            return
+        self._printed_s = now_s
+        rate = self._rows_done / max(now_s - self._started_s, 0.001)
+        left_s = (self._rows - self._rows_done) / rate if rate else 0.0
+        print(
+            f"{day}: {self._days_done} of {self._days} days, {self._rows_done:,} of {self._rows:,} rows, "
+            f"{rate:,.0f} rows/s, {left_s:,.0f} s left"
+        )
+
+    def verifying(self) -> None:
+        """Print what the copies took, and the heading of the table that `verified` fills; start the clock."""
+        print(f"rows {self._times.copy_s:.1f} s, indexes {self._times.index_s:.1f} s, keys {self._times.keys_s:.1f} s")
+        print(f"{'day':10} {'rows':>11} {'in logs':>11} {'checksum':>22} {'in logs':>22}")
+        self._started_s = time.monotonic()
+
+    def verified(self, day: DayChecksums) -> None:
+        """Print a line of the table."""
+        print(
+            f"{day.day} {day.old_rows:>11} {day.new_rows:>11} {day.old_sum:>22} {day.new_sum:>22}"
+            + ("" if day.equal else "  DIFFERENT")
+        )
+
+    def finished(self, counts: DayCounts, drop: bool) -> None:
+        """Print that every day is the same, and what became of the old table."""
+        print(f"verification {time.monotonic() - self._started_s:.1f} s")
+        print(f"{counts.rows:,} rows of {len(counts.span)} days: every day is the same in logs and in logs_old")
+        print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
