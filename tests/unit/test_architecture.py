@@ -117,7 +117,7 @@ def test_only_the_report_needs_the_packages_of_the_report(module: Module) -> Non
         assert "report" not in {imported.partition(".")[0] for imported in module.ours}
 
 
-ASKING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "collect"}
+READING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "collect"}
 DRAWING = {"charts", "page", "time_series"}
 
 
@@ -128,9 +128,9 @@ def test_the_page_asks_the_database_then_draws(module: Module) -> None:
     used = {imported.split(".")[1] for imported in module.ours if imported.startswith("report.")}
     if package != "report" or not name:
         return
-    assert name in ASKING | DRAWING | {"model", "run_history"}
-    if name in ASKING:
-        assert used <= ASKING | {"model"}
+    assert name in READING | DRAWING | {"model", "run_history"}
+    if name in READING:
+        assert used <= READING | {"model"}
         assert not module.others & {"os", "io", "pathlib", "jinja2", "vl_convert"}
     elif name in DRAWING:
         assert used <= DRAWING | {"model", "run_history"}

@@ -2,7 +2,7 @@
 
 A chart has colours of the page's style sheet (`var(--series-1)`), so that it is dark where the page is, and no text of
 anybody else: tags are legends in the page, which escapes them. One area for each series takes fewer bytes than a bar
-for each hour. To a screen reader a chart is one image with a name; the table beside it has the numbers.
+for each hour. To a screen reader a chart is one image with a name; the table executor it has the numbers.
 """
 
 from __future__ import annotations

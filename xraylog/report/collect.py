@@ -13,7 +13,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.report import destinations, snapshot, traffic, users
 from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Window
-from xraylog.report.snapshot import Asking, Say, Sessions
+from xraylog.report.snapshot import Progress, Session, Sessions
 from xraylog.report.users import Days, Totals
 
 
@@ -31,16 +31,16 @@ ELSEWHERE = """
 
 
 def read(
-    sessions: Sessions, window: Window, mask: Mask, say: Say, node: str | None = None, timeout_s: int = 0
+    sessions: Sessions, window: Window, mask: Mask, progress: Progress, node: str | None = None, timeout_s: int = 0
 ) -> Findings:
     """Return all that the page shows. `node`: of this one only. `timeout_s`: what a query may take; 0 is no limit.
 
     Raises UnknownNode, and what the sessions raise.
     """
-    with snapshot.taken(sessions, timeout_s, say) as (one, other):
+    with snapshot.open_pair(sessions, timeout_s, progress) as (one, other):
         if not _has_tables(one.conn):
             return Findings(window)
-        nodes: dict[int | None, str] = {number: name or f"(id {number})" for number, name in one.ask("nodes", NODES)}
+        nodes: dict[int | None, str] = {number: name or f"(id {number})" for number, name in one.query("nodes", NODES)}
         found = [number for number, name in nodes.items() if name == node]
         if node is not None and not found:
             there = ", ".join(map(_printed, nodes.values())) or "(none)"
@@ -49,11 +49,11 @@ def read(
         values = {"since": window.since, "until": window.until, "before": window.before, **mask.bits}
         values["node"] = found[0] if found else None
         first, second = replace(one, values=values), replace(other, values=values)
-        with _beside(first, second) as beside:
+        with _executor(first, second) as executor:
             try:
-                return _all(first, second, beside, window, mask, names)
+                return _all(first, second, executor, window, mask, names)
             except BaseException:  # Ctrl-C, too: nobody waits for what the other one was asked
-                beside.shutdown(wait=False, cancel_futures=True)
+                executor.shutdown(wait=False, cancel_futures=True)
                 second.stop()
                 raise
 
@@ -79,7 +79,7 @@ def _has_tables(conn: Connection) -> bool:
     return True
 
 
-class _Here(Executor):
+class _Immediate(Executor):
     """Does at once, in this thread, what it is given: there is but one session."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -88,22 +88,22 @@ class _Here(Executor):
         return done
 
 
-def _beside(first: Asking, second: Asking) -> AbstractContextManager[Executor]:
-    return nullcontext(_Here()) if second.conn is first.conn else ThreadPoolExecutor(1)
+def _executor(first: Session, second: Session) -> AbstractContextManager[Executor]:
+    return nullcontext(_Immediate()) if second.conn is first.conn else ThreadPoolExecutor(1)
 
 
-def _totals_and_days(asking: Asking, window: Window, totals: Future[Totals]) -> Days:
-    return users.days(asking, window, totals.result().users)
+def _totals_and_days(session: Session, window: Window, totals: Future[Totals]) -> Days:
+    return users.days(session, window, totals.result().users)
 
 
 def _all(
-    first: Asking, second: Asking, beside: Executor, window: Window, mask: Mask, names: Mapping[int | None, str]
+    first: Session, second: Session, executor: Executor, window: Window, mask: Mask, names: Mapping[int | None, str]
 ) -> Findings:
     """As benchmarks/report.py has it, both sessions are busy for the same time."""
-    coming = beside.submit(users.totals, second)
-    passing = beside.submit(traffic.ask, second)
-    days = beside.submit(_totals_and_days, second, window, coming)
-    ranked = destinations.ask(first, mask)
+    coming = executor.submit(users.totals, second)
+    passing = executor.submit(traffic.read, second)
+    days = executor.submit(_totals_and_days, second, window, coming)
+    ranked = destinations.read(first, mask)
     sources, sources_in_all = traffic.sources(first)
     totals = coming.result()
     went_to = users.goals(first, totals, mask)

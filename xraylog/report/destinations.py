@@ -13,7 +13,7 @@ from psycopg.sql import SQL
 from xraylog.report.fragments import BOTH, WINDOW
 from xraylog.report.masking import Mask
 from xraylog.report.model import Destination, Port
-from xraylog.report.snapshot import Asking
+from xraylog.report.snapshot import Session
 
 MOST_DESTINATIONS = 100
 MOST_CHANGED = 25  # rising, and new
@@ -98,12 +98,12 @@ VISITS = SQL("""
 """).format(window=WINDOW)
 
 
-def ask(asking: Asking, mask: Mask) -> Ranked:
+def read(session: Session, mask: Mask) -> Ranked:
     """Those with the most rows, and those that gained most since the period before."""
-    asking.set("enable_hashagg", "off")
-    chosen = asking.ask("destinations", DESTINATIONS, most=MOST_DESTINATIONS, most_changed=MOST_CHANGED)
-    asking.set("enable_hashagg", "on")
-    visits = _visits(asking, mask, [row[0] for row in chosen])
+    session.set("enable_hashagg", "off")
+    chosen = session.query("destinations", DESTINATIONS, most=MOST_DESTINATIONS, most_changed=MOST_CHANGED)
+    session.set("enable_hashagg", "on")
+    visits = _visits(session, mask, [row[0] for row in chosen])
     found = [
         (Destination(mask.destination(address), rows, before, *visits[number]), place, gain)
         for number, address, rows, before, place, gain, *_ in chosen
@@ -111,8 +111,8 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
     gained = [(goal, gain) for goal, _, gain in found if gain <= MOST_CHANGED and goal.rows > goal.rows_before]
     changed = [goal for goal, _ in sorted(gained, key=lambda of_goal: of_goal[1])]
     in_all, before = chosen[0][-2:] if chosen else (0, None)
-    ((older,),) = asking.ask("older rows", OLDER)
-    ports = asking.ask("ports", PORTS, most=MOST_PORTS)
+    ((older,),) = session.query("older rows", OLDER)
+    ports = session.query("ports", PORTS, most=MOST_PORTS)
     return Ranked(
         top=[goal for goal, place, _ in found if place <= MOST_DESTINATIONS and goal.rows],
         rising=[goal for goal in changed if goal.rows_before],
@@ -124,12 +124,14 @@ def ask(asking: Asking, mask: Mask) -> Ranked:
     )
 
 
-def _visits(asking: Asking, mask: Mask, ids: Sequence[int]) -> Mapping[int, Visits]:
+def _visits(session: Session, mask: Mask, ids: Sequence[int]) -> Mapping[int, Visits]:
     """By destination: how many users went there, on which ports, and who did most."""
     users: dict[int, int] = {}
     ports: dict[int, list[str]] = defaultdict(list)
     visitors: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for is_port, goal, number, name, rows, in_all in asking.ask("visits", VISITS, ids=ids, most=MOST_OF_A_DESTINATION):
+    for is_port, goal, number, name, rows, in_all in session.query(
+        "visits", VISITS, ids=ids, most=MOST_OF_A_DESTINATION
+    ):
         if is_port:
             ports[goal].append(f"{name or NO_PROTOCOL}/{number}")
         else:

@@ -1,4 +1,4 @@
-"""Pieces of SQL that several questions have. Their values are those of every question: `Asking.values`."""
+"""Pieces of SQL that several questions have. Their values are those of every question: `Session.values`."""
 
 from __future__ import annotations
 

@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = tuple[Any, ...]
 Sessions: TypeAlias = Callable[[], AbstractContextManager[Connection]]
-Say: TypeAlias = Callable[[str, float], None]  # what was asked, and the seconds that it took
+Progress: TypeAlias = Callable[[str, float], None]  # what was asked, and the seconds that it took
 
 WORK_MEM = "64MB"  # for each sort and hash table; the server's default of 4 MB writes to disk what this does not
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class Session:
     """A session in the snapshot, with the values that all questions share."""
 
     conn: Connection
-    say: Say
+    progress: Progress
     values: Mapping[str, Any]
 
-    def ask(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
+    def query(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
         """All rows of a query."""
         begun = time.monotonic()
         rows = self.conn.execute(query, {**self.values, **values}).fetchall()
-        self.say(what, time.monotonic() - begun)
+        self.progress(what, time.monotonic() - begun)
         return rows
 
     def set(self, name: str, value: str) -> None:
@@ -54,13 +54,13 @@ class Asking:
 
 
 @contextlib.contextmanager
-def taken(sessions: Sessions, timeout_s: int, say: Say) -> Iterator[tuple[Asking, Asking]]:
+def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
     """Two sessions in one snapshot; where the server has no second one to give, twice the same.
 
     `timeout_s`: what a query may take. Raises Unavailable and Unsuitable, as the sessions do.
     """
     with contextlib.ExitStack() as stack:
-        first = Asking(_begin(stack, sessions, timeout_s), say, {})
+        first = Session(_begin(stack, sessions, timeout_s), progress, {})
         (exported,) = first.conn.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
         second = first
         # No session may be left, or it may be another server's.

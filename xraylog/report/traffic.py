@@ -12,7 +12,7 @@ from xraylog.database import partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
 from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Window
-from xraylog.report.snapshot import Asking, Row
+from xraylog.report.snapshot import Row, Session
 
 MOST_SOURCES = 100
 NO_NODE = "(no node)"
@@ -56,10 +56,10 @@ HEALTH = """
 """
 
 
-def ask(asking: Asking) -> list[Row]:
+def read(session: Session) -> list[Row]:
     """Rows of node, slot, outbound tag and whether it was rejected, with their first and last moment."""
-    query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(Capabilities.of(asking.conn), SLOT))
-    return asking.ask("traffic", query)
+    query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
+    return session.query("traffic", query)
 
 
 def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
@@ -70,22 +70,22 @@ def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
     ]
 
 
-def newest(asking: Asking) -> datetime | None:
+def newest(session: Session) -> datetime | None:
     """Return the time of the newest row that is not in the future."""
-    for low, high in sorted(partitions.read_bounds(asking.conn), reverse=True):
-        ((newest,),) = asking.ask("the newest rows", NEWEST, low=max(low, 0), high=high)
+    for low, high in sorted(partitions.read_bounds(session.conn), reverse=True):
+        ((newest,),) = session.query("the newest rows", NEWEST, low=max(low, 0), high=high)
         if newest:
             moment: datetime = newest
             return moment
     return None
 
 
-def health(asking: Asking, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
+def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
     """Return what came from each node, and when, including nodes without rows in the window."""
     rows: dict[int | None, list[Row]] = defaultdict(list)
     for slot in slots:
         rows[slot[0]].append(slot)
-    known = {number: (rejected, stored) for number, rejected, stored in asking.ask("health", HEALTH)}
+    known = {number: (rejected, stored) for number, rejected, stored in session.query("health", HEALTH)}
     return [
         Node(
             names.get(number, NO_NODE),
@@ -128,7 +128,7 @@ SOURCES = SQL("""
 """).format(window=WINDOW, shown=SHOWN)
 
 
-def sources(asking: Asking) -> tuple[list[Source], int]:
+def sources(session: Session) -> tuple[list[Source], int]:
     """Return who was rejected most, and how many sources there were in total."""
-    found = asking.ask("rejected sources", SOURCES, most=MOST_SOURCES)
+    found = session.query("rejected sources", SOURCES, most=MOST_SOURCES)
     return [Source(address or NO_SOURCE, *rest) for address, *rest, _ in found], found[0][4] if found else 0

@@ -14,7 +14,7 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
 from xraylog.report.masking import Mask
 from xraylog.report.model import User, Window
-from xraylog.report.snapshot import Asking, Row
+from xraylog.report.snapshot import Row, Session
 
 MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and 1.3 MB (benchmarks/report.py)
 MOST = {"most": 100, "most_of_all": 6 * MOST_USERS}  # addresses, and destinations: of one user, and of all of them
@@ -120,10 +120,10 @@ GOALS = SQL("""
 """).format(window=WINDOW)
 
 
-def totals(asking: Asking) -> Totals:
+def totals(session: Session) -> Totals:
     """Rows and addresses."""
     of: dict[str, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for what, user, *row in asking.ask("users", VISITS, users=MOST_USERS, **MOST):
+    for what, user, *row in session.query("users", VISITS, users=MOST_USERS, **MOST):
         of[what][user].append(tuple(row))
     ((_, users, rows, *_),) = of["all"][None]
     found = [(user, (name, rows, first, last)) for user, ((name, _, rows, first, last),) in of["user"].items()]
@@ -140,15 +140,15 @@ def totals(asking: Asking) -> Totals:
     )
 
 
-def goals(asking: Asking, totals: Totals, mask: Mask) -> Goals:
+def goals(session: Session, totals: Totals, mask: Mask) -> Goals:
     """Where each of the users went most."""
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
     calm = [user for user, (_, rows, *_) in totals.users.items() if rows <= BUSY_ROWS]
     values = {"users": [*totals.users], "calm": calm, **MOST}
-    asking.set("enable_hashagg", "off")
-    for user, address, rows in asking.ask("destinations of users", GOALS, **values):
+    session.set("enable_hashagg", "off")
+    for user, address, rows in session.query("destinations of users", GOALS, **values):
         found[user].append((mask.destination(address), rows))
-    asking.set("enable_hashagg", "on")
+    session.set("enable_hashagg", "on")
     return found
 
 
@@ -190,7 +190,7 @@ EVERYBODY = SQL("l.user_id IS NOT NULL")
 THESE = SQL("l.user_id IN (SELECT unnest(%(users)s::integer[]))")
 
 
-def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
+def days(session: Session, window: Window, wanted: Container[int]) -> Days:
     """Rows by day, and addresses that were together, of the wanted users.
 
     Each day is asked twice: what it has at most, with pieces of a day, and exactly for those users only who may have
@@ -198,20 +198,20 @@ def days(asking: Asking, window: Window, wanted: Container[int]) -> Days:
     """
     by_day: dict[int, list[int]] = {}
     most: dict[int, int] = {}
-    slot = clock_slot(Capabilities.of(asking.conn), TOGETHER)
+    slot = clock_slot(Capabilities.of(session.conn), TOGETHER)
     at_most = SQL(DAY).format(window=WINDOW, whose=EVERYBODY, piece=PIECE)
     exactly = SQL(DAY).format(window=WINDOW, whose=THESE, piece=SQL("{}, {}").format(PIECE, slot))
     ends = [*window.midnights[1:], window.until]
     for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
         values = {"since": max(midnight - TOGETHER, window.since), "midnight": midnight, "until": end}
         day, more = window.days[number], list[int]()
-        for user, rows, addresses in asking.ask(f"days of users, {day}", at_most, **values):
+        for user, rows, addresses in session.query(f"days of users, {day}", at_most, **values):
             if user in wanted:
                 by_day.setdefault(user, [0] * len(ends))[number] = rows
                 if addresses > most.setdefault(user, 0):
                     more.append(user)
         if more:
-            for user, _, addresses in asking.ask(f"addresses together, {day}", exactly, **values, users=more):
+            for user, _, addresses in session.query(f"addresses together, {day}", exactly, **values, users=more):
                 most[user] = max(most[user], addresses)
     return Days(by_day, most)
 

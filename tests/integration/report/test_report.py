@@ -766,15 +766,15 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
 ) -> None:
     window = Window.of(UTC, 1, date(2025, 11, 16), NOON + timedelta(days=9))
     plans: dict[str, str] = {}
-    ask = snapshot.Asking.ask
+    ask = snapshot.Session.query
 
-    def explained(self: snapshot.Asking, what: str, query: Any, **values: Any) -> list[Any]:
+    def explained(self: snapshot.Session, what: str, query: Any, **values: Any) -> list[Any]:
         text = query if isinstance(query, str) else query.as_string(self.conn)
         rows = self.conn.execute(f"EXPLAIN {text}", {**self.values, **values}).fetchall()
         plans[what] = "\n".join(line for (line,) in rows)
         return ask(self, what, query, **values)
 
-    monkeypatch.setattr(snapshot.Asking, "ask", explained)
+    monkeypatch.setattr(snapshot.Session, "ask", explained)
     read(database, window)
     days = {str(row.at.astimezone(timezone.utc).date()).replace("-", "_") for row in ROWS}
     of_logs = {what: {day for day in days if f"logs_{day}" in plan} for what, plan in plans.items()}
@@ -797,10 +797,10 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
 def test_it_writes_nothing(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     before = facts(conn), site.query("SELECT count(*) FROM logs")
-    with snapshot.taken(lambda: database_session(site.database), 0, lambda *_: None) as (first, second):
-        for asking in (first, second):
-            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), asking.conn.transaction():
-                asking.conn.execute("CREATE TABLE mine ()")
+    with snapshot.open_pair(lambda: database_session(site.database), 0, lambda *_: None) as (first, second):
+        for session in (first, second):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction), session.conn.transaction():
+                session.conn.execute("CREATE TABLE mine ()")
     report(site)
     assert before == (facts(conn), site.query("SELECT count(*) FROM logs"))
 
