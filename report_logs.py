@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
 
@@ -22,19 +23,34 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.report import collect, run_history
+from xraylog.report.collect import Scope
 from xraylog.report.masking import Mask
-from xraylog.report.model import Window
+from xraylog.report.model import Findings, Window
 from xraylog.telemetry import run_log
 from xraylog.telemetry.prometheus import Metrics
 
-MOST_DAYS = 366
+MAX_DAYS = 366
 FIRST_DAY = date(1970, 1, 1)
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements-report.txt"
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command line of report_logs.py."""
+
+    config: Path
+    output: Path
+    days: int
+    until: date | None  # inclusive; None: today
+    node: str | None
+    mask: bool
+    verbose: bool
+    quiet: bool
+
+
 def main(arguments: Sequence[str] | None = None) -> Exit:
-    """One page; returns the exit status."""
-    options = command_line().parse_args(arguments)
+    """Write one page; return the exit status."""
+    options = parse_options(arguments)
     try:
         cfg = config.read(options.config)
         config.refuse_for_output(cfg, options.output)
@@ -42,84 +58,97 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return Exit.CONFIGURATION
-    refuse_other_days(options.until, today=datetime.now(cfg.zone).date())
+    refuse_impossible_day(options.until, today=datetime.now(cfg.zone).date())
     start_logging(cfg, options)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the queries go on in the server
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # otherwise the queries go on in the server
     try:
-        return report(cfg, options)
-    except session.Unavailable as error:
-        logger.error("PostgreSQL is not available: {}; no page was written; {}", error, mends(error, cfg))
-        return Exit.FAILED
-    except session.Unsuitable as error:
-        logger.error("{}; no page was written; {}", error, mends(error, cfg))
-        return Exit.OPERATOR
-    except collect.UnknownNode as error:
-        logger.error("--node: {}; no page was written", error)
-        return Exit.OPERATOR
-    except KeyboardInterrupt:
-        logger.error("interrupted; no page was written")
-        return Exit.FAILED
-    except Exception as error:  # the only place that catches everything
-        said = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
-        logger.opt(exception=options.verbose).error("{}; no page was written; for a report: -v", said)
-        return Exit.FAILED
+        return run(cfg, options)
+    except (Exception, KeyboardInterrupt) as error:  # the only place that catches everything
+        return explain(error, cfg, options.verbose)
 
 
-def refuse_other_days(until: date | None, today: date) -> None:
-    """Exit as argparse does: which days there can be, the config's zone tells."""
-    if until and not FIRST_DAY <= until <= today:
-        command_line().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {until}")
-
-
-def report(cfg: Config, options: argparse.Namespace) -> Exit:
-    """Ask, draw, write."""
+def run(cfg: Config, options: Options) -> Exit:
+    """Read the database and the files of the runs, and write what they show."""
     try:
         from xraylog.report import page  # here: what it needs is in no other requirements
     except ImportError as error:
-        wanted = ["-r", str(REQUIREMENTS)] if REQUIREMENTS.exists() else ["xraylog[report]"]  # a checkout, or installed
-        mend = shlex.join([sys.executable, "-m", "pip", "install", *wanted])
-        logger.error("expected the package {}, found none; {}", error.name, mend)
+        logger.error("expected the package {}, found none; {}", error.name, install_command())
         return Exit.OPERATOR
     now = datetime.now(timezone.utc)
-    window, mask = Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask)
+    scope = Scope(Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask), options.node)
     keywords = {"application_name": "report_logs", **cfg.connection}
-    found = collect.read(lambda: session.connect(keywords), window, mask, said, options.node, cfg.report_timeout_s)
+    found = collect.read(lambda: session.connect(keywords), scope, log_query, cfg.report_timeout_s)
     metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)
-    done = run_history.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, window, metrics)
-    text = page.render(found, done, now, options.mask)
+    runs = run_history.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, scope.window, metrics)
+    return write(options.output, page.render(found, runs, now, options.mask), found)
+
+
+def write(output: Path, text: str, found: Findings) -> Exit:
+    """Replace the page as a whole, and log what it shows."""
     try:
-        place = Path(os.path.realpath(options.output))  # what a link leads to is replaced, not the link
-        atomic_file.replace(place, text.encode(errors="replace"), mode=0o600)  # it holds personal data
+        target = Path(os.path.realpath(output))  # the file that a link leads to is replaced, not the link
+        atomic_file.replace(target, text.encode(errors="replace"), mode=0o600)  # it holds personal data
     except OSError as error:
-        where = error.filename or options.output
-        logger.error("{}: expected to write the page, found: {}; no page was written", where, error.strerror)
+        path = error.filename or output
+        logger.error("{}: expected to write the page, found: {}; no page was written", path, error.strerror)
         return Exit.OPERATOR
-    say = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days
-    say("{}: {} rows of {} to {}", options.output, found.rows, window.first, window.last)
+    log = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days
+    log("{}: {} rows of {} to {}", output, found.rows, found.window.first, found.window.last)
     return Exit.DONE
 
 
-def mends(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
-    """Return what to do about it."""
+def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
+    """Log why there is no page, with the command that fixes it; return the exit status."""
+    if isinstance(error, session.Unavailable):
+        logger.error("PostgreSQL is not available: {}; no page was written; {}", error, hint(error, cfg))
+        return Exit.FAILED
+    if isinstance(error, session.Unsuitable):
+        logger.error("{}; no page was written; {}", error, hint(error, cfg))
+        return Exit.OPERATOR
+    if isinstance(error, collect.UnknownNode):
+        logger.error("--node: {}; no page was written", error)
+        return Exit.OPERATOR
+    if isinstance(error, KeyboardInterrupt):
+        logger.error("interrupted; no page was written")
+        return Exit.FAILED
+    message = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
+    traceback = error if verbose else None
+    logger.opt(exception=traceback).error("{}; no page was written; for the traceback: -v", message)
+    return Exit.FAILED
+
+
+def hint(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
+    """Return what fixes it: a setting or a command."""
     if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
         return f"ask for fewer --days, or raise [report] statement_timeout in {cfg.path}"
     if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
         user = cfg.connection.get("user")
-        role = Identifier(user).as_string(None) if user else "the role that libpq takes"
+        role = Identifier(user).as_string(None) if user else "the role that libpq uses"
         return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
     return hints.on(error, cfg)
 
 
-def said(what: str, seconds: float) -> None:
-    """Progress."""
-    logger.info("asked for {}: {:.1f} s", what, seconds)
+def install_command() -> str:
+    """Return the command that installs what the page needs, in a checkout or as a package."""
+    wanted = ["-r", str(REQUIREMENTS)] if REQUIREMENTS.exists() else ["xraylog[report]"]
+    return shlex.join([sys.executable, "-m", "pip", "install", *wanted])
 
 
-def start_logging(cfg: Config, options: argparse.Namespace) -> None:
-    """To stderr only. A good page under cron says nothing."""
-    run_log.to_stderr(cli.log_level(options, default="INFO" if cli.on_a_terminal() else "WARNING"))
+def log_query(name: str, seconds: float) -> None:
+    """Log one query, as progress."""
+    logger.info("asked for {}: {:.1f} s", name, seconds)
+
+
+def start_logging(cfg: Config, options: Options) -> None:
+    """Log to stderr only; a good page under cron logs nothing."""
+    run_log.to_stderr(
+        cli.log_level(options.verbose, options.quiet, default="INFO" if cli.on_a_terminal() else "WARNING")
+    )
     for warning in cfg.warnings:
         logger.warning("{}", warning)
+
+
+# --- the command line ----------------------------------------------------------------------------------------
 
 
 def _day(text: str) -> date:
@@ -137,36 +166,34 @@ def _page(text: str) -> Path:
     return cli.path(text)
 
 
-def command_line() -> argparse.ArgumentParser:
-    """Return the parser of the options, as --help shows them."""
+def parser() -> argparse.ArgumentParser:
+    """Return the options, as --help shows them."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
     )
+    add = parser.add_argument
     cli.add_config(parser)
-    parser.add_argument(
-        "--output",
-        type=_page,
-        metavar="FILE",
-        default=Path("report.html"),
-        help="the page (default: report.html)",
-    )
-    parser.add_argument(
-        "--days",
-        type=cli.number(1, MOST_DAYS),
-        metavar="N",
-        default=7,
-        help="how many days it shows (default: 7)",
-    )
-    parser.add_argument(
-        "--until", type=_day, metavar="DAY", help="the last one of them, as in 2025-11-17 (default: today)"
-    )
-    parser.add_argument("--node", metavar="NAME", help="one node only")
-    parser.add_argument(
-        "--mask", action="store_true", help="addresses as /24 and /48, users and nodes by number: for a page to pass on"
-    )
+    add("--output", type=_page, metavar="FILE", default=Path("report.html"), help="the page (default: report.html)")
+    days = cli.number(1, MAX_DAYS)
+    add("--days", type=days, metavar="N", default=7, help="how many days it shows (default: 7)")
+    add("--until", type=_day, metavar="DAY", help="the last one of them, as in 2025-11-17 (default: today)")
+    add("--node", metavar="NAME", help="one node only")
+    mask = "addresses as /24 and /48, users and nodes by number: for a page to pass on"
+    add("--mask", action="store_true", help=mask)
     cli.add_verbosity(parser)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+def parse_options(arguments: Sequence[str] | None) -> Options:
+    """Return what was typed; exit with 2 when it is wrong."""
+    return Options(**vars(parser().parse_args(arguments)))
+
+
+def refuse_impossible_day(until: date | None, today: date) -> None:
+    """Exit as argparse does. What `today` is depends on the zone of the config."""
+    if until and not FIRST_DAY <= until <= today:
+        parser().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {until}")
 
 
 if __name__ == "__main__":

@@ -78,9 +78,9 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     verbosity.add_argument("-q", "--quiet", action="store_true", help="log only errors")
 
 
-def log_level(options: argparse.Namespace | Options, default: str) -> str:
+def log_level(verbose: bool, quiet: bool, default: str) -> str:
     """Return the lowest level that loguru logs."""
-    return "DEBUG" if options.verbose else "ERROR" if options.quiet else default
+    return "DEBUG" if verbose else "ERROR" if quiet else default
 
 
 def escape_unprintable() -> None:

@@ -1,18 +1,18 @@
-"""All questions of a page, asked side by side in one snapshot."""
+"""Run all queries of a page, in two sessions at once, on one snapshot."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.report import destinations, snapshot, traffic, users
 from xraylog.report.masking import Mask
-from xraylog.report.model import Findings, Window
+from xraylog.report.model import Findings, Thresholds, Window
 from xraylog.report.snapshot import Progress, Session, Sessions
 from xraylog.report.users import Days, Totals
 
@@ -20,6 +20,18 @@ from xraylog.report.users import Days, Totals
 class UnknownNode(Exception):
     """There is no such node; the message says which there are."""
 
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a page is to show."""
+
+    window: Window
+    mask: Mask = field(default_factory=Mask)
+    node: str | None = None  # this one only
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+
+Names = Mapping[int | None, str]
 
 NODES = "SELECT id, name FROM nodes ORDER BY name"
 ELSEWHERE = """
@@ -30,41 +42,51 @@ ELSEWHERE = """
 """
 
 
-def read(
-    sessions: Sessions, window: Window, mask: Mask, progress: Progress, node: str | None = None, timeout_s: int = 0
-) -> Findings:
-    """Return all that the page shows. `node`: of this one only. `timeout_s`: what a query may take; 0 is no limit.
+def read(sessions: Sessions, scope: Scope, progress: Progress, timeout_s: int = 0) -> Findings:
+    """Return all that the page shows. `timeout_s`: the longest that a query may take; 0 is no limit.
 
     Raises UnknownNode, and what the sessions raise.
     """
     with snapshot.open_pair(sessions, timeout_s, progress) as (one, other):
         if not _has_tables(one.conn):
-            return Findings(window)
-        nodes: dict[int | None, str] = {number: name or f"(id {number})" for number, name in one.query("nodes", NODES)}
-        found = [number for number, name in nodes.items() if name == node]
-        if node is not None and not found:
-            there = ", ".join(map(_printed, nodes.values())) or "(none)"
-            raise UnknownNode(f"expected one of the nodes {there}, found {_printed(node)}")
-        names = {number: mask.node(number, name) for number, name in nodes.items()}
-        values = {"since": window.since, "until": window.until, "before": window.before, **mask.bits}
-        values["node"] = found[0] if found else None
+            return Findings(scope.window)
+        names: dict[int | None, str] = {number: name or f"(id {number})" for number, name in one.query("nodes", NODES)}
+        values = {
+            "since": scope.window.since,
+            "until": scope.window.until,
+            "before": scope.window.before,
+            "node": _node_id(scope.node, names),
+            **scope.mask.bits,
+        }
+        shown = {number: scope.mask.node(number, name) for number, name in names.items()}
         first, second = replace(one, values=values), replace(other, values=values)
         with _executor(first, second) as executor:
             try:
-                return _all(first, second, executor, window, mask, names)
-            except BaseException:  # Ctrl-C, too: nobody waits for what the other one was asked
+                return _query_all(first, second, executor, scope, shown)
+            except BaseException:  # Ctrl-C, too: do not wait for the query of the other session
                 executor.shutdown(wait=False, cancel_futures=True)
-                second.stop()
+                second.cancel()
                 raise
 
 
-def _printed(name: str) -> str:
-    """For a terminal: a name is any text."""
+def _node_id(node: str | None, names: Names) -> int | None:
+    """Return the id of the node, or None for all of them."""
+    if node is None:
+        return None
+    for number, name in names.items():
+        if name == node:
+            return number
+    known = ", ".join(map(_printable, names.values())) or "(none)"
+    raise UnknownNode(f"expected one of the nodes {known}, found {_printable(node)}")
+
+
+def _printable(name: str) -> str:
+    """Return a name for a terminal: it may be any text."""
     return name if name.isprintable() else repr(name)
 
 
 def _has_tables(conn: Connection) -> bool:
-    """Whether there is anything to ask. Raises Unsuitable for tables that are not what is asked for."""
+    """Return whether there is anything to query. Raises Unsuitable for tables that do not fit."""
     found = schema.look(conn)
     if found.misfits:
         raise Unsuitable("; ".join(found.misfits))
@@ -74,13 +96,13 @@ def _has_tables(conn: Connection) -> bool:
         return False
     if found.missing:
         raise Unsuitable(
-            f"expected the tables {', '.join(found.missing)}, found none; a run of parse_logs.py makes them"
+            f"expected the tables {', '.join(found.missing)}, found none; a run of parse_logs.py creates them"
         )
     return True
 
 
 class _Immediate(Executor):
-    """Does at once, in this thread, what it is given: there is but one session."""
+    """Run each call at once, in this thread: for when there is only one session."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -92,40 +114,39 @@ def _executor(first: Session, second: Session) -> AbstractContextManager[Executo
     return nullcontext(_Immediate()) if second.conn is first.conn else ThreadPoolExecutor(1)
 
 
-def _totals_and_days(session: Session, window: Window, totals: Future[Totals]) -> Days:
+def _days(session: Session, window: Window, totals: Future[Totals]) -> Days:
     return users.days(session, window, totals.result().users)
 
 
-def _all(
-    first: Session, second: Session, executor: Executor, window: Window, mask: Mask, names: Mapping[int | None, str]
-) -> Findings:
-    """As benchmarks/report.py has it, both sessions are busy for the same time."""
-    coming = executor.submit(users.totals, second)
-    passing = executor.submit(traffic.read, second)
-    days = executor.submit(_totals_and_days, second, window, coming)
-    ranked = destinations.read(first, mask)
-    sources, sources_in_all = traffic.sources(first)
-    totals = coming.result()
-    went_to = users.goals(first, totals, mask)
-    found = passing.result()
-    nodes = traffic.health(first, found, names)
+def _query_all(first: Session, second: Session, executor: Executor, scope: Scope, names: Names) -> Findings:
+    """Run the queries, split so that both sessions are busy for the same time (benchmarks/report.py)."""
+    window, mask, thresholds = scope.window, scope.mask, scope.thresholds
+    future_totals = executor.submit(users.totals, second, thresholds)
+    future_slots = executor.submit(traffic.read, second)
+    future_days = executor.submit(_days, second, window, future_totals)
+    ranked = destinations.read(first, mask, thresholds)
+    sources, total_sources = traffic.sources(first, thresholds)
+    totals = future_totals.result()
+    user_destinations = users.destinations(first, totals, mask, thresholds)
+    slots = future_slots.result()
+    nodes = traffic.health(first, slots, names)
     return Findings(
         window=window,
         node=names.get(first.values["node"]),
         nodes=nodes,
-        gaps=traffic.gaps(found, nodes, names, window),
-        slots=traffic.slots(found, names),
-        users=users.users(totals, days.result(), went_to, mask),
-        users_in_all=totals.in_all,
-        rows_of_users=totals.rows,
+        gaps=traffic.gaps(slots, nodes, names, window),
+        slots=traffic.slots(slots, names),
+        users=users.join(totals, future_days.result(), user_destinations, mask),
+        total_users=totals.total,
+        rows_with_user=totals.rows,
         top=ranked.top,
         rising=ranked.rising,
         new=ranked.new,
-        destinations_in_all=ranked.in_all,
+        total_destinations=ranked.total,
         before=ranked.before,
-        begins_there=ranked.begins_there,
+        is_first_period=ranked.is_first_period,
         ports=ranked.ports,
         sources=sources,
-        sources_in_all=sources_in_all,
-        newest=None if found or first.values["node"] else traffic.newest(first),
+        total_sources=total_sources,
+        newest=None if slots or scope.node else traffic.newest(first),
     )

@@ -12,7 +12,7 @@ from xraylog.accesslog import masking
 # A host's name as DNS has them: its last label begins with a letter, and is no number in hexadecimal digits.
 NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
 # As names of lines and of services like nip.io spell addresses. Some other names look like it, and are hidden, too.
-WITHIN = re.compile(
+ADDRESS_WITHIN = re.compile(
     r"""(?<![0-9]) [0-9]{1,3} [._x-]+ (?:[a-z]{1,8}-?)? [0-9]{1,3} (?:[._x-]+ [0-9]{1,3}){2} (?![0-9])  # 203.red-0-1-9
     | (?<![0-9]) (?:25[0-5] | 2[0-4][0-9] | [01][0-9]{2}){4} (?![0-9])  # 203000113009
     | (?<![0-9a-z]) (?:
@@ -52,4 +52,4 @@ class Mask:
             return address or "(none)"
         with contextlib.suppress(ValueError):
             return str(masking.Mask(24, 48).source(str(ip_network(address.strip("[]"), strict=False))))
-        return address if NAME.fullmatch(address) and not WITHIN.search(address) else HIDDEN
+        return address if NAME.fullmatch(address) and not ADDRESS_WITHIN.search(address) else HIDDEN

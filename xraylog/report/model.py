@@ -1,4 +1,4 @@
-"""The nouns of the page: what is asked for, and what was found. Pure: no files, no database, no clock."""
+"""What the page is about: the days and limits that are asked for, and what was found. No files, database or clock."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
-GAP = timedelta(hours=1)  # without any line, that is shown
-A_DAY = timedelta(days=1)
-GONE = timedelta(days=30)  # after which a node is taken as retired
-MOST_DAYS_BY_HOUR = 62  # of two months, an hour is less than a pixel of a chart, and of a year a tenth of one
+GAP = timedelta(hours=1)  # the shortest time without any line that is shown
+ONE_DAY = timedelta(days=1)
+RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
+MAX_DAYS_BY_HOUR = 62  # over two months an hour is less than a pixel of a chart; over a year, a tenth of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Window:
 
     zone: ZoneInfo
     first: date
-    last: date  # included
-    until: datetime  # not included: the end of the last day, or now
+    last: date  # inclusive
+    until: datetime  # exclusive: the end of the last day, or now
 
     @classmethod
     def of(cls, zone: ZoneInfo, days: int, last: date | None, now: datetime) -> Window:
@@ -33,33 +33,48 @@ class Window:
 
     @property
     def since(self) -> datetime:
-        """The first moment of the first day."""
+        """Return the first moment of the first day."""
         return _midnight(self.first, self.zone)
 
     @property
     def before(self) -> datetime:
-        """The first moment of the period before, which is as long."""
+        """Return the first moment of the period before, which is as long."""
         return self.since - (self.until - self.since)
 
     @property
     def days(self) -> list[date]:
-        """Each of them."""
+        """Return each day."""
         return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
 
     @property
     def unit(self) -> str:
-        """What the rows of a chart are counted by."""
-        return "hour" if len(self.days) <= MOST_DAYS_BY_HOUR else "day"
+        """Return what the charts count rows by."""
+        return "hour" if len(self.days) <= MAX_DAYS_BY_HOUR else "day"
 
     @property
     def midnights(self) -> list[datetime]:
-        """When each of the days begins."""
+        """Return when each day begins."""
         return [_midnight(day, self.zone) for day in self.days]
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """In UTC, in which durations can be computed."""
+    """Return when the day begins, in UTC: differences of local times are wrong where clocks change."""
     return datetime.combine(day, time(), zone).astimezone(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """How much the page shows: those with the most rows, up to these numbers."""
+
+    max_users: int = 2_000  # a line each: a page of 1.3 MB (benchmarks/report.py)
+    max_per_user: int = 100  # addresses, and destinations, of one user
+    max_of_all_users: int = 12_000  # the same, of all users together: busy databases show fewer of each
+    busy_rows: int = 100  # of users with more rows, destinations of a single row are left out: too many to sort
+    max_destinations: int = 100
+    max_changed: int = 25  # rising destinations, and new ones
+    max_per_destination: int = 8  # visitors, and ports
+    max_ports: int = 30
+    max_sources: int = 100  # rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,7 @@ class Node:
     first: datetime | None  # of its rows in the window
     last: datetime | None
     rejected_lines: int  # in the window
-    stored: datetime | None  # when a position moved last, or, once a day, a run found its log still there
+    stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,7 @@ class Gap:
 
     @property
     def length(self) -> timedelta:
-        """How long it was."""
+        """Return how long it was."""
         return self.until - self.since
 
 
@@ -108,12 +123,12 @@ class User:
     addresses: int
     networks_24: int
     networks_48: int
-    together: int  # the most addresses within any ten minutes
+    concurrent_addresses: int  # the most addresses within any ten minutes
     first: datetime
     last: datetime
     by_day: Sequence[int]
     visited_from: Sequence[tuple[str, int]]  # addresses or networks, and rows: the most first
-    went_to: Sequence[tuple[str, int]]
+    destinations: Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +154,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Who was rejected."""
+    """An address or network whose connections were rejected."""
 
     address: str
     rows: int
@@ -149,58 +164,59 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All of it."""
+    """Everything the page shows."""
 
     window: Window
     nodes: Sequence[Node] = ()
     gaps: Sequence[Gap] = ()
     slots: Sequence[Slot] = ()
     users: Sequence[User] = ()
-    users_in_all: int = 0
-    rows_of_users: int = 0  # of all of them
+    total_users: int = 0
+    rows_with_user: int = 0  # of all users
     top: Sequence[Destination] = ()
     rising: Sequence[Destination] = ()
     new: Sequence[Destination] = ()
     ports: Sequence[Port] = ()
     sources: Sequence[Source] = ()
-    sources_in_all: int = 0
-    destinations_in_all: int = 0
+    total_sources: int = 0
+    total_destinations: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
-    begins_there: bool = False  # no row is older than the period before
-    node: str | None = None  # the only one that is shown
-    newest: datetime | None = None  # where there are no rows in the window: the newest one of all
+    is_first_period: bool = False  # no row is older than the period before
+    node: str | None = None  # the only one that is shown; None: all
+    newest: datetime | None = None  # the newest row of all, if the window has none
 
     @property
     def rows(self) -> int:
-        """Of the whole window."""
+        """Return the rows of the whole window."""
         return sum(node.rows for node in self.nodes)
 
     @property
-    def has_part_before(self) -> bool:
-        """Whether rows only begin late in the period before: what rises may only have been stored since then."""
-        window, before = self.window, self.before
-        return self.begins_there and before is not None and before - window.before > (window.until - window.since) / 10
+    def has_partial_period_before(self) -> bool:
+        """Return whether rows begin late in the period before: what rises may only have been stored since then."""
+        if not self.is_first_period or self.before is None:
+            return False
+        return self.before - self.window.before > (self.window.until - self.window.since) / 10
 
     @property
     def rejected_lines(self) -> int:
-        """Lines that were not understood, of all nodes."""
+        """Return how many lines of all nodes were not understood."""
         return sum(node.rejected_lines for node in self.nodes)
 
     @property
     def silent(self) -> list[str]:
-        """Nodes whose runs did something lately, and without any row in the last hour of the window."""
-        end = self.window.until
-        return [node.name for node in self.nodes if node.stored and GAP <= end - (node.last or node.stored) < GONE]
+        """Return the nodes whose runs did something lately, without any row in the last hour of the window."""
+        alive = [(node.name, node.last or node.stored) for node in self.nodes if node.stored]
+        return [name for name, last in alive if last and GAP <= self.window.until - last < RETIRED_AFTER]
 
     @property
     def absent(self) -> list[str]:
-        """Nodes without any row in the window whose runs did something since it began."""
+        """Return the nodes without any row in the window whose runs did something since it began."""
         since = self.window.since
         return [node.name for node in self.nodes if not node.rows and node.stored and node.stored >= since]
 
     @property
     def interrupted(self) -> list[str]:
-        """Nodes that had rows in the window, and then none for a day: no quiet night."""
-        ours = {node.name for node in self.nodes if node.stored}
-        long = {gap.node for gap in self.gaps if gap.length >= A_DAY and gap.since > self.window.since}
-        return sorted(ours & long)
+        """Return the nodes that had rows in the window, then none for a day: longer than a quiet night."""
+        loaded = {node.name for node in self.nodes if node.stored}
+        long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and gap.since > self.window.since}
+        return sorted(loaded & long)

@@ -172,7 +172,7 @@ def _row(user: User, names: dict[str, int]) -> list[Any]:
     return [
         user.name,
         user.rows,
-        user.together,
+        user.concurrent_addresses,
         user.addresses,
         user.networks_24,
         user.networks_48,
@@ -180,7 +180,7 @@ def _row(user: User, names: dict[str, int]) -> list[Any]:
         int(user.last.timestamp()),
         user.by_day,
         user.visited_from,
-        [[names.setdefault(address, len(names)), rows] for address, rows in user.went_to],
+        [[names.setdefault(address, len(names)), rows] for address, rows in user.destinations],
     ]
 
 

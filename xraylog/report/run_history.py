@@ -15,8 +15,8 @@ from pathlib import Path
 from xraylog.report.model import Window
 from xraylog.telemetry.prometheus import Metrics
 
-NOT_OURS = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
-MOST_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
+UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
+MAX_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
 BUFFER, STATISTICS = "the buffer", "the statistics"
 YEARS = range(1970, 9999)  # of moments that every zone can show
 LINES = range(1 << 63)  # that a run can have had
@@ -31,7 +31,7 @@ class Runs:
     last_stored: datetime | None = None  # the last run that stored lines, of all
     count: int = 0
     offline: int = 0
-    put_aside: int = 0  # lines
+    spooled: int = 0  # lines
     buffer_bytes: int | None = 0  # now, as far as it can be looked at
     unseen: tuple[str, ...] = ()  # what is there and cannot be read
 
@@ -55,12 +55,12 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
         last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
         count=len(here),
         offline=sum(mode != "online" for _, mode, *_ in here),
-        put_aside=sum(processed for _, mode, processed, _ in here if mode != "online"),
+        spooled=sum(processed for _, mode, processed, _ in here if mode != "online"),
     )
 
 
 def _moment(seconds: float) -> datetime | None:
-    with contextlib.suppress(*NOT_OURS):
+    with contextlib.suppress(*UNUSABLE):
         moment = datetime.fromtimestamp(seconds, timezone.utc)
         return moment if seconds and moment.year in YEARS else None
     return None
@@ -69,7 +69,7 @@ def _moment(seconds: float) -> datetime | None:
 def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
     """When each run started, its mode, and its lines; what is torn or not ours is left out."""
     for line in _last_lines(path):
-        with contextlib.suppress(*NOT_OURS):
+        with contextlib.suppress(*UNUSABLE):
             if form == "json":
                 row = json.loads(line)
                 started, mode, *counts = (row[key] for key in ("run_started_at", "mode", "processed", "failed"))
@@ -83,9 +83,9 @@ def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
 def _last_lines(path: Path) -> list[str]:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - MOST_BYTES))
-        lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
-    return lines if size <= MOST_BYTES else lines[1:]
+        file.seek(max(0, size - MAX_BYTES))
+        lines = file.read(MAX_BYTES).decode(errors="replace").splitlines()
+    return lines if size <= MAX_BYTES else lines[1:]
 
 
 def _size(path: Path) -> int | None:

@@ -48,7 +48,7 @@ class Session:
         """Change a setting of the server for the queries that follow."""
         self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """End the query that is running, if one is: called from another thread."""
         self.conn.cancel()
 

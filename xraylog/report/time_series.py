@@ -12,7 +12,7 @@ from xraylog.report.charts import SERIES
 from xraylog.report.model import SLOT, Findings, Slot
 
 OTHERS = "(others)"
-MOST_MARKS = 10  # days that an axis names
+MAX_MARKS = 10  # days that an axis names
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Series:
 
 def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Series:
     """Rows of each hour or day of the window, also of those without any, by what `name` calls a slot."""
-    begin = BEGINNINGS[found.window.unit]
+    begin = START_OF[found.window.unit]
     rows: dict[datetime, Counter[str]] = defaultdict(Counter)
     for slot in slots:
         rows[begin(slot.start, zone)][name(slot)] += slot.rows
@@ -40,7 +40,7 @@ def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Call
     others = largest[len(own) :]
     return Series(
         [*own, *([OTHERS] if others else [])],
-        [(hour, _of_series(rows[hour], own, others)) for hour in _beginnings(found, zone)],
+        [(hour, _of_series(rows[hour], own, others)) for hour in _starts(found, zone)],
     )
 
 
@@ -49,9 +49,9 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
     return [counts[name] for name in own] + together
 
 
-def _beginnings(found: Findings, zone: ZoneInfo) -> list[datetime]:
+def _starts(found: Findings, zone: ZoneInfo) -> list[datetime]:
     """When the hours or days of the window begin. Where a zone is put back by half an hour, one hour has half of it."""
-    begin = BEGINNINGS[found.window.unit]
+    begin = START_OF[found.window.unit]
     count = -((found.window.since - found.window.until) // SLOT)
     return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
 
@@ -68,7 +68,7 @@ def _day(moment: datetime, zone: ZoneInfo) -> datetime:
     return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
 
 
-BEGINNINGS: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "day": _day}
+START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "day": _day}
 
 
 def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
@@ -82,8 +82,8 @@ def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
 
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     """Return what the axis names: some midnights of the zone, or hours if there is only one day."""
-    inside = [hour for hour in _beginnings(found, zone) if hour >= found.window.since]
+    inside = [hour for hour in _starts(found, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
-    step = max(1, -(-len(named) // MOST_MARKS))  # no hour of UTC may have started since midnight in Kolkata
+    step = max(1, -(-len(named) // MAX_MARKS))  # no hour of UTC may have started since midnight in Kolkata
     return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}

@@ -11,15 +11,14 @@ from psycopg.sql import SQL
 from xraylog.database import partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
-from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Window
+from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Thresholds, Window
 from xraylog.report.snapshot import Row, Session
 
-MOST_SOURCES = 100
 NO_NODE = "(no node)"
-NO_SOURCE = "(no address)"  # xray hid it, or the client came by a unix socket
+NO_SOURCE = "(no address)"  # xray hid it, or the client used a unix socket
 
-# The UNION ALL adds nothing: without it the planner expects as many slots as rows, and sorts all rows in place of
-# counting them.
+# The UNION ALL adds no row: without it the planner expects as many slots as rows, and sorts all rows instead of hashing
+# them.
 TRAFFIC = """
     SELECT t.node_id, t.slot, g.name, t.rejected, t.rows, t.first, t.last
     FROM (
@@ -38,7 +37,8 @@ TRAFFIC = """
     ORDER BY t.slot, t.node_id, g.name, t.rejected
 """
 
-# Of one partition, by its bounds: no index has all moments in order, and a role may read logs and not its partitions.
+# One partition at a time, by its bounds: no index has all moments in order, and a role may read logs but not its
+# partitions.
 NEWEST = """
     SELECT max("timestamp")
     FROM logs
@@ -57,13 +57,13 @@ HEALTH = """
 
 
 def read(session: Session) -> list[Row]:
-    """Rows of node, slot, outbound tag and whether it was rejected, with their first and last moment."""
+    """Return rows of: node id, slot, outbound tag, whether rejected, number of rows, first and last moment."""
     query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
     return session.query("traffic", query)
 
 
 def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
-    """Return the rows of `ask` as slots, with names in place of ids."""
+    """Return the rows of `read` as slots, with names in place of ids."""
     return [
         Slot(since, names.get(node, NO_NODE), tag, is_rejected, rows)
         for node, since, tag, is_rejected, rows, *_ in found
@@ -115,10 +115,10 @@ def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None,
 
 
 SOURCES = SQL("""
-    SELECT abbrev(s.source::inet), s.rows, s.first, s.last, s.in_all
+    SELECT abbrev(s.source::inet), s.rows, s.first, s.last, s.total
     FROM (
         SELECT {shown} AS source, count(*) AS rows,
-               min(l."timestamp") AS first, max(l."timestamp") AS last, count(*) OVER () AS in_all
+               min(l."timestamp") AS first, max(l."timestamp") AS last, count(*) OVER () AS total
         FROM logs l
         WHERE {window} AND l.action = 'rejected'
         GROUP BY 1
@@ -128,7 +128,7 @@ SOURCES = SQL("""
 """).format(window=WINDOW, shown=SHOWN)
 
 
-def sources(session: Session) -> tuple[list[Source], int]:
+def sources(session: Session, thresholds: Thresholds) -> tuple[list[Source], int]:
     """Return who was rejected most, and how many sources there were in total."""
-    found = session.query("rejected sources", SOURCES, most=MOST_SOURCES)
+    found = session.query("rejected sources", SOURCES, most=thresholds.max_sources)
     return [Source(address or NO_SOURCE, *rest) for address, *rest, _ in found], found[0][4] if found else 0

@@ -1,4 +1,4 @@
-"""The users: how many addresses use each account, when, and where they go."""
+"""Users: how many addresses use each account, when, and where they go."""
 
 from __future__ import annotations
 
@@ -13,35 +13,32 @@ from psycopg.sql import SQL
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
 from xraylog.report.masking import Mask
-from xraylog.report.model import User, Window
+from xraylog.report.model import Thresholds, User, Window
 from xraylog.report.snapshot import Row, Session
 
-MOST_USERS = 2_000  # those with the most rows; the page has a line for each, and 1.3 MB (benchmarks/report.py)
-MOST = {"most": 100, "most_of_all": 6 * MOST_USERS}  # addresses, and destinations: of one user, and of all of them
-TOGETHER = timedelta(minutes=10)
-BUSY_ROWS = 100  # of users with more, where they went once is left out: not worth a sort of all that
+CONCURRENT_WITHIN = timedelta(minutes=10)
 
-Goals: TypeAlias = Mapping[int, Sequence[tuple[str, int]]]  # addresses and rows, by user: the most first
+Counts: TypeAlias = Sequence[tuple[str, int]]  # addresses and their rows, the most first
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What was found of the users with the most rows, by id."""
+    """The users with the most rows, by id."""
 
-    in_all: int  # users
+    total: int  # users
     rows: int  # of all users
     users: Mapping[int, Row]  # name, rows, first, last; the most rows first
-    networks: Mapping[int, Mapping[int, int]]  # by family
-    addresses: Mapping[int, int]
-    visited_from: Mapping[int, Sequence[tuple[str, int]]]
+    networks: Mapping[int, Mapping[int, int]]  # their number, by family (4 or 6)
+    addresses: Mapping[int, int]  # their number
+    visited_from: Mapping[int, Counts]
 
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """What the days show of all users, by id."""
+    """What is counted day by day, by user id."""
 
     rows: Mapping[int, Sequence[int]]  # of each day
-    together: Mapping[int, int]  # the most addresses within any ten minutes
+    concurrent_addresses: Mapping[int, int]  # the most addresses within any ten minutes
 
 
 # One scan; the rest is made of its groups, which are few compared with the rows. `what` names what a row is: all users,
@@ -54,11 +51,11 @@ VISITS = SQL("""
         GROUP BY l.user_id, l.source_ip
     ), top AS (
         SELECT user_id, sum(rows) AS rows, min(first) AS first, max(last) AS last,
-               count(*) OVER () AS users_in_all, sum(sum(rows)) OVER () AS rows_in_all
+               count(*) OVER () AS total_users, sum(sum(rows)) OVER () AS total_rows
         FROM visit
         GROUP BY user_id
         ORDER BY sum(rows) DESC, user_id
-        LIMIT %(users)s
+        LIMIT %(max_users)s
     ), address AS (
         SELECT v.user_id, v.source_ip, v.rows
         FROM visit v JOIN top USING (user_id)
@@ -75,8 +72,8 @@ VISITS = SQL("""
         FROM (SELECT l.user_id, l.rows, {shown} AS source FROM address l) s
         GROUP BY s.user_id, s.source
     )
-    SELECT 'all' AS what, NULL::integer AS user_id, NULL AS name, max(users_in_all) AS number,
-           max(rows_in_all)::bigint AS rows, NULL::timestamptz AS first, NULL::timestamptz AS last
+    SELECT 'all' AS what, NULL::integer AS user_id, NULL AS name, max(total_users) AS number,
+           max(total_rows)::bigint AS rows, NULL::timestamptz AS first, NULL::timestamptz AS last
     FROM top
     UNION ALL
     SELECT 'user', t.user_id, u.email::text, NULL, t.rows::bigint, t.first, t.last
@@ -92,14 +89,14 @@ VISITS = SQL("""
     UNION ALL
     SELECT 'address', user_id, abbrev(source::inet), place, rows::bigint, NULL, NULL
     FROM shown
-    WHERE place <= least(%(most)s, %(most_of_all)s / (SELECT count(*) FROM top))
+    WHERE place <= least(%(max_per_user)s, %(max_of_all_users)s / (SELECT count(*) FROM top))
 """).format(window=WINDOW, shown=SHOWN)
 
 # A pair of user and destination is one number, which sorts faster than two. Its hash would be useless: the
-# server's hash of 64 bits is that of one half XOR the other, and these collide. So hash tables are off meanwhile.
-# Most pairs have one row, and each of them is looked for in `calm`: by IN, which hashes it, for = ANY reads it all
-# before PostgreSQL 14 and is slower after, too.
-GOALS = SQL("""
+# server's hash of 64 bits is that of one half XOR the other, and these collide. So hash tables are off for this query.
+# Most pairs have one row, and each of them is looked up in `light_users`: by IN, which hashes it. = ANY reads all of it
+# before PostgreSQL 14, and is slower after, too.
+DESTINATIONS = SQL("""
     SELECT p.user_id, e.address::text, p.rows
     FROM (
         SELECT g.pair >> 32 AS user_id, g.pair & 4294967295 AS destination_id, g.rows,
@@ -110,51 +107,57 @@ GOALS = SQL("""
             WHERE {window} AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL
             GROUP BY pair
         ) g
-        WHERE g.rows > 1 OR g.pair >> 32 IN (SELECT unnest(%(calm)s::integer[]))
-        OFFSET 0  -- else each pair is looked for among the users
+        WHERE g.rows > 1 OR g.pair >> 32 IN (SELECT unnest(%(light_users)s::integer[]))
+        OFFSET 0  -- otherwise each pair is looked up among the users
     ) p
     JOIN endpoints e ON e.id = p.destination_id
     WHERE p.user_id = ANY(%(users)s)
-          AND p.place <= least(%(most)s, %(most_of_all)s / greatest(1, cardinality(%(users)s::integer[])))
+          AND p.place <= least(%(max_per_user)s, %(max_of_all_users)s / greatest(1, cardinality(%(users)s::integer[])))
     ORDER BY p.user_id, p.place
 """).format(window=WINDOW)
 
 
-def totals(session: Session) -> Totals:
-    """Rows and addresses."""
-    of: dict[str, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for what, user, *row in session.query("users", VISITS, users=MOST_USERS, **MOST):
-        of[what][user].append(tuple(row))
-    ((_, users, rows, *_),) = of["all"][None]
-    found = [(user, (name, rows, first, last)) for user, ((name, _, rows, first, last),) in of["user"].items()]
+def totals(session: Session, thresholds: Thresholds) -> Totals:
+    """Return the users with the most rows, with their rows and addresses."""
+    limits = {"max_per_user": thresholds.max_per_user, "max_of_all_users": thresholds.max_of_all_users}
+    groups: dict[str, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for what, user, *row in session.query("users", VISITS, max_users=thresholds.max_users, **limits):
+        groups[what][user].append(tuple(row))
+    ((_, total, total_rows, *_),) = groups["all"][None]
+    users = [(user, (name, rows, first, last)) for user, ((name, _, rows, first, last),) in groups["user"].items()]
     return Totals(
-        users or 0,
-        rows or 0,
-        dict(sorted(found, key=lambda of_user: (-of_user[1][1], of_user[0]))),
-        {user: {family: count for _, family, count, *_ in rows} for user, rows in of["networks"].items()},
-        {user: count for user, ((_, _, count, *_),) in of["addresses"].items()},
+        total or 0,
+        total_rows or 0,
+        dict(sorted(users, key=lambda item: (-item[1][1], item[0]))),
+        {user: {family: count for _, family, count, *_ in rows} for user, rows in groups["networks"].items()},
+        {user: count for user, ((_, _, count, *_),) in groups["addresses"].items()},
         {
             user: [(address, count) for address, _, count, *_ in sorted(rows, key=lambda row: row[1])]
-            for user, rows in of["address"].items()
+            for user, rows in groups["address"].items()
         },
     )
 
 
-def goals(session: Session, totals: Totals, mask: Mask) -> Goals:
-    """Where each of the users went most."""
+def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thresholds) -> Mapping[int, Counts]:
+    """Return where each of the users went most, by user id."""
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    calm = [user for user, (_, rows, *_) in totals.users.items() if rows <= BUSY_ROWS]
-    values = {"users": [*totals.users], "calm": calm, **MOST}
+    values = {
+        "users": [*totals.users],
+        "light_users": [user for user, (_, rows, *_) in totals.users.items() if rows <= thresholds.busy_rows],
+        "max_per_user": thresholds.max_per_user,
+        "max_of_all_users": thresholds.max_of_all_users,
+    }
     session.set("enable_hashagg", "off")
-    for user, address, rows in session.query("destinations of users", GOALS, **values):
+    for user, address, rows in session.query("destinations of users", DESTINATIONS, **values):
         found[user].append((mask.destination(address), rows))
     session.set("enable_hashagg", "on")
     return found
 
 
-# An address is there from when it was seen to ten minutes later. What was seen in one `piece` is taken as there all the
-# time between, pieces that touch are one stay, and the most stays at a moment are the answer: exact where a piece has
-# ten minutes, too many where it has a day. A day at a time, which sorts in memory, and from ten minutes before it on.
+# An address counts as present from a row of it to ten minutes later. Within one `piece` of time it counts as present
+# between its first and last row; pieces that touch are one stay; the answer is the most stays at any moment: exact if a
+# piece has ten minutes, an upper bound if it has a day. One day at a time, which sorts in memory, and from ten minutes
+# before midnight on.
 DAY = """
     WITH seen AS (
         SELECT l.user_id, l.source_ip, min(l."timestamp") AS first, max(l."timestamp") + interval '10 min' AS until,
@@ -171,7 +174,7 @@ DAY = """
         SELECT user_id, first AS at, 1 AS change FROM stay WHERE before IS NULL OR before <= first
         UNION ALL
         SELECT user_id, until, -1 FROM stay WHERE next IS NULL OR next >= until
-    ), together AS (
+    ), concurrent AS (
         SELECT user_id, max(addresses) AS addresses
         FROM (
             SELECT user_id, sum(change) OVER (PARTITION BY user_id ORDER BY at, change ROWS UNBOUNDED PRECEDING)
@@ -183,41 +186,42 @@ DAY = """
         SELECT user_id, sum(rows)::bigint AS rows FROM seen GROUP BY user_id
     )
     SELECT d.user_id, d.rows, coalesce(t.addresses, 0)
-    FROM day d LEFT JOIN together t USING (user_id)
+    FROM day d LEFT JOIN concurrent t USING (user_id)
 """
-PIECE = SQL("l.user_id, l.source_ip")  # of a day
+WHOLE_DAY = SQL("l.user_id, l.source_ip")
 EVERYBODY = SQL("l.user_id IS NOT NULL")
-THESE = SQL("l.user_id IN (SELECT unnest(%(users)s::integer[]))")
+CANDIDATES = SQL("l.user_id IN (SELECT unnest(%(users)s::integer[]))")
 
 
 def days(session: Session, window: Window, wanted: Container[int]) -> Days:
-    """Rows by day, and addresses that were together, of the wanted users.
+    """Return rows by day, and the most concurrent addresses, of the wanted users.
 
-    Each day is asked twice: what it has at most, with pieces of a day, and exactly for those users only who may have
-    more than on the days before: there are many pieces of ten minutes to sort.
+    Each day is queried twice: an upper bound of each user's addresses, with pieces of a day; then exactly, but only for
+    users who may have more than on the days before, because there are many pieces of ten minutes to sort.
     """
     by_day: dict[int, list[int]] = {}
-    most: dict[int, int] = {}
-    slot = clock_slot(Capabilities.of(session.conn), TOGETHER)
-    at_most = SQL(DAY).format(window=WINDOW, whose=EVERYBODY, piece=PIECE)
-    exactly = SQL(DAY).format(window=WINDOW, whose=THESE, piece=SQL("{}, {}").format(PIECE, slot))
+    maximum: dict[int, int] = {}
+    slot = clock_slot(Capabilities.of(session.conn), CONCURRENT_WITHIN)
+    upper_bound = SQL(DAY).format(window=WINDOW, whose=EVERYBODY, piece=WHOLE_DAY)
+    exact = SQL(DAY).format(window=WINDOW, whose=CANDIDATES, piece=SQL("{}, {}").format(WHOLE_DAY, slot))
     ends = [*window.midnights[1:], window.until]
     for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
-        values = {"since": max(midnight - TOGETHER, window.since), "midnight": midnight, "until": end}
-        day, more = window.days[number], list[int]()
-        for user, rows, addresses in session.query(f"days of users, {day}", at_most, **values):
+        values = {"since": max(midnight - CONCURRENT_WITHIN, window.since), "midnight": midnight, "until": end}
+        day, candidates = window.days[number], list[int]()
+        for user, rows, addresses in session.query(f"days of users, {day}", upper_bound, **values):
             if user in wanted:
                 by_day.setdefault(user, [0] * len(ends))[number] = rows
-                if addresses > most.setdefault(user, 0):
-                    more.append(user)
-        if more:
-            for user, _, addresses in session.query(f"addresses together, {day}", exactly, **values, users=more):
-                most[user] = max(most[user], addresses)
-    return Days(by_day, most)
+                if addresses > maximum.setdefault(user, 0):
+                    candidates.append(user)
+        if candidates:
+            what = f"concurrent addresses, {day}"
+            for user, _, addresses in session.query(what, exact, **values, users=candidates):
+                maximum[user] = max(maximum[user], addresses)
+    return Days(by_day, maximum)
 
 
-def users(totals: Totals, days: Days, went_to: Goals, mask: Mask) -> list[User]:
-    """Those with the most rows, the first one first."""
+def join(totals: Totals, days: Days, destinations: Mapping[int, Counts], mask: Mask) -> list[User]:
+    """Return the users with the most rows, the first one first."""
     return [
         User(
             name=mask.user(user, name) or f"(id {user})",
@@ -225,12 +229,12 @@ def users(totals: Totals, days: Days, went_to: Goals, mask: Mask) -> list[User]:
             addresses=totals.addresses.get(user, 0),
             networks_24=totals.networks.get(user, {}).get(4, 0),
             networks_48=totals.networks.get(user, {}).get(6, 0),
-            together=days.together.get(user, 0),
+            concurrent_addresses=days.concurrent_addresses.get(user, 0),
             first=first,
             last=last,
             by_day=days.rows[user],
             visited_from=totals.visited_from.get(user, ()),
-            went_to=went_to.get(user, ()),
+            destinations=destinations.get(user, ()),
         )
         for user, (name, rows, first, last) in totals.users.items()
     ]

@@ -30,7 +30,7 @@ KEPT = 5  # rotated files: FILE.1 is the newest
 def start(cfg: Config, options: Options) -> None:
     """Log to stderr, and to a file if the config names one. A good run under cron logs nothing. Raises ConfigError."""
     default = cfg.log_level or ("INFO" if cli.on_a_terminal() else "WARNING")
-    level = cli.log_level(options, default)
+    level = cli.log_level(options.verbose, options.quiet, default)
     to_stderr(level)
     if cfg.own_log_path and not (options.check or options.dry_run):
         try:

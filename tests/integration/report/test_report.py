@@ -31,9 +31,10 @@ from xraylog import config
 from xraylog.database import partitions, schema
 from xraylog.database import session as databases
 from xraylog.database.session import Connection, Unavailable
-from xraylog.report import charts, collect, destinations, page, run_history, snapshot, time_series, traffic, users
+from xraylog.report import charts, collect, page, run_history, snapshot, time_series, traffic
+from xraylog.report.collect import Scope
 from xraylog.report.masking import Mask
-from xraylog.report.model import Findings, Gap, Node, Slot, User, Window
+from xraylog.report.model import Findings, Gap, Node, Slot, Thresholds, User, Window
 from xraylog.telemetry.prometheus import Metrics
 
 BERLIN, UTC, NEPAL = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), ZoneInfo("Asia/Kathmandu")
@@ -132,8 +133,14 @@ def filled(conn: Connection) -> Connection:
     return conn
 
 
-def read(keywords: dict[str, str], window: Window = WINDOW, mask: Mask = Mask(), node: str | None = None) -> Findings:  # noqa: B008  # frozen
-    return collect.read(lambda: databases.connect(keywords), window, mask, lambda *_: None, node)
+def read(
+    keywords: dict[str, str],
+    window: Window = WINDOW,
+    mask: Mask = Mask(),  # noqa: B008  # frozen
+    node: str | None = None,
+    thresholds: Thresholds = Thresholds(),  # noqa: B008  # frozen
+) -> Findings:
+    return collect.read(lambda: databases.connect(keywords), Scope(window, mask, node, thresholds), lambda *_: None)
 
 
 @pytest.fixture
@@ -365,8 +372,8 @@ def test_a_user_has_the_numbers_of_its_rows(found: Findings, email: str) -> None
     assert (user.first, user.last) == (min(row.at for row in rows), max(row.at for row in rows))
     by_day = Counter(row.at.astimezone(BERLIN).date() for row in rows)
     assert user.by_day == [by_day[day] for day in WINDOW.days]
-    assert user.together == together([(row.at, row.source) for row in rows if row.source])
-    assert user.together > 2
+    assert user.concurrent_addresses == together([(row.at, row.source) for row in rows if row.source])
+    assert user.concurrent_addresses > 2
 
 
 @pytest.mark.parametrize("email", [email for email in EMAILS if email])
@@ -377,35 +384,34 @@ def test_a_user_has_its_addresses_and_destinations(found: Findings, email: str) 
     assert [count for _, count in user.visited_from] == sorted(addresses.values(), reverse=True)
     assert dict(user.visited_from).items() <= addresses.items()
     hosts = Counter(row.host for row in rows if row.host)
-    least = 1 if len(rows) <= users.BUSY_ROWS else 2
+    least = 1 if len(rows) <= Thresholds().busy_rows else 2
     counts = [count for count in sorted(hosts.values(), reverse=True) if count >= least]
-    assert [count for _, count in user.went_to] == counts
-    assert dict(user.went_to).items() <= hosts.items()
+    assert [count for _, count in user.destinations] == counts
+    assert dict(user.destinations).items() <= hosts.items()
 
 
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize(("most", "most_of_all", "expected"), [(3, 1000, 3), (100, 11, 2)])
 def test_a_user_has_a_limited_number_of_them_and_so_have_all_users_together(
-    database: dict[str, str], monkeypatch: pytest.MonkeyPatch, most: int, most_of_all: int, expected: int
+    database: dict[str, str], most: int, most_of_all: int, expected: int
 ) -> None:
     everything = read(database).users
     assert len(everything) == 4
-    monkeypatch.setattr(users, "MOST", {"most": most, "most_of_all": most_of_all})
-    for user, full in zip(read(database).users, everything, strict=True):
+    limited = read(database, thresholds=Thresholds(max_per_user=most, max_of_all_users=most_of_all))
+    for user, full in zip(limited.users, everything, strict=True):
         assert user.visited_from == full.visited_from[:expected]
-        assert user.went_to == full.went_to[:expected]
-        assert len(full.visited_from) > len(user.visited_from) == len(user.went_to) == expected
+        assert user.destinations == full.destinations[:expected]
+        assert len(full.visited_from) > len(user.visited_from) == len(user.destinations) == expected
 
 
 @pytest.mark.usefixtures("filled")
-def test_users_are_those_with_the_most_rows(database: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users, "MOST_USERS", 2)
-    found = read(database)
+def test_users_are_those_with_the_most_rows(database: dict[str, str]) -> None:
+    found = read(database, thresholds=Thresholds(max_users=2))
     counts = Counter(row.email for row in INSIDE if row.email)
     assert [user.rows for user in found.users] == sorted(counts.values(), reverse=True)[:2]
     assert {user.name: user.rows for user in found.users}.items() <= counts.items()
-    assert (found.users_in_all, found.rows_of_users) == (4, sum(counts.values()))
-    assert found.rows_of_users < found.rows
+    assert (found.total_users, found.rows_with_user) == (4, sum(counts.values()))
+    assert found.rows_with_user < found.rows
 
 
 TEN = timedelta(minutes=10)
@@ -429,7 +435,7 @@ def test_addresses_are_together_within_ten_minutes(
             ROWS[0]._replace(at=start + apart, source="10.0.0.2", email="alice"),
         ],
     )
-    assert of_user(read(database), "alice").together == expected
+    assert of_user(read(database), "alice").concurrent_addresses == expected
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -442,7 +448,7 @@ def test_addresses_together_are_those_that_anyone_would_count(
         for _ in range(chance.randrange(1, 60))
     ]
     fill(conn, [ROWS[0]._replace(at=at, source=source, email="alice") for at, source in moments])
-    assert of_user(read(database), "alice").together == together(moments)
+    assert of_user(read(database), "alice").concurrent_addresses == together(moments)
 
 
 def test_an_address_of_the_morning_and_the_evening_is_not_there_at_noon(
@@ -463,7 +469,7 @@ def test_an_address_of_the_morning_and_the_evening_is_not_there_at_noon(
     }
     moments["u0"] = [(noon + timedelta(hours=hour), f"10.0.{hour}.1") for hour in range(6)] * 2
     fill(conn, [ROWS[0]._replace(at=at, source=ip, email=name) for name, seen in moments.items() for at, ip in seen])
-    found = {user.name: user.together for user in read(database).users}
+    found = {user.name: user.concurrent_addresses for user in read(database).users}
     assert found == {name: together(seen) for name, seen in moments.items()} == {f"u{n}": n + 1 for n in range(5)}
 
 
@@ -482,7 +488,7 @@ def test_destinations_are_those_of_plain_sql(found: Findings) -> None:
         assert set(goal.ports) == {f"{row.protocol}/{row.port}" for row in rows}
     rising = {host: rows - before[host] for host, rows in counts.items() if before[host] and rows > before[host]}
     assert {goal.address: goal.rows - goal.rows_before for goal in found.rising}.items() <= rising.items()
-    gains = sorted(rising.values(), reverse=True)[: destinations.MOST_CHANGED]
+    gains = sorted(rising.values(), reverse=True)[: Thresholds().max_changed]
     assert [goal.rows - goal.rows_before for goal in found.rising] == gains
     assert {goal.address for goal in found.new} == {host for host in counts if not before[host]}
     assert rising
@@ -515,22 +521,22 @@ def test_a_period_before_that_began_to_be_stored_late_is_marked(
     fill(conn, [row._replace(at=WINDOW.before + late), row._replace(at=WINDOW.since)])
     found = read(database)
     assert found.before == WINDOW.before + late
-    assert found.begins_there
+    assert found.is_first_period
     said = "Rows with a destination only begin at" in page.render(found, run_history.Runs(), NOON, is_masked=False)
-    assert found.has_part_before == said == is_said
+    assert found.has_partial_period_before == said == is_said
 
 
 def test_a_quiet_night_is_no_beginning(conn: Connection, database: dict[str, str]) -> None:
     row = ROWS[0]._replace(host="host.example", port=443)
     fill(conn, [row._replace(at=at) for at in (WINDOW.before - HOUR, WINDOW.before + 9 * HOUR, WINDOW.since)])
-    assert not read(database).has_part_before
+    assert not read(database).has_partial_period_before
 
 
 def test_how_many_destinations_there_are_is_shown(filled: Connection, database: dict[str, str]) -> None:
     partitions.Partitions(filled).ensure({str(WINDOW.before.date())})
     fill_one(filled, INSIDE[0]._replace(at=WINDOW.before, host="only.before.example", port=443))
-    assert read(database).destinations_in_all == len({row.host for row in INSIDE if row.host})
-    assert read(database, Window.of(BERLIN, 1, date(2024, 1, 1), NOON)).destinations_in_all == 0
+    assert read(database).total_destinations == len({row.host for row in INSIDE if row.host})
+    assert read(database, Window.of(BERLIN, 1, date(2024, 1, 1), NOON)).total_destinations == 0
 
 
 def test_ports_are_those_of_plain_sql(found: Findings) -> None:
@@ -556,7 +562,7 @@ def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
     assert {of.address: (of.rows, of.first, of.last) for of in found.sources} == {
         source: (len(at), min(at), max(at)) for source, at in moments.items()
     }
-    assert found.sources_in_all == len(moments)
+    assert found.total_sources == len(moments)
     assert [of.rows for of in found.sources] == sorted((of.rows for of in found.sources), reverse=True)
 
 
@@ -585,8 +591,8 @@ def test_a_mask_shows_networks_and_numbers(database: dict[str, str]) -> None:
         assert f"'{source}'" not in everything or "/" in source
     assert "198.51.100.9" not in everything
     assert "2001:db8::9" not in everything
-    assert [(user.rows, user.addresses, user.together) for user in masked.users] == [
-        (user.rows, user.addresses, user.together) for user in found.users
+    assert [(user.rows, user.addresses, user.concurrent_addresses) for user in masked.users] == [
+        (user.rows, user.addresses, user.concurrent_addresses) for user in found.users
     ]
     shown = dict(masked.users[0].visited_from)
     rows = [row for row in INSIDE if row.email == found.users[0].name]
@@ -723,7 +729,7 @@ def test_tables_that_are_there_and_not_seen_are_no_empty_page(site: Site, conn: 
 def test_a_table_that_is_missing_is_named(site: Site, conn: Connection) -> None:
     fill(conn, ROWS)
     conn.execute("DROP TABLE rejected_lines")
-    assert "rejected_lines, found none; a run of parse_logs.py makes them" in report(site, status=3).stderr
+    assert "rejected_lines, found none; a run of parse_logs.py creates them" in report(site, status=3).stderr
 
 
 # --- the snapshot ------------------------------------------------------------------------------------------
@@ -737,7 +743,7 @@ def test_both_sessions_see_the_same_rows(filled: Connection, database: dict[str,
         said.append(what)
         filled.execute(INSERT, INSIDE[0]._replace(email="alice", source="192.0.2.1"))
 
-    found = collect.read(lambda: database_session(database), WINDOW, Mask(), say)
+    found = collect.read(lambda: database_session(database), Scope(WINDOW), say)
     assert len(said) > 5
     assert found.rows == len(INSIDE)
     assert sum(sum(user.by_day) for user in found.users) == sum(user.rows for user in found.users)
@@ -757,7 +763,7 @@ def test_one_session_does_where_there_is_no_second_one(filled: Connection, datab
         sessions.append(filled)
         return database_session(database)
 
-    assert collect.read(connect, WINDOW, Mask(), lambda *_: None) == read(database)
+    assert collect.read(connect, Scope(WINDOW), lambda *_: None) == read(database)
 
 
 @pytest.mark.usefixtures("filled")
@@ -766,15 +772,15 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
 ) -> None:
     window = Window.of(UTC, 1, date(2025, 11, 16), NOON + timedelta(days=9))
     plans: dict[str, str] = {}
-    ask = snapshot.Session.query
+    run = snapshot.Session.query
 
     def explained(self: snapshot.Session, what: str, query: Any, **values: Any) -> list[Any]:
         text = query if isinstance(query, str) else query.as_string(self.conn)
         rows = self.conn.execute(f"EXPLAIN {text}", {**self.values, **values}).fetchall()
         plans[what] = "\n".join(line for (line,) in rows)
-        return ask(self, what, query, **values)
+        return run(self, what, query, **values)
 
-    monkeypatch.setattr(snapshot.Session, "ask", explained)
+    monkeypatch.setattr(snapshot.Session, "query", explained)
     read(database, window)
     days = {str(row.at.astimezone(timezone.utc).date()).replace("-", "_") for row in ROWS}
     of_logs = {what: {day for day in days if f"logs_{day}" in plan} for what, plan in plans.items()}
@@ -788,7 +794,7 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
         "ports",
         "destinations of users",
         "days of users, 2025-11-16",
-        "addresses together, 2025-11-16",
+        "concurrent addresses, 2025-11-16",
     }
     assert all(read_days <= {"2025_11_16"} for read_days in of_logs.values())
     assert len(days) > 4
@@ -1036,7 +1042,7 @@ def test_the_page_shows_the_runs_and_the_buffer(site: Site, conn: Connection) ->
     site.stats.write_text("".join(json.dumps(row) + "\n" for row in [early, *rows]) + '{"torn')
     site.buffer.write_bytes(b"x" * 123)
     done = run_history.read(site.stats, "json", site.buffer, WINDOW, NO_METRICS)
-    assert (done.count, done.offline, done.put_aside, done.last_good) == (4, 2, 24, None)
+    assert (done.count, done.offline, done.spooled, done.last_good) == (4, 2, 24, None)
     assert (done.last_stored, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
     report(site)
     assert "123 bytes" in text(site)
