@@ -33,7 +33,7 @@ RIGHTS = """
     ORDER BY c.relname
 """
 NEEDED = {
-    **dict.fromkeys(schema.UNIQUE, ("SELECT", "INSERT")),
+    **dict.fromkeys(schema.REFERENCE_TABLES, ("SELECT", "INSERT")),
     "logs": ("INSERT",),
     "log_positions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "rejected_lines": ("INSERT",),

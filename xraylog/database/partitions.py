@@ -5,7 +5,7 @@ A partition is one day in UTC. Which days there are is read from the bounds in t
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 
@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from xraylog.database import detach, schema, session
 from xraylog.database.capabilities import Capabilities
+from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
 
 DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
@@ -66,7 +67,8 @@ class Partitions:
         missing = [day for day in unknown if gaps(day, bounds)]
         made = []
         for first in range(0, len(missing), DAYS_AT_ONCE):
-            made += self._create_patiently(missing[first : first + DAYS_AT_ONCE])
+            chunk = missing[first : first + DAYS_AT_ONCE]
+            made += retry_on_lock_timeout(functools.partial(self._create, chunk), session.LOCK_TIMEOUT_S)
         self._known.update(unknown)
         return made
 
@@ -92,16 +94,6 @@ class Partitions:
     def forget(self) -> None:
         """Ask the catalog again for every day."""
         self._known.clear()
-
-    def _create_patiently(self, days: list[str]) -> list[str]:
-        """Retry with a short lock_timeout, up to LOCK_TIMEOUT_S in total."""
-        deadline = time.monotonic() + session.LOCK_TIMEOUT_S
-        while True:
-            try:
-                return self._create(days)
-            except (errors.LockNotAvailable, errors.DeadlockDetected):
-                if time.monotonic() > deadline:
-                    raise
 
     def _create(self, days: list[str]) -> list[str]:
         with session.transaction(self._conn, schema.PARTITIONS_LOCK):

@@ -9,27 +9,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from psycopg.errors import DataError, DeadlockDetected, IntegrityError, SerializationFailure
+import psycopg
+from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composed, Identifier, Literal, Placeholder
 
-from xraylog.database import schema, session
+from xraylog.database import retry, schema, session
+from xraylog.database.schema import REFERENCE_TABLES
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import Ids
 
-COLUMN: Final[Mapping[str, str]] = {  # of the name, by table
-    "users": "email",
-    "protocols": "name",
-    "endpoints": "address",
-    "tags": "name",
-    "nodes": "name",
-}
-# That in which a partition's foreign keys lock these tables when it is made or attached: in another one, the names of
-# one run and the partition of another would wait for each other.
-ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *COLUMN]))
-TRIES = 3
-REMEMBERED = 10_000  # names a table: an adversary's log must not fill the memory
+# The order in which a partition's foreign keys lock these tables when it is created or attached. In any other order,
+# the names of one run and the partition of another would wait for each other.
+LOCK_ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *REFERENCE_TABLES]))
+MAX_ATTEMPTS = 3
+CACHE_SIZE = 10_000  # names per table: an adversary's log must not fill the memory
 
 
 def _known(tables: Iterable[str]) -> Composed:
@@ -39,7 +33,10 @@ def _known(tables: Iterable[str]) -> Composed:
         WHERE {column} = ANY(string_to_array({names}, E'\\n'))"""
     return SQL(" UNION ALL").join(
         SQL(one).format(
-            literal=Literal(table), table=Identifier(table), column=Identifier(COLUMN[table]), names=Placeholder(table)
+            literal=Literal(table),
+            table=Identifier(table),
+            column=Identifier(REFERENCE_TABLES[table]),
+            names=Placeholder(table),
         )
         for table in tables
     )
@@ -56,7 +53,7 @@ def _add(table: str, on_conflict: str = "") -> Composed:
         ORDER BY name COLLATE "C"
         {on_conflict}
         RETURNING {column}, id
-    """).format(table=Identifier(table), column=Identifier(COLUMN[table]), on_conflict=SQL(on_conflict))
+    """).format(table=Identifier(table), column=Identifier(REFERENCE_TABLES[table]), on_conflict=SQL(on_conflict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +74,18 @@ class References:
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
-        self._ids: dict[str, dict[str, int]] = {table: {} for table in COLUMN}
+        self._ids: dict[str, dict[str, int]] = {table: {} for table in REFERENCE_TABLES}
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
         """Return an id for each of these names, by table; add missing ones, except those that the database rejects."""
         missing = {}
         for table, wanted in names.items():
             ids = self._ids[table]
-            if len(ids) > REMEMBERED:
+            if len(ids) > CACHE_SIZE:
                 ids.clear()
             if unknown := {name for name in wanted if name not in ids}:
                 missing[table] = unknown
-        new, refused = self._look_up_patiently(missing) if missing else ({}, {})
+        new, refused = retry.retry_on_conflict(lambda: self._look_up(missing), MAX_ATTEMPTS) if missing else ({}, {})
         return Resolved({table: self._found(table, wanted, refused) for table, wanted in names.items()}, refused, new)
 
     def _found(self, table: str, wanted: Iterable[str], refused: Mapping[tuple[str, str], str]) -> dict[str, int]:
@@ -100,19 +97,14 @@ class References:
         for ids in self._ids.values():
             ids.clear()
 
-    def _look_up_patiently(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
-        """Once more, when the server ended it for the sake of another writer."""
-        for _ in range(TRIES - 1):
-            with contextlib.suppress(DeadlockDetected, SerializationFailure):
-                return self._look_up(missing)
-        return self._look_up(missing)
-
     def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
         met: dict[str, dict[str, int]] = {}
         refused: dict[tuple[str, str], str] = {}
         with session.transaction(self._conn, by_index=True):
             self._find(missing, met)
-            new = {table: self._add(table, missing[table], met[table], refused) for table in ORDER if table in missing}
+            new = {
+                table: self._add(table, missing[table], met[table], refused) for table in LOCK_ORDER if table in missing
+            }
         for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused
@@ -132,7 +124,7 @@ class References:
         if elsewhere := names - ids.keys():  # another writer was faster, or the name was refused
             self._find({table: elsewhere}, {table: ids})
         for name in names - ids.keys():
-            refused.setdefault((table, name), f"{table}.{COLUMN[table]} holds another spelling of {name!r}")
+            refused.setdefault((table, name), f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}")
         return len(added)
 
     def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
@@ -144,18 +136,20 @@ class References:
     def _insert_by_halves(
         self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]
     ) -> dict[str, int]:
-        """Those that the database refuses (a hand-made varchar, a CHECK) are found by halving."""
-        try:
+        """Find the names that the database rejects (a hand-made varchar, a CHECK) by bisection; add the others."""
+
+        def insert(names: Sequence[str]) -> dict[str, int]:
             with self._conn.transaction():
                 return self._insert_all(table, names, "ON CONFLICT DO NOTHING")
-        except (DataError, IntegrityError) as error:
-            if len(names) == 1:
-                refused[table, names[0]] = session.message(error)
-                return {}
-        middle = len(names) // 2
-        return self._insert_by_halves(table, names[:middle], refused) | self._insert_by_halves(
-            table, names[middle:], refused
-        )
+
+        def reject(name: str, error: psycopg.Error) -> dict[str, int]:
+            refused[table, name] = session.message(error)
+            return {}
+
+        added: dict[str, int] = {}
+        for part in retry.bisect(names, insert, reject, (DataError, IntegrityError)):
+            added |= part
+        return added
 
     def _insert_all(self, table: str, names: Sequence[str], on_conflict: str = "") -> dict[str, int]:
         return dict(self._conn.execute(_add(table, on_conflict), ["\n".join(names)]).fetchall())

@@ -17,6 +17,14 @@ from xraylog.database.session import Connection, Unavailable, Unsuitable
 
 PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
 
+REFERENCE_TABLES: Mapping[str, str] = {  # and the unique column that has the name
+    "users": "email",
+    "protocols": "name",
+    "endpoints": "address",
+    "tags": "name",
+    "nodes": "name",
+}
+
 TABLES: Mapping[str, str] = {  # in the order of their references
     "users": """
         CREATE TABLE users (
@@ -100,11 +108,7 @@ INDEXES: Mapping[str, str] = {
 }
 
 COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the types of logs' are for ADD COLUMN
-    "users": {"id": "", "email": ""},
-    "protocols": {"id": "", "name": ""},
-    "endpoints": {"id": "", "address": ""},
-    "tags": {"id": "", "name": ""},
-    "nodes": {"id": "", "name": ""},
+    **{table: {"id": "", name: ""} for table, name in REFERENCE_TABLES.items()},
     "logs": {
         "timestamp": "",
         "source_ip": "inet",
@@ -121,7 +125,6 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the t
     "log_positions": dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
     "rejected_lines": dict.fromkeys(("rejected_at", "node_id", "source", "line_offset", "reason", "line"), ""),
 }
-UNIQUE = {"users": "email", "protocols": "name", "endpoints": "address", "tags": "name", "nodes": "name"}
 MAY_BE_NULL = ("source_ip", "source_port")  # a hand-made table's NOT NULL is relaxed on these
 NEVER_NULL = ("id", "timestamp", "action")
 
@@ -245,10 +248,10 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
             yield f"{name}: expected a {'partitioned ' if name == 'logs' else ''}table, found another kind"
         elif name == "logs" and table.partition_key != 'RANGE ("timestamp")':
             yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
-        elif name in UNIQUE and UNIQUE[name] not in table.unique:
+        elif name in REFERENCE_TABLES and REFERENCE_TABLES[name] not in table.unique:
             yield (
-                f"{name}.{UNIQUE[name]}: expected a unique column, found none; "
-                f"ALTER TABLE {name} ADD UNIQUE ({UNIQUE[name]})"
+                f"{name}.{REFERENCE_TABLES[name]}: expected a unique column, found none; "
+                f"ALTER TABLE {name} ADD UNIQUE ({REFERENCE_TABLES[name]})"
             )
         for column in COLUMNS[name]:
             if column not in table.types and (name != "logs" or column == "timestamp"):

@@ -82,7 +82,7 @@ class Group:
     end: int
     result: LoadResult = field(default_factory=LoadResult)
     rejected: list[Rejected] = field(default_factory=list)
-    used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.UNIQUE})
+    used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.REFERENCE_TABLES})
 
     def add(self, batch: PreparedBatch, with_names: bool) -> None:
         """Count one more batch."""

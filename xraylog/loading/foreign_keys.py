@@ -102,7 +102,7 @@ class LoadPaths:
         """What would make loading faster; None if nothing would."""
         if self.can_check_in_bulk or not self.has_only_our_keys or self.is_distributed:
             return None
-        grants = [f"GRANT UPDATE ON {', '.join(schema.UNIQUE)} TO {self.role}"] if not self.may_lock else []
+        grants = [f"GRANT UPDATE ON {', '.join(schema.REFERENCE_TABLES)} TO {self.role}"] if not self.may_lock else []
         if not self.may_disable_triggers:
             grants.append(f"GRANT SET ON PARAMETER session_replication_role TO {self.role}")
         return f"foreign keys are checked row by row; faster, from PostgreSQL 15 on, with {'; '.join(grants)}"
@@ -123,7 +123,7 @@ class ForeignKeyChecks:
             values = {
                 "columns": list(schema.KEYS),
                 "referenced": list(schema.KEYS.values()),
-                "tables": list(schema.UNIQUE),
+                "tables": list(schema.REFERENCE_TABLES),
             }
             with session.transaction(self._conn):
                 ((*row, has_citus),) = self._conn.execute(query, values)
@@ -152,7 +152,7 @@ class ForeignKeyChecks:
 
         Before or after COPY makes no difference: we wait for a concurrent DELETE and then find the name missing.
         """
-        used = {table: sorted(set(ids[table])) for table in schema.UNIQUE}
+        used = {table: sorted(set(ids[table])) for table in schema.REFERENCE_TABLES}
         (found,) = self._conn.execute(LOCK_NAMES, used)
-        if list(found) != [len(used[table]) for table in schema.UNIQUE]:
+        if list(found) != [len(used[table]) for table in schema.REFERENCE_TABLES]:
             raise NamesMissing

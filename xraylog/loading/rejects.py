@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import session
+from xraylog.database import retry, session
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.session import Connection, Unsuitable
@@ -106,16 +106,29 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Rec
 
     The server's CONTEXT names the row only for some errors, and in its own language.
     """
-    try:
-        with conn.transaction():
-            return copy(rows.records.select(usable))
-    except (DataError, IntegrityError) as error:
-        raise_unless_poison(error)
-        if len(usable) == 1:
-            rows.add(usable[0], session.message(error), error.diag.constraint_name)
-            return 0
-    middle = len(usable) // 2
-    return _copy_by_halves(conn, usable[:middle], copy, rows) + _copy_by_halves(conn, usable[middle:], copy, rows)
+
+    def copy_part(part: Sequence[int]) -> int:
+        try:
+            with conn.transaction():
+                return copy(rows.records.select(part))
+        except (DataError, IntegrityError) as error:
+            raise_unless_poison(error)
+            raise _ValuesRejected(session.message(error), error.diag.constraint_name) from error
+
+    def reject(index: int, rejected: _ValuesRejected) -> int:
+        rows.add(index, rejected.reason, rejected.constraint)
+        return 0
+
+    return sum(retry.bisect(usable, copy_part, reject, (_ValuesRejected,)))
+
+
+class _ValuesRejected(Exception):
+    """The database rejects the values of a row, whatever the number of attempts."""
+
+    def __init__(self, reason: str, constraint: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.constraint = constraint
 
 
 def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import schema, session
+from xraylog.database import retry, schema, session
 from xraylog.database.references import Resolved
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.loading import rejects
@@ -24,7 +24,8 @@ from xraylog.records import DAY, AccessRecord, BadLine, Ignored, LoadResult, Rec
 BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
 
 Parse: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
-Parsed: TypeAlias = Sequence[tuple[int, "AccessRecord | BadLine | Ignored"]]  # with the ids of their rows
+ParsedLine: TypeAlias = tuple[int, "AccessRecord | BadLine | Ignored"]  # with the id of its row
+Parsed: TypeAlias = Sequence[ParsedLine]
 Stays: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
 
 LOOK = """
@@ -142,15 +143,12 @@ def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> 
     Each half is a batch and a transaction of its own: thousands may be refused, as they were before, and in one
     transaction the node's other runs would wait for all of them.
     """
-    try:
-        yield _move(target, node, node_id, parsed)
-    except Refused as refused:
-        if len(parsed) == 1:
-            yield LoadResult(lines=1, rejected=1), [(parsed[0][0], str(refused))]
-            return
-        middle = len(parsed) // 2
-        yield from _move_by_halves(target, node, node_id, parsed[:middle])
-        yield from _move_by_halves(target, node, node_id, parsed[middle:])
+
+    def leave(line: ParsedLine, rejected: Exception) -> tuple[LoadResult, Stays]:
+        return LoadResult(lines=1, rejected=1), [(line[0], str(rejected))]
+
+    move = functools.partial(_move, target, node, node_id)
+    yield from retry.bisect(parsed, move, leave, (Refused,))
 
 
 def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[LoadResult, Stays]:

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL
 
-from xraylog.database import detach, markers, partitions, schema, session
+from xraylog.database import detach, markers, partitions, retry, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
@@ -323,15 +323,8 @@ def _ddl(conn: Connection) -> Iterator[None]:
 
 
 def _patiently(action: Callable[[], bool]) -> bool:
-    """Do what needs locks that others hold, a little at a time; the action looks anew what there is to do."""
-    deadline = time.monotonic() + session.LOCK_TIMEOUT_S
-    while True:
-        try:
-            return action()
-        except (errors.LockNotAvailable, errors.DeadlockDetected, *OVERTAKEN):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(PAUSE_S)
+    """Repeat what needs locks that others hold; the action looks anew what there is to do."""
+    return retry.retry_on_lock_timeout(action, session.LOCK_TIMEOUT_S, PAUSE_S, also=OVERTAKEN)
 
 
 # By ctid: a table made by hand need not have an id.

@@ -7,18 +7,18 @@ partition is there has been copied. So the same steps, begun again, go on where 
 from __future__ import annotations
 
 import contextlib
-import time
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import ParamSpec, TypeVar
 
-from psycopg import errors
 from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.database import markers, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.markers import MigrationMarker
+from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration.progress import Progress
 
@@ -166,15 +166,9 @@ def retry(
 
     The step is a transaction or a savepoint: what it did is undone before it is tried again.
     """
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return step(*arguments, **keywords)
-        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            if time.monotonic() > deadline:
-                raise
-            progress.waiting(session.message(error))
-            time.sleep(PAUSE_S)
+    return retry_on_lock_timeout(
+        functools.partial(step, *arguments, **keywords), PATIENCE_S, PAUSE_S, on_wait=progress.waiting
+    )
 
 
 def run_in_savepoint(conn: Connection, statement: Composed) -> None:

@@ -358,5 +358,5 @@ def test_rows_go_into_a_distributed_logs_row_by_row(
 def test_the_document_distributes_every_table_of_names() -> None:
     statements = documented("docs/many-nodes.md", "create_distributed_table")
     assert len(statements) == 8
-    assert re.findall(r"create_reference_table\('(\w+)'\)", "".join(statements)) == list(schema.UNIQUE)
+    assert re.findall(r"create_reference_table\('(\w+)'\)", "".join(statements)) == list(schema.REFERENCE_TABLES)
     assert re.findall(r"create_distributed_table\('(\w+)', 'id'\)", "".join(statements)) == ["logs"]

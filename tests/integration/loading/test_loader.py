@@ -248,7 +248,7 @@ def test_ids_are_not_burnt_on_names_that_exist(observer: Connection) -> None:
 
 
 def test_what_is_remembered_of_names_is_bounded(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "REMEMBERED", 100)
+    monkeypatch.setattr(references, "CACHE_SIZE", 100)
     for start in range(0, 1000, 50):
         log.load(*lines(start, start + 50))
         assert len(log.names._ids["users"]) <= 150

@@ -114,7 +114,7 @@ def fill(conn: Connection, rows: Sequence[Row]) -> None:
     with conn.cursor() as cursor, conn.transaction():
         for table, names in NAMES.items():
             for name in {*names, *(getattr(row, FIELDS[table]) for row in rows)} - {None}:
-                cursor.execute(f"INSERT INTO {table} ({schema.UNIQUE[table]}) VALUES (%s)", [name])
+                cursor.execute(f"INSERT INTO {table} ({schema.REFERENCE_TABLES[table]}) VALUES (%s)", [name])
         cursor.executemany(INSERT, rows)
 
 
