@@ -32,7 +32,7 @@ def replace(path: Path, content: bytes, mode: int) -> None:
 
 @contextlib.contextmanager
 def _ours(beside: Path) -> Iterator[BinaryIO]:
-    """The file at this path, locked, and that nothing else leads to."""
+    """Open the file at this path, locked, and that nothing else leads to."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         try:

@@ -42,14 +42,14 @@ class Text(Protocol):
     """What gzip and lzma open."""
 
     def read1(self, size: int, /) -> bytes:
-        """Some bytes, at most `size`; none at the end."""
+        """Return some bytes, at most `size`; none at the end."""
 
 
 class Archive(Log):
     """A compressed log. Its text is decompressed anew each time that it is read, a block at a time."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """The descriptor is of a file that can be read again from its beginning. Raises Unusable."""
+        """Take a descriptor of a file that can be read again from its beginning. Raises Unusable."""
         super().__init__(path, b"")
         self._fd = descriptor
         for _, piece in self._pieces(0):
@@ -63,14 +63,14 @@ class Archive(Log):
         return not self._head and self.damage is None
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """The text from `start` on, as far as it is good. Sets `damage` where it is not, and `unended`."""
+        """Yield the text from `start` on, as far as it is good. Sets `damage` where it is not, and `unended`."""
         with _decompressed(self.path, self._fd) as (text, errors):
             end = 0
             while True:
                 try:
                     piece = text.read1(BLOCK_BYTES)
                 except errors as error:
-                    self.damage = f"damaged behind byte {end} of its text: {error}"
+                    self.damage = f"damaged after byte {end} of its text: {error}"
                     return
                 if not piece:
                     return
@@ -95,14 +95,14 @@ class Piped(Log):
 
 
 def compression(descriptor: int) -> bytes | None:
-    """What a file is compressed with, as its first bytes say, whatever its name is: GZIP, XZ or another's magic."""
+    """Return what a file is compressed with, by its first bytes, whatever its name is: GZIP, XZ or another's magic."""
     beginning = os.pread(descriptor, MAGIC_BYTES, 0)
     return next((magic for magic in (GZIP, XZ, *OTHERS) if beginning.startswith(magic)), None)
 
 
 @contextlib.contextmanager
 def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
-    """All that comes through a pipe, as the descriptor of a file of ours without a name. Raises Unusable.
+    """Spool all that comes through a pipe to a nameless file; return its descriptor. Raises Unusable.
 
     `folder`: where; None: where temporary files are. The file goes when it is closed, or when the process ends.
     """
@@ -124,7 +124,7 @@ def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _decompressed(path: Path, descriptor: int) -> Iterator[tuple[Text, tuple[type[Exception], ...]]]:
-    """The text, from its beginning, and what tells that it is damaged."""
+    """Open the text at its beginning; return it with the exceptions that mean damage."""
     kind = compression(descriptor)
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(0)
@@ -148,7 +148,7 @@ class _Padding(Exception):
 class _Streams:
     """The text of an .xz file: streams that follow one another, with padding between them (its format, section 2).
 
-    lzma.LZMAFile takes whatever is behind the first stream for garbage when it is damaged, and says nothing.
+    lzma.LZMAFile takes whatever follows the first stream for garbage when it is damaged, and says nothing.
     """
 
     def __init__(self, file: IO[bytes], make: Callable[[], LZMADecompressor]) -> None:
@@ -158,7 +158,7 @@ class _Streams:
         self._read = b""  # and not decompressed
 
     def read1(self, size: int, /) -> bytes:
-        """Some bytes, at most `size`; none at the end."""
+        """Return some bytes, at most `size`; none at the end."""
         while not self._stream.eof or self._begin_next():
             more, self._read = self._read, b""
             if self._stream.needs_input and not more and not (more := self._file.read(BLOCK_BYTES)):

@@ -22,7 +22,7 @@ STDIN = Path("-")
 def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
     """Return the paths of the logs to read, the configured one without `names`, and the patterns that match nothing.
 
-    Raises ConfigError if one of them is a file of ours: it would be emptied.
+    Raises ConfigError if one of them is our own file: it would be emptied.
     """
     paths, unmatched = named(names, cfg.is_ours) if names else ([cfg.log_path], [])
     config.refuse_ours(cfg, paths)
@@ -36,9 +36,9 @@ def lock_paths(paths: Sequence[Path], cfg: Config) -> list[Path]:
 
 
 def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Path], list[str]]:
-    """The paths that were meant, in their order, each file once; and the patterns that no file fits.
+    """Return the paths that were meant, in their order, each file once; and the patterns that no file fits.
 
-    A pattern stands for the files that it matches, sorted by name, but for those that are `ours`. A name that is a
+    A pattern stands for the files that it matches, sorted by name, except those that are `ours`. A name that is a
     file's is no pattern.
     """
     paths: dict[object, Path] = {}
@@ -54,7 +54,7 @@ def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Pa
 
 @contextlib.contextmanager
 def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) -> Iterator[list[Log]]:
-    """The logs at these paths, as far as they are there: those that stay as they are, then those that are drained.
+    """Open the logs at these paths that exist: those that stay as they are, then those that are drained.
 
     For a log that was compressed while it still has its lines is known by its position; once it is drained, by
     nothing. `folder`: where piped input is kept; None: where temporary files are. Raises Unusable.
@@ -104,7 +104,7 @@ def _opened(path: Path, folder: Path | None, read_only: bool) -> Iterator[Log | 
 
 
 def _as_what_it_is(log: Log, descriptor: int) -> Log:
-    """An archive, when the bytes are one's. Raises Unusable for one that we cannot read: it is no text."""
+    """Return an archive if the bytes are one's. Raises Unusable for one that we cannot read: it is no text."""
     kind = archive.compression(descriptor)
     if kind in archive.OTHERS:
         raise Unusable(

@@ -138,7 +138,7 @@ class Grammar:
             return AccessRecord(timestamp, *_documented(documented))
 
     def minute(self, minute: bytes) -> str:
-        """The first 16 bytes of a line as UTC, "2025-11-17 10:15". Raises Bad, also where a clock changes within it."""
+        """Return a line's first 16 bytes as UTC, "2025-11-17 10:15". Raises Bad, also if a clock changes within it."""
         if not MINUTE.fullmatch(minute):
             raise Bad("expected a timestamp first, found none")
         first, last = self._moment(minute + b":00"), self._moment(minute + b":59")
@@ -180,12 +180,12 @@ def source(address: bytes) -> str | None:
 
 
 def request(request: bytes) -> Request:
-    """`accepted TO`. Raises Bad."""
+    """Return what `accepted TO` means. Raises Bad."""
     return Request("accepted", *_destination(request.removeprefix(b"accepted ")))
 
 
 def route(rest: bytes) -> Route:
-    """What stands behind TO: nothing, or a blank, tags and email.
+    """Return what the part after TO means: it is empty, or a space followed by tags and email.
 
     Raises Bad for what could belong to TO, for a line's end, and for what depends on how the line began.
     """
@@ -207,7 +207,7 @@ def _without_timestamp(line: bytes) -> Ignored:
 
 
 def _unless_glued(ignored: Ignored, rest: bytes) -> Ignored:
-    """A crash or a full disk can leave a line without its end, and an access line behind it."""
+    """Refuse two lines in one: a crash or a full disk can leave a line without its end, and an access line after it."""
     if ANOTHER_LINE.search(rest):
         raise Bad(GLUED)
     return ignored
@@ -226,7 +226,7 @@ def _source(source: bytes) -> tuple[str | None, int | None]:
 
 
 def _source_ip(address: bytes) -> str | None:
-    """An address as inet reads it. maskAddress (app/log/log.go) leaves a network, or nothing of it."""
+    """Return an address as inet reads it. maskAddress (app/log/log.go) leaves a network, or nothing of it."""
     if V4.fullmatch(address):
         return address.decode()
     if address in MASKED_WHOLE:
@@ -262,7 +262,7 @@ def _port(port: bytes) -> int:
 
 
 def _rejected_email(reason: bytes) -> str | None:
-    """The reason is free text, with bytes that a client chose: only one form of it names a user."""
+    """Return the user that a rejection names: its reason is free text, and only one form of it names one."""
     insecure = INSECURE.fullmatch(reason)
     return _email(insecure[1]) if insecure else None
 
@@ -289,7 +289,7 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
     if closing < 0:
         closing = len(rest.rstrip(b" ")) - 1
         if rest[closing] != CLOSING_BRACKET:
-            raise Bad("expected ']' behind the tags, found none")
+            raise Bad("expected ']' after the tags, found none")
     return rest[:bracket], rest[bracket + 2 : closing], _email(rest[closing + 1 :].removeprefix(b" email:"))
 
 
@@ -341,7 +341,7 @@ def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
 
 
 def _authority(url: bytes, default_port: int | None) -> tuple[str | None, int | None]:
-    """Host and port of a URL behind its `//`. User, password, path and query are not kept."""
+    """Return host and port of a URL, from after its `//`. User, password, path and query are not kept."""
     authority = _without_path(url)
     authority = authority[authority.rfind(b"@") + 1 :]
     closing = authority.rfind(b"]")
@@ -375,11 +375,11 @@ def _host(host: bytes) -> str | None:
 def _documented(
     match: re.Match[bytes],
 ) -> tuple[str | None, int | None, str, str | None, str | None, int | None, str | None, str | None, str | None]:
-    """The fields of a record from `source_ip` on, of a line with blanks round its colons."""
+    """Return the fields of a record from `source_ip` on, of a line with blanks round its colons."""
     tail = BLANKS.sub(b" ", match["tail"]).replace(b" email :", b" email:", 1)
     nothing, tags, email = _split(tail)
     if nothing:
-        raise Bad(f"expected tags or an email behind the destination, found {_shown(match['tail'])}")
+        raise Bad(f"expected tags or an email after the destination, found {_shown(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
     protocol = match["network"].decode() if match["network"] else None
     source_ip, source_port = _source_ip(match["source"]), _port(match["port"])
@@ -388,7 +388,7 @@ def _documented(
 
 
 def _text(what: str, value: bytes) -> str | None:
-    """A name to store; None for an empty one."""
+    """Return a name to store; None for an empty one."""
     if not value:
         return None
     try:

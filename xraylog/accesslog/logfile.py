@@ -1,10 +1,10 @@
 """The access log as a file: its identity, its complete lines, and how stored ones leave it.
 
-Knows bytes and offsets; no database and no log syntax, but that a line ends in LF and that one which begins
-with '#' is ours.
+Knows bytes and offsets; no database and no log syntax, except that a line ends in LF, and that a line which
+begins with '#' is our own.
 
-xray opens its log with O_APPEND and writes each line in one write(2) (common/log/logger.go). So bytes in front
-of the end may be changed or removed at any time, and the end itself never, as long as somebody has the file open.
+xray opens its log with O_APPEND and writes each line in one write(2) (common/log/logger.go). So bytes before
+the end may be changed or removed at any time, and the end itself never, while another process has the file open.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Unusable(Exception):
 
 
 class Replaced(Exception):
-    """Somebody else emptied, cut or replaced the log while this run was reading it."""
+    """Another program emptied, cut or replaced the log while this run was reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Log:
         return bytes.fromhex(mark[1].decode()) if mark else None
 
     def fingerprints(self) -> list[Fingerprint]:
-        """What a position in this very log can have been stored under: the text's beginnings, at each line
+        """Return what a position in this very log can have been stored under: the text's beginnings, at each line
         end up to HEAD_BYTES, and at HEAD_BYTES.
         """
         found, digest, done = [], hashlib.sha256(), 0
@@ -103,12 +103,12 @@ class Log:
         return found
 
     def fingerprint(self, offset: int) -> Fingerprint:
-        """What a position at `offset` is stored under."""
+        """Return what a position at `offset` is stored under."""
         length = min(offset, HEAD_BYTES)
         return Fingerprint(length, hashlib.sha256(self._head[:length]).digest())
 
     def blocks(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Complete lines from `start` on: offset and bytes of each block. Blocks follow one another, but for holes."""
+        """Yield complete lines from `start` on: offset and bytes of each block, without gaps except for holes."""
         return complete_lines(self._pieces(start))
 
     def holds_only_our_mark(self) -> bool:
@@ -116,10 +116,10 @@ class Log:
         return False
 
     def sync(self) -> None:
-        """Have the lines on disk before a position in them is, where a crash of the machine can take them."""
+        """Flush the lines to disk before a position in them is committed, if a crash of the machine can take them."""
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Offset and bytes of what stands behind `start`, BLOCK_BYTES or fewer at a time."""
+        """Yield offset and bytes of the text from `start` on, BLOCK_BYTES or fewer at a time."""
         raise NotImplementedError
 
 
@@ -180,9 +180,9 @@ class LogFile(Log):
         return text.endswith(b"\n") and all(line[:1] in (b"", b"#") for line in text.split(b"\n"))
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """What stands from `start` to the end that the file has now.
+        """Yield the bytes from `start` to the end that the file has now.
 
-        Ends early, with `replaced` set, when somebody else changes what was read already. Each piece is checked
+        Ends early, with `replaced` set, if another program changes what was read already. Each piece is checked
         after it was read: a line in it is from the file that the position is in.
         """
         end, at = self.size, start
@@ -195,11 +195,11 @@ class LogFile(Log):
             at += len(read)
 
     def read(self, start: int, length: int) -> bytes:
-        """The bytes there, fewer at the end of the file."""
+        """Return the bytes there, fewer at the end of the file."""
         return os.pread(self._fd, length, start)
 
     def line_at(self, start: int) -> bytes:
-        """The line that begins at `start`, with its line end."""
+        """Return the line that begins at `start`, with its line end."""
         line = b""
         while not (read := self.read(start + len(line), LARGE_BLOCK)).count(b"\n") and read:
             line += read
@@ -218,8 +218,8 @@ class LogFile(Log):
         self._head = self._head[:size]
 
     def sync(self) -> None:
-        """Have the lines on disk before a position in them is: else a crash of the machine leaves a position
-        behind the end of the file, and the next run takes the file for a new one.
+        """Flush the lines to disk before a position in them is committed: otherwise a crash leaves a position
+        past the end of the file, and the next run takes the file for a new one.
         """
         os.fdatasync(self._fd)
 
@@ -269,7 +269,7 @@ class LogFile(Log):
     @contextlib.contextmanager
     def _lease(self) -> Iterator[bool]:
         """Hold a write lease, which is granted only while nobody else has the file open; an open then waits."""
-        previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody waits; its default kills
+        previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when another process waits; its default kills
         try:
             try:
                 fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
@@ -294,10 +294,10 @@ class LogFile(Log):
     def _blank(self, start: int, end: int) -> int:
         """Put a drain mark and line feeds over [start, end), the page with the mark last; removes 0 bytes.
 
-        The head changes in that one write, inside a page: the old fingerprint holds until everything behind it
+        The head changes in that one write, inside a page: the old fingerprint holds until everything after it
         is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
-        lines behind them were taken for stored ones (design, section 4). The predecessor's digest lets its
-        position be forgotten by a run that comes after a kill: else lines that look like the old ones, in a log
+        lines after them were taken for stored ones (docs/architecture.md#draining). The predecessor's digest lets its
+        position be forgotten by a run that comes after a kill: otherwise lines that look like the old ones, in a log
         that was empty meanwhile, would be taken for stored.
         """
         page = min(end, start + HEAD_BYTES)
@@ -360,7 +360,7 @@ def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, b
 
 @contextlib.contextmanager
 def opened(path: Path, read_only: bool = False) -> Iterator[LogFile | None]:
-    """The log at `path`, for reading and, where we may, for draining; None when there is none.
+    """Open the log at `path`, for reading and, if we may, for draining; yield None if there is none.
 
     `read_only`: only to look, but `writable` says whether we might. Raises Unusable.
     """
@@ -399,7 +399,7 @@ def _hold(path: Path, descriptor: int) -> None:
 
 
 def path_text(path: Path) -> str:
-    """A path for people and for the database: bytes that are not UTF-8 are written as escapes."""
+    """Return a path for people and for the database: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 

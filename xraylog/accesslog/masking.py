@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from xraylog.records import BadLine
 
-# Each run of characters as a whole, so that the time is linear in the line's length. A moment of the log's or of ours
-# looks like a piece of an IPv6 address; with hexadecimal digits, then a dot or colon right behind it, it may be one.
+# Each run of characters as a whole, so that the time is linear in the line's length. A time of the log or our own
+# looks like a piece of an IPv6 address; with hexadecimal digits, then a dot or colon right after it, it may be one.
 RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?![0-9A-Fa-f]*[.:]))|[0-9A-Fa-f.:]+")
 HOLE = re.compile(rb"\0*")  # in the log, before the line
 QUOTE = re.compile(r"(?<![a-z])['\"]")  # opens what a reason quotes
@@ -36,7 +36,7 @@ class Mask:
         return (self.v4, self.v6) != (32, 128)
 
     def source(self, address: str | None) -> str | None:
-        """A valid address or network, as the network that is left; a shorter one stays. All bits kept: as it was."""
+        """Return the network left of a valid address or network; a shorter one stays. All bits kept: as it was."""
         if address is None or not self.hides:
             return address
         network = ip_network(address, strict=False)
@@ -60,7 +60,7 @@ class Mask:
         return sum(map(_is_piece, RUN.finditer(line))) + line.count(LEFT_OUT) if self.hides else 0
 
     def bad_line(self, bad: BadLine) -> BadLine:
-        """The same for a line that will be kept, and for the reason, which quotes it."""
+        """Mask a line that will be kept, and the reason, which quotes it."""
         if not self.hides:
             return bad
         at = quote.end() if (quote := QUOTE.search(bad.reason)) else 0
@@ -114,7 +114,7 @@ def _is_piece(found: re.Match[bytes]) -> bool:
 def _may_be_cut(first: re.Match[bytes]) -> bool:
     """Whether what a line begins with may be the rest of an IPv6 address: then its groups are not where they seem.
 
-    Of IPv4 a rest is known, for it has fewer numbers.
+    A truncated IPv4 address is recognisable: it has fewer than four parts.
     """
     group, colon, _ = first[0].partition(b":")
     return bool(colon) and not first["moment"] and b"." not in group

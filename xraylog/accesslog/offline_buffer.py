@@ -1,7 +1,7 @@
-"""The offline buffer: batches put aside while the database is away, and taken up again in order.
+"""The offline buffer: batches spooled while the database is away, and imported in order.
 
 One JSON object a line. First a header with a random id; then batches, each its records and bad lines, closed by a
-mark. What is behind the last mark was torn by a crash and is cut off: its lines are still in the log. The marks
+mark. Anything after the last mark is a torn write and is cut off: its lines are still in the log. The marks
 are a chain, each naming the place of the one before it: the buffer, too, is where a log's position is kept.
 
     {"buffer": "5f0c…", "node": "vpn1"}
@@ -50,11 +50,11 @@ encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Damaged(Exception):
-    """The buffer holds what we did not write: somebody must look before anything of it is touched."""
+    """The buffer holds what we did not write: the operator must look before anything of it is touched."""
 
 
 class Foreign(Damaged):
-    """The file has never been a buffer of ours."""
+    """The file has never been our buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Stored:
 
     batch: Batch
     origin: Origin
-    end: int  # offset in the buffer, behind the batch's mark
+    end: int  # offset in the buffer, after the batch's mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Written:
 
 
 class Buffer:
-    """The buffer at one path; its file is made when the first batch is put aside."""
+    """The buffer at one path; its file is created when the first batch is spooled."""
 
     def __init__(self, path: Path, files: contextlib.ExitStack, mask: Mask, read_only: bool) -> None:
         """Use `opened`."""
@@ -120,7 +120,7 @@ class Buffer:
         return self._file
 
     def reached(self, fingerprints: list[Fingerprint], size: int | None) -> int:
-        """How far the log with these fingerprints, of `size` bytes if that says anything, has been put aside.
+        """How far the log with these fingerprints, of `size` bytes if that says anything, has been spooled.
 
         0 for an unknown one.
         """
@@ -152,7 +152,7 @@ class Buffer:
         self._last_mark = file.size - len(mark)
 
     def batches(self, start: int) -> Iterator[Stored]:
-        """The batches behind `start`, which is 0 or behind a mark; one in memory at a time. Raises Damaged."""
+        """Yield the batches from `start` on, 0 or the end of a mark; one in memory at a time. Raises Damaged."""
         lines: list[bytes] = []
         at = start
         for begin, text in self.file.blocks(start):
@@ -196,7 +196,7 @@ class Buffer:
             raise Foreign(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
 
     def _mend(self, file: LogFile) -> None:
-        """Cut off what is behind the last whole batch, and have the rest on disk: it counts from here on.
+        """Cut off what follows the last whole batch, and flush the rest to disk: it counts from here on.
 
         At most one batch can have been torn, for each is on disk before the next one comes. One with its mark is
         kept beside the buffer: should it have been damaged later, its lines are nowhere else.
@@ -208,7 +208,7 @@ class Buffer:
             place = _last_mark(file, place)
             if place is not None and not _is_whole(file, place):
                 raise Damaged(
-                    f"{self.path}, byte {place}: expected a batch of ours, found a checksum that does not fit"
+                    f"{self.path}, byte {place}: expected one of our batches, found a checksum that does not fit"
                 )
         if place is not None and not file.read(0, 1).strip(b"\0"):
             raise Damaged(f"{self.path}: expected our header in its first line, found zeros")
@@ -226,12 +226,12 @@ class Buffer:
             mark = _mark(mark_line)
             return Stored(_batch(lines, mark, self._mask), _origin(mark), end)
         except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{self.path}, before byte {end}: expected a batch of ours, found: {error}") from error
+            raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
 
 
 @contextlib.contextmanager
 def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterator[Buffer]:
-    """The buffer at `path`, mended: hold its lock. Raises Damaged and Unusable.
+    """Open the buffer at `path`, and repair it: hold its lock. Raises Damaged and Unusable.
 
     `mask`: for what is older than it. `read_only`: as it is.
     """
@@ -240,17 +240,17 @@ def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterat
 
 
 def origin(node: str, log: Log, again: bool = False) -> Origin:
-    """What a batch of this log, as it is now, will be recognised by."""
+    """Return what a batch of this log, as it is now, will be recognised by."""
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.predecessor, again)
 
 
 def write(batch: Batch) -> Written:
-    """A batch as it will stand in the buffer."""
+    """Return a batch as it will be in the buffer."""
     return Written(batch.start, batch.end, list(_parts(batch)))
 
 
 def _parts(batch: Batch) -> Iterator[bytes]:
-    """Records and bad lines. What JSON makes of the few values that differ is put together once for each."""
+    """Return records and bad lines as JSON. Values that repeat themselves are encoded once."""
     records = batch.records
     minutes = {minute: f'{{"timestamp": "{minute}' for minute in set(records.minutes)}
     addresses = {
@@ -359,8 +359,8 @@ def _header(node: str) -> bytes:
 
 def _last_mark(file: LogFile, end: int) -> int | None:
     """Where the last mark before `end` begins; its line must have its end there, too."""
-    after = b""  # the first bytes behind the window: a mark may begin at its edge
-    ended = False  # whether there is a line end behind the window
+    after = b""  # the first bytes after the window: a mark may begin at its edge
+    ended = False  # whether there is a line end after the window
     while end > 0:
         start = max(0, end - WINDOW_BYTES)
         window = file.read(start, end - start) + after

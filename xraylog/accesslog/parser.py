@@ -96,7 +96,7 @@ class Parser:
         return self._sources.met + self._requests.met + self._routes.met + self._read_whole
 
     def _read(self, text: bytes, start: int, into: _Gathering, size: int) -> int:
-        """A chunk of complete lines, at most so many that `into` comes to `size`; returns where it ends."""
+        """Read a chunk of complete lines, until `into` has `size` at most; return where it ends."""
         chunk = text[start : text.rfind(b"\n", start, start + CHUNK_BYTES) + 1 or text.index(b"\n", start) + 1]
         most = size - into.stored
         if len(cut := _cut(chunk)) // EACH >= most or _count(cut) > most:
@@ -141,7 +141,7 @@ class Parser:
 
 
 def _cut(chunk: bytes) -> list[str]:
-    """For each line of the usual form what stands before it and its six pieces; last, what stands behind them all.
+    """For each line of the usual form what stands before it and its six pieces; last, what follows them all.
 
     What stands before it is a line end, and before that lines of another form.
     """
@@ -217,7 +217,7 @@ class _Gathering:
         self._lines += 1
 
     def take(self) -> Batch:
-        """What was gathered. Nothing of it is kept here: one batch in memory, not two."""
+        """Return what was gathered. Nothing of it is kept here: one batch in memory, not two."""
         batch = Batch(
             self.start,
             self.end,

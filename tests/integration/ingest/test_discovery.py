@@ -154,7 +154,7 @@ def test_of_an_archive_that_was_cut_the_lines_before_the_cut_are_stored(site: Si
     if away:
         site.away()
     said = site.run("--logfile", name, "--logfile", good, status=3).stderr
-    assert said.count(f"{name}: damaged behind byte ") == 1
+    assert said.count(f"{name}: damaged after byte ") == 1
     site.back()
     load(site, name, good, status=3)
     stored = site.emails() - users(30_000, 30_010)
@@ -178,12 +178,12 @@ def test_an_archive_with_other_bytes_in_its_middle_is_reported(site: Site, pack:
         stored.append((site.emails(), site.rejected()))
     assert stored[0] == stored[1]
     assert users(0, 3_000) <= stored[0][0]
-    assert f"{name}: damaged behind byte " in site.output()
+    assert f"{name}: damaged after byte " in site.output()
 
 
 def test_an_archive_that_ends_in_its_header_is_damaged(site: Site) -> None:
     name = packed(site, "access.log.1.gz", gzip.compress(text(0, 10))[:12])
-    assert f"{name}: damaged behind byte 0 of its text" in site.run("--logfile", name, status=3).stderr
+    assert f"{name}: damaged after byte 0 of its text" in site.run("--logfile", name, status=3).stderr
 
 
 @pytest.mark.parametrize("at", [0, 8, 60, -1])
@@ -193,7 +193,7 @@ def test_damage_in_a_later_stream_is_reported(site: Site, at: int) -> None:
     second[at] ^= 0xFF
     name = packed(site, "old.xz", first + bytes(second))
     load(site, name, status=3)
-    assert "old.xz: damaged behind byte" in site.output()
+    assert "old.xz: damaged after byte" in site.output()
     assert site.emails().items() >= users(0, 100).items()
 
 
