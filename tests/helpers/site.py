@@ -76,11 +76,12 @@ FACTS = """
 numbers = itertools.count(1)
 
 
-def create_database(server: dict[str, str]) -> dict[str, str]:
-    """A fresh, empty database on that server; its keywords."""
+def create_database(server: dict[str, str], template: str = "template0") -> dict[str, str]:
+    """Create a database on that server, empty or a copy of `template`; return its keywords."""
     name = f"test_{os.getpid()}_{next(numbers)}"
     with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
-        conn.execute(SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(Identifier(name)))
+        create = SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}")
+        conn.execute(create.format(Identifier(name), Identifier(template)))
     return {**server, "dbname": name}
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from helpers.report_data import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
 from helpers.site import ROOT, Site
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_report import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
 
 from xraylog.database.session import Connection
 from xraylog.report.model import Window

@@ -1,0 +1,106 @@
+"""Destinations and ports are those of plain SQL on the same rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, timedelta
+
+import pytest
+from helpers.report_data import (
+    BEFORE,
+    BERLIN,
+    HOUR,
+    INSIDE,
+    NOON,
+    ROWS,
+    WINDOW,
+    fill,
+    fill_one,
+    read,
+)
+
+from xraylog.database import partitions
+from xraylog.database.session import Connection
+from xraylog.report.model import Findings, Thresholds, Window
+
+
+def test_destinations_are_those_of_plain_sql(found: Findings) -> None:
+    counts, before = Counter(row.host for row in INSIDE if row.host), Counter(row.host for row in BEFORE if row.host)
+    assert sorted(counts.values(), reverse=True) == [goal.rows for goal in found.top]
+    for goal in found.top:
+        rows = [row for row in INSIDE if row.host == goal.address]
+        assert (goal.rows, goal.rows_before) == (len(rows), before[goal.address])
+        visitors = Counter(row.email for row in rows if row.email)
+        assert goal.users == len(visitors)
+        assert dict(goal.visitors) == visitors
+        assert set(goal.ports) == {f"{row.protocol}/{row.port}" for row in rows}
+    rising = {host: rows - before[host] for host, rows in counts.items() if before[host] and rows > before[host]}
+    assert {goal.address: goal.rows - goal.rows_before for goal in found.rising}.items() <= rising.items()
+    gains = sorted(rising.values(), reverse=True)[: Thresholds().max_changed]
+    assert [goal.rows - goal.rows_before for goal in found.rising] == gains
+    assert {goal.address for goal in found.new} == {host for host in counts if not before[host]}
+    assert rising
+
+
+def test_a_destination_is_new_when_nobody_went_there_in_the_period_before(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    old, new = ROWS[0]._replace(host="old.example", port=443), ROWS[0]._replace(host="new.example", port=443)
+    inside, before = WINDOW.since, WINDOW.since - timedelta(microseconds=1)
+    fill(conn, [old._replace(at=before), old._replace(at=inside), old._replace(at=inside), new._replace(at=inside)])
+    found = read(database)
+    assert found.before
+    assert [(goal.address, goal.rows_before) for goal in found.new] == [("new.example", 0)]
+    assert [(goal.address, goal.rows, goal.rows_before) for goal in found.rising] == [("old.example", 2, 1)]
+
+
+def test_without_a_period_before_nothing_is_new(conn: Connection, database: dict[str, str]) -> None:
+    fill(conn, [row for row in ROWS if row.at >= WINDOW.since])
+    found = read(database)
+    assert (found.before, found.new, found.rising) == (None, [], [])
+
+
+@pytest.mark.parametrize(("late", "is_marked"), [(timedelta(hours=7), False), (timedelta(hours=8), True)])
+def test_a_period_before_that_began_to_be_stored_late_is_marked(
+    conn: Connection, database: dict[str, str], late: timedelta, is_marked: bool
+) -> None:
+    """A tenth of three days is 7.2 hours."""
+    row = ROWS[0]._replace(host="host.example", port=443)
+    fill(conn, [row._replace(at=WINDOW.before + late), row._replace(at=WINDOW.since)])
+    found = read(database)
+    assert found.before == WINDOW.before + late
+    assert found.is_first_period
+    assert found.has_partial_period_before == is_marked
+
+
+def test_a_quiet_night_is_no_beginning(conn: Connection, database: dict[str, str]) -> None:
+    row = ROWS[0]._replace(host="host.example", port=443)
+    fill(conn, [row._replace(at=at) for at in (WINDOW.before - HOUR, WINDOW.before + 9 * HOUR, WINDOW.since)])
+    assert not read(database).has_partial_period_before
+
+
+def test_how_many_destinations_there_are_is_shown(filled: Connection, database: dict[str, str]) -> None:
+    partitions.Partitions(filled).ensure({str(WINDOW.before.date())})
+    fill_one(filled, INSIDE[0]._replace(at=WINDOW.before, host="only.before.example", port=443))
+    assert read(database).total_destinations == len({row.host for row in INSIDE if row.host})
+    assert read(database, Window.of(BERLIN, 1, date(2024, 1, 1), NOON)).total_destinations == 0
+
+
+def test_ports_are_those_of_plain_sql(found: Findings) -> None:
+    counts = Counter(
+        (
+            row.protocol,
+            row.port,
+        )
+        for row in INSIDE
+        if row.port
+    )
+    assert {(port.protocol, port.port): port.rows for port in found.ports} == counts
+
+
+def test_a_port_without_a_protocol_is_shown(conn: Connection, database: dict[str, str]) -> None:
+    row = ROWS[0]._replace(at=WINDOW.since, host="ss.example", port=8443)
+    fill(conn, [row._replace(protocol=None), row._replace(protocol="tcp")])  # type: ignore[arg-type]
+    found = read(database)
+    assert {(port.protocol, port.port, port.rows) for port in found.ports} == {("(none)", 8443, 1), ("tcp", 8443, 1)}
+    assert sorted(found.top[0].ports) == ["(none)/8443", "tcp/8443"]

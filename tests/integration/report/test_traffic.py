@@ -1,0 +1,165 @@
+"""Nodes, gaps, traffic and rejected sources are those of plain SQL on the same rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from helpers.report_data import (
+    BERLIN,
+    INSIDE,
+    LAST,
+    NEPAL,
+    NODES,
+    NOON,
+    ROWS,
+    UTC,
+    WINDOW,
+    fill,
+    read,
+)
+
+from xraylog.database.session import Connection
+from xraylog.report import page, time_series, traffic
+from xraylog.report.model import Findings, Window
+
+
+def test_nodes_have_their_rows_and_moments(found: Findings, stored: Connection) -> None:
+    expected = stored.execute(
+        """
+        SELECT coalesce(n.name, '(no node)'), count(*), min(l."timestamp"), max(l."timestamp")
+        FROM logs l LEFT JOIN nodes n ON n.id = l.node_id
+        WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1 ORDER BY 1
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    assert [(node.name, node.rows, node.first, node.last) for node in found.nodes] == expected
+    assert found.rows == len(INSIDE)
+
+
+def test_nodes_have_the_rejected_lines_of_the_window_and_when_they_were_stored_last(
+    filled: Connection, database: dict[str, str]
+) -> None:
+    (node,) = filled.execute("SELECT id FROM nodes WHERE name = 'n1'").fetchone() or (0,)
+    for at in (WINDOW.since, WINDOW.until, WINDOW.since - timedelta(seconds=1), WINDOW.until - timedelta(seconds=1)):
+        filled.execute(
+            "INSERT INTO rejected_lines (rejected_at, node_id, source, line_offset, reason, line) "
+            "VALUES (%s, %s, '/log', 0, 'no', '')",
+            [at, node],
+        )
+    for at in (NOON, NOON - timedelta(days=1)):
+        filled.execute(
+            "INSERT INTO log_positions (node_id, source, position, head_length, head, updated_at) "
+            "VALUES (%s, '/log', 0, 0, '', %s)",
+            [node, at],
+        )
+    nodes = {of.name: of for of in read(database).nodes}
+    assert (nodes["n1"].rejected_lines, nodes["n1"].stored) == (2, NOON)
+    assert (nodes["n2"].rejected_lines, nodes["n2"].stored) == (0, None)
+
+
+def test_gaps_are_the_times_of_an_hour_or_more_between_two_rows_of_a_node(found: Findings) -> None:
+    expected = set()
+    for node in NODES:
+        moments = sorted(row.at for row in INSIDE if row.node == node)
+        for one, other in zip([WINDOW.since, *moments], [*moments, WINDOW.until], strict=True):
+            if other - one >= timedelta(hours=1):
+                expected.add((node or traffic.NO_NODE, one, other))
+    longest = sorted(expected, key=lambda gap: (gap[1] - gap[2], gap[1]))
+    assert [(gap.node, gap.since, gap.until) for gap in found.gaps] == longest
+    assert len(longest) > 3
+
+
+def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, database: dict[str, str]) -> None:
+    at = [WINDOW.since + timedelta(days=n, minutes=1, microseconds=n) for n in range(3)]
+    fill(conn, [ROWS[0]._replace(at=moment, node="n1") for moment in at])
+    assert {(gap.since, gap.until) for gap in read(database).gaps if gap.node == "n1"} == {
+        (at[0], at[1]),
+        (at[1], at[2]),
+        (at[2], WINDOW.until),
+    }
+
+
+@pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
+def test_traffic_by_hour_and_tag_is_that_of_plain_sql(found: Findings, stored: Connection, zone: ZoneInfo) -> None:
+    hours = time_series.over_time(found, zone, found.slots, page._tag)
+    stored.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
+    expected = stored.execute(
+        """
+        SELECT date_trunc('hour', l."timestamp"),
+               CASE WHEN l.action = 'rejected' THEN '(rejected)' ELSE coalesce(t.name, '(no tag)') END, count(*)
+        FROM logs l LEFT JOIN tags t ON t.id = l.outbound_tag_id
+        WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1, 2
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    shown = {
+        (hour, name, rows)
+        for hour, counts in hours.rows
+        for name, rows in zip(hours.names, counts, strict=True)
+        if rows
+    }
+    assert shown == set(expected)
+    assert len(hours.rows) == 72 + (zone == NEPAL)  # every hour of the window, also those without rows
+
+
+@pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
+def test_the_week_is_that_of_plain_sql(found: Findings, stored: Connection, zone: ZoneInfo) -> None:
+    stored.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
+    expected = stored.execute(
+        """
+        SELECT extract(isodow FROM l."timestamp")::integer - 1, extract(hour FROM l."timestamp")::integer, count(*)
+        FROM logs l WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1, 2
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    week = time_series.by_weekday(found.slots, zone)
+    assert {(day, hour, rows) for day, of in enumerate(week) for hour, rows in enumerate(of) if rows} == set(expected)
+
+
+@pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
+def test_more_than_two_months_are_shown_by_day(filled: Connection, database: dict[str, str], zone: ZoneInfo) -> None:
+    window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
+    assert Window.of(BERLIN, 62, LAST, NOON).unit == "hour"
+    found = read(database, window)
+    days = time_series.over_time(found, zone, found.slots, page._tag)
+    counts = dict(
+        filled.execute(
+            """SELECT date_trunc('day', "timestamp" AT TIME ZONE %s) AT TIME ZONE %s, count(*)
+               FROM logs WHERE "timestamp" >= %s AND "timestamp" < %s GROUP BY 1""",
+            [str(zone), str(zone), window.since, window.until],
+        ).fetchall()
+    )
+    assert {day: sum(rows) for day, rows in days.rows if sum(rows)} == counts
+    assert len(days.rows) in (63, 64)
+
+
+def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
+    moments = defaultdict(list)
+    for row in INSIDE:
+        if row.action == "rejected":
+            moments[row.source or traffic.NO_SOURCE].append(row.at)
+    assert {of.address: (of.rows, of.first, of.last) for of in found.sources} == {
+        source: (len(at), min(at), max(at)) for source, at in moments.items()
+    }
+    assert found.total_sources == len(moments)
+    assert [of.rows for of in found.sources] == sorted((of.rows for of in found.sources), reverse=True)
+
+
+def test_a_node_that_was_silent_all_the_time_is_a_gap(conn: Connection, database: dict[str, str]) -> None:
+    fill(conn, [ROWS[0]._replace(at=WINDOW.since + timedelta(minutes=50 * n), node="n1") for n in range(87)])
+    assert [(gap.node, gap.since, gap.until) for gap in read(database).gaps] == [("n2", WINDOW.since, WINDOW.until)]
+
+
+@pytest.mark.parametrize("at", ["9999-12-31 23:30+00", "infinity", "-infinity", "4713-01-01 00:00+00 BC"])
+def test_a_position_that_moved_at_no_moment_costs_no_page(
+    filled: Connection, database: dict[str, str], at: str
+) -> None:
+    filled.execute(
+        "INSERT INTO log_positions (node_id, source, position, head_length, head, updated_at) "
+        "SELECT id, '/var/log/x', 1, 0, '', %s FROM nodes LIMIT 1",
+        [at],
+    )
+    assert {node.stored for node in read(database).nodes} == {None}

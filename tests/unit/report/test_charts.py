@@ -1,0 +1,27 @@
+"""Every hour and day of a chart is as wide as the others."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from helpers.report_data import (
+    UTC,
+    WINDOW,
+)
+
+from xraylog.report import charts
+
+
+def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
+    hour = WINDOW.since
+    drawn = charts.over_time("rows", "hour", [(hour, [7])], {})
+    (path,) = [path for path in re.findall(r"<path[^>]*>", drawn) if "--series-0" in path]
+    places = {float(x) for x, _ in re.findall(r"[ML]([0-9.]+),([0-9.]+)", path)}
+    assert {min(places), max(places)} == {0, charts.WIDTH}
+
+
+def test_the_last_day_is_drawn_as_wide_as_the_others() -> None:
+    day = datetime(2025, 11, 17, tzinfo=UTC)
+    drawn = charts.over_time("rows", "day", [(day, [7]), (day + timedelta(days=1), [7])], {})
+    assert " ".join(charts.AREA.findall(drawn)).count("L480,0") == 2

@@ -1,0 +1,34 @@
+"""The window of a page is whole days of its zone."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+
+from helpers.report_data import (
+    BERLIN,
+    LAST,
+    NOON,
+    WINDOW,
+)
+
+from xraylog.report.model import Window
+
+
+def test_the_window_is_whole_days_of_its_zone_up_to_the_last_one() -> None:
+    assert WINDOW.since == datetime(2025, 11, 14, 23, tzinfo=timezone.utc)
+    assert WINDOW.until == datetime(2025, 11, 17, 23, tzinfo=timezone.utc)
+    assert WINDOW.days == [date(2025, 11, 15), date(2025, 11, 16), LAST]
+    assert WINDOW.before == WINDOW.since - timedelta(days=3)
+
+
+def test_today_ends_now() -> None:
+    window = Window.of(BERLIN, 2, None, NOON)
+    assert (window.last, window.until) == (LAST, NOON)
+    assert window.until - window.since == window.since - window.before
+
+
+def test_a_day_on_which_the_clocks_change_has_its_own_length() -> None:
+    autumn = Window.of(BERLIN, 1, date(2025, 10, 26), NOON)
+    spring = Window.of(BERLIN, 1, date(2025, 3, 30), NOON)
+    assert autumn.until - autumn.since == timedelta(hours=25)
+    assert spring.until - spring.since == timedelta(hours=23)

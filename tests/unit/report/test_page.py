@@ -1,0 +1,116 @@
+"""The page puts first what an operator should look at."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+import pytest
+from helpers.report_data import (
+    BERLIN,
+    HOUR,
+    LAST,
+    NOON,
+    WINDOW,
+)
+
+from xraylog.report import page, run_history, traffic
+from xraylog.report.model import Findings, Gap, Node, Slot, Window
+
+
+def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
+    listed = page.render(found, done, written, is_masked=False).partition('<ul class="notes">')[2].partition("</ul>")[0]
+    return [re.sub("</?bdi>", "", note) for note in re.findall("<li>(.*)</li>", listed)]
+
+
+def node(name: str, last: timedelta | None, stored: timedelta | None, rows: int = 7, rejected: int = 0) -> Node:
+    """One whose last row, and last run that stored lines, are so long before noon."""
+    first, end = (None, None) if last is None else (NOON - last, NOON - last)
+    return Node(name, rows, first, end, rejected, None if stored is None else NOON - stored)
+
+
+def test_what_an_operator_should_look_at_comes_first() -> None:
+    window = Window.of(BERLIN, 1, None, NOON)
+    good = node("n1", HOUR / 2, HOUR / 3)
+    assert notes(Findings(window, [good]), run_history.Runs(known=True, count=3), NOON) == []
+    assert "Nothing stands out" in page.render(Findings(window, [good]), run_history.Runs(), NOON, is_masked=False)
+    bad = node("<b>", HOUR, HOUR, rejected=12)
+    done = run_history.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(run_history.STATISTICS,))
+    assert notes(Findings(window, [good, bad]), done, NOON) == [
+        "No row in the last hour: &lt;b&gt;",
+        "What cannot be read, and is not known here: the statistics",
+        "In the buffer wait 1.5 MB: the next run that reaches PostgreSQL imports them.",
+        "Runs that did not reach PostgreSQL: 2 of 3.",
+        "Lines not understood: 12. They are in rejected_lines, with reasons.",
+    ]
+    assert notes(Findings(window), run_history.Runs(), NOON) == ["No rows of these days."]
+
+
+@pytest.mark.parametrize(
+    ("quiet", "is_silent"),
+    [
+        (node("n", HOUR, HOUR), True),
+        (node("n", HOUR, HOUR * 0.9), True),  # its lines were not understood, or its run only found its log still there
+        (node("n", HOUR * 0.9, HOUR), False),
+        (node("n", None, HOUR * 10, rows=0), True),
+        (node("n", None, HOUR * 0.9, rows=0), False),  # since midnight nothing, and before it something
+        (node("n", HOUR, None), False),  # no node of ours: rows without one, or of a hand-made table
+        (node("n", None, HOUR * 24 * 30, rows=0), False),  # retired
+    ],
+)
+def test_a_node_is_silent_when_nothing_came_of_it_in_the_last_hour(quiet: Node, is_silent: bool) -> None:
+    told = notes(
+        Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3), quiet]), run_history.Runs(), NOON
+    )
+    assert told == ["No row in the last hour: n"] * is_silent
+
+
+def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() -> None:
+    past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
+    nodes = [node("n1", HOUR, HOUR), node("n2", None, HOUR, rows=0), node("n3", None, HOUR * 24 * 9, rows=0)]
+    told = notes(Findings(past, nodes), run_history.Runs(), NOON + timedelta(days=9))
+    assert told == ["No row in these days, and runs since then: n2"]
+
+
+def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
+    window = Window.of(BERLIN, 3, None, NOON)
+    nodes = [node("n1", HOUR / 2, HOUR / 3), node("n2", HOUR / 2, HOUR / 3), node("old", None, None, rows=0)]
+    quiet = [
+        Gap("n1", NOON - HOUR * 30, NOON - HOUR * 6.01),  # a night
+        Gap("n1", window.since, window.since + HOUR * 30),  # it may have been new
+        Gap("old", window.since, NOON),
+        Gap(traffic.NO_NODE, NOON - HOUR * 30, NOON),  # of a table that was migrated
+    ]
+    assert notes(Findings(window, nodes, quiet), run_history.Runs(), NOON) == []
+    gaps = [Gap(name, NOON - HOUR * 30, NOON - HOUR * 6) for name in ("n2", "n1", "n2")]
+    assert notes(Findings(window, nodes, [*quiet, *gaps]), run_history.Runs(), NOON) == [
+        "A day or more without any row: n1, n2"
+    ]
+
+
+def test_a_node_that_is_silent_for_a_day_is_named_once() -> None:
+    window = Window.of(BERLIN, 3, None, NOON)
+    down = Findings(window, [node("n1", HOUR * 30, HOUR * 30)], [Gap("n1", NOON - HOUR * 30, NOON)])
+    assert notes(down, run_history.Runs(), NOON) == ["No row in the last hour: n1"]
+    assert notes(down, run_history.Runs(), NOON + HOUR) == ["A day or more without any row: n1"]  # these days are over
+
+
+def test_of_many_nodes_that_are_silent_some_are_named() -> None:
+    nodes = [node(f"n{n}", HOUR, HOUR) for n in range(11)]
+    (told,) = notes(Findings(Window.of(BERLIN, 1, None, NOON), nodes), run_history.Runs(), NOON)
+    assert told.endswith("n8, n9 and others")
+
+
+def test_the_page_of_a_first_period_that_began_late_warns_of_it() -> None:
+    for late, is_marked in ((timedelta(hours=7), False), (timedelta(hours=8), True)):  # a tenth of 3 days: 7.2 hours
+        found = Findings(WINDOW, [node("n1", HOUR, HOUR)], before=WINDOW.before + late, is_first_period=True)
+        shown = page.render(found, run_history.Runs(), NOON, is_masked=False)
+        assert ("Rows with a destination only begin at" in shown) == is_marked == found.has_partial_period_before
+
+
+def test_a_page_of_more_than_two_months_has_days_and_no_hours() -> None:
+    window = Window.of(BERLIN, 63, LAST, NOON)
+    found = Findings(window, [node("n1", HOUR, HOUR)], slots=[Slot(NOON - HOUR, "n1", "direct", False, 7)])
+    text = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    assert "<h3>By day and outbound tag</h3>" in text
+    assert "by hour" not in text.lower()
