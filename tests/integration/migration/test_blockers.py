@@ -1,0 +1,245 @@
+"""What prevents a migration is reported before the first change, with the way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from helpers.migration import (
+    OLDER,
+    make_plain_logs,
+)
+from helpers.site import Site, facts
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database.session import Connection, Unsuitable
+
+WITH_REASONS = {
+    "a NULL timestamp": (
+        'ALTER TABLE logs ALTER "timestamp" DROP NOT NULL; UPDATE logs SET "timestamp" = NULL WHERE id IN (3, 5)',
+        r"2 rows without a timestamp \(id 3, id 5\); which: SELECT \* FROM logs WHERE .*; give them a time, or delete",
+    ),
+    "an infinite timestamp": (
+        (
+            "UPDATE logs SET \"timestamp\" = CASE id WHEN 3 THEN 'infinity' ELSE '-infinity' END::timestamptz "
+            "WHERE id IN (3, 4)"
+        ),
+        r"2 rows at infinity \(id 3: infinity, id 4: -infinity\); which: ",
+    ),
+    "a year that no calendar has": (
+        "UPDATE logs SET \"timestamp\" = '20000-01-01' WHERE id = 3",
+        r"1 row not from 0001-01-02 to 9999-12-30",
+    ),
+    "a range of more than 3660 days": (
+        "UPDATE logs SET \"timestamp\" = '1970-01-01 00:00+00' WHERE id = 3",
+        r"the rows span 20410 days, more than 3660.*first and the last days: 1970-01-01 \(1 rows\), 2025-11-15 \(19",
+    ),
+    "an id that is NULL": (
+        (
+            "ALTER TABLE logs DROP CONSTRAINT logs_pkey; ALTER TABLE logs ALTER COLUMN id DROP NOT NULL; "
+            "UPDATE logs SET id = NULL WHERE id = 3"
+        ),
+        r"1 row without an id",
+    ),
+    "a unique index without the time": (
+        "CREATE UNIQUE INDEX ports ON logs (id, source_port)",
+        r"the unique index ports has no timestamp.*: DROP INDEX \"ports\", or add the timestamp",
+    ),
+    "a unique id beside the primary key": (
+        "ALTER TABLE logs ADD CONSTRAINT again UNIQUE (id)",
+        r"the unique index again has no timestamp.*: ALTER TABLE logs DROP CONSTRAINT \"again\"",
+    ),
+    "a foreign key that points at it": (
+        "CREATE TABLE notes (log bigint REFERENCES logs)",
+        r"a foreign key of notes points at logs.*ALTER TABLE notes DROP CONSTRAINT notes_log_fkey",
+    ),
+    "a view": (
+        'CREATE VIEW "My View" AS SELECT count(*) FROM logs',
+        r'the view "My View" would follow the rename: DROP VIEW \"My View\", and make it again afterwards',
+    ),
+    "a materialized view": (
+        "CREATE MATERIALIZED VIEW hours AS SELECT count(*) FROM logs",
+        r"the materialized view hours would follow the rename: DROP MATERIALIZED VIEW hours",
+    ),
+    "a trigger": (
+        "CREATE TRIGGER mine BEFORE UPDATE ON logs FOR EACH ROW EXECUTE PROCEDURE suppress_redundant_updates_trigger()",
+        r"the trigger mine cannot be carried over: DROP TRIGGER mine ON logs",
+    ),
+    "a rule": (
+        "CREATE RULE quiet AS ON DELETE TO logs DO INSTEAD NOTHING",
+        r"rule quiet on table logs uses logs and cannot be carried over",
+    ),
+    "a publication": (
+        "CREATE PUBLICATION of_logs_{dbname} FOR TABLE logs",
+        r"publication of (table logs in publication of_logs_|)\S*.* uses logs and cannot be carried over",
+    ),
+    "statistics": (
+        "CREATE STATISTICS st ON source_ip, user_id FROM logs",
+        r"statistics object .*st uses logs and cannot be carried over",
+    ),
+    "a policy": (
+        "CREATE POLICY mine ON logs; ALTER TABLE logs ENABLE ROW LEVEL SECURITY",
+        r"row security is on: ALTER TABLE logs DISABLE ROW LEVEL SECURITY(.|\n)*policy mine on table logs uses logs",
+    ),
+    "a child": ("CREATE TABLE child () INHERITS (logs)", r"table child uses logs and cannot be carried over"),
+    "a parent": (
+        "CREATE TABLE parent (); ALTER TABLE logs INHERIT parent",
+        r"the table that it inherits from, parent uses logs",
+    ),
+    "a function on its rows": (
+        "CREATE FUNCTION f(logs) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        r"function f\(logs\) uses logs",
+    ),
+    "an exclusion constraint": (
+        "ALTER TABLE logs ADD CONSTRAINT apart EXCLUDE (id WITH =)",
+        r"the exclusion constraint apart cannot be kept",
+    ),
+    "a constraint that was never checked": (
+        "ALTER TABLE logs ADD CONSTRAINT positive CHECK (source_port > 0) NOT VALID",
+        r"the constraint positive is NOT VALID: ALTER TABLE logs VALIDATE CONSTRAINT \"positive\"",
+    ),
+    "a constraint for the parent alone": (
+        "ALTER TABLE logs ADD CONSTRAINT positive CHECK (source_port > 0) NO INHERIT",
+        r"the constraint positive is NO INHERIT",
+    ),
+    "ids of names that are not there": (
+        "ALTER TABLE logs DROP CONSTRAINT logs_user_id_fkey; UPDATE logs SET user_id = 99 WHERE id < 4",
+        r"3 rows with a user_id that is not in users \(the smallest is 99\): add those names to users",
+    ),
+    "text that is no address": (
+        "ALTER TABLE logs ALTER COLUMN source_ip TYPE text; UPDATE logs SET source_ip = 'nowhere' WHERE id = 3",
+        r'logs.source_ip has text that is no address: invalid input syntax for type inet: "nowhere"',
+    ),
+    "a type that cannot be converted": (
+        "ALTER TABLE logs ALTER COLUMN source_port TYPE text",
+        r"logs.source_port: expected integer, found text: ALTER TABLE logs ALTER COLUMN source_port TYPE integer",
+    ),
+    "a key to itself": (
+        "ALTER TABLE logs ADD COLUMN parent bigint REFERENCES logs",
+        r"a foreign key of logs points at logs",
+    ),
+    "a check on an address that is text": (
+        "ALTER TABLE logs ALTER source_ip TYPE text; ALTER TABLE logs ADD CHECK (source_ip ~ '^[0-9.]+')",
+        r"the constraint logs_source_ip_check is about source_ip, whose type changes",
+    ),
+    "a check on the whole row": (
+        "ALTER TABLE logs ADD CONSTRAINT whole CHECK (logs IS DISTINCT FROM NULL)",
+        r"the new table cannot have what logs has.*, at: .*CHECK \(\(logs",
+    ),
+    "an index on a day without zone": (
+        'ALTER TABLE logs ALTER "timestamp" TYPE timestamp; CREATE INDEX ON logs (("timestamp"::date))',
+        r"functions in index expression must be marked IMMUTABLE .*, at: CREATE INDEX",
+    ),
+    "an index that is made for text": (
+        "ALTER TABLE logs ALTER source_ip TYPE text; CREATE INDEX ON logs (source_ip text_pattern_ops)",
+        r"operator class \"text_pattern_ops\" does not accept data type inet",
+    ),
+    "a name that the suffix makes another's": (
+        "CREATE INDEX a ON logs (action); CREATE INDEX a_old ON logs (source_port)",
+        r"a_old is in the way: rename it",
+    ),
+    "a sequence that counts down": (
+        "ALTER SEQUENCE logs_id_seq INCREMENT -1 MINVALUE -100",
+        r"the sequence logs_id_seq counts down",
+    ),
+    "a sequence that ends before the largest id": (
+        "ALTER SEQUENCE logs_id_seq MAXVALUE 1000; UPDATE logs SET id = 5000 WHERE id = 3",
+        r"the largest id is 5000, and the sequence logs_id_seq ends there: raise its MAXVALUE",
+    ),
+    "the last bigint": (
+        "UPDATE logs SET id = 9223372036854775807 WHERE id = 3",
+        r"the largest id is 9223372036854775807, and the sequence logs_id_seq ends there",
+    ),
+    "the last day that there is": (
+        "UPDATE logs SET \"timestamp\" = '9999-12-31 12:00+00' WHERE id = 3",
+        r"1 row not from 0001-01-02 to 9999-12-30",
+    ),
+    "an id that is no number": (
+        "ALTER TABLE logs DROP COLUMN id; ALTER TABLE logs ADD COLUMN id text",
+        r"logs.id: expected bigint, found text",
+    ),
+    "no time": ('ALTER TABLE logs DROP COLUMN "timestamp"', r"logs.timestamp: expected a column, found none"),
+    "an identity beside the id": (
+        "ALTER TABLE logs ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY",
+        r"logs.number is an identity column",
+    ),
+    "a logs_old of another program": ("CREATE TABLE logs_old (id integer)", r"logs_old is in the way: rename it"),
+    "a table with the name of a partition": (
+        "CREATE TABLE logs_2025_11_16 (id integer)",
+        r"logs_2025_11_16 is in the way, a table of its own with the name of a partition: rename it",
+    ),
+    "a name that is too long": (
+        f"CREATE INDEX {'x' * 60} ON logs (action)",
+        r"the name x{60} is longer than 59 bytes",
+    ),
+    "another table that does not fit": (
+        "ALTER TABLE users DROP CONSTRAINT users_email_key",
+        r"users.email: expected a unique column, found none; ALTER TABLE users ADD UNIQUE \(email\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("obstacle", "reason"), WITH_REASONS.values(), ids=WITH_REASONS)
+def test_refused_before_the_first_change_with_the_way_out(
+    conn: Connection, site: Site, obstacle: str, reason: str
+) -> None:
+    make_plain_logs(conn)
+    conn.execute(obstacle.replace("{dbname}", conn.info.dbname))
+    before = facts(conn)
+    refused = site.migrate("--drop-old", status=3)
+    assert re.search(reason, refused.stderr), refused.stderr
+    assert "nothing was changed" in refused.stderr
+    assert facts(conn) == before
+    assert site.migrate("--dry-run", status=3).stderr == refused.stderr
+
+
+def test_all_reasons_are_reported_at_once(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    together = [
+        "a NULL timestamp",
+        "an infinite timestamp",
+        "a range of more than 3660 days",
+        "a unique index without the time",
+        "a foreign key that points at it",
+        "a view",
+        "a trigger",
+        "a logs_old of another program",
+        "ids of names that are not there",
+    ]
+    for name in together:
+        conn.execute(WITH_REASONS[name][0])
+    refused = site.migrate(status=3)
+    for name in together:
+        reason = re.sub(r"^\d+ rows?", r"\\d+ rows?", WITH_REASONS[name][1])
+        assert re.search(re.split(r" \\\(|span", reason)[0], refused.stderr), name
+
+
+def test_another_role_s_table_is_refused(conn: Connection, site: Site, role: Callable[[str], str]) -> None:
+    make_plain_logs(conn)
+    stranger = role("stranger")
+    conn.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(stranger)))
+    site.set("postgresql", user=stranger, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    refused = site.migrate(status=3).stderr
+    assert (
+        f'only the owner of logs can migrate it: connect as postgres, or ALTER TABLE logs OWNER TO "{stranger}"'
+        in refused
+    )
+    assert f'GRANT CREATE ON SCHEMA "public" TO "{stranger}"' in refused
+
+
+def test_names_in_two_schemas_of_the_search_path_are_refused(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    conn.execute("CREATE SCHEMA first")
+    conn.execute("CREATE TABLE first.users (id serial PRIMARY KEY, email text NOT NULL UNIQUE)")
+    site.set("postgresql", options="-c search_path=first,public")
+    assert "users is in two schemas of the search_path" in site.migrate(status=3).stderr
+
+
+def test_a_zone_that_the_server_does_not_know_is_refused_only_where_it_matters(conn: Connection) -> None:
+    make_plain_logs(conn, OLDER.replace("timestamptz", "timestamp"))
+    from xraylog.migration.trial import prepare
+
+    with pytest.raises(Unsuitable, match=r"the server does not know Mars/Phobos: set \[parser\] timezone"):
+        prepare(conn, "Mars/Phobos")

@@ -1,0 +1,106 @@
+"""What people really have: other types, names and columns are recognised and carried over."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.migration import (
+    BY_HAND,
+    OLDER,
+    columns,
+    content,
+    days_of,
+    indexes,
+    make_plain_logs,
+    stop_in_the_middle,
+)
+from helpers.site import Site
+from psycopg import errors
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+
+
+def test_a_table_made_by_hand_is_carried_over(conn: Connection, site: Site) -> None:
+    """Other types, NOT NULL source, no key, own names that are ours, extra columns and indexes."""
+    make_plain_logs(conn, BY_HAND)
+    conn.execute("UPDATE logs SET bytes = id / 3.0, country = 'fr' WHERE id % 2 = 0")
+    conn.execute("COMMENT ON COLUMN logs.bytes IS 'per connection'")
+    before = content(conn), conn.execute("SELECT id, country, bytes FROM logs ORDER BY id").fetchall()
+    site.migrate("--drop-old")
+    assert (content(conn), conn.execute("SELECT id, country, bytes FROM logs ORDER BY id").fetchall()) == before
+    assert columns(conn) == {
+        "id": "bigint",
+        "country": "character varying(2)",
+        "timestamp": "timestamp with time zone",
+        "source_ip": "inet",
+        "source_port": "integer",
+        "action": "text",
+        "protocol_id": "integer",
+        "destination_id": "bigint",
+        "destination_port": "integer",
+        "inbound_tag_id": "integer",
+        "outbound_tag_id": "integer",
+        "user_id": "integer",
+        "bytes": "double precision",
+        "number": "integer",
+        "node_id": "integer",
+    }
+    on_parent = conn.info.server_version >= 110000
+    found = indexes(conn, "logs" if on_parent else "logs_2025_11_17")
+    assert {
+        'btree ("timestamp")',
+        "btree (source_ip, user_id)",
+        "btree (lower((country)::text)) WHERE (country IS NOT NULL)",
+        'btree ("timestamp", id)',
+    } < set(found.values())
+    assert set(schema.LOGS_INDEXES) < set(found.values())
+    assert len(found) == 7
+    if on_parent:
+        assert {"by Country", "once", "logs_timestamp_idx", "logs_user_id_timestamp_idx"} < found.keys()
+        assert sorted(indexes(conn, "logs_2025_11_17").values()) == sorted(found.values())
+    with pytest.raises(errors.CheckViolation):
+        conn.execute("UPDATE logs SET country = 'xx'")
+    with pytest.raises(errors.ForeignKeyViolation):
+        conn.execute("UPDATE logs SET user_id = 4")
+    conn.execute("UPDATE logs SET source_ip = NULL")
+    ((comment,),) = conn.execute("SELECT col_description('logs'::regclass, 13)")
+    assert comment == "per connection"
+    conn.execute("INSERT INTO logs (action, user_id, \"timestamp\") VALUES ('accepted', 1, '2025-11-17 12:00+00')")
+    assert conn.execute("SELECT country, number FROM logs WHERE id > 60").fetchall() == [("de", 61)]
+    assert conn.execute("SELECT seqtypid::regtype::text FROM pg_sequence").fetchall().count(("bigint",)) >= 3
+
+
+def test_a_source_padded_with_blanks_is_an_address(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn, OLDER.replace("source_ip        inet", "source_ip        char(45)"))
+    site.migrate("--drop-old")
+    assert conn.execute("SELECT DISTINCT host(source_ip) FROM logs").fetchall() == [("203.0.113.7",)]
+
+
+def test_times_without_a_zone_are_read_in_the_zone_of_the_config(conn: Connection, site: Site) -> None:
+    """Also at the turn of the clocks, and when the config says another zone by the time it goes on."""
+    site.set("parser", timezone="Europe/Berlin")
+    make_plain_logs(conn, OLDER.replace("timestamptz", "timestamp"), rows=0)
+    times = ["2025-10-26 01:30", "2025-10-26 02:30", "2025-10-26 03:30", "2025-11-17 00:30", "2025-11-17 01:30"]
+    for time_ in times:
+        conn.execute("INSERT INTO logs (\"timestamp\", action) VALUES (%s, 'accepted')", [time_])
+    stop_in_the_middle(site)
+    site.set("parser", timezone="Asia/Tokyo")
+    site.migrate("--drop-old")
+    conn.execute("SET timezone TO 'UTC'")
+    found = [str(at)[:16] for (at,) in conn.execute('SELECT "timestamp" FROM logs ORDER BY id')]
+    assert found == ["2025-10-25 23:30", "2025-10-26 01:30", "2025-10-26 02:30", "2025-11-16 23:30", "2025-11-17 00:30"]
+    assert days_of(conn) == {
+        "logs_2025_10_25": 1,
+        "logs_2025_10_26": 2,
+        "logs_2025_11_16": 1,
+        "logs_2025_11_17": 1,
+    }
+
+
+def test_what_a_partitioned_table_cannot_have_is_reported(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    conn.execute("ALTER TABLE logs SET (fillfactor = 90)")
+    conn.execute("ALTER TABLE logs REPLICA IDENTITY FULL")
+    said = site.migrate("--dry-run").stdout
+    for what in ("the setting fillfactor=90", "its replica identity", "the primary key on id"):
+        assert f"not carried over, because a partitioned table cannot have it: {what}" in said

@@ -1,0 +1,153 @@
+"""The old table comes back as it was, after it was shown what that loses."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+
+import pytest
+from helpers.migration import (
+    BY_HAND,
+    MIGRATE,
+    OLDER,
+    content,
+    dying_after,
+    is_plain,
+    make_plain_logs,
+    stop_in_the_middle,
+)
+from helpers.site import Site, facts, lines
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+
+
+@pytest.mark.parametrize("table", [OLDER, BY_HAND], ids=["older", "by hand"])
+def test_undo_brings_the_old_table_back_as_it_was(conn: Connection, site: Site, table: str) -> None:
+    make_plain_logs(conn, table)
+    conn.execute("COMMENT ON TABLE logs IS 'mine'")
+    for missing in ("log_positions", "rejected_lines"):  # what the migration adds, and nobody takes away
+        for statement in schema.create(missing):
+            conn.execute(statement)
+    before, rows = facts(conn), content(conn)
+    site.migrate()
+    assert not is_plain(conn)
+    said = site.migrate("--undo", "--yes").stdout
+    assert "no row was stored in logs since" in said
+    assert "logs is the old table again" in said
+    assert facts(conn) == before
+    assert content(conn) == rows
+    assert conn.execute("SELECT obj_description('logs'::regclass, 'pg_class')").fetchone() == ("mine",)
+    ((next_id,),) = conn.execute("SELECT nextval('logs_id_seq')")
+    assert next_id == 61
+
+
+def test_undo_says_what_would_be_lost_before_it_does_anything(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    site.migrate()
+    site.append(*lines(0, 5))
+    site.run()
+    before = facts(conn)
+    refused = site.migrate("--undo", status=3, stdin=subprocess.DEVNULL)
+    assert "5 rows were stored in logs since the migration started. They would be LOST" in refused.stdout
+    assert "WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)" in refused.stdout
+    assert "expected --yes, because there is no terminal" in refused.stderr
+    assert facts(conn) == before
+    assert len(content(conn)) == 65
+    assert "would be LOST" in site.migrate("--undo", "--yes").stdout
+    assert len(content(conn)) == 60
+    assert is_plain(conn)
+
+
+@pytest.mark.parametrize(("answer", "status"), [("yes\n", 0), ("\n", 3), ("no\n", 3)])
+def test_at_a_terminal_undo_asks(conn: Connection, site: Site, answer: str, status: int) -> None:
+    make_plain_logs(conn)
+    site.migrate()
+    ours, theirs = pty.openpty()
+    os.write(ours, answer.encode())
+    with open(theirs, closefd=True) as terminal:
+        assert "Undo the migration?" in site.migrate("--undo", status=status, stdin=terminal).stdout
+    os.close(ours)
+    assert is_plain(conn) == (status == 0)
+
+
+def test_rows_that_come_while_undo_asks_are_reported_before_it_goes_on(
+    conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import migrate_logs_to_partitioned
+
+    make_plain_logs(conn)
+    site.migrate()
+    asked = []
+
+    def confirmed() -> bool:
+        asked.append(True)
+        if len(asked) == 1:
+            conn.execute("INSERT INTO logs (\"timestamp\", action) VALUES ('2025-11-17 12:00+00', 'accepted')")
+            return True
+        return False
+
+    monkeypatch.setattr(migrate_logs_to_partitioned, "confirmed", confirmed)
+    assert migrate_logs_to_partitioned.main(["--config", str(site.config), "--undo"]) == 3
+    assert len(asked) == 2
+    assert len(content(conn)) == 61
+
+
+def test_undo_in_the_middle_and_then_the_migration_again(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    assert "the migration is not finished" in site.migrate("--status").stdout
+    site.migrate("--undo", "--yes")
+    assert is_plain(conn)
+    assert content(conn) == before
+    site.migrate("--drop-old")
+    assert content(conn) == before
+
+
+def test_what_an_interrupted_undo_left_is_reported_and_in_the_way(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    site.migrate()
+    before = content(conn)
+    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("revert", "revert")) == -9
+    assert is_plain(conn)
+    assert "what it had made is not yet dropped" in site.migrate("--status").stdout
+    assert "--undo finishes that" in site.migrate(status=3).stderr
+    site.migrate("--undo")
+    assert "nothing has been migrated" in site.migrate("--status").stdout
+    assert content(conn) == before
+
+
+def test_there_is_nothing_to_undo_once_the_old_table_is_dropped(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    site.migrate("--drop-old")
+    assert "nothing to undo: logs is partitioned" in site.migrate("--undo", "--yes", status=3).stderr
+
+
+@pytest.mark.parametrize(("sequence", "id_"), [("bigint", "integer"), ("integer", "bigint")])
+def test_undo_gives_the_sequence_back_as_it_was(conn: Connection, site: Site, sequence: str, id_: str) -> None:
+    conn.execute(f"CREATE SEQUENCE numbers AS {sequence}")
+    make_plain_logs(conn, OLDER.replace("bigserial  ", f"{id_} DEFAULT nextval('numbers')"))
+    conn.execute("ALTER SEQUENCE numbers OWNED BY logs.id")
+    site.migrate()
+    site.migrate("--undo", "--yes")
+    found = conn.execute("SELECT seqtypid::regtype::text FROM pg_sequence WHERE seqrelid = 'numbers'::regclass")
+    assert found.fetchall() == [(sequence,)]
+
+
+def test_undo_of_an_integer_sequence_that_has_gone_too_far_leaves_it_wide(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn, OLDER.replace("bigserial", "serial"))
+    site.migrate()
+    conn.execute("SELECT setval('logs_id_seq', 3000000000)")
+    site.migrate("--undo", "--yes")
+    assert is_plain(conn)
+
+
+def test_undo_is_refused_while_a_view_reads_the_new_table(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    site.migrate()
+    conn.execute("CREATE VIEW hours AS SELECT count(*) FROM logs")
+    before = facts(conn)
+    assert "the view hours would follow the rename" in site.migrate("--undo", "--yes", status=3).stderr
+    assert facts(conn) == before

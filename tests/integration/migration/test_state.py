@@ -1,0 +1,123 @@
+"""The state is read from the catalog: runs stay offline meanwhile, and the same command resumes."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from helpers import faults
+from helpers.migration import (
+    MIGRATE,
+    content,
+    make_plain_logs,
+    stop_after_the_rename,
+    stop_in_the_middle,
+)
+from helpers.site import Site, facts, line, lines, users
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+from xraylog.migration import backfill
+
+
+@pytest.mark.parametrize("stop", [stop_after_the_rename, stop_in_the_middle])
+def test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why(
+    conn: Connection, site: Site, stop: Callable[[Site], None]
+) -> None:
+    make_plain_logs(conn, rows=12)
+    expected = Counter(alice=4, bob=4, carol=4)
+    stop(site)
+    rows_before = conn.execute("SELECT count(*) FROM logs").fetchall()
+    site.append(*lines(0, 5))
+    run = site.run()
+    assert "logs is being migrated, and not all of its days are in it" in run.stderr
+    assert f"new lines go to {site.buffer}" in run.stderr
+    assert site.last_stats()["mode"] == "offline"
+    assert site.buffered() == users(0, 5)
+    assert conn.execute("SELECT count(*) FROM logs").fetchall() == rows_before
+    finish = f"finish it: {shlex.join(site.command(script='migrate_logs_to_partitioned'))}"
+    assert finish in run.stderr
+    assert finish in site.run("--check", status=3).stdout
+
+    site.migrate()
+    site.append(line(5))
+    site.run()
+    assert site.emails() == expected + users(0, 6)
+
+
+def test_a_plain_table_keeps_runs_offline_and_names_the_migration(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    site.append(*lines(0, 5))
+    assert "migrate_logs_to_partitioned.py" in site.run(status=3).stderr
+    assert site.buffered() == users(0, 5)
+    site.migrate()
+    site.run()
+    assert site.emails() == Counter(alice=20, bob=20, carol=20) + users(0, 5)
+
+
+def test_what_is_already_partitioned_is_left_alone(conn: Connection, site: Site) -> None:
+    schema.ensure(conn)
+    before = facts(conn)
+    for arguments in ([], ["--drop-old"], ["--dry-run"]):
+        assert "nothing to do: logs is partitioned" in site.migrate(*arguments).stdout
+    assert facts(conn) == before
+
+
+def test_without_logs_there_is_nothing_to_migrate(conn: Connection, site: Site) -> None:
+    assert "expected a table logs, found none" in site.migrate(status=3).stderr
+    conn.execute("CREATE VIEW logs AS SELECT 1 AS id")
+    assert "logs: expected a table, found another kind" in site.migrate(status=3).stderr
+
+
+def test_a_migration_that_is_undone_beside_it_says_so(
+    conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_plain_logs(conn)
+    real = backfill.pending_days
+
+    def undone_meanwhile(*arguments: Any) -> list[datetime.date]:
+        monkeypatch.undo()
+        left = real(*arguments)
+        site.migrate("--undo", "--yes", stdin=subprocess.DEVNULL)  # a process: this one is a fork already
+        return left
+
+    monkeypatch.setattr(backfill, "pending_days", undone_meanwhile)
+    assert site.run_here(script=MIGRATE) == 0, site.output()
+    assert "another session was faster: logs is a plain table" in site.output()
+    assert len(content(conn)) == 60
+
+
+def test_a_lock_that_is_never_given_ends_it_and_the_same_command_goes_on(
+    conn: Connection, site: Site, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xraylog.migration.state.PATIENCE_S", 0.5)
+    monkeypatch.setattr("xraylog.migration.state.PAUSE_S", 0.1)
+    make_plain_logs(conn)
+    with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
+        holder.execute("SELECT FROM logs LIMIT 1")
+        assert site.run_here(script=MIGRATE) == 1
+    assert "the same command resumes" in site.output()
+    assert site.run_here(script=MIGRATE) == 0
+
+
+def test_a_server_that_goes_away_ends_it_and_the_same_command_goes_on(
+    conn: Connection, site: Site, database: dict[str, str]
+) -> None:
+    make_plain_logs(conn)
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'migrate_logs'"
+    for step in range(60, 200, 20):
+
+        def strike() -> None:
+            with psycopg.connect(**database, autocommit=True) as striking:  # type: ignore[arg-type]
+                striking.execute(end + " AND datname = current_database()")
+
+        status = site.run_here(script=MIGRATE, inside=faults.after_step(step, site.folder / "steps", strike))
+        assert status in (0, 1), site.output()[-2000:]
+    site.migrate("--drop-old")
+    assert len(content(conn)) == 60
