@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from helpers.report_data import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
-from helpers.site import ROOT, Site
+from helpers.site import ROOT, Site, create_database, drop_database
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from xraylog.database.session import Connection
@@ -68,12 +69,23 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     assert troubles == []
 
 
-@pytest.fixture
-def written(site: Site, conn: Connection) -> Site:
-    """A site with a page of ROWS, in Berlin's time."""
-    fill(conn, ROWS)
+@pytest.fixture(scope="module")
+def rendered(server_keywords: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of ROWS, in Berlin's time."""
+    site = Site(tmp_path_factory.mktemp("site"), create_database(server_keywords))
+    with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        fill(conn, ROWS)
     site.set("parser", timezone="Europe/Berlin")
     report(site)
+    drop_database(site.database)
+    return page_of(site).read_text()
+
+
+@pytest.fixture
+def written(tmp_path: Path, rendered: str) -> Site:
+    """A site with that page, which a test may change."""
+    site = Site(tmp_path, {})
+    page_of(site).write_text(rendered)
     return site
 
 
