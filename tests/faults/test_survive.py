@@ -43,7 +43,7 @@ def struck_at_every_step(
             return set(site.steps())
         assert found in status, (site.steps()[-1], found, site.output()[-1000:])
         assert "Traceback" not in site.output()
-        if step % 2:  # two good runs, or one: what the first leaves behind, the second must not trip over
+        if step % 2:  # two good runs, or one: the second must not trip over what the first leaves
             assert site.run_here() == 0
         assert site.run_here() == 0, (site.steps()[-1], site.output()[-1000:])
         assert site.emails() == expected, site.steps()[-1]
@@ -141,7 +141,7 @@ def test_a_session_ended_between_drain_and_position_while_many_lines_come(
     def move_later(
         conn: psycopg.Connection[tuple[object, ...]], update: positions.PositionUpdate
     ) -> positions.Position:
-        if update.offset < update.position.offset:  # behind a drain
+        if update.offset < update.position.offset:  # after a drain
             site.append(*lines(1000, 1300))
             end_our_sessions(site)
         return real_move(conn, update)
@@ -279,7 +279,7 @@ def test_a_server_that_crashes_after_the_rows_of_a_transaction(
     site.load_path = load_path
     site.append(*lines(50, 100, day(1) if load_path == ATTACH else AT), "damaged\n")
     with contextlib.suppress(psycopg.OperationalError), psycopg.connect(**site.database) as blocker:  # type: ignore[arg-type]
-        blocker.execute("LOCK TABLE rejected_lines")  # which come behind the rows
+        blocker.execute("LOCK TABLE rejected_lines")  # which come after the rows
         with subprocess.Popen(site.command("-q")) as run:
             wait_until(lambda: site.runs_that_wait() == 1)
             server.stop("immediate")

@@ -806,7 +806,7 @@ def test_no_failed_connection_tells_the_password(
         refused = {key: value.replace("REFUSED", str(bound.getsockname()[1])) for key, value in keywords.items()}
         site.set("postgresql", password=secret, **refused)
         status, said = output_of(site.config, *arguments)
-    assert status != 0 or "WARNING" in said  # an outage: the lines are put aside
+    assert status != 0 or "WARNING" in said  # an outage: the lines are buffered
     assert said
     assert MARKER not in said.casefold()
     if "--check" in arguments or status == 78:

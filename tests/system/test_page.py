@@ -365,7 +365,7 @@ def test_it_fits_the_screen(written: Site, opened: Callable[..., Page], width: i
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_what_is_behind_it(written: Site, opened: Callable[..., Page], scheme: str) -> None:
+def test_text_stands_out_from_its_background(written: Site, opened: Callable[..., Page], scheme: str) -> None:
     """WCAG 2.2, 1.4.3 and 1.4.11: 4.5 for text, 3 for what is drawn."""
     page = opened(page_of(written), color_scheme=scheme)
     colours = page.evaluate(COLOURS)

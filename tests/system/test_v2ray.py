@@ -50,7 +50,7 @@ def test_every_line_that_a_real_server_writes_is_stored_once(
         while_all_goes_on(site, server, client, rounds)
         for _ in KINDS:
             client.ask()
-        with contextlib.suppress(AssertionError):  # v2ray writes after it answers; what does not come is told below
+        with contextlib.suppress(AssertionError):  # v2ray writes after it answers; what does not come is reported below
             wait_until(lambda: seen(site) >= {request.source for request in client.made}, 10)
     ended = datetime.now(timezone.utc)
     site.run()
@@ -81,7 +81,7 @@ def while_all_goes_on(site: Site, server: Server, client: Client, outages: int) 
 
 def stop_and_start(server: Server, site: Site, outages: int, over: threading.Event) -> None:
     """Mostly in the middle of a run; each time until a run has noticed. Half of the runs after an outage, those that
-    bring in what was put aside, are let be.
+    import the buffer, are left alone.
     """
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")

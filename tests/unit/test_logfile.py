@@ -194,9 +194,9 @@ def numbered(length: int) -> bytes:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("behind", [b"", b"new\n", b"half a li"])
-def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, length: int, behind: bytes) -> None:
-    log_path.write_bytes(numbered(length) + behind)
+@pytest.mark.parametrize("later", [b"", b"new\n", b"half a li"])
+def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, length: int, later: bytes) -> None:
+    log_path.write_bytes(numbered(length) + later)
     with held_open(log_path) as writer, opened(log_path) as log:
         old, known = set(log.fingerprints()), log.fingerprint(length)
         drained = log.drain(length, LIMIT)
@@ -204,7 +204,7 @@ def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, 
         assert not log.empty(drained.offset, LIMIT)
         os.write(writer, b"appended\n")
         text = log_path.read_bytes()
-        assert text[drained.offset :] == behind + b"appended\n"
+        assert text[drained.offset :] == later + b"appended\n"
         assert MARK.match(text)
         assert is_blank(text[: drained.offset])
         assert log.predecessor == known.digest[:14]

@@ -90,7 +90,7 @@ def table(rows: dict[str, dict[Any, Any]], *names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(names, [entry[1:] for entry in entries], ids=ids)
 
 
-# Whole lines, but for the timestamp where there is none, and the fields from source_ip on: address, port, action,
+# Whole lines, except the timestamp where there is none, and the fields from source_ip on: address, port, action,
 # protocol, destination, its port, inbound, outbound, email. What is left out at the end is null.
 TO_X = ("1.2.3.4", 5, "accepted", "tcp", "x", 443)
 LINES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -200,7 +200,7 @@ def test_any_other_source_is_bad(source: str) -> None:
         assert reason(AT, "from ", source, " ", tail).startswith("expected a")
 
 
-# What stands behind `accepted`, and the fields from protocol on.
+# What follows `accepted`, and the fields from protocol on.
 X = ("tcp", "x", 443)
 ACCEPTED: dict[str, dict[str | bytes, tuple[Any, ...]]] = {
     "A": {

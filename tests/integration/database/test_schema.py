@@ -470,7 +470,7 @@ def test_a_new_partition_waiting_for_a_long_query_gives_way_to_others_until_it_i
             made = pool.submit(partitions.Partitions(own).ensure, [DAY])
             wait_for_logs(conn)
             conn.execute("SET statement_timeout = '20s'")
-            conn.execute("SELECT FROM logs")  # stands behind the waiting DDL until that gives way
+            conn.execute("SELECT FROM logs")  # waits for the waiting DDL until that gives way
             wait_for_logs(conn)  # it tries again
             assert not made.done()
         made.result(timeout=60)

@@ -337,7 +337,7 @@ def test_a_database_that_fails_between_logs_has_the_rest_buffered(site: Site) ->
     load(site, *names, status=3)
     assert site.emails() == users(0, 700)
     assert site.buffered() == users(700, 1200)
-    load(site, *names, status=3)  # what the database has of the first ones is put aside, too, and known at the import
+    load(site, *names, status=3)  # what the database has of the first ones is buffered, too, and known at the import
     assert site.buffered() == users(0, 600) + users(700, 1200)
     load(site, *names, status=3)
     assert site.buffered() == users(0, 600) + users(700, 1200)

@@ -244,7 +244,7 @@ def test_a_buffer_from_before_the_mask_is_masked_when_it_is_imported(installed: 
         (Mask(32, 48), "203.0.113.77", "203.0.113.77"),
         (Mask(24, 128), "[2001:db8::1]", "2001:db8::1"),
         (Mask(24, 48), "[::ffff:203.0.113.77]", "::/48"),
-        (Mask(24, 48), "[2002:cb00:714d::1]", "2002:cb00:7100::/40"),  # 6to4: 203.0.113.77 is behind 2002
+        (Mask(24, 48), "[2002:cb00:714d::1]", "2002:cb00:7100::/40"),  # 6to4: 203.0.113.77 follows 2002
         (Mask(24, 32), "[2002:cb00:714d::1]", "2002:cb00::/32"),
         (Mask(24, 48), "[2002::/16]", "2002::/16"),
         (Mask(32, 48), "[2002:cb00:714d::1]", "2002:cb00:714d::/48"),
@@ -278,7 +278,7 @@ def test_an_ipv4_address_in_ipv6_is_masked_as_one() -> None:
         ("9abc:4242]:51000 accepted", "[masked]]:51000 accepted"),
         ("b8:1234:5678:9abc::42]:51000 accepted", "[masked]]:51000 accepted"),
         (":42]:51000 accepted", "[masked]]:51000 accepted"),
-        ("\0\0\09abc:4242]:51000 accepted", "\0\0\0[masked]]:51000 accepted"),  # behind a hole
+        ("\0\0\09abc:4242]:51000 accepted", "\0\0\0[masked]]:51000 accepted"),  # after a hole
         ("203.0.113.77:51000 accepted", "203.0.113.0:51000 accepted"),
         ("[::ffff:203.0.113.77] [::ffff:cb00:714d]", "[[masked]] [[masked]]"),
         ("2025/11/17 10:15:23203.0.113.77", "2025/11/17 [masked]"),

@@ -443,7 +443,7 @@ def test_a_late_line_of_a_detached_day_makes_it_anew(site: Site, server: Connect
         site.append(line(n, "2024/01/01 10:00:00"))
         assert site.run_here() == 0
         assert site.emails() == users(n, n + 1)
-        assert len(found(server, TABLES)) == 2  # it was put aside, with its rows
+        assert len(found(server, TABLES)) == 2  # it was renamed, with its rows
         assert len(enforce(server)) == 2
         assert found(server, TABLES) == []
 

@@ -37,7 +37,7 @@ def test_it_gets_what_stderr_gets(site: Site, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(site: Site) -> None:
-    """Runs under cron would wait for a reader, one behind the other, before they have a lock."""
+    """Runs under cron would wait for a reader, one after the other, before they have a lock."""
     os.mkfifo(site.folder / "own.pipe")
     site.set("logging", file="own.pipe")
     site.append(line(1))
@@ -60,7 +60,7 @@ def test_a_pipe_that_its_reader_leaves_full_costs_a_line_and_no_run(
     assert said.startswith(f"the log file {path} {expected}")
 
 
-def test_a_full_log_is_put_aside_and_the_oldest_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_log_is_rotated_and_the_oldest_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_log, "LARGEST_BYTES", 30)
     log = OwnLog(tmp_path / "own.log")
     for number in range(20):
@@ -116,7 +116,7 @@ def test_runs_that_share_a_log_and_rotate_it_lose_nothing(
     assert len(list(tmp_path.iterdir())) > 4
 
 
-def test_a_log_renamed_by_logrotate_is_made_anew(tmp_path: Path) -> None:
+def test_a_log_renamed_by_logrotate_is_created_again(tmp_path: Path) -> None:
     log = OwnLog(tmp_path / "own.log")
     log.write("1\n")
     (tmp_path / "own.log").rename(tmp_path / "own.log-20251117")
@@ -135,7 +135,7 @@ def test_a_full_disk_is_one_line_and_costs_no_line_of_the_log(site: Site) -> Non
     assert site.emails() == users(0, 3)
 
 
-def test_a_line_that_is_cut_short_by_a_full_disk_is_said(
+def test_a_line_that_is_cut_short_by_a_full_disk_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, write = OwnLog(tmp_path / "own.log"), os.write
@@ -162,7 +162,7 @@ def test_a_log_that_cannot_be_renamed_grows_on(
     assert said.startswith(f"the log file {path} cannot be renamed to {path}.1: Permission denied; the run goes on")
 
 
-def test_a_file_of_ours_that_would_be_rotated_is_a_complaint(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_own_file_that_would_be_rotated_is_a_complaint(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """own.log.2 would be renamed and, in the end, removed."""
     site.set("logging", file="own.log")
     site.set("parser", offline_file="own.log.2")

@@ -334,7 +334,7 @@ SUM = re.compile(r"INFO +(\d+) lines read = (\d+) rows \+ (\d+) rejected \+ (\d+
 @pytest.mark.parametrize("batch_size", ["1", "3", "20000"])
 def test_the_last_line_of_a_run_adds_up(site: Site, capsys: pytest.CaptureFixture[str], batch_size: str) -> None:
     site.set("parser", batch_size=batch_size)
-    site.append(*lines(0, 5), BAD, "\n", "# of ours\n", BAD, line(5), b"\xff\n")
+    site.append(*lines(0, 5), BAD, "\n", "# our own\n", BAD, line(5), b"\xff\n")
     assert run(site, "-v") == 0
     told = capsys.readouterr().err
     (found,) = SUM.finditer(told)
