@@ -110,7 +110,8 @@ def test_a_number_is_within_its_bounds(text: str) -> None:
     ("arguments", "level"), [([], "WARNING"), (["-v"], "DEBUG"), (["-q"], "ERROR")], ids=["default", "-v", "-q"]
 )
 def test_verbosity_decides_the_level(arguments: list[str], level: str) -> None:
-    assert cli.log_level(parse_logs.parse_options(arguments), "WARNING") == level
+    options = parse_logs.parse_options(arguments)
+    assert cli.log_level(options.verbose, options.quiet, "WARNING") == level
 
 
 def test_a_closed_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,7 +154,7 @@ def test_an_address_of_the_morning_and_the_evening_is_not_there_at_noon(
 
 def test_a_user_whose_name_is_gone_is_shown_by_its_id(conn: Connection, database: dict[str, str]) -> None:
     fill(conn, [ROWS[0]._replace(at=WINDOW.since, host="host.example", port=443, email="alice")])
-    conn.execute("SET session_replication_role = replica")  # no keys, as in tables that somebody made by hand
+    conn.execute("SET session_replication_role = replica")  # no keys, as in tables made by hand
     (number,) = conn.execute("DELETE FROM users WHERE email = 'alice' RETURNING id").fetchone() or (0,)
     found = read(database)
     assert [user.name for user in found.users] == [f"(id {number})"]

@@ -54,7 +54,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
         (node("n", HOUR * 0.9, HOUR), False),
         (node("n", None, HOUR * 10, rows=0), True),
         (node("n", None, HOUR * 0.9, rows=0), False),  # since midnight nothing, and before it something
-        (node("n", HOUR, None), False),  # no node of ours: rows without one, or of a hand-made table
+        (node("n", HOUR, None), False),  # not one of our nodes: rows without one, or of a hand-made table
         (node("n", None, HOUR * 24 * 30, rows=0), False),  # retired
     ],
 )

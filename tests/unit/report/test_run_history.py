@@ -1,4 +1,4 @@
-"""Files of runs that are damaged, closed, or none of ours cost no page."""
+"""Files of runs that are damaged, closed, or not our own cost no page."""
 
 from __future__ import annotations
 
