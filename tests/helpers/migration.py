@@ -38,7 +38,7 @@ OLDER = """
 """
 
 
-# What somebody made for himself: other types, NOT NULL source, no key, own names.
+# A table made by hand: other types, NOT NULL source, no key, own names.
 BY_HAND = """
     CREATE TABLE logs (
         id serial,
