@@ -44,8 +44,6 @@ NOT_OURS = {".git", ".venv", ".demo", "samples", "node_modules", "build", "dist"
 ALLOWED = {
     ("tests/unit/test_words.py", None): "it names the words",
 }
-# Files and folders that were written before this list. It only gets shorter.
-NOT_YET = ("xraylog/migration/",)
 
 
 def our_files() -> list[str]:
@@ -102,5 +100,4 @@ def complaints(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", our_files())
 def test_plain_words(name: str) -> None:
-    if not name.startswith(NOT_YET):
-        assert complaints(name) == []
+    assert complaints(name) == []

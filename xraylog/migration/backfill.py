@@ -26,9 +26,9 @@ MIN_CORRELATION = 0.9  # from here on the rows of a day lie together, and a BRIN
 
 
 def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
-    """Where a migration that has begun goes on: the old table, and what it holds, now that nothing is added to it.
+    """Resume a started migration: return the old table, and what it holds, now that nothing is added to it.
 
-    Raises Unsuitable when rows that cannot be migrated came in the very moment before it was renamed.
+    Raises Unsuitable if rows that cannot be migrated came just before it was renamed.
     """
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
@@ -117,7 +117,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
 
 
 def day_script(conn: Connection, old: OldTable, day: date) -> list[Composed]:
-    """The whole transaction of a day."""
+    """Return the whole transaction of a day."""
     return [
         *state.session_settings(conn),
         state.set_search_path(old.search_path),
@@ -134,7 +134,7 @@ def copy_statements(
     parent: str = "logs",
     limit: int | None = None,
 ) -> Iterator[Composed]:
-    """SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
+    """Yield the SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
     low, high = partitions.day_bounds(str(day))
     name = partitions.partition_name(str(day), low, high) if parent == "logs" else f"{parent}_day"
     server = Capabilities.of(conn)
@@ -156,7 +156,7 @@ def copy_statements(
 
 
 def in_day(utc_timestamp: Composable, day: date) -> Composed:
-    """A condition: the moment is in this UTC day."""
+    """Return a condition: the moment is in this UTC day."""
     low, high = partitions.day_bounds(str(day))
     return SQL("{moment} >= {low} AND {moment} < {high}").format(
         moment=utc_timestamp, low=partitions.moment(low), high=partitions.moment(high)

@@ -61,7 +61,7 @@ EXISTING = """
 
 
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
-    """All that stands in the way of a migration, each with the way out. Without a survey, what the catalog knows."""
+    """Return all that prevents a migration, each with the way out. Without counts, what the catalog knows."""
     reasons = [*day_counts.unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, counts)]
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
     names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
@@ -170,7 +170,7 @@ def _quoted(name: str) -> str:
 
 
 def dependents(conn: Connection, table: str) -> Iterator[str]:
-    """What would follow a rename of the table, or go with it, each with the way out."""
+    """Yield what would follow a rename of the table, or go with it, each with the way out."""
     for kind, what, name in conn.execute(DEPENDENTS, [table, table]):
         if kind.endswith("view"):
             yield (
@@ -254,7 +254,7 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
 
 
 def _values(conn: Connection, table: OldTable) -> Iterator[str]:
-    """What the new table would refuse: text that is no address, ids of names that are not there."""
+    """Yield what the new table would refuse: text that is no address, ids of names that are not there."""
     name = Identifier(table.name)
     source = table.column("source_ip")
     if source is not None and source.plain_type not in ("inet", "cidr"):

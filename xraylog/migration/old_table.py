@@ -1,6 +1,6 @@
-"""The plain `logs` table as somebody made it: what it is like, and what stands in the way of its migration.
+"""The plain `logs` table as it was made: its columns, keys and indexes, and what depends on it.
 
-Reads the catalog and the rows, and changes nothing. What is made of it is in `migration`.
+Reads the catalog and the rows, and changes nothing. What replaces it is made in `swap`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database import schema
 from xraylog.database.session import Connection
 
-BY_DAY = "logs_old_by_day"  # an index of ours on the old table, where it has none that finds a day
+BY_DAY = "logs_old_by_day"  # our own index on the old table, if it has none that finds a day
 
 # What our columns may be in an old table. Text takes every type; a bigint stays one where we have an integer.
 CONVERTED: Mapping[str, tuple[str, ...]] = {
@@ -74,7 +74,7 @@ class Index:
     """An index of the old table."""
 
     name: str
-    definition: str  # behind USING
+    definition: str  # after USING
     columns: tuple[str | None, ...]  # of the key; None is an expression
     unique: bool
     valid: bool
@@ -122,7 +122,7 @@ class OldTable:
     zone: str  # in which times without a zone are read
 
     def column(self, name: str) -> Column | None:
-        """The column of that name."""
+        """Return the column of that name."""
         return next((column for column in self.columns if column.name == name), None)
 
     @property
@@ -138,13 +138,13 @@ class OldTable:
         return name if self.has_zone else SQL("({} AT TIME ZONE {})").format(name, Literal(self.zone))
 
     def select_expression(self, column: Column) -> Composable:
-        """SQL for a column, as the new table has it."""
+        """Return SQL for a column, as the new table has it."""
         if column.name == "timestamp":
             return self.utc_timestamp
         return self.converted(Identifier(column.name), column)
 
     def converted(self, value: Composable, column: Column) -> Composable:
-        """SQL for a value of the column's old type, as the new one."""
+        """Return SQL for a value of the column's old type, as the new one."""
         if column.new_type == column.type:
             return value
         if column.name == "timestamp":
@@ -302,7 +302,7 @@ DEFAULT_GRANTS = """
 
 
 def describe(conn: Connection, name: str, zone: str) -> OldTable:
-    """What the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
+    """Return what the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
     quoted = Identifier(name).as_string(conn)
     ((schema_name, owner, owned, role, may_create, tablespace, comment, row_security, total, search_path),) = (
         conn.execute(TABLE, [quoted])
@@ -337,7 +337,7 @@ def describe(conn: Connection, name: str, zone: str) -> OldTable:
     )
 
 
-# --- what depends on it, to be made again ------------------------------------------------------------------
+# --- what depends on it, to be recreated ------------------------------------------------------------------
 
 
 def has_key(table: OldTable, column: str) -> bool:
@@ -349,7 +349,7 @@ def has_key(table: OldTable, column: str) -> bool:
 
 
 def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """The foreign keys, unique keys and indexes of the old table, and ours where it has none, on the table `on`.
+    """Yield the foreign keys, unique keys and indexes of the old table, and ours if it has none, for the table `on`.
 
     Under the names that the old ones had, or under names that the server makes. Of the indexes of the old table
     those that were not valid are left out, and its primary key on id: a partitioned table cannot have that.
@@ -359,7 +359,7 @@ def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed
 
 
 def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """The foreign keys."""
+    """Yield the foreign keys."""
     for constraint in table.constraints:
         if constraint.kind == "f":
             yield add_constraint(constraint, on, named)
@@ -369,7 +369,7 @@ def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
 
 
 def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """The unique keys and the indexes."""
+    """Yield the unique keys and the indexes."""
     for constraint in table.constraints:
         if constraint.kind in ("p", "u") and constraint.columns != ("id",):
             yield add_constraint(constraint, on, named)

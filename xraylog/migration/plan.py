@@ -57,13 +57,14 @@ def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) ->
         sequence = swap.sequence_name(old)
         if sequence is not None and counts.largest_id is not None:
             yield from _sql(conn, "7. the sequence", [swap.advance_sequence(sequence, counts.largest_id)])
-        begun = dataclasses.replace(found, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
+        sequence_type = old.sequence.type if old.sequence else "bigint"
+        started = dataclasses.replace(found, zone=old.zone, sequence_type=sequence_type)
         yield from _verification(conn, old, counts, "8. ")
-        yield _last(conn, begun, drop)
+        yield _last(conn, started, drop)
 
 
 def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
-    """The steps that are left, with their SQL, of a migration that has begun."""
+    """Yield the remaining steps, with their SQL, of a migration that was started."""
     with _started(conn, found) as (old, counts, left):
         if left:
             title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
@@ -73,7 +74,7 @@ def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
 
 
 def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
-    """The steps of --undo, with their SQL."""
+    """Yield the steps of --undo, with their SQL."""
     with state.step(conn) as found:
         yield from _sql(conn, "the way back", list(revert.revert_statements(conn, old, found.sequence_type)))
     yield f"\n{revert.DROP_NEW_TABLES}"
@@ -106,7 +107,7 @@ def status(conn: Connection, cfg: Config) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _started(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
-    """The old table, its rows, and the days that are left, the newest first."""
+    """Yield the old table, its rows, and the remaining days, the newest first; in a transaction."""
     with state.transaction(conn):
         conn.execute(state.set_search_path(found.search_path))
         old = old_table.describe(conn, "logs_old", found.zone)
@@ -124,7 +125,7 @@ def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: st
 
 
 def _last(conn: Connection, found: Found, drop: bool) -> str:
-    """A comment: whoever pastes the whole must not drop what nobody has compared."""
+    """Return the statement as a comment: pasting the whole must not drop what was not compared."""
     return f"\n-- and only when all of them are the same: {verify.finish_statement(found, drop).as_string(conn)};"
 
 

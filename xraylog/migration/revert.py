@@ -31,7 +31,7 @@ class RowsAtRisk:
 
 
 def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
-    """The old table, and what would be lost if it took its place again."""
+    """Return the old table, and what would be lost if it took its place again."""
     with state.step(conn) as found:
         old = old_table.describe(conn, "logs_old", found.zone)
         if reasons := list(blockers.dependents(conn, "logs")):
@@ -50,7 +50,7 @@ def _last_id(conn: Connection) -> int | None:
 
 
 def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
-    """Give the old table its name back; False, and nothing changed, when rows came since the loss was told.
+    """Give the old table its name back; return False, and change nothing, if rows came since the loss was reported.
 
     Without a loss, whatever came.
     """
@@ -65,7 +65,7 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
 
 
 def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[Composed]:
-    """DDL of the way back; behind LOCK TABLE. The sequence, the names and the comment go back to the old table."""
+    """Yield DDL of the way back, after LOCK TABLE. The sequence, the names and the comment go back to the old table."""
     new = old_table.describe(conn, "logs", old.zone)
     for index in new.indexes:
         yield swap.rename_index(index.name, index.name + NEW_SUFFIX)

@@ -1,7 +1,7 @@
 """From a plain `logs` to a partitioned one, step by step, and back. Each step is one transaction.
 
-What is done is read from the catalog: a comment on `logs_old` says that a migration is on its way, and a day whose
-partition is there has been copied. So the same steps, begun again, go on where they ended.
+What is done is read from the catalog: a comment on `logs_old` says that a migration was started, and a day whose
+partition is there has been copied. So the same steps, started again, resume where they ended.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Found:
     state: State
     schema: str = ""  # the one that logs is in
     search_path: str = ""  # a search_path that begins with it
-    zone: str = ""  # in which a migration that has begun reads times without a zone
+    zone: str = ""  # in which a started migration reads times without a zone
     sequence_type: str = "bigint"  # what the sequence was before
 
 
@@ -103,7 +103,7 @@ def inspect(conn: Connection) -> Found:
 
 
 def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
-    """The comment on the old table, by which a migration is known; `read_state` reads it."""
+    """Return the comment on the old table, by which a migration is known; `read_state` reads it."""
     return SQL("COMMENT ON TABLE logs_old IS {}").format(
         Literal(MigrationMarker(finished, zone, sequence_type).comment)
     )
@@ -124,7 +124,7 @@ def transaction(conn: Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def step(conn: Connection, *expected: State) -> Iterator[Found]:
-    """One transaction of a migration that has begun, in the schema of logs; two at once do their steps in turns.
+    """Open a transaction of a started migration, in the schema of logs; two at once do their steps in turns.
 
     Raises StateChanged when the migration is not in one of the expected states.
     """
@@ -140,7 +140,7 @@ def step(conn: Connection, *expected: State) -> Iterator[Found]:
 
 
 def session_settings(conn: Connection) -> Iterator[Composed]:
-    """What each transaction sets. Text of floats must be exact for a checksum; that is the default since 12."""
+    """Yield what each transaction sets. Text of floats must be exact for a checksum; that is the default since 12."""
     yield set_lock_timeout(LOCK_TIMEOUT)
     yield SQL("SET LOCAL statement_timeout TO 0").format()
     yield SQL("SET LOCAL idle_in_transaction_session_timeout TO 0").format()
@@ -155,7 +155,7 @@ def set_lock_timeout(text: str) -> Composed:
 
 
 def set_search_path(path: str) -> Composed:
-    """The schema of logs first: what is made is made there."""
+    """Return what puts the schema of logs first: new tables are created there."""
     return SQL("SET LOCAL search_path TO {}").format(SQL(path))
 
 

@@ -31,9 +31,9 @@ def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
 
 
 def lock_statements(found: Found) -> Iterator[Composed]:
-    """Nobody reads or writes it while it is renamed.
+    """Yield the locks that keep everyone out of the table while it is renamed.
 
-    First against VACUUM and other DDL alone: readers do not wait behind that, so it may wait longer.
+    First against VACUUM and other DDL alone: that does not block readers, so it may wait longer.
     """
     table = Identifier(found.schema, "logs")
     yield state.set_lock_timeout(state.LONG_LOCK_TIMEOUT)
@@ -43,7 +43,7 @@ def lock_statements(found: Found) -> Iterator[Composed]:
 
 
 def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> Iterator[Composed]:
-    """DDL of steps 1 and 2; behind LOCK TABLE."""
+    """Yield DDL of steps 1 and 2, for after LOCK TABLE."""
     yield from create_missing_tables(conn, old)
     yield from set_tablespace(old)
     yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
@@ -61,7 +61,7 @@ def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> 
 
 
 def set_tablespace(old: OldTable) -> Iterator[Composed]:
-    """What is made goes where the old table is."""
+    """Yield what makes new tables in the tablespace of the old one."""
     if old.tablespace is not None:
         yield SQL("SET LOCAL default_tablespace TO {}").format(Identifier(old.tablespace))
 
@@ -85,7 +85,7 @@ def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -
 
 
 def set_owner(old: OldTable, table: str) -> Iterator[Composed]:
-    """The old table's owner gets it, and nobody to whom the old one did not grant anything."""
+    """Yield what gives the table to the old one's owner, and to no role that had no grant on the old one."""
     for role in old.default_grantees:
         who = SQL("PUBLIC") if role is None else Identifier(role)
         yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
@@ -119,7 +119,7 @@ def sequence_name(old: OldTable) -> str | None:
 
 
 def _sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
-    """The old sequence goes over to the new table. That of an identity column cannot: another one goes on from it."""
+    """Yield what moves the old sequence to the new table. That of an identity column cannot: a new one continues it."""
     name = sequence_name(old)
     if name is None:
         return
@@ -156,7 +156,7 @@ def advance_sequence(sequence: str, largest_id: int) -> Composed:
 
 
 def _create_logs(old: OldTable, name: str) -> Composed:
-    """The old columns in the old order, ours as Schema.md has them; then ours that it had not."""
+    """Return DDL of the table: the old columns in their order, ours as Schema.md has them; then those it lacked."""
     lines: list[Composable] = []
     for column in old.columns:
         parts = [Identifier(column.name), SQL(column.new_type)]

@@ -73,7 +73,7 @@ def verify_and_finish(
 
 
 def finish_statement(found: Found, drop: bool) -> Composed:
-    """The last step: the old table goes, or stays as one whose migration is finished."""
+    """Return the last step: it drops the old table, or marks its migration as finished."""
     if drop:
         return SQL("DROP TABLE logs_old").format()
     return state.mark(True, found.zone, found.sequence_type)
@@ -107,7 +107,7 @@ def checksum_queries(conn: Connection, old: OldTable, day: date, largest_id: int
 
 
 def checksum(conn: Connection, table: str, columns: Sequence[Composable], condition: Composable) -> Composed:
-    """A query: rows, and the sum of a 64-bit hash of each row's text. The order of rows does not matter.
+    """Return a query: rows, and the sum of a 64-bit hash of each row's text. The order of rows does not matter.
 
     Rows that were stored since the migration began have larger ids, and are not the condition's.
     """
