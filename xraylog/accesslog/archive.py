@@ -7,39 +7,40 @@ it was stored is recognised, and its position holds.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from types import ModuleType
+from typing import IO, Protocol
 
 from xraylog.accesslog.logfile import BLOCK_BYTES, Log, Unusable
 from xraylog.records import HEAD_BYTES
 
-if TYPE_CHECKING:
-    from lzma import LZMADecompressor
-
-GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\0"  # RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1
-OTHERS = {  # as file(1) knows them; read as text, such a file would become rejected lines, and be drained
-    b"\x28\xb5\x2f\xfd": "zstd",
-    **{bytes([0x50 + kind]) + b"\x2a\x4d\x18": "zstd or lz4" for kind in range(16)},  # a skippable frame first
-    b"\x04\x22\x4d\x18": "lz4",
-    b"\x02\x21\x4c\x18": "lz4",
-    b"BZh": "bzip2",
-    b"PK\x03\x04": "zip",
-    b"\x5d\0\0": "lzma",
-    b"LZIP": "lzip",
-    b"\x89LZO\0": "lzop",
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"\x1f\x9d": "compress",
-    b"\x1f\xa0": "compress",
-    b"Rar!": "rar",
+# The first bytes: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; bzip2's block sizes follow in ASCII;
+# RFC 8878, section 3.1.1.
+GZIP, XZ, BZIP2, ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
+# As file(1) knows them. Read as text, such a file would become rejected lines, and be drained. With the command that
+# decompresses it to standard output.
+OTHERS = {
+    **{bytes([0x50 + kind]) + b"\x2a\x4d\x18": ("zstd or lz4", "zstd -dc") for kind in range(16)},  # a skippable frame
+    b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc"),
+    b"\x02\x21\x4c\x18": ("lz4", "lz4 -dc"),
+    b"PK\x03\x04": ("zip", "unzip -p"),
+    b"\x5d\0\0": ("lzma", "xz -dc"),
+    b"LZIP": ("lzip", "lzip -dc"),
+    b"\x89LZO\0": ("lzop", "lzop -dc"),
+    b"7z\xbc\xaf\x27\x1c": ("7z", "7z x -so"),
+    b"\x1f\x9d": ("compress", "gzip -dc"),
+    b"\x1f\xa0": ("compress", "gzip -dc"),
+    b"Rar!": ("rar", "unrar p -inul"),
 }
 MAGIC_BYTES = 6
 
 
 class Text(Protocol):
-    """What gzip and lzma open."""
+    """The text of a compressed file, from its beginning."""
 
     def read1(self, size: int, /) -> bytes:
         """Return some bytes, at most `size`; none at the end."""
@@ -94,10 +95,10 @@ class Piped(Log):
             start += len(read)
 
 
-def compression(descriptor: int) -> bytes | None:
-    """Return what a file is compressed with, by its first bytes, whatever its name is: GZIP, XZ or another's magic."""
+def compression_of(descriptor: int) -> bytes | None:
+    """Return the first bytes by which the compression of a file is known, whatever its name is; None for text."""
     beginning = os.pread(descriptor, MAGIC_BYTES, 0)
-    return next((magic for magic in (GZIP, XZ, *OTHERS) if beginning.startswith(magic)), None)
+    return next((magic for magic in (GZIP, XZ, BZIP2, ZSTD, *OTHERS) if beginning.startswith(magic)), None)
 
 
 @contextlib.contextmanager
@@ -122,60 +123,121 @@ def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
         yield file.fileno()
 
 
+def unreadable(magic: bytes | None) -> tuple[str, str] | None:
+    """Return the name of a compression that cannot be read here, and the command that decompresses it; None if it is read."""
+    if magic == ZSTD and _zstd() is None:
+        return "zstd", "zstd -dc"
+    return OTHERS.get(magic) if magic is not None else None
+
+
+def _zstd() -> ModuleType | None:
+    """Return the standard library's zstd: from Python 3.14 on, where it was built with it."""
+    try:
+        return importlib.import_module("compression.zstd")
+    except ImportError:
+        return None
+
+
 @contextlib.contextmanager
 def _decompressed(path: Path, descriptor: int) -> Iterator[tuple[Text, tuple[type[Exception], ...]]]:
-    """Open the text at its beginning; return it with the exceptions that mean damage."""
-    kind = compression(descriptor)
+    """Yield the text, from its beginning, and the errors that mean that it is damaged. Raises Unusable.
+
+    Each module is imported only where there is such a file: a run of a plain log needs none of them.
+    """
+    kind = compression_of(descriptor)
     with open(descriptor, "rb", closefd=False) as file:
         file.seek(0)
         if kind == GZIP:
-            import gzip  # only where there is one: a run of a plain log need not import it
+            import gzip
 
             with gzip.GzipFile(fileobj=file) as unzipped:
                 yield unzipped, (EOFError, gzip.BadGzipFile, zlib.error)
         else:
-            try:
-                import lzma
-            except ImportError as error:
-                raise Unusable(f"{path}: expected lzma in this Python to read .xz, found none") from error
-            yield _Streams(file, lzma.LZMADecompressor), (EOFError, lzma.LZMAError, _Padding)
+            yield _streams(path, kind, file), (EOFError, Damaged)
 
 
-class _Padding(Exception):
-    """What is between two streams is not what may be there."""
+def _streams(path: Path, kind: bytes | None, file: IO[bytes]) -> Streams:
+    """Return the text of an .xz, .bz2 or .zst file. Raises Unusable if this Python was built without the library."""
+    if kind == ZSTD and (zstd := _zstd()) is not None:
+        return Streams(file, zstd.ZstdDecompressor, zstd.ZstdError)
+    try:
+        if kind == BZIP2:
+            import bz2
+
+            return Streams(file, bz2.BZ2Decompressor, OSError)
+        import lzma
+
+        return Streams(file, lzma.LZMADecompressor, lzma.LZMAError, padding=4)
+    except ImportError as error:
+        raise Unusable(f"{path}: expected the module {error.name} in this Python to read it, found none") from error
 
 
-class _Streams:
-    """The text of an .xz file: streams that follow one another, with padding between them (its format, section 2).
+class Damaged(Exception):
+    """The compressed bytes are not what their format allows."""
 
-    lzma.LZMAFile takes whatever follows the first stream for garbage when it is damaged, and says nothing.
+
+class Decompressor(Protocol):
+    """What lzma, bz2 and compression.zstd have in common: a decompressor of one stream."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream is at its end."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether `decompress` has to be given more bytes."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came after the end of the stream."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return at most `max_length` bytes of text."""
+
+
+class Streams:
+    """The text of streams that follow one another, as the formats allow it.
+
+    The file objects of these modules take a damaged stream for garbage after the end, unless it is the first one, and
+    say nothing. `padding`: NULs may stand between two streams, in multiples of this number (.xz file format, section 2.2).
     """
 
-    def __init__(self, file: IO[bytes], make: Callable[[], LZMADecompressor]) -> None:
+    def __init__(
+        self, file: IO[bytes], make: Callable[[], Decompressor], error: type[Exception], padding: int = 0
+    ) -> None:
         self._file = file
         self._make = make
+        self._error = error
+        self._padding = padding
         self._stream = make()
         self._read = b""  # and not decompressed
 
     def read1(self, size: int, /) -> bytes:
-        """Return some bytes, at most `size`; none at the end."""
+        """Return some bytes, at most `size`; none at the end. Raises EOFError and Damaged."""
         while not self._stream.eof or self._begin_next():
             more, self._read = self._read, b""
             if self._stream.needs_input and not more and not (more := self._file.read(BLOCK_BYTES)):
                 raise EOFError("it ends within a stream")
-            if text := self._stream.decompress(more, size):
+            try:
+                text = self._stream.decompress(more, size)
+            except self._error as error:  # of the decompressor alone: an error of the disk is another one
+                raise Damaged(str(error)) from error
+            if text:
                 return text
         return b""
 
     def _begin_next(self) -> bool:
-        """Whether there is another stream. Its decompressor says whether it is one."""
-        rest, padding = self._stream.unused_data, 0
-        while not (found := rest.lstrip(b"\0")):
+        """Return whether there is another stream. Its decompressor finds out whether it is one."""
+        rest = self._stream.unused_data or self._file.read(BLOCK_BYTES)
+        padding = 0
+        while self._padding and not rest.strip(b"\0") and rest:
             padding += len(rest)
-            if not (rest := self._file.read(BLOCK_BYTES)):
-                break
-        padding += len(rest) - len(found)
-        if padding % 4:
-            raise _Padding(f"expected padding of whole words, found {padding} bytes")
-        self._stream, self._read = self._make(), found
-        return bool(found)
+            rest = self._file.read(BLOCK_BYTES)
+        if self._padding:
+            found = rest.lstrip(b"\0")
+            padding += len(rest) - len(found)
+            if padding % self._padding:
+                raise Damaged(f"expected padding in multiples of {self._padding}, found {padding} bytes")
+            rest = found
+        self._stream, self._read = self._make(), rest
+        return bool(rest)

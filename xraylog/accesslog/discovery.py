@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def is_drained(path: Path) -> bool:
     except OSError:
         return True  # or it is not there yet
     try:
-        return archive.compression(descriptor) is None
+        return archive.compression_of(descriptor) is None
     except OSError:
         return True  # no regular file: to be refused when it is opened
     finally:
@@ -105,10 +106,12 @@ def _opened(path: Path, folder: Path | None, read_only: bool) -> Iterator[Log | 
 
 def _as_what_it_is(log: Log, descriptor: int) -> Log:
     """Return an archive if the bytes are one's. Raises Unusable for one that we cannot read: it is no text."""
-    kind = archive.compression(descriptor)
-    if kind in archive.OTHERS:
+    kind = archive.compression_of(descriptor)
+    if found := archive.unreadable(kind):
+        name, command = found
+        pipe = f"{command} {shlex.quote(str(log.path))} | parse_logs.py --logfile -"
         raise Unusable(
-            f"{log.path}: expected text, gzip or xz, found {archive.OTHERS[kind]}; decompress it into --logfile -"
+            f"{log.path}: expected text, gzip, xz, bzip2 or, from Python 3.14 on, zstd, found {name}; {pipe}"
         )
     return log if kind is None else Archive(log.path, descriptor)
 
