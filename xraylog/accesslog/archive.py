@@ -124,7 +124,7 @@ def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
 
 
 def unreadable(magic: bytes | None) -> tuple[str, str] | None:
-    """Return the name of a compression that cannot be read here, and the command that decompresses it; None if it is read."""
+    """Return the name of a compression that cannot be read here, and its command; None if it can be read."""
     if magic == ZSTD and _zstd() is None:
         return "zstd", "zstd -dc"
     return OTHERS.get(magic) if magic is not None else None
@@ -199,7 +199,7 @@ class Streams:
     """The text of streams that follow one another, as the formats allow it.
 
     The file objects of these modules take a damaged stream for garbage after the end, unless it is the first one, and
-    say nothing. `padding`: NULs may stand between two streams, in multiples of this number (.xz file format, section 2.2).
+    say nothing. `padding`: NULs may follow a stream, in multiples of this number (.xz file format, section 2.2).
     """
 
     def __init__(
