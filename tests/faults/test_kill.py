@@ -73,7 +73,7 @@ def test_killed_at_every_step(site: Site, is_open: bool, count: int, load_path: 
         if is_open:
             stack.enter_context(xray(site.log))
         names = kill_at_every_step(site, prepare, check)
-    assert {"execute", "commit", "copy write", "pwrite in _write"} <= names
+    assert {"execute", "commit", "copy write", "pwrite in write_at"} <= names
     assert {"fcntl in _lease", "ftruncate in empty"} <= names or is_open
     assert "fsync in _collapse" in names or not is_open
 
@@ -104,7 +104,7 @@ def test_killed_at_every_step_while_the_database_is_away(site: Site, is_open: bo
         if is_open:
             stack.enter_context(xray(site.log))
         names = kill_at_every_step(site, prepare, check)
-    assert {"pwrite in _write", "fsync in append", "fdatasync in _blank"} <= names
+    assert {"pwrite in write_at", "fsync in append", "fdatasync in _blank"} <= names
 
 
 def test_killed_at_every_step_of_an_import(site: Site) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.site import ROOT, Site, line
 
-from xraylog.accesslog import logfile
+from xraylog.accesslog import drain, logfile
 
 # As xray writes: O_APPEND, one write a line. Paced by the clock where a rate is given, at full speed otherwise.
 WRITER = """
@@ -64,8 +64,8 @@ def test_draining_again_and_again_at_full_speed_loses_nothing(tmp_path: Path) ->
                 blocks = list(log.blocks(0))
                 found += [text for _, text in blocks]
                 offset = blocks[-1][0] + len(blocks[-1][1]) if blocks else 0
-                drained = log.drain(offset, 1 << 40)
-                log.empty(drained.offset, 1 << 40)
+                drained = drain.drain(log, offset, 1 << 40)
+                drain.truncate_if_drained(log, drained.offset, 1 << 40)
                 drains += offset > 0
     ports = [int(line.split(b" ")[3].split(b":")[1]) for line in b"".join(found).split(b"\n") if line[:1] == b"2"]
     assert ports == [1024 + n % 60000 for n in range(200_000)]

@@ -11,7 +11,7 @@ import pytest
 
 import parse_logs
 from xraylog import config
-from xraylog.accesslog import logfile
+from xraylog.accesslog import drain, logfile
 from xraylog.accesslog.logfile import Busy, LogFile, Unusable
 from xraylog.cli import Exit, Options
 from xraylog.config import Config
@@ -59,7 +59,7 @@ def test_the_loader_gets_batches_from_an_offset_on(cfg: Config, log: LogFile) ->
 
 def test_a_log_that_is_drained_has_new_lines_for_again_only(cfg: Config, log: LogFile) -> None:
     assert Source(log, cfg, options()).has_new_lines
-    log.drain(log.size, cfg.truncate_above)
+    drain.drain(log, log.size, cfg.truncate_above)
     assert not Source(log, cfg, options()).has_new_lines
     assert Source(log, cfg, options("--again")).has_new_lines
 

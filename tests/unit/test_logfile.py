@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xraylog.accesslog import logfile
+from xraylog.accesslog import drain, logfile
 from xraylog.accesslog.logfile import BLOCK_BYTES, HEAD_BYTES, MARK, MARK_BYTES, LogFile
 
 LIMIT = 1 << 40  # truncate_above that no test's log reaches
@@ -130,8 +130,8 @@ def test_a_log_that_is_changed_while_it_is_read_is_noticed(log_path: Path, chang
         rest = b"".join(text for _, text in blocks)
         assert log.replaced
         assert first + rest == b"".join(line % n for n in range(BLOCK_BYTES // 8))
-        with pytest.raises(logfile.Replaced):
-            log.drain(BLOCK_BYTES * 2, LIMIT)
+        with pytest.raises(drain.Replaced):
+            drain.drain(log, BLOCK_BYTES * 2, LIMIT)
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
@@ -199,9 +199,9 @@ def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, 
     log_path.write_bytes(numbered(length) + later)
     with held_open(log_path) as writer, opened(log_path) as log:
         old, known = set(log.fingerprints()), log.fingerprint(length)
-        drained = log.drain(length, LIMIT)
-        assert not drained.kept
-        assert not log.empty(drained.offset, LIMIT)
+        drained = drain.drain(log, length, LIMIT)
+        assert not drained.unsupported
+        assert not drain.truncate_if_drained(log, drained.offset, LIMIT)
         os.write(writer, b"appended\n")
         text = log_path.read_bytes()
         assert text[drained.offset :] == later + b"appended\n"
@@ -217,16 +217,16 @@ def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, 
 def test_a_log_that_nobody_else_has_open_ends_up_empty(log_path: Path, length: int) -> None:
     log_path.write_bytes(numbered(length))
     with opened(log_path) as log:
-        drained = log.drain(length, LIMIT)
-        assert log.empty(drained.offset, LIMIT)
+        drained = drain.drain(log, length, LIMIT)
+        assert drain.truncate_if_drained(log, drained.offset, LIMIT)
     assert log_path.read_bytes() == b""
 
 
 def test_a_log_that_grew_is_not_emptied(log_path: Path) -> None:
     log_path.write_bytes(numbered(5000) + b"later\n")
     with opened(log_path) as log:
-        drained = log.drain(5000, LIMIT)
-        assert not log.empty(drained.offset, LIMIT)
+        drained = drain.drain(log, 5000, LIMIT)
+        assert not drain.truncate_if_drained(log, drained.offset, LIMIT)
     assert log_path.read_bytes().endswith(b"\nlater\n")
 
 
@@ -237,15 +237,15 @@ def test_equal_logs_have_different_heads_once_they_are_drained(tmp_path: Path) -
         path = tmp_path / name
         path.write_bytes(numbered(4096))
         with held_open(path), opened(path) as log:
-            heads.add(log.drain(4096, LIMIT).fingerprint)
+            heads.add(drain.drain(log, 4096, LIMIT).fingerprint)
     assert len(heads) == 3
 
 
 def test_a_few_bytes_are_left_as_they_are(log_path: Path) -> None:
     log_path.write_bytes(b"\n" * (MARK_BYTES - 1))
     with opened(log_path) as log:
-        assert log.drain(MARK_BYTES - 1, LIMIT).offset == MARK_BYTES - 1
-        assert not log.empty(MARK_BYTES - 1, LIMIT)
+        assert drain.drain(log, MARK_BYTES - 1, LIMIT).offset == MARK_BYTES - 1
+        assert not drain.truncate_if_drained(log, MARK_BYTES - 1, LIMIT)
     assert log_path.read_bytes() == b"\n" * (MARK_BYTES - 1)
 
 
@@ -254,7 +254,7 @@ def test_a_log_with_nothing_but_our_mark_is_distinguished_from_one_with_a_line(l
     with held_open(log_path) as writer:
         with opened(log_path) as log:
             assert not log.holds_only_our_mark()
-            log.drain(4100, LIMIT)
+            drain.drain(log, 4100, LIMIT)
         with opened(log_path) as log:
             assert log.holds_only_our_mark()
         os.write(writer, b"x")
@@ -277,7 +277,7 @@ def test_a_head_changes_in_one_write_within_a_page(log_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "pwrite", spy)
     with held_open(log_path), opened(log_path) as log:
-        log.drain(length, LIMIT)
+        drain.drain(log, length, LIMIT)
     assert len(states) == 2
     assert states[0][:HEAD_BYTES] == before[:HEAD_BYTES]
     assert MARK.match(states[1])
@@ -287,15 +287,15 @@ def test_a_head_changes_in_one_write_within_a_page(log_path: Path, monkeypatch: 
 def test_a_lease_is_not_granted_while_another_process_has_the_log_open(log_path: Path) -> None:
     log_path.write_bytes(b"a line\n")
     with opened(log_path) as log:
-        assert log.unshared()
+        assert drain.is_exclusive(log)
         reader = log_path.open()
         with subprocess.Popen(
             [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[reader.fileno()]
         ) as other:
             reader.close()
-            assert not log.unshared()
+            assert not drain.is_exclusive(log)
             other.communicate(b"\n")
-        assert log.unshared()
+        assert drain.is_exclusive(log)
 
 
 def test_who_waits_for_a_lease_does_not_kill_us(log_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_read_only_log_is_read_and_left(log_path: Path, monkeypatch: pytest.Mo
         assert not log.writable
         assert b"".join(text for _, text in log.blocks(0)) == numbered(5000)
         log.sync()
-        assert log.drain(5000, LIMIT).offset == 5000
+        assert drain.drain(log, 5000, LIMIT).offset == 5000
     assert log_path.read_bytes() == numbered(5000)
 
 
@@ -332,9 +332,9 @@ def test_a_read_only_log_is_read_and_left(log_path: Path, monkeypatch: pytest.Mo
 def test_an_open_log_on_tmpfs_keeps_its_lines(shm_path: Path) -> None:
     shm_path.write_bytes(numbered(100_000))
     with held_open(shm_path), opened(shm_path) as log:
-        assert not log.collapses
-        drained = log.drain(100_000, LIMIT)
-        assert drained.kept
+        assert not drain.supports_collapse(log)
+        drained = drain.drain(log, 100_000, LIMIT)
+        assert drained.unsupported
         assert drained.offset == 100_000
     assert shm_path.read_bytes() == numbered(100_000)
 
@@ -342,28 +342,28 @@ def test_an_open_log_on_tmpfs_keeps_its_lines(shm_path: Path) -> None:
 def test_an_open_log_on_tmpfs_is_truncated_when_it_is_large_and_has_not_grown(shm_path: Path) -> None:
     shm_path.write_bytes(numbered(100_000))
     with held_open(shm_path) as writer, opened(shm_path) as log:
-        drained = log.drain(100_000, 99_999)
-        assert not drained.kept
+        drained = drain.drain(log, 100_000, 99_999)
+        assert not drained.unsupported
         os.write(writer, b"later\n")
-        assert not log.empty(drained.offset, 99_999)
+        assert not drain.truncate_if_drained(log, drained.offset, 99_999)
         assert shm_path.read_bytes().endswith(b"\nlater\n")
-        drained = log.drain(100_006, 99_999)
-        assert log.empty(drained.offset, 99_999)
+        drained = drain.drain(log, 100_006, 99_999)
+        assert drain.truncate_if_drained(log, drained.offset, 99_999)
     assert shm_path.read_bytes() == b""
 
 
 def test_a_closed_log_on_tmpfs_ends_up_empty(shm_path: Path) -> None:
     shm_path.write_bytes(numbered(100_000))
     with opened(shm_path) as log:
-        drained = log.drain(100_000, LIMIT)
+        drained = drain.drain(log, 100_000, LIMIT)
         assert is_blank(shm_path.read_bytes())
-        assert log.empty(drained.offset, LIMIT)
+        assert drain.truncate_if_drained(log, drained.offset, LIMIT)
     assert shm_path.read_bytes() == b""
 
 
 def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ext4 with bigalloc refuses 4096 with EINVAL; so does this stand-in."""
-    real = logfile._fallocate
+    real = drain._fallocate
     asked = []
 
     def bigalloc(descriptor: int, mode: int, offset: int, length: int) -> None:
@@ -372,11 +372,11 @@ def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypa
             raise OSError(22, "Invalid argument")
         real(descriptor, mode, offset, length)
 
-    monkeypatch.setattr(logfile, "_fallocate", bigalloc)
+    monkeypatch.setattr(drain, "_fallocate", bigalloc)
     length = 3 * logfile.LARGE_BLOCK + 5000
     log_path.write_bytes(numbered(length))
     with held_open(log_path), opened(log_path) as log:
-        drained = log.drain(length, LIMIT)
+        drained = drain.drain(log, length, LIMIT)
     assert asked[-1] == 3 * logfile.LARGE_BLOCK
     assert drained.offset == 5000
     assert is_blank(log_path.read_bytes())

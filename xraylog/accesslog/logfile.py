@@ -1,4 +1,4 @@
-"""The access log as a file: its identity, its complete lines, and how stored ones leave it.
+"""The access log as a file: its identity and its complete lines. `drain` takes stored lines out of it.
 
 Knows bytes and offsets; no database and no log syntax, except that a line ends in LF, and that a line which
 begins with '#' is our own.
@@ -10,17 +10,13 @@ the end may be changed or removed at any time, and the end itself never, while a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import hashlib
 import os
 import re
-import secrets
-import signal
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from xraylog.records import HEAD_BYTES, Fingerprint
@@ -30,9 +26,6 @@ BLOCK_BYTES = 1 << 18  # read at a time
 MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
 MARK_BYTES = 64
 PREDECESSOR_BYTES = 14  # of a digest of 32: what fits
-MARK_IN_WORDS = b"# The lines that stood here are stored. parse_logs.py skips this line; leave it."
-FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
-BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
 LARGE_BLOCK = 1 << 16  # bytes: what ext4's bigalloc and some RAID set-ups ask for
 
 
@@ -42,19 +35,6 @@ class Busy(Exception):
 
 class Unusable(Exception):
     """The log cannot be read: it is no regular file, or we may not open it."""
-
-
-class Replaced(Exception):
-    """Another program emptied, cut or replaced the log while this run was reading it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """How far the stored lines reach now, and what the file's head is."""
-
-    offset: int
-    fingerprint: Fingerprint
-    kept: bool  # the file system cannot take lines out in front of an open log's end: nothing was changed
 
 
 class Log:
@@ -158,20 +138,6 @@ class LogFile(Log):
         """What the file system knows of it."""
         return os.fstat(self._fd)
 
-    @property
-    def collapses(self) -> bool:
-        """Whether the file system can take bytes out of the front of this file. Changes nothing: it asks with a
-        nameless file beside it, for even a refused fallocate sets a file's time of modification.
-        """
-        try:
-            nameless = os.open(self.path.resolve().parent, os.O_TMPFILE | os.O_RDWR, 0o600)
-        except OSError:
-            return collapses(self._fd)
-        try:
-            return collapses(nameless)
-        finally:
-            os.close(nameless)
-
     def holds_only_our_mark(self) -> bool:
         """Whether there is nothing in the file but what `drain` leaves."""
         if not self.is_ours or self.size > 2 * LARGE_BLOCK:
@@ -188,7 +154,7 @@ class LogFile(Log):
         end, at = self.size, start
         while at < end:
             read = os.pread(self._fd, min(BLOCK_BYTES, end - at), at)
-            if not read or not self._is_unchanged(at + len(read)):
+            if not read or not self.is_unchanged(at + len(read)):
                 self.replaced = True
                 return
             yield at, read
@@ -207,12 +173,12 @@ class LogFile(Log):
 
     def append(self, data: bytes) -> None:
         """Write at the end, durably. For a file that is ours alone, under its lock."""
-        self._write(data, self.size)
+        self.write_at(data, self.size)
         os.fsync(self._fd)
-        self._head = os.pread(self._fd, HEAD_BYTES, 0)
+        self.reread_head()
 
-    def cut(self, size: int) -> None:
-        """Cut the file to `size` bytes, durably. For a file that is ours alone, under its lock."""
+    def truncate(self, size: int) -> None:
+        """Truncate the file to `size` bytes, durably. For a file that is ours alone, under its lock."""
         os.ftruncate(self._fd, size)
         os.fsync(self._fd)
         self._head = self._head[:size]
@@ -223,67 +189,11 @@ class LogFile(Log):
         """
         os.fdatasync(self._fd)
 
-    def drain(self, offset: int, truncate_above: int) -> Drained:
-        """Take the lines before `offset` out; they must be stored. Appending goes on meanwhile, no line is lost.
-
-        Killed at any point, the file is either recognised by its old fingerprint, or begins with a drain mark
-        and holds no stored line. Raises Replaced.
-        """
-        kept = Drained(offset, self.fingerprint(offset), kept=False)
-        if not self.writable or offset < MARK_BYTES:
-            return kept
-        if not self._is_unchanged(offset):
-            raise Replaced
-        if collapses(self._fd):
-            removed = self._collapse(offset)
-        elif self.unshared() or (self.size == offset and offset > truncate_above):
-            removed = self._blank(0, offset)  # as a whole: `empty` comes next
-        else:
-            return Drained(offset, kept.fingerprint, kept=True)
+    def reread_head(self) -> None:
+        """Know the file by the bytes that it begins with now."""
         self._head = os.pread(self._fd, HEAD_BYTES, 0)
-        return Drained(offset - removed, self.fingerprint(offset - removed), kept=False)
 
-    def empty(self, offset: int, truncate_above: int, leave: int = 0) -> bool:
-        """Truncate the file when nothing but drained lines is in it and nobody else has it open.
-
-        `leave` is 0, or MARK_BYTES as long as the database still knows the file by its old head.
-
-        A live log beyond `truncate_above` bytes on a file system that cannot collapse is truncated all the
-        same, when it has not grown: a line that xray appends between the check and the cut is lost.
-        """
-        if not self.writable or not self.is_ours:
-            return False
-        with self._lease() as alone:
-            if (alone or offset > truncate_above) and self.size == offset:
-                os.ftruncate(self._fd, leave)
-                os.fsync(self._fd)
-                self._head = self._head[:leave]
-                return True
-        return False
-
-    def unshared(self) -> bool:
-        """Whether nobody else has the file open at this moment. Owner and root may ask."""
-        with self._lease() as alone:
-            return alone
-
-    @contextlib.contextmanager
-    def _lease(self) -> Iterator[bool]:
-        """Hold a write lease, which is granted only while nobody else has the file open; an open then waits."""
-        previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when another process waits; its default kills
-        try:
-            try:
-                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            except OSError:  # EAGAIN: it is open elsewhere. EACCES: not ours. EINVAL: no leases here
-                yield False
-                return
-            try:
-                yield True
-            finally:
-                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        finally:
-            signal.signal(signal.SIGIO, previous)
-
-    def _is_unchanged(self, reached: int) -> bool:
+    def is_unchanged(self, reached: int) -> bool:
         """Whether the file still is the one we know, at least `reached` bytes of it; learns more of its head."""
         head = os.pread(self._fd, HEAD_BYTES, 0)
         if self.size < reached or not head.startswith(self._head):
@@ -291,55 +201,11 @@ class LogFile(Log):
         self._head = head
         return True
 
-    def _blank(self, start: int, end: int) -> int:
-        """Put a drain mark and line feeds over [start, end), the page with the mark last; removes 0 bytes.
-
-        The head changes in that one write, inside a page: the old fingerprint holds until everything after it
-        is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
-        lines after them were taken for stored ones (docs/architecture.md#draining). The predecessor's digest lets its
-        position be forgotten by a run that comes after a kill: otherwise lines that look like the old ones, in a log
-        that was empty meanwhile, would be taken for stored.
-        """
-        page = min(end, start + HEAD_BYTES)
-        for at in range(page, end, BLOCK_BYTES):
-            self._write(b"\n" * min(BLOCK_BYTES, end - at), at)
-        if page < end:
-            os.fdatasync(self._fd)
-        digest = self.fingerprint(end).digest[:PREDECESSOR_BYTES]
-        mark = f"# drained {secrets.token_hex(8)} after {digest.hex()}".encode().ljust(MARK_BYTES - 1) + b"\n"
-        room = page - start - MARK_BYTES
-        words = MARK_IN_WORDS[: room - 1].ljust(room - 1) + b"\n" if room else b""
-        self._write(mark + words, start)
-        os.fdatasync(self._fd)
-        return 0
-
-    def _write(self, data: bytes, at: int) -> None:
-        """All of it: a full disk can cut a write short even over bytes that were there (copy on write)."""
+    def write_at(self, data: bytes, at: int) -> None:
+        """Write all of `data`: a full disk can cut a write short even over existing bytes (copy on write)."""
         while data:
             written = os.pwrite(self._fd, data, at)
             data, at = data[written:], at + written
-
-    def _collapse(self, offset: int) -> int:
-        """Remove whole blocks of stored lines from the front, and blank the rest of them. Says how many bytes.
-
-        The block that holds the end of the file has to stay: collapsing up to it is EINVAL. So is a length that
-        is no multiple of the file system's unit: then once more with a large one. Nothing removed: what stood
-        in the first block is blank, or the old fingerprint still holds.
-        """
-        for block in (max(HEAD_BYTES, os.fstat(self._fd).st_blksize), LARGE_BLOCK):
-            cut = (offset - MARK_BYTES) // block * block
-            self._blank(cut, offset)
-            if cut == 0:
-                return 0
-            try:
-                _fallocate(self._fd, FALLOC_FL_COLLAPSE_RANGE, 0, cut)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-            else:
-                os.fsync(self._fd)
-                return cut
-        return 0
 
 
 def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -401,23 +267,3 @@ def _hold(path: Path, descriptor: int) -> None:
 def path_text(path: Path) -> str:
     """Return a path for people and for the database: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def collapses(descriptor: int) -> bool:
-    """Whether the file system can take bytes out of the front of a file. Asks for a range beyond the file's end:
-    EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.
-    """
-    try:
-        _fallocate(descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, BEYOND)
-    except OSError as error:
-        return error.errno == errno.EINVAL
-    return False
-
-
-def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    """fallocate(2), which Python's os module has without its modes."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if libc.fallocate64(descriptor, mode, offset, length) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

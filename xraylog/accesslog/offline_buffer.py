@@ -147,7 +147,7 @@ class Buffer:
             file.append(b"".join([header, *written.parts, mark]))
         except OSError:
             with contextlib.suppress(OSError):  # what cannot be cut off is torn: the next run sees no whole mark
-                file.cut(size)
+                file.truncate(size)
             raise
         self._last_mark = file.size - len(mark)
 
@@ -172,7 +172,7 @@ class Buffer:
         """Forget everything, when it ends at `imported`. The next batch gets a header with a new id. Raises Damaged."""
         if self.file.replaced or self.size != imported:
             raise Damaged(f"{self.path}: expected it to end at byte {imported}, found {self.size}; it was left alone")
-        self.file.cut(0)
+        self.file.truncate(0)
         self._last_mark = None
 
     def _made(self) -> LogFile:
@@ -218,7 +218,7 @@ class Buffer:
             self.torn = self.path.with_name(self.path.name + ".torn")
             _keep(self.torn, file.read(end, file.size - end))
         if end < file.size:
-            file.cut(end)
+            file.truncate(end)
         file.sync()
 
     def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:

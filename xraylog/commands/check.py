@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xraylog import hints
-from xraylog.accesslog import discovery, lockfile, logfile
+from xraylog.accesslog import discovery, drain, lockfile, logfile
 from xraylog.config import Config
 from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection
@@ -105,7 +105,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
             yield "log", f"{path} has {log.size} bytes", ""
             if not log.writable:
                 yield "draining", "the log may not be written", "its lines would be loaded and stay: run as its owner"
-            elif log.collapses:
+            elif drain.supports_collapse(log):
                 yield "draining", "this file system can take lines out of the front of an open log", ""
             else:
                 mib = cfg.truncate_above >> 20

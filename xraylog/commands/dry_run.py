@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from xraylog.accesslog import discovery, lockfile, offline_buffer
+from xraylog.accesslog import discovery, drain, lockfile, offline_buffer
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer
@@ -248,7 +248,7 @@ def _draining(log: LogFile, keep: bool) -> str:
         return "it was changed while it was read: another run is at work, or another program emptied it"
     if not log.writable:
         return "its lines would stay there, because it may not be written"
-    if not log.collapses:
+    if not drain.supports_collapse(log):
         return "its lines would be taken out, or stay while another process has it open: --check says more"
     return "its lines would be taken out of it"
 

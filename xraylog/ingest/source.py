@@ -10,8 +10,9 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog.accesslog import discovery, logfile, offline_buffer
-from xraylog.accesslog.logfile import Drained, Log, LogFile
+from xraylog.accesslog import discovery, drain, offline_buffer
+from xraylog.accesslog.drain import Drained
+from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.parser import PREFIXED, Parser
 from xraylog.cli import Options
@@ -75,18 +76,20 @@ class Source:
         if (log := self._drainable(offset)) is None:
             return None
         try:
-            drained = log.drain(offset, self.cfg.truncate_above)
-        except logfile.Replaced:
+            drained = drain.drain(log, offset, self.cfg.truncate_above)
+        except drain.Replaced:
             logger.warning("{} was emptied or replaced during this run, after byte {}", log.path, offset)
             return None
-        if drained.kept:
+        if drained.unsupported:
             logger.info("{}: this file system cannot drain a log that is open elsewhere; its lines stay", log.path)
             return None
         return drained
 
     def truncate(self, offset: int, leave: int = 0) -> bool:
         """Truncate the log to `leave` bytes if all of it, `offset` bytes, is drained; return whether it was."""
-        return isinstance(self.log, LogFile) and self.log.empty(offset, self.cfg.truncate_above, leave)
+        return isinstance(self.log, LogFile) and drain.truncate_if_drained(
+            self.log, offset, self.cfg.truncate_above, leave
+        )
 
     def is_copy(self, position: Position, head: Fingerprint) -> bool:
         """Return whether `position` is that of another file, which is still there and begins with `head`, too."""

@@ -19,7 +19,7 @@ from loguru import logger
 from psycopg.sql import SQL, Identifier, Literal
 
 import parse_logs
-from xraylog.accesslog import lockfile, logfile
+from xraylog.accesslog import drain, lockfile
 from xraylog.database.session import Connection
 
 LOOKED_AT = ["config", "draining", "lock", "lock", "log", "rights", "schema", "server", "statistics"]
@@ -37,7 +37,7 @@ def _no_sink_left() -> Iterator[None]:
 @pytest.fixture
 def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the tests' folder were on ext4, wherever it is: what all is well with has to be known."""
-    monkeypatch.setattr(logfile, "collapses", lambda *_: True)
+    monkeypatch.setattr(drain, "can_collapse", lambda *_: True)
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""Take stored lines out of a live log, while xray appends to it. Only after they are stored.
+
+Bytes before the end may be changed or removed at any time; the end itself never, while another process has the file
+open (docs/architecture.md#draining).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xraylog.accesslog.logfile import BLOCK_BYTES, LARGE_BLOCK, MARK_BYTES, PREDECESSOR_BYTES, LogFile
+from xraylog.records import HEAD_BYTES, Fingerprint
+
+MARK_IN_WORDS = b"# The lines that stood here are stored. parse_logs.py skips this line; leave it."
+FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
+BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
+
+
+class Replaced(Exception):
+    """Another program emptied, cut or replaced the log while this run was reading it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Where the stored lines end now, and what the file is recognised by."""
+
+    offset: int
+    fingerprint: Fingerprint
+    unsupported: bool = False  # the file system cannot take lines out of an open log: nothing was changed
+
+
+def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
+    """Take the lines before `offset` out; they must be stored. Appending goes on meanwhile, no line is lost.
+
+    Killed at any point, the file is either recognised by its old fingerprint, or begins with a drain mark
+    and holds no stored line. Raises Replaced.
+    """
+    if not log.writable or offset < MARK_BYTES:
+        return Drained(offset, log.fingerprint(offset))
+    if not log.is_unchanged(offset):
+        raise Replaced
+    if can_collapse(log.descriptor):
+        removed = _collapse(log, offset)
+    elif is_exclusive(log) or (log.size == offset and offset > truncate_above):
+        removed = _blank(log, 0, offset)  # as a whole: `truncate_if_drained` comes next
+    else:
+        return Drained(offset, log.fingerprint(offset), unsupported=True)
+    log.reread_head()
+    return Drained(offset - removed, log.fingerprint(offset - removed))
+
+
+def truncate_if_drained(log: LogFile, offset: int, truncate_above: int, leave: int = 0) -> bool:
+    """Truncate the file if it holds nothing but drained lines and no other process has it open; return whether.
+
+    `leave`: 0, or MARK_BYTES as long as the database still knows the file by its old head.
+
+    A live log beyond `truncate_above` bytes on a file system that cannot collapse is truncated all the
+    same, if it has not grown: a line that xray appends between the check and the cut is lost.
+    """
+    if not log.writable or not log.is_ours:
+        return False
+    with _lease(log) as alone:
+        if (alone or offset > truncate_above) and log.size == offset:
+            log.truncate(leave)
+            return True
+    return False
+
+
+def is_exclusive(log: LogFile) -> bool:
+    """Return whether no other process has the file open at this moment. Owner and root may ask."""
+    with _lease(log) as alone:
+        return alone
+
+
+@contextlib.contextmanager
+def _lease(log: LogFile) -> Iterator[bool]:
+    """Hold a write lease, which is granted only while no other process has the file open; an open then waits."""
+    previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when another process waits; its default kills
+    try:
+        try:
+            fcntl.fcntl(log.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError:  # EAGAIN: it is open elsewhere. EACCES: not ours. EINVAL: no leases here
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.fcntl(log.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    finally:
+        signal.signal(signal.SIGIO, previous)
+
+
+def supports_collapse(log: LogFile) -> bool:
+    """Return whether the file system can take bytes out of the front of this file. Changes nothing: it asks with an
+    unnamed file in the same folder, because even a refused fallocate sets a file's time of modification.
+    """
+    try:
+        unnamed = os.open(log.path.resolve().parent, os.O_TMPFILE | os.O_RDWR, 0o600)
+    except OSError:
+        return can_collapse(log.descriptor)
+    try:
+        return can_collapse(unnamed)
+    finally:
+        os.close(unnamed)
+
+
+def _blank(log: LogFile, start: int, end: int) -> int:
+    """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last. Return 0, as it removes none.
+
+    The head changes in that one write, inside a page: the old fingerprint holds until everything after it
+    is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
+    lines after them were taken for stored ones (docs/architecture.md#draining). The previous digest lets its
+    position be forgotten by a run that comes after a kill: otherwise lines that look like the old ones, in a log
+    that was empty meanwhile, would be taken for stored.
+    """
+    page = min(end, start + HEAD_BYTES)
+    for at in range(page, end, BLOCK_BYTES):
+        log.write_at(b"\n" * min(BLOCK_BYTES, end - at), at)
+    if page < end:
+        os.fdatasync(log.descriptor)
+    digest = log.fingerprint(end).digest[:PREDECESSOR_BYTES]
+    mark = f"# drained {secrets.token_hex(8)} after {digest.hex()}".encode().ljust(MARK_BYTES - 1) + b"\n"
+    room = page - start - MARK_BYTES
+    words = MARK_IN_WORDS[: room - 1].ljust(room - 1) + b"\n" if room else b""
+    log.write_at(mark + words, start)
+    os.fdatasync(log.descriptor)
+    return 0
+
+
+def _collapse(log: LogFile, offset: int) -> int:
+    """Remove whole blocks of stored lines from the front, and blank the rest of them. Return how many bytes went.
+
+    The block that holds the end of the file has to stay: collapsing up to it is EINVAL. So is a length that
+    is no multiple of the file system's unit: then once more with a large one. Nothing removed: what stood
+    in the first block is blank, or the old fingerprint still holds.
+    """
+    for block in (max(HEAD_BYTES, os.fstat(log.descriptor).st_blksize), LARGE_BLOCK):
+        cut = (offset - MARK_BYTES) // block * block
+        _blank(log, cut, offset)
+        if cut == 0:
+            return 0
+        try:
+            _fallocate(log.descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, cut)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        else:
+            os.fsync(log.descriptor)
+            return cut
+    return 0
+
+
+def can_collapse(descriptor: int) -> bool:
+    """Return whether the file system can take bytes out of the front of a file. Asks for a range past the file's end:
+    EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.
+    """
+    try:
+        _fallocate(descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, BEYOND)
+    except OSError as error:
+        return error.errno == errno.EINVAL
+    return False
+
+
+def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """Call fallocate(2), whose modes Python's os module does not have."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if libc.fallocate64(descriptor, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
