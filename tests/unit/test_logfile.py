@@ -301,7 +301,7 @@ def test_a_lease_is_not_granted_while_another_process_has_the_log_open(log_path:
 def test_who_waits_for_a_lease_does_not_kill_us(log_path: Path) -> None:
     """The kernel sends SIGIO when another process opens a leased file; its default is to end the process."""
     log_path.write_bytes(numbered(100))
-    with opened(log_path) as log, log._lease() as alone:
+    with opened(log_path) as log, drain._lease(log) as alone:
         assert alone
         code = f"import os; os.close(os.open({str(log_path)!r}, os.O_WRONLY | os.O_NONBLOCK))"
         refused = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=30)

@@ -113,7 +113,7 @@ def supports_collapse(log: LogFile) -> bool:
 
 
 def _blank(log: LogFile, start: int, end: int) -> int:
-    """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last. Return 0, as it removes none.
+    """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last. Return 0 removed bytes.
 
     The head changes in that one write, inside a page: the old fingerprint holds until everything after it
     is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
