@@ -271,14 +271,6 @@ class _Reader:
         for (section, key), real in found.items():
             if real in locked:
                 self.complain_of_file(section, key, f"another file than the lock of [parser] {locked[real]}")
-        self.refuse_rotated()
-
-    def refuse_rotated(self) -> None:
-        """None of our files may be one that our own log becomes."""
-        own = self.files.get(("logging", "file"))
-        for (section, key), path in self.files.items():
-            if own and path.parent == own.parent and re.fullmatch(re.escape(own.name) + r"\.\d+", path.name):
-                self.complain_of_file(section, key, f"a file that is none of {own}.1, {own}.2, …: they are rotated")
 
     def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:
         for (section, key), path in self.files.items():

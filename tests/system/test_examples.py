@@ -156,8 +156,9 @@ def test_a_log_renamed_by_logrotate_is_loaded_and_the_next_run_goes_on(site: Sit
 
 
 @needs("logrotate")
-def test_the_statistics_go_on_in_a_new_file(site: Site, tmp_path: Path) -> None:
+def test_statistics_and_our_own_log_continue_in_new_files(site: Site, tmp_path: Path) -> None:
     site.set("stats", format="csv", output="stats.csv")
+    site.set("logging", file="parse_logs.log", level="INFO")
     site.run()
     me = getpass.getuser()
     text = text_of("logrotate-xraylog", **{"su xray xray": f"su {me} {group()}", "/var/lib/xraylog": site.folder})
@@ -169,3 +170,5 @@ def test_the_statistics_go_on_in_a_new_file(site: Site, tmp_path: Path) -> None:
     site.run()
     for name in ("stats.csv", "stats.csv.1"):
         assert (site.folder / name).read_text().count("\n") == 2
+    for name in ("parse_logs.log", "parse_logs.log.1"):
+        assert "0 lines read" in (site.folder / name).read_text()
