@@ -216,24 +216,11 @@ class Sandbox:
             ["/bin/bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=False, env=self.environment,
             stdin=subprocess.DEVNULL, timeout=120,
         )  # fmt: skip
-        said = f"exit {done.returncode}, expected {decided.status}\n{script}\n{done.stdout}{done.stderr}"
+        said = f"{block}: exit {done.returncode}, expected {decided.status}\n{script}\n{done.stdout}{done.stderr}"
         assert done.returncode == decided.status, said
         assert "Traceback" not in done.stderr, said
         if "cp config.ini.example config.ini" in block.text:
             fill_in(self.root)
-
-
-@pytest.fixture(scope="module")
-def machine(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sandbox]:
-    """Each page has a machine of its own, on which its blocks run one after the other."""
-    made: dict[str, Sandbox] = {}
-
-    def of_page(page: str) -> Sandbox:
-        if page not in made:
-            made[page] = build(tmp_path_factory.mktemp("machine"), installation.server)
-        return made[page]
-
-    return of_page
 
 
 def build(root: Path, server: Server) -> Sandbox:
@@ -275,8 +262,10 @@ def fill_in(root: Path) -> None:
     path.chmod(0o600)
 
 
-@pytest.mark.parametrize("block", of("bash"), ids=str)
-def test_the_commands_of_each_page_run(block: Block, machine: Callable[[str], Sandbox]) -> None:
-    decided = decision(block)
-    if not decided.left_out:
-        machine(block.page).run(block, decided)
+@pytest.mark.parametrize("page", sorted({block.page for block in of("bash")}))
+def test_the_commands_of_each_page_run(page: str, installation: Installation, tmp_path: Path) -> None:
+    """One after the other, on a machine of the page's own: a command may need what the one before it did."""
+    machine = build(tmp_path, installation.server)
+    for block in of("bash"):
+        if block.page == page and not (decided := decision(block)).left_out:
+            machine.run(block, decided)
