@@ -21,7 +21,7 @@ from loguru import logger
 
 import parse_logs
 from xraylog import cli, config
-from xraylog.config import Config, ConfigError
+from xraylog.config import Config, ConfigError, reader
 from xraylog.database import session
 
 EXAMPLE = ROOT / "config.ini.example"
@@ -330,7 +330,7 @@ def test_without_tz_the_zone_is_the_systems_by_its_name(tmp_path: Path, monkeypa
     zone.parent.mkdir(parents=True)
     zone.touch()
     (tmp_path / "localtime").symlink_to(zone)
-    monkeypatch.setattr(config, "SYSTEM_ZONE", tmp_path / "localtime")
+    monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "localtime")
     for variable in (None, ""):
         monkeypatch.delenv("TZ") if variable is None else monkeypatch.setenv("TZ", variable)
         assert read(tmp_path).zone.key == "Asia/Tokyo"
@@ -339,13 +339,13 @@ def test_without_tz_the_zone_is_the_systems_by_its_name(tmp_path: Path, monkeypa
 def test_the_systems_zone_may_be_a_copy_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokyo = importlib.resources.files("tzdata").joinpath("zoneinfo", "Asia", "Tokyo").read_bytes()
     (tmp_path / "localtime").write_bytes(tokyo)
-    monkeypatch.setattr(config, "SYSTEM_ZONE", tmp_path / "localtime")
+    monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "localtime")
     monkeypatch.delenv("TZ")
     assert datetime(2025, 11, 17, tzinfo=read(tmp_path).zone).utcoffset() == timedelta(hours=9)
 
 
 def test_a_system_without_a_zone_is_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "SYSTEM_ZONE", tmp_path / "nothing")
+    monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "nothing")
     monkeypatch.delenv("TZ")
     assert read(tmp_path).zone.key == "UTC"
 
@@ -362,9 +362,9 @@ def test_where_the_data_of_zones_is_missing_its_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_data(key: str) -> None:
-        raise config.ZoneInfoNotFoundError(key)
+        raise reader.ZoneInfoNotFoundError(key)
 
-    monkeypatch.setattr(config, "ZoneInfo", without_data)
+    monkeypatch.setattr(reader, "ZoneInfo", without_data)
     (complaint,) = complaints_of(tmp_path, parser={"timezone": "Europe/Berlin"})
     assert "pip install tzdata" in complaint
 

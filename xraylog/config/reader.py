@@ -6,96 +6,29 @@ It opens the config file and nothing else, and connects to nothing.
 from __future__ import annotations
 
 import configparser
-import errno
 import os
 import re
 import shlex
 import socket
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import pq
 
+from xraylog.config.files import is_device, lock_path, real_path
+from xraylog.config.model import KEYS, Config, ConfigError
+
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
 DEFAULT_TRUNCATE_MIB = 64
 DEFAULT_REPORT_TIMEOUT_S = 300
 
-KEYS: Mapping[str, tuple[str, ...]] = {
-    "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib"),
-    "stats": ("format", "output", "prometheus"),
-    "privacy": ("mask_source",),
-    "retention": ("days", "prune_names"),
-    "migration": ("drop_old",),
-    "report": ("statement_timeout",),
-    "logging": ("level", "file"),
-}
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
-BESIDE = re.compile(r"[0-9]+|torn|damaged")
-EXAMPLE = Path(__file__).resolve().parent.parent / "config.ini.example"
+EXAMPLE = Path(__file__).resolve().parents[2] / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
 NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
-
-
-class ConfigError(Exception):
-    """The configuration is wrong; every complaint in it is one line for the operator."""
-
-    def __init__(self, complaints: list[str]) -> None:
-        super().__init__("\n".join(complaints))
-        self.complaints = complaints
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """What one config file says, every value checked."""
-
-    path: Path
-    connection: Mapping[str, str] = field(repr=False)  # libpq's keywords; it may hold a password
-    log_path: Path
-    buffer_path: Path
-    batch_size: int  # rows
-    zone: ZoneInfo
-    node: str
-    truncate_above: int  # bytes
-    stats_format: str | None  # json, csv, or None: no statistics
-    stats_path: Path | None  # None: standard output
-    mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all
-    metrics_path: Path | None  # for node_exporter; None: no metrics
-    keep_days: int | None  # before today, in UTC; None: nothing is dropped
-    prune_names: bool
-    drop_old: bool
-    report_timeout_s: int  # what one query of a page may take
-    log_level: str | None  # None: INFO on a terminal, WARNING otherwise
-    own_log_path: Path | None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def ours(self) -> Mapping[Path, str]:
-        """Our own files, and what each is: read as a log, they would be emptied."""
-        files = {self.path: "the config", self.buffer_path: "the offline buffer"}
-        others = {
-            self.stats_path: "the statistics",
-            self.metrics_path: "the metrics",
-            self.own_log_path: "our own log",
-        }
-        return files | {path: what for path, what in others.items() if path is not None}
-
-    def is_ours(self, path: Path) -> str | None:
-        """Describe `path` if it is our file or derived from one (a lock, a rotated log, a torn batch); else None."""
-        real = Path(os.path.realpath(path))
-        if what := {Path(os.path.realpath(own)): what for own, what in self.ours.items()}.get(real):
-            return what
-        if path.name.endswith(".lock"):
-            return "a lock"
-        for own, what in self.ours.items():
-            if os.path.realpath(path.parent) == os.path.realpath(own.parent) and BESIDE.fullmatch(
-                path.name.removeprefix(f"{own.name}.")
-            ):
-                return f"a file beside {what}"
-        return None
 
 
 def read(path: Path) -> Config:
@@ -118,51 +51,6 @@ def read(path: Path) -> Config:
     except configparser.Error as error:
         raise ConfigError([f"{path}: {_syntax(error)}"]) from None
     return _Reader(path, parser).config()
-
-
-def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
-    """Raise ConfigError if one of the logs is one of our own files: it would be emptied."""
-    for path in logs:
-        real = _real("--logfile", path)
-        if (found := cfg.is_ours(path)) and not _is_device(real):
-            raise ConfigError([f"--logfile: expected xray's log, found {found}, {path}"])
-
-
-def refuse_for_output(cfg: Config, path: Path) -> None:
-    """Raise ConfigError if a page cannot be put there: it is no file, or another of our files, or the log."""
-    real = _real("--output", path)
-    # Not by Path's own methods: in a folder that this user may not enter they raise.
-    is_other = os.path.exists(real) and not os.path.isfile(real)
-    found = "a folder" if os.path.isdir(real) else "no regular file" if is_other else ""
-    if not found and not os.path.isdir(real.parent):
-        found = f"no folder {real.parent}"
-    if found:
-        raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])
-    if what := "xray's log" if real == _real("logfile", cfg.log_path) else cfg.is_ours(path):
-        raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
-
-
-def _lock(real: Path) -> Path:
-    """Where the lock of a log or buffer lies, as long as its folder may be written: see locks.py."""
-    return Path(f"{real}.lock")
-
-
-def _real(named_by: str, path: Path) -> Path:
-    """Return the path without links. Raises ConfigError if they lead in a circle.
-
-    Not by Path.resolve: it raises RuntimeError there, and from Python 3.13 on nothing.
-    """
-    try:
-        os.stat(path)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            found = f"{path}: {error.strerror}"
-            raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
-    return Path(os.path.realpath(path))
-
-
-def _is_device(real: Path) -> bool:
-    return real.parts[1:2] == ("dev",)
 
 
 def refuse_nameless_zone(cfg: Config) -> None:
@@ -264,10 +152,10 @@ class _Reader:
         found = dict(self.real_files())
         seen: dict[Path, str] = {}
         for (section, key), real in found.items():
-            if real in seen and not _is_device(real):
+            if real in seen and not is_device(real):
                 self.complain_of_file(section, key, f"another file than {seen[real]}")
             seen.setdefault(real, f"[{section}] {key}")
-        locked = {_lock(real): key for (_, key), real in found.items() if key in ("logfile", "offline_file")}
+        locked = {lock_path(real): key for (_, key), real in found.items() if key in ("logfile", "offline_file")}
         for (section, key), real in found.items():
             if real in locked:
                 self.complain_of_file(section, key, f"another file than the lock of [parser] {locked[real]}")
@@ -275,7 +163,7 @@ class _Reader:
     def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:
         for (section, key), path in self.files.items():
             try:
-                yield (section, key), _real(f"{self.path}: [{section}] {key}", path)
+                yield (section, key), real_path(f"{self.path}: [{section}] {key}", path)
             except ConfigError as error:
                 self.complaints += error.complaints
 

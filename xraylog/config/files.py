@@ -1,0 +1,56 @@
+"""Which files a run may read or write: none of our own files is another one, or xray's log."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from xraylog.config.model import Config, ConfigError
+
+
+def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
+    """Raise ConfigError if one of the logs is one of our own files: it would be emptied."""
+    for path in logs:
+        real = real_path("--logfile", path)
+        if (found := cfg.is_ours(path)) and not is_device(real):
+            raise ConfigError([f"--logfile: expected xray's log, found {found}, {path}"])
+
+
+def refuse_for_output(cfg: Config, path: Path) -> None:
+    """Raise ConfigError if a page cannot be put there: it is no file, or another of our files, or the log."""
+    real = real_path("--output", path)
+    # Not by Path's own methods: in a folder that this user may not enter they raise.
+    is_other = os.path.exists(real) and not os.path.isfile(real)
+    found = "a folder" if os.path.isdir(real) else "no regular file" if is_other else ""
+    if not found and not os.path.isdir(real.parent):
+        found = f"no folder {real.parent}"
+    if found:
+        raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])
+    if what := "xray's log" if real == real_path("logfile", cfg.log_path) else cfg.is_ours(path):
+        raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+
+
+def real_path(named_by: str, path: Path) -> Path:
+    """Return the path without links. Raises ConfigError if they lead in a circle.
+
+    Not by Path.resolve: it raises RuntimeError there, and from Python 3.13 on nothing.
+    """
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            found = f"{path}: {error.strerror}"
+            raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
+    return Path(os.path.realpath(path))
+
+
+def is_device(real: Path) -> bool:
+    """Return whether a path without links is in /dev."""
+    return real.parts[1:2] == ("dev",)
+
+
+def lock_path(real: Path) -> Path:
+    """Return the lock file of a log or buffer whose folder may be written (accesslog/lockfile.py)."""
+    return Path(f"{real}.lock")
