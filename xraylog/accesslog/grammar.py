@@ -72,11 +72,11 @@ SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands 
 URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class Bad(Exception):
+class ParseError(Exception):
     """A line that cannot be stored, and why. Never leaves this module."""
 
 
-class Unstorable(Bad):
+class UnstorableValue(ParseError):
     """The line's form is right, and one of its names is none that a column could hold."""
 
 
@@ -99,7 +99,7 @@ class Grammar:
             return Ignored.COMMENT
         try:
             parsed = self._parse(line)
-        except Bad as error:
+        except ParseError as error:
             return self._mask.bad_line(BadLine(raw, str(error)))
         if self._mask.hides and isinstance(parsed, AccessRecord):
             return parsed._replace(source_ip=self._mask.source(parsed.source_ip))
@@ -111,39 +111,39 @@ class Grammar:
             return _without_timestamp(line)
         rest = line[at.end() :]
         if CONSOLE_LEVEL.match(rest) or CONSOLE_START.match(rest):
-            return _unless_glued(Ignored.CONSOLE, rest)
+            return _reject_if_two_lines(Ignored.CONSOLE, rest)
         if DNS_ANSWER.match(rest):
-            return _unless_glued(Ignored.DNS_ANSWER, rest)
+            return _reject_if_two_lines(Ignored.DNS_ANSWER, rest)
         timestamp = self._timestamp(at)
         if api := API.fullmatch(rest):
             ip, port = _source(api[1])
             return AccessRecord(timestamp, ip, port, "api", inbound_tag="api", outbound_tag="api")
         status = STATUS.search(rest)
         if status is None:
-            raise Bad("expected 'accepted' or 'rejected' after the source, found neither")
+            raise ParseError("expected 'accepted' or 'rejected' after the source, found neither")
         source = rest[: status.start()].removeprefix(b"from").lstrip(b" ")
         if source in (b"DNS", b"DoH"):
-            return _unless_glued(Ignored.DNS, rest)
+            return _reject_if_two_lines(Ignored.DNS, rest)
         if ANOTHER_TIMESTAMP.search(rest):  # not even an email may end in one: the next line's, after a crash
-            raise Bad(GLUED)
+            raise ParseError(GLUED)
         try:
             ip, port = _source(source)
             if status[1] == b"rejected":
                 return AccessRecord(timestamp, ip, port, "rejected", email=_rejected_email(rest[status.end() :]))
             return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], rest[:5] == b"from "))
-        except Bad as error:
+        except ParseError as error:
             documented = DOCUMENTED.fullmatch(rest)
-            if documented is None or isinstance(error, Unstorable):
+            if documented is None or isinstance(error, UnstorableValue):
                 raise
             return AccessRecord(timestamp, *_documented(documented))
 
     def minute(self, minute: bytes) -> str:
-        """Return a line's first 16 bytes as UTC, "2025-11-17 10:15". Raises Bad, also if a clock changes within it."""
+        """Return a line's first 16 bytes as UTC, "2025-11-17 10:15". Raises ParseError, also at a clock change."""
         if not MINUTE.fullmatch(minute):
-            raise Bad("expected a timestamp first, found none")
+            raise ParseError("expected a timestamp first, found none")
         first, last = self._moment(minute + b":00"), self._moment(minute + b":59")
         if first.second or last - first != LAST_SECOND:
-            raise Bad("expected a minute without a change of the clock")
+            raise ParseError("expected a minute without a change of the clock")
         return first.isoformat(" ")[:16]
 
     def _timestamp(self, at: re.Match[bytes]) -> str:
@@ -160,9 +160,9 @@ class Grammar:
             local = datetime(year, month, day, hour, minute, whole, tzinfo=self._zone)
             moment = local.astimezone(timezone.utc)
         except (ValueError, OverflowError):
-            raise Bad(f"expected a date and time, found {second.decode()}") from None
+            raise ParseError(f"expected a date and time, found {second.decode()}") from None
         if not EARLIEST <= moment <= self._latest:
-            raise Bad(f"expected a date from 2015 to two days ahead, found {second.decode()}")
+            raise ParseError(f"expected a date from 2015 to two days ahead, found {second.decode()}")
         return moment
 
 
@@ -170,28 +170,28 @@ class Grammar:
 
 
 def source(address: bytes) -> str | None:
-    """`from SOURCE` without its port. Raises Bad for what means something else without a port."""
+    """`from SOURCE` without its port. Raises ParseError for what means something else without a port."""
     address = address.removeprefix(b"from ")
     if address.startswith((b"tcp:", b"udp:")):
         address = address[4:]
     if address.startswith((b"@", b"unix:")):
-        raise Bad("expected an address")
+        raise ParseError("expected an address")
     return _source_ip(address)
 
 
 def request(request: bytes) -> Request:
-    """Return what `accepted TO` means. Raises Bad."""
+    """Return what `accepted TO` means. Raises ParseError."""
     return Request("accepted", *_destination(request.removeprefix(b"accepted ")))
 
 
 def route(rest: bytes) -> Route:
     """Return what the part after TO means: it is empty, or a space followed by tags and email.
 
-    Raises Bad for what could belong to TO, for a line's end, and for what depends on how the line began.
+    Raises ParseError for what could belong to TO, for a line's end, and for what depends on how the line began.
     """
     to, tags, email = _split(b"to" + rest)
     if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
-        raise Bad("expected tags and an email, and nothing else")
+        raise ParseError("expected tags and an email, and nothing else")
     return Route(*_route_tags(tags), email)
 
 
@@ -200,16 +200,16 @@ def route(rest: bytes) -> Route:
 
 def _without_timestamp(line: bytes) -> Ignored:
     if CONSOLE_BARE.match(line):
-        return _unless_glued(Ignored.CONSOLE, line)
+        return _reject_if_two_lines(Ignored.CONSOLE, line)
     if later := ANOTHER_TIMESTAMP.search(line):
-        raise Bad(PREFIXED + _shown(line[: later.start()]))
-    raise Bad("expected a timestamp first, found none")
+        raise ParseError(PREFIXED + _excerpt(line[: later.start()]))
+    raise ParseError("expected a timestamp first, found none")
 
 
-def _unless_glued(ignored: Ignored, rest: bytes) -> Ignored:
+def _reject_if_two_lines(ignored: Ignored, rest: bytes) -> Ignored:
     """Refuse two lines in one: a crash or a full disk can leave a line without its end, and an access line after it."""
     if ANOTHER_LINE.search(rest):
-        raise Bad(GLUED)
+        raise ParseError(GLUED)
     return ignored
 
 
@@ -221,7 +221,7 @@ def _source(source: bytes) -> tuple[str | None, int | None]:
         source = source[4:]
     address, colon, port = source.rpartition(b":")
     if not colon:
-        raise Bad(f"expected a source address and port, found {_shown(source)}")
+        raise ParseError(f"expected a source address and port, found {_excerpt(source)}")
     return _source_ip(address), _port(port)
 
 
@@ -241,7 +241,7 @@ def _source_ip(address: bytes) -> str | None:
     if not slash:
         return _ip(IPv6Address, address)
     if not (PORT.fullmatch(prefix) and int(prefix) <= 128):
-        raise Bad(f"expected a prefix length up to 128, found {_shown(prefix)}")
+        raise ParseError(f"expected a prefix length up to 128, found {_excerpt(prefix)}")
     return f"{_ip(IPv6Address, address)}/{int(prefix)}"
 
 
@@ -250,7 +250,7 @@ def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
         text = address.decode("ascii")
         kind(text)
     except ValueError:
-        raise Bad(f"expected a source address, found {_shown(address)}") from None
+        raise ParseError(f"expected a source address, found {_excerpt(address)}") from None
     return text
 
 
@@ -258,7 +258,7 @@ def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
 def _port(port: bytes) -> int:
     if PORT.fullmatch(port) and int(port) <= LAST_PORT:
         return int(port)
-    raise Bad(f"expected a port up to {LAST_PORT}, found {_shown(port)}")
+    raise ParseError(f"expected a port up to {LAST_PORT}, found {_excerpt(port)}")
 
 
 def _rejected_email(reason: bytes) -> str | None:
@@ -289,7 +289,7 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
     if closing < 0:
         closing = len(rest.rstrip(b" ")) - 1
         if rest[closing] != CLOSING_BRACKET:
-            raise Bad("expected ']' after the tags, found none")
+            raise ParseError("expected ']' after the tags, found none")
     return rest[:bracket], rest[bracket + 2 : closing], _email(rest[closing + 1 :].removeprefix(b" email:"))
 
 
@@ -314,7 +314,7 @@ def _tags(tags: bytes, has_from: bool) -> tuple[str | None, str | None]:
 def _route_tags(tags: bytes) -> tuple[str | None, str | None]:
     found = _tags(tags, has_from=True)
     if found != _tags(tags, has_from=False):
-        raise Bad("expected blanks round the arrow")
+        raise ParseError("expected blanks round the arrow")
     return found
 
 
@@ -336,7 +336,7 @@ def _destination(to: bytes) -> tuple[str | None, str | None, int | None]:
 def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
     host, colon, port = to.rpartition(b":")
     if not host or not colon:
-        raise Bad(f"expected a destination and port, found {_shown(to)}")
+        raise ParseError(f"expected a destination and port, found {_excerpt(to)}")
     return _host(host), _port(port)
 
 
@@ -366,9 +366,9 @@ def _host(host: bytes) -> str | None:
     if host.startswith(b"[") and host.endswith(b"]") and host not in MASKED_WHOLE:
         host = host[1:-1].partition(b"%")[0]
     elif NOT_IN_A_HOST.search(host) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", host)):
-        raise Bad(f"expected a host, found {_shown(host)}")
+        raise ParseError(f"expected a host, found {_excerpt(host)}")
     if not host:
-        raise Bad("expected a host, found none")
+        raise ParseError("expected a host, found none")
     return _text("host", host)
 
 
@@ -379,7 +379,7 @@ def _documented(
     tail = BLANKS.sub(b" ", match["tail"]).replace(b" email :", b" email:", 1)
     nothing, tags, email = _split(tail)
     if nothing:
-        raise Bad(f"expected tags or an email after the destination, found {_shown(match['tail'])}")
+        raise ParseError(f"expected tags or an email after the destination, found {_excerpt(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
     protocol = match["network"].decode() if match["network"] else None
     source_ip, source_port = _source_ip(match["source"]), _port(match["port"])
@@ -394,14 +394,14 @@ def _text(what: str, value: bytes) -> str | None:
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        raise Unstorable(f"expected UTF-8 in the {what}, found {_shown(value)}") from None
+        raise UnstorableValue(f"expected UTF-8 in the {what}, found {_excerpt(value)}") from None
     if "\0" in text:
-        raise Unstorable(f"expected text in the {what}, found a NUL byte")
+        raise UnstorableValue(f"expected text in the {what}, found a NUL byte")
     if len(text) > MAX_CHARACTERS:
-        raise Unstorable(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(text)}")
+        raise UnstorableValue(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(text)}")
     return text
 
 
-def _shown(value: bytes) -> str:
+def _excerpt(value: bytes) -> str:
     """Bytes for a message: printable, and short."""
     return repr(value[:80])[1:] + (" …" if len(value) > 80 else "")

@@ -19,7 +19,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from xraylog.accesslog import grammar
-from xraylog.accesslog.grammar import Bad, Grammar
+from xraylog.accesslog.grammar import Grammar, ParseError
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
 
@@ -33,24 +33,26 @@ PREFIXED = grammar.PREFIXED
 # Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
 SECONDS = r":[0-5]\d\.\d{6}|:[0-5]\d"  # xray writes six digits of a fraction since 2025, and none before
 PORT = r"[1-5]\d{4}|[1-9]\d{0,3}|0|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]"
-USUAL = re.compile(rf"^(.{{16}})({SECONDS}) ((?:from )?\S+):({PORT}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII)
-EACH = USUAL.groups + 1  # items of its `split` for each line: what stands before it, and the groups
+CLIENT_LINE = re.compile(
+    rf"^(.{{16}})({SECONDS}) ((?:from )?\S+):({PORT}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII
+)
+FIELDS_PER_LINE = CLIENT_LINE.groups + 1  # items of its `split` for each line: what stands before it, and the groups
 
-Meaning = TypeVar("Meaning")
+Value = TypeVar("Value")
 
 
-class Remembered(dict[str, Meaning]):
+class Memo(dict[str, Value]):
     """What pieces of one kind mean; has a piece read that it has not met, and forgets all when it has met too many."""
 
-    def __init__(self, read: Callable[[bytes], Meaning], most: int = REMEMBERED) -> None:
+    def __init__(self, read: Callable[[bytes], Value], most: int = REMEMBERED) -> None:
         super().__init__()
         self._read = read
         self._most = most
-        self.met = 0  # how many were read
+        self.misses = 0  # how many were read
 
-    def __missing__(self, piece: str) -> Meaning:
+    def __missing__(self, piece: str) -> Value:
         meaning = self._read(piece.encode("latin-1"))
-        self.met += 1
+        self.misses += 1
         if len(piece) <= LONGEST:
             if len(self) >= self._most:
                 self.clear()
@@ -65,10 +67,10 @@ class Parser:
         """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
         self._grammar = Grammar(zone, now, mask)
         self._mask = mask
-        self._minutes = Remembered(self._grammar.minute, MINUTES)
-        self._sources = Remembered(lambda address: mask.source(grammar.source(address)))
-        self._requests = Remembered(grammar.request)
-        self._routes = Remembered(grammar.route)
+        self._minutes = Memo(self._grammar.minute, MINUTES)
+        self._sources = Memo(lambda address: mask.source(grammar.source(address)))
+        self._requests = Memo(grammar.request)
+        self._routes = Memo(grammar.route)
         self._read_whole = 0  # lines
 
     def batches(self, blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[Batch]:
@@ -76,62 +78,62 @@ class Parser:
 
         A block is the offset at which it begins and complete lines. A batch has no gap in it.
         """
-        gathered, met = _Gathering(0, self._mask), 0
+        gathered, misses = _BatchBuilder(0, self._mask), 0
         for start, text in blocks:
             if gathered.end != start:
                 if gathered.length:
                     yield gathered.take()
-                gathered = _Gathering(start, self._mask)
+                gathered = _BatchBuilder(start, self._mask)
             at = 0
             while at < len(text):
                 at = self._read(text, at, gathered, size)
-                if gathered.stored == size or gathered.length >= BATCH_BYTES or self._met() - met >= MOST_NEW:
-                    met = self._met()
+                if gathered.stored == size or gathered.length >= BATCH_BYTES or self._misses() - misses >= MOST_NEW:
+                    misses = self._misses()
                     yield gathered.take()
         if gathered.length:
             yield gathered.take()
 
-    def _met(self) -> int:
+    def _misses(self) -> int:
         """How much was read that can hold a name never seen before."""
-        return self._sources.met + self._requests.met + self._routes.met + self._read_whole
+        return self._sources.misses + self._requests.misses + self._routes.misses + self._read_whole
 
-    def _read(self, text: bytes, start: int, into: _Gathering, size: int) -> int:
+    def _read(self, text: bytes, start: int, into: _BatchBuilder, size: int) -> int:
         """Read a chunk of complete lines, until `into` has `size` at most; return where it ends."""
         chunk = text[start : text.rfind(b"\n", start, start + CHUNK_BYTES) + 1 or text.index(b"\n", start) + 1]
         most = size - into.stored
-        if len(cut := _cut(chunk)) // EACH >= most or _count(cut) > most:
+        if len(cut := _split_columns(chunk)) // FIELDS_PER_LINE >= most or _count(cut) > most:
             chunk = b"\n".join([*chunk.split(b"\n", most)[:most], b""])
-            cut = _cut(chunk)
+            cut = _split_columns(chunk)
         into.begin_chunk(chunk)
         done = 0
         for number, between in _others(cut):
-            self._read_run(cut[done * EACH : number * EACH], into)
+            self._read_run(cut[done * FIELDS_PER_LINE : number * FIELDS_PER_LINE], into)
             for line in between.encode("latin-1").split(b"\n")[1:-1]:
                 into.add(self._whole(line))
             done = number
-        self._read_run(cut[done * EACH : -1], into)
+        self._read_run(cut[done * FIELDS_PER_LINE : -1], into)
         return start + len(chunk)
 
-    def _read_run(self, cut: list[str], into: _Gathering) -> None:
+    def _read_run(self, cut: list[str], into: _BatchBuilder) -> None:
         """Lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
         if not cut:
             return
         try:
             into.extend(
                 Records(
-                    list(map(self._minutes.__getitem__, cut[1::EACH])),
-                    cut[2::EACH],
-                    list(map(self._sources.__getitem__, cut[3::EACH])),
-                    [*cut[4::EACH]],
-                    list(map(self._requests.__getitem__, cut[5::EACH])),
-                    list(map(self._routes.__getitem__, cut[6::EACH])),
+                    list(map(self._minutes.__getitem__, cut[1::FIELDS_PER_LINE])),
+                    cut[2::FIELDS_PER_LINE],
+                    list(map(self._sources.__getitem__, cut[3::FIELDS_PER_LINE])),
+                    [*cut[4::FIELDS_PER_LINE]],
+                    list(map(self._requests.__getitem__, cut[5::FIELDS_PER_LINE])),
+                    list(map(self._routes.__getitem__, cut[6::FIELDS_PER_LINE])),
                 )
             )
-        except Bad:
-            if len(cut) == EACH:
+        except ParseError:
+            if len(cut) == FIELDS_PER_LINE:
                 into.add(self._whole(_line(cut)))
                 return
-            middle = len(cut) // EACH // 2 * EACH
+            middle = len(cut) // FIELDS_PER_LINE // 2 * FIELDS_PER_LINE
             self._read_run(cut[:middle], into)
             self._read_run(cut[middle:], into)
 
@@ -140,17 +142,17 @@ class Parser:
         return self._grammar.parse_line(line)
 
 
-def _cut(chunk: bytes) -> list[str]:
+def _split_columns(chunk: bytes) -> list[str]:
     """For each line of the usual form what stands before it and its six pieces; last, what follows them all.
 
     What stands before it is a line end, and before that lines of another form.
     """
-    return USUAL.split("\n" + chunk.decode("latin-1"))
+    return CLIENT_LINE.split("\n" + chunk.decode("latin-1"))
 
 
 def _others(cut: list[str]) -> list[tuple[int, str]]:
     """Lines of another form: the number of the usual line that they stand before, and the lines."""
-    between = cut[::EACH]
+    between = cut[::FIELDS_PER_LINE]
     if between.count("\n") == len(between):
         return []
     return [(number, lines) for number, lines in enumerate(between) if lines != "\n"]
@@ -158,7 +160,7 @@ def _others(cut: list[str]) -> list[tuple[int, str]]:
 
 def _count(cut: list[str]) -> int:
     """How many lines there are."""
-    return len(cut) // EACH + sum(lines.count("\n") - 1 for _, lines in _others(cut))
+    return len(cut) // FIELDS_PER_LINE + sum(lines.count("\n") - 1 for _, lines in _others(cut))
 
 
 def _line(cut: Sequence[str]) -> bytes:
@@ -167,7 +169,7 @@ def _line(cut: Sequence[str]) -> bytes:
     return f"{minute}{seconds} {source}:{port} {request}{rest}".encode("latin-1")
 
 
-class _Gathering:
+class _BatchBuilder:
     """A batch in the making."""
 
     def __init__(self, start: int, mask: Mask) -> None:

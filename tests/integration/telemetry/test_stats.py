@@ -347,13 +347,13 @@ def test_a_sum_that_does_not_add_up_is_an_error(
     site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The lines are counted twice, on the bytes and by the parser: here one of the two has lost a line."""
-    real = parser._Gathering.take
+    real = parser._BatchBuilder.take
 
-    def one_more(gathering: parser._Gathering) -> Batch:
+    def one_more(gathering: parser._BatchBuilder) -> Batch:
         batch = real(gathering)
         return dataclasses.replace(batch, lines=batch.lines + 1)
 
-    monkeypatch.setattr(parser._Gathering, "take", one_more)
+    monkeypatch.setattr(parser._BatchBuilder, "take", one_more)
     site.append(*lines(0, 3))
     assert run(site, "-v") == 1
     told = capsys.readouterr().err
