@@ -12,7 +12,6 @@ import ipaddress
 import itertools
 import re
 import string
-import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -810,14 +809,6 @@ def test_the_fast_look_at_an_address_agrees_with_the_standard_library(text: byte
     assert bool(grammar.V4.fullmatch(text)) == is_address
 
 
-def seconds(line: bytes) -> float:
-    """Through both: the parser asks the grammar for a line of such a length."""
-    one = Parser(ZoneInfo("UTC"), NOW)
-    began = time.perf_counter()
-    results(one, line)
-    return time.perf_counter() - began
-
-
 HEADS = [
     "from 1.2.3.4:5 accepted ",
     "from 1.2.3.4:5 rejected ",
@@ -829,15 +820,13 @@ NASTY = [" [", "] ", "]", " ", "a.", ":", "[", "@", "\t", " email:", "] email:",
 NASTY += ["2025/11/17 10:15:2", "2025/11/17 10:15:23 ", " from ", "from 1", "accepted", " accepted", "tcp:"]
 
 
+@pytest.mark.timeout(120)  # what is linear takes milliseconds, on any machine; what is not, hours
 @pytest.mark.parametrize("head", [*HEADS, "", None])
 @pytest.mark.parametrize("pattern", NASTY)
-def test_a_line_of_twice_the_length_takes_about_twice_the_time(head: str | None, pattern: str) -> None:
-    """A client chooses these bytes. Quadratic behaviour would take four times as long, and many seconds."""
+def test_a_long_line_of_what_is_searched_for_comes_to_its_end(head: str | None, pattern: str) -> None:
+    """A client chooses these bytes. 2,000,000 of them are 2,000,000 steps, or, in a search that begins again at each
+    of them, 4,000,000,000,000. Through both: the parser asks the grammar for a line of such a length.
+    """
     begin = b"" if head is None else b"2025/11/17 10:15:23 " + head.encode()
-    short, long = (begin + pattern.encode() * (size // len(pattern)) for size in (200_000, 400_000))
-    once, twice = float("inf"), float("inf")
-    for done in range(25):  # the best of five or more: the noise of a busy machine only ever adds time
-        once, twice = min(once, seconds(short)), min(twice, seconds(long))
-        if twice < 0.03 or (done >= 5 and twice < 2.9 * once):
-            break
-    assert twice < 0.03 or twice < 2.9 * once
+    line = begin + pattern.encode() * (2_000_000 // len(pattern))
+    assert len(results(Parser(ZoneInfo("UTC"), NOW), line)) == 1

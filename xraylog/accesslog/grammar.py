@@ -19,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
+from xraylog.accesslog import other_lines
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.records import UTC, AccessRecord, BadLine, Ignored, Request, Route
 
@@ -34,16 +35,6 @@ ANOTHER_TIMESTAMP = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d")
 ANOTHER_LINE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (?:from )?\S* (?:accepted|rejected) ")
 PREFIXED = "expected xray's timestamp first, found before it: "
 STATUS = re.compile(rb"(?:^| )(accepted|rejected) ")
-# app/dns: `UDP:8.8.8.8:53 got answer: host -> [ip] 23.4ms` (common/log/dns.go)
-DNS_ANSWER = re.compile(rb"\S+ (?:got answer:|cache HIT:|cache OPTIMISTE:)(?: |$)")
-CONSOLE_LEVEL = re.compile(rb"\[(?:Debug|Info|Warning|Error|Unknown)\]")
-CONSOLE_START = re.compile(rb"Using (?:default config|config|confdir)|Reading config:")
-# Lines without a timestamp: the banner, a failed start, and what Go prints when it panics.
-CONSOLE_BARE = re.compile(
-    rb"(?:Xray|V2Ray) \d+\.|A unified platform for anti-censorship\.|Failed to start: |\t?panic: |fatal error: "
-    rb"|goroutine \d+ \[|\[signal |runtime[./:]|exit status \d|\t[/\w]\S*:\d+|[\w/-]{1,100}\.[\w./*\[\]-]{0,200}\("
-    rb"|created by "
-)
 CLOSING_BRACKET = ord("]")
 ARROW = re.compile(rb" (?:->|>>|==>) ")
 BARE_ARROW = re.compile(rb"->|==>|>>")
@@ -110,10 +101,8 @@ class Grammar:
         if at is None:
             return _without_timestamp(line)
         rest = line[at.end() :]
-        if CONSOLE_LEVEL.match(rest) or CONSOLE_START.match(rest):
-            return _reject_if_two_lines(Ignored.CONSOLE, rest)
-        if DNS_ANSWER.match(rest):
-            return _reject_if_two_lines(Ignored.DNS_ANSWER, rest)
+        if (kind := other_lines.kind_after_timestamp(rest)) is not None:
+            return _reject_if_two_lines(kind, rest)
         timestamp = self._timestamp(at)
         if api := API.fullmatch(rest):
             ip, port = _source(api[1])
@@ -199,8 +188,8 @@ def route(rest: bytes) -> Route:
 
 
 def _without_timestamp(line: bytes) -> Ignored:
-    if CONSOLE_BARE.match(line):
-        return _reject_if_two_lines(Ignored.CONSOLE, line)
+    if (kind := other_lines.kind_without_timestamp(line)) is not None:
+        return _reject_if_two_lines(kind, line)
     if later := ANOTHER_TIMESTAMP.search(line):
         raise ParseError(PREFIXED + _excerpt(line[: later.start()]))
     raise ParseError("expected a timestamp first, found none")
