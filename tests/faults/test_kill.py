@@ -230,6 +230,6 @@ def test_killed_while_the_server_is_still_committing(
         conn.execute("SET synchronous_commit TO local")
         conn.execute("ALTER SYSTEM RESET synchronous_standby_names")
         conn.execute("SELECT pg_reload_conf()")
-        again.join(60)
+        again.join(600)
     assert results == [0]
     assert site.emails() == users(0, 3) + users(0, 3)

@@ -247,7 +247,7 @@ def facts(conn: psycopg.Connection[tuple[Any, ...]]) -> set[tuple[str | None, ..
         return set(conn.execute(FACTS).fetchall())
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 600) -> None:
     """Until a condition holds; a bound, so that a failure is a failure and not a hang."""
     deadline = time.monotonic() + seconds
     while not condition():

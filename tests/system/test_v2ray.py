@@ -285,7 +285,7 @@ def v2ray(programs: Programs, site: Site, web_port: int) -> Iterator[dict[str, i
             assert process.poll() is None, output.read_text()
             yield ports
             process.terminate()
-            assert process.wait(20) == 0, output.read_text()
+            assert process.wait(600) == 0, output.read_text()
         finally:
             process.kill()
 

@@ -27,7 +27,7 @@ def test_the_next_item_is_made_while_the_caller_works_on_this_one() -> None:
 
     with Prefetcher(items()) as prefetched:
         assert next(prefetched) == 1
-        assert second_begun.wait(60)
+        assert second_begun.wait(600)
 
 
 def test_an_error_comes_after_the_items_before_it() -> None:
@@ -47,13 +47,13 @@ def test_leaving_waits_for_the_item_that_is_being_made() -> None:
     def items() -> Iterator[int]:
         yield 1
         begun.set()
-        let_go.wait(60)
+        let_go.wait(600)
         made.set()
         yield 2
 
     with Prefetcher(items()) as prefetched:
         next(prefetched)
-        assert begun.wait(60)
+        assert begun.wait(600)
         threading.Timer(0.1, let_go.set).start()
     assert made.is_set()
 
@@ -73,5 +73,5 @@ def test_items_are_made_ahead_as_long_as_there_is_room() -> None:
         assert not third_made.wait(0.2)  # two have more than 9 together
         assert made == [5, 5]
         assert next(prefetched) == 5
-        assert third_made.wait(60)
+        assert third_made.wait(600)
         assert list(prefetched) == [5, 1, 1]

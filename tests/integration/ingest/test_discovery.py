@@ -555,7 +555,7 @@ def other_site(site: Site, name: str) -> Site:
 def both_at_once(one: Site, other: Site, *arguments: str, **options: Any) -> list[int]:
     """Two runs that start together; their exit statuses."""
     runs = [subprocess.Popen(of.command(*arguments), stderr=subprocess.PIPE, **options) for of in (one, other)]
-    said = [run.communicate(timeout=120)[1] for run in runs]
+    said = [run.communicate(timeout=600)[1] for run in runs]
     assert not any(b"Traceback" in text for text in said), said
     return sorted(run.returncode for run in runs)
 

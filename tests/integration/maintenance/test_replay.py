@@ -359,7 +359,7 @@ def all_at_once(site: Site, conn: Connection, *runs: Sequence[str], meanwhile: C
     wait_until(lambda: site.runs_that_wait() == len(runs))
     meanwhile()
     conn.execute("SELECT pg_advisory_unlock(%s)", [key])
-    assert [process.wait(60) for process in processes] == [0] * len(runs)
+    assert [process.wait(600) for process in processes] == [0] * len(runs)
 
 
 def test_two_replays_and_a_run_at_once_store_every_line_once(site: Site, conn: Connection) -> None:

@@ -85,7 +85,7 @@ def test_two_migrations_at_once_copy_each_day_once(conn: Connection, site: Site)
     make_plain_logs(conn, rows=3000, days=10)
     expected = content(conn)
     both = [subprocess.Popen(site.command(script=MIGRATE), stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait(120) for process in both] == [0, 0]
+    assert [process.wait(600) for process in both] == [0, 0]
     assert content(conn) == expected
 
 
@@ -102,7 +102,7 @@ def test_a_query_that_goes_on_does_not_stop_the_days(conn: Connection, site: Sit
             migration.start()
             wait_until(lambda: "waiting: " in site.output())
             holder.rollback()
-            migration.join(60)
+            migration.join(600)
     assert len(content(conn)) == 60
 
 
@@ -192,7 +192,7 @@ def test_timeouts_of_the_role_do_not_stop_it(conn: Connection, site: Site) -> No
         holder.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(schema.PARTITIONS_LOCK)])
         migration = subprocess.Popen(site.command(script=MIGRATE), stdout=subprocess.DEVNULL)
         wait_until(lambda: site_waits(conn))
-    assert migration.wait(60) == 0
+    assert migration.wait(600) == 0
     assert len(content(conn)) == 30_000
 
 

@@ -242,7 +242,7 @@ def test_during_a_long_query_it_gives_way_again_and_again(
         conn.execute("SET statement_timeout TO '5s'")
         assert conn.execute("SELECT count(*) FROM logs").fetchone() == (60,)
         assert is_plain(conn)
-    migration.join(60)
+    migration.join(600)
     assert not is_plain(conn)
     assert len(content(conn)) == 60
 

@@ -81,7 +81,7 @@ def test_nobody_changes_the_old_table_between_proof_and_drop(
         with pytest.raises(errors.LockNotAvailable):
             conn.execute("UPDATE logs_old SET action = 'other'")
         assert not done
-    dropping.join(60)
+    dropping.join(600)
     assert done == [0]
     assert conn.execute("SELECT to_regclass('logs_old')").fetchone() == (None,)
 

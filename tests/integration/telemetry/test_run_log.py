@@ -81,7 +81,7 @@ def test_runs_that_share_a_log_lose_nothing_while_logrotate_renames_it(
             path.rename(tmp_path / f"own.log.{rotated}")
             rotated += 1
     for writer in writers:
-        writer.join(60)
+        writer.join(600)
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert capfd.readouterr().err == ""
     found = sorted("".join(file.read_text() for file in tmp_path.iterdir()).splitlines())
