@@ -6,7 +6,6 @@ import base64
 import ipaddress
 import itertools
 import re
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -346,15 +345,14 @@ def bits(address: bytes) -> int:
         return 0
 
 
+@pytest.mark.timeout(300)  # what is linear takes seconds, on any machine
 @pytest.mark.parametrize(
     "pattern", ["1", "1.", "a", "a:", ":", ".", "1.2.3.4 ", "2025/11/17 10:15:23", "::1/", "f.1", "\0"]
 )
 def test_a_long_line_is_masked_in_time_that_grows_with_its_length(pattern: str) -> None:
-    """A client chooses these bytes. Quadratic behaviour would take minutes here."""
-    text = pattern.encode() * ((1 << 18) // len(pattern))
-    began = time.perf_counter()
+    """A client chooses these bytes. What is quadratic would take an hour here."""
+    text = pattern.encode() * ((1 << 20) // len(pattern))
     MASK.line(text)
-    assert time.perf_counter() - began < 10
 
 
 # --- the setting ---------------------------------------------------------------------------------------------
