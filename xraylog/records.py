@@ -287,7 +287,7 @@ class Origin:
     node: str
     source: str  # its path, for people
     fingerprints: list[Fingerprint]  # one for every position that lines of this log can have been stored under
-    predecessor: bytes | None  # the digest under which it was known before it was drained; its beginning
+    previous_digest: bytes | None  # the digest under which it was known before it was drained; its beginning
     again: bool = False  # to be stored whatever was stored before
 
     def fingerprint(self, offset: int) -> Fingerprint | None:

@@ -18,7 +18,7 @@ from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, backends, create_database, day, drop_database, line, lines, users, wait_until
 from server import Server
 
-from xraylog.accesslog import logfile
+from xraylog.accesslog import drain, logfile
 
 
 @contextlib.contextmanager
@@ -161,14 +161,14 @@ def test_a_kill_between_drain_and_position_does_not_hide_equal_lines_later(
 ) -> None:
     """The position of the old head must not outlive the drain: the same ten lines come again, at the same place."""
     site.append(*[line(1)] * 10)
-    real_drain = logfile.LogFile.drain
+    real_drain = drain.drain
 
     def drain_and_die(self: logfile.LogFile, offset: int, limit: int) -> None:
         real_drain(self, offset, limit)
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch, xray(site.log):
-        patch.setattr(logfile.LogFile, "drain", drain_and_die)
+        patch.setattr(drain, "drain", drain_and_die)
         assert site.run_here() == -9
     site.append(line(2))
     assert site.run_here() == 0

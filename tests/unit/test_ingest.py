@@ -183,7 +183,7 @@ def test_a_run_without_the_database_is_done_when_its_lines_are_buffered(
 
 
 def test_a_damaged_log_is_for_the_operator_though_all_else_is_stored(cfg: Config, log: LogFile) -> None:
-    log.damage = "damaged after byte 100"
+    log.corruption = "damaged after byte 100"
     with outcome.recorded(cfg, [cfg.log_path]) as recorder, recorder.counting():
         recorder.finish([Source(log, cfg, options())])
     assert (recorder.status, recorder.caught_up) == (Exit.OPERATOR, False)

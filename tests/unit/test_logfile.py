@@ -207,7 +207,7 @@ def test_draining_an_open_log_leaves_a_mark_and_what_came_later(log_path: Path, 
         assert text[drained.offset :] == later + b"appended\n"
         assert MARK.match(text)
         assert is_blank(text[: drained.offset])
-        assert log.predecessor == known.digest[:14]
+        assert log.previous_digest == known.digest[:14]
         assert drained.offset < HEAD_BYTES + MARK_BYTES
         assert drained.fingerprint in log.fingerprints()
         assert drained.fingerprint not in old
@@ -253,13 +253,13 @@ def test_a_log_with_nothing_but_our_mark_is_distinguished_from_one_with_a_line(l
     log_path.write_bytes(numbered(4100))
     with held_open(log_path) as writer:
         with opened(log_path) as log:
-            assert not log.holds_only_our_mark()
+            assert not log.is_drained()
             drain.drain(log, 4100, LIMIT)
         with opened(log_path) as log:
-            assert log.holds_only_our_mark()
+            assert log.is_drained()
         os.write(writer, b"x")
         with opened(log_path) as log:
-            assert not log.holds_only_our_mark()
+            assert not log.is_drained()
 
 
 def test_a_head_changes_in_one_write_within_a_page(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

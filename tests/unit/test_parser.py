@@ -786,7 +786,7 @@ def test_long_lines_close_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_much_that_was_never_seen_closes_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """An adversary's log, of which every line has new names, must not fill the memory."""
-    monkeypatch.setattr(parser, "MOST_NEW", 6)
+    monkeypatch.setattr(parser, "MAX_NEW_PIECES", 6)
     monkeypatch.setattr(parser, "CHUNK_BYTES", 1)  # a line at a time
     new = [b"from 1.2.3.%d:4 accepted tcp:h%d:443 [in >> out] email: u%d" % (n, n, n) for n in range(5)]
     known = [new[0]] * 5

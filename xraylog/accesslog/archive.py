@@ -61,22 +61,22 @@ class Archive(Log):
     @property
     def is_empty(self) -> bool:
         """Whether there is no text in it, and nothing to say of it."""
-        return not self._head and self.damage is None
+        return not self._head and self.corruption is None
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the text from `start` on, as far as it is good. Sets `damage` where it is not, and `unended`."""
+        """Yield the text from `start` on, as far as it is good. Sets `corruption` and `has_partial_last_line`."""
         with _decompressed(self.path, self._fd) as (text, errors):
             end = 0
             while True:
                 try:
                     piece = text.read1(BLOCK_BYTES)
                 except errors as error:
-                    self.damage = f"damaged after byte {end} of its text: {error}"
+                    self.corruption = f"damaged after byte {end} of its text: {error}"
                     return
                 if not piece:
                     return
                 begin, end = end, end + len(piece)
-                self.unended = not piece.endswith(b"\n")
+                self.has_partial_last_line = not piece.endswith(b"\n")
                 if end > start:
                     yield max(begin, start), piece[max(0, start - begin) :]
 
@@ -91,7 +91,7 @@ class Piped(Log):
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
         while read := os.pread(self._fd, BLOCK_BYTES, start):
             yield start, read
-            self.unended = not read.endswith(b"\n")
+            self.has_partial_last_line = not read.endswith(b"\n")
             start += len(read)
 
 

@@ -65,7 +65,7 @@ def truncate_if_drained(log: LogFile, offset: int, truncate_above: int, leave: i
     A live log beyond `truncate_above` bytes on a file system that cannot collapse is truncated all the
     same, if it has not grown: a line that xray appends between the check and the cut is lost.
     """
-    if not log.writable or not log.is_ours:
+    if not log.writable or not log.has_drain_marker:
         return False
     with _lease(log) as alone:
         if (alone or offset > truncate_above) and log.size == offset:

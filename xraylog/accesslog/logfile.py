@@ -44,11 +44,11 @@ class Log:
         """`head`: its first HEAD_BYTES bytes."""
         self.path = path
         self._head = head
-        self.damage: str | None = None  # noticed while reading: what was read before that is good
-        self.unended = False  # noticed while reading: the last line has no end
+        self.corruption: str | None = None  # noticed while reading: what was read before that is good
+        self.has_partial_last_line = False  # noticed while reading: the last line has no end
 
     @property
-    def most(self) -> int | None:
+    def max_offset(self) -> int | None:
         """What a position in it is at most, bytes. None: it may be a shorter copy of what a position is in."""
         return None
 
@@ -58,12 +58,12 @@ class Log:
         return not self._head
 
     @property
-    def is_ours(self) -> bool:
+    def has_drain_marker(self) -> bool:
         """The text begins with a drain mark: it was us who removed what stood there before."""
         return MARK.match(self._head) is not None
 
     @property
-    def predecessor(self) -> bytes | None:
+    def previous_digest(self) -> bytes | None:
         """The beginning of the digest under which this log was known before we drained it."""
         mark = MARK.match(self._head)
         return bytes.fromhex(mark[1].decode()) if mark else None
@@ -91,7 +91,7 @@ class Log:
         """Yield complete lines from `start` on: offset and bytes of each block, without gaps except for holes."""
         return complete_lines(self._pieces(start))
 
-    def holds_only_our_mark(self) -> bool:
+    def is_drained(self) -> bool:
         """Whether there is nothing in it but what `drain` leaves, as far as that is known before it is read."""
         return False
 
@@ -114,7 +114,7 @@ class LogFile(Log):
         self.replaced = False  # noticed while reading: what was read before that is good
 
     @property
-    def most(self) -> int:
+    def max_offset(self) -> int:
         """Its size: what is longer is a position in another file."""
         return self.size
 
@@ -138,9 +138,9 @@ class LogFile(Log):
         """What the file system knows of it."""
         return os.fstat(self._fd)
 
-    def holds_only_our_mark(self) -> bool:
+    def is_drained(self) -> bool:
         """Whether there is nothing in the file but what `drain` leaves."""
-        if not self.is_ours or self.size > 2 * LARGE_BLOCK:
+        if not self.has_drain_marker or self.size > 2 * LARGE_BLOCK:
             return False
         text = os.pread(self._fd, 2 * LARGE_BLOCK, 0)
         return text.endswith(b"\n") and all(line[:1] in (b"", b"#") for line in text.split(b"\n"))

@@ -20,7 +20,7 @@ QUOTE = re.compile(r"(?<![a-z])['\"]")  # opens what a reason quotes
 COLON = re.compile(rb":(?!:)|:::")  # before an address, as in tcp:1.2.3.4:5, and in what is left of tcp:1::
 NUMBERS = re.compile(rb"[0-9.]+")
 LEFT_OUT = b"[masked]"
-LONGEST = 39  # characters of an address
+MAX_ADDRESS_CHARACTERS = 39  # characters of an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class Mask:
         """Not by networks: a client can write thousands of addresses into a line, and those take four times as long."""
         kind = IPv6Address if b":" in text else IPv4Address
         try:
-            address = kind(text.decode()) if len(text) <= LONGEST else None
+            address = kind(text.decode()) if len(text) <= MAX_ADDRESS_CHARACTERS else None
         except ValueError:
             address = None
         if address is None or (isinstance(address, IPv6Address) and address.ipv4_mapped):

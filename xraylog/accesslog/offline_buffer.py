@@ -91,7 +91,7 @@ class Buffer:
         if self._file is not None and read_only:
             self._last_mark = _last_mark(self._file, self._file.size)
         elif self._file is not None:
-            self._mend(self._file)
+            self._recover(self._file)
 
     @property
     def is_empty(self) -> bool:
@@ -119,7 +119,7 @@ class Buffer:
             raise Damaged(f"{self.path}: expected a buffer, found nothing")
         return self._file
 
-    def reached(self, fingerprints: list[Fingerprint], size: int | None) -> int:
+    def spooled_to(self, fingerprints: list[Fingerprint], size: int | None) -> int:
         """How far the log with these fingerprints, of `size` bytes if that says anything, has been spooled.
 
         0 for an unknown one.
@@ -195,7 +195,7 @@ class Buffer:
             begins = self._mask.line(beginning)
             raise Foreign(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
 
-    def _mend(self, file: LogFile) -> None:
+    def _recover(self, file: LogFile) -> None:
         """Cut off what follows the last whole batch, and flush the rest to disk: it counts from here on.
 
         At most one batch can have been torn, for each is on disk before the next one comes. One with its mark is
@@ -241,7 +241,7 @@ def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterat
 
 def origin(node: str, log: Log, again: bool = False) -> Origin:
     """Return what a batch of this log, as it is now, will be recognised by."""
-    return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.predecessor, again)
+    return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.previous_digest, again)
 
 
 def write(batch: Batch) -> Written:
@@ -298,7 +298,7 @@ def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
         "node": origin.node,
         "source": origin.source,
         "again": origin.again,
-        "predecessor": origin.predecessor.hex() if origin.predecessor else None,
+        "predecessor": origin.previous_digest.hex() if origin.previous_digest else None,
         "heads": [[length, digest.hex()] for length, digest in origin.fingerprints],
         "bytes": sum(map(len, written.parts)),
         "crc32": functools.reduce(lambda sum_so_far, part: zlib.crc32(part, sum_so_far), written.parts, 0),
@@ -313,8 +313,8 @@ def _mark(line: bytes) -> Json:
 
 def _origin(mark: Json) -> Origin:
     fingerprints = [Fingerprint(length, bytes.fromhex(digest)) for length, digest in mark["heads"]]
-    predecessor = bytes.fromhex(mark["predecessor"]) if mark["predecessor"] else None
-    return Origin(mark["node"], mark["source"], fingerprints, predecessor, mark["again"])
+    previous_digest = bytes.fromhex(mark["predecessor"]) if mark["predecessor"] else None
+    return Origin(mark["node"], mark["source"], fingerprints, previous_digest, mark["again"])
 
 
 def _batch(lines: list[bytes], mark: Json, mask: Mask) -> Batch:

@@ -25,10 +25,10 @@ from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
 CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
-REMEMBERED = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
+CACHE_SIZE = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
 MINUTES = 1 << 8  # remembered: they come in order
-MOST_NEW = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
-LONGEST = 255  # characters of a remembered piece: longer ones do not come again
+MAX_NEW_PIECES = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
+MAX_PIECE_CHARACTERS = 255  # characters of a remembered piece: longer ones do not come again
 PREFIXED = grammar.PREFIXED
 # Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
 SECONDS = r":[0-5]\d\.\d{6}|:[0-5]\d"  # xray writes six digits of a fraction since 2025, and none before
@@ -44,7 +44,7 @@ Value = TypeVar("Value")
 class Memo(dict[str, Value]):
     """What pieces of one kind mean; has a piece read that it has not met, and forgets all when it has met too many."""
 
-    def __init__(self, read: Callable[[bytes], Value], most: int = REMEMBERED) -> None:
+    def __init__(self, read: Callable[[bytes], Value], most: int = CACHE_SIZE) -> None:
         super().__init__()
         self._read = read
         self._most = most
@@ -53,7 +53,7 @@ class Memo(dict[str, Value]):
     def __missing__(self, piece: str) -> Value:
         meaning = self._read(piece.encode("latin-1"))
         self.misses += 1
-        if len(piece) <= LONGEST:
+        if len(piece) <= MAX_PIECE_CHARACTERS:
             if len(self) >= self._most:
                 self.clear()
             self[piece] = meaning
@@ -87,7 +87,11 @@ class Parser:
             at = 0
             while at < len(text):
                 at = self._read(text, at, gathered, size)
-                if gathered.stored == size or gathered.length >= BATCH_BYTES or self._misses() - misses >= MOST_NEW:
+                if (
+                    gathered.stored == size
+                    or gathered.length >= BATCH_BYTES
+                    or self._misses() - misses >= MAX_NEW_PIECES
+                ):
                     misses = self._misses()
                     yield gathered.take()
         if gathered.length:

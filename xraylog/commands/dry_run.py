@@ -22,8 +22,8 @@ from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import retention
 from xraylog.records import Batch, Fingerprint
 
-MOST_SHOWN = 5  # reasons
-MOST_DAYS = 31
+MAX_REASONS = 5  # reasons
+MAX_DAYS = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
             if keep or not isinstance(log, LogFile):
                 twins.append((log.fingerprint(counts.end), counts.end))
             print(f"{path_text(log.path)}:", *findings(log, start, counts, known, keep), sep="\n  ")
-            trouble = trouble or log.damage is not None
+            trouble = trouble or log.corruption is not None
         for path in paths:
             if path not in {log.path for log in logs}:
                 print(f"{path_text(path)}: expected a log, found none")
@@ -147,7 +147,7 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
         )
     return Known(
         server,
-        {log.path: offset(cfg.node, path_text(log.path), log.fingerprints(), log.most) for log in logs},
+        {log.path: offset(cfg.node, path_text(log.path), log.fingerprints(), log.max_offset) for log in logs},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         Waiting(**waiting),
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
@@ -171,13 +171,15 @@ def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
 def reached(log: Log, known: Known | Away, aside: Buffer) -> int:
     """Return where a run would resume: after what is stored and what the buffer holds, which is imported first."""
     offset = known.offsets[log.path] if isinstance(known, Known) else 0
-    return max(offset, aside.reached(log.fingerprints(), log.most))
+    return max(offset, aside.spooled_to(log.fingerprints(), log.max_offset))
 
 
 def stored_before(log: Log, twins: Sequence[tuple[Fingerprint, int]]) -> int:
     """How far this run would have stored this very log under another name."""
     known = log.fingerprints()
-    return max((end for head, end in twins if head in known and (log.most is None or end <= log.most)), default=0)
+    return max(
+        (end for head, end in twins if head in known and (log.max_offset is None or end <= log.max_offset)), default=0
+    )
 
 
 def count(cfg: Config, log: Log, start: int) -> Counts:
@@ -231,10 +233,10 @@ def findings(log: Log, start: int, counts: Counts, known: Known | Away, keep: bo
     if ignored:
         yield f"ignored lines by kind: {_listed(counts.ignored)}"
     yield from _days(counts.days, known)
-    if log.damage:
-        yield log.damage
+    if log.corruption:
+        yield log.corruption
     if not isinstance(log, LogFile):
-        if log.unended:
+        if log.has_partial_last_line:
             yield "its last line has no end, and would be left out"
         yield "it would stay as it is"
     elif counts.lines:
@@ -254,15 +256,15 @@ def _draining(log: LogFile, keep: bool) -> str:
 
 
 def _days(days: Counter[str], known: Known | Away) -> Iterator[str]:
-    for day in sorted(days)[:MOST_DAYS]:
+    for day in sorted(days)[:MAX_DAYS]:
         there = ""
         if isinstance(known, Known):
             there = ", a partition would be made" if partitions.gaps(day, known.bounds) else ", its partition is there"
         yield f"{day}: {days[day]} rows{there}"
-    if len(days) > MOST_DAYS:
-        yield f"and {len(days) - MOST_DAYS} more days, up to {max(days)}"
+    if len(days) > MAX_DAYS:
+        yield f"and {len(days) - MAX_DAYS} more days, up to {max(days)}"
 
 
 def _listed(counts: Counter[str]) -> str:
-    shown = [f"{count} {what}" for what, count in counts.most_common(MOST_SHOWN)]
-    return "; ".join(shown) + (f"; {len(counts) - MOST_SHOWN} more" if len(counts) > MOST_SHOWN else "")
+    shown = [f"{count} {what}" for what, count in counts.most_common(MAX_REASONS)]
+    return "; ".join(shown) + (f"; {len(counts) - MAX_REASONS} more" if len(counts) > MAX_REASONS else "")

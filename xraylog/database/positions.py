@@ -73,19 +73,19 @@ def find(
     node_id: int,
     source: str,
     fingerprints: Sequence[Fingerprint],
-    predecessor: bytes | None = None,
+    previous_digest: bytes | None = None,
     size: int | None = None,
 ) -> Position:
     """Return where to resume in the file with these fingerprints, as `lookup` does, and keep its row alive.
 
-    `predecessor`: the beginning of the digest that the file had before it was drained. Call it in a transaction that
-    holds the node's lock: a dead run's backend may still be committing.
+    `previous_digest`: the beginning of the digest that the file had before it was drained. Call it in a transaction
+    that holds the node's lock: a dead run's backend may still be committing.
     """
     position = lookup(conn, node_id, source, fingerprints, size)
     if position.offset:
         conn.execute(TOUCH_POSITION, [position.id])
-    elif predecessor:
-        conn.execute(DELETE_DRAINED, [node_id, source, len(predecessor), predecessor])
+    elif previous_digest:
+        conn.execute(DELETE_DRAINED, [node_id, source, len(previous_digest), previous_digest])
         return Position(None, node_id, source, source, 0, 0)
     return position
 

@@ -63,7 +63,7 @@ def find_origin(target: Target, origin: Origin) -> Position:
     """
     node_id = target.node_id(origin.node)
     with session.transaction(target.conn, positions.node_lock(origin.node)):
-        position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor)
+        position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.previous_digest)
     head = origin.fingerprint(position.offset)
     if position.known_path != position.source and head and discovery.is_at(Path(position.known_path), head):
         return dataclasses.replace(position, id=None)

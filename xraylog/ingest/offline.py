@@ -55,7 +55,7 @@ def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
     """Append the new lines of one log to the buffer, then drain the log."""
     log, again = source.log, source.again
-    spooled_to = 0 if again else max(source.stored_to or 0, buffer.reached(log.fingerprints(), log.most))
+    spooled_to = 0 if again else max(source.stored_to or 0, buffer.spooled_to(log.fingerprints(), log.max_offset))
 
     def written(offset: int) -> Iterator[tuple[Written, LoadResult]]:
         for batch in source.batches(offset):

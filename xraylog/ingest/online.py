@@ -55,7 +55,7 @@ def find_position(target: Target, source: Source) -> Position:
     log, origin, node_id = source.log, source.origin, target.node_id(source.node)
     with session.transaction(target.conn, positions.node_lock(source.node)):
         position = positions.find(
-            target.conn, node_id, origin.source, origin.fingerprints, origin.predecessor, log.most
+            target.conn, node_id, origin.source, origin.fingerprints, origin.previous_digest, log.max_offset
         )
         positions.forget_old(target.conn, position)
     is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation

@@ -64,7 +64,7 @@ class Recorder:
 
     def finish(self, sources: Iterable[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
-        is_damaged = any(source.log.damage for source in sources)
+        is_damaged = any(source.log.corruption for source in sources)
         self.status = Exit.OPERATOR if is_damaged else self._status_at_end
 
     @contextlib.contextmanager

@@ -51,7 +51,7 @@ class Source:
     @property
     def has_new_lines(self) -> bool:
         """Whether there may be a line to read, as far as the file alone can tell."""
-        return not (self.log.is_empty or (self.log.holds_only_our_mark() and not self.options.again))
+        return not (self.log.is_empty or (self.log.is_drained() and not self.options.again))
 
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on; warn once if lines have a prefix that xray does not write."""
@@ -99,9 +99,9 @@ class Source:
     def _drainable(self, offset: int) -> LogFile | None:
         """Return the log if it is to be drained. Log why it is not, and where reading stopped early."""
         log = self.log
-        if log.damage:
-            logger.error("{}: {}; its lines up to byte {} are stored", log.path, log.damage, offset)
-        elif log.unended and not isinstance(log, LogFile):
+        if log.corruption:
+            logger.error("{}: {}; its lines up to byte {} are stored", log.path, log.corruption, offset)
+        elif log.has_partial_last_line and not isinstance(log, LogFile):
             logger.warning("{}: its last line has no end, and is left out", log.path)
         if not isinstance(log, LogFile):
             return None

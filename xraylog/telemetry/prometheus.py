@@ -33,7 +33,7 @@ LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG = FA
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
 SERIES = tuple((name, outcome) for name in FAMILIES for outcome in (OUTCOMES if name == LINES else ("",)))
 KEPT = tuple((name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED))  # 0 at first
-MOST_BYTES = 1 << 16  # our own file has 2 KiB; a larger one is another program's
+MAX_BYTES = 1 << 16  # our own file has 2 KiB; a larger one is another program's
 
 
 class NotWritten(Exception):
@@ -96,7 +96,7 @@ class Metrics:
         text = ""
         if os.path.isfile(path):  # a pipe would be waited for
             with contextlib.suppress(OSError), path.open("rb") as file:
-                text = file.read(MOST_BYTES).decode(errors="replace")
+                text = file.read(MAX_BYTES).decode(errors="replace")
         # A line without its end may be a number without its end.
         found = dict(line.rpartition(" ")[::2] for line in text.split("\n")[:-1])
         values = {series: _number(found.get(self._named(*series), "")) for series in SERIES}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.site import Site, line, lines, users
 
-from xraylog.accesslog import logfile
+from xraylog.accesslog import drain
 from xraylog.accesslog.logfile import MARK_BYTES
 
 
@@ -147,7 +147,7 @@ def test_an_offline_run_that_was_killed_before_draining_buffers_nothing_twice(
     site.append(*lines(0, 10))
     site.away()
     with monkeypatch.context() as patch:
-        patch.setattr(logfile.LogFile, "drain", die)
+        patch.setattr(drain, "drain", die)
         assert site.run_here() == -9
     site.append(*lines(10, 20))
     site.run()
