@@ -16,7 +16,7 @@ from xraylog.database.session import Connection
 
 # Only what this role may drop: every role can write a comment on its own tables.
 # to_jsonb, because pg_inherits has inhdetachpending from PostgreSQL 14 on.
-LEFT = """
+PENDING_DROPS = """
     WITH marked AS (
         SELECT c.oid, c.relname, c.relispartition, i.inhparent,
                coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) AS is_pending,
@@ -39,7 +39,7 @@ LEFT = """
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class PendingDrop:
     """A table with the mark on it, that `logs` does not show any more."""
 
     oid: int
@@ -50,9 +50,9 @@ class Left:
     high: float
 
 
-def left_behind(conn: Connection) -> list[Left]:
+def pending_drops(conn: Connection) -> list[PendingDrop]:
     """Return the tables that have the mark."""
-    return [Left(*row) for row in conn.execute(LEFT, [markers.EXPIRED])]
+    return [PendingDrop(*row) for row in conn.execute(PENDING_DROPS, [markers.EXPIRED])]
 
 
 def mark(table: str) -> Composed:
@@ -75,21 +75,21 @@ def drop(table: str) -> Composed:
     return SQL("DROP TABLE {}").format(SQL(table))
 
 
-def step_aside(table: Left) -> Composed:
+def free_name(table: PendingDrop) -> Composed:
     """DDL that frees the table's name."""
     return SQL("ALTER TABLE {} RENAME TO {}").format(SQL(table.sql), Identifier(f"{table.name}_{table.oid}"))
 
 
-def clear_the_way(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
+def make_room(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
     """Before partitions with these names and bounds are made, in a transaction that holds the lock of partitions.
 
     A late line may come for a day that is half detached, or not yet dropped. Dropping is for a run with retention.
     """
     names = {name for name, _, _ in missing}
-    for table in left_behind(conn):
+    for table in pending_drops(conn):
         if table.is_pending and any(table.low < high and low < table.high for _, low, high in missing):
             conn.execute(finalize(table.sql))
         elif table.is_pending:
             continue
         if table.name in names:
-            conn.execute(step_aside(table))
+            conn.execute(free_name(table))

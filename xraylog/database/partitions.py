@@ -101,7 +101,7 @@ class Partitions:
             self._conn.execute(schema.ONE_BY_ONE)
             bounds = read_bounds(self._conn)
             missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
-            detach.clear_the_way(self._conn, missing)
+            detach.make_room(self._conn, missing)
             for name, low, high in missing:
                 self._create_one(name, low, high)
         return [name for name, _, _ in missing]

@@ -212,7 +212,7 @@ def _old(conn: Connection, limit: datetime) -> list[Old]:
             OLD, {"first_kept": limit, "mark": markers.EXPIRED}
         )
     ]
-    left = [table for table in detach.left_behind(conn) if not table.is_pending]
+    left = [table for table in detach.pending_drops(conn) if not table.is_pending]
     return [Old(table.oid, table.sql, "", Stage.DETACHED, "", True, False) for table in left] + found
 
 
