@@ -27,9 +27,9 @@ from xraylog.database.session import Connection
 
 INDEXED = ("users", "endpoints")  # first: an index of logs finds the rows that use their names
 TABLES = [*INDEXED, *(table for table in schema.REFERENCE_TABLES if table not in (*INDEXED, "nodes"))]
-AT_ONCE = 1_000  # names a transaction: storing runs wait for it
-LONGEST = "10s"  # of a transaction that they wait for: a third of what they wait in all
-LONGEST_S = 60  # for all of them: this run holds its log meanwhile
+BATCH_NAMES = 1_000  # names a transaction: storing runs wait for it
+MAX_STATEMENT_TIME = "10s"  # of a transaction that they wait for: a third of what they wait in all
+MAX_SECONDS = 60  # for all of them: this run holds its log meanwhile
 PAUSE_S = 0.1
 
 # Every column that refers to the table, with a foreign key on logs, or on each partition of PostgreSQL 10.
@@ -61,7 +61,7 @@ def remove(conn: Connection) -> Iterator[str]:
             yield f"{table}: no name is removed: {reason}"
             continue
         ids = _unused(conn, table)
-        until = until or time.monotonic() + LONGEST_S
+        until = until or time.monotonic() + MAX_SECONDS
         removed = _remove(conn, table, ids, until)
         left = f", and {len(ids) - removed} are left for another day" if removed < len(ids) else ""
         if ids:
@@ -110,24 +110,24 @@ def _remove(conn: Connection, table: str, ids: Sequence[int], until: float) -> i
     removed = done = 0
     while done < len(ids) and time.monotonic() < until:
         try:
-            count = _remove_some(conn, table, list(ids[done : done + AT_ONCE]))
+            count = _remove_batch(conn, table, list(ids[done : done + BATCH_NAMES]))
         except (errors.ForeignKeyViolation, errors.DeadlockDetected, errors.QueryCanceled):
             break  # a run was faster, or waits for us
         if count is None:
             time.sleep(PAUSE_S)
         else:
-            removed, done = removed + count, done + AT_ONCE
+            removed, done = removed + count, done + BATCH_NAMES
     return removed
 
 
 # A join by hash would read all of logs for each thousand.
-FEW_AT_A_TIME = """
+DELETE_SETTINGS = """
     SELECT set_config('statement_timeout', %s, true), set_config('enable_hashjoin', 'off', true),
            set_config('enable_mergejoin', 'off', true)
 """
 
 
-def _remove_some(conn: Connection, table: str, ids: list[int]) -> int | None:
+def _remove_batch(conn: Connection, table: str, ids: list[int]) -> int | None:
     """One transaction; None when a run is storing rows."""
     with session.transaction(conn):
         keys = [session.lock_key(positions.node_lock(name)) for (name,) in conn.execute("SELECT name FROM nodes")]
@@ -136,6 +136,6 @@ def _remove_some(conn: Connection, table: str, ids: list[int]) -> int | None:
         )
         if not is_free:
             return None
-        conn.execute(FEW_AT_A_TIME, [LONGEST])
+        conn.execute(DELETE_SETTINGS, [MAX_STATEMENT_TIME])
         query = SQL("DELETE FROM {} WHERE id = ANY(%s) AND {}").format(Identifier(table), _no_row_uses(table))
         return conn.execute(query, [ids]).rowcount

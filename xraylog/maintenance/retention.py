@@ -25,16 +25,16 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
 
-TRIES = 5  # a day is dropped in milliseconds
+MAX_ATTEMPTS = 5  # a day is dropped in milliseconds
 # While a session waits for ACCESS EXCLUSIVE, later readers wait, too. Shorter than deadlock_timeout (1 s): of two
 # that wait for each other, the server never ends the run that stores lines.
 LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
 POLL_S = 0.1
-REJECTED_AT_ONCE = 10_000  # rows a transaction
+REJECTED_CHUNK_ROWS = 10_000  # rows a transaction
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
-OVERTAKEN = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
+CONCURRENT_DDL = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
 
 
 class Stage(Enum):
@@ -46,7 +46,7 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Old:
+class ExpiredTable:
     """A table that is to go."""
 
     oid: int
@@ -62,13 +62,13 @@ class Old:
 
 
 # The earlier one of two clocks: one that runs ahead, here or on the server, must not empty the database.
-FIRST_KEPT = """
+CUTOFF = """
     SELECT (date_trunc('day', least(%s, now()) AT TIME ZONE 'UTC') - make_interval(days => %s)) AT TIME ZONE 'UTC'
 """
 
 # Of DEFAULT and of MAXVALUE no upper bound is found: they are never old. A lower one of MINVALUE does not matter.
 # A partition that another session detaches has no mark: it is left to that session.
-OLD = """
+EXPIRED = """
     WITH RECURSIVE direct AS (
         SELECT c.oid, c.relowner, pg_get_expr(c.relpartbound, c.oid) AS bounds,
                coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) AS is_pending,
@@ -78,7 +78,7 @@ OLD = """
         WHERE i.inhparent = 'logs'::regclass
     ), old AS (
         SELECT * FROM direct
-        WHERE substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz <= %(first_kept)s
+        WHERE substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz <= %(cutoff)s
           AND (is_marked OR NOT is_pending)
     ), part (root, oid) AS (
         SELECT oid, oid FROM old
@@ -93,12 +93,12 @@ OLD = """
 """
 
 
-def to_drop(conn: Connection, days: int, now: datetime) -> list[Old]:
+def to_drop(conn: Connection, days: int, now: datetime) -> list[ExpiredTable]:
     """Return the tables that a run at `now` would drop, the oldest first. Only reads."""
     with session.transaction(conn):
         if reason_to_wait(conn) is not None:
             return []
-        return _old(conn, first_kept(conn, days, now))
+        return _expired(conn, cutoff_at(conn, days, now))
 
 
 def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
@@ -107,7 +107,7 @@ def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
         if reason_to_wait(conn) is not None:
             return 0
         ((count,),) = conn.execute(
-            "SELECT count(*) FROM rejected_lines WHERE rejected_at < %s", [first_kept(conn, days, now)]
+            "SELECT count(*) FROM rejected_lines WHERE rejected_at < %s", [cutoff_at(conn, days, now)]
         )
         return int(count)
 
@@ -117,7 +117,7 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
 
     Raises Unavailable if another session uses them, and Unsuitable at the end, with all that the operator must do.
     """
-    reason, limit, found = _look(conn, days, now)
+    reason, cutoff, found = _read_state(conn, days, now)
     if reason is not None:
         yield f"nothing old is dropped: {reason}"
         return
@@ -127,40 +127,40 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
         if old.is_foreign:
             yield f"{old}: is a foreign table, or has one in it, and is left where it is"
         elif old.is_ours:
-            with _told_later(conn, old.table, trouble):
-                if _drop(conn, old, limit):
+            with _collect_errors(conn, old.table, trouble):
+                if _drop(conn, old, cutoff):
                     dropped += 1
-                    yield f"{old} is dropped: what is from before {limit:%Y-%m-%d} is not kept"
-    with _told_later(conn, "rejected_lines", trouble):
-        if removed := _remove_rejected(conn, limit):
-            yield f"rejected_lines: {removed} lines from before {limit:%Y-%m-%d} are removed"
+                    yield f"{old} is dropped: what is from before {cutoff:%Y-%m-%d} is not kept"
+    with _collect_errors(conn, "rejected_lines", trouble):
+        if removed := _remove_rejected(conn, cutoff):
+            yield f"rejected_lines: {removed} lines from before {cutoff:%Y-%m-%d} are removed"
     if dropped and prune_names:
-        with _told_later(conn, "unused names", trouble):
+        with _collect_errors(conn, "unused names", trouble):
             partitions.Partitions(conn).ensure([f"{now:%Y-%m-%d}"])  # who reads all of logs is in the way of a new one
             yield from prune.remove(conn)
     if trouble:
         raise Unsuitable("; ".join(trouble))
 
 
-def _look(conn: Connection, days: int, now: datetime) -> tuple[str | None, datetime, list[Old]]:
+def _read_state(conn: Connection, days: int, now: datetime) -> tuple[str | None, datetime, list[ExpiredTable]]:
     """Why nothing may be dropped, what is the first moment that is kept, and what is older.
 
     Again, when another session drops a table meanwhile: on PostgreSQL 10 pg_get_expr ends with an internal error then.
     """
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             with session.transaction(conn):
                 reason = reason_to_wait(conn)
-                limit = first_kept(conn, days, now)
-                return reason, limit, _old(conn, limit) if reason is None else []
+                cutoff = cutoff_at(conn, days, now)
+                return reason, cutoff, _expired(conn, cutoff) if reason is None else []
         except errors.InternalError_:
-            if attempt == TRIES:
+            if attempt == MAX_ATTEMPTS:
                 raise
     raise AssertionError
 
 
 @contextlib.contextmanager
-def _told_later(conn: Connection, what: str, trouble: list[str]) -> Iterator[None]:
+def _collect_errors(conn: Connection, what: str, trouble: list[str]) -> Iterator[None]:
     """Collect an error inside, so that it stops nothing else. Raises Unavailable for one that passes by itself."""
     try:
         yield
@@ -171,7 +171,7 @@ def _told_later(conn: Connection, what: str, trouble: list[str]) -> Iterator[Non
         trouble.append("; ".join(filter(None, (said, error.diag.message_detail))))
 
 
-def _not_ours(conn: Connection, found: Iterable[Old]) -> Iterator[str]:
+def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
     """One complaint for each role that has such tables."""
     tables: dict[str, list[str]] = {}
     for old in found:
@@ -198,48 +198,48 @@ def reason_to_wait(conn: Connection) -> str | None:
     return None
 
 
-def first_kept(conn: Connection, days: int, now: datetime) -> datetime:
+def cutoff_at(conn: Connection, days: int, now: datetime) -> datetime:
     """Return the start of the UTC day that is `days` days before that of `now`. In a transaction."""
-    ((moment,),) = conn.execute(FIRST_KEPT, [now, days])
+    ((moment,),) = conn.execute(CUTOFF, [now, days])
     return moment  # type: ignore[no-any-return]
 
 
-def _old(conn: Connection, limit: datetime) -> list[Old]:
-    """Return what earlier runs have left, then the partitions that are older than the limit."""
+def _expired(conn: Connection, cutoff: datetime) -> list[ExpiredTable]:
+    """Return what earlier runs have left, then the partitions that are older than the cutoff."""
     found = [
-        Old(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
+        ExpiredTable(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
         for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
-            OLD, {"first_kept": limit, "mark": markers.EXPIRED}
+            EXPIRED, {"cutoff": cutoff, "mark": markers.EXPIRED}
         )
     ]
     left = [table for table in detach.pending_drops(conn) if not table.is_pending]
-    return [Old(table.oid, table.sql, "", Stage.DETACHED, "", True, False) for table in left] + found
+    return [ExpiredTable(table.oid, table.sql, "", Stage.DETACHED, "", True, False) for table in left] + found
 
 
-def _drop(conn: Connection, old: Old, limit: datetime) -> bool:
+def _drop(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     """Detach and drop it; return False if another session did."""
     if old.stage is Stage.ATTACHED:
         _wait_for_users(conn)
-        if _mark(conn, old, limit):
+        if _mark(conn, old, cutoff):
             _detach(conn, old)
-    return _patiently(lambda: _drop_now(conn, old, limit))
+    return _retry(lambda: _drop_now(conn, old, cutoff))
 
 
-def _mark(conn: Connection, old: Old, limit: datetime) -> bool:
+def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     """Mark it; False where the server cannot detach it CONCURRENTLY."""
     if not Capabilities.of(conn).detach_concurrently:
         return False
 
     def mark() -> bool:
         with _ddl(conn):
-            now = _again(conn, old, limit)
+            now = _recheck(conn, old, cutoff)
             ((is_possible,),) = conn.execute(MAY_DETACH)
             if now is None or now.stage is not Stage.ATTACHED or not is_possible:
                 return False
             conn.execute(detach.mark(now.table))
             return True
 
-    return _patiently(mark)
+    return _retry(mark)
 
 
 # Not beside a DEFAULT partition, and one at a time.
@@ -251,7 +251,7 @@ MAY_DETACH = """
 """
 
 
-def _detach(conn: Connection, old: Old) -> None:
+def _detach(conn: Connection, old: ExpiredTable) -> None:
     """Outside of a transaction, where no SET LOCAL can bound the wait: it is cancelled from here.
 
     What another session has done meanwhile, and what is left half done, `_drop_now` finds in the catalog.
@@ -259,7 +259,7 @@ def _detach(conn: Connection, old: Old) -> None:
     timer = threading.Timer(session.LOCK_TIMEOUT_S, conn.cancel)
     timer.start()
     try:
-        with contextlib.suppress(*OVERTAKEN):
+        with contextlib.suppress(*CONCURRENT_DDL):
             conn.execute(detach.detach(old.table))
     finally:
         timer.cancel()
@@ -291,10 +291,10 @@ def _users(conn: Connection) -> set[str]:
     return {transaction for (transaction,) in conn.execute(USERS)}
 
 
-def _drop_now(conn: Connection, old: Old, limit: datetime) -> bool:
+def _drop_now(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     with _ddl(conn):
-        now = _again(conn, old, limit)
-        if now is None or (old.stage is Stage.DETACHED and _has_kept_rows(conn, old, limit)):
+        now = _recheck(conn, old, cutoff)
+        if now is None or (old.stage is Stage.DETACHED and _has_kept_rows(conn, old, cutoff)):
             return False
         if now.stage is Stage.PENDING:
             conn.execute(detach.finalize(now.table))
@@ -302,16 +302,16 @@ def _drop_now(conn: Connection, old: Old, limit: datetime) -> bool:
         return True
 
 
-def _has_kept_rows(conn: Connection, old: Old, limit: datetime) -> bool:
+def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     """Whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
     query = SQL('SELECT EXISTS (SELECT FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
-    ((has,),) = conn.execute(query, [limit])
+    ((has,),) = conn.execute(query, [cutoff])
     return bool(has)
 
 
-def _again(conn: Connection, old: Old, limit: datetime) -> Old | None:
+def _recheck(conn: Connection, old: ExpiredTable, cutoff: datetime) -> ExpiredTable | None:
     """Look up the table again; return None if it no longer exists or is no longer to be dropped."""
-    return next((now for now in _old(conn, limit) if now.oid == old.oid), None)
+    return next((now for now in _expired(conn, cutoff) if now.oid == old.oid), None)
 
 
 @contextlib.contextmanager
@@ -322,9 +322,9 @@ def _ddl(conn: Connection) -> Iterator[None]:
         yield
 
 
-def _patiently(action: Callable[[], bool]) -> bool:
+def _retry(action: Callable[[], bool]) -> bool:
     """Repeat what needs locks that others hold; the action looks anew what there is to do."""
-    return retry.retry_on_lock_timeout(action, session.LOCK_TIMEOUT_S, PAUSE_S, also=OVERTAKEN)
+    return retry.retry_on_lock_timeout(action, session.LOCK_TIMEOUT_S, PAUSE_S, also=CONCURRENT_DDL)
 
 
 # By ctid: a table made by hand need not have an id.
@@ -334,12 +334,12 @@ REMOVE_REJECTED = """
 """
 
 
-def _remove_rejected(conn: Connection, limit: datetime) -> int:
+def _remove_rejected(conn: Connection, cutoff: datetime) -> int:
     """Delete the rows a few thousand at a time, so that a row's lock is held only briefly; return how many."""
     removed = 0
     while True:
         with session.transaction(conn):
-            count = conn.execute(REMOVE_REJECTED, [limit, REJECTED_AT_ONCE]).rowcount
+            count = conn.execute(REMOVE_REJECTED, [cutoff, REJECTED_CHUNK_ROWS]).rowcount
         removed += count
-        if count < REJECTED_AT_ONCE:
+        if count < REJECTED_CHUNK_ROWS:
             return removed

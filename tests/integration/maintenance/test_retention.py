@@ -520,7 +520,7 @@ def test_rejected_lines_of_the_same_days_go_some_at_a_time(server: Connection, m
             "VALUES (%s::timestamptz, 1, 'access.log', 0, 'no line', '')",
             [moment],
         )
-    monkeypatch.setattr(retention, "REJECTED_AT_ONCE", 3)
+    monkeypatch.setattr(retention, "REJECTED_CHUNK_ROWS", 3)
     assert retention.rejected_to_drop(server, 30, NOW) == 8
     assert enforce(server) == ["rejected_lines: 8 lines from before 2024-03-01 are removed"]
     assert server.execute("SELECT count(*), min(rejected_at) FROM rejected_lines").fetchone() == (
@@ -563,7 +563,7 @@ def test_unused_names_go_only_when_that_is_wanted_and_used_ones_stay(kept: Site,
 
 
 def test_many_names_go_some_at_a_time(server: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prune, "AT_ONCE", 100)
+    monkeypatch.setattr(prune, "BATCH_NAMES", 100)
     day(server, "2024-03-20")
     server.execute("INSERT INTO endpoints (address) SELECT 'host ' || n FROM generate_series(1, 2000) AS n")
     server.execute(
@@ -578,7 +578,7 @@ def test_many_names_go_some_at_a_time(server: Connection, monkeypatch: pytest.Mo
 def test_while_a_run_of_any_node_stores_rows_no_name_goes(
     server: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "LONGEST_S", 0.3)
+    monkeypatch.setattr(prune, "MAX_SECONDS", 0.3)
     server.execute("INSERT INTO nodes (name) VALUES ('n1'), ('n2')")
     add_unused(server)
     with transaction(other, positions.node_lock("n2")):
