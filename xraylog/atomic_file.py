@@ -16,40 +16,40 @@ def replace(path: Path, content: bytes, mode: int) -> None:
 
     Of two that do so at once, one waits for the other.
     """
-    beside = path.with_name(f".{path.name}.new")  # one name: the next run takes what a killed one left
-    with _ours(beside) as file:
+    temporary = path.with_name(f".{path.name}.new")  # one name: the next run takes what a killed one left
+    with _ours(temporary) as file:
         try:
             file.truncate()
             file.write(content)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            beside.replace(path)
+            temporary.replace(path)
         except OSError:
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
 
 
 @contextlib.contextmanager
-def _ours(beside: Path) -> Iterator[BinaryIO]:
+def _ours(temporary: Path) -> Iterator[BinaryIO]:
     """Open the file at this path, locked, and that nothing else leads to."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         try:
-            descriptor = os.open(beside, flags, 0o600)
+            descriptor = os.open(temporary, flags, 0o600)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-            beside.unlink(missing_ok=True)  # a link, or a pipe
+            temporary.unlink(missing_ok=True)  # a link, or a pipe
             continue
         with os.fdopen(descriptor, "wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(beside, descriptor):
+            if not _is_at(temporary, descriptor):
                 continue  # who held the lock has moved it away
             if os.fstat(descriptor).st_nlink == 1:
                 yield file
                 return
-            beside.unlink()  # what is written here would be in the other one, too
+            temporary.unlink()  # what is written here would be in the other one, too
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

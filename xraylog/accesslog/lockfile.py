@@ -1,7 +1,7 @@
 """Lock files: one run at a time for each log and each buffer.
 
-They lie beside what they guard, for a lock on the log itself would not survive its rotation. There is one on the file
-itself, too (`logfile.opened`): for hard links, archives, and where runs lay their lock files into different folders.
+They lie next to what they guard, because a lock on the log itself would not survive its rotation. The file itself is
+locked, too (`logfile.opened`): for hard links, archives, and runs whose lock files are in different folders.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from xraylog.accesslog.logfile import Busy, Unusable
 
 
 def lock_path(path: Path, fallback_folder: Path) -> Path:
-    """Where the lock of `path` lies: beside the real file, so that every name of it leads to the same lock.
+    """Return where the lock of `path` lies: next to the real file, so that every name of it leads to the same lock.
 
-    Beside a file in a folder that we may not write: in `fallback_folder`, under a name made from the real path.
+    If that folder may not be written: in `fallback_folder`, under a name made from the real path.
     """
     real = Path(os.path.realpath(path))
-    beside = real.with_name(real.name + ".lock")
-    if os.path.exists(beside) or os.access(real.parent, os.W_OK | os.X_OK):
-        return beside
+    lock = real.with_name(real.name + ".lock")
+    if os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK):
+        return lock
     return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
 
 

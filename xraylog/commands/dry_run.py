@@ -27,7 +27,7 @@ MAX_DAYS = 31
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class BufferCounts:
     """What is in the buffer."""
 
     rows: int = 0
@@ -36,18 +36,18 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class DatabaseState:
     """What the database knows at this moment."""
 
     server: str
     offsets: Mapping[Path, int] = field(default_factory=dict)  # where each log is stored up to; bytes
     bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
-    waiting: Waiting = Waiting()
+    waiting: BufferCounts = BufferCounts()
     old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class DatabaseDown:
     """The database cannot be used, and why."""
 
     reason: str
@@ -79,24 +79,26 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
     """Print what a run would do; returns whether the operator must act. Raises Unusable and Damaged."""
     with (
         discovery.opened(paths, None, read_only=True) as logs,
-        offline_buffer.opened(cfg.buffer_path, read_only=True) as aside,
+        offline_buffer.opened(cfg.buffer_path, read_only=True) as buffer,
     ):
-        said = database_and_buffer(cfg, aside, known := ask(cfg, logs, aside))
-        for text in (*locked(cfg, paths), *said):
+        lines = database_and_buffer(cfg, buffer, known := ask(cfg, logs, buffer))
+        for text in (*locked(cfg, paths), *lines):
             print(text)
-        trouble = isinstance(known, Away) and known.operator
-        twins: list[tuple[Fingerprint, int]] = []  # of logs that keep their lines: how far they are stored by then
+        trouble = isinstance(known, DatabaseDown) and known.operator
+        earlier_copies: list[
+            tuple[Fingerprint, int]
+        ] = []  # of logs that keep their lines: how far they are stored by then
         for log in logs:
-            start = 0 if again else max(reached(log, known, aside), stored_before(log, twins))
+            start = 0 if again else max(reached(log, known, buffer), stored_before(log, earlier_copies))
             counts = count(cfg, log, start)
             if keep or not isinstance(log, LogFile):
-                twins.append((log.fingerprint(counts.end), counts.end))
+                earlier_copies.append((log.fingerprint(counts.end), counts.end))
             print(f"{path_text(log.path)}:", *findings(log, start, counts, known, keep), sep="\n  ")
             trouble = trouble or log.corruption is not None
         for path in paths:
             if path not in {log.path for log in logs}:
                 print(f"{path_text(path)}: expected a log, found none")
-        for text, is_trouble in known.old if isinstance(known, Known) else ():
+        for text, is_trouble in known.old if isinstance(known, DatabaseState) else ():
             print(text)
             trouble = trouble or is_trouble
     print("nothing was changed")
@@ -106,22 +108,22 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
 # --- what the database says ----------------------------------------------------------------------------------
 
 
-def ask(cfg: Config, logs: Sequence[Log], aside: Buffer) -> Known | Away:
+def ask(cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState | DatabaseDown:
     """All that a run would ask before it stores the first line, in one transaction that can only read."""
     try:
         with session.connect(cfg.connection) as conn:
             conn.read_only = True
             with session.transaction(conn):
-                return _look(conn, cfg, logs, aside)
+                return _inspect(conn, cfg, logs, buffer)
     except Unavailable as error:
-        return Away(f"not available: {error}", operator=False)
+        return DatabaseDown(f"not available: {error}", operator=False)
     except (Unsuitable, offline_buffer.Damaged) as error:
-        return Away(str(error), operator=True)
+        return DatabaseDown(str(error), operator=True)
 
 
-def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> Known:
+def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState:
     server = f"PostgreSQL {conn.info.parameter_status('server_version')}, {conn.info.dbname}"
-    found = schema.look(conn)
+    found = schema.inspect(conn)
     if found.misfits:
         raise Unsuitable("; ".join(found.misfits))
     if found.migrating:
@@ -134,9 +136,11 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
         node_id = references.known_node(conn, node) if has_positions else None
         return 0 if node_id is None else positions.lookup(conn, node_id, source, fingerprints, size).offset
 
-    here = 0 if aside.is_empty else offset(aside.node, path_text(aside.path), aside.file.fingerprints(), aside.size)
+    here = (
+        0 if buffer.is_empty else offset(buffer.node, path_text(buffer.path), buffer.file.fingerprints(), buffer.size)
+    )
     waiting = Counter[str]()
-    for stored in () if aside.is_empty else aside.batches(here):
+    for stored in () if buffer.is_empty else buffer.batches(here):
         origin, batch = stored.origin, stored.batch
         if not origin.again:
             batch = batch.after(offset(origin.node, origin.source, origin.fingerprints))
@@ -145,11 +149,11 @@ def _look(conn: Connection, cfg: Config, logs: Sequence[Log], aside: Buffer) -> 
             rejected=len(batch.numbered_bad_lines),
             stored=stored.batch.lines - batch.stored,
         )
-    return Known(
+    return DatabaseState(
         server,
         {log.path: offset(cfg.node, path_text(log.path), log.fingerprints(), log.max_offset) for log in logs},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
-        Waiting(**waiting),
+        BufferCounts(**waiting),
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
     )
 
@@ -168,17 +172,18 @@ def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
 # --- what it comes to ----------------------------------------------------------------------------------------
 
 
-def reached(log: Log, known: Known | Away, aside: Buffer) -> int:
+def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> int:
     """Return where a run would resume: after what is stored and what the buffer holds, which is imported first."""
-    offset = known.offsets[log.path] if isinstance(known, Known) else 0
-    return max(offset, aside.spooled_to(log.fingerprints(), log.max_offset))
+    offset = known.offsets[log.path] if isinstance(known, DatabaseState) else 0
+    return max(offset, buffer.spooled_to(log.fingerprints(), log.max_offset))
 
 
-def stored_before(log: Log, twins: Sequence[tuple[Fingerprint, int]]) -> int:
+def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -> int:
     """How far this run would have stored this very log under another name."""
     known = log.fingerprints()
     return max(
-        (end for head, end in twins if head in known and (log.max_offset is None or end <= log.max_offset)), default=0
+        (end for head, end in earlier_copies if head in known and (log.max_offset is None or end <= log.max_offset)),
+        default=0,
     )
 
 
@@ -203,16 +208,16 @@ def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
             yield f"lock: {path_text(path)} is in use by {holder}; a run now would exit with status 75"
 
 
-def database_and_buffer(cfg: Config, aside: Buffer, known: Known | Away) -> Iterator[str]:
+def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | DatabaseDown) -> Iterator[str]:
     """Where lines would go, and what would come in first."""
-    if isinstance(known, Away):
+    if isinstance(known, DatabaseDown):
         yield f"database: {known.reason}; lines would go to {path_text(cfg.buffer_path)}"
-        if not aside.is_empty:
-            yield f"buffer: its {aside.size} bytes would wait"
+        if not buffer.is_empty:
+            yield f"buffer: its {buffer.size} bytes would wait"
         return
     yield f"database: {known.server}"
     waiting = known.waiting
-    if not aside.is_empty:
+    if not buffer.is_empty:
         lines = waiting.rows + waiting.rejected
         yield (
             f"buffer: {lines} lines would be imported first = {waiting.rows} rows + {waiting.rejected} rejected; "
@@ -220,7 +225,7 @@ def database_and_buffer(cfg: Config, aside: Buffer, known: Known | Away) -> Iter
         )
 
 
-def findings(log: Log, start: int, counts: Counts, known: Known | Away, keep: bool) -> Iterator[str]:
+def findings(log: Log, start: int, counts: Counts, known: DatabaseState | DatabaseDown, keep: bool) -> Iterator[str]:
     """Of one log."""
     rows, rejected, ignored = counts.actions.total(), counts.reasons.total(), counts.ignored.total()
     yield f"would be read from byte {start} on" if counts.lines else f"nothing new after byte {start}"
@@ -255,10 +260,10 @@ def _draining(log: LogFile, keep: bool) -> str:
     return "its lines would be taken out of it"
 
 
-def _days(days: Counter[str], known: Known | Away) -> Iterator[str]:
+def _days(days: Counter[str], known: DatabaseState | DatabaseDown) -> Iterator[str]:
     for day in sorted(days)[:MAX_DAYS]:
         there = ""
-        if isinstance(known, Known):
+        if isinstance(known, DatabaseState):
             there = ", a partition would be made" if partitions.gaps(day, known.bounds) else ", its partition is there"
         yield f"{day}: {days[day]} rows{there}"
     if len(days) > MAX_DAYS:

@@ -57,14 +57,14 @@ def replay_rejected(cfg: Config) -> Exit:
     total, status, mask = LoadResult(), Exit.DONE, Mask(*cfg.mask_source)
     try:
         with session.connect(cfg.connection) as conn:
-            found = replay.look(conn, schema.ensure(conn), cfg.node)
+            found = replay.pending(conn, schema.ensure(conn), cfg.node)
             if found.others:
                 logger.info(
                     "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
                 )
             target = Target(conn, functools.partial(session.connect, cfg.connection))
             parse = Grammar(cfg.zone, datetime.now(timezone.utc), mask).parse_line
-            for result, stays in replay.replay(target, cfg.node, found, as_written(parse, mask), cfg.batch_size):
+            for result, stays in replay.replay(target, cfg.node, found, reject_masked(parse, mask), cfg.batch_size):
                 total += result
                 for row_id, reason in stays:
                     logger.debug("rejected line {}: {}", row_id, reason)
@@ -84,7 +84,7 @@ def replay_rejected(cfg: Config) -> Exit:
     return status
 
 
-def as_written(parse: Parse, mask: Mask) -> Parse:
+def reject_masked(parse: Parse, mask: Mask) -> Parse:
     """Return the parser for lines that were masked when they were kept: only what xray wrote counts as a record.
 
     In a kept line every address may be a masked one. The source of a record is masked in any case; a destination, a

@@ -223,7 +223,7 @@ class Findings:
         ]
 
 
-def look(conn: Connection) -> Findings:
+def inspect(conn: Connection) -> Findings:
     """Return what exists of our tables in the search path. Changes nothing."""
     tables: dict[str, Table] = {}
     for name, kind, column, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
@@ -269,16 +269,16 @@ def ensure(conn: Connection) -> Findings:
     Raises Unsuitable or Plain with every misfit, and Migrating while days of an older table are still to come.
     """
     with session.transaction(conn):  # with its lock_timeout: to describe a table, the server may have to lock it
-        findings = look(conn)
+        findings = inspect(conn)
     if findings.migrating:
         raise Migrating(MIGRATING)
     if not findings.complete and not findings.misfits:
         with session.transaction(conn, PARTITIONS_LOCK):
-            findings = look(conn)  # another run may have been faster
+            findings = inspect(conn)  # another run may have been faster
             if not findings.misfits:
                 conn.execute(ONE_BY_ONE)
                 _create(conn, findings)
-                findings = look(conn)
+                findings = inspect(conn)
     if findings.misfits:
         plain = "logs" in findings.tables and findings.tables["logs"].kind == "r"
         raise (Plain if plain else Unsuitable)("; ".join(findings.misfits))

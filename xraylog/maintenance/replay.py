@@ -28,7 +28,7 @@ ParsedLine: TypeAlias = tuple[int, "AccessRecord | BadLine | Ignored"]  # with t
 Parsed: TypeAlias = Sequence[ParsedLine]
 Stays: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
 
-LOOK = """
+COUNTS = """
     SELECT n.id, n.name = %s, count(*), min(r.id), max(r.id)
     FROM rejected_lines r
     LEFT JOIN nodes n ON n.id = r.node_id
@@ -54,7 +54,7 @@ READ = """
 """
 
 # What is not returned was moved by another replay, or removed by hand.
-TAKE = """
+DELETE_LINES = """
     DELETE FROM rejected_lines
     WHERE id = ANY(%s::bigint[])
     RETURNING id
@@ -62,7 +62,7 @@ TAKE = """
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Pending:
     """The rejected lines there are."""
 
     node_id: int | None = None  # None: there are none of this node
@@ -72,7 +72,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
+class SortedLines:
     """Lines by what becomes of them."""
 
     records: Records = field(default_factory=Records)
@@ -81,40 +81,40 @@ class Sorted:
     stays: Stays = field(default_factory=list)
 
 
-class Refused(Exception):
+class BatchRejected(Exception):
     """The database refuses a row of a batch: nothing of it was moved. The message says why."""
 
 
-def look(conn: Connection, tables: schema.Findings, node: str) -> Found:
+def pending(conn: Connection, tables: schema.Findings, node: str) -> Pending:
     """Return what there is to replay for this node. Raises Unsuitable if lines cannot be told apart."""
     if "id" not in tables.tables["rejected_lines"].unique:  # made by hand
         raise Unsuitable(
             "rejected_lines.id: expected a unique column, found none; "
             "ALTER TABLE rejected_lines ADD UNIQUE (id), or ADD id bigserial UNIQUE"
         )
-    ours, others = Found(), 0
+    ours, others = Pending(), 0
     with session.transaction(conn):  # with its lock_timeout
-        nodes = conn.execute(LOOK, [node]).fetchall()
+        nodes = conn.execute(COUNTS, [node]).fetchall()
     for node_id, is_ours, count, first, last in nodes:
         if is_ours:
-            ours = Found(node_id, first, last)
+            ours = Pending(node_id, first, last)
         else:
             others += count
-    return Found(ours.node_id, ours.first, ours.last, others)
+    return Pending(ours.node_id, ours.first, ours.last, others)
 
 
-def replay(target: Target, node: str, found: Found, parse: Parse, lines: int) -> Iterator[tuple[LoadResult, Stays]]:
+def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) -> Iterator[tuple[LoadResult, Stays]]:
     """Parse what was found, at most `lines` lines at a time; yield after each commit what became of them."""
     if found.node_id is None:
         return
     first = found.first
     while rows := _read(target.conn, found, first, lines):
         first = rows[-1][0] + 1
-        parsed = [(row_id, _say(parse, line)) for row_id, line in rows]
+        parsed = [(row_id, _parse(parse, line)) for row_id, line in rows]
         yield from _move_by_halves(target, node, found.node_id, parsed)
 
 
-def _read(conn: Connection, found: Found, first: int, lines: int) -> list[tuple[int, bytes | None]]:
+def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tuple[int, bytes | None]]:
     """Ids and lines from the id `first` on; None for a line that was cut when it was kept."""
     values = {
         "cut": rejects.CUT_REASON,
@@ -128,7 +128,7 @@ def _read(conn: Connection, found: Found, first: int, lines: int) -> list[tuple[
         return conn.execute(READ, values, binary=True).fetchall()  # bytea as text is twice as long
 
 
-def _say(parse: Parse, line: bytes | None) -> AccessRecord | BadLine | Ignored:
+def _parse(parse: Parse, line: bytes | None) -> AccessRecord | BadLine | Ignored:
     """Parse a line if a log can have had it; otherwise return it as a bad one."""
     if line is None:
         return BadLine(b"", "expected a whole line, found its beginning")
@@ -140,7 +140,7 @@ def _say(parse: Parse, line: bytes | None) -> AccessRecord | BadLine | Ignored:
 def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> Iterator[tuple[LoadResult, Stays]]:
     """Find the rows that the database refuses, and move the others.
 
-    Each half is a batch and a transaction of its own: thousands may be refused, as they were before, and in one
+    Each half is a batch and a transaction of its own: thousands may be rejected, as they were before, and in one
     transaction the node's other runs would wait for all of them.
     """
 
@@ -148,11 +148,11 @@ def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> 
         return LoadResult(lines=1, rejected=1), [(line[0], str(rejected))]
 
     move = functools.partial(_move, target, node, node_id)
-    yield from retry.bisect(parsed, move, leave, (Refused,))
+    yield from retry.bisect(parsed, move, leave, (BatchRejected,))
 
 
 def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[LoadResult, Stays]:
-    """Move a batch, in one transaction. Raises Refused."""
+    """Move a batch, in one transaction. Raises BatchRejected."""
     lines = _sort(parsed)
     stay = LoadResult(lines=len(lines.stays), rejected=len(lines.stays))
     if not lines.ids and not lines.ignored:
@@ -163,8 +163,8 @@ def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[Load
     return stay + moved, lines.stays
 
 
-def _sort(parsed: Parsed) -> Sorted:
-    lines = Sorted()
+def _sort(parsed: Parsed) -> SortedLines:
+    lines = SortedLines()
     for row_id, said in parsed:
         if isinstance(said, AccessRecord):
             lines.records.append(said)
@@ -176,19 +176,19 @@ def _sort(parsed: Parsed) -> Sorted:
     return lines
 
 
-def _store(target: Target, node: str, node_id: int, lines: Sorted, names: Resolved) -> LoadResult:
-    """Move the lines in one transaction. Raises Refused."""
+def _store(target: Target, node: str, node_id: int, lines: SortedLines, names: Resolved) -> LoadResult:
+    """Move the lines in one transaction. Raises BatchRejected."""
     for reason in names.refused.values():
-        raise Refused(reason)
+        raise BatchRejected(reason)
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as copy:
-            taken, left_out = _take(target.conn, lines.ids), _take(target.conn, list(lines.ignored))
+            taken, left_out = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
             rows = copy(lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken]))
     except (DataError, IntegrityError) as error:
         rejects.raise_unless_poison(error)
-        raise Refused(session.message(error)) from error
+        raise BatchRejected(session.message(error)) from error
     return LoadResult(len(taken) + len(left_out), rows, 0, Counter(lines.ignored[row_id] for row_id in left_out))
 
 
-def _take(conn: Connection, ids: Sequence[int]) -> set[int]:
-    return {row_id for (row_id,) in conn.execute(TAKE, [ids])} if ids else set()
+def _delete(conn: Connection, ids: Sequence[int]) -> set[int]:
+    return {row_id for (row_id,) in conn.execute(DELETE_LINES, [ids])} if ids else set()

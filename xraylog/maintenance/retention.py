@@ -188,7 +188,7 @@ def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
 
 def reason_to_wait(conn: Connection) -> str | None:
     """Why nothing may be dropped from `logs` as it is now; None when it may. In a transaction."""
-    found = schema.look(conn)
+    found = schema.inspect(conn)
     if found.misfits:
         return found.misfits[0]
     if "logs" not in found.tables or "rejected_lines" not in found.tables:

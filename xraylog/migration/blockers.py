@@ -211,7 +211,7 @@ def ambiguous_tables(conn: Connection, schema_name: str) -> list[str]:
 
 
 def _other_tables(conn: Connection) -> Iterator[str]:
-    found = schema.look(conn)
+    found = schema.inspect(conn)
     yield from schema.misfits({name: table for name, table in found.tables.items() if name != "logs"})
 
 
@@ -266,7 +266,7 @@ def _values(conn: Connection, table: OldTable) -> Iterator[str]:
                 f"{table.name}.source_ip has text that is no address: {session.message(error)}; "
                 f"make it NULL, or correct it, where it is none"
             )
-    there = schema.look(conn).tables
+    there = schema.inspect(conn).tables
     for column, referenced in schema.KEYS.items():
         if table.column(column) is None or old_table.has_key(table, column):
             continue

@@ -68,7 +68,7 @@ def set_tablespace(old: OldTable) -> Iterator[Composed]:
 
 def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]:
     """DDL of the tables that stand beside logs, where they are not there yet."""
-    for table in schema.look(conn).missing:
+    for table in schema.inspect(conn).missing:
         if table != "logs":
             yield from schema.create(table)
             yield from set_owner(old, table)

@@ -87,7 +87,7 @@ def _printable(name: str) -> str:
 
 def _has_tables(conn: Connection) -> bool:
     """Return whether there is anything to query. Raises Unsuitable for tables that do not fit."""
-    found = schema.look(conn)
+    found = schema.inspect(conn)
     if found.misfits:
         raise Unsuitable("; ".join(found.misfits))
     if "logs" in found.missing:
