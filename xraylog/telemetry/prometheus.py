@@ -124,14 +124,14 @@ class Metrics:
         return f"{name}{{" + ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items()) + "}"
 
 
-def outcomes(stored: LoadResult, put_aside: LoadResult) -> dict[str, int]:
+def outcomes(stored: LoadResult, buffered: LoadResult) -> dict[str, int]:
     """Where lines came to: `rows` and `rejected` are in the database, imports from the buffer included."""
-    ignored = sum(stored.ignored.values()) + sum(put_aside.ignored.values())
+    ignored = sum(stored.ignored.values()) + sum(buffered.ignored.values())
     counts = (
         stored.rows + stored.imported,
         stored.rejected + stored.imported_rejected,
         ignored,
-        put_aside.rows + put_aside.rejected,
+        buffered.rows + buffered.rejected,
     )
     return dict(zip(OUTCOMES, counts, strict=True))
 
