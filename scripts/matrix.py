@@ -109,10 +109,12 @@ def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
     oldest, *between, newest = pythons
     first, *others, last = servers
     yield Job(
-        f"all on Python {oldest} and PostgreSQL {first}", pytest(pythons[oldest], "--pg-bin", str(servers[first]))
+        f"all on Python {oldest} and PostgreSQL {first}",
+        pytest(pythons[oldest], "--pg-bin", str(servers[first]), "tests"),
     )
     yield Job(
-        f"all on Python {newest} and PostgreSQL {last}", measured(pythons[newest], "--pg-bin", str(servers[last]))
+        f"all on Python {newest} and PostgreSQL {last}",
+        measured(pythons[newest], "--pg-bin", str(servers[last]), "tests"),
     )
     for major in others:
         tests = [f"tests/{name}" for name in DATABASE_TESTS]

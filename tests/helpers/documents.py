@@ -96,7 +96,7 @@ DECISIONS: dict[tuple[str, str], Decision] = {
     ("docs/metrics.md", "AS time"): Decision("it asks for the last day", before=RECENT_ROWS),
     ("docs/migration.md", "--undo"): Decision("this logs was never migrated", status=3),
     ("Schema.md", "DETACH PARTITION logs_default"): run_by(
-        "integration/database/test_schema.py"
+        "integration/database/test_partitions.py"
         "::test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them"
     ),
     ("Schema.md", "CREATE TABLE "): run_by(
