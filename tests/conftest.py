@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from helpers import load_paths
 from helpers.site import Site, create_database, drop_database
+from loguru import logger
 from psycopg.conninfo import conninfo_to_dict
 from server import FAST, Server
 
@@ -134,3 +135,13 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def site(database: dict[str, str], tmp_path: Path) -> Site:
     """A folder with config.ini and a log in it, and the test's database for it."""
     return Site(tmp_path, database)
+
+
+@pytest.fixture
+def nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of the machine's own: no zone, no password, and no log sink left behind."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
+    yield
+    logger.remove()

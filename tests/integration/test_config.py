@@ -6,13 +6,13 @@ import contextlib
 import io
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psycopg
 import pytest
+from helpers.config import written
 from helpers.site import ROOT, Site, line, lines, users
-from loguru import logger
 
 import parse_logs
 from xraylog import config
@@ -21,21 +21,7 @@ from xraylog.database import session
 EXAMPLE = ROOT / "config.ini.example"
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing of the machine's own: no zone, no password, and no log sink left behind."""
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("PGPASSWORD", raising=False)
-    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
-    yield
-    logger.remove()
-
-
-def written(folder: Path, text: str | bytes) -> Path:
-    path = folder / "config.ini"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    path.chmod(0o600)
-    return path
+pytestmark = pytest.mark.usefixtures("nothing_of_the_machine")
 
 
 def test_the_example_filled_in_stores_lines(site: Site) -> None:

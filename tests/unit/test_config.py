@@ -8,15 +8,15 @@ import io
 import re
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from helpers.config import written
 from helpers.site import ROOT, line
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from loguru import logger
 
 import parse_logs
 from xraylog import cli, config
@@ -35,14 +35,7 @@ LEAST: Mapping[str, Mapping[str, str]] = {
 Changes = Mapping[str, str | None]  # None: without this key
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing of the machine's own: no zone, no password, and no log sink left behind."""
-    monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("PGPASSWORD", raising=False)
-    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
-    yield
-    logger.remove()
+pytestmark = pytest.mark.usefixtures("nothing_of_the_machine")
 
 
 def text_of(**changes: Changes) -> str:
@@ -52,13 +45,6 @@ def text_of(**changes: Changes) -> str:
         f"[{section}]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items() if value is not None)
         for section, keys in merged.items()
     )
-
-
-def written(folder: Path, text: str | bytes) -> Path:
-    path = folder / "config.ini"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    path.chmod(0o600)
-    return path
 
 
 def read(folder: Path, **changes: Changes) -> Config:

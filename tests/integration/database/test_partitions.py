@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from helpers.schema import bounds
 from helpers.site import ROOT, Site, facts
 from psycopg import errors
 
@@ -33,19 +34,6 @@ def other(database: dict[str, str]) -> Iterator[Connection]:
     """A second session in the test's database."""
     with psycopg.connect(**database, autocommit=True) as conn:  # type: ignore[arg-type]
         yield conn
-
-
-def bounds(conn: Connection) -> dict[str, tuple[str, str]]:
-    """Each partition with its lower and its upper bound in UTC, in the order of time."""
-    with conn.transaction():
-        conn.execute("SET LOCAL timezone TO 'UTC'")
-        conn.execute("SET LOCAL datestyle TO 'ISO'")
-        rows: list[tuple[str, str]] = conn.execute("""
-            SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class WHERE relispartition AND relkind = 'r'
-        """).fetchall()
-    found = {name: re.findall(r"'(.*?)'|(MINVALUE|MAXVALUE)", bound) for name, bound in rows if bound != "DEFAULT"}
-    plain = {name: ("".join(low), "".join(high)) for name, (low, high) in found.items()}
-    return dict(sorted(plain.items(), key=lambda item: item[1][0].replace("MINVALUE", "")))
 
 
 def covered(conn: Connection) -> list[tuple[str, str]]:

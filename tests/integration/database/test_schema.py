@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from helpers import documents
+from helpers.schema import bounds
 from helpers.site import ROOT, Site, facts, line
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
@@ -313,16 +314,3 @@ def test_what_does_not_fit_ends_a_run_with_status_3_and_the_log_stays(site: Site
     conn.execute('CREATE TABLE logs (id bigserial, "timestamp" timestamptz)')
     site.append(line(1))
     assert "logs: expected a table partitioned by day" in site.run(status=3).stderr
-
-
-def bounds(conn: Connection) -> dict[str, tuple[str, str]]:
-    """Each partition with its lower and its upper bound in UTC, in the order of time."""
-    with conn.transaction():
-        conn.execute("SET LOCAL timezone TO 'UTC'")
-        conn.execute("SET LOCAL datestyle TO 'ISO'")
-        rows: list[tuple[str, str]] = conn.execute("""
-            SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class WHERE relispartition AND relkind = 'r'
-        """).fetchall()
-    found = {name: re.findall(r"'(.*?)'|(MINVALUE|MAXVALUE)", bound) for name, bound in rows if bound != "DEFAULT"}
-    plain = {name: ("".join(low), "".join(high)) for name, (low, high) in found.items()}
-    return dict(sorted(plain.items(), key=lambda item: item[1][0].replace("MINVALUE", "")))

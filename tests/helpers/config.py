@@ -1,0 +1,13 @@
+"""Config files as a test needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    """Write config.ini in this folder; return its path."""
+    path = folder / "config.ini"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.chmod(0o600)
+    return path
