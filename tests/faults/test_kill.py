@@ -74,7 +74,7 @@ def test_killed_at_every_step(site: Site, is_open: bool, count: int, load_path: 
             stack.enter_context(xray(site.log))
         names = kill_at_every_step(site, prepare, check)
     assert {"execute", "commit", "copy write", "pwrite in write_at"} <= names
-    assert {"fcntl in _lease", "ftruncate in empty"} <= names or is_open
+    assert {"fcntl in _lease", "ftruncate in truncate"} <= names or is_open
     assert "fsync in _collapse" in names or not is_open
 
 
@@ -133,7 +133,7 @@ def test_killed_at_every_step_of_an_import(site: Site) -> None:
         assert site.buffer.stat().st_size == 0
 
     names = kill_at_every_step(site, prepare, check)
-    assert {"commit", "ftruncate in cut", "copy write"} <= names
+    assert {"commit", "ftruncate in truncate", "copy write"} <= names
 
 
 def test_killed_at_every_step_of_a_first_run(site: Site, server_keywords: dict[str, str]) -> None:
