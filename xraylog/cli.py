@@ -21,6 +21,9 @@ class Exit(enum.IntEnum):
     CONFIGURATION = 78
 
 
+RUN_OPTIONS = frozenset(("config", "logfiles", "keep", "again", "verbose", "quiet"))
+
+
 class Options(NamedTuple):  # a frozen dataclass of as many fields takes 3 ms more of every start
     """The command line of parse_logs.py."""
 
@@ -37,8 +40,9 @@ class Options(NamedTuple):  # a frozen dataclass of as many fields takes 3 ms mo
 
     @property
     def is_command(self) -> bool:
-        """Whether they ask for something else than a run."""
-        return self.check or self.dry_run or self.make_partitions is not None or self.replay_rejected
+        """Whether they ask for something else than a run. An option that is not known to be of a run does."""
+        others = (value for name, value in self._asdict().items() if name not in RUN_OPTIONS)
+        return any(value is not None and value is not False for value in others)
 
 
 def name(text: str) -> str:

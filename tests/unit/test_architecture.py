@@ -85,6 +85,15 @@ def test_a_package_imports_only_from_the_rows_below_it(module: Module) -> None:
         assert package == module.package or HEIGHT[package] < HEIGHT[module.package], imported
 
 
+# What a side must not know, though it is in a row below.
+UNKNOWN = {name: {"accesslog", "telemetry"} for name in ("loading", "maintenance", "migration")}
+
+
+@every_module
+def test_the_database_side_knows_no_log_syntax_and_no_telemetry(module: Module) -> None:
+    assert not {imported.partition(".")[0] for imported in module.ours} & UNKNOWN.get(module.package, set())
+
+
 @every_module
 def test_only_the_database_and_what_is_above_it_knows_psycopg(module: Module) -> None:
     if module.package == "config":

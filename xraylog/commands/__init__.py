@@ -24,7 +24,9 @@ def run(options: Options, cfg: Config, paths: Sequence[Path]) -> Exit:
         return Exit.OPERATOR if dry_run.report(cfg, paths, options.keep, options.again) else Exit.DONE
     if options.replay_rejected:
         return maintain.replay_rejected(cfg)
-    return maintain.make_partitions(cfg, options.make_partitions or 0)
+    if options.make_partitions is not None:
+        return maintain.make_partitions(cfg, options.make_partitions)
+    raise NotImplementedError(f"expected an option with a command, found {options}")
 
 
 def drop_expired(cfg: Config) -> Exit:
