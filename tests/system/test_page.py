@@ -425,7 +425,7 @@ def test_an_empty_page_says_so(site: Site, conn: Connection, opened: Callable[..
     del conn  # a database without tables
     report(site)
     page = opened(page_of(site))
-    assert "There are no rows of these days" in page.inner_text("main")
+    assert "There are no rows in these days" in page.inner_text("main")
 
 
 def test_a_masked_page_shows_networks_and_numbers(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:

@@ -1,4 +1,4 @@
-"""The charts, drawn by Vega-Lite as SVG. Pure: no files, no database, no clock.
+"""Draw the charts as SVG, with Vega-Lite. Pure: no files, no database, no clock.
 
 A chart has colours of the page's style sheet (`var(--series-1)`), so that it is dark where the page is, and no text of
 anybody else: tags are legends in the page, which escapes them. One area for each series takes fewer bytes than a bar
@@ -36,7 +36,7 @@ CONFIG = {"background": None, "font": "system-ui, sans-serif", "view": {"stroke"
 def over_time(
     label: str, unit: str, hours: Sequence[tuple[datetime, Sequence[int]]], marks: Mapping[datetime, str]
 ) -> str:
-    """Rows of each hour (or day, as `unit` says) and series, one on the other, as SVG.
+    """Draw rows by hour or day (`unit`), the series stacked, as SVG.
 
     `label`: what it shows, in our own words. `marks`: moments that the axis names.
     """
@@ -79,7 +79,7 @@ def over_time(
 
 
 def sharing(name: str, one: str, other: str) -> tuple[str, str]:
-    """Two charts of the same hours, whose axes differ: the second one shows the areas of the first, for fewer bytes.
+    """Return two charts of the same hours with other axes, the second reusing the areas of the first: fewer bytes.
 
     `name`: of the areas, in the page. Where a zone has other hours, both stay as they are.
     """
@@ -92,7 +92,7 @@ def sharing(name: str, one: str, other: str) -> tuple[str, str]:
 
 
 def week(label: str, rows: Sequence[Sequence[int]]) -> str:
-    """Rows by weekday, Monday first, and hour of the day, as SVG: the more, the stronger."""
+    """Draw rows by weekday, Monday first, and hour of the day, as SVG: the more, the stronger the colour."""
     most = max((max(day) for day in rows), default=0)
     values = [
         {"day": day, "hour": hour, "shade": _shade(count, most)}
@@ -136,7 +136,7 @@ def _colours(field: str, count: int, colours: Sequence[str]) -> dict[str, Any]:
 
 
 def _svg(label: str, spec: Mapping[str, Any]) -> str:
-    """Without a size, so that it is as wide as the page, and with coordinates of one decimal."""
+    """Return SVG without a size, so that it is as wide as the page, and with coordinates of one decimal."""
     drawn = vl_convert.vegalite_to_svg({**spec, "padding": 2, "config": CONFIG})
     shape = re.search(r'viewBox="[^"]*"', drawn)
     inside = re.sub(r' (?:aria-[a-z]+|role|class)="[^"]*"', "", drawn[drawn.index("<g") : drawn.rindex("</svg>")])

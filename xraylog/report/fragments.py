@@ -1,4 +1,4 @@
-"""Pieces of SQL that several questions have. Their values are those of every question: `Session.values`."""
+"""Pieces of SQL that several queries share. Their values are in `Session.values`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.database.capabilities import Capabilities
 
-# `node` is null for all of them, and then for rows that name none.
+# `node` is null for all nodes, and then also matches rows without one.
 WINDOW = SQL("""l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
             AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
 

@@ -9,9 +9,10 @@ from ipaddress import ip_network
 
 from xraylog.accesslog import masking
 
-# A host's name as DNS has them: its last label begins with a letter, and is no number in hexadecimal digits.
+# A host name as in DNS: its last label begins with a letter, and is no hexadecimal number.
 NAME = re.compile(r"(?:[0-9A-Za-z_-]+\.)*(?!0[xX])[A-Za-z][0-9A-Za-z-]*\.?", re.ASCII)
-# As names of lines and of services like nip.io spell addresses. Some other names look like it, and are hidden, too.
+# Addresses as names of customer lines, and of services like nip.io, spell them. Other names that look like it are
+# hidden, too.
 ADDRESS_WITHIN = re.compile(
     r"""(?<![0-9]) [0-9]{1,3} [._x-]+ (?:[a-z]{1,8}-?)? [0-9]{1,3} (?:[._x-]+ [0-9]{1,3}){2} (?![0-9])  # 203.red-0-1-9
     | (?<![0-9]) (?:25[0-5] | 2[0-4][0-9] | [01][0-9]{2}){4} (?![0-9])  # 203000113009
@@ -29,13 +30,13 @@ HIDDEN = "(an address)"
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Whether addresses are shown as networks, and users as numbers."""
+    """Whether a page shows addresses as networks, and users and nodes as numbers."""
 
     hides: bool = False
 
     @property
     def bits(self) -> dict[str, int]:
-        """Bits of an address that are shown, as the queries take them."""
+        """Return how many bits of an address are shown, as values for the queries."""
         return {"bits_4": 24 if self.hides else 32, "bits_6": 48 if self.hides else 128}
 
     def user(self, user_id: int | None, email: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What was found becomes one HTML file that asks nobody for anything. Pure: it opens its own template, and no more.
+"""Render what was found as one HTML file that loads nothing from the network. Pure, except that it opens its template.
 
 Any string may be an attacker's, for a client can put bytes of its choice into the log. Jinja2 escapes all of them; the
 users are JSON in a script element, escaped for it (`tojson`), and page.js makes text of them, never markup. The
@@ -32,9 +32,9 @@ REJECTED, NO_TAG = "(rejected)", "(no tag)"
 
 @dataclass(frozen=True, slots=True)
 class InZone:
-    """What depends on the zone: the hours begin at its full ones, and a week has its weekdays."""
+    """What depends on the zone: where hours begin, and which weekday a moment is in."""
 
-    side: str  # the class of the style sheet that shows it or not
+    side: str  # the CSS class that shows or hides it
     zone: ZoneInfo
     traffic: Series
     traffic_chart: Markup
@@ -112,7 +112,7 @@ def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
 
 
 def _sharing(zones: Sequence[InZone]) -> Sequence[InZone]:
-    """Both zones, of which the second one shows the areas that the first one has drawn."""
+    """Return both zones; the second reuses the areas that the first has drawn."""
     if len(zones) < 2:
         return zones
     one, other = zones  # their charts as plain text: Markup escapes what is put into it
@@ -126,7 +126,7 @@ def _sharing(zones: Sequence[InZone]) -> Sequence[InZone]:
 
 
 def _drawn(svg: str) -> Markup:
-    return Markup(svg)  # noqa: S704  # charts holds no text but ours
+    return Markup(svg)  # noqa: S704  # it holds only our own text
 
 
 def _tag(slot: Slot) -> str:
@@ -136,23 +136,29 @@ def _tag(slot: Slot) -> str:
 def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield what an operator should look at first, each with the names that it is about."""
     if not found.rows:
-        yield "No rows of these days.", ()
+        yield "No rows in these days.", ()
     is_over = found.window.until < written
     silent = [] if is_over else found.silent
     if silent:
         yield "No row in the last hour:", silent
     if is_over and found.absent:
-        yield "No row in these days, and runs since then:", found.absent
+        yield "No row in these days, but runs since then:", found.absent
     if interrupted := [name for name in found.interrupted if name not in silent]:
         yield "A day or more without any row:", interrupted
     if runs.unseen:
-        yield "What cannot be read, and is not known here:", runs.unseen
+        yield "Unknown, because it cannot be read:", runs.unseen
     if runs.buffer_bytes:
-        yield f"In the buffer wait {_size(runs.buffer_bytes)}: the next run that reaches PostgreSQL imports them.", ()
+        yield (
+            f"{_size(runs.buffer_bytes)} in the offline buffer: the next run that reaches PostgreSQL imports them.",
+            (),
+        )
     if runs.offline:
         yield f"Runs that did not reach PostgreSQL: {_count(runs.offline)} of {_count(runs.count)}.", ()
     if found.rejected_lines:
-        yield f"Lines not understood: {_count(found.rejected_lines)}. They are in rejected_lines, with reasons.", ()
+        yield (
+            f"Lines not understood: {_count(found.rejected_lines)}. They are in rejected_lines, each with the reason.",
+            (),
+        )
 
 
 def _data(found: Findings, is_masked: bool) -> dict[str, Any]:

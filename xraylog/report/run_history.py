@@ -1,4 +1,4 @@
-"""What the runs of this machine came to: statistics, metrics, and the offline buffer. It opens files, no more."""
+"""What this machine's runs did: read from their statistics, metrics and offline buffer. Only opens files."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from xraylog.report.model import Window
 from xraylog.telemetry.prometheus import Metrics
 
 UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
-MAX_BYTES = 1 << 24  # of the statistics' end: more than a month of runs, one a minute
+MAX_BYTES = 1 << 24  # read from the end of the statistics: more than a month of runs, one a minute
 BUFFER, STATISTICS = "the buffer", "the statistics"
 YEARS = range(1970, 9999)  # of moments that every zone can show
-LINES = range(1 << 63)  # that a run can have had
+LINES = range(1 << 63)  # how many a run can have read
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """As far as the statistics go back; the counts are those of the window."""
+    """The runs that the statistics still have; the counts are those of the window."""
 
     known: bool = False  # there are statistics
-    last_good: datetime | None = None  # when the database last had every line, as far as the metrics tell
-    last_stored: datetime | None = None  # the last run that stored lines, of all
+    last_good: datetime | None = None  # when the database last had every line, according to the metrics
+    last_stored: datetime | None = None  # the last run of all that stored lines
     count: int = 0
     offline: int = 0
     spooled: int = 0  # lines
-    buffer_bytes: int | None = 0  # now, as far as it can be looked at
-    unseen: tuple[str, ...] = ()  # what is there and cannot be read
+    buffer_bytes: int | None = 0  # now; None: unknown
+    unseen: tuple[str, ...] = ()  # what exists but cannot be read
 
 
 def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
-    """Never raises: what cannot be read is not known."""
+    """Return what the runs did. Raises nothing: what cannot be read is unknown."""
     sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and form else 0}
     unseen = tuple(name for name, size in sizes.items() if size is None)
     now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unseen=unseen)
@@ -51,7 +51,7 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
     return replace(
         now,
         known=True,
-        # A row does not tell whether its run failed; one with lines has stored them.
+        # A row does not show whether its run failed; one with lines has stored them.
         last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
         count=len(here),
         offline=sum(mode != "online" for _, mode, *_ in here),

@@ -1,4 +1,4 @@
-"""One snapshot of the database, and two sessions that see it. Nothing is written, and nobody is waited for long.
+"""One snapshot of the database, and two sessions that see it. It writes nothing, and waits for no lock for long.
 
 One query keeps one core of the server busy, so two sessions ask side by side: the seconds of the questions that
 benchmarks/report.py prints add up to nearly twice those of the page. Both sessions are in transactions that are
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = tuple[Any, ...]
 Sessions: TypeAlias = Callable[[], AbstractContextManager[Connection]]
-Progress: TypeAlias = Callable[[str, float], None]  # what was asked, and the seconds that it took
+Progress: TypeAlias = Callable[[str, float], None]  # called with the name of a query and its seconds
 
 WORK_MEM = "64MB"  # for each sort and hash table; the server's default of 4 MB writes to disk what this does not
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session in the snapshot, with the values that all questions share."""
+    """A session in the snapshot, with the values that all queries share."""
 
     conn: Connection
     progress: Progress
     values: Mapping[str, Any]
 
     def query(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         begun = time.monotonic()
         rows = self.conn.execute(query, {**self.values, **values}).fetchall()
         self.progress(what, time.monotonic() - begun)
@@ -49,13 +49,13 @@ class Session:
         self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
 
     def cancel(self) -> None:
-        """End the query that is running, if one is: called from another thread."""
+        """Cancel the query that is running, if any. Call it from another thread."""
         self.conn.cancel()
 
 
 @contextlib.contextmanager
 def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
-    """Two sessions in one snapshot; where the server has no second one to give, twice the same.
+    """Yield two sessions in one snapshot, or the same one twice if the server has no second to give.
 
     `timeout_s`: what a query may take. Raises Unavailable and Unsuitable, as the sessions do.
     """
@@ -63,7 +63,7 @@ def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterato
         first = Session(_begin(stack, sessions, timeout_s), progress, {})
         (exported,) = first.conn.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
         second = first
-        # No session may be left, or it may be another server's.
+        # The server may have no session left, or a pooler may lead to another server.
         with contextlib.ExitStack() as trial, contextlib.suppress(Unavailable, Unsuitable, psycopg.Error):
             second = replace(first, conn=_begin(trial, sessions, timeout_s, exported))
             stack.push(trial.pop_all())

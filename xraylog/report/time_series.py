@@ -1,4 +1,4 @@
-"""Rows of the slots, by hour, by day and by weekday, as the charts and tables of a zone have them. Pure."""
+"""Count the rows of slots by hour, day and weekday of a zone, for charts and tables. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MAX_MARKS = 10  # days that an axis names
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Rows by hour or day, split into series: the largest first, and what is left in the last one."""
+    """Rows by hour or day, split into series: the largest first, the rest together in the last."""
 
     names: Sequence[str]
     rows: Sequence[tuple[datetime, Sequence[int]]]
 
     @property
     def totals(self) -> list[int]:
-        """Of each series."""
+        """Return the rows of each series."""
         return [sum(column) for column in zip(*(counts for _, counts in self.rows), strict=True)]
 
 
 def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Series:
-    """Rows of each hour or day of the window, also of those without any, by what `name` calls a slot."""
+    """Return rows by hour or day of the window, empty ones too, split by what `name` calls a slot."""
     begin = START_OF[found.window.unit]
     rows: dict[datetime, Counter[str]] = defaultdict(Counter)
     for slot in slots:
@@ -50,21 +50,21 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
 
 
 def _starts(found: Findings, zone: ZoneInfo) -> list[datetime]:
-    """When the hours or days of the window begin. Where a zone is put back by half an hour, one hour has half of it."""
+    """Return when the hours or days of the window begin. If clocks go back by half an hour, one hour has half of it."""
     begin = START_OF[found.window.unit]
     count = -((found.window.since - found.window.until) // SLOT)
     return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
-    """When the hour of the zone began, in UTC."""
+    """Return when the zone's hour began, in UTC."""
     local = moment.astimezone(zone)
     past = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
     return moment.astimezone(timezone.utc) - past
 
 
 def _day(moment: datetime, zone: ZoneInfo) -> datetime:
-    """When the day of the zone began, in UTC."""
+    """Return when the zone's day began, in UTC."""
     return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
 
 
@@ -72,7 +72,7 @@ START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hou
 
 
 def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
-    """Rows by weekday, Monday first, and hour of the day."""
+    """Return rows by weekday, Monday first, and hour of the day."""
     rows = [[0] * 24 for _ in range(7)]
     for slot in slots:
         local = slot.start.astimezone(zone)

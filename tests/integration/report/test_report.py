@@ -117,7 +117,7 @@ def test_an_empty_database_gives_a_page_that_says_so(site: Site, conn: Connectio
     if rows is not None:
         fill(conn, rows)
     report(site)
-    assert "There are no rows of these days" in text(site)
+    assert "There are no rows in these days" in text(site)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
@@ -146,7 +146,7 @@ def test_a_row_that_no_page_could_show_is_not_named_as_the_newest(site: Site, co
     conn.execute('INSERT INTO logs ("timestamp", action) VALUES (%s, %s)', [at, "accepted"])
     report(site)
     assert "<code>--until" not in text(site)
-    assert "There are no rows of these days." in text(site)
+    assert "There are no rows in these days." in text(site)
 
 
 def test_without_a_server_no_page_is_written_and_the_command_that_helps_is_named(site: Site) -> None:

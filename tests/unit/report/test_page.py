@@ -38,12 +38,12 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     done = run_history.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(run_history.STATISTICS,))
     assert notes(Findings(window, [good, bad]), done, NOON) == [
         "No row in the last hour: &lt;b&gt;",
-        "What cannot be read, and is not known here: the statistics",
-        "In the buffer wait 1.5 MB: the next run that reaches PostgreSQL imports them.",
+        "Unknown, because it cannot be read: the statistics",
+        "1.5 MB in the offline buffer: the next run that reaches PostgreSQL imports them.",
         "Runs that did not reach PostgreSQL: 2 of 3.",
-        "Lines not understood: 12. They are in rejected_lines, with reasons.",
+        "Lines not understood: 12. They are in rejected_lines, each with the reason.",
     ]
-    assert notes(Findings(window), run_history.Runs(), NOON) == ["No rows of these days."]
+    assert notes(Findings(window), run_history.Runs(), NOON) == ["No rows in these days."]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() ->
     past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
     nodes = [node("n1", HOUR, HOUR), node("n2", None, HOUR, rows=0), node("n3", None, HOUR * 24 * 9, rows=0)]
     told = notes(Findings(past, nodes), run_history.Runs(), NOON + timedelta(days=9))
-    assert told == ["No row in these days, and runs since then: n2"]
+    assert told == ["No row in these days, but runs since then: n2"]
 
 
 def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
