@@ -14,11 +14,17 @@ import psycopg
 import pytest
 from helpers import load_paths
 from helpers.site import Site, create_database, drop_database
+from hypothesis import settings
 from loguru import logger
 from psycopg.conninfo import conninfo_to_dict
 from server import FAST, Server
 
 from xraylog.loading import attach, foreign_keys
+
+# How long an example may take depends on the machine. Hypothesis has a profile for CI: the rest of it stays.
+settings.register_profile("any machine", settings.default, deadline=None)
+settings.load_profile("any machine")
+
 
 TESTS = Path(__file__).parent
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
