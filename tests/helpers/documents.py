@@ -57,6 +57,7 @@ SYNTAX = {
     "SET ON PARAMETER": 15,
     "CONCURRENTLY": 14,
     "INCLUDE (": 11,
+    "SET jit": 11,
     "CREATE INDEX ON logs": 11,
     "ADD FOREIGN KEY": 11,
 }
