@@ -44,8 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     except config.ConfigError as error:
         return fail(Exit.CONFIGURATION, error)
     try:
-        with session.connect({"application_name": "migrate_logs", **cfg.connection}) as conn:
+        keywords = {"application_name": "migrate_logs", **cfg.connection}
+        with session.connect(keywords, to_write=not options.status) as conn:
             run(conn, cfg, options)
+    except session.ReadOnly as error:
+        return fail(Exit.OPERATOR, error)
     except session.Unavailable as error:
         return fail(Exit.FAILED, f"PostgreSQL is not available: {error}; {RESUMES}")
     except (Unsuitable, verify.ChecksumMismatch) as error:

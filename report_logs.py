@@ -77,7 +77,7 @@ def run(cfg: Config, options: Options) -> Exit:
     now = datetime.now(timezone.utc)
     scope = Scope(Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask), options.node)
     keywords = {"application_name": "report_logs", **cfg.connection}
-    found = collect.read(lambda: session.connect(keywords), scope, log_query, cfg.report_timeout_s)
+    found = collect.read(lambda: session.connect(keywords, to_write=False), scope, log_query, cfg.report_timeout_s)
     metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)
     runs = run_history.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, scope.window, metrics)
     return write(options.output, page.render(found, runs, now, options.mask), found)

@@ -152,9 +152,9 @@ def dying_after(module: str, function: str) -> Iterator[None]:
 
 def stop_after_the_rename(site: Site) -> None:
     """A migration that is killed when the new logs has just been made."""
-    assert site.run_here(script=MIGRATE, inside=dying_after("swap", "swap")) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("swap", "swap")) == -9, site.output()
 
 
 def stop_in_the_middle(site: Site) -> None:
     """A migration that is killed when the first day has just been copied."""
-    assert site.run_here(script=MIGRATE, inside=dying_after("backfill", "copy_day")) == -9
+    assert site.run_here(script=MIGRATE, inside=dying_after("backfill", "copy_day")) == -9, site.output()

@@ -202,7 +202,7 @@ class Site:
         self.set("postgresql", port=self.database["port"])
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(**self.database, options="-c timezone=UTC", autocommit=True) as conn:  # type: ignore[arg-type]
+        with psycopg.connect(**self.database, options="-c timezone=UTC -c datestyle=ISO", autocommit=True) as conn:  # type: ignore[arg-type]
             cursor = conn.execute(sql, values)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 

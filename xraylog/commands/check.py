@@ -123,7 +123,8 @@ def _server(cfg: Config) -> Iterator[Finding]:
         with session.connect(cfg.connection) as conn:
             version = conn.info.parameter_status("server_version")
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
-            found = schema.inspect(conn)
+            with session.transaction(conn):
+                found = schema.inspect(conn)
             yield from _rights(conn, cfg)
             yield from _schema(cfg, found)
     except (session.Unavailable, session.Unsuitable) as error:

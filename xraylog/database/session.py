@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import Identifier
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -57,15 +58,19 @@ class Unavailable(Exception):
     """The database is away or busy; a later run will find it again. The message says how we know."""
 
 
+class ReadOnly(Unavailable):
+    """The server takes no changes, a standby or by a setting. The message says which, and what to do."""
+
+
 class Unsuitable(Exception):
     """The database answers, but cannot be used as it is: the operator must act. The message says how."""
 
 
 @contextlib.contextmanager
-def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
+def connect(keywords: Mapping[str, str], to_write: bool = True) -> Iterator[Connection]:
     """Open a session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
 
-    Raises Unavailable and Unsuitable, here and from everything inside.
+    Raises Unavailable and Unsuitable, here and from everything inside; ReadOnly unless `to_write` is False.
     """
     with _explained(), _session(keywords) as conn:
         replication = conn.info.get_parameters().get("replication", "false")
@@ -74,7 +79,29 @@ def connect(keywords: Mapping[str, str]) -> Iterator[Connection]:
         if conn.info.parameter_status("server_encoding") != "UTF8":
             found = conn.info.parameter_status("server_encoding")
             raise Unsuitable(f"database {conn.info.dbname}: expected the encoding UTF8, found {found}")
+        if to_write:
+            _refuse_read_only(conn)
         yield conn
+
+
+def _refuse_read_only(conn: Connection) -> None:
+    """Raise ReadOnly before anything is tried: a standby, or a server that was set so, takes no changes."""
+    ((is_standby, read_only),) = conn.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')")
+    if is_standby:
+        raise ReadOnly("the server is a standby, which is read-only; [postgresql] host must lead to the primary")
+    if read_only == "on":
+        ((source,),) = conn.execute("SELECT source FROM pg_settings WHERE name = 'default_transaction_read_only'")
+        database, role = (Identifier(name).as_string(conn) for name in (conn.info.dbname, conn.info.user))
+        way_out = {
+            "database": f"ALTER DATABASE {database} RESET",
+            "user": f"ALTER ROLE {role} RESET",
+            "database user": f"ALTER ROLE {role} IN DATABASE {database} RESET",
+            "client": "look at [postgresql] options and at PGOPTIONS for",
+        }.get(source, "ALTER SYSTEM RESET")
+        raise ReadOnly(
+            f"the server is read-only: default_transaction_read_only is on ({source}); to change that: "
+            f"SET default_transaction_read_only = off; {way_out} default_transaction_read_only"
+        )
 
 
 @contextlib.contextmanager
@@ -128,16 +155,35 @@ def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterat
         yield
 
 
-# synchronous_commit off would let a crash of the server lose rows that are no longer in the log. The style and
-# the zone are those in which the catalog writes the bounds of partitions: others have names of zones in them.
-BEGIN_SETTINGS = """
-    SELECT set_config('lock_timeout', %s, true),
+# What a role, a database or PGOPTIONS may set, and what would change what we read. DateStyle and TimeZone: the catalog
+# writes the bounds of partitions in them, other styles with names of zones. quote_all_identifiers: its text of keys and
+# indexes. extra_float_digits: before PostgreSQL 12 floats are text of 15 digits. A search_path that names pg_catalog
+# late lets functions of other schemas take the place of the server's; not named, it is searched first.
+READ_SETTINGS = """
+    SELECT pg_catalog.set_config('DateStyle', 'ISO, MDY', true),
+           pg_catalog.set_config('TimeZone', 'UTC', true),
+           pg_catalog.set_config('IntervalStyle', 'postgres', true),
+           pg_catalog.set_config('standard_conforming_strings', 'on', true),
+           pg_catalog.set_config('quote_all_identifiers', 'off', true),
+           pg_catalog.set_config('array_nulls', 'on', true),
+           pg_catalog.set_config('bytea_output', 'hex', true),
+           pg_catalog.set_config('extra_float_digits', '3', true),
+           pg_catalog.set_config('row_security', 'on', true),
+           pg_catalog.set_config('search_path', (
+               SELECT coalesce(pg_catalog.string_agg(pg_catalog.quote_ident(name), ', ' ORDER BY nr), '')
+               FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS path (name, nr)
+               WHERE name <> 'pg_catalog'), true)
+"""
+# synchronous_commit off would let a crash of the server lose rows that are no longer in the log.
+BEGIN_SETTINGS = (
+    READ_SETTINGS
+    + """,
+           set_config('lock_timeout', %s, true),
            set_config('synchronous_commit',
                       CASE current_setting('synchronous_commit')
-                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
-           set_config('DateStyle', 'ISO', true),
-           set_config('TimeZone', 'UTC', true)
+                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)
 """
+)
 BY_INDEX = ", set_config('enable_seqscan', 'off', true)"
 LOCK = ", pg_advisory_xact_lock(%s)"
 

@@ -109,6 +109,10 @@ def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
     )
 
 
+# A policy on logs or logs_old would hide rows from the copy and from the proof alike: so it is an error.
+HIDE_NO_ROWS = "SET LOCAL row_security TO off"
+
+
 class StateChanged(Exception):
     """Another session has finished or undone the migration meanwhile."""
 
@@ -119,6 +123,7 @@ def transaction(conn: Connection) -> Iterator[None]:
     with conn.transaction():
         run_all(conn, session_settings(conn))
         with session.transaction(conn):
+            conn.execute(HIDE_NO_ROWS)
             yield
 
 
@@ -131,6 +136,7 @@ def step(conn: Connection, *expected: State) -> Iterator[Found]:
     with conn.transaction():
         run_all(conn, session_settings(conn))  # first: the role's statement_timeout would count while it waits
         with session.transaction(conn, schema.PARTITIONS_LOCK):
+            conn.execute(HIDE_NO_ROWS)
             conn.execute(set_lock_timeout(LOCK_TIMEOUT))
             found = read_state(conn)
             if found.state not in (expected or STARTED):
@@ -147,6 +153,7 @@ def session_settings(conn: Connection) -> Iterator[Composed]:
     if Capabilities.of(conn).transaction_timeout:
         yield SQL("SET LOCAL transaction_timeout TO 0").format()
     yield SQL("SET LOCAL extra_float_digits TO 3").format()
+    yield SQL(HIDE_NO_ROWS).format()
 
 
 def set_lock_timeout(text: str) -> Composed:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
+from xraylog.database import session
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterato
 SETTINGS = """
     SELECT set_config(name, value, true)
     FROM pg_settings
-    JOIN (VALUES ('statement_timeout', %s), ('lock_timeout', '10s'), ('work_mem', %s), ('TimeZone', 'UTC'),
-                 ('DateStyle', 'ISO'), ('jit', 'off'), ('max_parallel_workers_per_gather', '0')) wanted (name, value)
+    JOIN (VALUES ('statement_timeout', %s), ('lock_timeout', '10s'), ('work_mem', %s), ('jit', 'off'),
+                 ('max_parallel_workers_per_gather', '0')) wanted (name, value)
         USING (name)
 """
 
@@ -89,5 +90,6 @@ def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, expo
     stack.enter_context(conn.transaction())
     if exported:
         conn.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(Literal(exported)))
+    conn.execute(session.READ_SETTINGS)
     conn.execute(SETTINGS, [f"{timeout_s}s", WORK_MEM])
     return conn

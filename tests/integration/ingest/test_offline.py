@@ -99,7 +99,9 @@ def test_a_read_only_database_is_an_outage(site: Site) -> None:
     site.append(line(1))
     name = site.database["dbname"]
     site.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    assert "25006" in site.run().stderr
+    said = site.run().stderr
+    assert "the server is read-only: default_transaction_read_only is on (database)" in said
+    assert f'ALTER DATABASE "{name}" RESET default_transaction_read_only' in said
     assert site.buffered() == users(1, 2)
     site.query(f"BEGIN READ WRITE; ALTER DATABASE {name} RESET ALL; COMMIT")
     site.run()

@@ -1,0 +1,141 @@
+"""What a role, a database or the server itself is set to changes nothing that our own sessions read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.load_paths import LOAD_PATHS
+from helpers.migration import content, days_of, make_plain_logs, stop_in_the_middle
+from helpers.site import Site, facts, line, lines, users
+from psycopg.sql import SQL, Identifier, Literal
+from server import FAST, Server
+
+from xraylog.database.session import Connection
+
+SETTINGS = {
+    "standard_conforming_strings": "off",
+    "quote_all_identifiers": "on",
+    "array_nulls": "off",
+    "bytea_output": "escape",
+    "extra_float_digits": "-15",
+    "row_security": "off",
+    "DateStyle": "German, DMY",
+    "IntervalStyle": "sql_standard",
+    "TimeZone": "Australia/Sydney",
+    "escape_string_warning": "off",  # of the psql that asks
+    "search_path": "public, pg_catalog",
+}
+
+
+def set_all(conn: Connection, database: dict[str, str]) -> None:
+    """For every session from now on."""
+    name = Identifier(database["dbname"])
+    for setting, value in SETTINGS.items():
+        values = SQL(", ").join(map(Literal, value.split(", ")))
+        conn.execute(SQL("ALTER DATABASE {} SET {} TO {}").format(name, Identifier(setting), values))
+    conn.execute("CREATE FUNCTION public.quote_ident(text) RETURNS text LANGUAGE sql AS $$ SELECT 'not this' $$")
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_rows_are_the_same_on_each_load_path(
+    conn: Connection, site: Site, database: dict[str, str], load_path: str
+) -> None:
+    set_all(conn, database)
+    site.load_path = load_path
+    site.append(*lines(0, 20))
+    site.run()
+    site.append(*lines(20, 40), line(41, at="2025/11/18 00:00:00"), "broken \\ line\n")
+    site.run()
+    assert site.emails() == users(0, 40) + users(41, 42)
+    assert [text for _, text in site.rejected()] == [b"broken \\ line"]
+    assert days_of(conn) == {"logs_2025_11_17": 40, "logs_2025_11_18": 1}
+    assert site.rows()[0][0].isoformat() == "2025-11-17T10:15:23.123456+00:00"
+    assert "complete" in site.run("--check").stdout
+    site.run("--replay-rejected")
+    assert "nothing new" in site.run("--dry-run").stdout
+
+
+def test_retention_drops_the_same_days(conn: Connection, site: Site, database: dict[str, str]) -> None:
+    set_all(conn, database)
+    site.append(line(0), line(1, at="2025/11/18 00:00:00"))
+    site.run()
+    site.set("retention", days="1")
+    site.run()
+    assert days_of(conn) == {}
+
+
+def test_a_migration_is_the_same(
+    conn: Connection, site: Site, database: dict[str, str], other_database: Connection
+) -> None:
+    for place in (conn, other_database):
+        make_plain_logs(place)
+    before = content(conn)
+    Site(site.folder, {**database, "dbname": other_database.info.dbname}).migrate()
+    set_all(conn, database)
+    site.set("postgresql", dbname=database["dbname"])
+    stop_in_the_middle(site)
+    assert "1 of 3 days of logs_old have a partition" in site.migrate("--status").stdout
+    assert "2 days are left, 40 rows" in site.migrate("--dry-run").stdout
+    site.migrate()
+    assert content(conn) == before
+    assert facts(conn) == facts(other_database)
+    site.migrate("--undo", "--yes")
+    assert content(conn) == before
+
+
+@contextlib.contextmanager
+def read_only(conn: Connection, database: dict[str, str]) -> Iterator[None]:
+    name = Identifier(database["dbname"])
+    conn.execute(SQL("ALTER DATABASE {} SET default_transaction_read_only TO on").format(name))
+    yield
+    conn.execute(SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
+
+
+def test_a_read_only_server_is_called_by_its_name_before_anything_is_tried(
+    conn: Connection, site: Site, database: dict[str, str]
+) -> None:
+    make_plain_logs(conn)
+    before = facts(conn)
+    named = "the server is read-only: default_transaction_read_only is on (database)"
+    with read_only(conn, database):
+        for options in ([], ["--dry-run"], ["--undo", "--yes"], ["--drop-old"]):
+            assert named in site.migrate(*options, status=3).stderr
+        assert "nothing has been migrated" in site.migrate("--status").stdout
+        assert named in site.run("--check", status=3).stdout
+        assert named in site.run("--make-partitions", "1", status=1).stderr
+        assert named in site.run("--replay-rejected", status=1).stderr
+        site.append(*lines(0, 2))
+        assert named in site.run("--dry-run").stdout
+        assert named in site.run().stderr
+    assert facts(conn) == before
+    assert site.buffered() == users(0, 2)
+
+
+def test_the_report_reads_a_read_only_server(conn: Connection, site: Site, database: dict[str, str]) -> None:
+    site.append(*lines(0, 3))
+    site.run()
+    with read_only(conn, database):
+        site.run("--output", str(site.folder / "page.html"), script="report_logs")
+    assert (site.folder / "page.html").exists()
+
+
+def test_a_standby_is_called_by_its_name(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = own_server(*FAST)
+    site = Site(tmp_path, server.keywords())
+    site.append(*lines(0, 3))
+    site.run()
+    server.stop()
+    name, text = ("standby.signal", "") if server.version >= 12 else ("recovery.conf", "standby_mode = on\n")
+    (server.data / name).write_text(text)
+    server.start()
+    site.append(line(3))
+    named = "the server is a standby, which is read-only"
+    assert named in site.run().stderr
+    assert named in site.migrate(status=3).stderr
+    assert "logs is partitioned" in site.migrate("--status").stdout
+    site.run("--output", str(tmp_path / "page.html"), script="report_logs")
+    assert site.emails() == users(0, 3)
+    assert site.buffered() == users(3, 4)
