@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import mounts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xraylog.accesslog import drain, logfile
+from xraylog.accesslog import drain, file_system, logfile
 from xraylog.accesslog.logfile import BLOCK_BYTES, HEAD_BYTES, MARK, MARK_BYTES, LogFile
 
 LIMIT = 1 << 40  # truncate_above that no test's log reaches
@@ -361,18 +362,102 @@ def test_a_closed_log_on_tmpfs_ends_up_empty(shm_path: Path) -> None:
     assert shm_path.read_bytes() == b""
 
 
+def test_a_hole_stays_one_when_the_log_is_drained(shm_path: Path) -> None:
+    """A writer without O_APPEND leaves it; line feeds in it would fill a tmpfs, and xray's own writes would fail."""
+    hole = 300 << 20
+    with shm_path.open("wb") as writer, opened(shm_path) as log:
+        writer.seek(hole)
+        writer.write(numbered(200_000))
+        writer.flush()
+        drained = drain.drain(log, hole + 200_000, 199_999)
+        assert not drained.unsupported
+        assert log.stat.st_blocks * 512 < 1 << 20
+        assert MARK.match(log.read(0, MARK_BYTES))
+        assert is_blank(log.read(hole, 200_000))
+        assert drain.truncate_if_drained(log, drained.offset, 199_999)
+    assert shm_path.read_bytes() == b""
+
+
+def test_a_writer_without_o_append_reaches_a_steady_size_on_tmpfs(shm_path: Path) -> None:
+    """`xray > access.log`: after a truncation the file is as long as before, and nearly all of it is a hole."""
+    limit, found, truncated, position = 300_000, b"", [], 0
+    with shm_path.open("wb", buffering=0) as writer:
+        for number in range(12):
+            writer.write(b"line %d\n" % number + numbered(100_000))
+            with opened(shm_path) as log:
+                text = b"".join(text for _, text in log.blocks(position))
+                found += text.replace(b"\0", b"")
+                position = log.size
+                drained = drain.drain(log, position, limit)
+                if not drained.unsupported and drain.truncate_if_drained(log, drained.offset, limit):
+                    truncated.append(number)
+                    position = 0
+                assert log.stat.st_blocks * 512 < limit + 200_000
+    assert truncated == [2, 5, 8, 11]  # not in every run: each has the moment in which a line can be lost
+    assert found == b"".join(b"line %d\n" % number + numbered(100_000) for number in range(12))
+
+
+def test_a_hole_larger_than_any_disk_is_not_read(shm_path: Path) -> None:
+    hole = 1 << 42
+    with shm_path.open("wb") as writer:
+        writer.write(b"a\n")
+        writer.truncate(hole)
+        writer.seek(hole)
+        writer.write(b"b\n")
+    with opened(shm_path) as log:
+        blocks = list(log.blocks(0))
+    assert [text.strip(b"\0") for _, text in blocks] == [b"a\n", b"b\n"]
+    assert blocks[-1][0] + len(blocks[-1][1]) == hole + 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "block", "collapses"), [("ext4", 1024, True), ("ext4", 2048, True), ("ext3", 1024, False)]
+)
+def test_a_file_system_with_small_blocks_says_whether_it_can_collapse(
+    tmp_path: Path, kind: str, block: int, collapses: bool
+) -> None:
+    """Their largest file is smaller than that of ext4 with blocks of 4 KiB."""
+    with mounts.image(tmp_path, kind, block) as folder:
+        path = folder / "access.log"
+        path.write_bytes(numbered(100_000))
+        with held_open(path) as writer, opened(path) as log:
+            assert drain.supports_collapse(log) == collapses
+            drained = drain.drain(log, 100_000, LIMIT)
+            assert drained.unsupported != collapses
+            os.write(writer, b"later\n")
+            assert log.read(drained.offset, 100) == b"later\n"
+            assert (log.size < 10_000) == collapses
+        assert file_system.name(path) == kind
+        assert file_system.name(tmp_path) != "this file system"
+
+
+@pytest.mark.parametrize(
+    ("largest", "error", "collapses"), [(1 << 42, 22, True), (1 << 42, 95, False), (1 << 31, 95, False)]
+)
+def test_past_the_largest_file_less_is_asked_for(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, error: int, collapses: bool
+) -> None:
+    def collapse(_: int, length: int) -> None:
+        raise OSError(27 if length > largest else error, "")
+
+    monkeypatch.setattr(file_system, "collapse", collapse)
+    log_path.write_bytes(numbered(100))
+    with opened(log_path) as log:
+        assert file_system.can_collapse(log.descriptor) == collapses
+
+
 def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ext4 with bigalloc refuses 4096 with EINVAL; so does this stand-in."""
-    real = drain._fallocate
+    real = file_system.collapse
     asked = []
 
-    def bigalloc(descriptor: int, mode: int, offset: int, length: int) -> None:
+    def bigalloc(descriptor: int, length: int) -> None:
         asked.append(length)
         if length % logfile.LARGE_BLOCK:
             raise OSError(22, "Invalid argument")
-        real(descriptor, mode, offset, length)
+        real(descriptor, length)
 
-    monkeypatch.setattr(drain, "_fallocate", bigalloc)
+    monkeypatch.setattr(file_system, "collapse", bigalloc)
     length = 3 * logfile.LARGE_BLOCK + 5000
     log_path.write_bytes(numbered(length))
     with held_open(log_path), opened(log_path) as log:

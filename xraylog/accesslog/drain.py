@@ -7,7 +7,6 @@ open (docs/architecture.md#draining).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -16,12 +15,11 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from xraylog.accesslog import file_system
 from xraylog.accesslog.logfile import BLOCK_BYTES, LARGE_BLOCK, MARK_BYTES, PREDECESSOR_BYTES, LogFile
 from xraylog.records import HEAD_BYTES, Fingerprint
 
 MARK_IN_WORDS = b"# The lines that stood here are stored. parse_logs.py skips this line; leave it."
-FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
-BEYOND = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
 
 
 class Replaced(Exception):
@@ -47,9 +45,9 @@ def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
         return Drained(offset, log.fingerprint(offset))
     if not log.is_unchanged(offset):
         raise Replaced
-    if can_collapse(log.descriptor):
+    if file_system.can_collapse(log.descriptor):
         removed = _collapse(log, offset)
-    elif is_exclusive(log) or (log.size == offset and offset > truncate_above):
+    elif is_exclusive(log) or (log.size == offset and log.has_more_data_than(truncate_above)):
         removed = _blank(log, 0, offset)  # as a whole: `truncate_if_drained` comes next
     else:
         return Drained(offset, log.fingerprint(offset), unsupported=True)
@@ -62,13 +60,13 @@ def truncate_if_drained(log: LogFile, offset: int, truncate_above: int, leave: i
 
     `leave`: 0, or MARK_BYTES as long as the database still knows the file by its old head.
 
-    A live log beyond `truncate_above` bytes on a file system that cannot collapse is truncated all the
+    A live log with more than `truncate_above` bytes on a file system that cannot collapse is truncated all the
     same, if it has not grown: a line that xray appends between the check and the cut is lost.
     """
     if not log.writable or not log.has_drain_marker:
         return False
     with _lease(log) as alone:
-        if (alone or offset > truncate_above) and log.size == offset:
+        if log.size == offset and (alone or log.has_more_data_than(truncate_above)):
             log.truncate(leave)
             return True
     return False
@@ -105,15 +103,18 @@ def supports_collapse(log: LogFile) -> bool:
     try:
         unnamed = os.open(log.path.resolve().parent, os.O_TMPFILE | os.O_RDWR, 0o600)
     except OSError:
-        return can_collapse(log.descriptor)
+        return file_system.can_collapse(log.descriptor)
     try:
-        return can_collapse(unnamed)
+        return file_system.can_collapse(unnamed)
     finally:
         os.close(unnamed)
 
 
 def _blank(log: LogFile, start: int, end: int) -> int:
     """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last. Return 0 removed bytes.
+
+    A hole stays one: a writer without O_APPEND leaves it when the log is truncated, and line feeds in it would fill
+    the disk.
 
     The head changes in that one write, inside a page: the old fingerprint holds until everything after it
     is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
@@ -122,8 +123,9 @@ def _blank(log: LogFile, start: int, end: int) -> int:
     that was empty meanwhile, would be taken for stored.
     """
     page = min(end, start + HEAD_BYTES)
-    for at in range(page, end, BLOCK_BYTES):
-        log.write_at(b"\n" * min(BLOCK_BYTES, end - at), at)
+    for begin, stop in file_system.data_ranges(log.descriptor, page, end):
+        for at in range(begin, stop, BLOCK_BYTES):
+            log.write_at(b"\n" * min(BLOCK_BYTES, stop - at), at)
     if page < end:
         os.fdatasync(log.descriptor)
     digest = log.fingerprint(end).digest[:PREDECESSOR_BYTES]
@@ -148,7 +150,7 @@ def _collapse(log: LogFile, offset: int) -> int:
         if cut == 0:
             return 0
         try:
-            _fallocate(log.descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, cut)
+            file_system.collapse(log.descriptor, cut)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
@@ -156,23 +158,3 @@ def _collapse(log: LogFile, offset: int) -> int:
             os.fsync(log.descriptor)
             return cut
     return 0
-
-
-def can_collapse(descriptor: int) -> bool:
-    """Return whether the file system can take bytes out of the front of a file. Asks for a range past the file's end:
-    EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.
-    """
-    try:
-        _fallocate(descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, BEYOND)
-    except OSError as error:
-        return error.errno == errno.EINVAL
-    return False
-
-
-def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    """Call fallocate(2), whose modes Python's os module does not have."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if libc.fallocate64(descriptor, mode, offset, length) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from xraylog.accesslog import file_system
 from xraylog.records import HEAD_BYTES, Fingerprint
 
 BLOCK_BYTES = 1 << 18  # read at a time
@@ -128,6 +129,13 @@ class LogFile(Log):
         """Bytes in the file now."""
         return os.fstat(self._fd).st_size
 
+    def has_more_data_than(self, limit: int) -> bool:
+        """Whether more than `limit` bytes of it are no hole: a hole takes no room on the disk."""
+        return self.size > limit and sum(end - start for start, end in self._data()) > limit
+
+    def _data(self) -> Iterator[tuple[int, int]]:
+        return file_system.data_ranges(self._fd, 0, self.size)
+
     @property
     def descriptor(self) -> int:
         """Its one descriptor; to be read from, never closed."""
@@ -159,6 +167,8 @@ class LogFile(Log):
                 return
             yield at, read
             at += len(read)
+            if not read.strip(b"\0"):  # a hole can be larger than the disk
+                at = file_system.next_data(self._fd, at)
 
     def read(self, start: int, length: int) -> bytes:
         """Return the bytes there, fewer at the end of the file."""
@@ -211,9 +221,13 @@ class LogFile(Log):
 def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of blocks of complete lines, from pieces that follow one another."""
     pending: list[bytes] = []  # the beginning of a line that is longer than a piece
+    reached = 0
     for at, read in pieces:
         if not pending and not read.strip(b"\0\n"):
             continue  # a hole that a truncation left without O_APPEND, or our own blanks: larger than memory
+        if pending and at > reached:
+            pending.append(b"\0" * (at - reached))
+        reached = at + len(read)
         complete = read.rfind(b"\n") + 1
         if complete == 0:
             pending.append(read)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xraylog import hints
-from xraylog.accesslog import discovery, drain, lockfile, logfile
+from xraylog.accesslog import discovery, drain, file_system, lockfile, logfile
 from xraylog.config import Config
 from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection
@@ -106,13 +106,13 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
             if not log.writable:
                 yield "draining", "the log may not be written", "its lines would be loaded and stay: run as its owner"
             elif drain.supports_collapse(log):
-                yield "draining", "this file system can take lines out of the front of an open log", ""
+                yield "draining", f"{file_system.name(path)} can take lines out of the front of an open log", ""
             else:
                 mib = cfg.truncate_above >> 20
                 yield (
                     "draining",
-                    f"this file system keeps the lines of an open log; at {mib} MiB it is truncated",
-                    "a line written in that very moment is lost: ext4 and xfs lose none",
+                    f"{file_system.name(path)} keeps the lines of an open log here; at {mib} MiB it is truncated",
+                    "a line written in that very moment is lost: ext4 (with extents) and xfs lose none",
                 )
     except logfile.Unusable as error:
         yield "log", str(error), "run as a user who may read it"

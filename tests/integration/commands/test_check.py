@@ -14,12 +14,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from helpers import mounts
 from helpers.site import Site, drop_database, line, lines, users
 from loguru import logger
 from psycopg.sql import SQL, Identifier, Literal
 
 import parse_logs
-from xraylog.accesslog import drain, lockfile
+from xraylog.accesslog import file_system, lockfile
 from xraylog.database.session import Connection
 
 LOOKED_AT = ["config", "draining", "lock", "lock", "log", "rights", "schema", "server", "statistics"]
@@ -37,7 +38,7 @@ def _no_sink_left() -> Iterator[None]:
 @pytest.fixture
 def collapsing(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the tests' folder were on ext4, wherever it is: what all is well with has to be known."""
-    monkeypatch.setattr(drain, "can_collapse", lambda *_: True)
+    monkeypatch.setattr(file_system, "can_collapse", lambda *_: True)
 
 
 @pytest.fixture
@@ -325,6 +326,21 @@ def really_collapses(folder: Path) -> bool:
     return done.returncode == 0
 
 
+def kind_of(folder: Path) -> str:
+    """The type of its file system, as util-linux knows it."""
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1]
+
+
+def test_small_blocks_are_no_reason_to_keep_lines(tmp_path: Path, site: Site, check: Check) -> None:
+    """mke2fs chooses blocks of 1 KiB below 512 MB."""
+    with mounts.image(tmp_path, "ext4", 1024) as folder:
+        site.append(line(1), to=folder / "access.log")
+        site.set("parser", logfile=str(folder / "access.log"))
+        _, report = check()
+        assert texts(report, "draining", "✓") == ["ext4 can take lines out of the front of an open log"]
+
+
 def test_the_way_of_draining_is_that_of_the_file_system(site: Site, check: Check, place: Path) -> None:
     log = place / "access.log"
     site.append(line(1), to=log)
@@ -332,10 +348,11 @@ def test_the_way_of_draining_is_that_of_the_file_system(site: Site, check: Check
     status, report = check()
     if really_collapses(place):
         assert status == 0
-        assert texts(report, "draining", "✓") == ["this file system can take lines out of the front of an open log"]
+        assert texts(report, "draining", "✓") == [f"{kind_of(place)} can take lines out of the front of an open log"]
     else:
         assert status == 3
         (text,) = texts(report, "draining", "✗")
+        assert text.startswith(f"{kind_of(place)} keeps the lines of an open log here; ")
         assert "at 7 MiB it is truncated; a line written in that very moment is lost" in text
     assert log.read_text() == line(1)
 

@@ -1,0 +1,81 @@
+"""What a file system can do with an open file: take bytes out of its front, tell data from holes. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
+FAR = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
+MARGIN = 1 << 30  # bytes that no log grows by between two system calls
+MOUNTS = Path("/proc/self/mountinfo")
+ESCAPED = re.compile(rb"\\([0-7]{3})")  # a blank in a path, and the like
+
+
+def can_collapse(descriptor: int) -> bool:
+    """Return whether the file system can take bytes out of the front of a file. Asks for a range past the file's end:
+    EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.
+
+    Past the largest file that the file system allows it is EFBIG, which says neither: ask for less. On ext4 that is
+    4 TiB for blocks of 1 KiB, and 2 GiB or 4 GiB on FAT.
+    """
+    length = FAR
+    while length > os.fstat(descriptor).st_size + MARGIN:
+        try:
+            collapse(descriptor, length)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                return error.errno == errno.EINVAL
+        length //= 2
+    return False
+
+
+def collapse(descriptor: int, length: int) -> None:
+    """Take the first `length` bytes out of a file: whole blocks."""
+    _fallocate(descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, length)
+
+
+def next_data(descriptor: int, at: int) -> int:
+    """Return where data begins at `at` or after it: the end of the file if there is none. A hole reads as NULs."""
+    try:
+        return os.lseek(descriptor, at, os.SEEK_DATA)
+    except OSError as error:
+        # EINVAL: it knows no holes
+        return max(at, os.fstat(descriptor).st_size) if error.errno == errno.ENXIO else at
+
+
+def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield beginning and end of what is no hole between `start` and `end`."""
+    while (start := next_data(descriptor, start)) < end:
+        stop = end
+        with contextlib.suppress(OSError):
+            stop = min(end, os.lseek(descriptor, start, os.SEEK_HOLE))
+        yield start, stop
+        start = stop
+
+
+def name(path: Path) -> str:
+    """Return the type of the file system that holds `path`, as mount(8) knows it: "ext4"."""
+    found, longest = "this file system", -1
+    real = os.path.realpath(os.fsencode(path))
+    with contextlib.suppress(OSError):
+        for line in MOUNTS.read_bytes().splitlines():
+            mounted, _, described = line.partition(b" - ")
+            point = ESCAPED.sub(lambda escape: bytes([int(escape[1], 8)]), mounted.split(b" ")[4])
+            if len(point) >= longest and (real == point or real.startswith(point.rstrip(b"/") + b"/")):
+                found, longest = described.split(b" ")[0].decode("ascii", "backslashreplace"), len(point)
+    return found
+
+
+def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """Call fallocate(2), whose modes Python's os module does not have."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if libc.fallocate64(descriptor, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
