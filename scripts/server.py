@@ -36,11 +36,18 @@ def embedded_bin() -> Path:
 class Server:
     """One server and its data folder; listens on a port of 127.0.0.1 and asks for a password."""
 
-    def __init__(self, folder: Path, bin_folder: Path | None = None, settings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        bin_folder: Path | None = None,
+        settings: tuple[str, ...] = (),
+        password_encryption: str = "scram-sha-256",  # noqa: S107  # a method, no password
+    ) -> None:
         self.folder = folder.resolve()
         self.bin = bin_folder or embedded_bin()
         self.data = self.folder / "data"
         self._settings = settings
+        self._password_encryption = password_encryption
 
     @property
     def password(self) -> str:
@@ -80,7 +87,7 @@ class Server:
             for path in (self.folder, self.data, self.folder / "password"):
                 os.chown(path, NOBODY, NOBODY)
         self._run("initdb", "-D", str(self.data), "-U", USER, "-E", "UTF8", "--locale=C", "--no-sync",
-                  "-A", "scram-sha-256", f"--pwfile={self.folder / 'password'}")  # fmt: skip
+                  "-A", self._password_encryption, f"--pwfile={self.folder / 'password'}")  # fmt: skip
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from typing import Any
 
 import psycopg
 from psycopg import Copy, Cursor, Transaction
+from psycopg.sql import Composable
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = (str(ROOT / "xraylog"), str(ROOT / "parse_logs.py"), str(ROOT / "migrate_logs_to_partitioned.py"))
@@ -46,18 +48,37 @@ CALLS_OF_PSYCOPG = {
 }
 
 
+# A statement with none of these words leaves the database as it is, whatever function it calls.
+CHANGES = re.compile(
+    "INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|LOCK|TRUNCATE|COMMENT|GRANT|ATTACH|ANALYZE|COPY|VACUUM|advisory|setval|nextval"
+)
+
+
 def kill() -> None:
     """The process ends here."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _changes_nothing(name: str, frame: FrameType) -> bool:
+    """Return whether a kill after this call finds what one after the call before it finds."""
+    if name != "execute":
+        return name == "begin"
+    query = frame.f_locals["query"]
+    text = query.as_string(None) if isinstance(query, Composable) else str(query)
+    return not CHANGES.search(text)
+
+
 @contextlib.contextmanager
 def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kill) -> Iterator[None]:
-    """Inside, `strike` is called after step `number`, counted from 1; `steps` gets the name of that step."""
+    """Inside, `strike` is called after step `number`, counted from 1; `steps` gets the name of that step.
+
+    A kill leaves out the steps that change nothing. Any other strike is one against the session: it leaves out what
+    does not speak to the server, and no statement, since each fails in its own way.
+    """
     if number is None:
         yield
         return
-    count, one_at_a_time = 0, threading.Lock()
+    count, one_at_a_time, kills = 0, threading.Lock(), strike is kill
 
     def step(name: str) -> None:
         nonlocal count
@@ -72,10 +93,12 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         if event == "return":
-            if (name := CALLS_OF_PSYCOPG.get(frame.f_code)) is not None:
+            name = CALLS_OF_PSYCOPG.get(frame.f_code)
+            if name is not None and not (kills and _changes_nothing(name, frame)):
                 step(name)
         elif (
-            event == "c_return"
+            kills
+            and event == "c_return"
             and frame.f_code.co_filename.startswith(OURS)
             and argument.__name__ in CALLS_OF_THE_SYSTEM
         ):
