@@ -134,6 +134,8 @@ def parse_logs(config: Path, *arguments: str) -> Run:
 
 def timed(command: list[str], environment: dict[str, str] | None = None) -> Run:
     """Time a command from start to end. Raises SystemExit if it fails."""
+    environment = {**(environment or os.environ)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a run of cron's does not compile its modules each time
     begun = time.monotonic()
     process = subprocess.Popen(command, env=environment)
     _, status, usage = os.wait4(process.pid, 0)

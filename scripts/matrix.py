@@ -1,4 +1,6 @@
-"""All tests on the oldest and the newest pair of Python and PostgreSQL, and what depends on a version on those between.
+"""All tests on the oldest and the newest pair of Python and PostgreSQL, and a part on each version between.
+
+The integration tests run on each PostgreSQL, the unit tests and whole runs on each Python.
 
     scripts/test --matrix
 
@@ -37,23 +39,10 @@ POSTGRESQL = {
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
-# What depends on the server's version: what reads only files is tested on both pairs.
-DATABASE_TESTS = (
-    "integration/database",
-    "integration/loading",
-    "integration/ingest/test_run.py",
-    "integration/ingest/test_online.py",
-    "integration/ingest/test_nodes.py",
-    "integration/maintenance",
-    "integration/migration",
-    "integration/report",
-    "integration/test_answers.py",
-    "faults/test_migration_kill.py",
-)
 PYTHON_TESTS = ("unit", "integration/ingest/test_run.py", "integration/ingest/test_online.py")
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
-EVERY = "4"  # of the steps at which a migration is killed: each version has its own share, the pairs have all
+EVERY = "4"  # of the steps at which a run is killed: each version has its own share, the pairs have all
 TAIL = 120  # lines of a failed job
 # sys.monitoring (Python 3.12 on) costs so little that tests of kills and of threads run as they do without it.
 ENVIRONMENT = {**os.environ, "COVERAGE_FILE": str(FOLDER / "coverage"), "COVERAGE_CORE": "sysmon"}
@@ -117,9 +106,8 @@ def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
         measured(pythons[newest], "--pg-bin", str(servers[last]), "tests"),
     )
     for major in others:
-        tests = [f"tests/{name}" for name in DATABASE_TESTS]
         options = ["--pg-bin", str(servers[major]), "--every", EVERY]
-        yield Job(f"PostgreSQL {major}", measured(pythons[newest], *options, *tests))
+        yield Job(f"PostgreSQL {major}", measured(pythons[newest], *options, "tests/integration"))
     for version in between:
         yield Job(f"Python {version}", pytest(pythons[version], *(f"tests/{name}" for name in PYTHON_TESTS)))
 

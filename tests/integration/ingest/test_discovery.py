@@ -278,18 +278,18 @@ def test_the_text_of_an_archive_is_read_like_that_of_a_file(pack: Pack, data: by
 
 @pytest.mark.parametrize("opened", [gzip.open, lzma.open, bz2.open, zstd.open], ids=["gz", *STREAMS])
 def test_a_large_archive_is_read_a_block_at_a_time(opened: Callable[..., io.BufferedWriter], tmp_path: Path) -> None:
-    """64 MiB of text, of which hardly more than a block is in memory, beside the 8 MiB that xz looks back."""
+    """24 MiB of text, of which hardly more than a block is in memory, beside the 8 MiB that xz looks back."""
     path = tmp_path / "large"
     some = line(1).encode() * 10_000
     with opened(path, "wb") as file:
-        for _ in range((64 << 20) // len(some)):
+        for _ in range((24 << 20) // len(some)):
             file.write(some)
     with discovery.opened([path], None) as (log,):
         tracemalloc.start()
         length = sum(len(block) for _, block in log.blocks(0))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert length == (64 << 20) // len(some) * len(some)
+    assert length == (24 << 20) // len(some) * len(some)
     assert peak < (8 << 20) + 12 * BLOCK_BYTES
 
 
@@ -506,7 +506,7 @@ def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
         assert site.emails() == expected, site.steps()[-1:]
         if status == 0:
             break
-    assert step > (10 if away else 50)
+    assert step > (10 if away else 30)
 
 
 def test_piped_input_of_a_run_that_was_killed_is_piped_again(site: Site) -> None:
@@ -574,10 +574,10 @@ def both_at_once(one: Site, other: Site, *arguments: str, **options: Any) -> lis
 def test_of_two_runs_that_load_one_archive_one_stores_it(site: Site, pack: Pack) -> None:
     """They have no lock in common but that on the archive itself."""
     load(site, packed(site, "first.log", text(0, 1)))
-    name = packed(site, "old", pack(text(1, 30_000)))
+    name = packed(site, "old", pack(text(1, 10_000)))
     other = other_site(site, "other")
     assert both_at_once(site, other, "--logfile", name)[0] == 0
-    assert site.query("SELECT count(*) FROM logs") == [(30_000,)]
+    assert site.query("SELECT count(*) FROM logs") == [(10_000,)]
 
 
 @pytest.mark.parametrize("count", [30, 30_000])
@@ -597,7 +597,7 @@ def test_of_two_runs_that_read_one_text_from_a_pipe_one_stores_it(site: Site) ->
     name, other = packed(site, "text", text(1, 30_000)), other_site(site, "other")
     command = " ".join(map(shlex.quote, site.command("--logfile", "-")))
     second = " ".join(map(shlex.quote, other.command("--logfile", "-")))
-    subprocess.run(["/bin/bash", "-c", f"{command} < {name} & {second} < {name}; wait"], check=False, timeout=120)
+    subprocess.run(["/bin/bash", "-c", f"{command} < {name} & {second} < {name}; wait"], check=False, timeout=600)
     assert site.query("SELECT count(*) FROM logs") == [(30_000,)]
 
 

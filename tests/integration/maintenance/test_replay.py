@@ -6,7 +6,7 @@ import datetime
 import itertools
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -317,8 +317,8 @@ def struck(site: Site, steps: Iterable[int], strike: Callable[[], None]) -> set[
     raise AssertionError
 
 
-def test_killed_at_every_step(site: Site) -> None:
-    names = struck(site, itertools.count(1), faults.kill)
+def test_killed_at_every_step(site: Site, kill_steps: Iterator[int]) -> None:
+    names = struck(site, kill_steps, faults.kill)
     assert {"execute", "commit", "copy", "copy write", "copy end"} <= names
 
 
