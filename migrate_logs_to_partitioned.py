@@ -98,7 +98,7 @@ def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedPr
 def finish(conn: Connection, drop: bool, progress: PrintedProgress) -> None:
     """Copy the days that are left, advance the sequence, and verify every day; only then drop or mark the old table."""
     old, counts = retry(progress, backfill.resume, conn)
-    pending = retry(progress, backfill.pending_days, conn, counts.span)
+    pending = retry(progress, backfill.pending_days, conn, counts.dates)
     progress.copying(counts, pending)
     for day in pending:
         progress.copied(day, retry(progress, backfill.copy_day, conn, old, day, progress))
@@ -108,6 +108,8 @@ def finish(conn: Connection, drop: bool, progress: PrintedProgress) -> None:
     progress.verifying()
     retry(progress, verify.verify_and_finish, conn, old, counts, drop, progress)
     progress.finished(counts, drop)
+    with session.transaction(conn):
+        show(plan.lock_shortage(conn))
 
 
 def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:

@@ -6,7 +6,11 @@ import contextlib
 import importlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from psycopg import Transaction
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from helpers import faults
 from helpers.site import Site
@@ -158,3 +162,31 @@ def stop_after_the_rename(site: Site) -> None:
 def stop_in_the_middle(site: Site) -> None:
     """A migration that is killed when the first day has just been copied."""
     assert site.run_here(script=MIGRATE, inside=dying_after("backfill", "copy_day")) == -9, site.output()
+
+
+@contextlib.contextmanager
+def counting_locks(path: Path) -> Iterator[None]:
+    """For a forked run: the most locks on tables and indexes that any of its transactions held at its end."""
+    real = Transaction.__exit__
+    most = 0
+
+    def end(transaction: Transaction, *arguments: Any) -> Any:
+        nonlocal most
+        conn = transaction.connection
+        is_open = conn.info.transaction_status == TransactionStatus.INTRANS
+        if is_open and conn.info.pipeline_status == PipelineStatus.OFF:
+            held = "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND pid = pg_backend_pid()"
+            ((now,),) = conn.execute(held)
+            most = max(most, now)
+            path.write_text(str(most))
+        return real(transaction, *arguments)
+
+    Transaction.__exit__ = end  # type: ignore[method-assign]
+    yield
+
+
+def most_locks(site: Site, *arguments: str) -> int:
+    """A migration; the most locks that a transaction of it held."""
+    path = site.folder / "locks"
+    assert site.run_here(*arguments, script=MIGRATE, inside=counting_locks(path)) == 0, site.output()
+    return int(path.read_text())

@@ -10,6 +10,7 @@ FIRST = {  # the first major version
     "keys_on_partitioned": 11,
     "hash_of_64_bits": 11,
     "generated_columns": 12,
+    "locks_what_it_reads": 12,
     "detach_concurrently": 14,
     "date_bin": 14,
     "parameter_privileges": 15,

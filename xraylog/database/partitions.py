@@ -28,19 +28,19 @@ class PartitionMissing(Exception):
 # Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted. One that is
 # half detached takes no row any more; to_jsonb, because pg_inherits says so from PostgreSQL 14 on.
 BOUNDS = """
-    WITH partition (bound) AS (
-        SELECT pg_get_expr(c.relpartbound, c.oid)
+    WITH partition (name, bound) AS (
+        SELECT c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
         FROM pg_inherits i
         JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'logs'::regclass AND NOT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false)
           AND (%(names)s::text[] IS NULL OR c.relname = ANY(%(names)s))
-    ), quoted (low, high) AS (
-        SELECT substring(bound FROM 'FROM \\(''([^'']*)''\\)')::timestamptz,
-               substring(bound FROM 'TO \\(''([^'']*)''\\)')::timestamptz
+    ), quoted (name, low, high) AS (
+        SELECT name, substring(bound FROM 'FROM [(]''([^'']*)''[)]')::timestamptz,
+               substring(bound FROM 'TO [(]''([^'']*)''[)]')::timestamptz
         FROM partition
         WHERE bound <> 'DEFAULT'
     )
-    SELECT extract(epoch FROM coalesce(low, '-infinity'))::float8 AS low,
+    SELECT name, extract(epoch FROM coalesce(low, '-infinity'))::float8 AS low,
            extract(epoch FROM coalesce(high, 'infinity'))::float8 AS high
     FROM quoted
     ORDER BY low
@@ -132,12 +132,17 @@ class Partitions:
 
 
 def read_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[float, float]]:
-    """Lower and upper bound of each partition of logs, or of those with these names, sorted, in seconds since 1970.
+    """Lower and upper bound of each partition of logs, or of those with these names, sorted, in seconds since 1970."""
+    return [(low, high) for _, low, high in read_named_bounds(conn, names)]
+
+
+def read_named_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[str, float, float]]:
+    """Name, quoted, and bounds of each partition of logs but DEFAULT, sorted by the bounds.
 
     In a transaction of `database`: the catalog writes bounds in the session's zone and style. Binary, for before
     PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
     """
-    return [(low, high) for low, high in conn.execute(BOUNDS, {"names": names}, binary=True)]
+    return [(name, low, high) for name, low, high in conn.execute(BOUNDS, {"names": names}, binary=True)]
 
 
 def create_partition(name: str, low: float, high: float) -> Composed:

@@ -77,19 +77,19 @@ def index_by_day(old: OldTable, method: str) -> Composed:
     )
 
 
-def pending_days(conn: Connection, span: Sequence[date]) -> list[date]:
+def pending_days(conn: Connection, dates: Sequence[date]) -> list[date]:
     """Days of the old table that have not been copied, the newest first: people ask for these.
 
     None once it is finished: a day that is missing then has been dropped since.
     """
     with state.step(conn) as found:
-        return days_without_partition(conn, span) if found.state is State.UNFINISHED else []
+        return days_without_partition(conn, dates) if found.state is State.UNFINISHED else []
 
 
-def days_without_partition(conn: Connection, span: Sequence[date]) -> list[date]:
+def days_without_partition(conn: Connection, dates: Sequence[date]) -> list[date]:
     """In a transaction of `database`."""
     bounds = partitions.read_bounds(conn)
-    return [day for day in reversed(span) if partitions.gaps(str(day), bounds)]
+    return [day for day in reversed(dates) if partitions.gaps(str(day), bounds)]
 
 
 def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> Copied:

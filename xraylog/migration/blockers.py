@@ -8,6 +8,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from xraylog.database import partitions, schema, session
+from xraylog.database.lock_table import LockTable
 from xraylog.database.session import Connection
 from xraylog.migration import day_counts, old_table
 from xraylog.migration.day_counts import DayCounts
@@ -71,8 +72,10 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
         names.append("logs_id_seq")
     reasons += [f"{name} is in the way: rename it" for name in _existing(conn, table, names)]
     if counts is not None:
-        reasons += [*row_blockers(conn, table, counts), *_values(conn, table)]
-        days = [partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in counts.span[:MAX_DAYS]]
+        reasons += [*row_blockers(conn, table, counts), *_locks(conn, table, counts), *_values(conn, table)]
+        days = [
+            partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in counts.dates[:MAX_DAYS]
+        ]
         reasons += [
             f"{name} is in the way, a table of its own with the name of a partition: rename it"
             for name in _existing(conn, table, days)
@@ -241,16 +244,26 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
         yield f"{_rows(counts.out_of_range)} not from 0001-01-02 to 9999-12-30; " + which.format(table.name, condition)
     if counts.without_id:
         yield f"{_rows(counts.without_id)} without an id (id IS NULL): give them one, or delete them"
-    if len(counts.span) > MAX_DAYS:
-        days = list(counts.days.items())
-        ends = "; ".join(
-            ", ".join(f"{day} ({rows} rows)" for day, rows in part)
-            for part in (days[:MAX_EXAMPLES], days[-MAX_EXAMPLES:])
-        )
+    if len(counts.days) > MAX_DAYS:
         yield (
-            f"the rows span {len(counts.span)} days, more than {MAX_DAYS}: each would be a partition. "
-            f"The first and the last days: {ends}; correct or delete what is not true"
+            f"the rows are of {len(counts.days)} days, more than {MAX_DAYS}: each would be a partition. "
+            f"{_ends(counts)}; correct or delete what is not true"
         )
+
+
+def _locks(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
+    """Yield the setting without which nobody could read all of the new table."""
+    indexes = len(list(old_table.indexes(table, "logs", named=False)))
+    shortage = LockTable.of(conn).shortage(len(counts.days), len(counts.days) * (1 + indexes))
+    if shortage is not None:
+        yield f"the rows are of {len(counts.days)} days. {_ends(counts)}; {shortage}"
+
+
+def _ends(counts: DayCounts) -> str:
+    days = list(counts.days.items())
+    ends = (days[:MAX_EXAMPLES], days[-MAX_EXAMPLES:])
+    text = "; ".join(", ".join(f"{day} ({rows} rows)" for day, rows in part) for part in ends)
+    return f"The first and the last of them: {text}"
 
 
 def _values(conn: Connection, table: OldTable) -> Iterator[str]:

@@ -35,12 +35,9 @@ class DayCounts:
         return sum(self.days.get(day, 0) for day in days)
 
     @property
-    def span(self) -> list[date]:
-        """Every day from the first to the last."""
-        if not self.days:
-            return []
-        first, last = min(self.days), max(self.days)
-        return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    def dates(self) -> list[date]:
+        """Every day that has rows, the oldest first."""
+        return list(self.days)
 
 
 def count(conn: Connection, table: OldTable) -> DayCounts | None:

@@ -13,6 +13,7 @@ from psycopg.sql import Composed
 from xraylog import hints
 from xraylog.config import Config
 from xraylog.database import session
+from xraylog.database.lock_table import shortage_of_logs
 from xraylog.database.session import Connection
 from xraylog.migration import backfill, day_counts, old_table, revert, state, swap, verify
 from xraylog.migration.day_counts import DayCounts
@@ -25,7 +26,7 @@ INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
 
 def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
     """How much there is to do, what it needs, and what will not be there afterwards."""
-    span = f"{len(counts.span)} days, {counts.span[0]} to {counts.span[-1]}" if counts.days else "no day"
+    span = f"{len(counts.dates)} days, {counts.dates[0]} to {counts.dates[-1]}" if counts.days else "no day"
     yield f"logs: {counts.rows:,} rows of {span}; {format_bytes(old.total_bytes)} with its indexes"
     needed = format_bytes(old.total_bytes + INDEX_BYTES * counts.rows)
     place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
@@ -51,8 +52,8 @@ def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) ->
             title = "3. an index that finds a day (btree where the rows are in no order); MIN and MAX of logs_old"
             yield from _sql(conn, title, [backfill.index_by_day(old, "brin")])
         if counts.days:
-            day = counts.span[-1]
-            title = f"each of {len(counts.span)} days, the newest first; here {day}, {counts.days[day]:,} rows"
+            day = counts.dates[-1]
+            title = f"each of {len(counts.dates)} days, the newest first; here {day}, {counts.days[day]:,} rows"
             yield from _sql(conn, f"4, 5, 6. {title}", backfill.day_script(conn, old, day))
         sequence = swap.sequence_name(old)
         if sequence is not None and counts.largest_id is not None:
@@ -88,7 +89,7 @@ def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
         return
     yield f"{risk.rows:,} rows were stored in logs since the migration started. They would be LOST, and {changes}."
     yield "To keep them, in psql, before you continue; the second line loads them again afterwards:"
-    yield f"  \\copy (SELECT {risk.columns} FROM {revert.ROWS_SINCE}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy (SELECT {risk.columns} FROM {revert.rows_since(risk)}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
     yield f"  \\copy logs ({risk.columns}) FROM 'since.csv' CSV HEADER"
 
 
@@ -99,10 +100,17 @@ def status(conn: Connection, cfg: Config) -> Iterator[str]:
     if found.state in state.STARTED:
         with _started(conn, found) as (old, counts, pending):
             copied = counts.rows - counts.rows_of(pending)
-            yield f"{len(counts.span) - len(pending)} of {len(counts.span)} days of logs_old have a partition in logs"
+            yield f"{len(counts.dates) - len(pending)} of {len(counts.dates)} days of logs_old have a partition in logs"
             yield f"these days have {copied:,} of its {counts.rows:,} rows; it takes {format_bytes(old.total_bytes)}"
+            yield from lock_shortage(conn)
     if found.state is State.UNFINISHED:
         yield f"parse_logs.py stays offline until it is finished: {hints.command(cfg, script=hints.MIGRATION)}"
+
+
+def lock_shortage(conn: Connection) -> Iterator[str]:
+    """Yield what to do if the server has no room for a query over all of logs; in a transaction."""
+    if (shortage := shortage_of_logs(conn)) is not None:
+        yield f"{shortage}; until then, a query of fewer days works"
 
 
 @contextlib.contextmanager
@@ -114,12 +122,12 @@ def _started(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCoun
         counts = day_counts.count(conn, old)
         if counts is None:
             raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
-        yield old, counts, backfill.days_without_partition(conn, counts.span)
+        yield old, counts, backfill.days_without_partition(conn, counts.dates)
 
 
 def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: str) -> Iterator[str]:
     if counts.days:
-        day = counts.span[-1]
+        day = counts.dates[-1]
         title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"
         yield from _sql(conn, title, verify.checksum_queries(conn, old, day, counts.largest_id))
 

@@ -65,8 +65,8 @@ class PrintedProgress:
 
     def copying(self, counts: DayCounts, pending: list[date]) -> None:
         """Print how many days need no copy, and start the clock."""
-        if done := len(counts.span) - len(pending):
-            print(f"{done} of {len(counts.span)} days are skipped: they were copied already, or dropped since")
+        if done := len(counts.dates) - len(pending):
+            print(f"{done} of {len(counts.dates)} days are skipped: they were copied already, or dropped since")
         self._days, self._days_done = len(pending), 0
         self._rows, self._rows_done = counts.rows_of(pending), 0
         self._started_s, self._printed_s = time.monotonic(), 0.0
@@ -103,5 +103,5 @@ class PrintedProgress:
     def finished(self, counts: DayCounts, drop: bool) -> None:
         """Print that every day is the same, and what became of the old table."""
         print(f"verification {time.monotonic() - self._started_s:.1f} s")
-        print(f"{counts.rows:,} rows of {len(counts.span)} days: every day is the same in logs and in logs_old")
+        print(f"{counts.rows:,} rows of {len(counts.dates)} days: every day is the same in logs and in logs_old")
         print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
-from psycopg.sql import SQL, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog.database import markers, partitions
 from xraylog.database.session import Connection, Unsuitable
@@ -17,28 +19,87 @@ MAX_VALUES = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
 NEW_SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
 
 
-# Not by the largest id: a session that was given its ids before (CACHE) uses smaller ones since.
-ROWS_SINCE = "logs l WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)"
-
-
 @dataclass(frozen=True, slots=True)
 class RowsAtRisk:
     """What an undo would lose."""
 
     rows: int  # of logs, that the old table does not have
+    first: datetime | None  # the time of the first of them
+    last: datetime | None
     last_id: int | None  # that the sequence gave
     columns: str  # of the old table, for COPY
 
 
 def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
-    """Return the old table, and what would be lost if it took its place again."""
+    """Return the old table, and what would be lost if it took its place again. Reads one partition at a time.
+
+    A query over all of them would take more locks than the server may have room for.
+    """
     with state.step(conn) as found:
         old = old_table.describe(conn, "logs_old", found.zone)
         if reasons := list(blockers.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
-        ((rows,),) = conn.execute(f"SELECT count(*) FROM {ROWS_SINCE}")  # noqa: S608  # ours
         columns = SQL(", ").join(Identifier(column.name) for column in old.columns if not column.generated)
-        return old, RowsAtRisk(rows, _last_id(conn), columns.as_string(conn))
+        last_id = _last_id(conn)
+        since = []
+        for name, in_bounds in _partitions(conn, old):
+            with conn.transaction(force_rollback=True):  # which gives its locks back
+                since.append(_rows_since(conn, name, in_bounds))
+        times = [time for _, *ends in since for time in ends if time is not None]
+        rows = sum(count for count, *_ in since)
+        risk = RowsAtRisk(rows, min(times, default=None), max(times, default=None), last_id, columns.as_string(conn))
+        return old, risk
+
+
+PARTITIONS = """
+    SELECT c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT'
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    WHERE i.inhparent = %s::regclass
+    ORDER BY c.relname
+    LIMIT %s
+"""
+
+
+def _partitions(conn: Connection, old: OldTable) -> Iterator[tuple[str, Composable]]:
+    """Yield each partition of logs, quoted, and a condition: the row of the old table belongs into it."""
+    moment = old.utc_timestamp
+    for name, low, high in partitions.read_named_bounds(conn):
+        above = SQL("true") if low == -math.inf else SQL("{} >= {}").format(moment, partitions.moment(low))
+        below = SQL("true") if high == math.inf else SQL("{} < {}").format(moment, partitions.moment(high))
+        yield name, SQL("{} AND {}").format(above, below)
+    for name, is_default in conn.execute(PARTITIONS, ["logs", None]):
+        if is_default:
+            yield name, SQL("true")
+
+
+def _rows_since(
+    conn: Connection, partition: str, in_bounds: Composable
+) -> tuple[int, datetime | None, datetime | None]:
+    """Return how many rows of a partition the old table does not have, and the first and the last time of them.
+
+    First among its rows of that time alone: an index finds these. Only a row that is not there may have been moved.
+    """
+    for condition in (in_bounds, SQL("true")):
+        query = SQL(
+            'SELECT count(*), min("timestamp"), max("timestamp") FROM {} l\n'
+            "WHERE NOT EXISTS (SELECT FROM (SELECT id FROM logs_old WHERE {}) o WHERE o.id = l.id)"
+        ).format(SQL(partition), condition)
+        ((rows, first, last),) = conn.execute(query)
+        if rows == 0:
+            break
+    return rows, first, last
+
+
+def rows_since(risk: RowsAtRisk) -> str:
+    """Return what to select the rows at risk from, in psql: of these days, so that no other one is locked.
+
+    Not by the largest id: a session that was given its ids before (CACHE) uses smaller ones since.
+    """
+    return (
+        f"logs l WHERE l.\"timestamp\" BETWEEN '{risk.first}' AND '{risk.last}' "
+        "AND NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)"
+    )
 
 
 def _last_id(conn: Connection) -> int | None:
@@ -55,7 +116,7 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
     Without a loss, whatever came.
     """
     with state.step(conn) as found:
-        conn.execute("LOCK TABLE logs, logs_old IN ACCESS EXCLUSIVE MODE")
+        conn.execute("LOCK TABLE ONLY logs, logs_old IN ACCESS EXCLUSIVE MODE")
         if risk is not None and _last_id(conn) != risk.last_id:
             return False
         state.run_all(
@@ -96,22 +157,15 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 
 
-DROP_NEW_TABLES = f"-- then DROP TABLE logs_new and its partitions, {partitions.DAYS_AT_ONCE} at once"
-PARTITIONS = """
-    SELECT quote_ident(c.relname)
-    FROM pg_inherits i
-    JOIN pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'logs_new'::regclass
-    ORDER BY c.relname
-    LIMIT %s
-"""
+DROPPED_AT_ONCE = 5  # partitions: each takes a lock for each index, and more
+DROP_NEW_TABLES = f"-- then DROP TABLE logs_new and its partitions, {DROPPED_AT_ONCE} at once"
 
 
 def drop_new_tables(conn: Connection) -> bool:
-    """Drop what the undone migration made, a month of days at once; whether something is left."""
+    """Drop what the undone migration made, a few days at once; whether something is left."""
     with state.step(conn, State.UNDOING, State.PLAIN) as found:
         if found.state is State.PLAIN:  # another session dropped the rest
             return False
-        names = [name for (name,) in conn.execute(PARTITIONS, [partitions.DAYS_AT_ONCE])]
+        names = [name for name, _ in conn.execute(PARTITIONS, ["logs_new", DROPPED_AT_ONCE])]
         conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
         return bool(names)

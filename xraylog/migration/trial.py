@@ -55,7 +55,7 @@ def run(conn: Connection, old: OldTable, counts: DayCounts) -> list[str]:
         statements += swap.set_owner(old, TRIAL_TABLE)
         if counts.days:
             statements += backfill.copy_statements(
-                conn, old, counts.span[-1], source="logs", parent=TRIAL_TABLE, limit=SAMPLE_ROWS
+                conn, old, counts.dates[-1], source="logs", parent=TRIAL_TABLE, limit=SAMPLE_ROWS
             )
         for statement in statements:
             if (reason := _rejection(conn, statement)) is not None:

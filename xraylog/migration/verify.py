@@ -7,6 +7,7 @@ from datetime import date
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from xraylog.database import partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
@@ -62,8 +63,11 @@ def verify_and_finish(
         conn.execute("LOCK TABLE logs_old IN SHARE MODE")
         conn.execute(state.set_lock_timeout(state.LOCK_TIMEOUT))
         different = []
-        for day in counts.span:
-            sums = _compare(conn, old, day, counts.largest_id)
+        for day in counts.dates:
+            with conn.transaction(
+                force_rollback=True
+            ):  # which gives its locks back: thousands of days would be too many
+                sums = _compare(conn, old, day, counts.largest_id)
             progress.verified(sums)
             if not sums.equal:
                 different.append(str(day))
@@ -80,7 +84,7 @@ def finish_statement(found: Found, drop: bool) -> Composed:
 
 
 def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayChecksums:
-    in_old, in_new = checksum_queries(conn, old, day, largest_id)
+    in_old, in_new = checksum_queries(conn, old, day, largest_id, _rows_of(conn, day))
     # A session that was given its ids before the migration began (CACHE) may have used one since.
     in_both = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(
         in_new, backfill.in_day(old.utc_timestamp, day)
@@ -94,19 +98,33 @@ def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None)
     return sums
 
 
-def checksum_queries(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> tuple[Composed, Composed]:
-    """Rows and checksum of a day, in the old table and in the new one."""
+def _rows_of(conn: Connection, day: date) -> Composable:
+    """Return what to read instead of logs, so that a query of the day locks no other one."""
+    if Capabilities.of(conn).locks_what_it_reads:
+        return NEW
+    low, high = partitions.day_bounds(str(day))
+    names = [name for name, first, end in partitions.read_named_bounds(conn) if first < high and low < end]
+    return SQL("ONLY logs") if not names else SQL(names[0]) if len(names) == 1 else NEW
+
+
+NEW = Identifier("logs")
+
+
+def checksum_queries(
+    conn: Connection, old: OldTable, day: date, largest_id: int | None, new: Composable = NEW
+) -> tuple[Composed, Composed]:
+    """Rows and checksum of a day, in the old table and in the new one. `new`: where the rows of that day are."""
     missing = [SQL("NULL::{}").format(SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
     of_old = [*(old.select_expression(column) for column in old.columns), *missing]
     of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
     known = SQL("{} AND id <= {}").format(backfill.in_day(Identifier("timestamp"), day), Literal(largest_id))
     return (
-        checksum(conn, "logs_old", of_old, backfill.in_day(old.utc_timestamp, day)),
-        checksum(conn, "logs", of_new, known),
+        checksum(conn, Identifier("logs_old"), of_old, backfill.in_day(old.utc_timestamp, day)),
+        checksum(conn, new, of_new, known),
     )
 
 
-def checksum(conn: Connection, table: str, columns: Sequence[Composable], condition: Composable) -> Composed:
+def checksum(conn: Connection, table: Composable, columns: Sequence[Composable], condition: Composable) -> Composed:
     """Return a query: rows, and the sum of a 64-bit hash of each row's text. The order of rows does not matter.
 
     Rows that were stored since the migration began have larger ids, and are not the condition's.
@@ -117,4 +135,4 @@ def checksum(conn: Connection, table: str, columns: Sequence[Composable], condit
         if Capabilities.of(conn).hash_of_64_bits
         else SQL("('x' || substr(md5({}), 1, 16))::bit(64)::bigint")
     ).format(row)
-    return SQL("SELECT count(*), sum({})\nFROM {}\nWHERE {}").format(hashed, Identifier(table), condition)
+    return SQL("SELECT count(*), sum({})\nFROM {}\nWHERE {}").format(hashed, table, condition)

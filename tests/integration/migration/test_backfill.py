@@ -45,8 +45,7 @@ def test_every_row_is_copied_with_its_id_into_the_partition_of_its_utc_day(conn:
         "logs_2025_11_18": 1,
         "logs_2025_11_20": 1,
     }
-    empty = conn.execute("SELECT count(*) FROM logs_2025_11_19").fetchall()
-    assert empty == [(0,)], "a day without rows has its partition, too"
+    assert conn.execute("SELECT to_regclass('logs_2025_11_19')").fetchall() == [(None,)], "a day without rows has none"
 
 
 def test_ids_from_zero_down_are_copied_too(conn: Connection, site: Site) -> None:

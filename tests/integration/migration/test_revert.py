@@ -51,7 +51,7 @@ def test_undo_says_what_would_be_lost_before_it_does_anything(conn: Connection, 
     before = facts(conn)
     refused = site.migrate("--undo", status=3, stdin=subprocess.DEVNULL)
     assert "5 rows were stored in logs since the migration started. They would be LOST" in refused.stdout
-    assert "WHERE NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)" in refused.stdout
+    assert "AND NOT EXISTS (SELECT FROM logs_old o WHERE o.id = l.id)" in refused.stdout
     assert "expected --yes, because there is no terminal" in refused.stderr
     assert facts(conn) == before
     assert len(content(conn)) == 65
