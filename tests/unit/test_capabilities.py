@@ -9,9 +9,12 @@ from xraylog.database.capabilities import Capabilities
 FIRST = {  # the first major version
     "keys_on_partitioned": 11,
     "hash_of_64_bits": 11,
+    "statements_have_timeouts": 11,
     "generated_columns": 12,
     "locks_what_it_reads": 12,
+    "tcp_user_timeout": 12,
     "detach_concurrently": 14,
+    "idle_session_timeout": 14,
     "date_bin": 14,
     "parameter_privileges": 15,
     "transaction_timeout": 17,

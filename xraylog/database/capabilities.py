@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from xraylog.database.session import Connection
+if TYPE_CHECKING:  # the session asks this module, too
+    from xraylog.database.session import Connection
 
 
 class Capabilities(NamedTuple):
@@ -28,6 +29,16 @@ class Capabilities(NamedTuple):
         return self.server_version >= 110000
 
     @property
+    def statements_have_timeouts(self) -> bool:
+        """Whether each statement of a pipeline has its own statement_timeout. Before, all up to a Sync have one."""
+        return self.server_version >= 110000
+
+    @property
+    def tcp_user_timeout(self) -> bool:
+        """Whether there is the setting tcp_user_timeout."""
+        return self.server_version >= 120000
+
+    @property
     def generated_columns(self) -> bool:
         """Whether columns can be GENERATED, and LIKE can include that."""
         return self.server_version >= 120000
@@ -40,6 +51,11 @@ class Capabilities(NamedTuple):
     @property
     def detach_concurrently(self) -> bool:
         """Whether there is DETACH PARTITION … CONCURRENTLY."""
+        return self.server_version >= 140000
+
+    @property
+    def idle_session_timeout(self) -> bool:
+        """Whether there is the setting idle_session_timeout."""
         return self.server_version >= 140000
 
     @property

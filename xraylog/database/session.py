@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,9 @@ from typing import Any, TypeAlias
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import Identifier
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database.capabilities import Capabilities
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -148,10 +151,14 @@ def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterat
     until its backend has ended: whoever gets it sees what that backend committed.
     """
     with contextlib.ExitStack() as stack:
-        with conn.pipeline() if psycopg.Pipeline.is_supported() else contextlib.nullcontext():  # one round trip
+        pipelined, server = psycopg.Pipeline.is_supported(), Capabilities.of(conn)
+        with conn.pipeline() if pipelined else contextlib.nullcontext() as pipeline:  # one round trip
             stack.enter_context(psycopg.Transaction(conn))
-            settings = BEGIN_SETTINGS + (BY_INDEX if by_index else "") + "".join(LOCK for _ in locks)
-            conn.execute(settings, [f"{LOCK_TIMEOUT_S}s", *map(lock_key, locks)])
+            conn.execute(_begin_settings(server, by_index), [f"{LOCK_TIMEOUT_S}s"])
+            if pipeline is not None and not server.statements_have_timeouts:
+                pipeline.sync()  # otherwise the timeout of the role counts until the locks are taken
+            if locks:
+                conn.execute(SQL("SELECT {}").format(SQL(", ").join([SQL(LOCK)] * len(locks))), [*map(lock_key, locks)])
         yield
 
 
@@ -174,18 +181,40 @@ READ_SETTINGS = """
                FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS path (name, nr)
                WHERE name <> 'pg_catalog'), true)
 """
+# How long we wait is our decision, never that of the role, the database or the server's configuration. 0: no limit.
 # synchronous_commit off would let a crash of the server lose rows that are no longer in the log.
+# The server notices within a minute that this machine is gone, and ends the session: otherwise its locks stay.
 BEGIN_SETTINGS = (
     READ_SETTINGS
     + """,
            set_config('lock_timeout', %s, true),
+           set_config('statement_timeout', '0', true),
+           set_config('idle_in_transaction_session_timeout', '10min', true),
            set_config('synchronous_commit',
                       CASE current_setting('synchronous_commit')
-                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)
+                          WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
+           set_config('tcp_keepalives_idle', '20', true),
+           set_config('tcp_keepalives_interval', '10', true),
+           set_config('tcp_keepalives_count', '3', true)
 """
 )
+TCP_USER_TIMEOUT = ", set_config('tcp_user_timeout', '60000', true)"
+# Between two transactions a session is idle: this setting outlives them.
+IDLE_SESSION_TIMEOUT = ", set_config('idle_session_timeout', '0', false)"
+TRANSACTION_TIMEOUT = ", set_config('transaction_timeout', '0', true)"
 BY_INDEX = ", set_config('enable_seqscan', 'off', true)"
-LOCK = ", pg_advisory_xact_lock(%s)"
+LOCK = "pg_advisory_xact_lock(%s)"
+
+
+@functools.cache
+def _begin_settings(server: Capabilities, by_index: bool) -> SQL:
+    optional = (
+        (TCP_USER_TIMEOUT, server.tcp_user_timeout),
+        (IDLE_SESSION_TIMEOUT, server.idle_session_timeout),
+        (TRANSACTION_TIMEOUT, server.transaction_timeout),
+        (BY_INDEX, by_index),
+    )
+    return SQL(BEGIN_SETTINGS + "".join(setting for setting, is_wanted in optional if is_wanted))
 
 
 def lock_key(name: str) -> int:

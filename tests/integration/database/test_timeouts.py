@@ -1,0 +1,118 @@
+"""No timeout that a role or a database prescribes ends a run: each transaction sets its own."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+from helpers.load_paths import ATTACH, LOAD_PATHS
+from helpers.site import AT, Site, day, lines, users, wait_until
+
+from xraylog.database import positions, session
+from xraylog.database.capabilities import Capabilities
+from xraylog.ingest import online
+
+# Each is longer than what a run does before it can set its own.
+PRESCRIBED = {
+    "lock_timeout": "200ms",
+    "statement_timeout": "500ms",
+    "idle_in_transaction_session_timeout": "500ms",
+    "idle_session_timeout": "1s",
+    "transaction_timeout": "500ms",
+}
+WAITED = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = 'parse_logs' AND pid <> pg_backend_pid()
+      AND state = %s AND now() - state_change > %s::interval
+"""
+
+
+def prescribe(site: Site, conn: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """The sessions of runs begin with short timeouts, as far as the server has them: as a role's settings do it."""
+    known = {name for (name,) in conn.execute("SELECT name FROM pg_settings")}
+    options = " ".join(f"-c {name}={value}" for name, value in PRESCRIBED.items() if name in known)
+    site.set("postgresql", options=options)
+
+
+def waited(site: Site, state: str) -> bool:
+    """Whether a session of a run has been in this state for longer than the timeouts for it."""
+    ((count,),) = site.query(WAITED, state, "1200ms" if state == "idle" else "600ms")
+    return bool(count)
+
+
+def test_a_transaction_sets_every_timeout_and_the_timers_of_tcp(site: Site) -> None:
+    with session.connect(site.database) as conn, session.transaction(conn):
+        server = Capabilities.of(conn)
+        expected = {
+            "lock_timeout": "30s",
+            "statement_timeout": "0",
+            "idle_in_transaction_session_timeout": "10min",
+            "tcp_keepalives_idle": "20",
+            "tcp_keepalives_interval": "10",
+            "tcp_keepalives_count": "3",
+            **({"tcp_user_timeout": "60000"} if server.tcp_user_timeout else {}),
+            **({"idle_session_timeout": "0"} if server.idle_session_timeout else {}),
+            **({"transaction_timeout": "0"} if server.transaction_timeout else {}),
+        }
+        found = {name: conn.execute(f"SHOW {name}").fetchone() for name in expected}  # type: ignore[arg-type]
+    assert found == {name: (value,) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_timeouts_of_the_role_or_the_database_decide_nothing(
+    site: Site, conn: psycopg.Connection[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, load_path: str
+) -> None:
+    """While a run computes in a transaction, and between two of them."""
+    site.append(*lines(0, 10))
+    site.run()
+    site.load_path = load_path
+    prescribe(site, conn)
+    move, drain = positions.move, online.drain
+
+    def move_later(*arguments: Any) -> positions.Position:
+        wait_until(lambda: waited(site, "idle in transaction"))
+        return move(*arguments)
+
+    def drain_later(*arguments: Any) -> None:
+        wait_until(lambda: waited(site, "idle"))
+        drain(*arguments)
+
+    monkeypatch.setattr(positions, "move", move_later)
+    monkeypatch.setattr(online, "drain", drain_later)
+    site.append(*lines(10, 20, day(1) if load_path == ATTACH else AT), "damaged\n")
+    assert site.run_here() == 0
+    assert "not available" not in site.output()
+    assert site.emails() == users(0, 20)
+
+
+@pytest.mark.parametrize("table", ["users", "rejected_lines"])
+def test_timeouts_of_the_role_or_the_database_end_no_wait_for_a_lock(
+    site: Site, conn: psycopg.Connection[tuple[Any, ...]], table: str
+) -> None:
+    with_blocker(site, conn, f"LOCK TABLE {table}")
+
+
+def test_timeouts_of_the_role_or_the_database_end_no_wait_for_another_run(
+    site: Site, conn: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    """The node's lock is asked for in the first round trip of a transaction, together with its settings."""
+    with_blocker(site, conn, f"SELECT pg_advisory_xact_lock({session.lock_key(positions.node_lock('n1'))})")
+
+
+def with_blocker(site: Site, conn: psycopg.Connection[tuple[Any, ...]], statement: str) -> None:
+    """A run waits for what the statement locks, for longer than the timeouts."""
+    site.append(*lines(0, 10))
+    site.run()
+    prescribe(site, conn)
+    site.append(*lines(10, 20), "damaged\n")
+    said: list[str] = []
+    with conn.transaction(force_rollback=True):  # in a session from before the timeouts
+        conn.execute(statement)  # type: ignore[arg-type]
+        run = threading.Thread(target=lambda: said.append(site.run().stderr))
+        run.start()
+        wait_until(lambda: bool(said) or (site.runs_that_wait() == 1 and waited(site, "active")))
+    run.join()
+    assert said == [""]
+    assert site.emails() == users(0, 20)
