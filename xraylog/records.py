@@ -244,10 +244,18 @@ class Batch:
 
     def days(self) -> Counter[str]:
         """Return the number of records of each UTC day, "2025-11-17"."""
-        days: Counter[str] = Counter()
-        for minute, count in Counter(self.records.minutes).items():
-            days[minute[:DAY]] += count
-        return days
+        return self._days
+
+    def reject(self, reasons: Mapping[int, str]) -> Batch:
+        """Return the batch with these records, by index, as bad lines with these reasons."""
+        numbers = {self._numbers[index]: (index, reason) for index, reason in reasons.items()}
+        bad_lines = [(number, BadLine(self.line(index)[1], reason)) for number, (index, reason) in numbers.items()]
+        return replace(
+            self,
+            records=self.records.select([index for index in range(len(self.records)) if index not in reasons]),
+            numbered_bad_lines=sorted([*self.numbered_bad_lines, *bad_lines]),
+            non_record_lines=sorted([*self.non_record_lines, *numbers]),
+        )
 
     def after(self, offset: int) -> Batch:
         """Return the part of the batch that begins at `offset` or later."""
@@ -261,6 +269,13 @@ class Batch:
             numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in before],
             non_record_lines=sorted({*self.non_record_lines, *before}),
         )
+
+    @functools.cached_property
+    def _days(self) -> Counter[str]:
+        days: Counter[str] = Counter()
+        for minute, count in Counter(self.records.minutes).items():
+            days[minute[:DAY]] += count
+        return days
 
     @functools.cached_property
     def _numbers(self) -> Sequence[int]:

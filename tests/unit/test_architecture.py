@@ -18,7 +18,7 @@ ROWS = (
     {"records", "config", "cli", "prefetch", "atomic_file"},
 )
 HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
-PURE = {"accesslog.grammar", "accesslog.masking", "accesslog.other_lines", "accesslog.parser"}
+PURE = {f"accesslog.{name}" for name in ("grammar", "masking", "other_lines", "parser", "stray_days")}
 FILES = {"os", "io", "pathlib", "shutil", "tempfile"}
 
 

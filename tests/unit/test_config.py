@@ -132,6 +132,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
     assert {key for keys in fixed.values() for key in keys} == {
         "batch_size",
         "truncate_mib",
+        "stray_days",
         "mask_source",
         "prune_names",
         "drop_old",
@@ -160,6 +161,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert cfg.zone.key == "UTC"
     assert cfg.node == socket.gethostname()
     assert cfg.truncate_above == 64 * 1024 * 1024
+    assert cfg.stray_days == 45
     assert (cfg.stats_format, cfg.stats_path) == (None, None)
     assert cfg.mask_source == (32, 128)
     assert (cfg.keep_days, cfg.prune_names) == (None, False)
@@ -316,6 +318,7 @@ def test_where_the_data_of_zones_is_missing_its_package_is_named(
 NUMBERS = [
     ("parser", "batch_size", 1_000_000),
     ("parser", "truncate_mib", 1 << 30),
+    ("parser", "stray_days", 36_500),
     ("postgresql", "port", 65535),
     ("retention", "days", 36_500),
 ]

@@ -23,6 +23,7 @@ from xraylog.accesslog import file_system
 from xraylog.records import HEAD_BYTES, Fingerprint
 
 BLOCK_BYTES = 1 << 18  # read at a time
+BEFORE_BYTES = 1 << 14  # of the lines before those that are new: a hundred of them
 # The first line of a drained log: a random id, and the digest of what the file was recognised by before.
 MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
 MARK_BYTES = 64
@@ -145,6 +146,11 @@ class LogFile(Log):
     def stat(self) -> os.stat_result:
         """What the file system knows of it."""
         return os.fstat(self._fd)
+
+    def lines_before(self, end: int) -> Iterator[tuple[int, bytes]]:
+        """Yield a block of the last lines before `end`: what is drained is blank."""
+        start = max(0, end - BEFORE_BYTES)
+        return complete_lines([(start, self.read(start, end - start))])
 
     def is_drained(self) -> bool:
         """Whether there is nothing in the file but what `drain` leaves."""

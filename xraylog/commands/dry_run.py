@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from xraylog.accesslog import discovery, drain, lockfile, offline_buffer
+from xraylog.accesslog import discovery, drain, lockfile, offline_buffer, reading
 from xraylog.accesslog.logfile import Log, LogFile, path_text
-from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer
-from xraylog.accesslog.parser import Parser
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.session import Connection, Unavailable, Unsuitable
@@ -190,9 +188,7 @@ def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -
 def count(cfg: Config, log: Log, start: int) -> Counts:
     """Count the lines from `start` on."""
     counts = Counts(start)
-    for batch in Parser(cfg.zone, datetime.now(timezone.utc), Mask(*cfg.mask_source)).batches(
-        log.blocks(start), cfg.batch_size
-    ):
+    for batch in reading.batches(log, start, cfg, datetime.now(timezone.utc)):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from typing import TypeAlias
 
 from loguru import logger
 
 from xraylog import hints
+from xraylog.accesslog import stray_days
 from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.masking import Mask
 from xraylog.cli import Exit
@@ -18,6 +21,8 @@ from xraylog.loading.loader import Target
 from xraylog.maintenance import replay, retention
 from xraylog.maintenance.replay import Parse
 from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
+
+ParseLine: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
 
 
 def make_partitions(cfg: Config, days: int) -> Exit:
@@ -63,8 +68,9 @@ def replay_rejected(cfg: Config) -> Exit:
                     "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
                 )
             target = Target(conn, functools.partial(session.connect, cfg.connection))
-            parse = Grammar(cfg.zone, datetime.now(timezone.utc), mask).parse_line
-            for result, stays in replay.replay(target, cfg.node, found, reject_masked(parse, mask), cfg.batch_size):
+            grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask)
+            parse = reject_strays(reject_masked(grammar.parse_line, mask), cfg.stray_days)
+            for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
                 total += result
                 for row_id, reason in stays:
                     logger.debug("rejected line {}: {}", row_id, reason)
@@ -84,7 +90,19 @@ def replay_rejected(cfg: Config) -> Exit:
     return status
 
 
-def reject_masked(parse: Parse, mask: Mask) -> Parse:
+def reject_strays(parse: ParseLine, far: int) -> Parse:
+    """Return the parser that leaves a line where it is whose date was further than `far` days from its neighbours'.
+
+    These lines are not there to be asked again, but the reason says how far it was.
+    """
+
+    def parse_kept(line: bytes, reason: str) -> AccessRecord | BadLine | Ignored:
+        return BadLine(line, reason) if stray_days.distance_in(reason) > far else parse(line)
+
+    return parse_kept
+
+
+def reject_masked(parse: ParseLine, mask: Mask) -> ParseLine:
     """Return the parser for lines that were masked when they were kept: only what xray wrote counts as a record.
 
     In a kept line every address may be a masked one. The source of a record is masked in any case; a destination, a

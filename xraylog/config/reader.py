@@ -22,6 +22,7 @@ from xraylog.config.model import KEYS, Config, ConfigError
 
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
 DEFAULT_TRUNCATE_MIB = 64
+DEFAULT_STRAY_DAYS = 45
 DEFAULT_REPORT_TIMEOUT_S = 300
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -96,6 +97,7 @@ class _Reader:
             zone=self.zone(),
             node=self.node(),
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
+            stray_days=self.number("parser", "stray_days", DEFAULT_STRAY_DAYS, at_most=36_500),
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
             mask_source=self.mask(),

@@ -10,16 +10,18 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog.accesslog import discovery, drain, offline_buffer
+from xraylog.accesslog import discovery, drain, offline_buffer, reading
 from xraylog.accesslog.drain import Drained
 from xraylog.accesslog.logfile import Log, LogFile
-from xraylog.accesslog.masking import Mask
-from xraylog.accesslog.parser import PREFIXED, Parser
+from xraylog.accesslog.parser import PREFIXED
+from xraylog.accesslog.stray_days import STRAY
 from xraylog.cli import Options
 from xraylog.config import Config
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.records import Batch, Fingerprint, Origin
 
+# Lines of which the first is logged, by the beginning of their reason; and what to do when they are right.
+ODD_LINES = {PREFIXED: "", STRAY: "; if their dates are right: raise [parser] stray_days, then --replay-rejected"}
 EMPTY = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
 
 
@@ -54,16 +56,17 @@ class Source:
         return not (self.log.is_empty or (self.log.is_drained() and not self.options.again))
 
     def batches(self, offset: int) -> Iterator[Batch]:
-        """Yield batches of the lines from `offset` on; warn once if lines have a prefix that xray does not write."""
-        warned = False
-        parser = Parser(self.cfg.zone, datetime.now(timezone.utc), Mask(*self.cfg.mask_source))
-        for batch in parser.batches(self.log.blocks(offset), self.cfg.batch_size):
+        """Yield batches of the lines from `offset` on; warn once of each thing that is odd about many lines."""
+        warned = set()
+        for batch in reading.batches(self.log, offset, self.cfg, datetime.now(timezone.utc)):
             yield batch
             for at, bad in batch.bad_lines:
                 logger.debug("{}, byte {}: {}", self.log.path, at, bad.reason)
-                if not warned and bad.reason.startswith(PREFIXED):
-                    logger.warning("{}, byte {}: {}; such lines go to rejected_lines", self.log.path, at, bad.reason)
-                    warned = True
+                for kind, to_do in ODD_LINES.items():
+                    if kind not in warned and bad.reason.startswith(kind):
+                        said = f"{bad.reason}; such lines go to rejected_lines{to_do}"
+                        logger.warning("{}, byte {}: {}", self.log.path, at, said)
+                        warned.add(kind)
             del batch  # before the next one is read: one in memory, not two
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:

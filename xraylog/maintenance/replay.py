@@ -23,7 +23,8 @@ from xraylog.records import DAY, AccessRecord, BadLine, Ignored, LoadResult, Rec
 
 BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
 
-Parse: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
+# A line, and the reason why it was rejected.
+Parse: TypeAlias = Callable[[bytes, str], AccessRecord | BadLine | Ignored]
 ParsedLine: TypeAlias = tuple[int, "AccessRecord | BadLine | Ignored"]  # with the id of its row
 Parsed: TypeAlias = Sequence[ParsedLine]
 Stays: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
@@ -37,7 +38,7 @@ COUNTS = """
 
 # At most `lines` lines and `bytes` bytes of them, but at least one. The server measures a line without reading it.
 READ = """
-    SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END
+    SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END, reason
     FROM (
         SELECT id, reason, line, row_number() OVER by_id AS number, sum(octet_length(line)) OVER by_id AS bytes
         FROM (
@@ -110,12 +111,12 @@ def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) 
     first = found.first
     while rows := _read(target.conn, found, first, lines):
         first = rows[-1][0] + 1
-        parsed = [(row_id, _parse(parse, line)) for row_id, line in rows]
+        parsed = [(row_id, _parse(parse, line, reason)) for row_id, line, reason in rows]
         yield from _move_by_halves(target, node, found.node_id, parsed)
 
 
-def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tuple[int, bytes | None]]:
-    """Ids and lines from the id `first` on; None for a line that was cut when it was kept."""
+def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tuple[int, bytes | None, str]]:
+    """Ids, lines and reasons from the id `first` on; None for a line that was cut when it was kept."""
     values = {
         "cut": rejects.CUT_REASON,
         "node_id": found.node_id,
@@ -128,13 +129,13 @@ def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tupl
         return conn.execute(READ, values, binary=True).fetchall()  # bytea as text is twice as long
 
 
-def _parse(parse: Parse, line: bytes | None) -> AccessRecord | BadLine | Ignored:
+def _parse(parse: Parse, line: bytes | None, reason: str) -> AccessRecord | BadLine | Ignored:
     """Parse a line if a log can have had it; otherwise return it as a bad one."""
     if line is None:
         return BadLine(b"", "expected a whole line, found its beginning")
     if b"\n" in line:  # put there by hand; names with a line end in them could not be looked up
         return BadLine(line, "expected one line, found several")
-    return parse(line)
+    return parse(line, reason)
 
 
 def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> Iterator[tuple[LoadResult, Stays]]:

@@ -265,9 +265,9 @@ def test_batches_are_bounded_by_lines_and_bytes(site: Site, monkeypatch: pytest.
     read: list[list[int]] = []
     real = replay._read
 
-    def measure(*arguments: Any) -> Sequence[tuple[int, bytes | None]]:
+    def measure(*arguments: Any) -> Sequence[tuple[int, bytes | None, str]]:
         rows = real(*arguments)
-        read.append([len(text or b"") for _, text in rows])
+        read.append([len(text or b"") for _, text, _ in rows])
         return rows
 
     monkeypatch.setattr(replay, "_read", measure)
@@ -283,7 +283,7 @@ def test_what_is_rejected_meanwhile_is_left_to_the_next_replay(site: Site, monke
     reject(site, line(0), "damaged\n")
     real = replay._read
 
-    def one_more(*arguments: Any) -> Sequence[tuple[int, bytes | None]]:
+    def one_more(*arguments: Any) -> Sequence[tuple[int, bytes | None, str]]:
         reject(site, "damaged\n")
         return real(*arguments)
 

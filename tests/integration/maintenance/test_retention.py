@@ -642,7 +642,7 @@ def test_names_that_another_table_refers_to_stay(server: Connection) -> None:
 
 def test_names_of_a_day_that_comes_to_an_end_go_with_it(site: Site, server: Connection) -> None:
     site.set("retention", days=30, prune_names="true")
-    site.append(today(1), line(2, "2024/01/01 10:00:00"))
+    site.append(line(2, "2024/01/01 10:00:00"), today(1))
     assert site.run_here() == 0
     assert site.emails() == users(1, 2)
     assert found(server, "SELECT email FROM users") == ["u1"]
