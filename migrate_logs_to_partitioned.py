@@ -118,7 +118,7 @@ def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
     comment = "-- " if options.dry_run else ""
     is_reverted = found.state is State.UNDOING
     if not is_reverted and found.state not in state.STARTED:
-        raise Unsuitable(f"nothing to undo: {found.state.value}")
+        raise Unsuitable(state.CANNOT_MIGRATE.get(found.state) or f"nothing to undo: {found.state.value}")
     while not is_reverted:
         old, risk = retry(progress, revert.rows_at_risk, conn)
         show(comment + line for line in plan.describe_losses(risk))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import markers, session
+from xraylog.database import markers, migration_record, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
@@ -155,11 +155,12 @@ CATALOG = """
                    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
                      AND i.indkey::text = a.attnum::text),
            CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,
-           CASE c.relname WHEN 'logs' THEN
-               (SELECT obj_description(old.oid, 'pg_class') FROM pg_class old
-                WHERE old.relnamespace = c.relnamespace AND old.relname = 'logs_old') END
+           obj_description(old.oid, 'pg_class'), old.oid IS NOT NULL, record.oid::regclass::text
     FROM pg_class c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_class old ON c.relname = 'logs' AND old.relnamespace = c.relnamespace AND old.relname = 'logs_old'
+    LEFT JOIN pg_class record
+           ON c.relname = 'logs' AND record.relnamespace = c.relnamespace AND record.relname = 'xraylog_migration'
     WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(c.oid)
     ORDER BY c.relname, a.attnum
 """
@@ -172,6 +173,8 @@ class Table:
     kind: str
     partition_key: str | None
     comment_on_old: str | None  # of logs: what stands on logs_old beside it
+    has_old: bool  # of logs: whether there is a logs_old
+    record: str | None  # of logs: the table that says where a migration stands, quoted
     types: dict[str, str] = field(default_factory=dict)  # by column
     not_null: set[str] = field(default_factory=set)
     unique: set[str] = field(default_factory=set)
@@ -183,12 +186,18 @@ class Findings:
 
     tables: Mapping[str, Table]
     misfits: tuple[str, ...]  # for the operator: each says what to do
+    migration: str | None  # what is written about a migration of logs
 
     @property
     def migrating(self) -> bool:
         """Whether a migration of logs was started and is not finished."""
-        marker = markers.read_migration(self.tables["logs"].comment_on_old) if "logs" in self.tables else None
+        marker = markers.read_migration(self.migration)
         return marker is not None and not marker.is_finished
+
+    @property
+    def has_old(self) -> bool:
+        """Whether the old table of a migration of logs is still there."""
+        return "logs" in self.tables and self.tables["logs"].has_old and markers.is_of_migration(self.migration)
 
     @property
     def missing(self) -> list[str]:
@@ -233,7 +242,14 @@ def inspect(conn: Connection) -> Findings:
             table.not_null.add(column)
         if unique:
             table.unique.add(column)
-    return Findings(tables, tuple(misfits(tables)))
+    return Findings(tables, tuple(misfits(tables)), _migration(conn, tables.get("logs")))
+
+
+def _migration(conn: Connection, logs: Table | None) -> str | None:
+    """Return what is written about a migration of logs: in the table for that, or else on logs_old."""
+    if logs is None or logs.kind != "p":
+        return None
+    return migration_record.read(conn, logs.record) or logs.comment_on_old
 
 
 def misfits(tables: Mapping[str, Table]) -> Iterator[str]:

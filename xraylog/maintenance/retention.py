@@ -193,7 +193,7 @@ def reason_to_wait(conn: Connection) -> str | None:
         return found.misfits[0]
     if "logs" not in found.tables or "rejected_lines" not in found.tables:
         return "the tables are not there yet"
-    if markers.is_of_migration(found.tables["logs"].comment_on_old):
+    if found.has_old:
         return "logs_old of a migration is still there, and is compared with logs before it is dropped"
     return None
 

@@ -33,6 +33,8 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         old = old_table.describe(conn, "logs_old", found.zone)
+        if not found.recorded:  # a version before this table started it
+            state.run_all(conn, swap.record_started(old, found.state is State.FINISHED, found.sequence_type))
         _ensure_index_by_day(conn, old)
         old = old_table.describe(conn, "logs_old", found.zone)
         counts = day_counts.count(conn, old)

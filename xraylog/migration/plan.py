@@ -61,7 +61,7 @@ def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) ->
         sequence_type = old.sequence.type if old.sequence else "bigint"
         started = dataclasses.replace(found, zone=old.zone, sequence_type=sequence_type)
         yield from _verification(conn, old, counts, "8. ")
-        yield _last(conn, started, drop)
+        yield _last(conn, old, started, drop)
 
 
 def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
@@ -71,7 +71,7 @@ def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
             title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
             yield from _sql(conn, title, backfill.day_script(conn, old, left[0]))
         yield from _verification(conn, old, counts, "")
-        yield _last(conn, found, drop)
+        yield _last(conn, old, found, drop)
 
 
 def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
@@ -97,6 +97,8 @@ def status(conn: Connection, cfg: Config) -> Iterator[str]:
     """Yield the state of the migration, how many days are copied, and how to finish it."""
     found = state.inspect(conn)
     yield found.state.value
+    if found.state in (State.LOST, State.UNKNOWN):
+        yield state.CANNOT_MIGRATE[found.state]
     if found.state in state.STARTED:
         with _started(conn, found) as (old, counts, pending):
             copied = counts.rows - counts.rows_of(pending)
@@ -132,9 +134,10 @@ def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: st
         yield from _sql(conn, title, verify.checksum_queries(conn, old, day, counts.largest_id))
 
 
-def _last(conn: Connection, found: Found, drop: bool) -> str:
-    """Return the statement as a comment: pasting the whole must not drop what was not compared."""
-    return f"\n-- and only when all of them are the same: {verify.finish_statement(found, drop).as_string(conn)};"
+def _last(conn: Connection, old: OldTable, found: Found, drop: bool) -> str:
+    """Return the statements as a comment: pasting the whole must not drop what was not compared."""
+    text = "; ".join(statement.as_string(conn) for statement in verify.finish_statements(old, found, drop))
+    return f"\n-- and only when all of them are the same: {text};"
 
 
 def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:

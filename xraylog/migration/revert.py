@@ -9,7 +9,7 @@ from datetime import datetime
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import markers, partitions
+from xraylog.database import markers, migration_record, partitions
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state, swap
 from xraylog.migration.old_table import BY_DAY, OldTable
@@ -153,6 +153,7 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
             yield swap.rename_constraint(constraint.name, constraint.name[: -len(swap.OLD_SUFFIX)])
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
     yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(markers.REVERTED_MIGRATION))
+    yield from swap.record(old, markers.REVERTED_MIGRATION)
     yield SQL("ALTER TABLE logs RENAME TO logs_new").format()
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 
@@ -168,4 +169,6 @@ def drop_new_tables(conn: Connection) -> bool:
             return False
         names = [name for name, _ in conn.execute(PARTITIONS, ["logs_new", DROPPED_AT_ONCE])]
         conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
+        if not names:
+            conn.execute(migration_record.DROP)
         return bool(names)

@@ -1,7 +1,7 @@
 """From a plain `logs` to a partitioned one, step by step, and back. Each step is one transaction.
 
-What is done is read from the catalog: a comment on `logs_old` says that a migration was started, and a day whose
-partition is there has been copied. So the same steps, started again, resume where they ended.
+What is done is read from the catalog: the table `xraylog_migration` says that a migration was started, and a day
+whose partition is there has been copied. So the same steps, started again, resume where they ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from psycopg.sql import SQL, Composed, Literal
 
-from xraylog.database import markers, schema, session
+from xraylog.database import markers, migration_record, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.markers import MigrationMarker
 from xraylog.database.retry import retry_on_lock_timeout
@@ -42,6 +42,8 @@ class State(Enum):
     PARTITIONED = "logs is partitioned, and there is no logs_old of a migration"
     UNFINISHED = "the migration is not finished"
     FINISHED = "the migration is finished; logs_old is still there"
+    LOST = "the migration is not finished, and its logs_old is not there"
+    UNKNOWN = "logs is partitioned, and nothing says whether the logs_old beside it is of a migration"
     UNDOING = "the migration was undone; what it had made is not yet dropped"
 
 
@@ -49,6 +51,11 @@ STARTED = (State.UNFINISHED, State.FINISHED)
 CANNOT_MIGRATE = {  # why, and what to do
     State.NO_LOGS: "expected a table logs, found none in the search_path; parse_logs.py creates a partitioned one",
     State.OTHER: "logs: expected a table, found another kind; nothing was changed",
+    State.LOST: f"{State.LOST.value}: its rows are in no other table, so restore or rename it back, and go on. If they "
+    f"are not needed: DROP TABLE {migration_record.TABLE}",
+    State.UNKNOWN: f"{State.UNKNOWN.value} (a dump without comments loses that). If it is of one: COMMENT ON TABLE "
+    f"logs_old IS '{MigrationMarker(False, 'ZONE', 'bigint').comment}', with the zone of times that have none; "
+    "then go on, or go back with --undo. If it is another table: rename it",
     State.UNDOING: f"{State.UNDOING.value}: --undo finishes that; then migrate again",
 }
 
@@ -62,16 +69,21 @@ class Found:
     search_path: str = ""  # a search_path that begins with it
     zone: str = ""  # in which a started migration reads times without a zone
     sequence_type: str = "bigint"  # what the sequence was before
+    recorded: bool = False  # in the table, and not only in a comment
 
 
 STATE = """
-    SELECT c.relkind::text, n.nspname, obj_description(old.oid, 'pg_class'), obj_description(new.oid, 'pg_class'),
+    SELECT c.relkind::text, n.nspname, record.oid::regclass::text, obj_description(old.oid, 'pg_class'),
+           obj_description(new.oid, 'pg_class'), old.oid IS NOT NULL, new.oid IS NOT NULL,
+           (SELECT count(*) FROM pg_attribute a
+            WHERE a.attrelid = old.oid AND a.attname IN ('id', 'timestamp', 'action') AND NOT a.attisdropped) = 3,
            (SELECT string_agg(quote_ident(name), ', ' ORDER BY name <> n.nspname, nr)
             FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, nr))
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_class old ON old.relnamespace = c.relnamespace AND old.relname = 'logs_old' AND old.relkind = 'r'
     LEFT JOIN pg_class new ON new.relnamespace = c.relnamespace AND new.relname = 'logs_new' AND new.relkind = 'p'
+    LEFT JOIN pg_class record ON record.relnamespace = c.relnamespace AND record.relname = 'xraylog_migration'
     WHERE c.relname = 'logs' AND c.relkind NOT IN ('i', 'I', 'S', 't', 'c') AND pg_table_is_visible(c.oid)
 """
 
@@ -81,32 +93,31 @@ def read_state(conn: Connection) -> Found:
     row = conn.execute(STATE).fetchone()
     if row is None:
         return Found(State.NO_LOGS)
-    kind, schema_name, old, new, search_path = row
+    kind, schema_name, table, on_old, on_new, has_old, has_new, is_like_logs, search_path = row
+    record = migration_record.read(conn, table)
     if kind == "r":
-        return Found(State.UNDOING if new == markers.REVERTED_MIGRATION else State.PLAIN, schema_name, search_path)
+        undone = has_new and markers.REVERTED_MIGRATION in (record, on_new)
+        return Found(State.UNDOING if undone else State.PLAIN, schema_name, search_path)
     if kind != "p":
         return Found(State.OTHER, schema_name, search_path)
-    marker = markers.read_migration(old)
+    marker = markers.read_migration(record or on_old)
     if marker is None:
-        return Found(State.PARTITIONED, schema_name, search_path)
+        return Found(State.UNKNOWN if is_like_logs else State.PARTITIONED, schema_name, search_path)
+    if not has_old:
+        return Found(State.PARTITIONED if marker.is_finished else State.LOST, schema_name, search_path)
     if marker.zone is None or marker.sequence_type is None:
         expected = MigrationMarker(marker.is_finished, "ZONE", "TYPE").comment
-        raise Unsuitable(f"logs_old: expected the comment {expected!r}, found {old!r}; COMMENT ON TABLE logs_old IS …")
+        raise Unsuitable(
+            f"logs_old: expected the comment {expected!r}, found {on_old!r}; COMMENT ON TABLE logs_old IS …"
+        )
     state = State.FINISHED if marker.is_finished else State.UNFINISHED
-    return Found(state, schema_name, search_path, marker.zone, marker.sequence_type)
+    return Found(state, schema_name, search_path, marker.zone, marker.sequence_type, record is not None)
 
 
 def inspect(conn: Connection) -> Found:
     """Return the state of the migration, read in a transaction of its own."""
     with session.transaction(conn):
         return read_state(conn)
-
-
-def mark(finished: bool, zone: str, sequence_type: str) -> Composed:
-    """Return the comment on the old table, by which a migration is known; `read_state` reads it."""
-    return SQL("COMMENT ON TABLE logs_old IS {}").format(
-        Literal(MigrationMarker(finished, zone, sequence_type).comment)
-    )
 
 
 # A policy on logs or logs_old would hide rows from the copy and from the proof alike: so it is an error.
@@ -178,10 +189,10 @@ def retry(
     )
 
 
-def run_in_savepoint(conn: Connection, statement: Composed) -> None:
-    """Execute it so that the transaction around it survives its failure."""
+def run_in_savepoint(conn: Connection, *statements: Composed) -> None:
+    """Execute them so that the transaction around them survives their failure."""
     with conn.transaction():
-        conn.execute(statement)
+        run_all(conn, statements)
 
 
 def run_all(conn: Connection, statements: Iterable[Composed]) -> None:

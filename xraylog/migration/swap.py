@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import schema, session
+from xraylog.database import migration_record, schema, session
 from xraylog.database.capabilities import Capabilities
+from xraylog.database.markers import MigrationMarker
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state
 from xraylog.migration.old_table import OldTable
@@ -57,7 +58,25 @@ def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> 
     yield from set_owner(old, "logs")
     yield from _own_sequences(old)
     yield from _comments_and_grants(old)
-    yield state.mark(finished=False, zone=old.zone, sequence_type=old.sequence.type if old.sequence else "bigint")
+    yield SQL(migration_record.DROP).format()  # of a migration that was ended by hand
+    yield from record_started(old, False, old.sequence.type if old.sequence else "bigint")
+
+
+def record_started(old: OldTable, finished: bool, sequence_type: str) -> Iterator[Composed]:
+    """Yield what says where the migration stands: `state.read_state` reads it."""
+    text = MigrationMarker(finished, old.zone, sequence_type).comment
+    yield from record(old, text)
+    yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(text))
+
+
+def record(old: OldTable, text: str) -> Iterator[Composed]:
+    """Yield what writes this text, and nothing else, into the table that everybody may read."""
+    table = Identifier(migration_record.TABLE)
+    yield SQL(migration_record.CREATE).format()
+    yield from set_owner(old, migration_record.TABLE)
+    yield SQL("GRANT SELECT ON {} TO PUBLIC").format(table)
+    yield SQL("DELETE FROM {}").format(table)
+    yield SQL("INSERT INTO {} VALUES ({})").format(table, Literal(text))
 
 
 def set_tablespace(old: OldTable) -> Iterator[Composed]:

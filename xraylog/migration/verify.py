@@ -7,7 +7,7 @@ from datetime import date
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import partitions
+from xraylog.database import migration_record, partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
@@ -39,7 +39,7 @@ WAYS_OUT = {  # what to do about a difference
     State.UNFINISHED: "nothing was dropped. To copy such a day again, detach its partition from logs, rename it, "
     "and run the same command; --undo goes back",
     State.FINISHED: "nothing was dropped. Mend them; or delete their rows from logs_old, if you removed them from logs "
-    "on purpose; or drop logs_old yourself; --undo goes back",
+    "on purpose; or drop logs_old and xraylog_migration yourself; --undo goes back",
 }
 
 
@@ -73,14 +73,14 @@ def verify_and_finish(
                 different.append(str(day))
         if different:
             raise ChecksumMismatch(f"logs and logs_old differ on {', '.join(different)}; {WAYS_OUT[found.state]}")
-        state.retry(progress, state.run_in_savepoint, conn, finish_statement(found, drop))
+        state.retry(progress, state.run_in_savepoint, conn, *finish_statements(old, found, drop))
 
 
-def finish_statement(found: Found, drop: bool) -> Composed:
-    """Return the last step: it drops the old table, or marks its migration as finished."""
+def finish_statements(old: OldTable, found: Found, drop: bool) -> list[Composed]:
+    """Return the last step: it drops the old table, or says that its migration is finished."""
     if drop:
-        return SQL("DROP TABLE logs_old").format()
-    return state.mark(True, found.zone, found.sequence_type)
+        return [SQL("DROP TABLE logs_old").format(), SQL(migration_record.DROP).format()]
+    return list(swap.record_started(old, True, found.sequence_type))
 
 
 def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayChecksums:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shlex
 import subprocess
 from collections import Counter
@@ -15,12 +16,15 @@ from helpers import faults
 from helpers.migration import (
     MIGRATE,
     content,
+    dying_after,
     make_plain_logs,
     stop_after_the_rename,
     stop_in_the_middle,
 )
 from helpers.site import Site, facts, line, lines, users
+from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
+from server import embedded_bin
 
 from xraylog.database import schema
 from xraylog.database.session import Connection
@@ -139,3 +143,111 @@ def test_a_policy_never_hides_rows_from_the_migration(conn: Connection, site: Si
     conn.execute("ALTER TABLE logs_old DISABLE ROW LEVEL SECURITY")
     site.migrate("--drop-old")
     assert len(content(conn)) == 60
+
+
+COMMENTS = """
+    SELECT format('COMMENT ON TABLE %s IS NULL', objoid::regclass) FROM pg_description
+    WHERE classoid = 'pg_class'::regclass AND objsubid = 0 AND description LIKE 'xraylog:%'
+"""
+
+
+def lose_the_comments(conn: Connection) -> None:
+    """As pg_dump --no-comments does."""
+    found = conn.execute(COMMENTS).fetchall()
+    assert found
+    for (statement,) in found:
+        conn.execute(statement)
+
+
+@pytest.mark.parametrize("stop", [stop_after_the_rename, stop_in_the_middle])
+def test_an_unfinished_migration_without_its_comments_is_known(
+    conn: Connection, site: Site, stop: Callable[[Site], None]
+) -> None:
+    make_plain_logs(conn, rows=12)
+    before = content(conn)
+    stop(site)
+    lose_the_comments(conn)
+    site.append(line(0))
+    assert "logs is being migrated" in site.run().stderr
+    assert "the migration is not finished" in site.migrate("--status").stdout
+    site.migrate()
+    assert content(conn) == before
+    lose_the_comments(conn)
+    assert "the migration is finished; logs_old is still there" in site.migrate("--status").stdout
+    site.migrate("--undo", "--yes")
+    assert content(conn) == before
+    assert conn.execute("SELECT to_regclass('xraylog_migration')").fetchone() == (None,)
+
+
+def test_an_unfinished_migration_is_moved_by_a_dump_without_comments(
+    conn: Connection, site: Site, other_database: Connection
+) -> None:
+    if conn.info.server_version >= 170000:
+        pytest.skip("the pg_dump at hand is of PostgreSQL 16")
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    there = {**site.database, "dbname": other_database.info.dbname}
+    dump, restore = ([embedded_bin() / program, make_conninfo("", **to)] for program, to in (
+        ("pg_dump", site.database), ("psql", there)))  # fmt: skip
+    text = subprocess.run([*dump, "--no-comments"], capture_output=True, check=True).stdout
+    subprocess.run([*restore, "-q"], input=text, capture_output=True, check=True)
+    site.set("postgresql", dbname=there["dbname"])
+    assert "1 of 3 days of logs_old have a partition" in site.migrate("--status").stdout
+    site.migrate("--drop-old")
+    assert content(other_database) == before
+
+
+def test_an_undo_that_was_stopped_without_its_comments_is_known(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("revert", "revert")) == -9
+    lose_the_comments(conn)
+    assert "--undo finishes that" in site.migrate(status=3).stderr
+    site.migrate("--undo", "--yes")
+    site.migrate("--drop-old")
+    assert content(conn) == before
+
+
+def test_a_migration_that_an_older_version_began_is_known_by_its_comment(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    conn.execute("DROP TABLE xraylog_migration")
+    site.append(line(0))
+    assert "logs is being migrated" in site.run().stderr
+    site.migrate()
+    assert content(conn) == before
+    lose_the_comments(conn)
+    assert "the migration is finished; logs_old is still there" in site.migrate("--status").stdout
+
+
+def test_what_nothing_is_known_of_is_never_called_done(conn: Connection, site: Site) -> None:
+    """A migration of an older version, whose comment was lost."""
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    conn.execute("DROP TABLE xraylog_migration")
+    lose_the_comments(conn)
+    for options in ([], ["--undo", "--yes"], ["--drop-old"], ["--dry-run"]):
+        said = site.migrate(*options, status=3).stderr
+        assert "nothing says whether the logs_old beside it is of a migration" in said
+    (comment,) = re.findall(r"COMMENT ON TABLE logs_old IS '.*?'", said)
+    conn.execute(comment.replace("ZONE", "UTC"))
+    site.migrate("--drop-old")
+    assert content(conn) == before
+
+
+def test_an_unfinished_migration_without_its_old_table_waits_for_it(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    conn.execute("ALTER TABLE logs_old RENAME TO elsewhere")
+    site.append(line(0))
+    assert "logs is being migrated" in site.run().stderr
+    for options in ([], ["--undo", "--yes"]):
+        assert "its logs_old is not there" in site.migrate(*options, status=3).stderr
+    conn.execute("ALTER TABLE elsewhere RENAME TO logs_old")
+    site.migrate("--drop-old")
+    assert content(conn) == before

@@ -1,0 +1,21 @@
+"""The table that says where a migration of `logs` stands; it has one row while there is something to say.
+
+A comment on `logs_old` says the same, for people and for versions that know nothing of the table. The table decides: a
+dump may be without comments.
+"""
+
+from __future__ import annotations
+
+from psycopg.sql import SQL
+
+from xraylog.database.session import Connection
+
+TABLE = "xraylog_migration"
+CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (state text NOT NULL)"
+DROP = f"DROP TABLE IF EXISTS {TABLE}"
+
+
+def read(conn: Connection, table: str | None) -> str | None:
+    """Return the text in the table, whose name is quoted; None where there is no table or nothing in it."""
+    row = conn.execute(SQL("SELECT state FROM {}").format(SQL(table))).fetchone() if table else None
+    return row[0] if row else None
