@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import signal
@@ -86,8 +85,7 @@ def run(cfg: Config, options: Options) -> Exit:
 def write(output: Path, text: str, found: Findings) -> Exit:
     """Replace the page as a whole, and log what it shows."""
     try:
-        target = Path(os.path.realpath(output))  # the file that a link leads to is replaced, not the link
-        atomic_file.replace(target, text.encode(errors="replace"), mode=0o600)  # it holds personal data
+        atomic_file.replace(output, text.encode(errors="replace"), mode=0o600)  # it holds personal data
     except OSError as error:
         path = error.filename or output
         logger.error("{}: expected to write the page, found: {}; no page was written", path, error.strerror)

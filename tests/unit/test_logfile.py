@@ -313,10 +313,10 @@ def test_a_read_only_log_is_read_and_left(log_path: Path, monkeypatch: pytest.Mo
     log_path.write_bytes(numbered(5000))
     real_open = os.open
 
-    def refusing(path: Path, flags: int, *mode: int) -> int:
+    def refusing(path: Path, flags: int, *mode: int, **options: int) -> int:
         if flags & os.O_RDWR:
             raise PermissionError(13, "Permission denied")
-        return real_open(path, flags, *mode)
+        return real_open(path, flags, *mode, **options)
 
     monkeypatch.setattr(os, "open", refusing)  # root may write everything
     with opened(log_path) as log:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from xraylog import config
+from xraylog import config, safe_open
 from xraylog.accesslog import archive, lockfile, logfile
 from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.logfile import Log, LogFile, Unusable
@@ -70,7 +70,7 @@ def is_drained(path: Path) -> bool:
     if path == STDIN:
         return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = safe_open.open_log(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return True  # or it is not there yet
     try:

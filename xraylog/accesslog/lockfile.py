@@ -10,19 +10,26 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from xraylog import safe_open
 from xraylog.accesslog.logfile import Busy, Unusable
 
 
 def lock_path(path: Path, fallback_folder: Path) -> Path:
     """Return where the lock of `path` lies: next to the real file, so that every name of it leads to the same lock.
 
-    If that folder may not be written: in `fallback_folder`, under a name made from the real path.
+    If that folder may not be written: in `fallback_folder`, under a name made from the real path. Raises Unusable.
     """
-    real = Path(os.path.realpath(path))
+    try:
+        real = safe_open.real_path(path)
+    except safe_open.Unsafe as error:
+        raise Unusable(f"{path}: expected a path that we may follow, found: {error.strerror}") from error
+    except OSError:  # there is no such folder: said when the lock is made
+        real = Path(os.path.realpath(path))
     lock = real.with_name(real.name + ".lock")
     if os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK):
         return lock
@@ -44,15 +51,18 @@ def locked(*paths: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = safe_open.open_file(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+    except safe_open.Unsafe as error:
+        raise Unusable(f"{path}: expected our lock file, found: {error.strerror}") from error
     except OSError as error:
         try:  # made by another user: it locks all the same
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             raise Unusable(
                 f"{path}: expected to make a lock file, found: {error.strerror}; let this user write in {path.parent}"
             ) from error
     try:
+        _refuse_other_kinds(path, descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,12 +86,13 @@ def lock_holder(path: Path) -> str | None:
     Raises Unusable when we may not open it: a run could not, either.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Unusable(f"{path}: expected a lock file that can be opened, found: {error.strerror}") from error
     try:
+        _refuse_other_kinds(path, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
@@ -89,3 +100,8 @@ def lock_holder(path: Path) -> str | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def _refuse_other_kinds(path: Path, descriptor: int) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise Unusable(f"{path}: expected a lock file, found another kind of file")

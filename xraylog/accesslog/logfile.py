@@ -16,9 +16,10 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from xraylog import safe_open
 from xraylog.accesslog import file_system
 from xraylog.records import HEAD_BYTES, Fingerprint
 
@@ -245,20 +246,22 @@ def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, b
 
 
 @contextlib.contextmanager
-def opened(path: Path, read_only: bool = False) -> Iterator[LogFile | None]:
+def opened(
+    path: Path, read_only: bool = False, open_it: Callable[[Path, int], int] = safe_open.open_log
+) -> Iterator[LogFile | None]:
     """Open the log at `path`, for reading and, if we may, for draining; yield None if there is none.
 
-    `read_only`: only to look, but `writable` says whether we might. Raises Unusable.
+    `read_only`: only to look, but `writable` says whether we might. `open_it`: by which rule. Raises Unusable.
     """
     descriptor, writable = -1, True
     try:
         try:
-            descriptor = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
+            descriptor = open_it(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
             writable = not read_only or os.access(path, os.W_OK)
         except (PermissionError, OSError) as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
                 raise
-            descriptor, writable = os.open(path, os.O_RDONLY | os.O_NONBLOCK), False
+            descriptor, writable = open_it(path, os.O_RDONLY | os.O_NONBLOCK), False
     except FileNotFoundError:
         yield None
         return

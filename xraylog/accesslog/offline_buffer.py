@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from xraylog import safe_open
 from xraylog.accesslog import logfile
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
@@ -83,7 +84,7 @@ class Buffer:
         self.path = path
         self._mask = mask
         self._files = files
-        self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only))
+        self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only, safe_open.open_file))
         self._last_mark: int | None = None  # its offset
         self.torn: Path | None = None  # where a torn batch was put
         if self._file is not None:
@@ -178,15 +179,11 @@ class Buffer:
     def _made(self) -> LogFile:
         if self._file is None:
             try:
-                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            except PermissionError as error:
+                os.close(safe_open.open_file(self.path, os.O_WRONLY | os.O_CREAT))
+            except (PermissionError, safe_open.Unsafe) as error:
                 raise logfile.Unusable(f"{self.path}: expected to make the buffer, found: {error.strerror}") from error
-            self._file = self._files.enter_context(logfile.opened(self.path))
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # else a crash of the machine forgets the file, and the lines are drained
-            finally:
-                os.close(folder)
+            self._file = self._files.enter_context(logfile.opened(self.path, open_it=safe_open.open_file))
+            safe_open.sync_folder(self.path)  # else a crash of the machine forgets the file, and the lines are drained
         return self.file
 
     def _refuse_foreign(self, file: LogFile) -> None:
@@ -345,9 +342,13 @@ def _is_whole(file: LogFile, place: int) -> bool:
 
 
 def _keep(path: Path, torn: bytes) -> None:
-    """Append to a file that nobody but a person reads, durably."""
-    with path.open("ab") as file:
-        os.chmod(path, 0o600)
+    """Append to a file that nobody but a person reads, durably. Raises Unusable."""
+    try:
+        descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
+    except safe_open.Unsafe as error:
+        raise logfile.Unusable(f"{path}: expected to keep a torn batch there, found: {error.strerror}") from error
+    with os.fdopen(descriptor, "ab") as file:
+        os.fchmod(file.fileno(), 0o600)
         file.write(torn)
         file.flush()
         os.fsync(file.fileno())

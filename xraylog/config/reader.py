@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import pq
 
+from xraylog import safe_open
 from xraylog.config.files import is_device, lock_path, real_path
 from xraylog.config.model import KEYS, Config, ConfigError
 
@@ -39,7 +40,8 @@ def read(path: Path) -> Config:
     """
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     try:
-        text = path.read_text(encoding="utf-8")
+        with os.fdopen(safe_open.open_config(path), encoding="utf-8") as file:
+            text = file.read()
         parser.read_string(text)
     except FileNotFoundError:
         raise ConfigError(

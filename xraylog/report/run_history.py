@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from xraylog import safe_open
 from xraylog.report.model import Window
 from xraylog.telemetry.prometheus import Metrics
 
@@ -81,7 +82,7 @@ def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
 
 
 def _last_lines(path: Path) -> list[str]:
-    with path.open("rb") as file:
+    with os.fdopen(safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - MAX_BYTES))
         lines = file.read(MAX_BYTES).decode(errors="replace").splitlines()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from xraylog import atomic_file
+from xraylog import atomic_file, safe_open
 from xraylog.records import LoadResult
 
 Series: TypeAlias = tuple[str, str]  # a metric and an outcome, "" for metrics that have none
@@ -95,7 +95,10 @@ class Metrics:
         """Return the values of the run before. A damaged or missing one starts from 0, or is left out."""
         text = ""
         if os.path.isfile(path):  # a pipe would be waited for
-            with contextlib.suppress(OSError), path.open("rb") as file:
+            with (
+                contextlib.suppress(OSError),
+                os.fdopen(safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file,
+            ):
                 text = file.read(MAX_BYTES).decode(errors="replace")
         # A line without its end may be a number without its end.
         found = dict(line.rpartition(" ")[::2] for line in text.split("\n")[:-1])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import cli, config
+from xraylog import cli, config, safe_open
 from xraylog.cli import Options
 from xraylog.config import Config
 
@@ -86,7 +86,7 @@ class LogSink:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     # A pipe without a reader is an error at once: a run must not wait for one.
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK, 0o640)
+    descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         yield descriptor
     finally:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
+from xraylog import safe_open
 from xraylog.records import LoadResult
 
 Row: TypeAlias = dict[str, "str | int | float"]
@@ -78,7 +79,7 @@ def _csv_line(cells: tuple[object, ...]) -> str:
 
 def _append(path: Path, line: str, header: str) -> None:
     """Append in one write, so that rows of other runs stay whole; on a line of its own, even after a torn one."""
-    with path.open("ab+") as file:
+    with os.fdopen(safe_open.open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOCTTY), "ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         first = file.readline(len(header) + 2).decode(errors="replace").rstrip("\r\n")

@@ -161,10 +161,10 @@ def test_logfile_is_read_and_emptied_in_place_of_the_log(site: Site) -> None:
 def test_a_log_that_we_may_not_write_is_read_remembered_and_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real_open = os.open
 
-    def refusing(path: Path, flags: int, *mode: int) -> int:
-        if Path(path) == site.log and flags & os.O_RDWR:
+    def refusing(path: str, flags: int, *mode: int, **options: int) -> int:
+        if path == site.log.name and flags & os.O_RDWR:
             raise PermissionError(13, "Permission denied")
-        return real_open(path, flags, *mode)
+        return real_open(path, flags, *mode, **options)
 
     site.append(*lines(0, 10))
     monkeypatch.setattr(os, "open", refusing)  # root may write everything

@@ -1,0 +1,307 @@
+"""How our own files are opened: so that no other user of the machine decides what we read or write.
+
+Who may write in a folder can put anything there under the name that we are about to open: a link, a hard link to
+another user's file, a file of their own. The rule (docs/security.md):
+
+- A link is followed if this user or root made it, or if no other user may write in its folder.
+- Where others may write, a file must have one name only, and belong to this user, to root, or to the one user who may
+  write there.
+- A file that is not there yet is created, never found.
+
+It is checked on descriptors, never on names: between two looks at a name it can be exchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import shlex
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_LINKS = 40  # as the kernel has it
+ROOT = 0  # the user
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH  # an access list counts as the group
+
+
+class Unsafe(OSError):
+    """Another user may have put there what we were about to open. `strerror` says what it is, and what mends it."""
+
+    def __init__(self, path: Path | str, found: str) -> None:
+        super().__init__(errno.ELOOP, found, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A name in a folder that is open: whatever happens to the path that led to it, it stays that folder."""
+
+    folder: int  # descriptor
+    name: str
+    path: Path  # without links
+    nofollow: int  # os.O_NOFOLLOW, or 0 where the name is one of the kernel's own links, as in /proc/self/fd
+
+    def find(self) -> os.stat_result | None:
+        """Return what is there, or None."""
+        try:
+            return os.stat(self.name, dir_fd=self.folder, follow_symlinks=not self.nofollow)
+        except FileNotFoundError:
+            return None
+
+    def open(self, flags: int, mode: int = 0o600) -> int:
+        """Open what is there. Raises OSError."""
+        try:
+            return os.open(self.name, flags | self.nofollow | os.O_CLOEXEC, mode, dir_fd=self.folder)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open one of our files; return its descriptor. With O_CREAT a missing one is created. Raises OSError."""
+    with found(path) as place:
+        while True:
+            try:
+                descriptor = place.open(flags & ~os.O_CREAT)
+            except FileNotFoundError:
+                if not flags & os.O_CREAT:
+                    raise
+            else:
+                with _closed_on_error(descriptor):
+                    _refuse_foreign(place, descriptor)
+                return descriptor
+            with contextlib.suppress(FileExistsError):  # another program was faster: see what it is
+                return place.open(flags | os.O_EXCL, mode)
+
+
+def open_log(path: Path, flags: int) -> int:
+    """Open a log that another program writes: any user's file, but by no link or second name that others made.
+
+    As root it is opened as its owner, unless only root can have put it there: nobody can name a file that is not
+    theirs. Raises OSError.
+    """
+    with found(path) as place:
+        there, folder = place.find(), os.fstat(place.folder)
+        owner = there.st_uid if there is not None else ROOT
+        with contextlib.nullcontext() if _is_ours(folder) else _as_user(owner):
+            descriptor = place.open(flags)
+        with _closed_on_error(descriptor):
+            _refuse_second_name(place, os.fstat(descriptor), folder)
+        return descriptor
+
+
+def open_config(path: Path) -> int:
+    """Open the settings: for root those of root, because they say which files root writes. Raises OSError."""
+    descriptor = open_file(path, os.O_RDONLY)
+    with _closed_on_error(descriptor):
+        owner = os.fstat(descriptor).st_uid
+        if os.geteuid() == ROOT != owner and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            name, quoted = user_name(owner), shlex.quote(os.path.abspath(path))
+            raise Unsafe(
+                path,
+                f"settings of {name}, by which {name} would decide what root writes; run as {name}, "
+                f"as in: runuser -u {name} -- COMMAND; or: chown root {quoted}",
+            )
+    return descriptor
+
+
+def real_path(path: Path) -> Path:
+    """Return the path without links, each of which must be one that we follow. Raises OSError."""
+    with found(path) as place:
+        return place.path if place.nofollow else Path(os.path.realpath(place.path))
+
+
+def sync_folder(path: Path) -> None:
+    """Flush to disk that the file at `path` is in its folder. Raises OSError."""
+    with found(path) as place:
+        folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place.folder)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def complaint(path: Path) -> str | None:
+    """Return why the file at `path` would be refused by `open_file`; None if it would not. Opens nothing."""
+    try:
+        with found(path) as place:
+            if (there := place.find()) is not None and place.nofollow:
+                _refuse_another(place, there, os.fstat(place.folder))
+    except Unsafe as error:
+        return error.strerror
+    except OSError:
+        return None
+    return None
+
+
+@contextlib.contextmanager
+def found(path: Path) -> Iterator[Place]:
+    """Walk along the path, link by link; yield the folder that it ends in, and the name there. Raises OSError."""
+    walk = _Walk(path)
+    try:
+        while walk.names:
+            walk.step()
+        yield walk.place
+    finally:
+        os.close(walk.folder)
+
+
+class _Walk:
+    """Where we are on the way along a path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names: list[str] = []  # to come, the next one last
+        self.folder = -1
+        self.here: list[str] = []  # the names of `folder`, without links
+        self.links = 0
+        self.place = Place(-1, "", path, os.O_NOFOLLOW)
+        self.turn(os.path.abspath(path))
+
+    def turn(self, target: str) -> None:
+        """Go on along `target` first."""
+        names = [name for name in reversed(target.split("/")) if name not in ("", ".")]
+        self.names += names or ([] if self.names else ["."])
+        if target.startswith("/"):
+            self.enter(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "/")
+
+    def step(self) -> None:
+        """Go on by one name."""
+        name = self.names.pop()
+        try:
+            there = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.folder)
+        except FileNotFoundError:
+            if self.names:
+                raise
+            self.arrive(name)
+            return
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        kind = os.fstat(there)
+        if stat.S_ISLNK(kind.st_mode):
+            try:
+                self.follow(name, there, kind)
+            finally:
+                os.close(there)
+        elif self.names:
+            self.enter(there, name)
+        else:
+            os.close(there)
+            self.arrive(name)
+
+    def follow(self, name: str, link: int, kind: os.stat_result) -> None:
+        """Go where the link leads, if it may be followed."""
+        self.links += 1
+        if self.links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self.path))
+        at = os.path.join(*self.here, name)
+        if not _is_ours(os.fstat(self.folder)) and (not _is_trusted(kind.st_uid) or kind.st_nlink > 1):
+            maker, quoted = user_name(kind.st_uid), shlex.quote(at)
+            raise Unsafe(
+                self.path,
+                f"a link that {maker} made at {at}; see where it leads: ls -l {quoted}; if it is meant: "
+                f"chown -h {user_name(os.geteuid())} {quoted}",
+            )
+        if _is_of_kernel(self.folder):
+            if self.names:
+                self.enter(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self.folder), name)
+            else:
+                self.arrive(name, nofollow=0)
+        else:
+            self.turn(os.readlink("", dir_fd=link))
+
+    def enter(self, folder: int, name: str) -> None:
+        """Continue from this folder."""
+        if self.folder >= 0:
+            os.close(self.folder)
+        self.folder = folder
+        if name in ("/", ".."):
+            self.here = self.here[:-1] if name == ".." and len(self.here) > 1 else ["/"]
+        else:
+            self.here.append(name)
+
+    def arrive(self, name: str, nofollow: int = os.O_NOFOLLOW) -> None:
+        """Note that this is the last name."""
+        self.place = Place(self.folder, name, Path(*self.here, name), nofollow)
+
+
+def user_name(user: int) -> str:
+    """Return a user's name, or the number of one that has none."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _is_trusted(user: int) -> bool:
+    return user in (ROOT, os.geteuid())
+
+
+def _is_ours(folder: os.stat_result) -> bool:
+    """Whether only this user and root can have put there what is in it."""
+    return _is_trusted(folder.st_uid) and not folder.st_mode & OTHERS_MAY_WRITE
+
+
+def _is_of_kernel(folder: int) -> bool:
+    """Whether it is in /proc, whose links lead to what is open already, and not to the names that they show."""
+    with contextlib.suppress(OSError):
+        return os.fstat(folder).st_dev == os.stat("/proc/self/fd").st_dev
+    return False
+
+
+def _refuse_foreign(place: Place, descriptor: int) -> None:
+    if place.nofollow:
+        _refuse_another(place, os.fstat(descriptor), os.fstat(place.folder))
+
+
+def _refuse_another(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
+    """Raise Unsafe unless the file is one that only its owner, this user or root can have put there."""
+    _refuse_second_name(place, file, folder)
+    is_of_folder = file.st_uid == folder.st_uid and not folder.st_mode & OTHERS_MAY_WRITE
+    if not (_is_ours(folder) or _is_trusted(file.st_uid) or is_of_folder):
+        parent = place.path.parent
+        mend = f"chmod go-w {shlex.quote(str(parent))}"
+        if not _is_trusted(folder.st_uid):
+            mend = f"chown {user_name(file.st_uid)} {shlex.quote(str(parent))} && {mend}"
+        raise Unsafe(
+            place.path,
+            f"a file of {user_name(file.st_uid)} in a folder where others may write, {parent}; if it is meant: {mend}",
+        )
+
+
+def _refuse_second_name(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
+    """Raise Unsafe for a file with a hard link elsewhere, if another user may have made it: it may be anybody's."""
+    if stat.S_ISREG(file.st_mode) and file.st_nlink > 1 and not _is_ours(folder):
+        quoted = shlex.quote(str(place.path))
+        raise Unsafe(
+            place.path,
+            f"a file of {user_name(file.st_uid)} with {file.st_nlink} names (hard links), in a folder where others may "
+            f"write; find them: find / -xdev -samefile {quoted}; if it is meant: "
+            f"cp -p {quoted} {quoted}.copy && mv {quoted}.copy {quoted}",
+        )
+
+
+@contextlib.contextmanager
+def _as_user(user: int) -> Iterator[None]:
+    """As root, act as this user."""
+    if os.geteuid() != ROOT or user == ROOT:
+        yield
+        return
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(ROOT)
+
+
+@contextlib.contextmanager
+def _closed_on_error(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        os.close(descriptor)
+        raise
