@@ -100,9 +100,9 @@ def test_the_example_names_every_key_and_no_other() -> None:
     for section, known in config.KEYS.items():
         assert sorted([*active[section], *optional[section]]) == sorted(known)
     keywords = {*active["postgresql"], *optional["postgresql"]}
-    assert keywords <= set(config.libpq_keywords())
+    assert keywords <= {*config.libpq_keywords(), *config.OUR_POSTGRESQL_KEYS}
     assert keywords >= {"host", "port", "dbname", "user", "password"}
-    assert keywords >= {"service", "sslmode", "passfile", "application_name", "connect_timeout"}
+    assert keywords >= {"service", "sslmode", "passfile", "application_name", "connect_timeout", "answer_timeout"}
 
 
 def test_every_key_of_the_example_has_a_comment_of_its_own() -> None:
@@ -139,6 +139,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
         "statement_timeout",
     }
     assert read(tmp_path, **fixed) == read(tmp_path)
+    assert read(tmp_path, postgresql={"answer_timeout": shown["postgresql"]["answer_timeout"]}) == read(tmp_path)
     for key in ("application_name", "connect_timeout"):
         assert shown["postgresql"][key] == session.DEFAULTS[key]
 
@@ -157,6 +158,7 @@ def test_a_key_of_the_example_may_be_uncommented(tmp_path: Path, section: str, k
 def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     cfg = read(tmp_path)
     assert cfg.connection == LEAST["postgresql"]
+    assert cfg.answer_timeout_s == 60
     assert cfg.batch_size == 20_000
     assert cfg.zone.key == "UTC"
     assert cfg.node == socket.gethostname()
@@ -320,6 +322,7 @@ NUMBERS = [
     ("parser", "truncate_mib", 1 << 30),
     ("parser", "stray_days", 36_500),
     ("postgresql", "port", 65535),
+    ("postgresql", "answer_timeout", 86_400),
     ("retention", "days", 36_500),
 ]
 

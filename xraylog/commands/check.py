@@ -120,7 +120,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
 
 def _server(cfg: Config) -> Iterator[Finding]:
     try:
-        with session.connect(cfg.connection) as conn:
+        with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
             version = conn.info.parameter_status("server_version")
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
             with session.transaction(conn):

@@ -109,7 +109,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
 def ask(cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState | DatabaseDown:
     """All that a run would ask before it stores the first line, in one transaction that can only read."""
     try:
-        with session.connect(cfg.connection) as conn:
+        with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
             conn.read_only = True
             with session.transaction(conn):
                 return _inspect(conn, cfg, logs, buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.database.partitions import Partitions
+from xraylog.database.session import Connection
 from xraylog.loading.loader import Target
 from xraylog.maintenance import replay, retention
 from xraylog.maintenance.replay import Parse
@@ -25,11 +27,15 @@ from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
 ParseLine: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
 
 
+def _connected(cfg: Config) -> AbstractContextManager[Connection]:
+    return session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s)
+
+
 def make_partitions(cfg: Config, days: int) -> Exit:
     """Create the partitions of today and the next `days` days; return the exit status. Takes no file lock."""
     today = datetime.now(timezone.utc).date()
     try:
-        with session.connect(cfg.connection) as conn:
+        with _connected(cfg) as conn:
             for warning in schema.ensure(conn).warnings:
                 logger.warning("{}", warning)
             made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
@@ -46,7 +52,7 @@ def make_partitions(cfg: Config, days: int) -> Exit:
 def drop_old(cfg: Config) -> Exit:
     """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
     try:
-        with session.connect(cfg.connection) as conn:
+        with _connected(cfg) as conn:
             for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
                 logger.info("{}", done)
     except session.Unavailable as reason:
@@ -61,13 +67,13 @@ def replay_rejected(cfg: Config) -> Exit:
     """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
     total, status, mask = LoadResult(), Exit.DONE, Mask(*cfg.mask_source)
     try:
-        with session.connect(cfg.connection) as conn:
+        with _connected(cfg) as conn:
             found = replay.pending(conn, schema.ensure(conn), cfg.node)
             if found.others:
                 logger.info(
                     "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
                 )
-            target = Target(conn, functools.partial(session.connect, cfg.connection))
+            target = Target(conn, functools.partial(_connected, cfg))
             grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask)
             parse = reject_strays(reject_masked(grammar.parse_line, mask), cfg.stray_days)
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):

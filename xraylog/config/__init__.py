@@ -1,11 +1,12 @@
 """config.ini becomes a frozen Config, every value checked."""
 
 from xraylog.config.files import refuse_for_output, refuse_ours
-from xraylog.config.model import KEYS, Config, ConfigError
+from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
 from xraylog.config.reader import libpq_keywords, read, refuse_nameless_zone
 
 __all__ = [
     "KEYS",
+    "OUR_POSTGRESQL_KEYS",
     "Config",
     "ConfigError",
     "libpq_keywords",

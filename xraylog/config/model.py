@@ -18,6 +18,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "report": ("statement_timeout",),
     "logging": ("level", "file"),
 }
+# Of the section [postgresql], whose other keys are libpq's.
+OUR_POSTGRESQL_KEYS = ("answer_timeout",)
 BESIDE = re.compile(r"[0-9]+|torn|damaged")
 
 
@@ -35,6 +37,7 @@ class Config:
 
     path: Path
     connection: Mapping[str, str] = field(repr=False)  # libpq's keywords; it may hold a password
+    answer_timeout_s: int  # how long a run waits for the server while nothing moves on the connection
     log_path: Path
     buffer_path: Path
     batch_size: int  # rows

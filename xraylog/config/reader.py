@@ -19,11 +19,12 @@ from psycopg import pq
 
 from xraylog import safe_open
 from xraylog.config.files import is_device, lock_path, real_path
-from xraylog.config.model import KEYS, Config, ConfigError
+from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
 
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
 DEFAULT_TRUNCATE_MIB = 64
 DEFAULT_STRAY_DAYS = 45
+DEFAULT_ANSWER_TIMEOUT_S = 60
 DEFAULT_REPORT_TIMEOUT_S = 300
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -93,6 +94,7 @@ class _Reader:
         config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
             path=self.path,
             connection=self.connection(),
+            answer_timeout_s=self.number("postgresql", "answer_timeout", DEFAULT_ANSWER_TIMEOUT_S, at_most=86_400),
             log_path=self.required_path("parser", "logfile"),
             buffer_path=self.required_path("parser", "offline_file"),
             batch_size=self.number("parser", "batch_size", DEFAULT_BATCH_SIZE, at_most=1_000_000),
@@ -177,7 +179,7 @@ class _Reader:
     def connection(self) -> dict[str, str]:
         """Return libpq's keywords as they are; values are checked by libpq itself, except the port."""
         given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
-        given = {key: value for key, value in given.items() if value}
+        given = {key: value for key, value in given.items() if value and key not in OUR_POSTGRESQL_KEYS}
         if "service" not in given:
             for key in ("host", "dbname", "user"):
                 if not given.get(key) and not (key == "host" and given.get("hostaddr")):
@@ -295,7 +297,7 @@ def system_zone() -> ZoneInfo:
 
 
 def _keys(section: str) -> tuple[str, ...]:
-    return libpq_keywords() if section == "postgresql" else KEYS.get(section, ())
+    return (*libpq_keywords(), *OUR_POSTGRESQL_KEYS) if section == "postgresql" else KEYS.get(section, ())
 
 
 def _named(key: str, known: tuple[str, ...]) -> str:

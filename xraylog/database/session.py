@@ -14,6 +14,7 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from xraylog.database import deadline
 from xraylog.database.capabilities import Capabilities
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -70,12 +71,15 @@ class Unsuitable(Exception):
 
 
 @contextlib.contextmanager
-def connect(keywords: Mapping[str, str], to_write: bool = True) -> Iterator[Connection]:
+def connect(
+    keywords: Mapping[str, str], to_write: bool = True, answer_timeout_s: float | None = None
+) -> Iterator[Connection]:
     """Open a session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
 
+    `answer_timeout_s`: how long to wait while nothing moves on the connection; None: as long as it lasts.
     Raises Unavailable and Unsuitable, here and from everything inside; ReadOnly unless `to_write` is False.
     """
-    with _explained(), _session(keywords) as conn:
+    with _explained(), _session(keywords, answer_timeout_s) as conn:
         replication = conn.info.get_parameters().get("replication", "false")
         if replication.lower() not in NO_REPLICATION:  # such a session answers each query as if the connection broke
             raise Unsuitable(f"[postgresql] replication: expected none, found {replication!r}")
@@ -108,9 +112,10 @@ def _refuse_read_only(conn: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
+def _session(keywords: Mapping[str, str], answer_timeout_s: float | None) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
     conn = _attempt(conninfo)
+    conn.answer_timeout_s = answer_timeout_s
     # In a stricter level the statement that waits for a lock has an older snapshot, not seeing what it waited for.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
@@ -119,11 +124,11 @@ def _session(keywords: Mapping[str, str]) -> Iterator[Connection]:
         conn.close()
 
 
-def _attempt(conninfo: str) -> Connection:
+def _attempt(conninfo: str) -> deadline.Connection:
     for is_last in (False, True):
         try:
             # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
-            return psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+            return deadline.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             if not _is_refusal(conninfo, error):
                 raise Unavailable(message(error)) from error

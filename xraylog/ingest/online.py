@@ -25,10 +25,11 @@ def connected(cfg: Config) -> Iterator[Target]:
 
     Raises Unavailable and Unsuitable, here and from everything inside.
     """
-    with session.connect(cfg.connection) as conn:
+    connect = functools.partial(session.connect, cfg.connection, answer_timeout_s=cfg.answer_timeout_s)
+    with connect() as conn:
         for warning in schema.ensure(conn).warnings:
             logger.warning("{}", warning)
-        target = Target(conn, functools.partial(session.connect, cfg.connection))
+        target = Target(conn, connect)
         yield target
         if target.keys.hint:
             logger.info("{}", target.keys.hint)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import positions, schema, session
+from xraylog.database import deadline, positions, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
@@ -29,6 +29,7 @@ INDEXED = ("users", "endpoints")  # first: an index of logs finds the rows that 
 TABLES = [*INDEXED, *(table for table in schema.REFERENCE_TABLES if table not in (*INDEXED, "nodes"))]
 BATCH_NAMES = 1_000  # names a transaction: storing runs wait for it
 MAX_STATEMENT_TIME = "10s"  # of a transaction that they wait for: a third of what they wait in all
+MAX_SCAN_S = 3600  # without a word from the server, which reads all of `logs`
 MAX_SECONDS = 60  # for all of them: this run holds its log meanwhile
 PAUSE_S = 0.1
 
@@ -97,7 +98,7 @@ def _unused(conn: Connection, table: str) -> Sequence[int]:
     """Their ids, 8 bytes each here; there may be millions."""
     query = SQL("SELECT id FROM {} WHERE {}").format(Identifier(table), _no_row_uses(table))
     ids = array("q")
-    with session.transaction(conn), conn.cursor("unused_names") as cursor:
+    with deadline.allow(conn, MAX_SCAN_S), session.transaction(conn), conn.cursor("unused_names") as cursor:
         conn.execute("SELECT set_config('cursor_tuple_fraction', '1', true)")  # all of it is wanted, not the first rows
         cursor.itersize = 10_000
         cursor.execute(query)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
-from xraylog.database import session
+from xraylog.database import deadline, session
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ class Session:
         self.conn.cancel()
 
 
+SILENCE_S = 60  # of a server that hangs: longer than its own limit for a query
+
+
 @contextlib.contextmanager
 def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
     """Yield two sessions in one snapshot, or the same one twice if the server has no second to give.
@@ -85,6 +88,8 @@ SETTINGS = """
 def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, exported: str = "") -> Connection:
     """Return a session that is in the snapshot until the stack is left."""
     conn = stack.enter_context(sessions())
+    if timeout_s:
+        deadline.limit(conn, timeout_s + SILENCE_S)
     conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     conn.read_only = True
     stack.enter_context(conn.transaction())
