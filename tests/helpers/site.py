@@ -80,8 +80,10 @@ def create_database(server: dict[str, str], template: str = "template0") -> dict
     """Create a database on that server, empty or a copy of `template`; return its keywords."""
     name = f"test_{os.getpid()}_{next(numbers)}"
     with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
-        create = SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {}")
-        conn.execute(create.format(Identifier(name), Identifier(template)))
+        # From 15 on another way is the default, which takes the server twice the time.
+        strategy = SQL("STRATEGY file_copy" if conn.info.server_version >= 15_00_00 else "")
+        create = SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {} {}")
+        conn.execute(create.format(Identifier(name), Identifier(template), strategy))
     return {**server, "dbname": name}
 
 
