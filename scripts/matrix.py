@@ -106,7 +106,7 @@ def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
         measured(pythons[newest], "--pg-bin", str(servers[last]), "tests"),
     )
     for major in others:
-        options = ["--pg-bin", str(servers[major]), "--every", EVERY]
+        options = ["--pg-bin", str(servers[major]), "--on-a-server", "--every", EVERY]
         yield Job(f"PostgreSQL {major}", measured(pythons[newest], *options, "tests/integration"))
     for version in between:
         yield Job(f"Python {version}", pytest(pythons[version], *(f"tests/{name}" for name in PYTHON_TESTS)))

@@ -30,6 +30,8 @@ from xraylog.database import schema
 from xraylog.database.capabilities import Capabilities
 from xraylog.loading import attach, foreign_keys
 
+pytestmark = pytest.mark.empty_database
+
 Connection = psycopg.Connection[tuple[Any, ...]]
 Node = Callable[[str, str], Site]
 PASSWORD = "choose one"  # noqa: S105  # as docs/many-nodes.md has it

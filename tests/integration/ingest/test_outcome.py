@@ -14,6 +14,8 @@ from helpers.site import ROOT, Site, line, lines, users
 
 from xraylog.accesslog import lockfile, logfile
 
+pytestmark = pytest.mark.empty_database
+
 
 def command(site: Site, *options: str, script: str = "parse_logs.py") -> str:
     return shlex.join([sys.executable, str(ROOT / script), "--config", str(site.config), *options])

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from xraylog.accesslog import lockfile
 
+pytestmark = pytest.mark.empty_database
+
 
 def test_a_line_becomes_a_row(site: Site) -> None:
     site.append(

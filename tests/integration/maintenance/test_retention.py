@@ -241,6 +241,7 @@ def test_a_run_with_nothing_new_drops_too_and_says_nothing_by_itself(kept: Site,
     assert OLD not in found(server, TABLES)
 
 
+@pytest.mark.empty_database
 def test_before_there_are_tables_and_beside_a_plain_one_nothing_happens(site: Site) -> None:
     site.set("retention", days=30)
     site.log.touch()
