@@ -18,6 +18,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.progress import PrintedProgress
 from xraylog.migration.state import State, retry
+from xraylog.printed import complain, say
 
 RESUMES = "committed steps are kept; the same command resumes"
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     try:
         cfg = config.read(options.config)
     except config.ConfigError as error:
-        return fail(Exit.CONFIGURATION, error)
+        return fail(Exit.CONFIGURATION, *error.complaints)
     try:
         keywords = {"application_name": "migrate_logs", **cfg.connection}
         with session.connect(keywords, to_write=not options.status) as conn:
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     except KeyboardInterrupt:
         return fail(Exit.FAILED, f"interrupted; {RESUMES}; until then parse_logs.py stays offline (see --status)")
     except Exception as error:  # the only place that catches everything
-        return fail(Exit.FAILED, f"unexpected {type(error).__name__}: {error}; {RESUMES}")
+        return fail(Exit.FAILED, f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}; {RESUMES}")
     return Exit.DONE
 
 
@@ -70,7 +71,7 @@ def run(conn: Connection, cfg: Config, options: Options) -> None:
                 return undo(conn, options, PrintedProgress())
             return migrate(conn, cfg, options, PrintedProgress())
         except state.StateChanged as error:
-            print(f"another session was faster: {error}")
+            say(f"another session was faster: {error}")
 
 
 def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedProgress) -> None:
@@ -83,12 +84,12 @@ def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedPr
         return show([f"nothing to do: {found.state.value}"])
     if found.state is State.PLAIN:
         comment = "-- " if options.dry_run else ""  # what a dry run prints can be pasted into psql
-        print(f"{comment}reading logs once, to count its rows")
+        say(f"{comment}reading logs once, to count its rows")
         old, counts = retry(progress, trial.prepare, conn, cfg.zone.key)
         show(comment + line for line in plan.describe_size(old, counts))
         if options.dry_run:
             return show(plan.full_plan(conn, old, counts, drop))
-        print("renaming logs to logs_old, and creating a partitioned logs in its place")
+        say("renaming logs to logs_old, and creating a partitioned logs in its place")
         retry(progress, swap.swap, conn, cfg.zone.key, counts.largest_id)
     elif options.dry_run:
         return show(plan.remaining_plan(conn, found, drop))
@@ -104,7 +105,7 @@ def finish(conn: Connection, drop: bool, progress: PrintedProgress) -> None:
         progress.copied(day, retry(progress, backfill.copy_day, conn, old, day, progress))
     sequence = retry(progress, verify.advance_sequence, conn, old, counts.largest_id)
     if sequence is not None:
-        print(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counts.largest_id}")
+        say(f"sequence {sequence[0]}: at {sequence[1]}; the largest id of logs_old is {counts.largest_id}")
     progress.verifying()
     retry(progress, verify.verify_and_finish, conn, old, counts, drop, progress)
     progress.finished(counts, drop)
@@ -128,7 +129,7 @@ def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
             raise Unsuitable("not undone; nothing was changed")
         is_reverted = retry(progress, revert.revert, conn, None if options.yes else risk)
         if not is_reverted:
-            print("rows were stored in the meantime; so once more:")
+            say("rows were stored in the meantime; so once more:")
     if options.dry_run:
         return show([revert.DROP_NEW_TABLES])
     while retry(progress, revert.drop_new_tables, conn):
@@ -139,7 +140,7 @@ def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
 def confirmed() -> bool:
     """Return whether a person at a terminal agrees; without a terminal nobody does."""
     if not sys.stdin.isatty():
-        print("expected --yes, because there is no terminal to ask at", file=sys.stderr)
+        complain("expected --yes, because there is no terminal to ask at")
         return False
     return input("Undo the migration? Type yes: ").strip().lower() == "yes"
 
@@ -147,12 +148,12 @@ def confirmed() -> bool:
 def show(lines: Iterable[str]) -> None:
     """Print lines as they come."""
     for line in lines:
-        print(line)
+        say(line, keep="\n")  # SQL has several lines
 
 
-def fail(status: Exit, complaint: object) -> Exit:
+def fail(status: Exit, *complaints: object) -> Exit:
     """Print what is wrong; return the exit status."""
-    print(complaint, file=sys.stderr)
+    complain(*complaints)
     return status
 
 

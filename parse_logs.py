@@ -17,6 +17,7 @@ from xraylog.config import Config
 from xraylog.database.session import Unavailable, Unsuitable
 from xraylog.ingest import buffer_import, offline, online, outcome, source
 from xraylog.ingest.outcome import Recorder
+from xraylog.printed import complain
 from xraylog.telemetry import run_log
 
 # By default (5 ms) the thread that parses delays each reply to the server by that much: benchmarks/load.py shows it.
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         paths, unmatched = discovery.resolve(options.logfiles, cfg)
         run_log.start(cfg, options)
     except config.ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(*error.complaints)
         return Exit.CONFIGURATION
     for pattern in unmatched:
         logger.warning("{}: expected a log, found none", pattern)

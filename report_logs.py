@@ -21,6 +21,7 @@ from xraylog import __version__, atomic_file, cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
+from xraylog.printed import complain
 from xraylog.report import collect, run_history
 from xraylog.report.collect import Scope
 from xraylog.report.masking import Mask
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         config.refuse_for_output(cfg, options.output)
         config.refuse_nameless_zone(cfg)
     except config.ConfigError as error:
-        print(error, file=sys.stderr)
+        complain(*error.complaints)
         return Exit.CONFIGURATION
     refuse_impossible_day(options.until, today=datetime.now(cfg.zone).date())
     start_logging(cfg, options)

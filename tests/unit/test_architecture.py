@@ -16,7 +16,7 @@ ROWS = (
     {"loading", "hints"},
     {"accesslog", "database", "telemetry"},
     {"records", "config", "cli", "prefetch", "atomic_file"},
-    {"safe_open"},
+    {"safe_open", "printed"},
 )
 HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
 PURE = {f"accesslog.{name}" for name in ("grammar", "masking", "other_lines", "parser", "stray_days")}

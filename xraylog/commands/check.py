@@ -16,6 +16,7 @@ from xraylog.accesslog import discovery, drain, file_system, lockfile, logfile
 from xraylog.config import Config
 from xraylog.database import partitions, schema, session
 from xraylog.database.session import Connection
+from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
 
@@ -49,7 +50,7 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
     trouble = 0
     for what, found, to_do in findings(cfg, logs):
         trouble += bool(to_do)
-        print(f"{'✗' if to_do else '✓'} {what}: {found}" + (f"; {to_do}" if to_do else ""))
+        say(f"{'✗' if to_do else '✓'} {what}: {found}" + (f"; {to_do}" if to_do else ""))
     return trouble
 
 

@@ -18,6 +18,7 @@ from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import retention
+from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint
 
 MAX_REASONS = 5  # reasons
@@ -81,7 +82,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
     ):
         lines = database_and_buffer(cfg, buffer, known := ask(cfg, logs, buffer))
         for text in (*locked(cfg, paths), *lines):
-            print(text)
+            say(text)
         trouble = isinstance(known, DatabaseDown) and known.operator
         earlier_copies: list[
             tuple[Fingerprint, int]
@@ -91,15 +92,15 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
             counts = count(cfg, log, start)
             if keep or not isinstance(log, LogFile):
                 earlier_copies.append((log.fingerprint(counts.end), counts.end))
-            print(f"{path_text(log.path)}:", *findings(log, start, counts, known, keep), sep="\n  ")
+            say(f"{path_text(log.path)}:", *(f"  {text}" for text in findings(log, start, counts, known, keep)))
             trouble = trouble or log.corruption is not None
         for path in paths:
             if path not in {log.path for log in logs}:
-                print(f"{path_text(path)}: expected a log, found none")
+                say(f"{path_text(path)}: expected a log, found none")
         for text, is_trouble in known.old if isinstance(known, DatabaseState) else ():
-            print(text)
+            say(text)
             trouble = trouble or is_trouble
-    print("nothing was changed")
+    say("nothing was changed")
     return trouble
 
 

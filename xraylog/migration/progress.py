@@ -8,6 +8,7 @@ from datetime import date
 from typing import Protocol
 
 from xraylog.migration.day_counts import DayCounts
+from xraylog.printed import say
 
 INTERVAL_S = 1.0  # between two lines about the days that are copied
 
@@ -61,12 +62,12 @@ class PrintedProgress:
 
     def waiting(self, reason: str) -> None:
         """Print what it waits for."""
-        print(f"waiting: {reason}")
+        say(f"waiting: {reason}")
 
     def copying(self, counts: DayCounts, pending: list[date]) -> None:
         """Print how many days need no copy, and start the clock."""
         if done := len(counts.dates) - len(pending):
-            print(f"{done} of {len(counts.dates)} days are skipped: they were copied already, or dropped since")
+            say(f"{done} of {len(counts.dates)} days are skipped: they were copied already, or dropped since")
         self._days, self._days_done = len(pending), 0
         self._rows, self._rows_done = counts.rows_of(pending), 0
         self._started_s, self._printed_s = time.monotonic(), 0.0
@@ -82,26 +83,26 @@ class PrintedProgress:
         self._printed_s = now_s
         rate = self._rows_done / max(now_s - self._started_s, 0.001)
         left_s = (self._rows - self._rows_done) / rate if rate else 0.0
-        print(
+        say(
             f"{day}: {self._days_done} of {self._days} days, {self._rows_done:,} of {self._rows:,} rows, "
             f"{rate:,.0f} rows/s, {left_s:,.0f} s left"
         )
 
     def verifying(self) -> None:
         """Print what the copies took, and the heading of the table that `verified` fills; start the clock."""
-        print(f"rows {self._times.copy_s:.1f} s, indexes {self._times.index_s:.1f} s, keys {self._times.keys_s:.1f} s")
-        print(f"{'day':10} {'rows':>11} {'in logs':>11} {'checksum':>22} {'in logs':>22}")
+        say(f"rows {self._times.copy_s:.1f} s, indexes {self._times.index_s:.1f} s, keys {self._times.keys_s:.1f} s")
+        say(f"{'day':10} {'rows':>11} {'in logs':>11} {'checksum':>22} {'in logs':>22}")
         self._started_s = time.monotonic()
 
     def verified(self, day: DayChecksums) -> None:
         """Print a line of the table."""
-        print(
+        say(
             f"{day.day} {day.old_rows:>11} {day.new_rows:>11} {day.old_sum:>22} {day.new_sum:>22}"
             + ("" if day.equal else "  DIFFERENT")
         )
 
     def finished(self, counts: DayCounts, drop: bool) -> None:
         """Print that every day is the same, and what became of the old table."""
-        print(f"verification {time.monotonic() - self._started_s:.1f} s")
-        print(f"{counts.rows:,} rows of {len(counts.dates)} days: every day is the same in logs and in logs_old")
-        print("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")
+        say(f"verification {time.monotonic() - self._started_s:.1f} s")
+        say(f"{counts.rows:,} rows of {len(counts.dates)} days: every day is the same in logs and in logs_old")
+        say("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")

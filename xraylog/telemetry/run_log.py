@@ -14,12 +14,17 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
 from xraylog import cli, config, safe_open
 from xraylog.cli import Options
 from xraylog.config import Config
+from xraylog.printed import complain, printable
+
+if TYPE_CHECKING:
+    from loguru import Record
 
 FORM = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
@@ -43,8 +48,21 @@ def start(cfg: Config, options: Options) -> None:
 def to_stderr(level: str) -> None:
     """From here on, messages of this level and above go there, and nowhere else."""
     logger.remove()
+    logger.configure(patcher=_make_printable)
     if sys.stderr is not None:  # closed by the caller: 2>&-
-        logger.add(sys.stderr, level=level, format=FORM, diagnose=False, backtrace=False)
+        stream = sys.stderr
+        logger.add(lambda message: _write(stream, message), level=level, format=FORM, diagnose=False, backtrace=False)
+
+
+def _make_printable(record: Record) -> None:
+    """Keep a message on its line, whatever it quotes."""
+    record["message"] = printable(record["message"])
+
+
+def _write(stream: TextIO, message: str) -> None:
+    """Write a message, and the traceback that may follow it."""
+    stream.write(printable(message, keep="\n"))
+    stream.flush()
 
 
 def to_file(path: Path, level: str) -> None:
@@ -66,7 +84,7 @@ class LogSink:
         """Append a message in one write, so that the lines of other runs stay whole. Never raises: if that fails, one
         line on stderr says so, and the run continues.
         """
-        data = message.encode(errors="backslashreplace")
+        data = printable(message, keep="\n").encode(errors="backslashreplace")
         try:
             with _opened(self._path) as descriptor:
                 is_whole = os.write(descriptor, data) == len(data)
@@ -79,7 +97,7 @@ class LogSink:
     def _warn_once(self, reason: str) -> None:
         if not self._has_failed and sys.stderr is not None:
             what, folder = f"the log file {self._path} cannot be written", shlex.quote(str(self._path.parent))
-            print(f"{what}: {reason}; the run continues; see: ls -ld {folder}; df -h {folder}", file=sys.stderr)
+            complain(f"{what}: {reason}; the run continues; see: ls -ld {folder}; df -h {folder}")
         self._has_failed = True
 
 

@@ -5,6 +5,7 @@ Each attack is made by that user, with the file system's own rights; the runs ar
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,3 +192,29 @@ def test_the_page_is_not_written_by_a_link_and_is_nobody_elses(theirs: Site, vic
     page.unlink()
     theirs.run("--output", str(page), script="report_logs")
     assert (page.stat().st_uid, page.stat().st_mode & 0o777) == (0, 0o600)
+
+
+def test_what_a_lock_says_does_not_act_on_a_terminal(theirs: Site) -> None:
+    lock = theirs.folder / "access.log.lock"
+    with acting_as(OTHER):
+        lock.write_bytes("\x1b]0;owned\x07\n\x1b[2J\u202ereggol".encode())
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for arguments, status in (((), 75), (("--check",), 3), (("--dry-run",), 0)):
+            done = theirs.run(*arguments, status=status)
+            said = done.stdout + done.stderr
+            assert r"\x1b]0;owned\x07\x0a\x1b[2J\u202ereggol" in said
+            assert not set("\x1b\x07\u202e") & set(said)
+    assert "\x1b" not in (theirs.folder / "own.log").read_text()
+
+
+def test_the_name_of_a_file_does_not_act_on_a_terminal(theirs: Site) -> None:
+    name = "access.log.\x1b[2J\n\u202e.1"
+    with acting_as(OTHER):
+        (theirs.folder / name).write_text("no line of xray\n" * 30)
+    for arguments in ((), ("--dry-run",), ("--check",)):
+        pattern = str(theirs.folder / "access.log.*.1")
+        done = theirs.run("--logfile", pattern, *arguments)
+        said = done.stdout + done.stderr
+        assert r"access.log.\x1b[2J\x0a\u202e.1" in said
+        assert not set("\x1b\u202e") & set(said)

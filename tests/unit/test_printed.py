@@ -1,0 +1,70 @@
+"""Nothing that we print acts on a terminal, or shows another order than the text has."""
+
+from __future__ import annotations
+
+import ast
+import unicodedata
+from pathlib import Path
+
+import pytest
+from helpers.site import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from loguru import logger
+
+from xraylog.printed import printable, say
+from xraylog.telemetry import run_log
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("access.log, alice, друг, کاربر\u200cیک, 🙂 \\n", "access.log, alice, друг, کاربر\u200cیک, 🙂 \\n"),
+        ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J"),
+        ("a\r\nb\tc\0\x7f\x9b1m", r"a\x0d\x0ab\x09c\x00\x7f\x9b1m"),
+        ("\u202egol.ssecca\u202c \u2066x\u2069 \u200f\u061c", r"\u202egol.ssecca\u202c \u2066x\u2069 \u200f\u061c"),
+        ("one\u2028two", r"one\u2028two"),
+    ],
+)
+def test_what_acts_is_an_escape(text: str, expected: str) -> None:
+    assert printable(text) == expected
+
+
+@given(st.text())
+def test_no_text_acts(text: str) -> None:
+    shown = printable(text)
+    assert not [one for one in shown if unicodedata.category(one) in ("Cc", "Zl", "Zp")]
+    assert not [one for one in shown if unicodedata.bidirectional(one) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI")]
+    assert printable(shown) == shown
+
+
+def test_each_text_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("one\ntwo", 3)
+    say("SELECT 1\n\x1b;", keep="\n")
+    assert capsys.readouterr().out == "one\\x0atwo\n3\nSELECT 1\n\\x1b;\n"
+
+
+def test_a_message_is_one_line_and_a_traceback_has_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
+    run_log.to_stderr("INFO")
+    logger.info("{}", "of a lock:\n\x1b[2J\u202e")
+    logger.opt(exception=ValueError("\x1b[2J")).error("unexpected")
+    first, second, *traceback = capsys.readouterr().err.splitlines()
+    logger.remove()
+    assert first.endswith(r"INFO    of a lock:\x0a\x1b[2J\u202e")
+    assert second.endswith("ERROR   unexpected")
+    assert traceback[-1] == r"ValueError: \x1b[2J"
+
+
+SOURCES = [*ROOT.glob("*.py"), *(ROOT / "xraylog").rglob("*.py")]
+# Numbers, and names of the columns, for a program.
+PRINTS = {"xraylog/printed.py", "xraylog/telemetry/stats.py"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_there_is_no_other_way_to_print(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    tree = ast.parse(path.read_text())
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert name in PRINTS or "print" not in calls
+    assert name == "xraylog/telemetry/run_log.py" or "logger.add" not in calls
+    assert not {"sys.stdout.write", "sys.stderr.write"} & set(calls)
