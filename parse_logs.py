@@ -65,7 +65,7 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
         try:
             if sources or not buffer.is_empty:
                 with online.connected(cfg) as target:
-                    recorder.add(buffer_import.load(target, buffer))
+                    recorder.add(buffer_import.load(cfg, target, buffer, sources))
                     for log in sources:
                         recorder.add(online.load(target, log))
         except (Unavailable, Unsuitable, offline_buffer.Damaged) as reason:

@@ -164,9 +164,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
-def site(database: dict[str, str], tmp_path: Path) -> Site:
+def site(database: dict[str, str], tmp_path: Path) -> Iterator[Site]:
     """A folder with config.ini and a log in it, and the test's database for it."""
-    return Site(tmp_path, database)
+    site = Site(tmp_path, database)
+    yield site
+    site.drop_backups()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import enum
 import functools
 import itertools
@@ -259,15 +258,23 @@ class Batch:
 
     def after(self, offset: int) -> Batch:
         """Return the part of the batch that begins at `offset` or later."""
-        before = {number for number, place in enumerate(self._line_offsets) if place < offset}
-        if not before:
+        return self.outside([(0, offset)])
+
+    def outside(self, stored: Sequence[tuple[int, int]]) -> Batch:
+        """Return the lines of the batch that begin in none of these parts of the log, each from one byte to another."""
+        inside = {
+            number
+            for number, place in enumerate(self._line_offsets)
+            if any(start <= place < end for start, end in stored)
+        }
+        if not inside:
             return self
-        first = bisect.bisect_left(self.offsets, offset)
+        numbers = enumerate(self._numbers)
         return replace(
             self,
-            records=self.records.select(range(first, len(self.records))),
-            numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in before],
-            non_record_lines=sorted({*self.non_record_lines, *before}),
+            records=self.records.select([index for index, number in numbers if number not in inside]),
+            numbered_bad_lines=[(number, bad) for number, bad in self.numbered_bad_lines if number not in inside],
+            non_record_lines=sorted({*self.non_record_lines, *inside}),
         )
 
     @functools.cached_property
@@ -322,6 +329,7 @@ class LoadResult:
     new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
     imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
     imported_rejected: int = 0
+    missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
 
     def __add__(self, other: LoadResult) -> LoadResult:
         return LoadResult(
@@ -332,6 +340,7 @@ class LoadResult:
             Counter(self.new_names) + Counter(other.new_names),
             self.imported + other.imported,
             self.imported_rejected + other.imported_rejected,
+            self.missing + other.missing,
         )
 
     @property

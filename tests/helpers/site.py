@@ -102,6 +102,7 @@ class Site:
         self.log = folder / "access.log"
         self.buffer = folder / "buffer.jsonl"
         self.stats = folder / "stats.jsonl"
+        self.backups: list[dict[str, str]] = []  # other databases of this installation, to be dropped
         self.load_path: str | None = None  # of every run; None: the number of rows decides
         self.config = folder / "config.ini"
         self.settings: dict[str, dict[str, str]] = {
@@ -202,6 +203,24 @@ class Site:
     def back(self) -> None:
         """It answers again."""
         self.set("postgresql", port=self.database["port"])
+
+    def back_up(self) -> dict[str, str]:
+        """A copy of the database as it is now: what pg_basebackup or pg_dump would keep."""
+        backup = create_database({**self.database, "dbname": "postgres"}, template=self.database["dbname"])
+        self.backups.append(backup)
+        return backup
+
+    def restore(self, backup: dict[str, str]) -> None:
+        """The runs find a copy of this backup from here on, or with an empty one a new database."""
+        template = backup.get("dbname", "template0")
+        self.database = create_database({**self.database, "dbname": "postgres"}, template=template)
+        self.backups.append(self.database)
+        self.settings["postgresql"] = dict(self.database)
+        self.write_config()
+
+    def drop_backups(self) -> None:
+        while self.backups:
+            drop_database(self.backups.pop())
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(**self.database, options="-c timezone=UTC -c datestyle=ISO", autocommit=True) as conn:  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from xraylog.config import Config
 from xraylog.records import Fingerprint
 
 STDIN = Path("-")
+MAX_ROTATED = 50  # names that are looked at, of a log that is missing
 
 
 def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
@@ -79,6 +80,22 @@ def is_drained(path: Path) -> bool:
         return True  # no regular file: to be refused when it is opened
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
+    """Open what begins with `head` and has `size` bytes: the log at `path`, or beside it under a name that rotation
+    gives, access.log.1 or access.log-20260131; yield None if there is none. Only to be read.
+    """
+    beside = sorted(path.parent.glob(glob.escape(path.name) + "[.-]*"))[:MAX_ROTATED]
+    with contextlib.ExitStack() as files:
+        for candidate in (path, *beside) if path != STDIN else ():
+            if is_at(candidate, head):
+                log = files.enter_context(_opened(candidate, None, read_only=True))
+                if log is not None and (log.max_offset is None or log.max_offset >= size):
+                    yield log
+                    return
+        yield None
 
 
 def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:

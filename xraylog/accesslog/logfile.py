@@ -56,6 +56,11 @@ class Log:
         return None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether reading came to its end, as far as it got: nothing was damaged or changed meanwhile."""
+        return self.corruption is None
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is no text in it."""
         return not self._head
@@ -98,6 +103,10 @@ class Log:
         """Whether there is nothing in it but what `drain` leaves, as far as that is known before it is read."""
         return False
 
+    def is_blank(self, end: int) -> bool:
+        """Whether no line before `end` can be stored, as far as that is known before it is read."""
+        return end == 0
+
     def sync(self) -> None:
         """Flush the lines to disk before a position in them is committed, if a crash of the machine can take them."""
 
@@ -120,6 +129,11 @@ class LogFile(Log):
     def max_offset(self) -> int:
         """Its size: what is longer is a position in another file."""
         return self.size
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no other program changed what was read."""
+        return not self.replaced
 
     @property
     def is_empty(self) -> bool:
@@ -155,10 +169,14 @@ class LogFile(Log):
 
     def is_drained(self) -> bool:
         """Whether there is nothing in the file but what `drain` leaves."""
-        if not self.has_drain_marker or self.size > 2 * LARGE_BLOCK:
+        return self.has_drain_marker and self.is_blank(self.size)
+
+    def is_blank(self, end: int) -> bool:
+        """Whether there is no line before `end` but what `drain` leaves, as far as a few blocks tell."""
+        if end > 2 * LARGE_BLOCK:
             return False
-        text = os.pread(self._fd, 2 * LARGE_BLOCK, 0)
-        return text.endswith(b"\n") and all(line[:1] in (b"", b"#") for line in text.split(b"\n"))
+        text = os.pread(self._fd, end, 0)
+        return text[-1:] in (b"", b"\n") and all(line[:1] in (b"", b"#") for line in text.split(b"\n"))
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Yield the bytes from `start` to the end that the file has now.
@@ -243,6 +261,16 @@ def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, b
         yield at + complete - len(block), block
         rest = read[complete:]
         pending = [rest] if rest.strip(b"\0") else []
+
+
+def before(blocks: Iterable[tuple[int, bytes]], end: int | None) -> Iterator[tuple[int, bytes]]:
+    """Yield the blocks up to `end`, which is the end of a line; None: all."""
+    for at, block in blocks:
+        if end is not None and at + len(block) >= end:
+            if at < end:
+                yield at, block[: end - at]
+            return
+        yield at, block
 
 
 @contextlib.contextmanager

@@ -65,12 +65,14 @@ class Stored:
     batch: Batch
     origin: Origin
     end: int  # offset in the buffer, after the batch's mark
+    after: int  # offset in the log: all lines before it were stored or spooled when the batch was, or there were none
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
     """A batch as lines of the buffer."""
 
+    after: int  # as `Stored` has it: where the batch before it ended
     start: int
     end: int
     parts: list[bytes]
@@ -221,7 +223,8 @@ class Buffer:
     def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:
         try:
             mark = _mark(mark_line)
-            return Stored(_batch(lines, mark, self._mask), _origin(mark), end)
+            after = mark["after"] if "after" in mark else mark["start"]  # in a buffer of an older version
+            return Stored(_batch(lines, mark, self._mask), _origin(mark), end, after)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
 
@@ -241,9 +244,9 @@ def origin(node: str, log: Log, again: bool = False) -> Origin:
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.previous_digest, again)
 
 
-def write(batch: Batch) -> Written:
-    """Return a batch as it will be in the buffer."""
-    return Written(batch.start, batch.end, list(_parts(batch)))
+def write(batch: Batch, after: int) -> Written:
+    """Return a batch as it will be in the buffer; all lines before the offset `after` are stored or spooled."""
+    return Written(after, batch.start, batch.end, list(_parts(batch)))
 
 
 def _parts(batch: Batch) -> Iterator[bytes]:
@@ -292,6 +295,7 @@ def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
     return {
         "end": written.end,
         "start": written.start,
+        "after": written.after,
         "node": origin.node,
         "source": origin.source,
         "again": origin.again,

@@ -5,9 +5,11 @@ A run that stores and one that only counts read alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from xraylog.accesslog import logfile
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.parser import Parser
@@ -16,11 +18,12 @@ from xraylog.config import Config
 from xraylog.records import Batch
 
 
-def batches(log: Log, offset: int, cfg: Config, now: datetime) -> Iterator[Batch]:
-    """Yield batches of the lines from `offset` on. `now` is in UTC."""
+def batches(log: Log, parts: Sequence[tuple[int, int | None]], cfg: Config, now: datetime) -> Iterator[Batch]:
+    """Yield batches of the lines in these parts of the log, offsets; None: to its end. `now` is in UTC."""
     parser = Parser(cfg.zone, now, Mask(*cfg.mask_source))
     strays = StrayDays(cfg.stray_days, now.date())
     if isinstance(log, LogFile):  # an archive would have to be read from its beginning
-        for batch in parser.batches(log.lines_before(offset), cfg.batch_size):
+        for batch in parser.batches(log.lines_before(parts[0][0] if parts else 0), cfg.batch_size):
             strays.reject(batch)
-    return map(strays.reject, parser.batches(log.blocks(offset), cfg.batch_size))
+    blocks = itertools.chain.from_iterable(logfile.before(log.blocks(start), end) for start, end in parts)
+    return map(strays.reject, parser.batches(blocks, cfg.batch_size))

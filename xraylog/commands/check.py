@@ -172,7 +172,7 @@ def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
     elif found.complete:
         yield "schema", "complete", ""
     else:
-        missing = [*found.missing, *(f"logs.{name}" for name in found.missing_columns)]
+        missing = [*found.missing, *(f"{table}.{name}" for table, name in found.missing_columns)]
         changes = [f"logs.{name} will lose its NOT NULL" for name in found.to_relax]
         made = [f"{', '.join(missing)} will be made by the first run"] if missing else []
         yield "schema", "; ".join([*made, *changes]), ""

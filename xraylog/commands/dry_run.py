@@ -189,7 +189,7 @@ def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -
 def count(cfg: Config, log: Log, start: int) -> Counts:
     """Count the lines from `start` on."""
     counts = Counts(start)
-    for batch in reading.batches(log, start, cfg, datetime.now(timezone.utc)):
+    for batch in reading.batches(log, [(start, None)], cfg, datetime.now(timezone.utc)):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts

@@ -6,12 +6,20 @@ bytes. The path is kept for people, and to notice that a log was emptied or repl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from xraylog.database.session import Connection
 from xraylog.records import Fingerprint
+
+
+class Range(NamedTuple):
+    """Bytes of a log that are stored, although not all of the lines before them are: the log was not there."""
+
+    id: int  # of its row
+    start: int
+    end: int
 
 
 class PositionConflict(Exception):
@@ -31,6 +39,21 @@ class Position:
     lost_offset: int | None = None  # how far the file that had this path before was stored
     head_digests: tuple[bytes, ...] = ()  # digests under which a position in this file can be stored
     newest_id: int = 0  # the largest id of the rows that were found for it
+    stored_from: int = 0  # where what it stands for begins: 0, except for what was stored after a gap
+    later: tuple[Range, ...] = ()  # what is stored after `offset`, with a gap before it; in the order of the file
+
+    def after(self, offset: int) -> Position:
+        """Return the position that lines from `offset` on move: this one, if all before them is stored."""
+        if offset <= self.offset:
+            return self
+        for found in self.later:
+            if found.start <= offset <= found.end:
+                return replace(self, id=found.id, committed_offset=found.end, offset=found.end, stored_from=found.start)
+        return replace(self, id=None, committed_offset=0, offset=offset, stored_from=offset)
+
+    def gaps(self, end: int) -> list[tuple[int, int]]:
+        """Return what is not stored of the bytes before `end`."""
+        return [(start, stop) for start, stop in gaps(self.offset, self.later, end) if stop is not None]
 
 
 class PositionUpdate(NamedTuple):
@@ -47,7 +70,7 @@ def node_lock(node: str) -> str:
 
 
 SELECT_POSITIONS = """
-    SELECT id, source, position, head_length, head
+    SELECT id, source, position, head_length, head, stored_from
     FROM log_positions
     WHERE node_id = %(node_id)s AND (source = %(source)s OR head = ANY(%(head_digests)s::bytea[]))
     ORDER BY position DESC, updated_at DESC
@@ -101,16 +124,42 @@ def lookup(
     values = {"node_id": node_id, "source": source, "head_digests": [*digests]}
     rows = conn.execute(SELECT_POSITIONS, values).fetchall()
     newest_id = max((row[0] for row in rows), default=0)
-    for row_id, path, offset, head_length, head in rows:
-        if (size is None or offset <= size) and Fingerprint(head_length, head) in fingerprints:
+    matching = [row for row in rows if (size is None or row[2] <= size) and Fingerprint(row[3], row[4]) in fingerprints]
+    ranges = sorted((Range(row[0], row[5], row[2]) for row in matching if row[5]), key=lambda found: found[1:])
+    for row_id, path, offset, *_, stored_from in matching:
+        if not stored_from:
             found = Position(row_id, node_id, source, path, offset, offset)
             break
     else:
-        found = _unmatched(node_id, source, rows)
-    return replace(found, head_digests=digests, newest_id=newest_id)
+        start = Position(None, node_id, source, source, 0, 0)
+        found = start if ranges else _unmatched(node_id, source, [row for row in rows if not row[5]])
+    return _past(replace(found, head_digests=digests, newest_id=newest_id), ranges)
 
 
-def _unmatched(node_id: int, source: str, rows: Sequence[tuple[int, str, int, int, bytes]]) -> Position:
+def _past(position: Position, ranges: Iterable[Range]) -> Position:
+    """Return the position after the stored ranges that follow it without a gap."""
+    offset, later = position.offset, []
+    for found in ranges:
+        if found.start <= offset:
+            offset = max(offset, found.end)
+        else:
+            later.append(found)
+    return replace(position, offset=offset, later=tuple(later))
+
+
+def gaps(offset: int, stored: Iterable[Range], end: int | None) -> Iterator[tuple[int, int | None]]:
+    """Yield what is not in `stored` of the bytes from `offset` to `end`, or to the end of the file."""
+    for found in stored:
+        if end is not None and found.start >= end:
+            break
+        if offset < found.start:
+            yield offset, found.start
+        offset = max(offset, found.end)
+    if end is None or offset < end:
+        yield offset, end
+
+
+def _unmatched(node_id: int, source: str, rows: Sequence[tuple[int, str, int, int, bytes, int]]) -> Position:
     """Return the start of a file that no position matches. The newest row with its path shows what was there before:
     another file, or this one before it was emptied.
     """
@@ -133,8 +182,8 @@ UPDATE_POSITION = """
 # Not where another run, without a lock in common with ours, has started with the same lines: a copy, an archive of
 # them, or the same pipe. It can be anywhere in them by now: batches are committed by time.
 INSERT_POSITION = """
-    INSERT INTO log_positions (node_id, source, position, head_length, head)
-    SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s
+    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from)
+    SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s, %(stored_from)s
     WHERE NOT EXISTS (
         SELECT FROM log_positions
         WHERE node_id = %(node_id)s
@@ -158,6 +207,7 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
         "digest": update.fingerprint.digest,
         "head_digests": [*position.head_digests],
         "newest_id": position.newest_id,
+        "stored_from": position.stored_from,
     }
     if position.id is None:
         for (row_id,) in conn.execute(INSERT_POSITION, values):
@@ -167,6 +217,17 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
         expected = f"expected its position at {position.committed_offset}, found another run's"
         raise PositionConflict(f"{position.source}: {expected}")
     return replace(position, committed_offset=offset, offset=offset)
+
+
+DELETE_RANGES = """
+    DELETE FROM log_positions
+    WHERE node_id = %s AND stored_from > 0 AND head = ANY(%s::bytea[])
+"""
+
+
+def forget_ranges(conn: Connection, position: Position) -> None:
+    """Delete the ranges of this log: the position is past them, or goes back to the beginning."""
+    conn.execute(DELETE_RANGES, [position.node_id, [*position.head_digests]])
 
 
 DELETE_OLD = """

@@ -74,7 +74,8 @@ TABLES: Mapping[str, str] = {  # in the order of their references
             position    bigint      NOT NULL,
             head_length integer     NOT NULL,
             head        bytea       NOT NULL,
-            updated_at  timestamptz NOT NULL DEFAULT now()
+            updated_at  timestamptz NOT NULL DEFAULT now(),
+            stored_from bigint      NOT NULL DEFAULT 0
         )""",
     "rejected_lines": """
         CREATE TABLE rejected_lines (
@@ -107,7 +108,7 @@ INDEXES: Mapping[str, str] = {
     "log_positions": "CREATE INDEX ON log_positions (node_id, source)",
 }
 
-COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the types of logs' are for ADD COLUMN
+COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; with a type: added where it is missing
     **{table: {"id": "", name: ""} for table, name in REFERENCE_TABLES.items()},
     "logs": {
         "timestamp": "",
@@ -122,7 +123,10 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; the t
         "user_id": "integer",
         "node_id": "integer",
     },
-    "log_positions": dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
+    "log_positions": {
+        **dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
+        "stored_from": "bigint NOT NULL DEFAULT 0",
+    },
     "rejected_lines": dict.fromkeys(("rejected_at", "node_id", "source", "line_offset", "reason", "line"), ""),
 }
 MAY_BE_NULL = ("source_ip", "source_port")  # a hand-made table's NOT NULL is relaxed on these
@@ -205,9 +209,14 @@ class Findings:
         return [name for name in TABLES if name not in self.tables]
 
     @property
-    def missing_columns(self) -> list[str]:
-        """Columns of logs that are not there."""
-        return [name for name in COLUMNS["logs"] if "logs" in self.tables and name not in self.tables["logs"].types]
+    def missing_columns(self) -> list[tuple[str, str]]:
+        """Columns that are not there, of tables that are: table and column."""
+        return [
+            (name, column)
+            for name, table in self.tables.items()
+            for column in COLUMNS[name]
+            if column not in table.types
+        ]
 
     @property
     def to_relax(self) -> list[str]:
@@ -270,7 +279,7 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
                 f"ALTER TABLE {name} ADD UNIQUE ({REFERENCE_TABLES[name]})"
             )
         for column in COLUMNS[name]:
-            if column not in table.types and (name != "logs" or column == "timestamp"):
+            if column not in table.types and not COLUMNS[name][column]:
                 yield f"{name}.{column}: expected a column, found none"
     if "logs" in tables and tables["logs"].types.get("timestamp") not in ("timestamp with time zone", None):
         yield f"logs.timestamp: expected timestamp with time zone, found {tables['logs'].types['timestamp']}"
@@ -309,8 +318,8 @@ def _create(conn: Connection, findings: Findings) -> None:
         if name == "logs" and keys_on_logs:
             for statement in keys_and_indexes("logs"):
                 conn.execute(statement)
-    for name in findings.missing_columns:
-        conn.execute(_add_column(name, keys_on_logs))
+    for table, column in findings.missing_columns:
+        conn.execute(_add_column(table, column, keys_on_logs))
     for name in findings.to_relax:
         conn.execute(SQL("ALTER TABLE logs ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)))
 
@@ -322,10 +331,11 @@ def create(name: str) -> Iterator[Composed]:
         yield SQL(INDEXES[name]).format()
 
 
-def _add_column(name: str, keys: bool) -> Composed:
-    reference = SQL(" REFERENCES {}").format(Identifier(KEYS[name])) if keys and name in KEYS else SQL("")
-    return SQL("ALTER TABLE logs ADD COLUMN {column} {type}{reference}").format(
-        column=Identifier(name), type=SQL(COLUMNS["logs"][name]), reference=reference
+def _add_column(table: str, column: str, keys: bool) -> Composed:
+    has_key = keys and table == "logs" and column in KEYS
+    reference = SQL(" REFERENCES {}").format(Identifier(KEYS[column])) if has_key else SQL("")
+    return SQL("ALTER TABLE {table} ADD COLUMN {column} {type}{reference}").format(
+        table=Identifier(table), column=Identifier(column), type=SQL(COLUMNS[table][column]), reference=reference
     )
 
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from loguru import logger
 
+from xraylog import hints
 from xraylog.accesslog import discovery, logfile
-from xraylog.accesslog.offline_buffer import Buffer
+from xraylog.accesslog.logfile import Log
+from xraylog.accesslog.offline_buffer import Buffer, Stored
+from xraylog.config import Config
 from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate
+from xraylog.ingest.source import Gap, Source
 from xraylog.loading.loader import Target
-from xraylog.records import LoadResult, Origin
+from xraylog.records import Fingerprint, LoadResult, Origin
 
 PROGRESS_S = 10
 
 
-def load(target: Target, buffer: Buffer) -> Iterator[LoadResult]:
+def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
     """Store the buffered batches in order, skip what the database has, then clear the buffer. Raises Damaged.
 
+    A database that was restored from a backup lacks lines that another one had before the first batch: they are loaded
+    first, if a log still has them. Where none does, the log's position stays where it is, and what comes after the gap
+    gets a position of its own: no position ever moves over lines that are not in this database.
     Each batch moves the position of its log and that of the buffer with its rows. Yields after each commit.
     """
     if buffer.is_empty:
@@ -30,10 +38,14 @@ def load(target: Target, buffer: Buffer) -> Iterator[LoadResult]:
     here = find_buffer(target, buffer)
     for stored in buffer.batches(here.offset):
         batch, there = stored.batch, find_origin(target, stored.origin)
+        if has_gap(there, stored):
+            yield from load_gap(cfg, target, stored, there, sources)
+            there = find_origin(target, stored.origin)
         updates = [PositionUpdate(here, stored.end, buffer.file.fingerprint(stored.end))]
         end_of_log = stored.origin.fingerprint(batch.end)
         if not stored.origin.again:
-            batch = batch.after(there.offset)
+            batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
+            there = there.after(stored.after)
         if end_of_log and (batch.end > there.offset or stored.origin.again):
             updates.insert(0, PositionUpdate(there, batch.end, end_of_log))
         result, (*_, here) = target.loader(stored.origin.node).load(batch, *updates)
@@ -47,6 +59,60 @@ def load(target: Target, buffer: Buffer) -> Iterator[LoadResult]:
     logger.info(
         "{} imported: {} rows + {} rejected + {} stored before", buffer.path, total.rows, total.rejected, skipped
     )
+
+
+def has_gap(there: Position, stored: Stored) -> bool:
+    """Return whether the database lacks lines before this batch, and nothing that it has reaches up to it."""
+    place = there.after(stored.after)
+    return not stored.origin.again and place.id is None and place.stored_from > 0
+
+
+def load_gap(
+    cfg: Config, target: Target, stored: Stored, there: Position, sources: Sequence[Source]
+) -> Iterator[LoadResult]:
+    """Load what the database lacks before this batch, if a log still has it; log which bytes are missing if none has.
+
+    The log of this run first: it is locked, and a second descriptor would keep it from being truncated.
+    """
+    origin, end = stored.origin, stored.after
+    head = origin.fingerprint(end)
+    ours = (source.log for source in sources if head is not None and begins_with(source.log, head, end))
+    with contextlib.ExitStack() as files:
+        log = next(ours, None)
+        if log is None and head is not None:
+            log = files.enter_context(discovery.copy_of(Path(origin.source), head, end))
+        if log is not None:
+            yield from load_from(log, cfg, target, origin, there, end)
+            there = find_origin(target, origin)
+    if missing := there.gaps(end) if has_gap(there, stored) else []:
+        logger.error(
+            "{}, bytes {}: expected these lines in this database, or still in the log, found them in neither: the "
+            "database is older than the log, or another one; what came after them is loaded; if there is a copy: {}",
+            origin.source,
+            ", ".join(f"{first} to {last}" for first, last in missing),
+            hints.command(cfg, "--keep", "--logfile", "COPY"),
+        )
+        yield LoadResult(missing=sum(last - first for first, last in missing))
+
+
+def load_from(log: Log, cfg: Config, target: Target, origin: Origin, there: Position, end: int) -> Iterator[LoadResult]:
+    """Load what the database lacks of this log before `end`, and move the position there."""
+    logger.warning(
+        "{}: this database lacks lines before byte {}; they are loaded from {}", origin.source, end, log.path
+    )
+    gap = Gap(log, cfg, end, there.later)
+    position = there
+    for result, reached in target.loader(origin.node).load_all(gap, there):
+        position = reached
+        yield result
+    if position.offset < end and log.is_whole:  # the last bytes are blank
+        with session.transaction(target.conn, positions.node_lock(origin.node)):
+            positions.move(target.conn, gap.position_update(position, end))
+
+
+def begins_with(log: Log, head: Fingerprint, size: int) -> bool:
+    """Return whether the log begins so, and has `size` bytes."""
+    return log.fingerprint(head.length) == head and (log.max_offset is None or log.max_offset >= size)
 
 
 def find_buffer(target: Target, buffer: Buffer) -> Position:

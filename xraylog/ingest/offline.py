@@ -58,10 +58,12 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
     spooled_to = 0 if again else max(source.stored_to or 0, buffer.spooled_to(log.fingerprints(), log.max_offset))
 
     def written(offset: int) -> Iterator[tuple[Written, LoadResult]]:
+        after = 0 if source.log.is_blank(offset) else offset
         for batch in source.batches(offset):
             new_names = names.count_new(batch.records.names())
             result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
-            yield offline_buffer.write(batch), result
+            yield offline_buffer.write(batch, after), result
+            after = batch.end
 
     with Prefetcher(written(spooled_to)) as prefetched:
         for batch, result in prefetched:

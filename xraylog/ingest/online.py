@@ -41,14 +41,34 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     `source` knows at any time how far it is stored: an outage can end this anywhere.
     """
     position = find_position(target, source)
-    if source.again and position.id is not None:
-        position = move(target, source, PositionUpdate(position, 0, EMPTY))
-    source.stored_to = position.offset
+    if source.again and (position.id is not None or position.later):
+        position = start_again(target, source, position)
+    source.stored_to, source.later = position.offset, position.later
     for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
         source.stored_to = position.offset
         yield result
+    if position.later and source.log.is_whole:
+        position = move_past_ranges(target, source, position)
+        source.stored_to = position.offset
     drain(target, source, position)
     source.is_stored = True
+
+
+def start_again(target: Target, source: Source, position: Position) -> Position:
+    """Move the position back to the beginning: from here on the database counts from there."""
+    with session.transaction(target.conn, positions.node_lock(source.node)):
+        positions.forget_ranges(target.conn, position)
+        position = dataclasses.replace(position, later=())
+        return position if position.id is None else positions.move(target.conn, PositionUpdate(position, 0, EMPTY))
+
+
+def move_past_ranges(target: Target, source: Source, position: Position) -> Position:
+    """Let the position alone say what is stored, now that nothing is missing before a range."""
+    end = max(position.offset, position.later[-1].end)
+    with session.transaction(target.conn, positions.node_lock(source.node)):
+        positions.forget_ranges(target.conn, position)
+        moved = positions.move(target.conn, source.position_update(position, end))
+    return dataclasses.replace(moved, later=())
 
 
 def find_position(target: Target, source: Source) -> Position:

@@ -65,7 +65,8 @@ class Recorder:
     def finish(self, sources: Iterable[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
         is_damaged = any(source.log.corruption for source in sources)
-        self.status = Exit.OPERATOR if is_damaged else self._status_at_end
+        is_incomplete = any(total.missing for total in self._totals.values())
+        self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:

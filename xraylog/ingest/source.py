@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from xraylog.accesslog.parser import PREFIXED
 from xraylog.accesslog.stray_days import STRAY
 from xraylog.cli import Options
 from xraylog.config import Config
-from xraylog.database.positions import Position, PositionUpdate
+from xraylog.database import positions
+from xraylog.database.positions import Position, PositionUpdate, Range
 from xraylog.records import Batch, Fingerprint, Origin
 
 # Lines of which the first is logged, by the beginning of their reason; and what to do when they are right.
@@ -33,6 +35,7 @@ class Source:
         self.cfg = cfg
         self.options = options
         self.stored_to: int | None = None  # offset up to which the database has its lines; None: it has not answered
+        self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
         self.is_stored = False  # every line is in the database, and the log is drained
 
     @property
@@ -56,18 +59,8 @@ class Source:
         return not (self.log.is_empty or (self.log.is_drained() and not self.options.again))
 
     def batches(self, offset: int) -> Iterator[Batch]:
-        """Yield batches of the lines from `offset` on; warn once of each thing that is odd about many lines."""
-        warned = set()
-        for batch in reading.batches(self.log, offset, self.cfg, datetime.now(timezone.utc)):
-            yield batch
-            for at, bad in batch.bad_lines:
-                logger.debug("{}, byte {}: {}", self.log.path, at, bad.reason)
-                for kind, to_do in ODD_LINES.items():
-                    if kind not in warned and bad.reason.startswith(kind):
-                        said = f"{bad.reason}; such lines go to rejected_lines{to_do}"
-                        logger.warning("{}, byte {}: {}", self.log.path, at, said)
-                        warned.add(kind)
-            del batch  # before the next one is read: one in memory, not two
+        """Yield batches of the lines from `offset` on, without those that the database has."""
+        return read(self.log, self.cfg, positions.gaps(offset, self.later, None))
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
@@ -118,6 +111,40 @@ class Source:
                 shlex.join(["ls", "-l", str(log.path)]),
             )
         return None if self.options.keep or log.replaced or not log.writable else log
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Lines of a log that the database lacks, although it has later ones: a BatchSource of its own."""
+
+    log: Log
+    cfg: Config
+    end: int  # offset
+    later: tuple[Range, ...]  # what the database has before `end`
+
+    def batches(self, offset: int) -> Iterator[Batch]:
+        """Yield batches of the missing lines from `offset` on."""
+        return read(self.log, self.cfg, positions.gaps(offset, self.later, self.end))
+
+    def position_update(self, position: Position, offset: int) -> PositionUpdate:
+        """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
+        self.log.sync()
+        return PositionUpdate(position, offset, self.log.fingerprint(offset))
+
+
+def read(log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
+    """Yield batches of the lines in these parts of a log; warn once of each thing that is odd about many lines."""
+    warned = set()
+    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc)):
+        yield batch
+        for at, bad in batch.bad_lines:
+            logger.debug("{}, byte {}: {}", log.path, at, bad.reason)
+            for kind, to_do in ODD_LINES.items():
+                if kind not in warned and bad.reason.startswith(kind):
+                    said = f"{bad.reason}; such lines go to rejected_lines{to_do}"
+                    logger.warning("{}, byte {}: {}", log.path, at, said)
+                    warned.add(kind)
+        del batch  # before the next one is read: one in memory, not two
 
 
 def with_new_lines(cfg: Config, options: Options, paths: Sequence[Path], logs: Sequence[Log]) -> list[Source]:
