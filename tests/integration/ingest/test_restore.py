@@ -52,7 +52,7 @@ def buffered_after_a_gap(site: Site) -> dict[str, str]:
 
 
 def rotate(site: Site) -> Path:
-    """The log gets its first rotated name, and is made again with a line of its own."""
+    """The log gets its first rotated name, and is recreated with a line of its own."""
     old = site.log.with_name("access.log.1")
     site.log.rename(old)
     site.append(*lines(90, 91))
@@ -82,7 +82,7 @@ def test_the_gap_is_loaded_from_a_rotated_log(site: Site, suffix: str) -> None:
     assert site.emails() == users(0, 91)
 
 
-def test_a_gap_that_no_log_has_is_told_and_stays_a_gap(site_of_load_path: Site) -> None:
+def test_a_gap_that_no_log_has_is_reported_and_stays_a_gap(site_of_load_path: Site) -> None:
     """What comes after it is imported; when a copy turns up, it fills the gap and nothing else."""
     site = site_of_load_path
     backup = buffered_after_a_gap(site)
@@ -93,7 +93,7 @@ def test_a_gap_that_no_log_has_is_told_and_stays_a_gap(site_of_load_path: Site) 
     done = site.run(status=3)
     assert f"{site.log}, bytes {start} to {end}: expected these lines in this database" in done.stderr
     assert site.emails() == users(0, 30) + users(60, 91)
-    assert site.run().stderr == ""  # it is told once
+    assert site.run().stderr == ""  # it is reported once
     site.run("--keep", "--logfile", str(copy))
     assert site.emails() == users(0, 91)
     size = copy.stat().st_size
@@ -143,7 +143,7 @@ def test_lines_loaded_again_on_purpose_forget_the_gap(site: Site) -> None:
 
 
 def test_a_log_drained_before_the_batch_has_no_gap(site: Site) -> None:
-    """What stood before the batch is blank; that nothing is said of lines that were never there."""
+    """What stood before the batch is blank; no message names lines that were never there."""
     site.append(*lines(0, 30))
     site.run()
     with site.log.open("ab"):
