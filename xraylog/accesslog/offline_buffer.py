@@ -46,6 +46,7 @@ Json: TypeAlias = dict[str, Any]
 
 HEADER = b'{"buffer": '
 MARK = b'{"mark": '
+RECORD = b'{"timestamp": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
 encode = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -330,10 +331,22 @@ def _batch(lines: list[bytes], mark: Json, mask: Mask) -> Batch:
             bad = BadLine(base64.b64decode(values["line"]), values["reason"])
             bad_lines.append((number, mask.bad_line(bad)))
         else:
-            values["source_ip"] = mask.source(values["source_ip"])
-            records.append(AccessRecord(**values))
+            records.append(_record(values, mask))
     others = [number for number, _ in bad_lines]
     return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged, mask.line)
+
+
+def record(line: bytes, mask: Mask) -> AccessRecord | None:
+    """Return the record that a line of the buffer is; None for another line."""
+    if not line.startswith(RECORD):
+        return None
+    values = json.loads(line)
+    del values["offset"]
+    return _record(values, mask)
+
+
+def _record(values: Json, mask: Mask) -> AccessRecord:
+    return AccessRecord(**{**values, "source_ip": mask.source(values["source_ip"])})
 
 
 def _is_whole(file: LogFile, place: int) -> bool:

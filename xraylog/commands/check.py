@@ -14,7 +14,7 @@ from typing import TypeAlias
 from xraylog import hints
 from xraylog.accesslog import discovery, drain, file_system, lockfile, logfile
 from xraylog.config import Config
-from xraylog.database import partitions, schema, session
+from xraylog.database import lock_table, partitions, schema, session
 from xraylog.database.session import Connection
 from xraylog.printed import say
 
@@ -39,6 +39,7 @@ NEEDED = {
     "log_positions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "rejected_lines": ("INSERT",),
 }
+TOO_MANY = "docs/operations.md#too-many-partitions"
 IN_SCHEMA = """
     SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
            quote_ident(current_user)
@@ -128,6 +129,7 @@ def _server(cfg: Config) -> Iterator[Finding]:
                 found = schema.inspect(conn)
             yield from _rights(conn, cfg)
             yield from _schema(cfg, found)
+            yield _partitions(conn)
     except (session.Unavailable, session.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
 
@@ -161,6 +163,13 @@ def _days_are_made(conn: Connection) -> bool:
     """Whether a role that may only insert finds the partitions that it needs next."""
     today = datetime.now(timezone.utc).date()
     return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in (0, 1))
+
+
+def _partitions(conn: Connection) -> Finding:
+    table, (count, locks) = lock_table.LockTable.of(conn), lock_table.taken(conn)
+    if shortage := table.shortage(count, locks):
+        return "partitions", f"{count}, and {shortage}", f"or drop those that nobody needs: {TOO_MANY}"
+    return "partitions", f"{count}; a query over all takes {locks} of the server's {table.room} locks", ""
 
 
 def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:

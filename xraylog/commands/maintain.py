@@ -11,7 +11,7 @@ from typing import TypeAlias
 from loguru import logger
 
 from xraylog import hints
-from xraylog.accesslog import stray_days
+from xraylog.accesslog import offline_buffer, stray_days
 from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.masking import Mask
 from xraylog.cli import Exit
@@ -19,6 +19,7 @@ from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.database.partitions import Partitions
 from xraylog.database.session import Connection
+from xraylog.loading import rejects
 from xraylog.loading.loader import Target
 from xraylog.maintenance import replay, retention
 from xraylog.maintenance.replay import Parse
@@ -75,7 +76,7 @@ def replay_rejected(cfg: Config) -> Exit:
                 )
             target = Target(conn, functools.partial(_connected, cfg))
             grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask)
-            parse = reject_strays(reject_masked(grammar.parse_line, mask), cfg.stray_days)
+            parse = parse_rejected(reject_masked(grammar.parse_line, mask), cfg.stray_days, mask)
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
                 total += result
                 for row_id, reason in stays:
@@ -96,14 +97,19 @@ def replay_rejected(cfg: Config) -> Exit:
     return status
 
 
-def reject_strays(parse: ParseLine, far: int) -> Parse:
-    """Return the parser that leaves a line where it is whose date was further than `far` days from its neighbours'.
+def parse_rejected(parse: ParseLine, far: int, mask: Mask) -> Parse:
+    """Return the parser of rejected lines, to which the reason matters, too.
 
-    These lines are not there to be asked again, but the reason says how far it was.
+    A line stays whose date was further than `far` days from those of the lines around it: these are not there to be
+    asked again. One without room for its day may have come from the offline buffer, and is a record already; whoever
+    writes such a line into the log gets another reason for it.
     """
 
     def parse_kept(line: bytes, reason: str) -> AccessRecord | BadLine | Ignored:
-        return BadLine(line, reason) if stray_days.distance_in(reason) > far else parse(line)
+        if stray_days.distance_in(reason) > far:
+            return BadLine(line, reason)
+        buffered = offline_buffer.record(line, mask) if reason.startswith(rejects.NO_ROOM) else None
+        return buffered or parse(line)
 
     return parse_kept
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from xraylog.database import schema
 from xraylog.database.session import Connection
 
 # What the server promises to each session and each prepared transaction. It has a little more, for its own processes
@@ -21,6 +23,14 @@ TAKEN = """
 """
 
 
+# The locks of one more partition, and the first of the days that always get one: the log is full of them.
+OF_ONE_MORE = """
+    SELECT 1 + greatest(%s, (SELECT count(*) FROM pg_index WHERE indrelid = 'logs'::regclass)),
+           ((now() AT TIME ZONE 'UTC')::date - %s)::text
+"""
+RECENT_DAYS = 45
+
+
 class LockTable(NamedTuple):
     """The room for locks at a server."""
 
@@ -33,9 +43,14 @@ class LockTable(NamedTuple):
         ((per_transaction, sessions),) = conn.execute(ROOM)
         return cls(per_transaction, sessions)
 
+    @property
+    def room(self) -> int:
+        """How many locks all sessions together can hold."""
+        return self.per_transaction * self.sessions
+
     def shortage(self, partitions: int, locks: int) -> str | None:
         """Say which setting lets a query over this many partitions take its locks; None where there is room for it."""
-        room, needed = self.per_transaction * self.sessions, -(-locks // self.sessions)
+        room, needed = self.room, -(-locks // self.sessions)
         if locks <= room:
             return None
         return (
@@ -46,5 +61,35 @@ class LockTable(NamedTuple):
 
 def shortage_of_logs(conn: Connection) -> str | None:
     """Say which setting lets a query over all partitions that `logs` has take its locks; None where there is room."""
+    return LockTable.of(conn).shortage(*taken(conn))
+
+
+def taken(conn: Connection) -> tuple[int, int]:
+    """Return how many partitions `logs` has, and how many locks a query over all of them takes."""
     ((partitions, locks),) = conn.execute(TAKEN)
-    return LockTable.of(conn).shortage(partitions, locks)
+    return partitions, locks
+
+
+class Refused(NamedTuple):
+    """Days that get no partition, and why."""
+
+    days: list[str]
+    shortage: str  # which setting would give them one
+
+
+def without_room(conn: Connection, days: Sequence[str]) -> Refused | None:
+    """Return those of these days, of which each would be a new partition, that a query over all could not lock as well.
+
+    The latest days come first, and recent ones always get their partition: a client can forge old days, and today's
+    lines need today's. Call it in a transaction.
+    """
+    table = LockTable.of(conn)
+    ((of_one, recent),) = conn.execute(OF_ONE_MORE, [len(schema.LOGS_INDEXES), RECENT_DAYS])
+    partitions, locks = taken(conn)
+    old = sorted(day for day in days if day < recent)
+    free = (table.room - locks) // of_one - (len(days) - len(old))
+    if len(old) <= free:
+        return None
+    wanted = len(days)
+    shortage = table.shortage(partitions + wanted, locks + wanted * of_one)
+    return Refused(old[: len(old) - max(0, free)], shortage or "")

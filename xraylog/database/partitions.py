@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog.database import detach, schema, session
+from xraylog.database import detach, lock_table, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
@@ -53,24 +53,38 @@ class Partitions:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._known: set[str] = set()
+        self._refused: dict[str, str] = {}  # why, by day
 
     def ensure(self, days: Iterable[str]) -> list[str]:
         """Have a partition for each of these UTC days, "2025-11-17"; returns the names of those that it made.
 
-        A short transaction of its own, for a wait on this lock is a wait of all. Raises Unsuitable when a table
-        that is no partition has the name of one, and when this role may not make any.
+        Old days for which the server has no locks get none: `refused` names them. A short transaction of its own, for
+        a wait on this lock is a wait of all. Raises Unsuitable when a table that is no partition has the name of one,
+        and when this role may not make any.
         """
-        unknown = sorted(set(days) - self._known)
+        unknown = sorted(set(days) - self._known - self._refused.keys())
         if not unknown:
             return []
         bounds = self._look(unknown)
-        missing = [day for day in unknown if gaps(day, bounds)]
+        missing = self._with_room([day for day in unknown if gaps(day, bounds)])
         made = []
         for first in range(0, len(missing), DAYS_AT_ONCE):
             chunk = missing[first : first + DAYS_AT_ONCE]
             made += retry_on_lock_timeout(functools.partial(self._create, chunk), session.LOCK_TIMEOUT_S)
-        self._known.update(unknown)
+        self._known.update(set(unknown) - self._refused.keys())
         return made
+
+    def refused(self, days: Iterable[str]) -> dict[str, str]:
+        """Return those of these days that get no partition, with the reason, as far as `ensure` has met them."""
+        return {day: self._refused[day] for day in days if day in self._refused}
+
+    @property
+    def shortage(self) -> str | None:
+        """What the operator can do about the days that were refused; None if there is none."""
+        if not self._refused:
+            return None
+        *_, reason = self._refused.values()
+        return f"{len(self._refused)} days are without a partition: {reason}"
 
     def known(self, days: Iterable[str]) -> bool:
         """Whether each of these days is known to have a partition."""
@@ -78,9 +92,19 @@ class Partitions:
 
     def missing(self, days: Iterable[str]) -> set[str]:
         """Those of these days of which no partition has any part."""
-        unknown = sorted(set(days) - self._known)
+        unknown = sorted(set(days) - self._known - self._refused.keys())
         bounds = self._look(unknown)
-        return {day for day in unknown if gaps(day, bounds) == [day_bounds(day)]}
+        return {*self._with_room([day for day in unknown if gaps(day, bounds) == [day_bounds(day)]])}
+
+    def _with_room(self, missing: list[str]) -> list[str]:
+        """Return those of these days for which the server has locks; remember the others."""
+        if not missing:
+            return []
+        with session.transaction(self._conn):
+            found = lock_table.without_room(self._conn, missing)
+        if found is not None:
+            self._refused.update(dict.fromkeys(found.days, found.shortage))
+        return [day for day in missing if day not in self._refused]
 
     def _look(self, days: Sequence[str]) -> list[tuple[float, float]]:
         """Bounds of partitions: of those named after the days, where they suffice. To read a thousand takes 20 ms."""
@@ -94,6 +118,7 @@ class Partitions:
     def forget(self) -> None:
         """Ask the catalog again for every day."""
         self._known.clear()
+        self._refused.clear()
 
     def _create(self, days: list[str]) -> list[str]:
         with session.transaction(self._conn, schema.PARTITIONS_LOCK):

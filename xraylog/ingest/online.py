@@ -31,6 +31,9 @@ def connected(cfg: Config) -> Iterator[Target]:
             logger.warning("{}", warning)
         target = Target(conn, connect)
         yield target
+        if target.days.shortage:
+            replay = hints.command(cfg, "--replay-rejected")
+            logger.warning("{}; their lines are in rejected_lines; then: {}", target.days.shortage, replay)
         if target.keys.hint:
             logger.info("{}", target.keys.hint)
 

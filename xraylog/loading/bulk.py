@@ -128,6 +128,8 @@ class BulkLoader:
         try:
             new_days = self._new_days(first[0])
             self._days.ensure(first[0].days.keys() - new_days)
+            if self._days.refused(first[0].days):
+                raise BatchRejected(group.end)
             if new_days:
                 return self._load_new_days(sorted(new_days), first, group)
             return self._load_into_partitions(first, group)

@@ -177,5 +177,7 @@ class Loader:
         """Run the transaction; return how many rows and rejected lines there are, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
-            stored, rejected = rejects.copy_or_reject(self._conn, batch, position, names.refused, copy)
+            stored, rejected = rejects.copy_or_reject(
+                self._conn, batch, position, names.refused, self._days.refused(batch.days()), copy
+            )
             return stored, rejected, [positions.move(self._conn, update) for update in updates]

@@ -14,12 +14,13 @@ from xraylog.database import retry, session
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.records import AccessRecord, Batch, Records
+from xraylog.records import DAY, AccessRecord, Batch, Records
 
 COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line) FROM STDIN"
 
 MIN_SCHEMA_FAULT = 100  # rejected rows: with fewer, or up to 1 % of the batch, the rows are at fault, not the schema
 MAX_LINE_BYTES = 16 << 20  # kept of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
+NO_ROOM = "expected room for a partition of "
 CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
 
 
@@ -63,6 +64,18 @@ class RejectedRows:
                 usable.append(index)
         return usable
 
+    def without_days(self, rejected: Mapping[str, str], usable: Sequence[int]) -> Sequence[int]:
+        """Return those of these indices whose records are of another day; reject the others, however many there are."""
+        if not rejected:
+            return usable
+        of_day = {index: self.records.minutes[index][:DAY] for index in usable}
+        for index, day in of_day.items():
+            if day in rejected:
+                offset, line = self._batch.line(index)
+                reason = f"{NO_ROOM}{day}, found none: {rejected[day]}"
+                self.found.append(Rejected(offset, reason, line))
+        return [index for index, day in of_day.items() if day not in rejected]
+
     def add(self, index: int, reason: str, constraint: str | None) -> None:
         """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault."""
         self._reasons[constraint or reason] += 1
@@ -89,13 +102,15 @@ def copy_or_reject(
     batch: Batch,
     position: Position,
     rejected_names: Mapping[tuple[str, str], str],
+    rejected_days: Mapping[str, str],
     copy: Callable[[Records], int],
 ) -> tuple[int, int]:
     """Store the batch's records with `copy`; write the rows that the database rejects to rejected_lines, with the bad
     lines. In a transaction. Return how many rows and rejected lines there are.
     """
     rows = RejectedRows(batch)
-    stored = _copy_by_halves(conn, rows.without_names(rejected_names), copy, rows)
+    usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
+    stored = _copy_by_halves(conn, usable, copy, rows)
     rejected = rows.rejected()
     write_rejects(conn, position, rejected)
     return stored, len(rejected)

@@ -159,6 +159,9 @@ def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[Load
     if not lines.ids and not lines.ignored:
         return stay, lines.stays
     days = {minute[:DAY] for minute in set(lines.records.minutes)}
+    target.days.ensure(days)
+    for reason in target.days.refused(days).values():
+        raise BatchRejected(reason)
     store = functools.partial(_store, target, node, node_id, lines)
     moved, _ = target.store_resolved(days, lines.records.names(), store)
     return stay + moved, lines.stays
