@@ -40,6 +40,7 @@ DEFAULTS: Mapping[str, str] = {
 # a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
 # 08P01 is among them: with it pgbouncer says whatever happens to it.
 TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04")
+NO_MEMORY = "53200"
 # At connect time psycopg has no SQLSTATE, only text. These are the refusals that pass by themselves, of a server
 # that answers a ping; every other refusal, in whatever language, is for the operator.
 BUSY_TEXTS = ("too many clients", "remaining connection slots", "too many connections", "the database system is")
@@ -248,5 +249,7 @@ def is_temporary(error: psycopg.Error) -> bool:
 def message(error: psycopg.Error) -> str:
     """Return the server's or libpq's message on one line. No password: neither of them prints one."""
     said = error.diag.message_primary or str(error) or type(error).__name__
+    if error.sqlstate == NO_MEMORY and error.diag.message_hint:
+        said += "\n" + error.diag.message_hint  # the setting, if it is the room for locks that is short
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
     return "; ".join(line.strip() for line in said.splitlines() if line.strip()) + state

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from helpers.load_paths import LOAD_PATHS
@@ -13,7 +15,11 @@ from helpers.site import Site, facts, line, lines, users
 from psycopg.sql import SQL, Identifier, Literal
 from server import FAST, Server
 
+from xraylog.database import session
 from xraylog.database.session import Connection
+from xraylog.report import collect
+from xraylog.report.collect import Scope
+from xraylog.report.model import Findings, Window
 
 SETTINGS = {
     "standard_conforming_strings": "off",
@@ -56,6 +62,21 @@ def test_rows_are_the_same_on_each_load_path(
     assert "complete" in site.run("--check").stdout
     site.run("--replay-rejected")
     assert "nothing new" in site.run("--dry-run").stdout
+
+
+def test_the_page_shows_the_same(conn: Connection, site: Site, database: dict[str, str]) -> None:
+    site.append(*lines(0, 30))
+    site.run()
+    day = datetime.date(2025, 11, 17)
+    scope = Scope(Window.of(ZoneInfo("Europe/Berlin"), 7, day, datetime.datetime.now(datetime.timezone.utc)))
+
+    def read() -> Findings:
+        return collect.read(lambda: session.connect(database, to_write=False), scope, lambda *_: None)
+
+    before = read()
+    assert before.rows == 30
+    set_all(conn, database)
+    assert read() == before
 
 
 def test_retention_drops_the_same_days(conn: Connection, site: Site, database: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from helpers.migration import content, days_of, is_plain, make_plain_logs, most_
 from helpers.site import Site, facts
 from server import FAST, Server
 
+from xraylog.database import session
 from xraylog.database.session import Connection
 
 
@@ -31,10 +32,10 @@ def test_no_transaction_takes_more_locks_for_more_days(
 ) -> None:
     """Neither the copies, nor the verification, nor the way back, nor the drop of the old table."""
     taken = []
-    for place, days in ((conn, 6), (other_database, 14)):
+    for place, days in ((conn, 6), (other_database, 9)):
         site.set("postgresql", dbname=place.info.dbname)
         make_plain_logs(place, days=days)
-        taken.append([most_locks(site, *options) for options in ([], ["--undo", "--yes"], [], ["--drop-old"])])
+        taken.append([most_locks(site, *options) for options in ([], ["--undo", "--yes"], ["--drop-old"])])
     assert taken[0] == taken[1]
 
 
@@ -77,8 +78,10 @@ def test_too_many_days_for_the_locks_are_refused_with_the_setting(
 
     small(10)  # taken back: readers fail, the way back does not
     with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
-        with pytest.raises(psycopg.errors.OutOfMemory):
-            content(conn)
+        if conn.info.server_version < 170000:  # later servers have more in reserve
+            with pytest.raises(psycopg.errors.OutOfMemory) as raised:
+                content(conn)
+            assert "max_locks_per_transaction" in session.message(raised.value)
         assert "ALTER SYSTEM SET max_locks_per_transaction = 44" in site.migrate("--status").stdout
         site.migrate("--undo", "--yes")
         assert is_plain(conn)
