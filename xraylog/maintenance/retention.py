@@ -30,6 +30,7 @@ MAX_ATTEMPTS = 5  # a day is dropped in milliseconds
 # that wait for each other, the server never ends the run that stores lines.
 LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
+MAX_DROPPING_S = 60  # thousands of forged days would keep a run from the next lines for a quarter of an hour
 POLL_S = 0.1
 REJECTED_CHUNK_ROWS = 10_000  # rows a transaction
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
@@ -75,7 +76,7 @@ EXPIRED = """
                coalesce(obj_description(c.oid, 'pg_class') = %(mark)s, false) AS is_marked
         FROM pg_inherits i
         JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'logs'::regclass
+        WHERE i.inhparent = 'logs'::regclass AND (%(oid)s::oid IS NULL OR c.oid = %(oid)s::oid)
     ), old AS (
         SELECT * FROM direct
         WHERE substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz <= %(cutoff)s
@@ -122,8 +123,12 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
         yield f"nothing old is dropped: {reason}"
         return
     trouble = list(_not_ours(conn, found))
-    dropped = 0
-    for old in found:
+    dropped, deadline = 0, time.monotonic() + MAX_DROPPING_S
+    for number, old in enumerate(found):
+        if dropped and time.monotonic() > deadline:
+            yield f"{len(found) - number} more tables from before {cutoff:%Y-%m-%d} are left to the next runs"
+            prune_names = False  # the run that drops the last one asks all of logs once, for all of them
+            break
         if old.is_foreign:
             yield f"{old}: is a foreign table, or has one in it, and is left where it is"
         elif old.is_ours:
@@ -204,12 +209,12 @@ def cutoff_at(conn: Connection, days: int, now: datetime) -> datetime:
     return moment  # type: ignore[no-any-return]
 
 
-def _expired(conn: Connection, cutoff: datetime) -> list[ExpiredTable]:
-    """Return what earlier runs have left, then the partitions that are older than the cutoff."""
+def _expired(conn: Connection, cutoff: datetime, oid: int | None = None) -> list[ExpiredTable]:
+    """Return what earlier runs have left, then the partitions that are older than the cutoff: all, or just one."""
     found = [
         ExpiredTable(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
         for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
-            EXPIRED, {"cutoff": cutoff, "mark": markers.EXPIRED}
+            EXPIRED, {"cutoff": cutoff, "mark": markers.EXPIRED, "oid": oid}
         )
     ]
     left = [table for table in detach.pending_drops(conn) if not table.is_pending]
@@ -311,7 +316,7 @@ def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> boo
 
 def _recheck(conn: Connection, old: ExpiredTable, cutoff: datetime) -> ExpiredTable | None:
     """Look up the table again; return None if it no longer exists or is no longer to be dropped."""
-    return next((now for now in _expired(conn, cutoff) if now.oid == old.oid), None)
+    return next((now for now in _expired(conn, cutoff, old.oid) if now.oid == old.oid), None)
 
 
 @contextlib.contextmanager

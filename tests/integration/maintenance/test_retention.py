@@ -509,6 +509,34 @@ def test_killed_at_every_step(kept: Site, server: Connection, beside_default: bo
     assert "execute" in steps  # with --every not each of them
 
 
+def test_dropping_has_a_deadline_and_goes_on_in_the_next_run(
+    server: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest go first; names are pruned once, by the run that drops the last one."""
+    monkeypatch.setattr(retention, "MAX_DROPPING_S", -1)
+    fill(server, "2024-01-03")
+    day(server, "2024-01-01", "2024-01-02")
+    server.execute("INSERT INTO endpoints (address) VALUES ('unused')")
+    for left in (2, 1):
+        dropped, more = enforce(server, prune_names=True)
+        assert dropped.startswith(f"logs_2024_01_0{3 - left} (")
+        assert more == f"{left} more tables from before 2024-03-01 are left to the next runs"
+        assert len(found(server)) == left
+    assert len(enforce(server, prune_names=True)) == 2
+    assert found(server, "SELECT address FROM endpoints") == []
+
+
+def test_a_run_with_lines_stores_them_before_and_between(kept: Site, server: Connection) -> None:
+    day(server, "2024-01-02")
+    for n, tables in ((1, 2), (2, 1)):
+        kept.append(today(n))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(retention, "MAX_DROPPING_S", -1)
+            assert kept.run_here() == 0
+        assert kept.emails() == users(0, n + 1)
+        assert len(found(server)) == tables
+
+
 # --- rejected lines ------------------------------------------------------------------------------------------
 
 
