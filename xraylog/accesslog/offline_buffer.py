@@ -15,11 +15,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -63,8 +64,10 @@ class Foreign(Damaged):
 class Stored:
     """A batch in the buffer."""
 
-    batch: Batch
+    batch: Batch | None  # None: it is known already, and was not read
+    log_end: int  # offset in the log, where it ends
     origin: Origin
+    digest: bytes  # what the batch is known by, in every copy of the buffer
     end: int  # offset in the buffer, after the batch's mark
     after: int  # offset in the log: all lines before it were stored or spooled when the batch was, or there were none
 
@@ -155,17 +158,21 @@ class Buffer:
             raise
         self._last_mark = file.size - len(mark)
 
-    def batches(self, start: int) -> Iterator[Stored]:
-        """Yield the batches from `start` on, 0 or the end of a mark; one in memory at a time. Raises Damaged."""
+    def batches(self, is_known: Callable[[bytes, int], bool]) -> Iterator[Stored]:
+        """Yield all batches, one in memory at a time. Raises Damaged.
+
+        `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
+        """
         lines: list[bytes] = []
-        at = start
-        for begin, text in self.file.blocks(start):
+        at, header = 0, self.file.line_at(0)
+        for begin, text in self.file.blocks(0):
             if begin != at:
                 raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
             for line in text.split(b"\n")[:-1]:
                 at += len(line) + 1
                 if line.startswith(MARK):
-                    stored = self._stored(lines, line, at)
+                    digest = hashlib.sha256(header + line).digest()
+                    stored = self._stored(None if is_known(digest, at) else lines, line, digest, at)
                     lines = []
                     yield stored
                     del stored  # before the next one is read: one in memory, not two
@@ -221,11 +228,12 @@ class Buffer:
             file.truncate(end)
         file.sync()
 
-    def _stored(self, lines: list[bytes], mark_line: bytes, end: int) -> Stored:
+    def _stored(self, lines: list[bytes] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
         try:
             mark = _mark(mark_line)
             after = mark["after"] if "after" in mark else mark["start"]  # in a buffer of an older version
-            return Stored(_batch(lines, mark, self._mask), _origin(mark), end, after)
+            batch = None if lines is None else _batch(lines, mark, self._mask)
+            return Stored(batch, mark["end"], _origin(mark), digest, end, after)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
 

@@ -135,18 +135,22 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         node_id = references.known_node(conn, node) if has_positions else None
         return 0 if node_id is None else positions.lookup(conn, node_id, source, fingerprints, size).offset
 
-    here = (
-        0 if buffer.is_empty else offset(buffer.node, path_text(buffer.path), buffer.file.fingerprints(), buffer.size)
-    )
+    def is_known(digest: bytes, _end: int) -> bool:
+        node_id = references.known_node(conn, buffer.node) if has_positions else None
+        return node_id is not None and positions.has_batch(conn, node_id, digest)
+
     waiting = Counter[str]()
-    for stored in () if buffer.is_empty else buffer.batches(here):
+    for stored in () if buffer.is_empty else buffer.batches(is_known):
         origin, batch = stored.origin, stored.batch
+        if batch is None:
+            continue
+        lines = batch.lines
         if not origin.again:
             batch = batch.after(offset(origin.node, origin.source, origin.fingerprints))
         waiting.update(
             rows=len(batch.records),
             rejected=len(batch.numbered_bad_lines),
-            stored=stored.batch.lines - batch.stored,
+            stored=lines - batch.stored,
         )
     return DatabaseState(
         server,

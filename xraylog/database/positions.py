@@ -69,9 +69,10 @@ def node_lock(node: str) -> str:
     return f"node {node}"
 
 
+# stored_from is read so because a dry run changes nothing, and a database of an older version has no such column.
 SELECT_POSITIONS = """
-    SELECT id, source, position, head_length, head, stored_from
-    FROM log_positions
+    SELECT id, source, position, head_length, head, coalesce((to_jsonb(p) ->> 'stored_from')::bigint, 0)
+    FROM log_positions p
     WHERE node_id = %(node_id)s AND (source = %(source)s OR head = ANY(%(head_digests)s::bytea[]))
     ORDER BY position DESC, updated_at DESC
 """
@@ -217,6 +218,22 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
         expected = f"expected its position at {position.committed_offset}, found another run's"
         raise PositionConflict(f"{position.source}: {expected}")
     return replace(position, committed_offset=offset, offset=offset)
+
+
+SELECT_BATCH = """
+    SELECT FROM log_positions
+    WHERE node_id = %s AND head_length = 0 AND head = %s
+"""
+
+
+def batch_position(node_id: int, buffer: str) -> Position:
+    """Return the start of a row for one batch of a buffer: its digest is the row's head, and no file's."""
+    return Position(None, node_id, buffer, buffer, 0, 0)
+
+
+def has_batch(conn: Connection, node_id: int, digest: bytes) -> bool:
+    """Return whether the batch with this digest was imported, from the buffer or from a copy of it."""
+    return conn.execute(SELECT_BATCH, [node_id, digest]).fetchone() is not None
 
 
 DELETE_RANGES = """

@@ -30,35 +30,67 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     A database that was restored from a backup lacks lines that another one had before the first batch: they are loaded
     first, if a log still has them. Where none does, the log's position stays where it is, and what comes after the gap
     gets a position of its own: no position ever moves over lines that are not in this database.
-    Each batch moves the position of its log and that of the buffer with its rows. Yields after each commit.
+    Each batch moves the position of its log, and gets a row by which it is known, in the transaction of its rows.
+    Yields after each commit.
     """
     if buffer.is_empty:
         return
-    total, skipped, reported = LoadResult(), 0, time.monotonic()
-    here = find_buffer(target, buffer)
-    for stored in buffer.batches(here.offset):
-        batch, there = stored.batch, find_origin(target, stored.origin)
+    imported = Import(cfg, target, buffer)
+    for stored in buffer.batches(imported.is_known):
+        yield from imported.load(stored, sources)
+        del stored  # before the next one is read: one in memory, not two
+    buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
+    logger.info(
+        "{} imported: {} rows + {} rejected + {} stored before",
+        buffer.path,
+        imported.total.rows,
+        imported.total.rejected,
+        imported.skipped,
+    )
+
+
+class Import:
+    """One import: where it is in the buffer, and what it came to."""
+
+    def __init__(self, cfg: Config, target: Target, buffer: Buffer) -> None:
+        self.total, self.skipped, self.end = LoadResult(), 0, 0
+        self._cfg, self._target, self._buffer = cfg, target, buffer
+        self._node_id, self._source = target.node_id(buffer.node), logfile.path_text(buffer.path)
+        self._known_to = find_buffer(target, buffer, self._node_id).offset  # by an older version
+        self._reported = time.monotonic()
+
+    def is_known(self, digest: bytes, end: int) -> bool:
+        """Return whether a batch was imported before: from this buffer, or from a copy of it."""
+        with session.transaction(self._target.conn):
+            known = positions.has_batch(self._target.conn, self._node_id, digest)
+        return known or end <= self._known_to
+
+    def load(self, stored: Stored, sources: Sequence[Source]) -> Iterator[LoadResult]:
+        """Store a batch, after what is missing before it, unless it is known; yield after each commit."""
+        self.end, batch = stored.end, stored.batch
+        if batch is None:
+            return
+        there = find_origin(self._target, stored.origin)
         if has_gap(there, stored):
-            yield from load_gap(cfg, target, stored, there, sources)
-            there = find_origin(target, stored.origin)
-        updates = [PositionUpdate(here, stored.end, buffer.file.fingerprint(stored.end))]
-        end_of_log = stored.origin.fingerprint(batch.end)
+            yield from load_gap(self._cfg, self._target, stored, there, sources)
+            there = find_origin(self._target, stored.origin)
+        lines, end_of_log = batch.lines, stored.origin.fingerprint(stored.log_end)
+        updates = [
+            PositionUpdate(
+                positions.batch_position(self._node_id, self._source), stored.end, Fingerprint(0, stored.digest)
+            )
+        ]
         if not stored.origin.again:
             batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
             there = there.after(stored.after)
-        if end_of_log and (batch.end > there.offset or stored.origin.again):
-            updates.insert(0, PositionUpdate(there, batch.end, end_of_log))
-        result, (*_, here) = target.loader(stored.origin.node).load(batch, *updates)
-        total, skipped = total + result, skipped + stored.batch.lines - batch.stored
-        if time.monotonic() - reported > PROGRESS_S:
-            reported = time.monotonic()
-            logger.info("{}: {} of {} bytes imported", buffer.path, stored.end, buffer.size)
-        del batch, stored
+        if end_of_log and (stored.log_end > there.offset or stored.origin.again):
+            updates.insert(0, PositionUpdate(there, stored.log_end, end_of_log))
+        result, _ = self._target.loader(stored.origin.node).load(batch, *updates)
+        self.total, self.skipped = self.total + result, self.skipped + lines - batch.stored
+        if time.monotonic() - self._reported > PROGRESS_S:
+            self._reported = time.monotonic()
+            logger.info("{}: {} of {} bytes imported", self._buffer.path, stored.end, self._buffer.size)
         yield LoadResult(new_names=result.new_names, imported=result.rows, imported_rejected=result.rejected)
-    buffer.clear(here.offset)  # its position stays: a copy of the buffer that is put back later is known
-    logger.info(
-        "{} imported: {} rows + {} rejected + {} stored before", buffer.path, total.rows, total.rejected, skipped
-    )
 
 
 def has_gap(there: Position, stored: Stored) -> bool:
@@ -115,9 +147,9 @@ def begins_with(log: Log, head: Fingerprint, size: int) -> bool:
     return log.fingerprint(head.length) == head and (log.max_offset is None or log.max_offset >= size)
 
 
-def find_buffer(target: Target, buffer: Buffer) -> Position:
-    """Return how far an earlier run imported the buffer."""
-    node_id, source = target.node_id(buffer.node), logfile.path_text(buffer.path)
+def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
+    """Return how far an older version imported the buffer. Waits for a run that died while it committed."""
+    source = logfile.path_text(buffer.path)
     with session.transaction(target.conn, positions.node_lock(buffer.node)):
         return positions.find(target.conn, node_id, source, buffer.file.fingerprints(), size=buffer.size)
 

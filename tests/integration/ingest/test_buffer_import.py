@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import re
 from collections import Counter
 
 import pytest
+from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
 
 from xraylog.ingest import buffer_import
@@ -137,3 +140,70 @@ def test_an_imported_buffer_that_is_put_back_is_not_imported_again(site: Site) -
     site.run()
     assert site.emails() == users(0, 101)
     assert site.buffer.read_bytes() == b""
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+def test_an_older_copy_of_the_buffer_has_nothing_new(site: Site, load_path: str, open_elsewhere: bool) -> None:
+    """The copy ends before the place up to which the buffer was imported, and its log was drained since."""
+    site.load_path = load_path
+    site.away()
+    with site.log.open("ab") if open_elsewhere else contextlib.nullcontext():
+        site.append(*lines(0, 10))
+        site.run()
+        copy = site.buffer.read_bytes()
+        site.append(*lines(10, 15))
+        site.run()
+        whole = site.buffer.read_bytes()
+        site.back()
+        site.append(*lines(15, 20))
+        site.run()
+        for number, put_back in enumerate((copy, whole, copy), start=20):
+            site.buffer.write_bytes(put_back)
+            assert "nothing was changed" in site.run("--dry-run").stdout
+            site.append(line(number))
+            site.run()
+            assert site.emails() == users(0, number + 1)
+
+
+def test_an_older_copy_that_was_appended_to_adds_what_is_new(site: Site) -> None:
+    """Put back while the database is away: what comes after it is new, and the first batches are known."""
+    site.away()
+    site.append(*lines(0, 10))
+    site.run()
+    copy = site.buffer.read_bytes()
+    site.append(*lines(10, 20))
+    site.run()
+    site.back()
+    site.run()
+    site.buffer.write_bytes(copy)
+    site.away()
+    site.append(*lines(20, 40))
+    site.run()
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 40)
+
+
+def test_a_buffer_that_an_older_version_imported_in_part_goes_on_there(site: Site) -> None:
+    """It kept one position for the whole buffer, known by the first bytes of the file."""
+    site.away()
+    ends = []
+    for start in (0, 10, 20):
+        site.append(*lines(start, start + 10))
+        site.run()
+        ends.append(site.buffer.stat().st_size)
+    site.back()
+    head = site.buffer.read_bytes()[: min(4096, ends[1])]
+    copy = site.buffer.read_bytes()
+    site.run()
+    site.query("DELETE FROM logs")
+    site.query("DELETE FROM log_positions")
+    site.query(
+        "INSERT INTO log_positions (node_id, source, position, head_length, head) "
+        "SELECT id, %s, %s, %s, %s FROM nodes",
+        str(site.buffer), ends[1], len(head), hashlib.sha256(head).digest(),
+    )  # fmt: skip
+    site.buffer.write_bytes(copy)
+    site.run()
+    assert site.emails() == users(20, 30)
