@@ -26,7 +26,10 @@ COMMENTS = """
     WHERE relnamespace = 'public'::regnamespace
 """
 SEQUENCES = "SELECT quote_ident(relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'"
-TABLES = "SELECT quote_ident(relname) FROM pg_class WHERE relname IN ('logs', 'logs_old', 'logs_new') ORDER BY 1"
+TABLES = """
+    SELECT quote_ident(relname) FROM pg_class
+    WHERE relname IN ('logs', 'logs_old', 'logs_new', 'xraylog_migration') ORDER BY 1
+"""
 
 
 def state_of(conn: Connection) -> frozenset[tuple[Any, ...]]:

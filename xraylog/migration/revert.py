@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
+from typing import Any
 
+from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from xraylog.database import markers, migration_record, partitions
@@ -16,7 +17,8 @@ from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.state import State
 
 MAX_VALUES = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
-NEW_SUFFIX = "_new"  # for the names of the new table's indexes: the old table gets its own back
+NEW_NAME = "xraylog_undone"  # begins the names of what the new table has: the old table gets its own back
+FIRST_TIME, LAST_TIME = (datetime(year, 1, 2, tzinfo=timezone.utc).timestamp() for year in (1, 9999))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +26,8 @@ class RowsAtRisk:
     """What an undo would lose."""
 
     rows: int  # of logs, that the old table does not have
-    first: datetime | None  # the time of the first of them
-    last: datetime | None
+    first: str | None  # the time of the first of them, as SQL has it: it may be one that Python has not
+    last: str | None
     last_id: int | None  # that the sequence gave
     columns: str  # of the old table, for COPY
 
@@ -45,9 +47,9 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
         for name, in_bounds in _partitions(conn, old):
             with conn.transaction(force_rollback=True):  # which gives its locks back
                 since.append(_rows_since(conn, name, in_bounds))
-        times = [time for _, *ends in since for time in ends if time is not None]
-        rows = sum(count for count, *_ in since)
-        risk = RowsAtRisk(rows, min(times, default=None), max(times, default=None), last_id, columns.as_string(conn))
+        times = sorted(time for _, *ends in since for time in ends)
+        first, last = (times[0][1], times[-1][1]) if times else (None, None)
+        risk = RowsAtRisk(sum(rows for rows, *_ in since), first, last, last_id, columns.as_string(conn))
         return old, risk
 
 
@@ -65,30 +67,30 @@ def _partitions(conn: Connection, old: OldTable) -> Iterator[tuple[str, Composab
     """Yield each partition of logs, quoted, and a condition: the row of the old table belongs into it."""
     moment = old.utc_timestamp
     for name, low, high in partitions.read_named_bounds(conn):
-        above = SQL("true") if low == -math.inf else SQL("{} >= {}").format(moment, partitions.moment(low))
-        below = SQL("true") if high == math.inf else SQL("{} < {}").format(moment, partitions.moment(high))
+        above = SQL("{} >= {}").format(moment, partitions.moment(low)) if FIRST_TIME < low < LAST_TIME else SQL("true")
+        below = SQL("{} < {}").format(moment, partitions.moment(high)) if FIRST_TIME < high < LAST_TIME else SQL("true")
         yield name, SQL("{} AND {}").format(above, below)
     for name, is_default in conn.execute(PARTITIONS, ["logs", None]):
         if is_default:
             yield name, SQL("true")
 
 
-def _rows_since(
-    conn: Connection, partition: str, in_bounds: Composable
-) -> tuple[int, datetime | None, datetime | None]:
-    """Return how many rows of a partition the old table does not have, and the first and the last time of them.
+def _rows_since(conn: Connection, partition: str, in_bounds: Composable) -> tuple[Any, ...]:
+    """Return how many rows of a partition the old table does not have, and, if any, their first and last time.
 
-    First among its rows of that time alone: an index finds these. Only a row that is not there may have been moved.
+    A time is seconds since 1970, and text. It looks among the old rows of that time alone, which an index finds: a row
+    that an UPDATE has moved to another day counts, too.
     """
-    for condition in (in_bounds, SQL("true")):
-        query = SQL(
-            'SELECT count(*), min("timestamp"), max("timestamp") FROM {} l\n'
-            "WHERE NOT EXISTS (SELECT FROM (SELECT id FROM logs_old WHERE {}) o WHERE o.id = l.id)"
-        ).format(SQL(partition), condition)
-        ((rows, first, last),) = conn.execute(query)
-        if rows == 0:
-            break
-    return rows, first, last
+    ((rows, *ends),) = conn.execute(SQL(SINCE).format(SQL(partition), in_bounds))
+    return (rows, tuple(ends[:2]), tuple(ends[2:])) if rows else (0,)
+
+
+SINCE = """
+    SELECT rows, extract(epoch FROM first)::float8, first::text, extract(epoch FROM last)::float8, last::text
+    FROM (SELECT count(*) AS rows, min("timestamp") AS first, max("timestamp") AS last
+          FROM {} l
+          WHERE NOT EXISTS (SELECT FROM (SELECT id FROM logs_old WHERE {}) o WHERE o.id = l.id)) AS since
+"""
 
 
 def rows_since(risk: RowsAtRisk) -> str:
@@ -128,12 +130,12 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
 def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[Composed]:
     """Yield DDL of the way back, after LOCK TABLE. The sequence, the names and the comment go back to the old table."""
     new = old_table.describe(conn, "logs", old.zone)
-    for index in new.indexes:
-        yield swap.rename_index(index.name, index.name + NEW_SUFFIX)
+    for number, index in enumerate(new.indexes):  # whatever they are called: one may have the name of another and more
+        yield swap.rename_index(index.name, f"{NEW_NAME}_{number}")
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:
         theirs, ours = old.sequence, new.sequence
         yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(theirs.name), SQL(ours.name))
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(ours.bare_name + NEW_SUFFIX))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(f"{NEW_NAME}_sequence"))
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
@@ -168,7 +170,13 @@ def drop_new_tables(conn: Connection) -> bool:
         if found.state is State.PLAIN:  # another session dropped the rest
             return False
         names = [name for name, _ in conn.execute(PARTITIONS, ["logs_new", DROPPED_AT_ONCE])]
-        conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
+        try:
+            conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
+        except errors.DependentObjectsStillExist as error:
+            raise Unsuitable(
+                f"logs is the old table again, and what was made cannot be dropped yet: {error.diag.message_detail}; "
+                f"drop what depends on it, then --undo goes on"
+            ) from error
         if not names:
             conn.execute(migration_record.DROP)
         return bool(names)

@@ -151,3 +151,45 @@ def test_undo_is_refused_while_a_view_reads_the_new_table(conn: Connection, site
     before = facts(conn)
     assert "the view hours would follow the rename" in site.migrate("--undo", "--yes", status=3).stderr
     assert facts(conn) == before
+
+
+def test_undo_finds_free_names(conn: Connection, site: Site) -> None:
+    """Also where an index has the name of another one with a suffix, or one as long as names may be."""
+    make_plain_logs(conn)
+    for name in ("a", "a_new", "a_new_new"):
+        conn.execute(f"CREATE INDEX {name} ON logs (action)")
+    before, rows = facts(conn), content(conn)
+    site.migrate()
+    long = "b" * 60
+    conn.execute(f"CREATE INDEX {long}123 ON logs (action); CREATE INDEX {long}_ne ON logs (action)")
+    site.migrate("--undo", "--yes")
+    tables = ("log_positions", "rejected_lines")  # what the migration adds, and nobody takes away
+    assert {fact for fact in facts(conn) if not str(fact[1]).startswith(tables)} == before
+    assert content(conn) == rows
+
+
+def test_undo_that_cannot_drop_a_day_says_what_uses_it_and_goes_on_later(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    rows = content(conn)
+    site.migrate()
+    conn.execute("CREATE VIEW last_day AS SELECT * FROM logs_2025_11_17")
+    refused = site.migrate("--undo", "--yes", status=3).stderr
+    assert "view last_day depends on table logs_2025_11_17" in refused
+    assert "--undo goes on" in refused
+    assert content(conn) == rows
+    conn.execute("DROP VIEW last_day")
+    site.migrate("--undo", "--yes")
+    assert conn.execute("SELECT to_regclass('logs_new')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("bounds", ["FROM (MINVALUE) TO ('0002-01-01 BC')", "DEFAULT"])
+def test_undo_looks_for_rows_in_whatever_partition_there_is(conn: Connection, site: Site, bounds: str) -> None:
+    if bounds == "DEFAULT" and conn.info.server_version < 110000:
+        pytest.skip("PostgreSQL 10 has no DEFAULT partition")
+    make_plain_logs(conn)
+    site.migrate()
+    conn.execute(f"CREATE TABLE by_hand PARTITION OF logs {bounds if bounds == 'DEFAULT' else 'FOR VALUES ' + bounds}")
+    at = "0044-03-15 BC" if bounds != "DEFAULT" else "2024-01-01"
+    conn.execute("INSERT INTO logs (\"timestamp\", action) VALUES (%s, 'accepted')", [at])
+    assert "1 rows were stored in logs since" in site.migrate("--undo", "--yes").stdout
+    assert is_plain(conn)
