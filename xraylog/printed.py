@@ -1,4 +1,4 @@
-"""What we print, on a terminal, in a mail or in our own log: text of others cannot act there, or read as another text.
+"""What we print, on a terminal, in a mail or in our own log: no password, and nothing that acts there.
 
 A terminal obeys control characters: they clear it, retitle it, some type into it. Overrides of the writing direction
 show a text in another order than it is. Both may come from anywhere: the log, a lock file, the names of files, the
@@ -7,17 +7,28 @@ server.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 # C0, DEL and C1; the marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9); line and
 # paragraph separators. Joiners stay: Persian names need them.
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# A connection string with a password, as a URI or as pairs. Bounded, because a client can choose the text.
+CREDENTIALS = re.compile(
+    r"""(?P<before>://)[^\s/:"']{0,200}:(?![0-9]{1,5}[/?#])\S{0,200}@
+        |(?P<key>\bpassword\ *=\ *)(?:'[^']{0,200}'|[^\s*']\S{0,200})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+HIDDEN = "***"
+SHORT = 4  # characters: what is shorter is hidden as a word of its own only, because it is in many others
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text in which such characters are escapes, except those in `keep`."""
+    """Return text in which such characters are escapes, except those in `keep`, and passwords are hidden."""
+    text = CREDENTIALS.sub(_hide_credentials, text)
     return UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
 
 
@@ -37,3 +48,41 @@ def complain(*texts: object) -> None:
 def _escape(character: str) -> str:
     number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+# --- passwords -------------------------------------------------------------------------------------------------
+
+
+def has_credentials(text: str) -> bool:
+    """Return whether a text looks like a connection string with a password."""
+    return CREDENTIALS.search(text) is not None
+
+
+def passwords(keywords: Mapping[str, str]) -> set[str]:
+    """Return the passwords among libpq's keywords and in its variable, in whatever key of that name."""
+    found = {value for key, value in keywords.items() if "password" in key.lower()}
+    return {*found, os.environ.get("PGPASSWORD", "")} - {""}
+
+
+def without_passwords(message: str, keywords: Mapping[str, str]) -> str:
+    """Return a message of libpq or the server without the passwords that are in the keywords, also in a wrong one."""
+    if not keywords:
+        return message
+    for secret in sorted(_secrets(keywords), key=len, reverse=True):
+        pattern = re.escape(secret)
+        message = re.sub(pattern if len(secret) >= SHORT else rf"(?<!\w){pattern}(?!\w)", HIDDEN, message)
+    return message
+
+
+def _secrets(keywords: Mapping[str, str]) -> Iterator[str]:
+    """Yield the passwords, and values with one in them, as libpq and psycopg print them: quoted, a part of a list."""
+    known = passwords(keywords)
+    wrong = {value for value in keywords.values() if value in known or has_credentials(value)}
+    parts = {part for value in wrong for part in re.split(r"[\s,]+", value)}
+    for text in (known | wrong | parts) - {""}:
+        escaped = text.replace("\\", r"\\")
+        yield from {text, escaped, escaped.replace("'", r"\'"), repr(text)[1:-1]}
+
+
+def _hide_credentials(found: re.Match[str]) -> str:
+    return f"{found['before']}{HIDDEN}@" if found["before"] else f"{found['key']}{HIDDEN}"

@@ -149,6 +149,19 @@ NOT_CONNECTED: dict[str, dict[str, str]] = {
     "an unknown setting": {"options": "-c nonsense=1"},
     "no such service": {"service": "no such service"},
     "more ports than hosts": {"port": "5432,5433"},
+    "a URI as the host": {"host": "postgresql://postgres:PASSWORD@db/x"},
+    "a URI as the service": {"service": "postgresql://postgres:PASSWORD@db/x"},
+    "a URI as the port": {"port": "postgresql://postgres:PASSWORD@db/x"},
+    "a URI as the user": {"user": "postgresql://postgres:PASSWORD@db/x"},
+    "pairs as an option": {"options": "host=db password=PASSWORD"},
+    "the password as the host": {"host": "PASSWORD"},
+    "the password among the hosts": {"host": "127.0.0.1,PASSWORD"},
+    "the password as the user": {"user": "PASSWORD"},
+    "the password as the database": {"dbname": "PASSWORD"},
+    "the password as the port": {"port": "PASSWORD"},
+    "the password as the service": {"service": "PASSWORD"},
+    "the password as sslmode": {"sslmode": "PASSWORD"},
+    "the password as an option": {"options": "-c PASSWORD=1"},
     "an indented key": {"user": "postgres\n  sslmode = prefer\n  password = Zq7xK"},
     "an indented key under the host": {"host": "127.0.0.1\n  password = Zq7xK"},
 }
@@ -165,7 +178,8 @@ def test_no_failed_connection_tells_the_password(
     site.append(*lines(0, 3))
     with socket.socket() as bound:  # without listen: nobody else gets the port, and it refuses
         bound.bind(("127.0.0.1", 0))
-        refused = {key: value.replace("REFUSED", str(bound.getsockname()[1])) for key, value in keywords.items()}
+        port = str(bound.getsockname()[1])
+        refused = {key: value.replace("REFUSED", port).replace("PASSWORD", secret) for key, value in keywords.items()}
         site.set("postgresql", password=secret, **refused)
         status, said = output_of(site.config, *arguments)
     assert status != 0 or "WARNING" in said  # an outage: the lines are buffered

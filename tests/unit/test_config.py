@@ -633,6 +633,18 @@ BROKEN = {
     "indented under a bad number": "[parser]\nbatch_size = 1\n  password = SECRET\n",
     "beside bad values": EVERYTHING_WRONG.replace("pasword = Zq7xK", "password = SECRET"),
     "bytes that are not UTF-8": b"[postgresql]\npassword = SECRET\xff\n",
+    "as a section": "[SECRET]\n[postgresql]\npassword = SECRET\n",
+    "a URI as a section": "[postgresql://u:SECRET@h/d]\n",
+    "as a key": "[postgresql]\nSECRET = 1\npassword = SECRET\n",
+    "as a port": "[postgresql]\nport = SECRET\npassword = SECRET\n",
+    "as sslmode": "[postgresql]\nsslmode = SECRET\npassword = SECRET\n",
+    "as the log": "[postgresql]\npassword = SECRET\n[parser]\nlogfile = SECRET\noffline_file = SECRET\n",
+    "as the node": "[postgresql]\npassword = SECRET\n[parser]\nnode = SECRET\n",
+    "as everything": "[postgresql]\npassword = SECRET\n"
+    "[parser]\nbatch_size = SECRET\ntimezone = SECRET\n[stats]\nformat = SECRET\nprometheus = SECRET\n"
+    "[privacy]\nmask_source = SECRET\n[retention]\nprune_names = SECRET\n[logging]\nlevel = SECRET\n",
+    "a URI as a number": "[parser]\nbatch_size = postgresql://u:SECRET@h/d\n",
+    "a URI as the log": "[parser]\nlogfile = postgresql://u:SECRET@h/d\n",
     "required keys missing": "[postgresql]\npassword = SECRET\n",
 }
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
-from xraylog.printed import printable, say
+from xraylog.printed import printable, say, without_passwords
 from xraylog.telemetry import run_log
 
 
@@ -68,3 +68,35 @@ def test_there_is_no_other_way_to_print(path: Path) -> None:
     assert name in PRINTS or "print" not in calls
     assert name == "xraylog/telemetry/run_log.py" or "logger.add" not in calls
     assert not {"sys.stdout.write", "sys.stderr.write"} & set(calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('host "postgresql://xray:Zq7xK@h/db" is', 'host "postgresql://***@h/db" is'),
+        ("postgres://xray:a@b:Zq7xK@h", "postgres://***@h"),
+        ("host=h password=Zq7xK x", "host=h password=*** x"),
+        ("password = 'a Zq7xK' x", "password = *** x"),
+        ("https://example.com:443/a@b and http://h", "https://example.com:443/a@b and http://h"),
+        ("it holds a password and others may read it", "it holds a password and others may read it"),
+    ],
+)
+def test_a_connection_string_is_shown_without_its_password(text: str, expected: str) -> None:
+    assert printable(text) == expected
+    assert printable(expected) == expected
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message", "expected"),
+    [
+        ({"password": "Zq7xK", "sslmode": "Zq7xK"}, 'invalid sslmode value: "Zq7xK"', 'invalid sslmode value: "***"'),
+        ({"password": "Zq7xK"}, 'host "xZq7xKx" is', 'host "x***x" is'),
+        ({"password": "a"}, 'a host "a" at all', '*** host "***" at all'),
+        ({"password": "one,two", "host": "one,two"}, 'host "one", host "two"', 'host "***", host "***"'),
+        ({"sslpassword": "Zq7xK"}, 'service "Zq7xK"', 'service "***"'),
+        ({"host": "x://u:a b@h"}, 'host "x://u:a b@h"', 'host "x://u:a b@h"'),  # no URI: it has a space
+        ({}, "said", "said"),
+    ],
+)
+def test_libpqs_message_is_shown_without_the_password(keywords: dict[str, str], message: str, expected: str) -> None:
+    assert without_passwords(message, keywords) == expected

@@ -6,12 +6,13 @@ It opens the config file and nothing else, and connects to nothing.
 from __future__ import annotations
 
 import configparser
+import functools
 import os
 import re
 import shlex
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,6 +21,7 @@ from psycopg import pq
 from xraylog import safe_open
 from xraylog.config.files import is_device, lock_path, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
+from xraylog.printed import has_credentials, passwords
 
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
 DEFAULT_TRUNCATE_MIB = 64
@@ -27,6 +29,7 @@ DEFAULT_STRAY_DAYS = 45
 DEFAULT_ANSWER_TIMEOUT_S = 60
 DEFAULT_REPORT_TIMEOUT_S = 300
 
+NAMES = ("host", "hostaddr", "dbname", "user")  # in [postgresql]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 EXAMPLE = Path(__file__).resolve().parents[2] / "config.ini.example"
@@ -69,9 +72,9 @@ def _syntax(error: configparser.Error) -> str:
         return f"line {error.lineno}: expected a [section] first, found something else"
     if isinstance(error, configparser.DuplicateOptionError):
         key = _named(error.option, _keys(error.section))
-        return f"line {error.lineno}: [{error.section}] {key}: expected once, found again"
+        return f"line {error.lineno}: {_section(error.section)} {key}: expected once, found again"
     if isinstance(error, configparser.DuplicateSectionError):
-        return f"line {error.lineno}: [{error.section}]: expected once, found again"
+        return f"line {error.lineno}: {_section(error.section)}: expected once, found again"
     if isinstance(error, configparser.ParsingError):
         places = ", ".join(str(number) for number, _ in error.errors)
         return f"line {places}: expected 'key = value', found something else"
@@ -89,6 +92,7 @@ class _Reader:
 
     def config(self) -> Config:
         self.refuse_continued()
+        self.refuse_passwords()
         self.refuse_unknown()
         stats_format = self.one_of("stats", "format", ("json", "csv"))
         config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
@@ -126,16 +130,45 @@ class _Reader:
         return text.replace("\0", "")
 
     def complain(self, section: str, key: str, expected: str, found: str) -> None:
-        self.complaints.append(f"{self.path}: [{section}] {key}: expected {expected}, found {found}")
+        self.complaints.append(
+            f"{self.path}: {_section(section, self.secrets)} {key}: expected {expected}, found {found}"
+        )
 
     def refuse_continued(self) -> None:
         """Refuse indented lines: each belongs to the value above it, with which a password there would be shown."""
         for section in self.parser.sections():
             for key, value in self.parser[section].items():
                 if "\n" in value:
-                    named = _named(key, _keys(section))
-                    self.complain(section, named, "a value on one line", "an indented line after it")
+                    self.complain(section, self.shown(section, key), "a value on one line", "an indented line after it")
                     self.parser[section][key] = value.partition("\n")[0]
+
+    def refuse_passwords(self) -> None:
+        """Refuse a password in the place of another value, which would be shown.
+
+        What goes to libpq may be equal to it: a database, its host and its user may have one name, and this as the
+        password. `printed.without_passwords` hides it in libpq's messages.
+        """
+        for section in self.parser.sections():
+            for key, value in self.parser[section].items():
+                is_name = section == "postgresql" and key in NAMES
+                has_one = has_credentials(value) or (
+                    value in self.secrets and (section != "postgresql" or key == "port")
+                )
+                if has_one and "password" not in key:
+                    found = "a connection string: use the keys of this section" if is_name else "a password"
+                    self.complain(section, self.shown(section, key), "a name" if is_name else "a value", found)
+                    self.parser[section][key] = ""
+
+    @functools.cached_property
+    def secrets(self) -> set[str]:
+        """All that is a password according to its key."""
+        return {*()}.union(*(passwords(dict(self.parser[section])) for section in self.parser.sections()))
+
+    def shown(self, section: str, key: str) -> str:
+        """Return the name of a key, unless a password began the line; configparser has made its letters small."""
+        beginnings = {secret.lower().partition("=")[0].strip() for secret in self.secrets}
+        is_secret = key in beginnings and key not in _keys(section)
+        return "a key that is a password" if is_secret else _named(key, _keys(section))
 
     def refuse_unknown(self) -> None:
         """Refuse unknown keys: each is a misspelt one, whose value would be missed in silence."""
@@ -143,7 +176,7 @@ class _Reader:
             if section not in KEYS and section != "postgresql":
                 known = ("postgresql", *KEYS)
                 self.complaints.append(
-                    f"{self.path}: [{section}]: expected one of the sections {', '.join(known)}, "
+                    f"{self.path}: {_section(section, self.secrets)}: expected one of the sections {', '.join(known)}, "
                     f"found an unknown one{_likely(section, known)}"
                 )
                 continue
@@ -151,7 +184,7 @@ class _Reader:
             for key in self.parser[section]:
                 if key not in keys:
                     what = "a keyword of libpq" if section == "postgresql" else f"one of {', '.join(keys)}"
-                    self.complain(section, _named(key, keys), what, f"an unknown key{_likely(key, keys)}")
+                    self.complain(section, self.shown(section, key), what, f"an unknown key{_likely(key, keys)}")
 
     def refuse_one_file_twice(self) -> None:
         """Refuse that the log, the buffer, the statistics, the metrics and our own log are written into one another."""
@@ -298,6 +331,13 @@ def system_zone() -> ZoneInfo:
 
 def _keys(section: str) -> tuple[str, ...]:
     return (*libpq_keywords(), *OUR_POSTGRESQL_KEYS) if section == "postgresql" else KEYS.get(section, ())
+
+
+def _section(name: str, secrets: Container[str] = ()) -> str:
+    """Return a section as complaints show it: one that is not known may be a password."""
+    if name in KEYS or name == "postgresql" or not (has_credentials(name) or name in secrets):
+        return f"[{name}]"
+    return "a section that is a password"
 
 
 def _named(key: str, known: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from xraylog.database import deadline
 from xraylog.database.capabilities import Capabilities
+from xraylog.printed import without_passwords
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -56,6 +57,7 @@ OF_LIBPQ_TEXTS = (
     "parameter must be an integer",  # the same, until libpq 12
     "could not parse network address",
 )
+NO_KEYWORDS: Mapping[str, str] = {}
 NO_REPLICATION = ("false", "off", "no", "0")
 
 
@@ -80,7 +82,7 @@ def connect(
     `answer_timeout_s`: how long to wait while nothing moves on the connection; None: as long as it lasts.
     Raises Unavailable and Unsuitable, here and from everything inside; ReadOnly unless `to_write` is False.
     """
-    with _explained(), _session(keywords, answer_timeout_s) as conn:
+    with _explained(keywords), _session(keywords, answer_timeout_s) as conn:
         replication = conn.info.get_parameters().get("replication", "false")
         if replication.lower() not in NO_REPLICATION:  # such a session answers each query as if the connection broke
             raise Unsuitable(f"[postgresql] replication: expected none, found {replication!r}")
@@ -115,7 +117,7 @@ def _refuse_read_only(conn: Connection) -> None:
 @contextlib.contextmanager
 def _session(keywords: Mapping[str, str], answer_timeout_s: float | None) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
-    conn = _attempt(conninfo)
+    conn = _attempt(conninfo, keywords)
     conn.answer_timeout_s = answer_timeout_s
     # In a stricter level the statement that waits for a lock has an older snapshot, not seeing what it waited for.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
@@ -125,16 +127,16 @@ def _session(keywords: Mapping[str, str], answer_timeout_s: float | None) -> Ite
         conn.close()
 
 
-def _attempt(conninfo: str) -> deadline.Connection:
+def _attempt(conninfo: str, keywords: Mapping[str, str]) -> deadline.Connection:
     for is_last in (False, True):
         try:
             # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
             return deadline.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
             if not _is_refusal(conninfo, error):
-                raise Unavailable(message(error)) from error
+                raise Unavailable(message(error, keywords)) from error
             if is_last:
-                raise Unsuitable(message(error)) from error
+                raise Unsuitable(message(error, keywords)) from error
             # A server that came up between the attempt and the ping has refused nothing: ask it once more.
     raise AssertionError
 
@@ -229,14 +231,14 @@ def lock_key(name: str) -> int:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
     """Errors of psycopg become Unavailable or Unsuitable, once and here."""
     try:
         yield
     except psycopg.Error as error:
         if is_temporary(error):
-            raise Unavailable(message(error)) from error
-        raise Unsuitable(message(error)) from error
+            raise Unavailable(message(error, keywords)) from error
+        raise Unsuitable(message(error, keywords)) from error
 
 
 def is_temporary(error: psycopg.Error) -> bool:
@@ -246,10 +248,15 @@ def is_temporary(error: psycopg.Error) -> bool:
     return isinstance(error, psycopg.OperationalError)  # the connection broke: no server left to give a state
 
 
-def message(error: psycopg.Error) -> str:
-    """Return the server's or libpq's message on one line. No password: neither of them prints one."""
+def message(error: psycopg.Error, keywords: Mapping[str, str] = NO_KEYWORDS) -> str:
+    """Return the server's or libpq's message on one line.
+
+    `keywords`: of a session that could not be opened. libpq prints the value that it does not understand, and that may
+    be a password in the wrong key.
+    """
     said = error.diag.message_primary or str(error) or type(error).__name__
     if error.sqlstate == NO_MEMORY and error.diag.message_hint:
         said += "\n" + error.diag.message_hint  # the setting, if it is the room for locks that is short
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
-    return "; ".join(line.strip() for line in said.splitlines() if line.strip()) + state
+    said = "; ".join(line.strip() for line in said.splitlines() if line.strip())
+    return without_passwords(said, keywords) + state
