@@ -6,6 +6,7 @@ import enum
 import functools
 import itertools
 import operator
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -178,6 +179,30 @@ class BadLine(NamedTuple):
 
     line: bytes
     reason: str
+
+
+MAX_LINE_BYTES = 16 << 20  # kept of a line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
+CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
+
+
+class LongLine(NamedTuple):
+    """A line that is read alone, because it is long."""
+
+    beginning: bytes  # as much of it as is kept, without its line end
+    length: int  # bytes, without its line end
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is not kept whole."""
+        return len(self.beginning) < self.length
+
+
+def cut(bad: BadLine, length: int) -> BadLine:
+    """Keep MAX_LINE_BYTES of a line of `length` bytes, or of what was read of it; its reason says so, once."""
+    line, reason = bad.line[:MAX_LINE_BYTES], bad.reason
+    if length > MAX_LINE_BYTES and not re.search(CUT_REASON, reason):
+        reason += f" (its first {MAX_LINE_BYTES} of {length} bytes)"
+    return BadLine(line, reason)
 
 
 class Ignored(enum.Enum):

@@ -19,7 +19,10 @@ ROWS = (
     {"safe_open", "printed"},
 )
 HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
-PURE = {f"accesslog.{name}" for name in ("grammar", "masking", "other_lines", "parser", "stray_days")}
+PURE = {
+    f"accesslog.{name}"
+    for name in ("buffer_lines", "grammar", "lines", "masking", "other_lines", "parser", "stray_days", "values")
+}
 FILES = {"os", "io", "pathlib", "shutil", "tempfile"}
 
 

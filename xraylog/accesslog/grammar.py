@@ -19,14 +19,14 @@ from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
-from xraylog.accesslog import other_lines
+from xraylog.accesslog import other_lines, values
 from xraylog.accesslog.masking import UNMASKED, Mask
+from xraylog.accesslog.values import LAST_PORT, MAX_CHARACTERS, PORT, ParseError, UnstorableValue
 from xraylog.records import UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
 AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
-MAX_CHARACTERS = 255  # of a host, tag or email
-LAST_PORT = 65535
+MAX_ADDRESS_BYTES = 64  # more than any address has: what is longer is none, nor is its beginning
 LAST_SECOND = timedelta(seconds=59)
 
 MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
@@ -40,7 +40,6 @@ ARROW = re.compile(rb" (?:->|>>|==>) ")
 BARE_ARROW = re.compile(rb"->|==>|>>")
 GLUED = "expected one line, found the timestamp of another in it"
 INSECURE = re.compile(rb" ?Insecure encryption ?email: ?(.*)", re.DOTALL)  # proxy/vmess, xray up to v1.8.1
-PORT = re.compile(rb"\d{1,5}")
 # The shapes of the tool's own documentation, which no xray writes: blanks round colons and arrows. Runs of
 # blanks are bounded, so that a line made of blanks costs no more than its length.
 DOCUMENTED = re.compile(
@@ -49,6 +48,7 @@ DOCUMENTED = re.compile(
     rb"(?P<host>[^\s:\[\]]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<to_port>\d+)(?P<tail>| .*)",
     re.DOTALL,
 )
+DOCUMENTED_BYTES = 1 << 16  # of a longer line, the blanks alone would fill the memory
 BLANKS = re.compile(rb" +")
 API = re.compile(rb"api {1,16}from {1,16}(.+?) {1,16}api {0,16}-> {0,16}api {0,16}")
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
@@ -61,14 +61,6 @@ PATH = re.compile(rb"[/?#]")
 MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+\]")
 SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
 URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-
-class ParseError(Exception):
-    """A line that cannot be stored, and why. Never leaves this module."""
-
-
-class UnstorableValue(ParseError):
-    """The line's form is right, and one of its names is none that a column could hold."""
 
 
 class Grammar:
@@ -91,7 +83,12 @@ class Grammar:
         try:
             parsed = self._parse(line)
         except ParseError as error:
-            return self._mask.bad_line(BadLine(raw, str(error)))
+            bad = BadLine(raw, str(error))
+        else:
+            return self._masked(parsed)
+        return self._mask.bad_line(bad)  # here, because an error holds on to parts of the line
+
+    def _masked(self, parsed: AccessRecord | Ignored) -> AccessRecord | Ignored:
         if self._mask.hides and isinstance(parsed, AccessRecord):
             return parsed._replace(source_ip=self._mask.source(parsed.source_ip))
         return parsed
@@ -121,7 +118,7 @@ class Grammar:
                 return AccessRecord(timestamp, ip, port, "rejected", email=_rejected_email(rest[status.end() :]))
             return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], rest[:5] == b"from "))
         except ParseError as error:
-            documented = DOCUMENTED.fullmatch(rest)
+            documented = DOCUMENTED.fullmatch(rest) if len(rest) <= DOCUMENTED_BYTES else None
             if documented is None or isinstance(error, UnstorableValue):
                 raise
             return AccessRecord(timestamp, *_documented(documented))
@@ -181,7 +178,7 @@ def route(rest: bytes) -> Route:
     to, tags, email = _split(b"to" + rest)
     if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
         raise ParseError("expected tags and an email, and nothing else")
-    return Route(*_route_tags(tags), email)
+    return Route(*(_route_tags if len(tags) <= 2 * MAX_CHARACTERS else _route_tags.__wrapped__)(tags), email)
 
 
 # --- parts of the grammar ----------------------------------------------------------------------------------------
@@ -191,7 +188,7 @@ def _without_timestamp(line: bytes) -> Ignored:
     if (kind := other_lines.kind_without_timestamp(line)) is not None:
         return _reject_if_two_lines(kind, line)
     if later := ANOTHER_TIMESTAMP.search(line):
-        raise ParseError(PREFIXED + _excerpt(line[: later.start()]))
+        raise ParseError(PREFIXED + values.excerpt(line[: later.start()]))
     raise ParseError("expected a timestamp first, found none")
 
 
@@ -210,8 +207,8 @@ def _source(source: bytes) -> tuple[str | None, int | None]:
         source = source[4:]
     address, colon, port = source.rpartition(b":")
     if not colon:
-        raise ParseError(f"expected a source address and port, found {_excerpt(source)}")
-    return _source_ip(address), _port(port)
+        raise ParseError(f"expected a source address and port, found {values.excerpt(source)}")
+    return _source_ip(address), values.port(port)
 
 
 def _source_ip(address: bytes) -> str | None:
@@ -230,30 +227,23 @@ def _source_ip(address: bytes) -> str | None:
     if not slash:
         return _ip(IPv6Address, address)
     if not (PORT.fullmatch(prefix) and int(prefix) <= 128):
-        raise ParseError(f"expected a prefix length up to 128, found {_excerpt(prefix)}")
+        raise ParseError(f"expected a prefix length up to 128, found {values.excerpt(prefix)}")
     return f"{_ip(IPv6Address, address)}/{int(prefix)}"
 
 
 def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
     try:
-        text = address.decode("ascii")
+        text = address[:MAX_ADDRESS_BYTES].decode("ascii")
         kind(text)
     except ValueError:
-        raise ParseError(f"expected a source address, found {_excerpt(address)}") from None
+        raise ParseError(f"expected a source address, found {values.excerpt(address)}") from None
     return text
-
-
-@functools.lru_cache(maxsize=1 << 10)
-def _port(port: bytes) -> int:
-    if PORT.fullmatch(port) and int(port) <= LAST_PORT:
-        return int(port)
-    raise ParseError(f"expected a port up to {LAST_PORT}, found {_excerpt(port)}")
 
 
 def _rejected_email(reason: bytes) -> str | None:
     """Return the user that a rejection names: its reason is free text, and only one form of it names one."""
     insecure = INSECURE.fullmatch(reason)
-    return _email(insecure[1]) if insecure else None
+    return values.name("email", insecure[1].removeprefix(b" ").rstrip(b" ")) if insecure else None
 
 
 def _accepted(
@@ -272,18 +262,21 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
     """
     bracket, at_email = rest.find(b" ["), rest.find(b" email:")
     if bracket < 0 or 0 <= at_email < bracket:
-        to, _, email = rest.partition(b" email:")
-        return to.rstrip(b" "), b"", _email(email)
+        end = len(rest) if at_email < 0 else at_email
+        return rest[:end].rstrip(b" "), b"", _email(rest, end)
     closing = rest.find(b"] email:", bracket)
     if closing < 0:
         closing = len(rest.rstrip(b" ")) - 1
         if rest[closing] != CLOSING_BRACKET:
             raise ParseError("expected ']' after the tags, found none")
-    return rest[:bracket], rest[bracket + 2 : closing], _email(rest[closing + 1 :].removeprefix(b" email:"))
+    return rest[:bracket], rest[bracket + 2 : closing], _email(rest, closing + 1)
 
 
-def _email(email: bytes) -> str | None:
-    return _text("email", email.removeprefix(b" ").rstrip(b" "))
+def _email(line: bytes, start: int) -> str | None:
+    """Return the email that is the rest of the line, from its ` email:` on if it has one; in one copy."""
+    start += len(b" email:") if line.startswith(b" email:", start) else 0
+    start += line.startswith(b" ", start)
+    return values.name("email", line[start:].rstrip(b" "))
 
 
 def _tags(tags: bytes, has_from: bool) -> tuple[str | None, str | None]:
@@ -295,8 +288,8 @@ def _tags(tags: bytes, has_from: bool) -> tuple[str | None, str | None]:
     if arrow is None and has_from:
         arrow = BARE_ARROW.search(tags)
     if arrow is None:
-        return None, _text("tag", tags.strip(b" "))
-    return _text("tag", tags[: arrow.start()].strip(b" ")), _text("tag", tags[arrow.end() :].strip(b" "))
+        return None, values.name("tag", tags.strip(b" "))
+    return values.name("tag", tags[: arrow.start()].strip(b" ")), values.name("tag", tags[arrow.end() :].strip(b" "))
 
 
 @functools.lru_cache(maxsize=1 << 10)  # every user has a route of their own, and few tags
@@ -312,11 +305,11 @@ def _destination(to: bytes) -> tuple[str | None, str | None, int | None]:
     if to.startswith((b"tcp:", b"udp:")):
         return to[:3].decode(), *_host_and_port(to[4:])
     if to.startswith(b"//"):
-        return None, *_authority(to[2:], None)
+        return None, *_authority(to, 2, None)
     if scheme := URL.match(to):
         name = scheme[1].lower()
         protocol = name.decode() if name in SCHEMES else None
-        return protocol, *_authority(to[scheme.end() :], SCHEMES.get(name))
+        return protocol, *_authority(to, scheme.end(), SCHEMES.get(name))
     if to.startswith(b"/") or to == b"*":  # allowTransparent: a request without a host
         return None, None, None
     return None, *_host_and_port(to)
@@ -325,13 +318,13 @@ def _destination(to: bytes) -> tuple[str | None, str | None, int | None]:
 def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
     host, colon, port = to.rpartition(b":")
     if not host or not colon:
-        raise ParseError(f"expected a destination and port, found {_excerpt(to)}")
-    return _host(host), _port(port)
+        raise ParseError(f"expected a destination and port, found {values.excerpt(to)}")
+    return _host(host), values.port(port)
 
 
-def _authority(url: bytes, default_port: int | None) -> tuple[str | None, int | None]:
-    """Return host and port of a URL, from after its `//`. User, password, path and query are not kept."""
-    authority = _without_path(url)
+def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | None, int | None]:
+    """Return host and port of a URL, from after its `//` on. User, password, path and query are not kept."""
+    authority = _without_path(url, start)
     authority = authority[authority.rfind(b"@") + 1 :]
     closing = authority.rfind(b"]")
     colon = authority.find(b":", closing + 1)
@@ -344,21 +337,21 @@ def _authority(url: bytes, default_port: int | None) -> tuple[str | None, int | 
     return _host(host), int(port) if in_range else None
 
 
-def _without_path(url: bytes) -> bytes:
-    """Up to the first `/`, `?` or `#` that is not inside a masked address, `[2001:db8::/32]`."""
-    masked = MASKED_AUTHORITY.match(url)
-    end = PATH.search(url, masked.end() if masked else 0)
-    return url[: end.start()] if end else url
+def _without_path(url: bytes, start: int) -> bytes:
+    """From `start` up to the first `/`, `?` or `#` that is not inside a masked address, `[2001:db8::/32]`."""
+    masked = MASKED_AUTHORITY.match(url, start)
+    end = PATH.search(url, masked.end() if masked else start)
+    return url[start : end.start() if end else None]
 
 
 def _host(host: bytes) -> str | None:
     if host.startswith(b"[") and host.endswith(b"]") and host not in MASKED_WHOLE:
         host = host[1:-1].partition(b"%")[0]
     elif NOT_IN_A_HOST.search(host) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", host)):
-        raise ParseError(f"expected a host, found {_excerpt(host)}")
+        raise ParseError(f"expected a host, found {values.excerpt(host)}")
     if not host:
         raise ParseError("expected a host, found none")
-    return _text("host", host)
+    return values.name("host", host)
 
 
 def _documented(
@@ -368,29 +361,9 @@ def _documented(
     tail = BLANKS.sub(b" ", match["tail"]).replace(b" email :", b" email:", 1)
     nothing, tags, email = _split(tail)
     if nothing:
-        raise ParseError(f"expected tags or an email after the destination, found {_excerpt(match['tail'])}")
+        raise ParseError(f"expected tags or an email after the destination, found {values.excerpt(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
     protocol = match["network"].decode() if match["network"] else None
-    source_ip, source_port = _source_ip(match["source"]), _port(match["port"])
-    host, port = _host(match["host"]), _port(match["to_port"])
+    source_ip, source_port = _source_ip(match["source"]), values.port(match["port"])
+    host, port = _host(match["host"]), values.port(match["to_port"])
     return source_ip, source_port, "accepted", protocol, host, port, inbound, outbound, email
-
-
-def _text(what: str, value: bytes) -> str | None:
-    """Return a name to store; None for an empty one."""
-    if not value:
-        return None
-    try:
-        text = value.decode()
-    except UnicodeDecodeError:
-        raise UnstorableValue(f"expected UTF-8 in the {what}, found {_excerpt(value)}") from None
-    if "\0" in text:
-        raise UnstorableValue(f"expected text in the {what}, found a NUL byte")
-    if len(text) > MAX_CHARACTERS:
-        raise UnstorableValue(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(text)}")
-    return text
-
-
-def _excerpt(value: bytes) -> str:
-    """Bytes for a message: printable, and short."""
-    return repr(value[:80])[1:] + (" …" if len(value) > 80 else "")

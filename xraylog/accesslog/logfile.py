@@ -20,10 +20,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from xraylog import safe_open
-from xraylog.accesslog import file_system
-from xraylog.records import HEAD_BYTES, Fingerprint
+from xraylog.accesslog import file_system, lines
+from xraylog.accesslog.lines import Block
+from xraylog.records import HEAD_BYTES, MAX_LINE_BYTES, Fingerprint
 
 BLOCK_BYTES = 1 << 18  # read at a time
+WRITE_BYTES = 1 << 20  # written at a time
 BEFORE_BYTES = 1 << 14  # of the lines before those that are new: a hundred of them
 # The first line of a drained log: a random id, and the digest of what the file was recognised by before.
 MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
@@ -95,9 +97,9 @@ class Log:
         length = min(offset, HEAD_BYTES)
         return Fingerprint(length, hashlib.sha256(self._head[:length]).digest())
 
-    def blocks(self, start: int) -> Iterator[tuple[int, bytes]]:
-        """Yield complete lines from `start` on: offset and bytes of each block, without gaps except for holes."""
-        return complete_lines(self._pieces(start))
+    def blocks(self, start: int, keep: int = MAX_LINE_BYTES) -> Iterator[Block]:
+        """Yield complete lines from `start` on, without gaps except for holes; `keep` bytes of each at most."""
+        return lines.complete(self._pieces(start), keep)
 
     def is_drained(self) -> bool:
         """Whether there is nothing in it but what `drain` leaves, as far as that is known before it is read."""
@@ -162,10 +164,10 @@ class LogFile(Log):
         """What the file system knows of it."""
         return os.fstat(self._fd)
 
-    def lines_before(self, end: int) -> Iterator[tuple[int, bytes]]:
+    def lines_before(self, end: int) -> Iterator[Block]:
         """Yield a block of the last lines before `end`: what is drained is blank."""
         start = max(0, end - BEFORE_BYTES)
-        return complete_lines([(start, self.read(start, end - start))])
+        return lines.complete([(start, self.read(start, end - start))])
 
     def is_drained(self) -> bool:
         """Whether there is nothing in the file but what `drain` leaves."""
@@ -199,6 +201,13 @@ class LogFile(Log):
         """Return the bytes there, fewer at the end of the file."""
         return os.pread(self._fd, length, start)
 
+    def pieces(self, start: int, length: int) -> Iterator[bytes]:
+        """Yield the bytes there, BLOCK_BYTES or fewer at a time, fewer in all at the end of the file."""
+        end = start + length
+        while start < end and (read := self.read(start, min(BLOCK_BYTES, end - start))):
+            yield read
+            start += len(read)
+
     def line_at(self, start: int) -> bytes:
         """Return the line that begins at `start`, with its line end."""
         line = b""
@@ -206,9 +215,16 @@ class LogFile(Log):
             line += read
         return line + read[: read.find(b"\n") + 1]
 
-    def append(self, data: bytes) -> None:
-        """Write at the end, durably. For a file that is ours alone, under its lock."""
-        self.write_at(data, self.size)
+    def append(self, parts: Iterable[bytes]) -> None:
+        """Write at the end, durably, about WRITE_BYTES at a time. For a file that is ours alone, under its lock."""
+        at, waiting = self.size, bytearray()
+        for part in parts:
+            waiting += part
+            if len(waiting) >= WRITE_BYTES:
+                self.write_at(bytes(waiting), at)
+                at += len(waiting)
+                waiting.clear()
+        self.write_at(bytes(waiting), at)
         os.fsync(self._fd)
         self.reread_head()
 
@@ -241,36 +257,6 @@ class LogFile(Log):
         while data:
             written = os.pwrite(self._fd, data, at)
             data, at = data[written:], at + written
-
-
-def complete_lines(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Offset and bytes of blocks of complete lines, from pieces that follow one another."""
-    pending: list[bytes] = []  # the beginning of a line that is longer than a piece
-    reached = 0
-    for at, read in pieces:
-        if not pending and not read.strip(b"\0\n"):
-            continue  # a hole that a truncation left without O_APPEND, or our own blanks: larger than memory
-        if pending and at > reached:
-            pending.append(b"\0" * (at - reached))
-        reached = at + len(read)
-        complete = read.rfind(b"\n") + 1
-        if complete == 0:
-            pending.append(read)
-            continue
-        block = b"".join([*pending, read[:complete]])
-        yield at + complete - len(block), block
-        rest = read[complete:]
-        pending = [rest] if rest.strip(b"\0") else []
-
-
-def before(blocks: Iterable[tuple[int, bytes]], end: int | None) -> Iterator[tuple[int, bytes]]:
-    """Yield the blocks up to `end`, which is the end of a line; None: all."""
-    for at, block in blocks:
-        if end is not None and at + len(block) >= end:
-            if at < end:
-                yield at, block[: end - at]
-            return
-        yield at, block
 
 
 @contextlib.contextmanager

@@ -20,36 +20,33 @@ import json
 import os
 import secrets
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from xraylog import safe_open
-from xraylog.accesslog import logfile
+from xraylog.accesslog import buffer_lines, logfile
+from xraylog.accesslog.buffer_lines import encode
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.records import (
-    CHUNK_ROWS,
-    UTC,
     AccessRecord,
     BadLine,
     Batch,
     Fingerprint,
+    LongLine,
     Origin,
     Records,
-    Request,
-    Route,
-    interleave,
 )
 
 Json: TypeAlias = dict[str, Any]
+LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: it is none
 
 HEADER = b'{"buffer": '
 MARK = b'{"mark": '
 RECORD = b'{"timestamp": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
-encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Damaged(Exception):
@@ -148,10 +145,10 @@ class Buffer:
         """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
         file = self._made()
         size = file.size
-        header = b"" if size else _header(origin.node)
+        header = [] if size else [_header(origin.node)]
         mark = MARK + encode(_mark_of(written, origin, self._last_mark)).encode() + b"}\n"
         try:
-            file.append(b"".join([header, *written.parts, mark]))
+            file.append([*header, *written.parts, mark])
         except OSError:
             with contextlib.suppress(OSError):  # what cannot be cut off is torn: the next run sees no whole mark
                 file.truncate(size)
@@ -163,11 +160,16 @@ class Buffer:
 
         `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
         """
-        lines: list[bytes] = []
+        lines: list[bytes | LongBadLine] = []
         at, header = 0, self.file.line_at(0)
-        for begin, text in self.file.blocks(0):
+        for begin, text in self.file.blocks(0, buffer_lines.KEPT_BYTES):
             if begin != at:
                 raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
+            if isinstance(text, LongLine):
+                lines.append(self._long_bad_line(at, text))
+                at += text.length + 1
+                del text  # before the next one is read: one in memory, not two
+                continue
             for line in text.split(b"\n")[:-1]:
                 at += len(line) + 1
                 if line.startswith(MARK):
@@ -223,19 +225,28 @@ class Buffer:
         end = 0 if place is None else place + len(file.line_at(place))
         if last != place:
             self.torn = self.path.with_name(self.path.name + ".torn")
-            _keep(self.torn, file.read(end, file.size - end))
+            _keep(self.torn, file.pieces(end, file.size - end))
         if end < file.size:
             file.truncate(end)
         file.sync()
 
-    def _stored(self, lines: list[bytes] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
+    def _stored(self, lines: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
         try:
             mark = _mark(mark_line)
             after = mark["after"] if "after" in mark else mark["start"]  # in a buffer of an older version
-            batch = None if lines is None else _batch(lines, mark, self._mask)
+            batch = None
+            if lines is not None:
+                batch = _batch(lines, _crc32(self.file, end - len(mark_line) - 1, mark), mark, self._mask)
             return Stored(batch, mark["end"], _origin(mark), digest, end, after)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
+
+    def _long_bad_line(self, start: int, line: LongLine) -> LongBadLine:
+        length = min(line.length, buffer_lines.TAIL_BYTES)
+        try:
+            return buffer_lines.read_long(line, self.file.read(start + line.length - length, length))
+        except (ValueError, KeyError, TypeError):
+            return None
 
 
 @contextlib.contextmanager
@@ -255,49 +266,7 @@ def origin(node: str, log: Log, again: bool = False) -> Origin:
 
 def write(batch: Batch, after: int) -> Written:
     """Return a batch as it will be in the buffer; all lines before the offset `after` are stored or spooled."""
-    return Written(after, batch.start, batch.end, list(_parts(batch)))
-
-
-def _parts(batch: Batch) -> Iterator[bytes]:
-    """Return records and bad lines as JSON. Values that repeat themselves are encoded once."""
-    records = batch.records
-    minutes = {minute: f'{{"timestamp": "{minute}' for minute in set(records.minutes)}
-    addresses = {
-        address: f'{UTC}", "source_ip": {encode(address)}, "source_port": ' for address in set(records.source_ips)
-    }
-    requests = {request: f", {_request(request)}, " for request in set(records.requests)}
-    routes = {route: f'{_route(route)}, "offset": ' for route in set(records.routes)}
-    for number, some in enumerate(records.slices(CHUNK_ROWS)):
-        yield interleave(
-            map(minutes.__getitem__, some.minutes),
-            some.seconds,
-            map(addresses.__getitem__, some.source_ips),
-            ["null" if port is None else port for port in some.source_ports],
-            map(requests.__getitem__, some.requests),
-            map(routes.__getitem__, some.routes),
-            map(str, batch.offsets[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS]),
-            ["}\n"] * len(some),
-            count=len(some),
-        )
-    for offset, (line, reason) in batch.bad_lines:
-        bad = {"line": base64.b64encode(line).decode(), "reason": reason, "offset": offset}
-        yield encode(bad).encode() + b"\n"
-
-
-@functools.lru_cache(maxsize=1 << 13)  # the parser makes one object of what it reads again and again
-def _request(request: Request) -> str:
-    return (
-        f'"action": {encode(request.action)}, "protocol": {encode(request.protocol)}, '
-        f'"destination": {encode(request.destination)}, "destination_port": {encode(request.destination_port)}'
-    )
-
-
-@functools.lru_cache(maxsize=1 << 13)
-def _route(route: Route) -> str:
-    return (
-        f'"inbound_tag": {encode(route.inbound_tag)}, "outbound_tag": {encode(route.outbound_tag)}, '
-        f'"email": {encode(route.email)}'
-    )
+    return Written(after, batch.start, batch.end, list(buffer_lines.parts(batch)))
 
 
 def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
@@ -327,12 +296,18 @@ def _origin(mark: Json) -> Origin:
     return Origin(mark["node"], mark["source"], fingerprints, previous_digest, mark["again"])
 
 
-def _batch(lines: list[bytes], mark: Json, mask: Mask) -> Batch:
-    text = b"\n".join([*lines, b""])
-    if zlib.crc32(text) != mark["crc32"]:  # first: no message below can quote what we did not write
+def _batch(lines: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask) -> Batch:
+    if crc32 != mark["crc32"]:  # first: no message below can quote what we did not write
         raise ValueError("a checksum that does not fit")
+    text = b"\n".join([*(line if isinstance(line, bytes) else b"" for line in lines), b""])
     records, bad_lines, logged = Records(), [], []
     for number, line in enumerate(lines):
+        if line is None:
+            raise ValueError("a long line that we did not write")
+        if not isinstance(line, bytes):
+            logged.append(line[0])
+            bad_lines.append((number, mask.bad_line(line[1])))
+            continue
         values = json.loads(line)
         logged.append(values.pop("offset"))
         if "line" in values:
@@ -361,12 +336,18 @@ def _is_whole(file: LogFile, place: int) -> bool:
     """Whether the batch that the mark at `place` closes is what was written: a crash may leave any of its blocks."""
     try:
         mark = _mark(file.line_at(place))
-        return zlib.crc32(file.read(place - mark["bytes"], mark["bytes"])) == int(mark["crc32"])
+        return _crc32(file, place, mark) == int(mark["crc32"])
     except (ValueError, KeyError, TypeError, OSError):
         return False
 
 
-def _keep(path: Path, torn: bytes) -> None:
+def _crc32(file: LogFile, place: int, mark: Json) -> int:
+    """Return the checksum of the batch that the mark at `place` closes."""
+    pieces = file.pieces(max(0, place - mark["bytes"]), mark["bytes"])
+    return functools.reduce(lambda sum_so_far, piece: zlib.crc32(piece, sum_so_far), pieces, 0)
+
+
+def _keep(path: Path, torn: Iterable[bytes]) -> None:
     """Append to a file that nobody but a person reads, durably. Raises Unusable."""
     try:
         descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
@@ -374,7 +355,7 @@ def _keep(path: Path, torn: bytes) -> None:
         raise logfile.Unusable(f"{path}: expected to keep a torn batch there, found: {error.strerror}") from error
     with os.fdopen(descriptor, "ab") as file:
         os.fchmod(file.fileno(), 0o600)
-        file.write(torn)
+        file.writelines(torn)
         file.flush()
         os.fsync(file.fileno())
 

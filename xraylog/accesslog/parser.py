@@ -11,6 +11,7 @@ Pure: no files, no database, no clock, no logging.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +20,11 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from xraylog.accesslog import grammar
-from xraylog.accesslog.grammar import Grammar, ParseError
+from xraylog.accesslog.grammar import Grammar
+from xraylog.accesslog.lines import Block
 from xraylog.accesslog.masking import UNMASKED, Mask
-from xraylog.records import AccessRecord, BadLine, Batch, Ignored, Records
+from xraylog.accesslog.values import ParseError
+from xraylog.records import MAX_LINE_BYTES, AccessRecord, BadLine, Batch, Ignored, LongLine, Records, cut
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
 CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
@@ -73,17 +76,23 @@ class Parser:
         self._routes = Memo(grammar.route)
         self._read_whole = 0  # lines
 
-    def batches(self, blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[Batch]:
-        """Gather lines into batches of at most `size` rows and bad lines.
+    def batches(self, blocks: Iterable[Block], size: int) -> Iterator[Batch]:
+        """Gather lines into batches of at most `size` rows and bad lines. A long line is a batch of its own.
 
         A block is the offset at which it begins and complete lines. A batch has no gap in it.
         """
         gathered, misses = _BatchBuilder(0, self._mask), 0
         for start, text in blocks:
-            if gathered.end != start:
+            if gathered.end != start or isinstance(text, LongLine):
                 if gathered.length:
                     yield gathered.take()
                 gathered = _BatchBuilder(start, self._mask)
+            if isinstance(text, LongLine):
+                batch = self._alone(start, text)
+                del text
+                yield batch
+                del batch  # before the next line is read: one in memory, not two
+                continue
             at = 0
             while at < len(text):
                 at = self._read(text, at, gathered, size)
@@ -96,6 +105,21 @@ class Parser:
                     yield gathered.take()
         if gathered.length:
             yield gathered.take()
+
+    def _alone(self, start: int, line: LongLine) -> Batch:
+        """Return a batch of one line. Of a line that is cut nobody knows what the rest means: it is a bad one, unless
+        it is a comment.
+        """
+        parsed = self._whole(line.beginning)
+        if line.is_cut and parsed is not Ignored.COMMENT:
+            if not isinstance(parsed, BadLine):
+                reason = f"expected at most {MAX_LINE_BYTES} bytes in a line"
+                parsed = self._mask.bad_line(BadLine(line.beginning, reason))
+            parsed = cut(parsed, line.length)
+        alone = _BatchBuilder(start, self._mask)
+        alone.begin_chunk(line.beginning + b"\n" if isinstance(parsed, AccessRecord) else b"\n")
+        alone.add(parsed)
+        return dataclasses.replace(alone.take(), end=start + line.length + 1, log_offsets=[start])
 
     def _misses(self) -> int:
         """How much was read that can hold a name never seen before."""

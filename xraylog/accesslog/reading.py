@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from xraylog.accesslog import logfile
+from xraylog.accesslog import lines
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.parser import Parser
@@ -25,5 +25,5 @@ def batches(log: Log, parts: Sequence[tuple[int, int | None]], cfg: Config, now:
     if isinstance(log, LogFile):  # an archive would have to be read from its beginning
         for batch in parser.batches(log.lines_before(parts[0][0] if parts else 0), cfg.batch_size):
             strays.reject(batch)
-    blocks = itertools.chain.from_iterable(logfile.before(log.blocks(start), end) for start, end in parts)
+    blocks = itertools.chain.from_iterable(lines.before(log.blocks(start), end) for start, end in parts)
     return map(strays.reject, parser.batches(blocks, cfg.batch_size))

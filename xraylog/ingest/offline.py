@@ -62,8 +62,9 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
         for batch in source.batches(offset):
             new_names = names.count_new(batch.records.names())
             result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
-            yield offline_buffer.write(batch, after), result
-            after = batch.end
+            put, after = offline_buffer.write(batch, after), batch.end
+            del batch  # before the next one is read: one in memory, not two
+            yield put, result
 
     with Prefetcher(written(spooled_to)) as prefetched:
         for batch, result in prefetched:

@@ -59,7 +59,7 @@ class PreparedBatch:
         return sum(len(text) for _, text in self.rows) + rejected + ID_BYTES * sum(map(len, self.used.values()))
 
 
-def prepare(names: References, batch: Batch, node_id: int) -> PreparedBatch:
+def prepare(names: References, node_id: int, batch: Batch) -> PreparedBatch:
     """Resolve the names, in a short transaction of their own: none stays locked for long. Raises Unsuitable."""
     resolved = names.resolve(batch.records.names())
     rows = RejectedRows(batch)

@@ -155,7 +155,7 @@ class Loader:
             except (Unavailable, Unsuitable):  # no session is left: continue with one
                 yield from self._load_from(batches, source, position, math.inf)
                 return
-            prepared = (prepare(names, batch, position.node_id) for batch in batches)
+            prepared = map(functools.partial(prepare, names, position.node_id), batches)  # keeps no batch
             prefetched = stack.enter_context(Prefetcher(prepared, PREFETCH_BYTES, operator.attrgetter("size")))
             node_lock = positions.node_lock(self._node)
             bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock)

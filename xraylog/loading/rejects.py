@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -14,14 +14,15 @@ from xraylog.database import retry, session
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.records import DAY, AccessRecord, Batch, Records
+from xraylog.records import DAY, AccessRecord, BadLine, Batch, Records, cut
 
 COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line) FROM STDIN"
 
 MIN_SCHEMA_FAULT = 100  # rejected rows: with fewer, or up to 1 % of the batch, the rows are at fault, not the schema
-MAX_LINE_BYTES = 16 << 20  # kept of a rejected line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
 NO_ROOM = "expected room for a partition of "
-CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
+WRITE_BYTES = 1 << 16  # of COPY text at a time: psycopg and libpq keep copies of what they are given
+# COPY's text format, section "Text Format" of its page
+ESCAPED = str.maketrans({"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +152,24 @@ def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejec
     if not rejected:
         return
     with conn.cursor() as cursor, cursor.copy(COPY_REJECTED) as copy:
-        for line in rejected:
-            reason, kept = line.reason, line.line[:MAX_LINE_BYTES]
-            if len(kept) < len(line.line):
-                reason += f" (its first {MAX_LINE_BYTES} of {len(line.line)} bytes)"
-            copy.write_row((position.node_id, position.source, line.offset, reason, kept))
+        text = bytearray()
+        for part in _copy_text(position, rejected):
+            text += part
+            if len(text) >= WRITE_BYTES:
+                copy.write(bytes(text))
+                text.clear()
+        copy.write(bytes(text))
+
+
+def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[bytes]:
+    """Yield the lines in COPY's text format, in small parts: a line can have 16 MiB, and its text twice as many."""
+    source = position.source.translate(ESCAPED)
+    for line in rejected:
+        bad = cut(BadLine(line.line, line.reason), len(line.line))
+        yield f"{position.node_id}\t{source}\t{line.offset}\t{bad.reason.translate(ESCAPED)}\t\\\\x".encode()
+        for start in range(0, len(bad.line), WRITE_BYTES):
+            yield bad.line[start : start + WRITE_BYTES].hex().encode()
+        yield b"\n"
 
 
 def raise_unless_poison(error: psycopg.Error) -> None:

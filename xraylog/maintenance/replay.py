@@ -19,7 +19,7 @@ from xraylog.database.references import Resolved
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.loading import rejects
 from xraylog.loading.loader import Target
-from xraylog.records import DAY, AccessRecord, BadLine, Ignored, LoadResult, Records
+from xraylog.records import CUT_REASON, DAY, AccessRecord, BadLine, Ignored, LoadResult, Records
 
 BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
 
@@ -118,7 +118,7 @@ def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) 
 def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tuple[int, bytes | None, str]]:
     """Ids, lines and reasons from the id `first` on; None for a line that was cut when it was kept."""
     values = {
-        "cut": rejects.CUT_REASON,
+        "cut": CUT_REASON,
         "node_id": found.node_id,
         "first": first,
         "last": found.last,

@@ -15,12 +15,13 @@ import pytest
 from helpers.site import line, lines
 from server import Server
 
+from xraylog import records
 from xraylog.accesslog.parser import Parser
 from xraylog.database import positions, references, schema
 from xraylog.database import session as db
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.loading import loader, rejects
+from xraylog.loading import loader
 from xraylog.loading.foreign_keys import NamesMissing
 from xraylog.loading.loader import Target
 from xraylog.records import Batch, Fingerprint, LoadResult
@@ -114,7 +115,7 @@ def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log:
 def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
     log: Log, observer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejects, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 100)
     log.load("x" * 100 + "\n", "y" * 101 + "\n")
     assert rejected(observer) == [
         ("expected a timestamp first, found none", b"x" * 100),

@@ -16,10 +16,10 @@ from helpers.load_paths import BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users, wait_until
 
 import parse_logs
+from xraylog import records
 from xraylog.accesslog.grammar import Grammar
 from xraylog.commands import maintain
 from xraylog.database import schema, session
-from xraylog.loading import rejects
 from xraylog.maintenance import replay
 from xraylog.records import AccessRecord, BadLine, Ignored
 
@@ -172,7 +172,7 @@ def test_a_line_of_a_day_to_come_is_a_row_when_the_day_has_come(site: Site, monk
 
 def test_a_line_that_was_not_kept_whole_stays(site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection) -> None:
     """What is left of it may read as a whole line, with half of a name."""
-    monkeypatch.setattr(rejects, "MAX_LINE_BYTES", 10)
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 10)
     site.append("damaged, and longer than what is kept\n")
     assert site.run_here() == 0
     conn.execute("UPDATE rejected_lines SET line = %s", [line(0).rstrip().encode()])

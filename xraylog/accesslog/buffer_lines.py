@@ -1,0 +1,86 @@
+"""Records and bad lines as lines of the offline buffer, and long ones back, by parts: a line can have 16 MiB.
+
+Pure: no files, no database, no clock, no logging.
+"""
+
+from __future__ import annotations
+
+import binascii
+import functools
+import json
+from collections.abc import Iterator
+
+from xraylog.records import CHUNK_ROWS, MAX_LINE_BYTES, UTC, BadLine, Batch, LongLine, Request, Route, cut, interleave
+
+BEGIN, END = b'{"line": "', b'", "reason": '
+ENCODED_BYTES = -(-MAX_LINE_BYTES // 3) * 4  # as base64
+KEPT_BYTES = len(BEGIN) + ENCODED_BYTES + (1 << 16)  # of a line of the buffer: all of any that we write
+TAIL_BYTES = 1 << 16  # the end of a line, with its reason and offset
+PIECE_BYTES = 3 << 14  # encoded at a time: no padding within a line
+
+encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def parts(batch: Batch) -> Iterator[bytes]:
+    """Yield records and bad lines as JSON, in parts. Values that repeat themselves are encoded once."""
+    records = batch.records
+    minutes = {minute: f'{{"timestamp": "{minute}' for minute in set(records.minutes)}
+    addresses = {
+        address: f'{UTC}", "source_ip": {encode(address)}, "source_port": ' for address in set(records.source_ips)
+    }
+    requests = {request: f", {_request(request)}, " for request in set(records.requests)}
+    routes = {route: f'{_route(route)}, "offset": ' for route in set(records.routes)}
+    for number, some in enumerate(records.slices(CHUNK_ROWS)):
+        yield interleave(
+            map(minutes.__getitem__, some.minutes),
+            some.seconds,
+            map(addresses.__getitem__, some.source_ips),
+            ["null" if port is None else port for port in some.source_ports],
+            map(requests.__getitem__, some.requests),
+            map(routes.__getitem__, some.routes),
+            map(str, batch.offsets[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS]),
+            ["}\n"] * len(some),
+            count=len(some),
+        )
+    for offset, bad in batch.bad_lines:
+        yield from _bad_line(offset, bad)
+
+
+@functools.lru_cache(maxsize=1 << 13)  # the parser makes one object of what it reads again and again
+def _request(request: Request) -> str:
+    return (
+        f'"action": {encode(request.action)}, "protocol": {encode(request.protocol)}, '
+        f'"destination": {encode(request.destination)}, "destination_port": {encode(request.destination_port)}'
+    )
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _route(route: Route) -> str:
+    return (
+        f'"inbound_tag": {encode(route.inbound_tag)}, "outbound_tag": {encode(route.outbound_tag)}, '
+        f'"email": {encode(route.email)}'
+    )
+
+
+def _bad_line(offset: int, bad: BadLine) -> Iterator[bytes]:
+    """Yield a bad line as a line of the buffer, in parts."""
+    yield BEGIN
+    for start in range(0, len(bad.line), PIECE_BYTES):
+        yield binascii.b2a_base64(bad.line[start : start + PIECE_BYTES], newline=False)
+    yield f'", "reason": {encode(bad.reason)}, "offset": {offset}}}\n'.encode()
+
+
+def read_long(line: LongLine, tail: bytes) -> tuple[int, BadLine]:
+    """Return offset and bad line of a long line of the buffer; `tail`: its last TAIL_BYTES. Raises ValueError.
+
+    Earlier versions wrote lines of any length; of these, too, no more than MAX_LINE_BYTES are kept.
+    """
+    end = tail.rfind(END)  # a quote in the reason has a backslash before it
+    if not line.beginning.startswith(BEGIN) or end < 0:
+        raise ValueError("a long line that we did not write")
+    values = json.loads(BEGIN + tail[end:])
+    encoded = line.length - len(tail) + end - len(BEGIN)
+    kept = memoryview(line.beginning)[len(BEGIN) : len(BEGIN) + min(encoded, ENCODED_BYTES)]
+    padding = tail[:end][-2:].count(b"=")
+    bad = BadLine(binascii.a2b_base64(kept), values["reason"])
+    return values["offset"], cut(bad, encoded // 4 * 3 - padding)
