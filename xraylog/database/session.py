@@ -102,15 +102,16 @@ def _refuse_read_only(conn: Connection) -> None:
     if read_only == "on":
         ((source,),) = conn.execute("SELECT source FROM pg_settings WHERE name = 'default_transaction_read_only'")
         database, role = (Identifier(name).as_string(conn) for name in (conn.info.dbname, conn.info.user))
+        reset = "SET default_transaction_read_only = off; ALTER {} RESET default_transaction_read_only"
         way_out = {
-            "database": f"ALTER DATABASE {database} RESET",
-            "user": f"ALTER ROLE {role} RESET",
-            "database user": f"ALTER ROLE {role} IN DATABASE {database} RESET",
-            "client": "look at [postgresql] options and at PGOPTIONS for",
-        }.get(source, "ALTER SYSTEM RESET")
+            "database": reset.format(f"DATABASE {database}"),
+            "user": reset.format(f"ROLE {role}"),
+            "database user": reset.format(f"ROLE {role} IN DATABASE {database}"),
+            "client": "take it out of [postgresql] options, or of PGOPTIONS",
+            "command line": "start the server without it",
+        }.get(source, "ALTER SYSTEM SET default_transaction_read_only = off; SELECT pg_reload_conf()")
         raise ReadOnly(
-            f"the server is read-only: default_transaction_read_only is on ({source}); to change that: "
-            f"SET default_transaction_read_only = off; {way_out} default_transaction_read_only"
+            f"the server is read-only: default_transaction_read_only is on ({source}); to change that: {way_out}"
         )
 
 
