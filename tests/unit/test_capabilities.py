@@ -11,7 +11,6 @@ FIRST = {  # the first major version
     "hash_of_64_bits": 11,
     "statements_have_timeouts": 11,
     "generated_columns": 12,
-    "locks_what_it_reads": 12,
     "tcp_user_timeout": 12,
     "detach_concurrently": 14,
     "idle_session_timeout": 14,

@@ -44,11 +44,6 @@ class Capabilities(NamedTuple):
         return self.server_version >= 120000
 
     @property
-    def locks_what_it_reads(self) -> bool:
-        """Whether a query of a day locks that day's partition. Before, it locks every one, and then leaves most out."""
-        return self.server_version >= 120000
-
-    @property
     def detach_concurrently(self) -> bool:
         """Whether there is DETACH PARTITION … CONCURRENTLY."""
         return self.server_version >= 140000

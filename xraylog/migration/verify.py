@@ -99,12 +99,11 @@ def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None)
 
 
 def _rows_of(conn: Connection, day: date) -> Composable:
-    """Return what to read instead of logs, so that a query of the day locks no other one."""
-    if Capabilities.of(conn).locks_what_it_reads:
-        return NEW
+    """Return what to read instead of logs: the day's partition, so that no server locks the others, too."""
     low, high = partitions.day_bounds(str(day))
-    names = [name for name, first, end in partitions.read_named_bounds(conn) if first < high and low < end]
-    return SQL("ONLY logs") if not names else SQL(names[0]) if len(names) == 1 else NEW
+    found = partitions.read_named_bounds(conn, [partitions.partition_name(str(day), low, high)])
+    is_whole = not partitions.gaps(str(day), [(first, end) for _, first, end in found])
+    return SQL(found[0][0]) if is_whole else NEW
 
 
 NEW = Identifier("logs")

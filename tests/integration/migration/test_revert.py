@@ -161,7 +161,8 @@ def test_undo_finds_free_names(conn: Connection, site: Site) -> None:
     before, rows = facts(conn), content(conn)
     site.migrate()
     long = "b" * 60
-    conn.execute(f"CREATE INDEX {long}123 ON logs (action); CREATE INDEX {long}_ne ON logs (action)")
+    if conn.info.server_version >= 110000:  # before, a partitioned table has no indexes
+        conn.execute(f"CREATE INDEX {long}123 ON logs (action); CREATE INDEX {long}_ne ON logs (action)")
     site.migrate("--undo", "--yes")
     tables = ("log_positions", "rejected_lines")  # what the migration adds, and nobody takes away
     assert {fact for fact in facts(conn) if not str(fact[1]).startswith(tables)} == before
