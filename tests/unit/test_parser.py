@@ -784,6 +784,15 @@ def test_long_lines_close_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None
     assert [batch.lines for batch in batches((0, (b"#" * 499 + b"\n") * 5))] == [2, 2, 1]
 
 
+def test_many_days_close_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them is a partition that the transaction locks."""
+    monkeypatch.setattr(parser, "MAX_DAYS", 3)
+    monkeypatch.setattr(parser, "CHUNK_BYTES", 1)  # a line at a time
+    for line in (b"from 1.2.3.4:5 accepted tcp:h:443 [in >> out]", b"from 1.2.3.4:5 rejected  why"):
+        text = b"".join(b"2025/11/%02d 10:15:23 %b\n" % (day, line) for day in (1, 1, 2, 2, 3, 3, 4, 4, 5))
+        assert [batch.lines for batch in batches((0, text))] == [5, 4]
+
+
 def test_much_that_was_never_seen_closes_a_batch_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """An adversary's log, of which every line has new names, must not fill the memory."""
     monkeypatch.setattr(parser, "MAX_NEW_PIECES", 6)

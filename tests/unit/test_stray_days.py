@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -21,12 +21,16 @@ TODAY = date(2026, 11, 28)
 FAR = 45
 
 
-def batch(*days: date, mask: Mask | None = None) -> Batch:
+def batches(*days: date, mask: Mask | None = None) -> Iterator[Batch]:
     """A line on each of these days, of the users u0, u1, …"""
     text = "".join(line(n, f"{day:%Y/%m/%d} 12:00:00") for n, day in enumerate(days)).encode()
     now = datetime.combine(TODAY, datetime.min.time(), timezone.utc)
-    (parsed,) = Parser(ZoneInfo("UTC"), now, *([mask] if mask else [])).batches([(0, text)], 1 << 30)
-    return parsed
+    return Parser(ZoneInfo("UTC"), now, *([mask] if mask else [])).batches([(0, text)], 1 << 30)
+
+
+def batch(*days: date, mask: Mask | None = None) -> Batch:
+    (only,) = batches(*days, mask=mask)
+    return only
 
 
 def kept(found: Batch) -> list[str | None]:
@@ -39,8 +43,9 @@ def ago(days: int) -> date:
 
 def strays(*days: date) -> list[int]:
     """Numbers of the lines that are strays."""
-    found = StrayDays(FAR, TODAY).reject(batch(*days))
-    return [number for number, bad in found.numbered_bad_lines if bad.reason.startswith(STRAY)]
+    found = map(StrayDays(FAR, TODAY).reject, batches(*days))
+    bad_lines = [bad.line for each in found for _, bad in each.bad_lines if bad.reason.startswith(STRAY)]
+    return [int(text.rpartition(b"u")[2]) for text in bad_lines]
 
 
 BUSY = [ago(400)] * RARE_LINES

@@ -24,13 +24,14 @@ from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.lines import Block
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.values import ParseError
-from xraylog.records import MAX_LINE_BYTES, AccessRecord, BadLine, Batch, Ignored, LongLine, Records, cut
+from xraylog.records import DAY, MAX_LINE_BYTES, AccessRecord, BadLine, Batch, Ignored, LongLine, Records, cut
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
 CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
 CACHE_SIZE = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
 MINUTES = 1 << 8  # remembered: they come in order
 MAX_NEW_PIECES = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
+MAX_DAYS = 100  # these close a batch, too: the transaction that stores it locks the partition of each
 MAX_PIECE_CHARACTERS = 255  # characters of a remembered piece: longer ones do not come again
 PREFIXED = grammar.PREFIXED
 # Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
@@ -99,6 +100,7 @@ class Parser:
                 if (
                     gathered.stored == size
                     or gathered.length >= BATCH_BYTES
+                    or len(gathered.days) >= MAX_DAYS
                     or self._misses() - misses >= MAX_NEW_PIECES
                 ):
                     misses = self._misses()
@@ -211,6 +213,7 @@ class _BatchBuilder:
         self._text: list[bytes] = []
         self._counted = 0
         self._records = Records()
+        self.days: set[str] = set()
         self._lines = 0
         self._others: list[int] = []
         self._bad_lines: list[tuple[int, BadLine]] = []
@@ -231,11 +234,13 @@ class _BatchBuilder:
         self._lines += len(records)
         self.stored += len(records)
         self._records.extend(records)
+        self.days.update([minute[:DAY] for minute in {*records.minutes}])
 
     def add(self, parsed: AccessRecord | BadLine | Ignored) -> None:
         """One line."""
         if isinstance(parsed, AccessRecord):
             self._records.append(parsed)
+            self.days.add(parsed.timestamp[:DAY])
         else:
             self._others.append(self._lines)
         if isinstance(parsed, BadLine):

@@ -28,6 +28,7 @@ from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, LoadResult
 
 MAX_GROUP_S = 1.0  # how long a group grows, if its days have a partition
+MAX_GROUP_DAYS = 200  # of a group: its transaction locks the partition of each, and the indexes
 MAX_REJECTED_BYTES = 1 << 20  # of lines for rejected_lines, which wait for the end of the COPY
 PREFETCH_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: we make them in a quarter of a second
 ID_BYTES = 60  # an int in a set
@@ -81,6 +82,7 @@ class Group:
 
     end: int
     result: LoadResult = field(default_factory=LoadResult)
+    days: set[str] = field(default_factory=set)
     rejected: list[Rejected] = field(default_factory=list)
     used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.REFERENCE_TABLES})
 
@@ -88,6 +90,7 @@ class Group:
         """Count one more batch."""
         self.end = batch.end
         self.result += batch.result
+        self.days.update(batch.days)
         self.rejected += batch.rejected
         if with_names:
             for table, ids in batch.used.items():
@@ -201,4 +204,6 @@ class BulkLoader:
         if following is None:
             return False
         days = following.days.keys()
+        if len(group.days | days) > MAX_GROUP_DAYS:
+            return False
         return (not tables or bool(days & tables.keys())) and self._days.known(days - tables.keys())

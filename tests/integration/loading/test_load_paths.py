@@ -376,6 +376,22 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
     assert site.emails() == users(0, 105)
 
 
+def test_the_days_of_one_transaction_are_bounded(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It locks the partition of each, and the server does not have room for any number of locks."""
+    ready_as_a_set(site, monkeypatch)
+    monkeypatch.setattr(bulk, "MAX_GROUP_S", 600.0)
+    monkeypatch.setattr(bulk, "MAX_GROUP_DAYS", 3)
+    days = [f"2025/11/{day:02} 10:15:23" for day in range(1, 9)]
+    for number, day in enumerate(days * 2):
+        site.append(*lines(10 * number + 5, 10 * number + 15, day))
+    taken.clear()
+    assert go(site, monkeypatch, BULK) == 0
+    assert site.emails() == users(0, 165)
+    assert taken[BULK] == 7 + 3  # seven days of which the next one is new; then three together
+
+
 def test_what_was_refused_together_is_loaded_one_by_one(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
