@@ -11,8 +11,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypeAlias
 
-from xraylog import hints
+from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, lockfile, logfile
+from xraylog.commands import ownership
 from xraylog.config import Config
 from xraylog.database import lock_table, partitions, schema, session
 from xraylog.database.session import Connection
@@ -59,7 +60,8 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """All that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
     for path in (*filter(discovery.is_drained, logs), cfg.buffer_path):
-        yield _lock(lockfile.lock_path(path, cfg.buffer_path.parent))
+        yield _lock(path, cfg.buffer_path.parent)
+    yield from ownership.findings(cfg, logs)
     if cfg.metrics_path is not None and not _may_be_made(cfg.metrics_path):
         yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
     elif cfg.metrics_path is not None:
@@ -74,10 +76,14 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     yield from _server(cfg)
 
 
-def _lock(lock: Path) -> Finding:
+def _lock(path: Path, fallback: Path) -> Finding:
+    lock = None
     try:
+        lock = lockfile.lock_path(path, fallback)
         holder = lockfile.lock_holder(lock)
     except logfile.Unusable as error:
+        if lock is None or isinstance(error.__cause__, safe_open.Unsafe):  # says how to mend it
+            return "lock", str(error), "a run now would exit with status 3"
         mend = f"let this user read {lock}" if os.path.lexists(lock) else f"let this user write in {lock.parent}"
         return "lock", str(error), f"a run now would exit with status 3: {mend}"
     if holder:
@@ -117,7 +123,9 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                     "a line written in that very moment is lost: ext4 (with extents) and xfs lose none",
                 )
     except logfile.Unusable as error:
-        yield "log", str(error), "run as a user who may read it"
+        is_refused = isinstance(error.__cause__, safe_open.Unsafe)  # says how to mend it
+        to_do = "a run now would exit with status 3" if is_refused else "run as a user who may read it"
+        yield "log", str(error), to_do
 
 
 def _server(cfg: Config) -> Iterator[Finding]:

@@ -23,7 +23,8 @@ import parse_logs
 from xraylog.accesslog import file_system, lockfile
 from xraylog.database.session import Connection
 
-LOOKED_AT = ["config", "draining", "lock", "lock", "log", "partitions", "rights", "schema", "server", "statistics"]
+LOOKED_AT = ["config", "draining", "files", "lock", "lock", "log", "partitions", "rights", "schema", "server",
+             "statistics", "user"]  # fmt: skip
 REPORTED = re.compile(r"(?P<mark>[✓✗]) (?P<what>[\w ]+): (?P<text>.+)")
 
 Report = list[tuple[str, str, str]]  # mark, what, text; sorted by what

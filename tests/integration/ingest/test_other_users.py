@@ -218,3 +218,23 @@ def test_the_name_of_a_file_does_not_act_on_a_terminal(theirs: Site) -> None:
         said = done.stdout + done.stderr
         assert r"access.log.\x1b[2J\x0a\u202e.1" in said
         assert not set("\x1b\u202e") & set(said)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_check_tells_what_a_run_would_refuse(theirs: Site, victim: Path, name: str) -> None:
+    theirs.run("--check")
+    with acting_as(OTHER):
+        (theirs.folder / name).unlink(missing_ok=True)
+        (theirs.folder / name).symlink_to(victim)
+    said = theirs.run("--check", status=3).stdout
+    assert f"✗ files: a link that nobody made at {theirs.folder / name}; see where it leads" in said
+    assert "until then a run exits with status 3, or 78: docs/security.md" in said
+    (theirs.folder / name).unlink()
+    assert "✓ files: no other user decides" in theirs.run("--check", status=3 if name == "access.log" else 0).stdout
+
+
+def test_check_tells_root_whose_log_it_is(theirs: Site) -> None:
+    said = theirs.run("--check").stdout
+    assert f"✓ user: root, and {theirs.log} belongs to nobody; better run as nobody: runuser -u nobody" in said
+    os.chown(theirs.log, 0, 0)
+    assert "✓ user: root\n" in theirs.run("--check").stdout
