@@ -15,7 +15,7 @@ from xraylog.accesslog import discovery, lockfile, offline_buffer
 from xraylog.cli import Exit, Options
 from xraylog.config import Config
 from xraylog.database.session import Unavailable, Unsuitable
-from xraylog.ingest import buffer_import, offline, online, outcome, source
+from xraylog.ingest import buffer_import, confirmation, offline, online, outcome, source
 from xraylog.ingest.outcome import Recorder
 from xraylog.printed import complain
 from xraylog.telemetry import run_log
@@ -65,6 +65,7 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
         try:
             if sources or not buffer.is_empty:
                 with online.connected(cfg) as target:
+                    recorder.add(confirmation.compare(cfg, target))
                     recorder.add(buffer_import.load(cfg, target, buffer, sources))
                     for log in sources:
                         recorder.add(online.load(target, log))

@@ -354,6 +354,7 @@ class LoadResult:
     new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
     imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
     imported_rejected: int = 0
+    older: int = 0  # databases that were found to lack what they had confirmed
     missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
 
     def __add__(self, other: LoadResult) -> LoadResult:
@@ -365,6 +366,7 @@ class LoadResult:
             Counter(self.new_names) + Counter(other.new_names),
             self.imported + other.imported,
             self.imported_rejected + other.imported_rejected,
+            self.older + other.older,
             self.missing + other.missing,
         )
 

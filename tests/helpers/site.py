@@ -101,6 +101,7 @@ class Site:
         self.database = database
         self.log = folder / "access.log"
         self.buffer = folder / "buffer.jsonl"
+        self.state = folder / "buffer.jsonl.state"
         self.stats = folder / "stats.jsonl"
         self.backups: list[dict[str, str]] = []  # other databases of this installation, to be dropped
         self.load_path: str | None = None  # of every run; None: the number of rows decides

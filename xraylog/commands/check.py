@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xraylog import hints, safe_open
-from xraylog.accesslog import discovery, drain, file_system, lockfile, logfile
+from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile
 from xraylog.commands import ownership
 from xraylog.config import Config
-from xraylog.database import lock_table, partitions, schema, session
+from xraylog.database import lock_table, partitions, positions, schema, session
 from xraylog.database.session import Connection
+from xraylog.ingest import confirmation
 from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
@@ -135,11 +136,31 @@ def _server(cfg: Config) -> Iterator[Finding]:
             yield "server", f"PostgreSQL {version}, database {conn.info.dbname}, role {conn.info.user}", ""
             with session.transaction(conn):
                 found = schema.inspect(conn)
+            if not found.missing and not found.misfits and not found.missing_columns:
+                yield from _confirmed(conn, cfg)
             yield from _rights(conn, cfg)
             yield from _schema(cfg, found)
             yield _partitions(conn)
     except (session.Unavailable, session.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
+
+
+def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    """Whether the database has what it confirmed; it may have been restored from a backup."""
+    try:
+        known = installation.read(cfg.buffer_path)
+    except OSError as error:
+        yield "state", f"{error.filename}: {error.strerror}", "run as the user of the runs"
+        return
+    there = positions.last_confirmation(conn, known.digest, cfg.node)
+    if there.number < known.confirmed:
+        lacking = confirmation.describe(cfg, known, there.at)
+        yield "state", lacking, "load archives of that time, if there are any; the next run goes on"
+    elif known.older_at:
+        since, until = (confirmation.moment(at) for at in (known.older_from, known.older_to))
+        yield "state", f"all lines are there that were stored since; those of {since} to {until} are missing", ""
+    elif known.confirmed:
+        yield "state", f"the database has all that it confirmed, until {confirmation.moment(known.confirmed_at)}", ""
 
 
 def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 # Of the section [postgresql], whose other keys are libpq's.
 OUR_POSTGRESQL_KEYS = ("answer_timeout",)
-BESIDE = re.compile(r"[0-9]+|torn|damaged")
+BESIDE = re.compile(r"[0-9]+|torn|damaged|state")
 
 
 class ConfigError(Exception):

@@ -236,6 +236,50 @@ def has_batch(conn: Connection, node_id: int, digest: bytes) -> bool:
     return conn.execute(SELECT_BATCH, [node_id, digest]).fetchone() is not None
 
 
+class Confirmation(NamedTuple):
+    """How often an installation had this database confirm what is stored."""
+
+    number: int
+    at: float  # seconds since 1970; 0: never
+
+
+# A count is no place in a file: stored_from is -1, and it is kept for longer than a month.
+SELECT_CONFIRMATION = """
+    SELECT coalesce(max(p.position) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s), 0),
+           coalesce(extract(epoch FROM coalesce(
+               max(p.updated_at) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s),
+               max(p.updated_at) FILTER (WHERE n.name = %(node)s))), 0)::float8
+    FROM log_positions p JOIN nodes n ON n.id = p.node_id
+"""
+
+UPDATE_CONFIRMATION = """
+    UPDATE log_positions SET position = position + 1, updated_at = now()
+    WHERE stored_from = -1 AND head = %(digest)s
+    RETURNING position, extract(epoch FROM updated_at)::float8
+"""
+
+INSERT_CONFIRMATION = """
+    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from)
+    VALUES (%(node_id)s, %(source)s, 1, 0, %(digest)s, -1)
+    RETURNING position, extract(epoch FROM updated_at)::float8
+"""
+
+
+def last_confirmation(conn: Connection, digest: bytes, node: str) -> Confirmation:
+    """Return the last confirmation; without one, when the database last stored anything of the node."""
+    ((number, at),) = conn.execute(SELECT_CONFIRMATION, {"digest": digest, "node": node})
+    return Confirmation(number, at)
+
+
+def confirm(conn: Connection, node_id: int, source: str, digest: bytes) -> Confirmation:
+    """Count one more confirmation."""
+    values = {"node_id": node_id, "source": source, "digest": digest}
+    for found in conn.execute(UPDATE_CONFIRMATION, values):
+        return Confirmation(*found)
+    ((number, at),) = conn.execute(INSERT_CONFIRMATION, values)
+    return Confirmation(number, at)
+
+
 DELETE_RANGES = """
     DELETE FROM log_positions
     WHERE node_id = %s AND stored_from > 0 AND head = ANY(%s::bytea[])
@@ -249,7 +293,7 @@ def forget_ranges(conn: Connection, position: Position) -> None:
 
 DELETE_OLD = """
     DELETE FROM log_positions
-    WHERE node_id = %s AND updated_at < now() - interval '1 month' AND id IS DISTINCT FROM %s
+    WHERE node_id = %s AND updated_at < now() - interval '1 month' AND id IS DISTINCT FROM %s AND stored_from >= 0
 """
 
 

@@ -17,6 +17,7 @@ from xraylog.accesslog.offline_buffer import Buffer, Stored
 from xraylog.config import Config
 from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate
+from xraylog.ingest import confirmation
 from xraylog.ingest.source import Gap, Source
 from xraylog.loading.loader import Target
 from xraylog.records import Fingerprint, LoadResult, Origin
@@ -39,6 +40,7 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     for stored in buffer.batches(imported.is_known):
         yield from imported.load(stored, sources)
         del stored  # before the next one is read: one in memory, not two
+    confirmation.confirm(cfg, target)
     buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
     logger.info(
         "{} imported: {} rows + {} rejected + {} stored before",

@@ -14,6 +14,7 @@ from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.database import positions, schema, session
 from xraylog.database.positions import Position, PositionUpdate
+from xraylog.ingest import confirmation
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.loading.loader import Target
 from xraylog.records import LoadResult
@@ -43,7 +44,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
 
     `source` knows at any time how far it is stored: an outage can end this anywhere.
     """
-    position = find_position(target, source)
+    position = found = find_position(target, source)
     if source.again and (position.id is not None or position.later):
         position = start_again(target, source, position)
     source.stored_to, source.later = position.offset, position.later
@@ -53,6 +54,8 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     if position.later and source.log.is_whole:
         position = move_past_ranges(target, source, position)
         source.stored_to = position.offset
+    if position.offset != found.offset:
+        confirmation.confirm(source.cfg, target)
     drain(target, source, position)
     source.is_stored = True
 

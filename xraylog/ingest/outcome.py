@@ -65,7 +65,7 @@ class Recorder:
     def finish(self, sources: Iterable[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
         is_damaged = any(source.log.corruption for source in sources)
-        is_incomplete = any(total.missing for total in self._totals.values())
+        is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
 
     @contextlib.contextmanager
@@ -98,7 +98,8 @@ class Recorder:
         if not self._owns_logs:
             return
         lines = prometheus.outcomes(self._totals["online"], self._totals["offline"])
-        run = prometheus.Ended(self._began, self._seconds, self.status, self.caught_up, lines)
+        is_older = any(total.older for total in self._totals.values())
+        run = prometheus.Ended(self._began, self._seconds, self.status, self.caught_up, lines, is_older)
         try:
             self._metrics.end(run, self._cfg.buffer_path)
         except prometheus.NotWritten as error:

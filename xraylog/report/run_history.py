@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from xraylog import safe_open
+from xraylog.accesslog import installation
 from xraylog.report.model import Window
 from xraylog.telemetry.prometheus import Metrics
 
@@ -34,6 +35,8 @@ class Runs:
     offline: int = 0
     spooled: int = 0  # lines
     buffer_bytes: int | None = 0  # now; None: unknown
+    older_from: datetime | None = None  # the database lacks lines that it had stored from then on; None: it lacks none
+    older_to: datetime | None = None
     unseen: tuple[str, ...] = ()  # what exists but cannot be read
 
 
@@ -41,7 +44,9 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
     """Return what the runs did. Raises nothing: what cannot be read is unknown."""
     sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and form else 0}
     unseen = tuple(name for name, size in sizes.items() if size is None)
-    now = Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unseen=unseen)
+    now = _with_older(
+        Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unseen=unseen), buffer_path
+    )
     if stats_path is None or form is None or not sizes[STATISTICS]:
         return now
     try:
@@ -58,6 +63,19 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
         offline=sum(mode != "online" for _, mode, *_ in here),
         spooled=sum(processed for _, mode, processed, _ in here if mode != "online"),
     )
+
+
+def _with_older(runs: Runs, buffer_path: Path) -> Runs:
+    """Return the runs with what the installation remembers of a database that was older than its log."""
+    with contextlib.suppress(OSError):
+        known = installation.read(buffer_path)
+        if known.older_at:
+            return replace(
+                runs,
+                older_from=_moment(known.older_from) or datetime.fromtimestamp(0, timezone.utc),
+                older_to=_moment(known.older_to),
+            )
+    return runs
 
 
 def _moment(seconds: float) -> datetime | None:

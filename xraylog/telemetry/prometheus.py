@@ -28,11 +28,17 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
     "xraylog_rejected_lines_total": ("counter", "Lines that went to rejected_lines."),
     "xraylog_buffer_bytes": ("gauge", "Size of the offline buffer after the last run."),
     "xraylog_log_bytes": ("gauge", "Size of the access log after the last run."),
+    "xraylog_database_older_timestamp_seconds": (
+        "gauge",
+        "When the database last lacked lines that it had confirmed, 0 for never.",
+    ),
 }
-LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG = FAMILIES
+LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER = FAMILIES
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
 SERIES = tuple((name, outcome) for name in FAMILIES for outcome in (OUTCOMES if name == LINES else ("",)))
-KEPT = tuple((name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED))  # 0 at first
+KEPT = tuple(
+    (name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED, OLDER)
+)  # 0 at first
 MAX_BYTES = 1 << 16  # our own file has 2 KiB; a larger one is another program's
 
 
@@ -49,6 +55,7 @@ class Ended:
     status: int
     has_all: bool  # the database has every line
     lines: Mapping[str, int]  # by outcome
+    is_older: bool = False  # the database lacked lines that it had confirmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,8 @@ class Metrics:
         for outcome, count in run.lines.items():
             values[LINES, outcome] += count
         values[REJECTED, ""] += run.lines["rejected"]
+        if run.is_older:
+            values[OLDER, ""] = run.began
         values |= {(BUFFER, ""): _size(buffer), (LOG, ""): _size(self.log)}
         if self.of_log:
             values |= {(LAST_RUN, ""): run.began, (DURATION, ""): run.seconds, (EXIT_STATUS, ""): run.status}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def rotate(site: Site) -> Path:
 def test_an_import_after_a_gap_loads_the_gap_first(site_of_load_path: Site) -> None:
     site = site_of_load_path
     site.restore(buffered_after_a_gap(site))
-    done = site.run()
+    done = site.run(status=3)  # because the database is older
     assert "this database lacks lines before byte" in done.stderr
     assert site.emails() == users(0, 90)
     assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(90)]
@@ -78,7 +79,7 @@ def test_the_gap_is_loaded_from_a_rotated_log(site: Site, suffix: str) -> None:
         old.unlink()
     else:
         old.rename(site.log.with_name("access.log" + suffix))
-    site.run()
+    site.run(status=3)
     assert site.emails() == users(0, 91)
 
 
@@ -111,7 +112,7 @@ def test_an_archive_is_loaded_whole_into_a_new_database(site_of_load_path: Site,
     old = site.log.rename(site.folder / "archive")
     if imported_first:
         assert "bytes 0 to" in site.run(status=3).stderr
-    site.run("--logfile", str(old))
+    site.run("--logfile", str(old), status=0 if imported_first else 3)
     assert site.emails() == users(0, 90)
     assert old.stat().st_size == 0
 
@@ -120,16 +121,16 @@ def test_a_gap_is_filled_once_wherever_the_run_is_killed(site: Site) -> None:
     """Batches of ten lines: the gap is more than one of them, so are the lines after it."""
     site.set("parser", batch_size="10")
     backup = buffered_after_a_gap(site)
-    buffer, log = site.buffer.read_bytes(), site.log.read_bytes()
+    buffer, log, state = site.buffer.read_bytes(), site.log.read_bytes(), site.state.read_bytes()
     for step in range(30, 900, 41):
         site.restore(backup)
         site.buffer.write_bytes(buffer)
         site.log.write_bytes(log)
+        site.state.write_bytes(state)
         status = site.run_here(kill_at=step)
-        assert status in (0, -9)
-        assert site.run_here() == 0, site.output()
+        assert site.run_here() in (0, 3), site.output()
         assert site.emails() == users(0, 90)
-        if status == 0:
+        if status == 3:
             return
     raise AssertionError("killed at every step that was tried")
 
@@ -161,7 +162,106 @@ def test_a_log_drained_before_the_batch_has_no_gap(site: Site) -> None:
 def test_a_database_of_an_older_version_gets_the_column(site: Site) -> None:
     site.append(*lines(0, 10))
     site.run("--keep")
+    site.state.unlink()  # that version wrote none
+    site.query("DELETE FROM log_positions WHERE stored_from <> 0")
     site.query("ALTER TABLE log_positions DROP COLUMN stored_from")
     site.append(*lines(10, 20))
     site.run()
     assert site.emails() == users(0, 20)
+
+
+# --- a database that lacks what it confirmed ------------------------------------------------------------------
+
+
+def drained_and_restored(site: Site) -> None:
+    """Lines 0-9 are in the backup, 10-19 only in the database that is lost; the log was drained of both."""
+    site.append(*lines(0, 10))
+    site.run()
+    backup = site.back_up()
+    site.append(*lines(10, 20))
+    site.run()
+    site.restore(backup)
+
+
+def test_a_restored_database_is_reported_once(site_of_load_path: Site) -> None:
+    site = site_of_load_path
+    site.set("stats", prometheus="metrics.prom")
+    drained_and_restored(site)
+    assert "✗ state: node n1" in site.run("--check", status=3).stdout
+    site.append(*lines(20, 30))
+    done = site.run(status=3)
+    times = r"[-0-9]{10} [:0-9]{8} UTC"
+    said = rf"node n1, {site.log}: the database is older than the log, or another one: it confirmed lines until {times}"
+    assert len(re.findall(rf"ERROR +{said}, and knows of nothing after {times}; lines", done.stderr)) == 1
+    assert site.emails() == users(0, 10) + users(20, 30)
+    found = re.search(
+        r"^xraylog_database_older_timestamp_seconds.* (\d+)", (site.folder / "metrics.prom").read_text(), re.MULTILINE
+    )
+    assert found is not None
+    assert int(found[1]) > 0
+    assert "are missing" in site.run("--check").stdout
+    for number in (30, 31):
+        site.append(*lines(number, number + 1))
+        assert site.run().stderr == ""
+    assert site.emails() == users(0, 10) + users(20, 32)
+
+
+def test_a_new_database_is_reported_and_gets_the_next_lines(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run()
+    site.restore({})
+    site.append(*lines(10, 20))
+    assert "knows of nothing; lines" in site.run(status=3).stderr
+    assert site.run().stderr == ""
+    assert site.emails() == users(10, 20)
+
+
+def test_a_failover_and_the_way_back_are_both_reported(site: Site) -> None:
+    """Each database lacks what only the other one has, whatever number of confirmations it counted."""
+    site.append(*lines(0, 10))
+    site.run()
+    primary = site.database
+    standby = site.back_up()
+    for number in (10, 11, 12):
+        site.append(*lines(number, number + 1))
+        site.run()
+    site.settings["postgresql"] = dict(standby)
+    site.append(*lines(20, 21))
+    site.write_config()
+    site.run(status=3)
+    site.settings["postgresql"] = dict(primary)
+    site.append(*lines(30, 31))
+    site.write_config()
+    site.run(status=3)
+    assert site.emails() == users(0, 13) + users(30, 31)
+
+
+def test_a_run_killed_at_any_step_leaves_no_false_alarm(site: Site) -> None:
+    for step in range(20, 200, 7):
+        site.append(*lines(step, step + 1))
+        if site.run_here(kill_at=step) == 0:
+            break
+        assert site.run_here() == 0, site.output()
+    assert "the database is older" not in site.output()
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"token": 1}', b"\0" * 100, b'{"other": 1}'])
+def test_a_damaged_state_file_is_written_again(site: Site, text: bytes) -> None:
+    site.append(*lines(0, 10))
+    site.run()
+    site.state.write_bytes(text)
+    site.append(*lines(10, 20))
+    assert "expected our state" in site.run().stderr
+    site.append(*lines(20, 30))
+    assert site.run().stderr == ""
+    assert site.emails() == users(0, 30)
+    assert site.state.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_idle_installation_keeps_its_confirmation(site: Site) -> None:
+    """Positions that no run has found for a month are forgotten; what the database confirmed is not."""
+    site.append(*lines(0, 10))
+    site.run()
+    site.query("UPDATE log_positions SET updated_at = now() - interval '40 days'")
+    site.append(*lines(10, 20))
+    assert site.run().stderr == ""

@@ -203,7 +203,7 @@ def test_a_format_without_an_output_goes_to_stdout(
     row = json.loads(capsys.readouterr().out)
     check_row(row)
     assert row["processed"] == 1
-    assert set(os.listdir(site.folder)) - before == {"access.log.lock", "buffer.jsonl.lock"}
+    assert set(os.listdir(site.folder)) - before == {"access.log.lock", "buffer.jsonl.lock", "buffer.jsonl.state"}
 
 
 def test_csv_on_stdout_is_the_row(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
