@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
 from helpers.load_paths import ATTACH, LOAD_PATHS
-from helpers.site import AT, Site, day, line, lines, users
+from helpers.site import AT, Site, backends, day, line, lines, users, wait_until
 from server import FAST, Server
 
-from xraylog.database import positions
+from xraylog.database import dead_sessions, positions, session
+from xraylog.database.capabilities import Capabilities
 
 BUSY = """
     SELECT pid FROM pg_stat_activity
@@ -158,3 +162,134 @@ def test_a_commit_that_waits_for_a_standby_that_is_gone(
     site.query("SELECT pg_reload_conf()")
     assert site.run_here() == 0
     assert site.emails() == expected
+
+
+# --- what is left of it in the server
+
+
+HOLDER = """
+    SELECT a.pid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.granted AND l.objid = %s::bigint & 4294967295 AND l.pid <> pg_backend_pid()
+      AND clock_timestamp() - a.state_change > '1.1s'
+"""
+
+
+def dead(site: Site) -> bool:
+    """Whether a session of the node is in a transaction, and has not moved for longer than answer_timeout."""
+    return bool(site.query(HOLDER, session.lock_key(session.run_mark("n1"))))
+
+
+@contextlib.contextmanager
+def no_standby(site: Site) -> Iterator[None]:
+    """Every commit inside waits for a standby that does not come."""
+    site.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    site.query("SELECT pg_reload_conf()")
+    yield
+    site.query("ALTER SYSTEM RESET synchronous_standby_names")
+    site.query("SELECT pg_reload_conf()")
+
+
+def killed_in_commit(site: Site, conn: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """A run is killed while its COMMIT waits for a standby; its session lives on, and is dead after a second."""
+    with subprocess.Popen(site.command(), stderr=subprocess.DEVNULL) as killed:
+        wait_until(lambda: backends(conn, "wait_event = 'SyncRep'") == 1)
+        killed.kill()
+    wait_until(lambda: dead(site))
+
+
+@pytest.fixture
+def alone(own_server: Callable[..., Server], tmp_path: Path) -> Site:
+    """A site with a server of its own, with three lines in it."""
+    site = Site(tmp_path, own_server(*FAST).keywords())
+    site.append(*lines(0, 3))
+    site.run()
+    return site
+
+
+def test_the_next_run_ends_the_session_of_a_run_that_was_killed_in_its_commit(alone: Site) -> None:
+    with psycopg.connect(**alone.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        alone.append(*lines(3, 6))
+        with no_standby(alone):
+            alone.set("postgresql", answer_timeout=3600)  # the one that is killed does not give up
+            killed_in_commit(alone, conn)
+            alone.set("postgresql", answer_timeout=1)
+            said = alone.run().stderr
+            assert "kept the locks of node n1: it was dead, and has been ended" in said
+            # What it committed is on no standby: the lines are still ours.
+            assert "no answer for 1 s" in said
+            assert alone.buffered() == users(3, 6)
+        assert alone.run().stderr == ""
+    assert alone.emails() == users(0, 6)
+
+
+def test_a_dead_session_of_another_role_is_named(alone: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
+    alone.query("CREATE ROLE other LOGIN PASSWORD 'x' SUPERUSER")
+    alone.set("postgresql", answer_timeout=2)
+    with psycopg.connect(**{**alone.database, "user": "other", "password": "x"}) as conn:  # type: ignore[arg-type]
+        conn.execute("SELECT pg_advisory_xact_lock(%s)", [session.lock_key(positions.node_lock("n1"))])
+        alone.append(line(3))
+        said = alone.run().stderr
+        assert f"the lock of node n1 is held by process {conn.info.backend_pid} of the server" in said
+        assert "a session of role other" in said
+        assert alone.buffered() == users(3, 4)
+    alone.run()
+    assert alone.emails() == users(0, 4)
+
+
+@pytest.mark.parametrize("freeze", [freeze_in_copy, freeze_at_commit], ids=["in COPY", "at COMMIT"])
+def test_a_dead_session_that_does_not_end_is_named_by_each_run(
+    site: Site, frozen: Freezer, monkeypatch: pytest.MonkeyPatch, freeze: Callable[[Freezer, pytest.MonkeyPatch], None]
+) -> None:
+    monkeypatch.setattr(dead_sessions, "END_S", 0.1)
+    site.run_here()
+    site.set("postgresql", answer_timeout=1)
+    site.append(*lines(0, 10))
+    with pytest.MonkeyPatch.context() as patch:
+        freeze(frozen, patch)
+        site.run_here()
+    wait_until(lambda: dead(site))
+    (pid,) = set(frozen.pids)
+    site.append(*lines(10, 20))
+    said = site.run().stderr
+    assert "and does not end" in said
+    assert f"kill -CONT {pid}" in said
+    assert f"kill -CONT {pid}" in site.run("--check", status=3).stdout
+    assert site.buffered() == users(0, 20)
+    frozen.thaw()
+    assert "not available" not in site.run().stderr
+    assert site.emails() == users(0, 20)
+
+
+def test_rejected_lines_are_read_again_after_a_dead_session(alone: Site) -> None:
+    with psycopg.connect(**alone.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        alone.append(line(3), "damaged\n")
+        with no_standby(alone):
+            alone.set("postgresql", answer_timeout=3600)
+            killed_in_commit(alone, conn)
+        wait_until(lambda: not dead(alone))
+    alone.set("postgresql", answer_timeout=1)
+    assert alone.run("--replay-rejected").stderr == ""
+
+
+def test_a_copy_that_moves_is_not_dead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session of another run has been in one COPY for longer than a run waits for an answer."""
+    site.run()
+    with session.connect(site.database) as conn, session.connect(site.database, node="n1") as other:
+        if not Capabilities.of(conn).copy_progress:
+            pytest.skip("before PostgreSQL 14 a server does not tell")
+        other.execute("CREATE TABLE slow (line text)")
+        with session.transaction(other), other.cursor().copy("COPY slow FROM STDIN") as copy:
+
+            def copied() -> int:
+                return sum(holder.copied or 0 for holder in dead_sessions.holders(conn, session.run_mark("n1")))
+
+            def move(_: float = 0) -> None:
+                before = copied()
+                while copied() == before:
+                    copy.write(b"x" * 200_000 + b"\n")
+
+            move()
+            monkeypatch.setattr(dead_sessions, "time", SimpleNamespace(sleep=move))
+            assert dead_sessions.find(conn, "n1", 3600) == []
+            assert dead_sessions.find(conn, "n1", 0) == []

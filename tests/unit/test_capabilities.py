@@ -14,6 +14,7 @@ FIRST = {  # the first major version
     "tcp_user_timeout": 12,
     "detach_concurrently": 14,
     "idle_session_timeout": 14,
+    "copy_progress": 14,
     "date_bin": 14,
     "parameter_privileges": 15,
     "transaction_timeout": 17,

@@ -15,7 +15,7 @@ from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile
 from xraylog.commands import ownership
 from xraylog.config import Config
-from xraylog.database import lock_table, partitions, positions, schema, session
+from xraylog.database import dead_sessions, lock_table, partitions, positions, schema, session
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation
 from xraylog.printed import say
@@ -138,6 +138,7 @@ def _server(cfg: Config) -> Iterator[Finding]:
                 found = schema.inspect(conn)
             if not found.missing and not found.misfits and not found.missing_columns:
                 yield from _confirmed(conn, cfg)
+            yield from _dead_sessions(conn, cfg)
             yield from _rights(conn, cfg)
             yield from _schema(cfg, found)
             yield _partitions(conn)
@@ -161,6 +162,13 @@ def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
         yield "state", f"all lines are there that were stored since; those of {since} to {until} are missing", ""
     elif known.confirmed:
         yield "state", f"the database has all that it confirmed, until {confirmation.moment(known.confirmed_at)}", ""
+
+
+def _dead_sessions(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    for dead in dead_sessions.find(conn, cfg.node, cfg.answer_timeout_s):
+        remedy = "the next run ends it" if dead.is_own else f"end it: SELECT pg_terminate_backend({dead.pid})"
+        remedy += f"; if it stays, it is frozen: kill -CONT {dead.pid} on the server's machine"
+        yield "session", f"{dead}, keeps the locks of node {cfg.node}", remedy
 
 
 def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.masking import Mask
 from xraylog.cli import Exit
 from xraylog.config import Config
-from xraylog.database import schema, session
+from xraylog.database import dead_sessions, schema, session
 from xraylog.database.partitions import Partitions
 from xraylog.database.session import Connection
 from xraylog.loading import rejects
@@ -28,8 +28,8 @@ from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
 ParseLine: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
 
 
-def _connected(cfg: Config) -> AbstractContextManager[Connection]:
-    return session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s)
+def _connected(cfg: Config, node: str | None = None) -> AbstractContextManager[Connection]:
+    return session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s, node=node)
 
 
 def make_partitions(cfg: Config, days: int) -> Exit:
@@ -68,13 +68,15 @@ def replay_rejected(cfg: Config) -> Exit:
     """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
     total, status, mask = LoadResult(), Exit.DONE, Mask(*cfg.mask_source)
     try:
-        with _connected(cfg) as conn:
+        with _connected(cfg, cfg.node) as conn:
+            for ended in dead_sessions.end(conn, cfg.node, cfg.answer_timeout_s):
+                logger.warning("{}", ended)
             found = replay.pending(conn, schema.ensure(conn), cfg.node)
             if found.others:
                 logger.info(
                     "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
                 )
-            target = Target(conn, functools.partial(_connected, cfg))
+            target = Target(conn, functools.partial(_connected, cfg, cfg.node))
             grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask)
             parse = parse_rejected(reject_masked(grammar.parse_line, mask), cfg.stray_days, mask)
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):

@@ -54,6 +54,11 @@ class Capabilities(NamedTuple):
         return self.server_version >= 140000
 
     @property
+    def copy_progress(self) -> bool:
+        """Whether there is the view pg_stat_progress_copy."""
+        return self.server_version >= 140000
+
+    @property
     def date_bin(self) -> bool:
         """Whether the function date_bin exists."""
         return self.server_version >= 140000

@@ -27,6 +27,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """Closed from our side when the server does not answer; every later use raises the same NoAnswer."""
 
     answer_timeout_s: float | None = None  # without a byte in either direction; None: no limit
+    node: str | None = None  # whose run this session is of: its transactions are marked with it
     _no_answer: NoAnswer | None = None
 
     def wait(self, gen: PQGen[Result], *arguments: Any, **keywords: Any) -> Result:

@@ -77,10 +77,12 @@ SELECT_POSITIONS = """
     ORDER BY position DESC, updated_at DESC
 """
 
-# Once a day is enough to keep the position of a log that exists and does not change.
+# Once a day is enough to keep the position of a log that exists and does not change. But the row is written each time:
+# a dead run's commit may be on no standby yet, and its lines must not leave the log before. This commit waits for both.
 TOUCH_POSITION = """
-    UPDATE log_positions SET updated_at = now()
-    WHERE id = %s AND updated_at < now() - interval '1 day'
+    UPDATE log_positions
+    SET updated_at = CASE WHEN updated_at < now() - interval '1 day' THEN now() ELSE updated_at END
+    WHERE id = %s
 """
 
 

@@ -75,14 +75,18 @@ class Unsuitable(Exception):
 
 @contextlib.contextmanager
 def connect(
-    keywords: Mapping[str, str], to_write: bool = True, answer_timeout_s: float | None = None
+    keywords: Mapping[str, str],
+    to_write: bool = True,
+    answer_timeout_s: float | None = None,
+    node: str | None = None,
 ) -> Iterator[Connection]:
     """Open a session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
 
     `answer_timeout_s`: how long to wait while nothing moves on the connection; None: as long as it lasts.
+    `node`: whose run this is; the next one ends what this session leaves in the server (dead_sessions.py).
     Raises Unavailable and Unsuitable, here and from everything inside; ReadOnly unless `to_write` is False.
     """
-    with _explained(keywords), _session(keywords, answer_timeout_s) as conn:
+    with _explained(keywords), _session(keywords, answer_timeout_s, node) as conn:
         replication = conn.info.get_parameters().get("replication", "false")
         if replication.lower() not in NO_REPLICATION:  # such a session answers each query as if the connection broke
             raise Unsuitable(f"[postgresql] replication: expected none, found {replication!r}")
@@ -116,10 +120,10 @@ def _refuse_read_only(conn: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _session(keywords: Mapping[str, str], answer_timeout_s: float | None) -> Iterator[Connection]:
+def _session(keywords: Mapping[str, str], answer_timeout_s: float | None, node: str | None) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
     conn = _attempt(conninfo, keywords)
-    conn.answer_timeout_s = answer_timeout_s
+    conn.answer_timeout_s, conn.node = answer_timeout_s, node
     # In a stricter level the statement that waits for a lock has an older snapshot, not seeing what it waited for.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
@@ -163,7 +167,9 @@ def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterat
         pipelined, server = psycopg.Pipeline.is_supported(), Capabilities.of(conn)
         with conn.pipeline() if pipelined else contextlib.nullcontext() as pipeline:  # one round trip
             stack.enter_context(psycopg.Transaction(conn))
-            conn.execute(_begin_settings(server, by_index), [f"{LOCK_TIMEOUT_S}s"])
+            node = conn.node if isinstance(conn, deadline.Connection) else None
+            mark = [] if node is None else [lock_key(run_mark(node))]
+            conn.execute(_begin_settings(server, by_index, bool(mark)), [f"{LOCK_TIMEOUT_S}s", *mark])
             if pipeline is not None and not server.statements_have_timeouts:
                 pipeline.sync()  # otherwise the timeout of the role counts until the locks are taken
             if locks:
@@ -211,19 +217,27 @@ TCP_USER_TIMEOUT = ", set_config('tcp_user_timeout', '60000', true)"
 # Between two transactions a session is idle: this setting outlives them.
 IDLE_SESSION_TIMEOUT = ", set_config('idle_session_timeout', '0', false)"
 TRANSACTION_TIMEOUT = ", set_config('transaction_timeout', '0', true)"
+# A lock that all of them share, so nobody waits for it: by it a session of a node is known.
+MARK = ", pg_advisory_xact_lock_shared(%s)"
 BY_INDEX = ", set_config('enable_seqscan', 'off', true)"
 LOCK = "pg_advisory_xact_lock(%s)"
 
 
 @functools.cache
-def _begin_settings(server: Capabilities, by_index: bool) -> SQL:
+def _begin_settings(server: Capabilities, by_index: bool, marked: bool) -> SQL:
     optional = (
         (TCP_USER_TIMEOUT, server.tcp_user_timeout),
         (IDLE_SESSION_TIMEOUT, server.idle_session_timeout),
         (TRANSACTION_TIMEOUT, server.transaction_timeout),
         (BY_INDEX, by_index),
+        (MARK, marked),
     )
     return SQL(BEGIN_SETTINGS + "".join(setting for setting, is_wanted in optional if is_wanted))
+
+
+def run_mark(node: str) -> str:
+    """Return the name of the lock that every transaction of a node's runs shares."""
+    return f"run of {node}"
 
 
 def lock_key(name: str) -> int:

@@ -12,7 +12,7 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
-from xraylog.database import positions, schema, session
+from xraylog.database import dead_sessions, positions, schema, session
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.ingest import confirmation
 from xraylog.ingest.source import EMPTY, Source
@@ -26,10 +26,12 @@ def connected(cfg: Config) -> Iterator[Target]:
 
     Raises Unavailable and Unsuitable, here and from everything inside.
     """
-    connect = functools.partial(session.connect, cfg.connection, answer_timeout_s=cfg.answer_timeout_s)
+    connect = functools.partial(session.connect, cfg.connection, answer_timeout_s=cfg.answer_timeout_s, node=cfg.node)
     with connect() as conn:
         for warning in schema.ensure(conn).warnings:
             logger.warning("{}", warning)
+        for ended in dead_sessions.end(conn, cfg.node, cfg.answer_timeout_s):
+            logger.warning("{}", ended)
         target = Target(conn, connect)
         yield target
         if target.days.shortage:

@@ -1,0 +1,116 @@
+"""Sessions of runs that died, whose transactions are still open: the next run of the node ends them, or names them.
+
+A run that was killed, or that gave up waiting, leaves a session whose process may be frozen, or wait for a standby. It
+holds the lock of its node, new names, or the lock of partitions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg import errors
+from psycopg.sql import SQL
+
+from xraylog.database import positions, session
+from xraylog.database.capabilities import Capabilities
+from xraylog.database.session import Connection, Unavailable
+
+END_S = 5.0  # for a session to end after its SIGTERM
+PAUSE_S = 0.05
+COPY_PAUSE_S = 1.0  # in which a COPY that is alive moves
+
+# A bigint is a lock's two halves in pg_locks. What a session does is hidden from other roles. In names of pg_catalog:
+# no transaction has set the search_path.
+HOLDERS = """
+    SELECT DISTINCT a.pid, a.usename::text, a.usename = session_user,
+           extract(epoch FROM clock_timestamp() - a.state_change)::float8, {copied}
+    FROM pg_catalog.pg_locks l
+    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+      AND (l.classid::bigint << 32) | l.objid::bigint = ANY(%s) AND l.objsubid = 1
+    ORDER BY a.pid
+"""
+COPIED = "(SELECT bytes_processed FROM pg_catalog.pg_stat_progress_copy p WHERE p.pid = a.pid)"
+TERMINATE = "SELECT pg_catalog.pg_terminate_backend(%s)"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A session that holds a lock, as far as this role may see it."""
+
+    pid: int
+    role: str
+    is_own: bool  # of our own role
+    silent_s: float | None  # since its last statement began or ended; None: hidden
+    copied: int | None  # bytes of the COPY that it is in
+
+    def is_dead(self, timeout_s: float) -> bool:
+        """Whether no run waits for it any more: each gives up after `timeout_s`."""
+        return self.silent_s is not None and self.silent_s > timeout_s
+
+    def __str__(self) -> str:
+        silent = "" if self.silent_s is None else f", which has not moved for {self.silent_s:.0f} s"
+        return f"process {self.pid} of the server, a session of role {self.role}{silent}"
+
+
+def holders(conn: Connection, *locks: str) -> list[Holder]:
+    """Return the other sessions that hold one of these advisory locks."""
+    copied = COPIED if Capabilities.of(conn).copy_progress else "NULL::bigint"
+    query = SQL(HOLDERS).format(copied=SQL(copied))
+    found = {row[0]: Holder(*row) for row in conn.execute(query, [[*map(session.lock_key, locks)]])}
+    return list(found.values())
+
+
+def find(conn: Connection, node: str, timeout_s: float) -> list[Holder]:
+    """Return the node's sessions that have not moved for longer than a run waits. A COPY whose bytes move is alive."""
+    locks = session.run_mark(node), positions.node_lock(node)
+    dead = [holder for holder in holders(conn, *locks) if holder.is_dead(timeout_s)]
+    if any(holder.copied is not None for holder in dead):
+        time.sleep(COPY_PAUSE_S)
+        copied = {holder.pid: holder.copied for holder in holders(conn, *locks)}
+        dead = [holder for holder in dead if holder.pid in copied and copied[holder.pid] == holder.copied]
+    return dead
+
+
+def end(conn: Connection, node: str, timeout_s: float) -> Iterator[str]:
+    """End the dead sessions of this role and node, and yield a line for each. Then the node's lock can be taken.
+
+    Raises Unavailable with the names of those that keep it.
+    """
+    for holder in find(conn, node, timeout_s):
+        if not holder.is_own:
+            continue
+        conn.execute(TERMINATE, [holder.pid])
+        if not _has_ended(conn, node, holder):
+            raise Unavailable(
+                f"{holder}, is dead, keeps the locks of node {node}, and does not end; "
+                f"if it is frozen, on the server's machine: kill -CONT {holder.pid}"
+            )
+        yield f"{holder}, kept the locks of node {node}: it was dead, and has been ended"
+    if holders(conn, positions.node_lock(node)):
+        _wait(conn, node)
+
+
+def _has_ended(conn: Connection, node: str, ended: Holder) -> bool:
+    until = time.monotonic() + END_S
+    while any(holder.pid == ended.pid for holder in holders(conn, session.run_mark(node), positions.node_lock(node))):
+        if time.monotonic() > until:
+            return False
+        time.sleep(PAUSE_S)
+    return True
+
+
+def _wait(conn: Connection, node: str) -> None:
+    """Wait for those that may be alive, or that this role may not end."""
+    lock = positions.node_lock(node)
+    try:
+        with session.transaction(conn, lock):
+            pass
+    except errors.LockNotAvailable as error:
+        found = holders(conn, lock)
+        names = "; ".join(map(str, found)) or "a session that has ended since"
+        remedy = "; ".join(f"SELECT pg_terminate_backend({holder.pid})" for holder in found)
+        raise Unavailable(f"the lock of node {node} is held by {names}; to end it: {remedy}") from error
