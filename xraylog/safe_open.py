@@ -114,6 +114,15 @@ def real_path(path: Path) -> Path:
         return place.path if place.nofollow else Path(os.path.realpath(place.path))
 
 
+def size(path: Path) -> int:
+    """Return the bytes of a file, without opening it; a link of another user is not followed. Raises OSError."""
+    with found(path) as place:
+        there = place.find()
+    if there is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return there.st_size
+
+
 def sync_folder(path: Path) -> None:
     """Flush to disk that the file at `path` is in its folder. Raises OSError."""
     with found(path) as place:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,3 +163,16 @@ def test_differences_between_servers_are_in_one_place(module: Module) -> None:
 def test_comments_that_carry_state_are_in_one_place(module: Module) -> None:
     if module.name != "database.markers":
         assert '"xraylog: ' not in module.path.read_text()
+
+
+# Files that come with the program or the system, and an unnamed file.
+OTHERS_OPENED = {"safe_open", "atomic_file", "accesslog.archive", "accesslog.drain", "accesslog.file_system",
+                 "config.reader", "report.page"}  # fmt: skip
+OPENING = re.compile(r"(?<![\w.])open\(|os\.open\(|\.(?:open|read_text|read_bytes|write_text|write_bytes|touch)\(")
+
+
+@every_module
+def test_our_own_files_are_opened_in_one_place(module: Module) -> None:
+    """No other user decides which ones they are (docs/security.md)."""
+    if module.name not in OTHERS_OPENED:
+        assert not OPENING.search(module.path.read_text())

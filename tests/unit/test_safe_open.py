@@ -255,6 +255,17 @@ def test_a_user_trusts_root_and_themself_and_nobody_else(theirs: Path, shared: P
                 opened(shared / "third", kind)
 
 
+@as_root
+def test_the_size_of_a_file_that_a_link_of_another_user_leads_to_is_not_told(theirs: Path, secret: Path) -> None:
+    """The metrics have it, which everybody may read."""
+    link_by(OTHER, theirs / "link", secret)
+    assert safe_open.size(secret) == 6
+    with pytest.raises(Unsafe):
+        safe_open.size(theirs / "link")
+    with pytest.raises(FileNotFoundError):
+        safe_open.size(theirs / "none")
+
+
 # --- a log, and the settings --------------------------------------------------------------------------------------
 
 

@@ -159,7 +159,7 @@ def _replace(path: Path, text: str) -> None:
 def _size(path: Path) -> int:
     """Bytes; 0 for a file that is not there."""
     try:
-        return path.stat().st_size
+        return safe_open.size(path)
     except OSError:
         return 0
 
