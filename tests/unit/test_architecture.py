@@ -168,7 +168,9 @@ def test_comments_that_carry_state_are_in_one_place(module: Module) -> None:
 # Files that come with the program or the system, and an unnamed file.
 OTHERS_OPENED = {"safe_open", "atomic_file", "accesslog.archive", "accesslog.drain", "accesslog.file_system",
                  "config.reader", "report.page"}  # fmt: skip
-OPENING = re.compile(r"(?<![\w.])open\(|os\.open\(|\.(?:open|read_text|read_bytes|write_text|write_bytes|touch)\(")
+OPENING = re.compile(
+    r"(?<![\w.])open\((?!descriptor)|os\.open\(|\.(?:open|read_text|read_bytes|write_text|write_bytes|touch)\("
+)
 
 
 @every_module

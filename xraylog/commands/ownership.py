@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xraylog import safe_open
-from xraylog.accesslog import discovery, lockfile, logfile
+from xraylog.accesslog import discovery, installation, lockfile, logfile
 from xraylog.config import Config
 
 
@@ -38,6 +38,7 @@ def _ours(cfg: Config, logs: Sequence[Path]) -> Iterator[Path]:
     """Yield each file that a run opens to write, except the log, which is opened by another rule."""
     yield from (path for path in cfg.ours if path != cfg.path)
     yield cfg.buffer_path.with_name(f"{cfg.buffer_path.name}.torn")
+    yield installation.state_path(cfg.buffer_path)
     for path in (*filter(discovery.is_drained, logs), cfg.buffer_path):
         try:
             yield lockfile.lock_path(path, cfg.buffer_path.parent)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import hints
+from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, logfile, offline_buffer
 from xraylog.cli import Exit
 from xraylog.config import Config
@@ -86,7 +86,7 @@ class Recorder:
             what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"stays in {describe(self._paths)}"
             hint = hints.on(error, self._cfg)
             logger.error("{}; what is not stored {}; the next run tries again; {}", what, stays, hint)
-            self.status = Exit.FAILED
+            self.status = Exit.OPERATOR if isinstance(error, safe_open.Unsafe) else Exit.FAILED
         finally:
             if self._owns_logs:
                 self._seconds = time.monotonic() - self._clock

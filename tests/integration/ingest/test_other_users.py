@@ -133,6 +133,18 @@ def test_the_torn_file_may_not_be_a_link(theirs: Site, victim: Path) -> None:
     assert b'"u99"' in (theirs.folder / "buffer.jsonl.torn").read_bytes()
 
 
+def test_the_state_beside_the_buffer_may_not_be_a_link(theirs: Site, victim: Path) -> None:
+    state = theirs.folder / "buffer.jsonl.state"
+    with acting_as(OTHER):
+        state.symlink_to(victim)
+    assert f"a link that nobody made at {state}" in theirs.run("--check", status=3).stdout
+    assert f"a link that nobody made at {state}" in theirs.run(status=3).stderr
+    assert victim.read_bytes() == SECRET
+    state.unlink()
+    theirs.run()
+    assert theirs.emails() == users(0, 30)
+
+
 @pytest.mark.parametrize("name", ["access.log", "buffer.jsonl", "access.log.lock", "own.log", "stats.jsonl"])
 def test_a_pipe_is_not_waited_for(theirs: Site, name: str) -> None:
     with acting_as(OTHER):
