@@ -115,7 +115,7 @@ def _executor(first: Session, second: Session) -> AbstractContextManager[Executo
 
 
 def _days(session: Session, window: Window, totals: Future[Totals]) -> Days:
-    return users.days(session, window, totals.result().users)
+    return users.days(session, window, totals.result())
 
 
 def _query_all(first: Session, second: Session, executor: Executor, scope: Scope, names: Names) -> Findings:

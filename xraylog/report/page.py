@@ -17,6 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import jinja2
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from xraylog import __version__
@@ -27,6 +28,9 @@ from xraylog.report.time_series import Series
 
 HERE = Path(__file__).parent
 UTC = ZoneInfo("UTC")
+JSON: dict[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
+SENTENCE_BYTES = 100  # how many of all users are shown
+MAX_BYTES = 2_000_000  # of the page: fewer users are shown where they would make it larger
 REJECTED, NO_TAG = "(rejected)", "(no tag)"
 
 
@@ -47,7 +51,7 @@ class InZone:
 
 
 def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> str:
-    """Return the page as HTML. `written`: now."""
+    """Return the page as HTML, of at most MAX_BYTES. `written`: now."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -55,7 +59,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    environment.policies["json.dumps_kwargs"] = JSON
     environment.filters["count"] = _count
     environment.filters["size"] = _size
     environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -66,22 +70,44 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
     zones = {"in-local": found.window.zone, "in-utc": UTC}
     if found.window.zone.key in ("UTC", "Etc/UTC"):
         del zones["in-utc"]
-    return environment.get_template("page.html").render(
-        found=found,
-        runs=runs,
-        written=written,
-        is_masked=is_masked,
-        version=__version__,
-        has_choice=len(zones) > 1,
-        zones=_sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
-        sign=max((node.stored for node in found.nodes if node.stored), default=None),
-        notes=[*_notes(found, runs, written)],
-        data=_data(found, is_masked),
-        style=Markup(style),  # noqa: S704  # our own file
-        script=Markup(script),  # noqa: S704  # our own file
-        policy=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+    template = environment.get_template("page.html")
+    values = {
+        "runs": runs,
+        "written": written,
+        "is_masked": is_masked,
+        "version": __version__,
+        "has_choice": len(zones) > 1,
+        "zones": _sharing([_in_zone(found, zone, side) for side, zone in zones.items()]) if found.rows else [],
+        "sign": max((node.stored for node in found.nodes if node.stored), default=None),
+        "notes": [*_notes(found, runs, written)],
+        "style": Markup(style),  # noqa: S704  # our own file
+        "script": Markup(script),  # noqa: S704  # our own file
+        "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
-    )
+    }
+    text = str(template.render(found=found, data=_data(found, is_masked), **values))
+    if (excess := _bytes(text) - MAX_BYTES) > 0:
+        found = replace(found, users=_first_users(found, is_masked, excess))
+        text = str(template.render(found=found, data=_data(found, is_masked), **values))
+    return text
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _first_users(found: Findings, is_masked: bool, excess: int) -> Sequence[User]:
+    """Return the users with the most rows, without as many of the others as take `excess` bytes of the page."""
+
+    def size(count: int) -> int:
+        return _bytes(htmlsafe_json_dumps(_data(replace(found, users=found.users[:count]), is_masked), **JSON))
+
+    most = size(len(found.users)) - excess
+    few, many = 0, len(found.users)
+    while few < many:  # `few` of them fit
+        middle = (few + many + 1) // 2
+        few, many = (middle, many) if size(middle) <= most - SENTENCE_BYTES else (few, middle - 1)
+    return found.users[:few]
 
 
 def _hash(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -92,11 +92,15 @@ VISITS = SQL("""
     WHERE place <= least(%(max_per_user)s, %(max_of_all_users)s / (SELECT count(*) FROM top))
 """).format(window=WINDOW, shown=SHOWN)
 
+# Whose rows are read: where most users are not shown, only those of the ones that are.
+EVERYBODY = SQL("l.user_id IS NOT NULL")
+CHOSEN = SQL("l.user_id IN (SELECT unnest(%(users)s::integer[]))")
+
 # A pair of user and destination is one number, which sorts faster than two. Its hash would be useless: the
 # server's hash of 64 bits is that of one half XOR the other, and these collide. So hash tables are off for this query.
 # Most pairs have one row, and each of them is looked up in `light_users`: by IN, which hashes it. = ANY reads all of it
 # before PostgreSQL 14, and is slower after, too.
-DESTINATIONS = SQL("""
+DESTINATIONS = """
     SELECT p.user_id, e.address::text, p.rows
     FROM (
         SELECT g.pair >> 32 AS user_id, g.pair & 4294967295 AS destination_id, g.rows,
@@ -104,7 +108,7 @@ DESTINATIONS = SQL("""
         FROM (
             SELECT l.user_id * 4294967296 + l.destination_id AS pair, count(*) AS rows
             FROM logs l
-            WHERE {window} AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL
+            WHERE {window} AND {whose} AND l.destination_id IS NOT NULL
             GROUP BY pair
         ) g
         WHERE g.rows > 1 OR g.pair >> 32 IN (SELECT unnest(%(light_users)s::integer[]))
@@ -114,7 +118,7 @@ DESTINATIONS = SQL("""
     WHERE p.user_id = ANY(%(users)s)
           AND p.place <= least(%(max_per_user)s, %(max_of_all_users)s / greatest(1, cardinality(%(users)s::integer[])))
     ORDER BY p.user_id, p.place
-""").format(window=WINDOW)
+"""
 
 
 def totals(session: Session, thresholds: Thresholds) -> Totals:
@@ -147,8 +151,9 @@ def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thres
         "max_per_user": thresholds.max_per_user,
         "max_of_all_users": thresholds.max_of_all_users,
     }
+    query = SQL(DESTINATIONS).format(window=WINDOW, whose=_whose(totals))
     session.set("enable_hashagg", "off")
-    for user, address, rows in session.query("destinations of users", DESTINATIONS, **values):
+    for user, address, rows in session.query("destinations of users", query, **values):
         found[user].append((mask.destination(address), rows))
     session.set("enable_hashagg", "on")
     return found
@@ -189,12 +194,14 @@ DAY = """
     FROM day d LEFT JOIN concurrent t USING (user_id)
 """
 WHOLE_DAY = SQL("l.user_id, l.source_ip")
-EVERYBODY = SQL("l.user_id IS NOT NULL")
-CANDIDATES = SQL("l.user_id IN (SELECT unnest(%(users)s::integer[]))")
 
 
-def days(session: Session, window: Window, wanted: Container[int]) -> Days:
-    """Return rows by day, and the most concurrent addresses, of the wanted users.
+def _whose(totals: Totals) -> SQL:
+    return EVERYBODY if totals.total <= len(totals.users) else CHOSEN
+
+
+def days(session: Session, window: Window, totals: Totals) -> Days:
+    """Return rows by day, and the most concurrent addresses, of the users that are shown.
 
     Each day is queried twice: an upper bound of each user's addresses, with pieces of a day; then exactly, but only for
     users who may have more than on the days before, because there are many pieces of ten minutes to sort.
@@ -202,17 +209,17 @@ def days(session: Session, window: Window, wanted: Container[int]) -> Days:
     by_day: dict[int, list[int]] = {}
     maximum: dict[int, int] = {}
     slot = clock_slot(Capabilities.of(session.conn), CONCURRENT_WITHIN)
-    upper_bound = SQL(DAY).format(window=WINDOW, whose=EVERYBODY, piece=WHOLE_DAY)
-    exact = SQL(DAY).format(window=WINDOW, whose=CANDIDATES, piece=SQL("{}, {}").format(WHOLE_DAY, slot))
+    upper_bound = SQL(DAY).format(window=WINDOW, whose=_whose(totals), piece=WHOLE_DAY)
+    exact = SQL(DAY).format(window=WINDOW, whose=CHOSEN, piece=SQL("{}, {}").format(WHOLE_DAY, slot))
     ends = [*window.midnights[1:], window.until]
     for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
         values = {"since": max(midnight - CONCURRENT_WITHIN, window.since), "midnight": midnight, "until": end}
         day, candidates = window.days[number], list[int]()
-        for user, rows, addresses in session.query(f"days of users, {day}", upper_bound, **values):
-            if user in wanted:
-                by_day.setdefault(user, [0] * len(ends))[number] = rows
-                if addresses > maximum.setdefault(user, 0):
-                    candidates.append(user)
+        shown = [*totals.users]
+        for user, rows, addresses in session.query(f"days of users, {day}", upper_bound, **values, users=shown):
+            by_day.setdefault(user, [0] * len(ends))[number] = rows
+            if addresses > maximum.setdefault(user, 0):
+                candidates.append(user)
         if candidates:
             what = f"concurrent addresses, {day}"
             for user, _, addresses in session.query(what, exact, **values, users=candidates):

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from helpers.report_data import (
     BERLIN,
     EMAILS,
     INSIDE,
+    NOON,
     ROWS,
     WINDOW,
     fill,
@@ -21,6 +23,7 @@ from helpers.report_data import (
 
 from xraylog.database.session import Connection
 from xraylog.report.model import Findings, Thresholds, User
+from xraylog.report.snapshot import Row, Session
 
 
 def concurrent(moments: Sequence[tuple[datetime, str]]) -> int:
@@ -90,6 +93,38 @@ def test_users_are_those_with_the_most_rows(shared: dict[str, str]) -> None:
     assert {user.name: user.rows for user in found.users}.items() <= counts.items()
     assert (found.total_users, found.rows_with_user) == (4, sum(counts.values()))
     assert found.rows_with_user < found.rows
+
+
+def test_a_user_is_shown_alike_however_many_others_are_not(shared: dict[str, str]) -> None:
+    """Then only the rows of those that are shown are read."""
+    assert read(shared, thresholds=Thresholds(max_users=2)).users == read(shared).users[:2]
+
+
+MANY_USERS = """
+    WITH added AS (
+        INSERT INTO users (email) SELECT 'user ' || n FROM generate_series(1, 5000) n RETURNING id
+    )
+    INSERT INTO logs ("timestamp", source_ip, action, destination_id, user_id)
+    SELECT %s, '203.0.113.1', 'accepted', (SELECT min(id) FROM endpoints), id FROM added
+"""
+
+
+def test_rows_of_thousands_of_users_do_not_come_to_us(
+    filled: Connection, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million users took 39 s, for each day brought a row of every one of them."""
+    filled.execute(MANY_USERS, [NOON])
+    fetched, query = [], Session.query
+
+    def count(session: Session, *arguments: Any, **values: Any) -> list[Row]:
+        rows = query(session, *arguments, **values)
+        fetched.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(Session, "query", count)
+    found = read(database, thresholds=Thresholds(max_users=4))
+    assert (found.total_users, len(found.users)) == (5004, 4)
+    assert 0 < max(fetched) < 1000
 
 
 TEN = timedelta(minutes=10)

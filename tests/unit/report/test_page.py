@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from helpers.report_data import (
 )
 
 from xraylog.report import page, run_history, traffic
-from xraylog.report.model import Findings, Gap, Node, Slot, Window
+from xraylog.report.model import Findings, Gap, Node, Slot, User, Window
 
 
 def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
@@ -114,3 +115,32 @@ def test_a_page_of_more_than_two_months_has_days_and_no_hours() -> None:
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
     assert "<h3>By day and outbound tag</h3>" in text
     assert "by hour" not in text.lower()
+
+
+@pytest.mark.parametrize("sign", ["x", "é", "<", "🙂"])
+def test_a_page_that_would_be_too_large_shows_fewer_users_and_says_so(sign: str) -> None:
+    """Long names, and a year of days: a client chooses the first, and the command line the second."""
+    window = Window.of(BERLIN, 366, LAST, NOON)
+    users = [
+        User(
+            f"{n} {sign * 245}", 9, 1, 1, 0, 1, NOON, NOON, [number % 1000 for number in range(366)],
+            [("203.0.113.1", 5)], [(f"{n} {sign * 245}", 4)],
+        )
+        for n in range(2000)
+    ]  # fmt: skip
+    found = Findings(window, [node("n1", HOUR / 2, HOUR / 3)], users=users, total_users=1_000_000)
+    text = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    shown = re.findall(r"The ([\d,]+) with the most rows, of 1,000,000.", text)
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert shown == [f"{len(data['users']):,}"]
+    assert [name for name, *_ in data["users"]] == [user.name for user in users[: len(data["users"])]]
+    size = len(text.encode())
+    assert page.MAX_BYTES * 0.99 < size <= page.MAX_BYTES
+
+
+def test_a_page_that_is_not_too_large_shows_all_users() -> None:
+    users = [User(f"u{n}", 9, 1, 1, 0, 1, NOON, NOON, [9, 0, 0], [], []) for n in range(2000)]
+    found = Findings(WINDOW, [node("n1", HOUR / 2, HOUR / 3)], users=users, total_users=2000)
+    text = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    assert "u1999" in text
+    assert "with the most rows" not in text
