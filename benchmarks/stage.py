@@ -80,7 +80,8 @@ class Stage:
             conn.execute("CHECKPOINT")
 
     def config(self, database: str, log: Path, user: str = ROLE, batch_size: int = 20_000) -> Path:
-        """Write a config file for `parse_logs.py`; return its path."""
+        """Write a config file for `parse_logs.py`; return its path. The database may be a new one: nothing is known."""
+        (self.folder / "buffer.jsonl.state").unlink(missing_ok=True)
         path = self.folder / "config.ini"
         keywords = {"port": self.server.port, "user": user, "password": self.server.password}
         path.write_text(

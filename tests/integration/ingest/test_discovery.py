@@ -80,7 +80,9 @@ def load(site: Site, *names: str, status: int = 0) -> None:
 
 
 def positions(site: Site) -> list[tuple[str, int]]:
-    return [(Path(source).name, at) for source, at in site.query("SELECT source, position FROM log_positions")]
+    """Of logs, without what the database counts and what it imported from a buffer."""
+    found = site.query("SELECT source, position FROM log_positions WHERE stored_from = 0")
+    return [(Path(source).name, at) for source, at in found]
 
 
 def read_all(data: bytes, start: int = 0) -> list[tuple[int, bytes]]:
