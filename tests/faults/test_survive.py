@@ -23,7 +23,7 @@ from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, create_database, day, drop_database, line, lines, users, wait_until
 from server import Server
 
-from xraylog.database import positions, session
+from xraylog.database import deadline, positions, session
 
 
 def struck_at_every_step(
@@ -361,13 +361,13 @@ def test_a_deadlock_with_another_writer_is_tried_again(site: Site, load_path: st
 def test_a_server_that_comes_up_after_our_attempt_refuses_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused while it was down, and answering when it is asked why: seen beside restarts, as exit status 3."""
     site.append(*lines(0, 3))
-    connect, attempts = psycopg.connect, []
+    connect, attempts = deadline.Connection.connect, []
 
     def too_early(conninfo: str, **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
         attempts.append(conninfo)
         return connect(conninfo + (" port=1" if len(attempts) == 1 else ""), **options)
 
-    monkeypatch.setattr(psycopg, "connect", too_early)
+    monkeypatch.setattr(deadline.Connection, "connect", too_early)
     import parse_logs
 
     assert parse_logs.main(["--config", str(site.config)]) == 0
@@ -501,7 +501,7 @@ def test_databases_are_told_apart(server_keywords: dict[str, str], tmp_path: Pat
         site.append(*lines(0, 5))
         site.run("--keep")
         site.set("postgresql", **second)
-        site.run("--keep")
+        assert "the database is older than the log, or another one" in site.run("--keep", status=3).stderr
         assert site.emails() == users(0, 5)
         assert Site(tmp_path, second).emails() == users(0, 5)
     finally:

@@ -405,7 +405,12 @@ def test_what_is_piped_in_is_loaded_once_and_goes_on_when_more_of_it_is_piped(si
         assert site.run("--logfile", "-", input=text(first, count).decode()).stderr == ""
     assert site.emails() == users(0, 150) + users(500, 510)
     assert {source for source, _ in positions(site)} == {"-"}
-    assert {path.name for path in site.folder.iterdir()} == {"buffer.jsonl.lock", "config.ini", "stats.jsonl"}
+    assert {path.name for path in site.folder.iterdir()} == {
+        "buffer.jsonl.lock",
+        "buffer.jsonl.state",
+        "config.ini",
+        "stats.jsonl",
+    }
     site.run("--logfile", "-", "--again", input=text(500, 510).decode())
     assert site.emails() == users(0, 150) + users(500, 510) + users(500, 510)
 

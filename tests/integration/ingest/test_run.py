@@ -50,7 +50,7 @@ def test_the_last_line_adds_up(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("sample", "rows", "ignored"), [("xray_24.11.21.log", 152, 19), ("v2ray_4.34.0.log", 160, 0)])
-def test_a_real_log_loads_completely_but_for_the_line_that_a_client_forged(
+def test_a_real_log_loads_completely_without_the_line_that_a_client_forged(
     site: Site, sample: str, rows: int, ignored: int
 ) -> None:
     site.append((SAMPLES / sample).read_bytes())

@@ -43,6 +43,7 @@ def test_each_way_leaves_the_same_rows_and_the_same_catalog(
         assert go(site, monkeypatch, load_path) == 0
         seen.append((site.rows(), site.rejected(), facts(conn)))
         conn.execute("DROP TABLE logs, log_positions, rejected_lines, users, endpoints, protocols, tags, nodes")
+        (site.folder / "buffer.jsonl.state").unlink()  # else it is a database that lost what it confirmed
     assert len(seen[0][0]) == 71
     assert all(found == seen[-1] for found in seen)
     assert set(taken) == {*LOAD_PATHS} - {ROW_BY_ROW}
@@ -404,7 +405,7 @@ def test_what_was_refused_together_is_loaded_one_by_one(
     assert go(site, monkeypatch, BULK) == 0
     assert site.emails() == users(0, 105) - Counter(["u30"])
     assert len(site.rejected()) == 1
-    assert [row[0] for row in conn.execute("SELECT position FROM log_positions")] == [0]
+    assert [row[0] for row in conn.execute("SELECT position FROM log_positions WHERE stored_from = 0")] == [0]
     # three together, refused; one by one; then as many together as there are left, in threes
     assert taken[BULK] == 3 + 3
 
