@@ -17,7 +17,6 @@ from loguru import logger
 
 from xraylog import atomic_file, safe_open
 
-MACHINE_ID = Path("/etc/machine-id")
 MAX_BYTES = 1 << 16  # our own file has less than 1 KiB; a larger one is another program's
 
 

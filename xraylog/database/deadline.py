@@ -67,8 +67,10 @@ def allow(conn: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
         return
     usual = conn.answer_timeout_s
     conn.answer_timeout_s = max(usual, seconds)
-    yield
-    conn.answer_timeout_s = usual
+    try:
+        yield
+    finally:
+        conn.answer_timeout_s = usual
 
 
 class _Expired(Exception):

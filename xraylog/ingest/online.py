@@ -56,7 +56,8 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     if position.later and source.log.is_whole:
         position = move_past_ranges(target, source, position)
         source.stored_to = position.offset
-    if position.offset != found.offset:
+    # Also lines that an earlier run stored, and did not live to have confirmed: they are about to leave the log.
+    if position.offset != found.offset or not source.options.keep:
         confirmation.confirm(source.cfg, target)
     drain(target, source, position)
     source.is_stored = True

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, lines, users
 
+from xraylog.accesslog import installation
 from xraylog.database.session import Connection
+from xraylog.ingest import confirmation
 from xraylog.loading import copy_rows
 
 
@@ -265,3 +269,20 @@ def test_an_idle_installation_keeps_its_confirmation(site: Site) -> None:
     site.query("UPDATE log_positions SET updated_at = now() - interval '40 days'")
     site.append(*lines(10, 20))
     assert site.run().stderr == ""
+
+
+def test_what_a_killed_run_stored_is_confirmed_before_it_leaves_the_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    site.append(*lines(0, 5))
+    with monkeypatch.context() as patch:
+        patch.setattr(confirmation, "confirm", die)
+        assert site.run_here() == -9
+    assert site.emails() == users(0, 5)
+    assert site.log.stat().st_size
+    site.run()
+    assert not site.log.stat().st_size
+    assert installation.read(site.buffer).confirmed == 1
