@@ -39,10 +39,9 @@ POSTGRESQL = {
     17: "17.10.0-beta.17",
     18: "18.4.0-beta.17",
 }
-PYTHON_TESTS = ("unit", "integration/ingest/test_run.py", "integration/ingest/test_online.py")
+PYTHON_TESTS = ("tests/unit", "tests/integration/ingest/test_run.py", "tests/integration/ingest/test_online.py")
 PYTHONS = tuple(f"3.{minor}" for minor in range(10, 15))
 TOTAL = re.compile(r"(\d+) (passed|failed|skipped|errors?|xfailed|xpassed)\b")
-EVERY = "4"  # of the steps at which a run is killed: each version has its own share, the pairs have all
 TAIL = 120  # lines of a failed job
 # sys.monitoring (Python 3.12 on) costs so little that tests of kills and of threads run as they do without it.
 ENVIRONMENT = {**os.environ, "COVERAGE_FILE": str(FOLDER / "coverage"), "COVERAGE_CORE": "sysmon"}
@@ -94,22 +93,28 @@ def main() -> int:
 
 
 def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
-    """Return the longest first: both pairs, then what is between."""
+    """Return the longest first: both pairs, then what is between.
+
+    Both pairs run every test. A run that is killed at every step is killed at the odd ones on one and at the even ones
+    on the other. A version of PostgreSQL between them has all tests that are about the database, and its share of the
+    other integration tests: each of those runs on one of these versions, too.
+    """
     oldest, *between, newest = pythons
     first, *others, last = servers
     yield Job(
         f"all on Python {oldest} and PostgreSQL {first}",
-        pytest(pythons[oldest], "--pg-bin", str(servers[first]), "tests"),
+        pytest(pythons[oldest], "--pg-bin", str(servers[first]), "--steps", "1/2", "tests"),
     )
     yield Job(
         f"all on Python {newest} and PostgreSQL {last}",
-        measured(pythons[newest], "--pg-bin", str(servers[last]), "tests"),
+        measured(pythons[newest], "--pg-bin", str(servers[last]), "--steps", "2/2", "tests"),
     )
-    for major in others:
-        options = ["--pg-bin", str(servers[major]), "--on-a-server", "--every", EVERY]
+    for number, major in enumerate(others, 1):
+        share = f"{number}/{len(others)}"
+        options = ["--pg-bin", str(servers[major]), "--on-a-server", "--share", share, "-m", "not faults"]
         yield Job(f"PostgreSQL {major}", measured(pythons[newest], *options, "tests/integration"))
     for version in between:
-        yield Job(f"Python {version}", pytest(pythons[version], *(f"tests/{name}" for name in PYTHON_TESTS)))
+        yield Job(f"Python {version}", pytest(pythons[version], *PYTHON_TESTS))
 
 
 def run(job: Job) -> Outcome:

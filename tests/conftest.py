@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from helpers import load_paths
+from helpers import faults, load_paths
 from helpers.site import Site, create_database, drop_database
 from hypothesis import settings
 from loguru import logger
@@ -34,6 +33,8 @@ TESTS = Path(__file__).parent
 SHM = Path("/dev/shm")  # noqa: S108  # mkdtemp's folders in it have random names and mode 0700
 IN_MEMORY = SHM if SHM.is_dir() and shutil.disk_usage(SHM).free > 8 << 30 else None
 WITH_TABLES = {"ingest", "maintenance", "report", "telemetry"}  # folders
+# Folders and files of tests/integration in which each version of PostgreSQL may differ.
+ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "migration", "test_run.py", "test_online.py"}
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
 
 
@@ -46,17 +47,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(item.path.relative_to(TESTS).parts[0])
+    left_out: set[pytest.Item] = set()
     if config.getoption("--on-a-server"):
-        without = [item for item in items if "own_server" not in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=without)
-        items[:] = [item for item in items if item not in without]
+        left_out.update(item for item in items if "own_server" not in getattr(item, "fixturenames", ()))
+    number, of = config.getoption("--share")
+    others = [item for item in items if not ABOUT_THE_DATABASE.intersection(item.path.relative_to(TESTS).parts)]
+    left_out.update(item for n, item in enumerate(others, 1) if n % of != number % of)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def part(text: str) -> tuple[int, int]:
+    """Return K and N of K/N."""
+    number, of = map(int, text.split("/"))
+    return number, of
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     parser.addoption("--long", action="store_true", help="repeat what is random a thousand times")
-    parser.addoption("--every", type=int, default=1, help="kill at one of this many steps; at which ones, the "
-                     "server's version decides")  # fmt: skip
+    parser.addoption("--steps", type=part, default=(1, 1), help="K/N: strike a run at the K-th of each N steps alone")
+    parser.addoption("--share", type=part, default=(1, 1), help="K/N: the K-th of each N tests, and all that are about "
+                     "the database")  # fmt: skip
     parser.addoption("--on-a-server", action="store_true", help="only the tests that a server takes part in")
     parser.addoption("--dsn", help="another server, as a role that may create databases and roles")
 
@@ -103,10 +115,9 @@ def rounds(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def kill_steps(request: pytest.FixtureRequest, conn: psycopg.Connection[tuple[Any, ...]]) -> Iterator[int]:
-    """The steps after which a run is killed: all, or, with --every, other ones on each version."""
-    every = request.config.getoption("--every")
-    return itertools.count(1 + conn.info.server_version // 10000 % every, every)
+def steps(request: pytest.FixtureRequest) -> faults.Steps:
+    """The steps at which a run is struck: all, or a part with --steps."""
+    return faults.Steps(*request.config.getoption("--steps"))
 
 
 @pytest.fixture(scope="session")

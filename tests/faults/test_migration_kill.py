@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from helpers.faults import Steps
 from helpers.migration import DAYS, MIGRATE, content, make_plain_logs
 from helpers.site import Site, create_database, drop_database, facts, wait_until
 
@@ -64,22 +65,9 @@ class Copies:
         drop_database(copy)
 
 
-@pytest.fixture
-def first_step(request: pytest.FixtureRequest, server_version: int) -> tuple[int, int]:
-    """Return the first step to kill at and the distance to the next one, before they are parted."""
-    every = request.config.getoption("--every")
-    return 1 + server_version // 10000 % every, every
-
-
-@pytest.fixture
-def server_version(server_keywords: dict[str, str]) -> int:
-    with psycopg.connect(**server_keywords) as conn:  # type: ignore[arg-type]
-        return conn.info.server_version
-
-
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_every_step_and_started_again_it_ends_the_same(
-    site: Site, other_database: Connection, first_step: tuple[int, int], part: int
+    site: Site, other_database: Connection, steps: Steps, part: int
 ) -> None:
     """Most steps leave what the one before has left: each state that they leave is finished from once."""
     with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
@@ -89,7 +77,7 @@ def test_killed_at_every_step_and_started_again_it_ends_the_same(
     partitions.Partitions(other_database).ensure(DAYS[:2])
     catalog = facts(other_database)
     copies, finished = Copies(site), set()
-    status, step = -9, first_step[0] + part * first_step[1]
+    status, step = -9, steps.first + part * steps.every
     while status == -9:
         with copies.next() as conn:
             status = site.run_here("--drop-old", script=MIGRATE, kill_at=step)
@@ -99,7 +87,7 @@ def test_killed_at_every_step_and_started_again_it_ends_the_same(
                 assert site.run_here("--drop-old", script=MIGRATE) == 0, site.output()[-2000:]
                 assert content(conn) == expected, site.steps()[-1]
                 assert facts(conn) == catalog, site.steps()[-1]
-        step += PARTS * first_step[1]
+        step += PARTS * steps.every
     assert {"execute", "commit"} <= set(site.steps())
     assert step > 100
     assert len(finished) > 4
@@ -132,9 +120,7 @@ def test_killed_at_random_moments_it_ends_the_same(site: Site, rounds: int) -> N
 
 
 @pytest.mark.parametrize("part", range(2))
-def test_undo_killed_at_every_step_and_started_again_ends_the_same(
-    site: Site, first_step: tuple[int, int], part: int
-) -> None:
+def test_undo_killed_at_every_step_and_started_again_ends_the_same(site: Site, steps: Steps, part: int) -> None:
     with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
         make_plain_logs(conn, rows=12)
         site.migrate()
@@ -142,7 +128,7 @@ def test_undo_killed_at_every_step_and_started_again_ends_the_same(
         before, rows = facts(conn), content(conn)
         site.migrate()
     copies = Copies(site)
-    status, step = -9, first_step[0] + part * first_step[1]
+    status, step = -9, steps.first + part * steps.every
     while status == -9:
         with copies.next() as conn:
             status = site.run_here("--undo", "--yes", script=MIGRATE, kill_at=step)
@@ -152,5 +138,5 @@ def test_undo_killed_at_every_step_and_started_again_ends_the_same(
                 assert again == 0 or (again == 3 and "nothing to undo" in site.output()), site.steps()[-1]
             assert facts(conn) == before, site.steps()[-1]
             assert content(conn) == rows
-        step += 2 * first_step[1]
+        step += 2 * steps.every
     assert step > 30

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import inspect
+import itertools
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -52,6 +54,22 @@ CALLS_OF_PSYCOPG = {
 CHANGES = re.compile(
     "INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|LOCK|TRUNCATE|COMMENT|GRANT|ATTACH|ANALYZE|COPY|VACUUM|advisory|setval|nextval"
 )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps at which a test strikes: all of them, or one of `every`."""
+
+    first: int = 1
+    every: int = 1
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first, self.every)
+
+    def expect(self, names: Iterable[str], struck: Iterable[str]) -> None:
+        """Assert that steps of these names were among all that were struck; a part of the steps may miss any."""
+        missing = set(names) - set(struck)
+        assert not missing or self.every > 1, missing
 
 
 def kill() -> None:

@@ -6,6 +6,7 @@ The child has its own standard streams, no handler of pytest's, and whatever the
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import logging
@@ -21,6 +22,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from loguru import _better_exceptions
+
 
 def call(script: str, work: Callable[[], int], command: Sequence[str], output: int, errors: int) -> int:
     """Run `work` in a child whose standard output and error are these descriptors; return its exit status.
@@ -28,6 +31,7 @@ def call(script: str, work: Callable[[], int], command: Sequence[str], output: i
     A child that a signal ends has a negative one, as with subprocess. `command` becomes sys.argv.
     """
     importlib.import_module(script)  # here, once; each child would import it again
+    _let_loguru_look_for_libraries()
     with warnings.catch_warnings():
         # Python 3.12 on: threads of pytest-xdist, which hold no lock that a run needs
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -61,6 +65,15 @@ def is_possible(script: str) -> bool:
     """
     threads = len(os.listdir("/proc/self/task")) - ("PYTEST_XDIST_WORKER" in os.environ)
     return threading.active_count() == 1 and (script != "report_logs" or threads == 1)
+
+
+@functools.cache
+def _let_loguru_look_for_libraries() -> None:
+    """Do here, once, what takes each first handler of a process 10 ms."""
+    formatter = _better_exceptions.ExceptionFormatter
+    if hasattr(formatter, "_get_lib_dirs"):
+        found = formatter._get_lib_dirs()
+        formatter._get_lib_dirs = staticmethod(lambda: found)
 
 
 def _become_a_process(command: Sequence[str], output: int, errors: int) -> None:

@@ -27,6 +27,7 @@ def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
     assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(50)]
 
 
+@pytest.mark.faults
 def test_an_import_goes_on_where_it_was_stopped(site: Site) -> None:
     site.append(*lines(0, 300))
     site.set("parser", batch_size="50")

@@ -484,6 +484,7 @@ def test_what_was_buffered_while_the_database_was_away_is_imported_once(site: Si
     assert site.buffer.read_bytes() == b""
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("away", "load_path"),
     [(False, ROW_BY_ROW), (False, BULK), (True, ROW_BY_ROW)],
@@ -516,6 +517,7 @@ def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
     assert step > (10 if away else 30)
 
 
+@pytest.mark.faults
 def test_piped_input_of_a_run_that_was_killed_is_piped_again(site: Site) -> None:
     """It resumes after what was stored: as often as one likes."""
     site.set("parser", batch_size="25")

@@ -121,6 +121,7 @@ def test_an_archive_is_loaded_whole_into_a_new_database(site_of_load_path: Site,
     assert old.stat().st_size == 0
 
 
+@pytest.mark.faults
 def test_a_gap_is_filled_once_wherever_the_run_is_killed(site: Site) -> None:
     """Batches of ten lines: the gap is more than one of them, so are the lines after it."""
     site.set("parser", batch_size="10")
@@ -240,6 +241,7 @@ def test_a_failover_and_the_way_back_are_both_reported(site: Site) -> None:
     assert site.emails() == users(0, 13) + users(30, 31)
 
 
+@pytest.mark.faults
 def test_a_run_killed_at_any_step_leaves_no_false_alarm(site: Site) -> None:
     for step in range(20, 200, 7):
         site.append(*lines(step, step + 1))

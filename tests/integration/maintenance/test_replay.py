@@ -6,7 +6,7 @@ import datetime
 import itertools
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
@@ -317,11 +317,13 @@ def struck(site: Site, steps: Iterable[int], strike: Callable[[], None]) -> set[
     raise AssertionError
 
 
-def test_killed_at_every_step(site: Site, kill_steps: Iterator[int]) -> None:
-    names = struck(site, kill_steps, faults.kill)
-    assert {"execute", "commit", "copy", "copy write", "copy end"} <= names
+@pytest.mark.faults
+def test_killed_at_every_step(site: Site, steps: faults.Steps) -> None:
+    names = struck(site, steps, faults.kill)
+    steps.expect({"execute", "commit", "copy", "copy write", "copy end"}, names)
 
 
+@pytest.mark.faults
 def test_a_session_ended_at_every_third_step(site: Site) -> None:
     def end_our_sessions() -> None:
         site.query(
@@ -334,6 +336,7 @@ def test_a_session_ended_at_every_third_step(site: Site) -> None:
     assert "what was not moved stays in rejected_lines" in site.output()
 
 
+@pytest.mark.faults
 def test_killed_at_every_fourth_step_while_the_database_refuses_a_row(site: Site, conn: Connection) -> None:
     """What was moved before the refused row was found is not moved again."""
     conn.execute("ALTER TABLE logs ADD CHECK (destination_port <> 13)")

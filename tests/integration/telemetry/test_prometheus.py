@@ -355,6 +355,7 @@ def test_before_the_first_success_its_time_is_0(site: Site, told: Path) -> None:
     assert times(told)[0] == 0
 
 
+@pytest.mark.faults
 def test_a_killed_run_moves_the_last_run_alone(site: Site, told: Path) -> None:
     """At every fourth step: each of them leaves a whole file, and those before the first write the old one."""
     site.append(line(0))
