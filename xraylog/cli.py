@@ -1,4 +1,4 @@
-"""What the scripts have in common: exit statuses, and the options and argparse types that they share."""
+"""Exit statuses, and the options and argparse types that the scripts share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Options(NamedTuple):  # a frozen dataclass of as many fields takes 3 ms mo
 
     @property
     def is_command(self) -> bool:
-        """Whether they ask for something else than a run. An option that is not known to be of a run does."""
+        """Return whether they ask for something else than a run. An option that is not known to be of a run does."""
         others = (value for name, value in self._asdict().items() if name not in RUN_OPTIONS)
         return any(value is not None and value is not False for value in others)
 

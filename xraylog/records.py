@@ -1,4 +1,4 @@
-"""What the layers hand each other: records, batches, fingerprints, results. They know no file and no database."""
+"""Records, batches, fingerprints, results: what the layers hand each other. They know no file and no database."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class LongLine(NamedTuple):
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is not kept whole."""
+        """Return whether it is not kept whole."""
         return len(self.beginning) < self.length
 
 

@@ -251,12 +251,12 @@ def _is_trusted(user: int) -> bool:
 
 
 def _is_ours(folder: os.stat_result) -> bool:
-    """Whether only this user and root can have put there what is in it."""
+    """Return whether only this user and root can have put there what is in it."""
     return _is_trusted(folder.st_uid) and not folder.st_mode & OTHERS_MAY_WRITE
 
 
 def _is_of_kernel(folder: int) -> bool:
-    """Whether it is in /proc, whose links lead to what is open already, and not to the names that they show."""
+    """Return whether it is in /proc, whose links lead to what is open already, and not to the names that they show."""
     with contextlib.suppress(OSError):
         return os.fstat(folder).st_dev == os.stat("/proc/self/fd").st_dev
     return False

@@ -60,7 +60,7 @@ class Archive(Log):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no text in it, and nothing to say of it."""
+        """Return whether there is no text in it, and nothing to say of it."""
         return not self._head and self.corruption is None
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
@@ -181,11 +181,11 @@ class Decompressor(Protocol):
 
     @property
     def eof(self) -> bool:
-        """Whether the stream is at its end."""
+        """Return whether the stream is at its end."""
 
     @property
     def needs_input(self) -> bool:
-        """Whether `decompress` has to be given more bytes."""
+        """Return whether `decompress` has to be given more bytes."""
 
     @property
     def unused_data(self) -> bytes:

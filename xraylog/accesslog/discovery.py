@@ -67,7 +67,7 @@ def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) 
 
 
 def is_drained(path: Path) -> bool:
-    """Whether a run changes what is there: then it needs a lock."""
+    """Return whether a run changes what is there: then it needs a lock."""
     if path == STDIN:
         return False
     try:
@@ -99,7 +99,7 @@ def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
 
 
 def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
-    """Whether the log at `path`, if it is another than `but`, begins so: then a log that does, too, is its copy."""
+    """Return whether the log at `path`, unless it is `but`, begins so: then a log that does, too, is its copy."""
     try:
         if path == STDIN or (but is not None and os.path.samestat(path.stat(), but.stat)):
             return False

@@ -59,12 +59,12 @@ class Log:
 
     @property
     def is_whole(self) -> bool:
-        """Whether reading came to its end, as far as it got: nothing was damaged or changed meanwhile."""
+        """Return whether reading came to its end, as far as it got: nothing was damaged or changed meanwhile."""
         return self.corruption is None
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no text in it."""
+        """Return whether there is no text in it."""
         return not self._head
 
     @property
@@ -102,11 +102,11 @@ class Log:
         return lines.complete(self._pieces(start), keep)
 
     def is_drained(self) -> bool:
-        """Whether there is nothing in it but what `drain` leaves, as far as that is known before it is read."""
+        """Return whether there is nothing in it but what `drain` leaves, as far as that is known before it is read."""
         return False
 
     def is_blank(self, end: int) -> bool:
-        """Whether no line before `end` can be stored, as far as that is known before it is read."""
+        """Return whether no line before `end` can be stored, as far as that is known before it is read."""
         return end == 0
 
     def sync(self) -> None:
@@ -134,12 +134,12 @@ class LogFile(Log):
 
     @property
     def is_whole(self) -> bool:
-        """Whether no other program changed what was read."""
+        """Return whether no other program changed what was read."""
         return not self.replaced
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in it."""
+        """Return whether there is nothing in it."""
         return self.size == 0
 
     @property
@@ -148,7 +148,7 @@ class LogFile(Log):
         return os.fstat(self._fd).st_size
 
     def has_more_data_than(self, limit: int) -> bool:
-        """Whether more than `limit` bytes of it are no hole: a hole takes no room on the disk."""
+        """Return whether more than `limit` bytes of it are no hole: a hole takes no room on the disk."""
         return self.size > limit and sum(end - start for start, end in self._data()) > limit
 
     def _data(self) -> Iterator[tuple[int, int]]:
@@ -170,11 +170,11 @@ class LogFile(Log):
         return lines.complete([(start, self.read(start, end - start))])
 
     def is_drained(self) -> bool:
-        """Whether there is nothing in the file but what `drain` leaves."""
+        """Return whether there is nothing in the file but what `drain` leaves."""
         return self.has_drain_marker and self.is_blank(self.size)
 
     def is_blank(self, end: int) -> bool:
-        """Whether there is no line before `end` but what `drain` leaves, as far as a few blocks tell."""
+        """Return whether there is no line before `end` but what `drain` leaves, as far as a few blocks tell."""
         if end > 2 * LARGE_BLOCK:
             return False
         text = os.pread(self._fd, end, 0)
@@ -245,7 +245,7 @@ class LogFile(Log):
         self._head = os.pread(self._fd, HEAD_BYTES, 0)
 
     def is_unchanged(self, reached: int) -> bool:
-        """Whether the file still is the one we know, at least `reached` bytes of it; learns more of its head."""
+        """Return whether the file still is the one we know, at least `reached` bytes of it; learns more of its head."""
         head = os.pread(self._fd, HEAD_BYTES, 0)
         if self.size < reached or not head.startswith(self._head):
             return False

@@ -33,7 +33,7 @@ class Mask:
 
     @property
     def hides(self) -> bool:
-        """Whether anything is masked at all."""
+        """Return whether anything is masked at all."""
         return (self.v4, self.v6) != (32, 128)
 
     def source(self, address: str | None) -> str | None:
@@ -121,14 +121,14 @@ def _substitute(
 
 
 def _is_piece(found: re.Match[bytes]) -> bool:
-    """Whether `line` changes this run of characters, or leaves it for its last bits are zero already."""
+    """Return whether `line` changes this run of characters, or leaves it for its last bits are zero already."""
     if found["moment"]:
         return False
     return found[0].count(b":") > 1 or any(b"." in numbers[0].strip(b".") for numbers in NUMBERS.finditer(found[0]))
 
 
 def _may_be_cut(first: re.Match[bytes]) -> bool:
-    """Whether what a line begins with may be the rest of an IPv6 address: then its groups are not where they seem.
+    """Return whether a line may begin with the rest of an IPv6 address: then its groups are not where they seem.
 
     A truncated IPv4 address is recognisable: it has fewer than four parts.
     """

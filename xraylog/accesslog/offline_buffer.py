@@ -99,7 +99,7 @@ class Buffer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no batch is in it."""
+        """Return whether no batch is in it."""
         return self._last_mark is None
 
     @property
@@ -333,7 +333,7 @@ def _record(values: Json, mask: Mask) -> AccessRecord:
 
 
 def _is_whole(file: LogFile, place: int) -> bool:
-    """Whether the batch that the mark at `place` closes is what was written: a crash may leave any of its blocks."""
+    """Return whether the batch before the mark at `place` is what was written: a crash may leave any of its blocks."""
     try:
         mark = _mark(file.line_at(place))
         return _crc32(file, place, mark) == int(mark["crc32"])

@@ -1,4 +1,4 @@
-"""What --check says: config, locks, log, server, rights, schema, and how the log will be drained.
+"""--check: config, locks, log, server, rights, schema, and how the log will be drained.
 
 Changes nothing, anywhere.
 """
@@ -149,7 +149,7 @@ def _server(cfg: Config) -> Iterator[Finding]:
 
 
 def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
-    """Whether the database has what it confirmed; it may have been restored from a backup."""
+    """Return whether the database has what it confirmed; it may have been restored from a backup."""
     try:
         known = installation.read(cfg.buffer_path)
     except OSError as error:
@@ -199,7 +199,7 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 
 def _days_are_made(conn: Connection) -> bool:
-    """Whether a role that may only insert finds the partitions that it needs next."""
+    """Return whether a role that may only insert finds the partitions that it needs next."""
     today = datetime.now(timezone.utc).date()
     return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in (0, 1))
 

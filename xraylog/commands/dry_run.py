@@ -1,4 +1,4 @@
-"""What --dry-run says: what a run would do with each log and with the buffer, counted by kind of line.
+"""--dry-run: what a run would do with each log and with the buffer, counted by kind of line.
 
 Reads logs, buffer and database, and changes nothing, anywhere; takes no lock.
 """

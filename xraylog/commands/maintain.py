@@ -1,4 +1,4 @@
-"""What is done beside loading: partitions ahead, the drop of old days, rejected lines read again. Of no log."""
+"""Work beside loading: partitions ahead, the drop of old days, rejected lines read again. Of no log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config file says: the keys there are, and their checked values."""
+"""The keys of a config file, and their checked values."""
 
 from __future__ import annotations
 

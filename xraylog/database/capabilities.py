@@ -1,4 +1,4 @@
-"""What a server can do: every difference between versions of PostgreSQL that matters here."""
+"""Every difference between versions of PostgreSQL that matters here."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ class Capabilities(NamedTuple):
 
     @property
     def keys_on_partitioned(self) -> bool:
-        """Whether a partitioned table has foreign keys and indexes. On PostgreSQL 10 only its partitions have them."""
+        """Return whether a partitioned table has foreign keys and indexes. On 10 only its partitions have them."""
         return self.server_version >= 110000
 
     @property
     def hash_of_64_bits(self) -> bool:
-        """Whether the function hashtextextended exists."""
+        """Return whether the function hashtextextended exists."""
         return self.server_version >= 110000
 
     @property
     def statements_have_timeouts(self) -> bool:
-        """Whether each statement of a pipeline has its own statement_timeout. Before, all up to a Sync have one."""
+        """Return whether each statement of a pipeline has a statement_timeout. Before, all up to a Sync have one."""
         return self.server_version >= 110000
 
     @property
     def tcp_user_timeout(self) -> bool:
-        """Whether there is the setting tcp_user_timeout."""
+        """Return whether there is the setting tcp_user_timeout."""
         return self.server_version >= 120000
 
     @property
     def generated_columns(self) -> bool:
-        """Whether columns can be GENERATED, and LIKE can include that."""
+        """Return whether columns can be GENERATED, and LIKE can include that."""
         return self.server_version >= 120000
 
     @property
     def detach_concurrently(self) -> bool:
-        """Whether there is DETACH PARTITION … CONCURRENTLY."""
+        """Return whether there is DETACH PARTITION … CONCURRENTLY."""
         return self.server_version >= 140000
 
     @property
     def idle_session_timeout(self) -> bool:
-        """Whether there is the setting idle_session_timeout."""
+        """Return whether there is the setting idle_session_timeout."""
         return self.server_version >= 140000
 
     @property
     def copy_progress(self) -> bool:
-        """Whether there is the view pg_stat_progress_copy."""
+        """Return whether there is the view pg_stat_progress_copy."""
         return self.server_version >= 140000
 
     @property
     def date_bin(self) -> bool:
-        """Whether the function date_bin exists."""
+        """Return whether the function date_bin exists."""
         return self.server_version >= 140000
 
     @property
     def parameter_privileges(self) -> bool:
-        """Whether a role can be granted a parameter. Before, only a superuser may set session_replication_role."""
+        """Return whether a parameter can be granted. Before, only a superuser may set session_replication_role."""
         return self.server_version >= 150000
 
     @property
     def transaction_timeout(self) -> bool:
-        """Whether there is the setting transaction_timeout."""
+        """Return whether there is the setting transaction_timeout."""
         return self.server_version >= 170000

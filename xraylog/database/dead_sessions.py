@@ -48,7 +48,7 @@ class Holder:
     copied: int | None  # bytes of the COPY that it is in
 
     def is_dead(self, timeout_s: float) -> bool:
-        """Whether no run waits for it any more: each gives up after `timeout_s`."""
+        """Return whether no run waits for it any more: each gives up after `timeout_s`."""
         return self.silent_s is not None and self.silent_s > timeout_s
 
     def __str__(self) -> str:

@@ -56,17 +56,17 @@ def pending_drops(conn: Connection) -> list[PendingDrop]:
 
 
 def mark(table: str) -> Composed:
-    """DDL for the comment. `table` is quoted, here and below."""
+    """Return the DDL for the comment. `table` is quoted, here and below."""
     return SQL("COMMENT ON TABLE {} IS {}").format(SQL(table), Literal(markers.EXPIRED))
 
 
 def detach(table: str) -> Composed:
-    """DDL that keeps nobody out of `logs`, outside of a transaction."""
+    """Return the DDL that keeps nobody out of `logs`, outside of a transaction."""
     return SQL("ALTER TABLE logs DETACH PARTITION {} CONCURRENTLY").format(SQL(table))
 
 
 def finalize(table: str) -> Composed:
-    """DDL that ends a DETACH … CONCURRENTLY which was interrupted; in a transaction, if you like."""
+    """Return the DDL that ends a DETACH … CONCURRENTLY which was interrupted; in a transaction, if you like."""
     return SQL("ALTER TABLE logs DETACH PARTITION {} FINALIZE").format(SQL(table))
 
 
@@ -76,7 +76,7 @@ def drop(table: str) -> Composed:
 
 
 def free_name(table: PendingDrop) -> Composed:
-    """DDL that frees the table's name."""
+    """Return the DDL that frees the table's name."""
     return SQL("ALTER TABLE {} RENAME TO {}").format(SQL(table.sql), Identifier(f"{table.name}_{table.oid}"))
 
 

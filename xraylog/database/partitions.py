@@ -87,7 +87,7 @@ class Partitions:
         return f"{len(self._refused)} days are without a partition: {reason}"
 
     def known(self, days: Iterable[str]) -> bool:
-        """Whether each of these days is known to have a partition."""
+        """Return whether each of these days is known to have a partition."""
         return self._known.issuperset(days)
 
     def missing(self, days: Iterable[str]) -> set[str]:
@@ -171,7 +171,7 @@ def read_named_bounds(conn: Connection, names: Sequence[str] | None = None) -> l
 
 
 def create_partition(name: str, low: float, high: float) -> Composed:
-    """DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
+    """Return the DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
     return SQL("""
         CREATE TABLE {partition}
             PARTITION OF logs
@@ -184,14 +184,14 @@ def create_partition(name: str, low: float, high: float) -> Composed:
 
 
 def create_standalone(name: str, parent: str, server: Capabilities) -> Composed:
-    """DDL for a table that is to become a partition when it has its rows: no keys and no indexes slow them down."""
+    """Return the DDL for a table that becomes a partition when it has its rows: no keys or indexes slow them down."""
     return SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
         Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if server.generated_columns else "")
     )
 
 
 def attach(name: str, parent: str, low: float, high: float) -> Composed:
-    """DDL that makes the table a partition: the server checks its bounds, and foreign keys as a set."""
+    """Return the DDL that makes the table a partition: the server checks its bounds, and foreign keys as a set."""
     return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
         Identifier(parent), Identifier(name), moment(low), moment(high)
     )

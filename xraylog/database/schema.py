@@ -194,13 +194,13 @@ class Findings:
 
     @property
     def migrating(self) -> bool:
-        """Whether a migration of logs was started and is not finished."""
+        """Return whether a migration of logs was started and is not finished."""
         marker = markers.read_migration(self.migration)
         return marker is not None and not marker.is_finished
 
     @property
     def has_old(self) -> bool:
-        """Whether the old table of a migration of logs is still there."""
+        """Return whether the old table of a migration of logs is still there."""
         return "logs" in self.tables and self.tables["logs"].has_old and markers.is_of_migration(self.migration)
 
     @property
@@ -325,7 +325,7 @@ def _create(conn: Connection, findings: Findings) -> None:
 
 
 def create(name: str) -> Iterator[Composed]:
-    """DDL for one table, with its index; without the keys and indexes of logs."""
+    """Return the DDL for one table, with its index; without the keys and indexes of logs."""
     yield SQL(TABLES[name]).format()
     if name in INDEXES:
         yield SQL(INDEXES[name]).format()
@@ -348,14 +348,14 @@ def keys_and_indexes(table: str) -> Iterator[Composed]:
 
 
 def add_key(table: str, column: str) -> Composed:
-    """DDL for the foreign key of a column of logs."""
+    """Return the DDL for the foreign key of a column of logs."""
     return SQL("ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES {referenced}").format(
         table=Identifier(table), column=Identifier(column), referenced=Identifier(KEYS[column])
     )
 
 
 def create_index(table: str, definition: str, name: str | None = None, unique: bool = False) -> Composed:
-    """DDL for an index. `definition`: what pg_get_indexdef writes after USING; without a name the server makes one."""
+    """Return the DDL for an index. `definition`: pg_get_indexdef after USING; without a name the server makes one."""
     return SQL("CREATE {unique}INDEX {name}ON {table} USING {definition}").format(
         unique=SQL("UNIQUE " if unique else ""),
         name=SQL("{} ").format(Identifier(name)) if name else SQL(""),

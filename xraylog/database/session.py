@@ -147,7 +147,7 @@ def _attempt(conninfo: str, keywords: Mapping[str, str]) -> deadline.Connection:
 
 
 def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
-    """Whether the server answers, and does not want us, or libpq does not want the server or a setting."""
+    """Return whether the server answers, and does not want us, or libpq does not want the server or a setting."""
     answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
     answers = answers or any(text in str(error) for text in OF_LIBPQ_TEXTS)
     return answers and not any(text in str(error) for text in BUSY_TEXTS)
@@ -257,7 +257,7 @@ def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
 
 
 def is_temporary(error: psycopg.Error) -> bool:
-    """Whether the next run may find it gone. OperationalError is wider than that: the SQLSTATE decides."""
+    """Return whether the next run may find it gone. OperationalError is wider than that: the SQLSTATE decides."""
     if error.sqlstate is not None:
         return error.sqlstate.startswith(TEMPORARY)
     return isinstance(error, psycopg.OperationalError)  # the connection broke: no server left to give a state

@@ -45,7 +45,7 @@ class Source:
 
     @property
     def again(self) -> bool:
-        """Whether to store lines whatever was stored before. Not once the database counts from 0: then it knows."""
+        """Return whether to store lines whatever was stored. Not once the database counts from 0: then it knows."""
         return self.options.again and self.stored_to is None
 
     @property
@@ -55,7 +55,7 @@ class Source:
 
     @property
     def has_new_lines(self) -> bool:
-        """Whether there may be a line to read, as far as the file alone can tell."""
+        """Return whether there may be a line to read, as far as the file alone can tell."""
         return not (self.log.is_empty or (self.log.is_drained() and not self.options.again))
 
     def batches(self, offset: int) -> Iterator[Batch]:

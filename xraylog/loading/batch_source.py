@@ -1,4 +1,4 @@
-"""What the loader asks of a log: its batches, and where its position moves to."""
+"""The log as the loader sees it: its batches, and where its position moves to."""
 
 from __future__ import annotations
 

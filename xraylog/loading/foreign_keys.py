@@ -89,12 +89,12 @@ class LoadPaths:
 
     @property
     def can_check_in_bulk(self) -> bool:
-        """Whether the row triggers may be disabled."""
+        """Return whether the row triggers may be disabled."""
         return self.has_only_our_keys and self.may_lock and self.may_disable_triggers and not self.is_distributed
 
     @property
     def can_attach(self) -> bool:
-        """Whether a day may be loaded before it becomes a partition: ATTACH checks its foreign keys."""
+        """Return whether a day may be loaded before it becomes a partition: ATTACH checks its foreign keys."""
         return self.has_only_our_keys and self.like_is_complete and self.may_create_days and not self.is_distributed
 
     @property

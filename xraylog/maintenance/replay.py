@@ -27,7 +27,8 @@ BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
 Parse: TypeAlias = Callable[[bytes, str], AccessRecord | BadLine | Ignored]
 ParsedLine: TypeAlias = tuple[int, "AccessRecord | BadLine | Ignored"]  # with the id of its row
 Parsed: TypeAlias = Sequence[ParsedLine]
-Stays: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
+StillRejected: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
+Moved: TypeAlias = tuple[LoadResult, StillRejected]
 
 COUNTS = """
     SELECT n.id, n.name = %s, count(*), min(r.id), max(r.id)
@@ -79,7 +80,7 @@ class SortedLines:
     records: Records = field(default_factory=Records)
     ids: list[int] = field(default_factory=list)  # for each record, that of its line's row
     ignored: dict[int, Ignored] = field(default_factory=dict)  # by id
-    stays: Stays = field(default_factory=list)
+    still_rejected: StillRejected = field(default_factory=list)
 
 
 class BatchRejected(Exception):
@@ -104,7 +105,7 @@ def pending(conn: Connection, tables: schema.Findings, node: str) -> Pending:
     return Pending(ours.node_id, ours.first, ours.last, others)
 
 
-def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) -> Iterator[tuple[LoadResult, Stays]]:
+def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) -> Iterator[Moved]:
     """Parse what was found, at most `lines` lines at a time; yield after each commit what became of them."""
     if found.node_id is None:
         return
@@ -138,33 +139,33 @@ def _parse(parse: Parse, line: bytes | None, reason: str) -> AccessRecord | BadL
     return parse(line, reason)
 
 
-def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> Iterator[tuple[LoadResult, Stays]]:
+def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> Iterator[Moved]:
     """Find the rows that the database refuses, and move the others.
 
     Each half is a batch and a transaction of its own: thousands may be rejected, as they were before, and in one
     transaction the node's other runs would wait for all of them.
     """
 
-    def leave(line: ParsedLine, rejected: Exception) -> tuple[LoadResult, Stays]:
+    def leave(line: ParsedLine, rejected: Exception) -> Moved:
         return LoadResult(lines=1, rejected=1), [(line[0], str(rejected))]
 
     move = functools.partial(_move, target, node, node_id)
     yield from retry.bisect(parsed, move, leave, (BatchRejected,))
 
 
-def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> tuple[LoadResult, Stays]:
+def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> Moved:
     """Move a batch, in one transaction. Raises BatchRejected."""
     lines = _sort(parsed)
-    stay = LoadResult(lines=len(lines.stays), rejected=len(lines.stays))
+    stay = LoadResult(lines=len(lines.still_rejected), rejected=len(lines.still_rejected))
     if not lines.ids and not lines.ignored:
-        return stay, lines.stays
+        return stay, lines.still_rejected
     days = {minute[:DAY] for minute in set(lines.records.minutes)}
     target.days.ensure(days)
     for reason in target.days.refused(days).values():
         raise BatchRejected(reason)
     store = functools.partial(_store, target, node, node_id, lines)
     moved, _ = target.store_resolved(days, lines.records.names(), store)
-    return stay + moved, lines.stays
+    return stay + moved, lines.still_rejected
 
 
 def _sort(parsed: Parsed) -> SortedLines:
@@ -174,7 +175,7 @@ def _sort(parsed: Parsed) -> SortedLines:
             lines.records.append(said)
             lines.ids.append(row_id)
         elif isinstance(said, BadLine):
-            lines.stays.append((row_id, said.reason))
+            lines.still_rejected.append((row_id, said.reason))
         else:
             lines.ignored[row_id] = said
     return lines

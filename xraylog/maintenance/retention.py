@@ -1,4 +1,4 @@
-"""What is older than `[retention] days` leaves the database: partitions of `logs`, rejected lines, and unused names.
+"""Remove what is older than `[retention] days`: partitions of `logs`, rejected lines, and unused names.
 
 A partition goes as a whole, and only when its upper bound, as the catalog has it, is not after the first moment that
 is kept. That is asked once more, by the table's oid, in the transaction that marks it or drops it. `detached` says how
@@ -308,7 +308,7 @@ def _drop_now(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
 
 
 def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
-    """Whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
+    """Return whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
     query = SQL('SELECT EXISTS (SELECT FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
     ((has,),) = conn.execute(query, [cutoff])
     return bool(has)

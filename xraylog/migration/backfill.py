@@ -62,7 +62,7 @@ CORRELATION = """
 
 
 def finds_days(old: OldTable) -> bool:
-    """Whether it has an index that finds the rows of a day."""
+    """Return whether it has an index that finds the rows of a day."""
     return any(
         index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
         for index in old.indexes
@@ -71,7 +71,7 @@ def finds_days(old: OldTable) -> bool:
 
 
 def index_by_day(old: OldTable, method: str) -> Composed:
-    """DDL for an index that finds the rows of a day."""
+    """Return the DDL for an index that finds the rows of a day."""
     return SQL("CREATE INDEX {} ON logs_old USING {} ({})").format(
         Identifier(BY_DAY),
         SQL(method),

@@ -48,7 +48,7 @@ class Column:
 
     @property
     def changes_meaning(self) -> bool:
-        """Whether a value reads differently afterwards: text as an address, a time without zone as one with it."""
+        """Return whether a value reads differently: text as an address, a time without zone as one with it."""
         return self.new_type != self.type and self.name in ("timestamp", "source_ip")
 
 
@@ -127,7 +127,7 @@ class OldTable:
 
     @property
     def has_zone(self) -> bool:
-        """Whether its times have a zone."""
+        """Return whether its times have a zone."""
         column = self.column("timestamp")
         return column is None or column.plain_type == "timestamp with time zone"
 
@@ -154,7 +154,7 @@ class OldTable:
 
     @property
     def needs_sequence(self) -> bool:
-        """Whether ids came from nowhere: neither a sequence nor another default."""
+        """Return whether ids came from nowhere: neither a sequence nor another default."""
         id_ = self.column("id")
         return self.sequence is None and (id_ is None or id_.default is None)
 
@@ -341,7 +341,7 @@ def describe(conn: Connection, name: str, zone: str) -> OldTable:
 
 
 def has_key(table: OldTable, column: str) -> bool:
-    """Whether the server has checked the column against the table that we refer to."""
+    """Return whether the server has checked the column against the table that we refer to."""
     return any(
         constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == schema.KEYS[column]
         for constraint in table.constraints
@@ -382,6 +382,6 @@ def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
 
 
 def add_constraint(constraint: Constraint, on: str, named: bool) -> Composed:
-    """DDL for a constraint as the catalog wrote it."""
+    """Return the DDL for a constraint as the catalog wrote it."""
     name = SQL("CONSTRAINT {} ").format(Identifier(constraint.name)) if named else SQL("")
     return SQL("ALTER TABLE {} ADD {}{}").format(Identifier(on), name, SQL(constraint.definition))

@@ -86,7 +86,7 @@ def set_tablespace(old: OldTable) -> Iterator[Composed]:
 
 
 def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]:
-    """DDL of the tables that stand beside logs, where they are not there yet."""
+    """Return the DDL of the tables that stand beside logs, where they are not there yet."""
     for table in schema.inspect(conn).missing:
         if table != "logs":
             yield from schema.create(table)
@@ -94,7 +94,7 @@ def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]
 
 
 def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[Composed]:
-    """DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
+    """Return the DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
     yield _create_logs(old, name)
     for constraint in old.constraints:
         if constraint.kind == "c":

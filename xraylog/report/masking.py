@@ -30,7 +30,7 @@ HIDDEN = "(an address)"
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Whether a page shows addresses as networks, and users and nodes as numbers."""
+    """Return whether a page shows addresses as networks, and users and nodes as numbers."""
 
     hides: bool = False
 

@@ -1,4 +1,4 @@
-"""What the page is about: the days and limits that are asked for, and what was found. No files, database or clock."""
+"""The days and limits that a page is asked for, and what was found. No files, database or clock."""
 
 from __future__ import annotations
 

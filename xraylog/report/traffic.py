@@ -1,4 +1,4 @@
-"""What came, when, and from which node; and when nothing came."""
+"""Traffic by time and node, and the hours without any."""
 
 from __future__ import annotations
 

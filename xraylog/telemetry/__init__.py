@@ -1,1 +1,1 @@
-"""What is written about runs: our own log, statistics and metrics."""
+"""Our own log, statistics and metrics."""

@@ -1,4 +1,4 @@
-"""What the runs came to, for Prometheus: a file for node_exporter's textfile collector.
+"""Metrics for Prometheus: a file for node_exporter's textfile collector.
 
 The file is also where counters and the time of the last success are kept from run to run.
 """

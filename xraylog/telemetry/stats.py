@@ -1,4 +1,4 @@
-"""What a run came to, as one row of JSON lines or CSV."""
+"""Statistics: the result of a run as one row of JSON lines or CSV."""
 
 from __future__ import annotations
 
