@@ -7,7 +7,6 @@ J tags, K emails, L hosts, M masked addresses, N console, O wrapped by others, P
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import itertools
 import re
@@ -20,66 +19,31 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from helpers.parsing import (
+    AT,
+    NOW,
+    STORED_AT,
+    WHOLE,
+    WHOLE_ROW,
+    Kind,
+    grammar_of,
+    parse,
+    parser_of,
+    raw,
+    reason,
+    results,
+)
 from helpers.site import ROOT, SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xraylog.accesslog import grammar, parser
-from xraylog.accesslog.grammar import Grammar
+from xraylog.accesslog.destination import NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.parser import Parser
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored
 
-NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-AT, STORED_AT = b"2025/11/17 10:15:23.123456 ", "2025-11-17 10:15:23.123456+00"
-Kind = AccessRecord | BadLine | Ignored
 some_examples = settings(deadline=None, max_examples=300)
-
-
-def raw(line: str | bytes) -> bytes:
-    return line.encode() if isinstance(line, str) else line
-
-
-@functools.cache
-def parser_of(zone: str, now: datetime, mask: Mask = UNMASKED) -> Parser:
-    """One for all tests: what it remembers of other lines must make no difference."""
-    return Parser(ZoneInfo(zone), now, mask)
-
-
-def grammar_of(zone: str = "UTC", now: datetime = NOW, mask: Mask = UNMASKED) -> Grammar:
-    return Grammar(ZoneInfo(zone), now, mask)
-
-
-def parse(*line: str | bytes, zone: str = "UTC", now: datetime = NOW) -> Kind:
-    """What the grammar says of one line; the parser must say the same, alone, and among lines that it knows."""
-    text = b"".join(map(raw, line))
-    said = grammar_of(zone, now).parse_line(text)
-    if b"\n" not in text:
-        known, fast = grammar_of(zone, now).parse_line(WHOLE), parser_of(zone, now)
-        assert results(fast, text) == [said]
-        assert results(fast, WHOLE, text, WHOLE, WHOLE, text) == [known, said, known, known, said]
-    return said
-
-
-def results(fast: Parser, *lines: bytes) -> list[Kind]:
-    """What a parser makes of lines, in order."""
-    found: dict[int, Kind] = {}
-    text = b"".join(line + b"\n" for line in lines)
-    for batch in fast.batches([(0, text)], len(lines)):
-        found.update(zip(batch.offsets, batch.records, strict=True))
-        found.update(batch.bad_lines)
-        ignored = list(Counter(batch.ignored).elements())
-    begins = itertools.accumulate((len(line) + 1 for line in lines[:-1]), initial=0)
-    # Of ignored lines a batch has only the count: take them in turn, they are equal ones here.
-    return [found[begin] if begin in found else ignored.pop() for begin in begins]
-
-
-def reason(*line: str | bytes, **when: Any) -> str:
-    """Why the line is bad. Its bytes are kept as they are."""
-    bad = parse(*line, **when)
-    assert isinstance(bad, BadLine), bad
-    assert bad.line == b"".join(map(raw, line))
-    return bad.reason
 
 
 def table(rows: dict[str, dict[Any, Any]], *names: str) -> pytest.MarkDecorator:
@@ -382,8 +346,6 @@ def test_what_is_no_clients_access_is_ignored_by_design(line: str | bytes, kind:
     assert parse(line) is kind
 
 
-WHOLE = AT + b"from 1.2.3.4:5 accepted tcp:x.example:443 [in -> out] email: e"
-WHOLE_ROW = AccessRecord(STORED_AT, "1.2.3.4", 5, "accepted", "tcp", "x.example", 443, "in", "out", "e")
 PREFIXES = {
     "journald": "Nov 17 10:15:23 host xray[812]: ",
     "docker logs -t": "2025-11-17T10:15:23.123456789Z ",
@@ -657,7 +619,7 @@ def check(line: bytes, got: Kind) -> None:
         for port in (got.source_port, got.destination_port):
             assert port is None or 0 <= port <= 65535
         assert got.action in {"accepted", "rejected", "api"}
-        assert got.protocol in {None, "tcp", "udp", "http", "https", "ftp"}
+        assert got.protocol in {*PROTOCOLS.values(), *(network.decode() for network in NETWORKS)}
         for name in (got.destination, got.inbound_tag, got.outbound_tag, got.email):
             assert name is None or (1 <= len(name.encode().decode()) <= 255 and "\0" not in name)
 

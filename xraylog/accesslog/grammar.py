@@ -19,14 +19,14 @@ from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
-from xraylog.accesslog import other_lines, values
+from xraylog.accesslog import destination, other_lines, suffixes, values
+from xraylog.accesslog.destination import MASKED_WHOLE, MAX_ADDRESS_BYTES, NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
-from xraylog.accesslog.values import LAST_PORT, MAX_CHARACTERS, PORT, ParseError, UnstorableValue
+from xraylog.accesslog.values import MAX_CHARACTERS, PORT, ParseError, UnstorableValue
 from xraylog.records import UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
 AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
-MAX_ADDRESS_BYTES = 64  # more than any address has: what is longer is none, nor is its beginning
 LAST_SECOND = timedelta(seconds=59)
 
 MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
@@ -36,10 +36,12 @@ ANOTHER_LINE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (?:fro
 PREFIXED = "expected xray's timestamp first, found before it: "
 STATUS = re.compile(rb"(?:^| )(accepted|rejected) ")
 CLOSING_BRACKET = ord("]")
+BRACKET = re.compile(rb" \[(.*?)\](?= |\Z)", re.DOTALL)  # of a rejected line: a reason may follow
 ARROW = re.compile(rb" (?:->|>>|==>) ")
 BARE_ARROW = re.compile(rb"->|==>|>>")
 GLUED = "expected one line, found the timestamp of another in it"
-INSECURE = re.compile(rb" ?Insecure encryption ?email: ?(.*)", re.DOTALL)  # proxy/vmess, xray up to v1.8.1
+# The rejections without a destination that name a user: proxy/vmess, xray up to v1.8.1; and one without a reason.
+NAMED = re.compile(rb" ?(?:Insecure encryption ?email: ?|email: )(.*)", re.DOTALL)
 # The shapes of the tool's own documentation, which no xray writes: blanks round colons and arrows. Runs of
 # blanks are bounded, so that a line made of blanks costs no more than its length.
 DOCUMENTED = re.compile(
@@ -54,13 +56,6 @@ API = re.compile(rb"api {1,16}from {1,16}(.+?) {1,16}api {0,16}-> {0,16}api {0,1
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 V4 = re.compile(rb"(?:" + OCTET + rb"\.){3}" + OCTET)  # what IPv4Address reads, for a tenth of its time
 MASKED_V4 = re.compile(rb"\d{1,3}(?:\.\d{1,3}){0,2}(?:\.\*){1,3}")
-MASKED_WHOLE = (b"[Masked IPv4]", b"[Masked IPv6]")
-MASKED_ANYWHERE = re.compile(rb"\[Masked IPv[46]\]")
-NOT_IN_A_HOST = re.compile(rb"[\s\[\]]")
-PATH = re.compile(rb"[/?#]")
-MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+\]")
-SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
-URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class Grammar:
@@ -104,9 +99,14 @@ class Grammar:
         if api := API.fullmatch(rest):
             ip, port = _source(api[1])
             return AccessRecord(timestamp, ip, port, "api", inbound_tag="api", outbound_tag="api")
+        if other_lines.is_message(rest):
+            if ANOTHER_TIMESTAMP.search(rest):
+                raise ParseError(GLUED)
+            return Ignored.CONSOLE
         status = STATUS.search(rest)
         if status is None:
             raise ParseError("expected 'accepted' or 'rejected' after the source, found neither")
+        has_from = rest.startswith(b"from ")
         source = rest[: status.start()].removeprefix(b"from").lstrip(b" ")
         if source in (b"DNS", b"DoH"):
             return _reject_if_two_lines(Ignored.DNS, rest)
@@ -115,8 +115,8 @@ class Grammar:
         try:
             ip, port = _source(source)
             if status[1] == b"rejected":
-                return AccessRecord(timestamp, ip, port, "rejected", email=_rejected_email(rest[status.end() :]))
-            return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], rest[:5] == b"from "))
+                return AccessRecord(timestamp, ip, port, "rejected", *_rejected(rest[status.end() :], has_from))
+            return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], has_from))
         except ParseError as error:
             documented = DOCUMENTED.fullmatch(rest) if len(rest) <= DOCUMENTED_BYTES else None
             if documented is None or isinstance(error, UnstorableValue):
@@ -158,16 +158,14 @@ class Grammar:
 def source(address: bytes) -> str | None:
     """`from SOURCE` without its port. Raises ParseError for what means something else without a port."""
     address = address.removeprefix(b"from ")
-    if address.startswith((b"tcp:", b"udp:")):
-        address = address[4:]
     if address.startswith((b"@", b"unix:")):
         raise ParseError("expected an address")
-    return _source_ip(address)
+    return _source_ip(_without_network(address))
 
 
 def request(request: bytes) -> Request:
     """Return what `accepted TO` means. Raises ParseError."""
-    return Request("accepted", *_destination(request.removeprefix(b"accepted ")))
+    return Request("accepted", *destination.read(request.removeprefix(b"accepted ")))
 
 
 def route(rest: bytes) -> Route:
@@ -203,12 +201,16 @@ def _source(source: bytes) -> tuple[str | None, int | None]:
     """FROM: address and port; both None where the peer has no address."""
     if not source or source.startswith((b"@", b"unix:")):
         return None, None
-    if source.startswith((b"tcp:", b"udp:")):
-        source = source[4:]
+    source = _without_network(source)
     address, colon, port = source.rpartition(b":")
     if not colon:
         raise ParseError(f"expected a source address and port, found {values.excerpt(source)}")
     return _source_ip(address), values.port(port)
+
+
+def _without_network(source: bytes) -> bytes:
+    network, colon, address = source.partition(b":")
+    return address if colon and network in NETWORKS else source
 
 
 def _source_ip(address: bytes) -> str | None:
@@ -240,10 +242,29 @@ def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
     return text
 
 
-def _rejected_email(reason: bytes) -> str | None:
-    """Return the user that a rejection names: its reason is free text, and only one form of it names one."""
-    insecure = INSECURE.fullmatch(reason)
-    return values.name("email", insecure[1].removeprefix(b" ").rstrip(b" ")) if insecure else None
+def _rejected(
+    rest: bytes, has_from: bool
+) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None]:
+    """Return what follows `rejected`, as the fields of a record from `protocol` on.
+
+    xray leaves TO empty, so that the reason follows two blanks: free text, which can hold what a client sent. Forks
+    write a destination there; then tags and email directly after it are no part of a reason.
+    """
+    if named := NAMED.fullmatch(rest):
+        return None, None, None, None, None, values.name("email", suffixes.cut(named[1]).rstrip(b" "))
+    if (to := destination.at_start(rest)) is None:
+        return None, None, None, None, None, None
+    found = destination.read(to)
+    tags, email = _before_reason(suffixes.cut(rest[len(to) :]))
+    return *found, *_tags(tags, has_from), email
+
+
+def _before_reason(rest: bytes) -> tuple[bytes, str | None]:
+    """Return the inside of the bracket, and the email, where they stand before the reason, or instead of it."""
+    bracket = BRACKET.match(rest)
+    end = bracket.end() if bracket else 0
+    email = _email(rest, end) if rest.startswith(b" email:", end) else None
+    return bracket[1] if bracket else b"", email
 
 
 def _accepted(
@@ -252,7 +273,7 @@ def _accepted(
     """TO, the bracket and the email, as the fields of a record from `protocol` on."""
     to, tags, email = _split(rest)
     inbound, outbound = _tags(tags, has_from)
-    return *_destination(to), inbound, outbound, email
+    return *destination.read(to), inbound, outbound, email
 
 
 def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
@@ -260,6 +281,7 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
 
     The bracket closes at the first `]` before ` email:` or the end of the line: tags and emails are free text.
     """
+    rest = suffixes.cut(rest)
     bracket, at_email = rest.find(b" ["), rest.find(b" email:")
     if bracket < 0 or 0 <= at_email < bracket:
         end = len(rest) if at_email < 0 else at_email
@@ -300,60 +322,6 @@ def _route_tags(tags: bytes) -> tuple[str | None, str | None]:
     return found
 
 
-def _destination(to: bytes) -> tuple[str | None, str | None, int | None]:
-    """TO: protocol, host, port. The HTTP inbound writes a URL, shadowsocks-2022 no prefix."""
-    if to.startswith((b"tcp:", b"udp:")):
-        return to[:3].decode(), *_host_and_port(to[4:])
-    if to.startswith(b"//"):
-        return None, *_authority(to, 2, None)
-    if scheme := URL.match(to):
-        name = scheme[1].lower()
-        protocol = name.decode() if name in SCHEMES else None
-        return protocol, *_authority(to, scheme.end(), SCHEMES.get(name))
-    if to.startswith(b"/") or to == b"*":  # allowTransparent: a request without a host
-        return None, None, None
-    return None, *_host_and_port(to)
-
-
-def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
-    host, colon, port = to.rpartition(b":")
-    if not host or not colon:
-        raise ParseError(f"expected a destination and port, found {values.excerpt(to)}")
-    return _host(host), values.port(port)
-
-
-def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | None, int | None]:
-    """Return host and port of a URL, from after its `//` on. User, password, path and query are not kept."""
-    authority = _without_path(url, start)
-    authority = authority[authority.rfind(b"@") + 1 :]
-    closing = authority.rfind(b"]")
-    colon = authority.find(b":", closing + 1)
-    host, port = (authority, b"") if colon < 0 else (authority[:colon], authority[colon + 1 :])
-    if not host:
-        return None, None
-    if not port:
-        return _host(host), default_port
-    in_range = PORT.fullmatch(port) and int(port) <= LAST_PORT
-    return _host(host), int(port) if in_range else None
-
-
-def _without_path(url: bytes, start: int) -> bytes:
-    """From `start` up to the first `/`, `?` or `#` that is not inside a masked address, `[2001:db8::/32]`."""
-    masked = MASKED_AUTHORITY.match(url, start)
-    end = PATH.search(url, masked.end() if masked else start)
-    return url[start : end.start() if end else None]
-
-
-def _host(host: bytes) -> str | None:
-    if host.startswith(b"[") and host.endswith(b"]") and host not in MASKED_WHOLE:
-        host = host[1:-1].partition(b"%")[0]
-    elif NOT_IN_A_HOST.search(host) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", host)):
-        raise ParseError(f"expected a host, found {values.excerpt(host)}")
-    if not host:
-        raise ParseError("expected a host, found none")
-    return values.name("host", host)
-
-
 def _documented(
     match: re.Match[bytes],
 ) -> tuple[str | None, int | None, str, str | None, str | None, int | None, str | None, str | None, str | None]:
@@ -365,5 +333,5 @@ def _documented(
     inbound, outbound = _tags(tags, has_from=True)
     protocol = match["network"].decode() if match["network"] else None
     source_ip, source_port = _source_ip(match["source"]), values.port(match["port"])
-    host, port = _host(match["host"]), values.port(match["to_port"])
+    host, port = destination.host(match["host"]), values.port(match["to_port"])
     return source_ip, source_port, "accepted", protocol, host, port, inbound, outbound, email

@@ -93,6 +93,22 @@ def test_what_is_a_record_moves_what_is_ignored_goes_and_what_is_bad_stays_as_it
     assert f"rejected line {bad[0][0]}: expected a timestamp first, found none" in site.output()
 
 
+def test_shapes_that_older_versions_rejected_move(site: Site) -> None:
+    start = "2025/11/17 10:15:23 from 203.0.113.1:50000 "
+    reject(
+        site,
+        start + "accepted tcp:www.example.com:443 [in >> out] request_bytes: 7 response_bytes: 9",
+        start + "accepted unix:/run/x.sock [in >> out] email: bob",
+        "2025/11/17 10:15:23 http: TLS handshake error from 203.0.113.154:59240: EOF",
+        "2025/11/17 10:15:23 UDP:[Masked IPv4]:53 got answer: www.example.com. -> [[Masked IPv4]] 23.4ms",
+        start + "accepted mailto:alice:25 [in >> out]",
+    )
+    assert site.run_here(REPLAY) == 0
+    assert counts(5, 2, 2, 1) in site.output()
+    assert site.query("SELECT address FROM endpoints ORDER BY 1") == [("/run/x.sock",), ("www.example.com",)]
+    assert site.query("SELECT email FROM users") == [("bob",)]
+
+
 def test_it_says_nothing_under_cron_and_writes_no_statistics(site: Site) -> None:
     reject(site, line(0), "damaged\n")
     site.append(line(1))

@@ -1,0 +1,227 @@
+"""Lines that no released xray writes, but forks, Go and libraries do; and that a damaged line is none of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from helpers.parsing import AT, NOW, STORED_AT, WHOLE, parse, reason
+from helpers.site import SAMPLES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xraylog.accesslog import other_lines
+from xraylog.accesslog.grammar import Grammar
+from xraylog.records import AccessRecord, BadLine, Ignored
+
+FROM = "from 1.2.3.4:5 "
+X = ("1.2.3.4", 5, "accepted", "tcp", "x", 443)
+
+# --- fields after the email --------------------------------------------------------------------------------------
+
+SUFFIXES = [
+    "request_bytes: 100 response_bytes: 2000",
+    "response_bytes: 2000 request_bytes: 100",
+    "request_bytes=100 response_bytes=2000",
+    "request_bytes: 7",
+    "bytes_sent: 0 bytes_received: 0",
+    "uplink=0 downlink=18446744073709551615",
+    "downlink: 1 uplink: 2",
+    "upload: 1 download: 2",
+    "original: tcp:203.0.113.20:443 sniffed: tls",
+    "original: tcp:[2001:db8::20]:80 sniffed: http",
+    "original: tcp:198.18.0.42:443 sniffed: fakedns+others",
+    "original: udp:[Masked IPv4]:443 sniffed: quic",
+    "sniffed: ssh original: tcp:www.example.com:22",
+    "uplink=1 original: tcp:x:443 sniffed: something_new downlink=2",
+    "egress: v4",
+    "sniffed: bittorrent",
+    "count: 3 duration: 1m2.5s",
+]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_known_fields_after_the_email_are_no_part_of_it(suffix: str) -> None:
+    for end in ("", " "):
+        for email in ("alice", "alice@example.com", "a b: c", "юзер", "a]b [c -> d] email: e"):
+            said = parse(AT, FROM, "accepted tcp:x:443 [in >> out] email: ", email, " ", suffix, end)
+            assert said == AccessRecord(STORED_AT, *X, "in", "out", email)
+        for key in ("", " email:", " email: "):
+            tagged = parse(AT, FROM, "accepted tcp:x:443 [in >> out]", key.rstrip(" "), " ", suffix, end)
+            assert tagged == AccessRecord(STORED_AT, *X, "in", "out")
+            bare = parse("2021/05/01 09:00:00 1.2.3.4:5 accepted tcp:x:443", key.rstrip(" "), " ", suffix, end)
+            assert bare == AccessRecord("2021-05-01 09:00:00+00", *X)
+
+
+# What operators call their users, and what only looks like a field.
+EMAILS = [
+    *("alice: 5", "id: 17", "uid=17", "level: 0", "user=alice level=0", "limit: 100", "plan: 100GB", "port: 443"),
+    *("vless-443|dave@example.net|7", "12.alice", "alice expire: 2026-12-31", "team: red", "a=b", "a: b: c: d"),
+    *("office uplink: 2", "downlink=5", "upload: 5", "download=7", "alice count: 2", "traffic: 100"),
+    *("original: alice", "alice original: tcp", "alice original: tcp:x", "alice sniffed: glue", "egress: berlin"),
+    *("request_bytes", "request_bytes:", "alice request_bytes: many", "request_bytes: 1 alice"),
+    *("uplink=1 alice downlink=2", "alice up: 1 down: 2"),
+    *("alice request_bytes : 1", "alicerequest_bytes: 1", "my_request_bytes: 1", "alice uplink=1;downlink=2"),
+    *("alice request_bytes: -1", "alice uplink=one downlink=two", "alice request_bytes:  5", "alice bytes: 5"),
+    *("ten bytes_per_second: 5", "a uplink = 1 downlink = 2", "request-bytes: 5", "alice Uplink=1 Downlink=2"),
+    *("duration: 5s", "alice duration=5s", "http://x/?uplink=1&downlink=2", "alice original=tcp sniffed=tls!"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("email", EMAILS)
+def test_any_other_email_is_kept_to_its_last_letter(email: str) -> None:
+    assert parse(AT, FROM, "accepted tcp:x:443 [in >> out] email: ", email)[-1] == email
+    assert parse(AT, FROM, "accepted tcp:x:443 email: ", email)[-1] == email
+
+
+def test_known_fields_are_no_part_of_any_other_part_of_the_line() -> None:
+    tag = parse(AT, FROM, "accepted tcp:x:443 [in >> uplink=1 downlink=2] email: e")
+    assert tag == AccessRecord(STORED_AT, *X, "in", "uplink=1 downlink=2", "e")
+    assert reason(AT, FROM, "accepted tcp:foo uplink=1 downlink=2").startswith("expected a destination")
+    assert reason(AT, FROM, "accepted tcp:x:443 uplinks=1 downlinks=2").startswith("expected")
+
+
+# --- TO ----------------------------------------------------------------------------------------------------------
+
+NETWORKS: dict[str, tuple[Any, ...]] = {
+    "icmp:198.51.100.9:0": ("icmp", "198.51.100.9", 0),
+    "icmp:[2001:db8::9]:0": ("icmp", "2001:db8::9", 0),
+    "unknown:x:443": ("unknown", "x", 443),
+    "unix:/run/x.sock": ("unix", "/run/x.sock", None),
+    "unix:@x": ("unix", "@x", None),
+    "unix:x:0": ("unix", "x", 0),
+    "icmp:443": (None, "icmp", 443),
+    "tcp:2001:db8::9:443": ("tcp", "2001:db8::9", 443),
+    "::1:443": (None, "::1", 443),
+}
+
+
+@pytest.mark.parametrize(("to", "fields"), NETWORKS.items(), ids=NETWORKS)
+def test_a_known_network_before_the_host_is_the_protocol(to: str, fields: tuple[Any, ...]) -> None:
+    row = AccessRecord(STORED_AT, "1.2.3.4", 5, "accepted", *fields, "in", "out", "e")
+    assert parse(AT, FROM, "accepted ", to, " [in >> out] email: e") == row
+    assert parse(AT, "from icmp:1.2.3.4:5 accepted ", to, " [in >> out] email: e") == row
+
+
+@pytest.mark.parametrize("to", ["mailto:alice:25", "tcp:a:b:443", "icmp:a:b:0", "http:x:80", "xtcp:x:443", "a:b:c:1"])
+def test_any_other_host_with_a_colon_is_bad(to: str) -> None:
+    assert "without a colon" in reason(AT, FROM, "accepted ", to, " [in >> out] email: e")
+
+
+# --- rejected ----------------------------------------------------------------------------------------------------
+
+REJECTED: dict[str, tuple[Any, ...]] = {
+    "tcp:x.example:443 [in >> out] email: bob": ("tcp", "x.example", 443, "in", "out", "bob"),
+    "tcp:x.example:443 [out]": ("tcp", "x.example", 443, None, "out"),
+    "tcp:x.example:443": ("tcp", "x.example", 443),
+    "tcp:x.example:443 email: bob": ("tcp", "x.example", 443, None, None, "bob"),
+    "udp:[2001:db8::1]:53 [in -> out] email: b c": ("udp", "2001:db8::1", 53, "in", "out", "b c"),
+    "tcp:[Masked IPv4]:443 [in >> out] email: b": ("tcp", "[Masked IPv4]", 443, "in", "out", "b"),
+    "//x:443 [in >> out]": (None, "x", 443, "in", "out"),
+    "x:443 [in >> out] email: bob": (None, "x", 443, "in", "out", "bob"),
+    "tcp:example.com:443 invalid user uplink=0 downlink=0": ("tcp", "example.com", 443),
+    "tcp:example.com:443 [in >> out] invalid user": ("tcp", "example.com", 443, "in", "out"),
+    "tcp:example.com:443 [in >> out] email: bob uplink=0 downlink=0": (
+        *("tcp", "example.com", 443, "in", "out", "bob"),
+    ),
+    " email: bob": (None, None, None, None, None, "bob"),
+    " email: bob uplink=0 downlink=0": (None, None, None, None, None, "bob"),
+    # Of the reason nothing is kept, because a client can write it.
+    "tcp:x:443 invalid domain name: y [a -> b] email: forged": ("tcp", "x", 443),
+    "tcp:x:443 [in >> out] bad name [a -> b] email: forged": ("tcp", "x", 443, "in", "out"),
+    "tcp:x bad": (),
+    "proxy/socks: bad email: forged": (),
+    " tcp:x:443 [in >> out] email: forged": (),
+}
+
+
+@pytest.mark.parametrize(("text", "fields"), REJECTED.items(), ids=REJECTED)
+def test_what_stands_before_the_reason_of_a_rejection_is_kept(text: str, fields: tuple[Any, ...]) -> None:
+    for source in (FROM, "1.2.3.4:5 "):
+        assert parse(AT, source, "rejected ", text) == AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", *fields)
+
+
+# --- messages of Go and of libraries -----------------------------------------------------------------------------
+
+MESSAGES = [
+    "http: TLS handshake error from 203.0.113.154:59240: EOF",
+    "http: TLS handshake error from [2001:db8::1]:59240: remote error: tls: unknown certificate",
+    "http: TLS handshake error from 203.0.113.154:59240: client rejected the certificate",
+    "http: Accept error: accept tcp [::]:443: accept4: too many open files; retrying in 5ms",
+    "http: panic serving 203.0.113.5:4000: runtime error: invalid memory address or nil pointer dereference",
+    "http: superfluous response.WriteHeader call from net/http.(*timeoutWriter).writeHeaderLocked (server.go:3)",
+    'http2: server: error reading preface from client 203.0.113.5:4000: bogus greeting "GET / HTTP/1.1"',
+    "failed to sufficiently increase receive buffer size (was: 208 kiB, wanted: 7168 kiB). See https://github.com/x/y.",
+    "REALITY remoteAddr: 203.0.113.5:51000\thello.sessionId: [1 2 3]",
+    "transport: http2Server.HandleStreams failed to read frame: read tcp 1.2.3.4:443->5.6.7.8:9: i/o timeout",
+    "ERROR: [core] grpc: addrConn.createTransport failed to connect",
+    "server.go:3215: http: TLS handshake error from 203.0.113.154:59240: EOF",
+    "read udp 0.0.0.0:443: use of closed network connection",
+    "tls: первое слово",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_a_message_of_go_or_of_a_library_is_ignored(message: str) -> None:
+    assert parse(AT, message) is Ignored.CONSOLE
+    assert parse("2025/03/12 15:15:27 ", message) is Ignored.CONSOLE
+    assert "another" in reason(AT, message, WHOLE)
+    assert "another" in reason(AT, message, AT)
+
+
+NO_MESSAGES = [
+    "EOF",
+    "",
+    " http: TLS handshake error",
+    "[error] 812#812: *5 connect() failed",  # nginx has the same timestamp
+    "http: TLS handshake\0error",
+    b"http: TLS handshake \xff error",
+    "http: rejected tcp:x:443",
+    "from nowhere else",
+]
+
+
+@pytest.mark.parametrize("text", NO_MESSAGES)
+def test_what_could_be_a_damaged_access_line_is_bad(text: str | bytes) -> None:
+    assert reason(AT, text).startswith("expected ")
+
+
+SAMPLE_LINES = [line for path in sorted(SAMPLES.iterdir()) for line in path.read_bytes().split(b"\n")[:-1]]
+ACCESS_LINES = sorted({line for line in SAMPLE_LINES if b" got answer:" not in line and len(line) < 300})
+places = st.lists(st.tuples(st.integers(20, 300), st.integers(0, 255).filter(lambda byte: byte != 10)), max_size=3)
+
+
+@settings(deadline=None, max_examples=2000)
+@given(st.sampled_from(ACCESS_LINES), places, st.integers(0, 300))
+def test_a_damaged_access_line_is_never_taken_for_a_message(
+    line: bytes, flips: list[tuple[int, int]], end: int
+) -> None:
+    """Cut anywhere, and up to three of its bytes are others."""
+    damaged = bytearray(line[: max(end, 20)] if end < 200 else line)
+    for place, byte in flips:
+        if place < len(damaged):
+            damaged[place] = byte
+    assert not other_lines.is_message(bytes(damaged)[20:])
+
+
+def test_every_beginning_of_an_access_line_is_rejected_or_a_row() -> None:
+    one = Grammar(ZoneInfo("UTC"), NOW)
+    for line in ACCESS_LINES:
+        for end in range(1, len(line)):
+            assert one.parse_line(line[:end]) is not Ignored.CONSOLE
+        for begin in range(1, len(line)):
+            assert one.parse_line(line[begin:]) is not Ignored.CONSOLE
+
+
+def test_a_masked_dns_server_has_a_blank_in_its_name() -> None:
+    for server in (
+        "UDP:[Masked IPv4]:53",
+        "https://[Masked IPv6]/dns-query",
+        "UDP:203.0.*.*:53",
+        "TCP//[2001::/16]:53",
+    ):
+        text = f"{server} got answer: www.example.com. -> [[Masked IPv4], Masked IPv6] 23.456789ms"
+        assert parse(AT, text) is Ignored.DNS_ANSWER
+        assert parse(AT, text.replace("got answer", "cache OPTIMISTE")) is Ignored.DNS_ANSWER
+    assert isinstance(parse(AT, "UDP:[Masked IPv4]:53 got an answer: x"), BadLine)

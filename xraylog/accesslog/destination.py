@@ -1,0 +1,109 @@
+"""TO, what a client asked for, into protocol, host and port. Pure: no files, no database, no clock, no logging.
+
+xray writes `NETWORK:HOST:PORT`, or `unix:/PATH`; shadowsocks-2022 `HOST:PORT`; the HTTP inbound `//HOST:PORT` or a URL.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv6Address
+from typing import TypeAlias
+
+from xraylog.accesslog import values
+from xraylog.accesslog.values import LAST_PORT, PORT, ParseError
+
+# What may stand before a host, and is no part of it: a host holds no colon. `unknown` is xray's word for a network
+# that was not set (common/net/destination.go); the others are those of Go's net package, which forks write.
+NETWORKS = frozenset(b"tcp udp unix unknown icmp icmp6 icmpv6 ip ip4 ip6 tcp4 tcp6 udp4 udp6 sctp".split())
+MASKED_WHOLE = (b"[Masked IPv4]", b"[Masked IPv6]")
+MASKED_ANYWHERE = re.compile(rb"\[Masked IPv[46]\]")
+NOT_IN_A_HOST = re.compile(rb"[\s\[\]]")
+MAX_ADDRESS_BYTES = 64  # more than any address has: what is longer is none, nor is its beginning
+PATH = re.compile(rb"[/?#]")
+MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+\]")
+SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
+URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
+FIRST_WORD = re.compile(rb"(?:\[Masked IPv[46]\]|\S)+")
+
+Destination: TypeAlias = "tuple[str | None, str | None, int | None]"  # protocol, host, port
+
+
+def read(to: bytes) -> Destination:
+    """Return protocol, host and port. Raises ParseError."""
+    if to.startswith((b"tcp:", b"udp:")):
+        return to[:3].decode(), *_host_and_port(to[4:])
+    if to.startswith(b"//"):
+        return None, *_authority(to, 2, None)
+    if scheme := URL.match(to):
+        name = scheme[1].lower()
+        protocol = name.decode() if name in SCHEMES else None
+        return protocol, *_authority(to, scheme.end(), SCHEMES.get(name))
+    if to.startswith(b"/") or to == b"*":  # allowTransparent: a request without a host
+        return None, None, None
+    network, _, rest = to.partition(b":")
+    if network == b"unix" and rest.startswith((b"/", b"@")):
+        return "unix", host(rest), None
+    if network in NETWORKS and b":" in rest:
+        return network.decode(), *_host_and_port(rest)
+    return None, *_host_and_port(to)
+
+
+def at_start(text: bytes) -> bytes | None:
+    """Return what the text begins with if that is a whole destination with a host."""
+    word = FIRST_WORD.match(text)
+    if word is None:
+        return None
+    try:
+        return word[0] if read(word[0])[1] else None
+    except ParseError:
+        return None
+
+
+def host(text: bytes) -> str | None:
+    """Return a host to store. Raises ParseError."""
+    if text.startswith(b"[") and text.endswith(b"]") and text not in MASKED_WHOLE:
+        text = text[1:-1].partition(b"%")[0]
+    elif NOT_IN_A_HOST.search(text) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", text)):
+        raise ParseError(f"expected a host, found {values.excerpt(text)}")
+    if not text:
+        raise ParseError("expected a host, found none")
+    return values.name("host", text)
+
+
+def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
+    name, colon, port = to.rpartition(b":")
+    if not name or not colon:
+        raise ParseError(f"expected a destination and port, found {values.excerpt(to)}")
+    if b":" in name and not name.startswith(b"[") and not _is_ipv6(name):
+        raise ParseError(f"expected a host without a colon, found {values.excerpt(name)}")
+    return host(name), values.port(port)
+
+
+def _is_ipv6(text: bytes) -> bool:
+    try:
+        IPv6Address(text[:MAX_ADDRESS_BYTES].decode("ascii"))
+    except ValueError:
+        return False
+    return True
+
+
+def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | None, int | None]:
+    """Return host and port of a URL, from after its `//` on. User, password, path and query are not kept."""
+    authority = _without_path(url, start)
+    authority = authority[authority.rfind(b"@") + 1 :]
+    closing = authority.rfind(b"]")
+    colon = authority.find(b":", closing + 1)
+    name, port = (authority, b"") if colon < 0 else (authority[:colon], authority[colon + 1 :])
+    if not name:
+        return None, None
+    if not port:
+        return host(name), default_port
+    in_range = PORT.fullmatch(port) and int(port) <= LAST_PORT
+    return host(name), int(port) if in_range else None
+
+
+def _without_path(url: bytes, start: int) -> bytes:
+    """From `start` up to the first `/`, `?` or `#` that is not inside a masked address, `[2001:db8::/32]`."""
+    masked = MASKED_AUTHORITY.match(url, start)
+    end = PATH.search(url, masked.end() if masked else start)
+    return url[start : end.start() if end else None]

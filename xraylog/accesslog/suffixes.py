@@ -1,0 +1,43 @@
+"""Fields that forks of xray append to an access line, after the email or in its place. Pure.
+
+An email is free text, and nothing separates it from them. So they are cut by a catalogue: known words, each with a
+value of its kind, in any order, at the end of the line. Whatever else is there belongs to the email.
+"""
+
+from __future__ import annotations
+
+import re
+
+TAIL_BYTES = 1 << 10  # searched, so that the time does not depend on the length of the line
+COUNT = rb"\d{1,20}"
+SOMETHING = rb"request|response|sent|received|uplink|downlink|upload|download|rx|tx|total"
+DESTINATION = rb"(?:tcp|udp):(?:\[Masked IPv[46]\]|\S)+:\d{1,5}"
+SNIFFED = rb"tls|quic|https?|http[12]|h2|bittorrent|fakedns|fakedns\+others|dns|ssh|stun|dtls|none|unknown"
+# Nobody calls a user so: each of these is a field even if it is the only one.
+SURE = (
+    rb"(?:(?:" + SOMETHING + rb")_bytes|bytes_(?:" + SOMETHING + rb"))(?:: ?|=)" + COUNT,
+    rb"original(?:: ?|=)" + DESTINATION,
+    rb"sniffed(?:: ?|=)(?:" + SNIFFED + rb")",
+    rb"egress(?:: ?|=)v[46]",
+)
+# A user may be called `office uplink: 2`, so one of these alone is none.
+IN_COMPANY = (
+    rb"(?:uplink|downlink|upload|download|bytes|count)(?:: ?|=)" + COUNT,
+    rb"sniffed(?:: ?|=)[a-z0-9+._-]{1,32}",
+    rb"duration(?:: ?|=)(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms?|s|us|\xc2\xb5s|ns))+",
+)
+FIELD = rb" (?:" + b"|".join(SURE) + rb"|" + b"|".join(IN_COMPANY) + rb")(?= |\Z)"
+FIELDS = re.compile(rb"(?:" + FIELD + rb")+ *\Z")
+SURE_FIELD = re.compile(rb" (?:" + b"|".join(SURE) + rb")(?= |\Z)")
+WORD = re.compile(rb" ([a-z_]+)[:=]")
+
+
+def cut(rest: bytes) -> bytes:
+    """Return the text without the fields at its end."""
+    start = max(0, len(rest) - TAIL_BYTES)
+    found = FIELDS.search(rest, start)
+    if found is None:
+        return rest
+    fields = found[0]
+    is_sure = SURE_FIELD.search(fields) is not None or len({*WORD.findall(fields)}) > 1
+    return rest[: found.start()] if is_sure else rest
