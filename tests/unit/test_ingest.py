@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from xraylog.cli import Exit, Options
 from xraylog.config import Config
 from xraylog.database.positions import PositionConflict
 from xraylog.database.session import Unavailable, Unsuitable
-from xraylog.ingest import offline, outcome, source
+from xraylog.ingest import new_users, offline, outcome, source
 from xraylog.ingest.offline import DistinctNames
 from xraylog.ingest.source import Source
-from xraylog.records import LoadResult
+from xraylog.records import AccessRecord, LoadResult, Records
 
 LINE = b"2025/11/17 10:15:23.123456 from 203.0.113.1:1024 accepted tcp:host.example:443 [in >> out] email: u1\n"
 
@@ -95,6 +96,36 @@ def test_a_name_is_new_once_in_each_table(monkeypatch: pytest.MonkeyPatch) -> No
     assert names.count_new({"users": ["a", "b"], "tags": ["a"]}) == {"users": 2, "tags": 1}
     assert names.count_new({"users": ["b", "c"], "tags": []}) == {"users": 1, "tags": 0}
     assert names.count_new({"users": ["d"]}) == {"users": 0}  # counted no further
+
+
+def total_of(users: int, rows: int) -> LoadResult:
+    return LoadResult(lines=rows, rows=rows, new_names={"users": users})
+
+
+def test_users_that_appear_as_fast_as_lines_are_a_warning_with_the_fields_and_no_name() -> None:
+    emails = [f"alice{n % 5}@example.com sent to: h{n} up= {n}, tries={n} bob" for n in range(40)]
+    warning = new_users.warning(total_of(1_000, 1_999), [*emails, "carol"])
+    assert warning is not None
+    assert "1000 new users in 1999 rows" in warning
+    assert "here: to: * up=* tries=*;" in warning
+    assert not re.search(r"alice|bob|carol|example|h1", warning)
+    assert new_users.warning(total_of(1_000, 2_000), emails) is None
+    assert new_users.warning(total_of(999, 999), emails) is None
+
+
+def test_users_without_a_field_in_common_are_a_warning_too() -> None:
+    warning = new_users.warning(total_of(1_000, 1_000), [f"user{n}: x" for n in range(40)])
+    assert warning is not None
+    assert "emails that change" in warning
+    assert new_users.warning(total_of(1_000, 1_000), []) is not None
+
+
+def test_a_sample_is_small() -> None:
+    sample, records = new_users.EmailSample(), Records()
+    for n in range(1_000):
+        records.append(AccessRecord("2025-11-17 10:15:23+00", None, None, "accepted", email=f"u{n}"))
+        sample.add(records)
+    assert len(sample.emails) <= new_users.MAX_SAMPLE + new_users.SAMPLED_ROWS
 
 
 # --- the outcome -----------------------------------------------------------------------------------------------------

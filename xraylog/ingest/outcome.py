@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.database.positions import PositionConflict
+from xraylog.ingest import new_users
 from xraylog.ingest.source import Source
 from xraylog.records import LoadResult
 from xraylog.telemetry import prometheus, stats
@@ -62,8 +64,11 @@ class Recorder:
             logger.error("{}; {}", reason, what_next)
             self._status_at_end = Exit.OPERATOR
 
-    def finish(self, sources: Iterable[Source]) -> None:
+    def finish(self, sources: Collection[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
+        emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
+        if warning := new_users.warning(self._totals["online"] + self._totals["offline"], emails):
+            logger.warning("{}", warning)
         is_damaged = any(source.log.corruption for source in sources)
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end

@@ -20,6 +20,7 @@ from xraylog.cli import Options
 from xraylog.config import Config
 from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range
+from xraylog.ingest.new_users import EmailSample
 from xraylog.records import Batch, Fingerprint, Origin
 
 # Lines of which the first is logged, by the beginning of their reason; and what to do when they are right.
@@ -36,6 +37,7 @@ class Source:
         self.options = options
         self.stored_to: int | None = None  # offset up to which the database has its lines; None: it has not answered
         self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
+        self.sample = EmailSample()
         self.is_stored = False  # every line is in the database, and the log is drained
 
     @property
@@ -60,7 +62,10 @@ class Source:
 
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, without those that the database has."""
-        return read(self.log, self.cfg, positions.gaps(offset, self.later, None))
+        for batch in read(self.log, self.cfg, positions.gaps(offset, self.later, None)):
+            self.sample.add(batch.records)
+            yield batch
+            del batch  # before the next one is read: one in memory, not two
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""

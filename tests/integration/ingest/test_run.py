@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xraylog.accesslog import lockfile
+from xraylog.ingest import new_users
 
 pytestmark = pytest.mark.empty_database
 
@@ -197,6 +198,23 @@ def test_a_file_without_one_line_of_xray_is_reported(site: Site) -> None:
     assert f"not one of 20 lines is xray's; is {site.log} its access log?" in site.run().stderr
     site.append(*["2025-11-17 10:15:23 status installed man-db:amd64 2.11.2-2\n"] * 20, line(1))
     assert site.run().stderr == ""
+
+
+def test_a_user_for_each_line_is_one_warning_that_names_the_fields(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fields that are known, nothing of the kind is left."""
+    monkeypatch.setattr(new_users, "MIN_NEW", 10)
+    site.append(*[line(1).replace("\n", f" request_bytes: {n} response_bytes: 9\n") for n in range(20)])
+    assert site.run_here() == 0
+    assert "new users" not in site.output()
+    site.append(*[line(1).replace("\n", f" spent: {n}\n") for n in range(20)])
+    site.append(*lines(0, 5))
+    assert site.run_here() == 0
+    assert site.output().count("nearly one for each line") == 1
+    assert "24 new users in 25 rows" in site.output()
+    assert "appends to the email, here: spent: *; " not in site.output()  # five lines of real users: not all have it
+    site.append(*[line(1).replace("\n", f" spent: {n} in: x\n") for n in range(20)])
+    assert site.run_here() == 0
+    assert "appends to the email, here: spent: * in: *; docs/log-format.md" in site.output()
 
 
 def test_a_log_named_on_the_command_line_that_is_missing_is_reported(site: Site) -> None:
