@@ -16,6 +16,7 @@ from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
+from xraylog.database.positions import Position, Range
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import retention
 from xraylog.printed import say
@@ -39,7 +40,7 @@ class DatabaseState:
     """What the database knows at this moment."""
 
     server: str
-    offsets: Mapping[Path, int] = field(default_factory=dict)  # where each log is stored up to; bytes
+    stored: Mapping[Path, Position] = field(default_factory=dict)  # of each log that is known
     bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
     waiting: BufferCounts = BufferCounts()
     old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
@@ -88,8 +89,9 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
             tuple[Fingerprint, int]
         ] = []  # of logs that keep their lines: how far they are stored by then
         for log in logs:
-            start = 0 if again else max(reached(log, known, buffer), stored_before(log, earlier_copies))
-            counts = count(cfg, log, start)
+            start, later = (0, ()) if again else reached(log, known, buffer)
+            start = start if again else max(start, stored_before(log, earlier_copies))
+            counts = count(cfg, log, start, later)
             if keep or not isinstance(log, LogFile):
                 earlier_copies.append((log.fingerprint(counts.end), counts.end))
             say(f"{path_text(log.path)}:", *(f"  {text}" for text in findings(log, start, counts, known, keep)))
@@ -131,9 +133,14 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         server += f"; {', '.join(found.missing)} would be made"
     has_positions = not {"nodes", "log_positions"} & {*found.missing}
 
-    def offset(node: str, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None) -> int:
+    def position(
+        node: str, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None
+    ) -> Position | None:
         node_id = references.known_node(conn, node) if has_positions else None
-        return 0 if node_id is None else positions.lookup(conn, node_id, source, fingerprints, size).offset
+        return None if node_id is None else positions.lookup(conn, node_id, source, fingerprints, size)
+
+    def of_log(log: Log) -> Position | None:
+        return position(cfg.node, path_text(log.path), log.fingerprints(), log.max_offset)
 
     def is_known(digest: bytes, _end: int) -> bool:
         node_id = references.known_node(conn, buffer.node) if has_positions else None
@@ -145,8 +152,8 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         if batch is None:
             continue
         lines = batch.lines
-        if not origin.again:
-            batch = batch.after(offset(origin.node, origin.source, origin.fingerprints))
+        if not origin.again and (there := position(origin.node, origin.source, origin.fingerprints)):
+            batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
         waiting.update(
             rows=len(batch.records),
             rejected=len(batch.numbered_bad_lines),
@@ -154,7 +161,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         )
     return DatabaseState(
         server,
-        {log.path: offset(cfg.node, path_text(log.path), log.fingerprints(), log.max_offset) for log in logs},
+        {log.path: there for log in logs if (there := of_log(log))},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
@@ -175,10 +182,14 @@ def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
 # --- what it comes to ----------------------------------------------------------------------------------------
 
 
-def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> int:
-    """Return where a run would resume: after what is stored and what the buffer holds, which is imported first."""
-    offset = known.offsets[log.path] if isinstance(known, DatabaseState) else 0
-    return max(offset, buffer.spooled_to(log.fingerprints(), log.max_offset))
+def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> tuple[int, tuple[Range, ...]]:
+    """Return where a run would resume, and what is stored after that.
+
+    It resumes after what is stored and what the buffer holds, which is imported first.
+    """
+    there = known.stored.get(log.path) if isinstance(known, DatabaseState) else None
+    offset, later = (there.offset, there.later) if there else (0, ())
+    return max(offset, buffer.spooled_to(log.fingerprints(), log.max_offset)), later
 
 
 def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -> int:
@@ -190,10 +201,11 @@ def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -
     )
 
 
-def count(cfg: Config, log: Log, start: int) -> Counts:
-    """Count the lines from `start` on."""
+def count(cfg: Config, log: Log, start: int, later: Sequence[Range]) -> Counts:
+    """Count the lines from `start` on that are in none of the ranges, which are stored."""
     counts = Counts(start)
-    for batch in reading.batches(log, [(start, None)], cfg, datetime.now(timezone.utc)):
+    parts = list(positions.gaps(start, later, None))
+    for batch in reading.batches(log, parts, cfg, datetime.now(timezone.utc)):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts

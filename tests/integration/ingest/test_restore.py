@@ -99,6 +99,7 @@ def test_a_gap_that_no_log_has_is_reported_and_stays_a_gap(site_of_load_path: Si
     assert f"{site.log}, bytes {start} to {end}: expected these lines in this database" in done.stderr
     assert site.emails() == users(0, 30) + users(60, 91)
     assert site.run().stderr == ""  # it is reported once
+    assert f"from byte {start} on\n  30 lines = 30 rows" in site.run("--dry-run", "--logfile", str(copy)).stdout
     site.run("--keep", "--logfile", str(copy))
     assert site.emails() == users(0, 91)
     size = copy.stat().st_size

@@ -17,6 +17,8 @@ from helpers.report_data import (
 )
 from helpers.site import Site
 
+from xraylog.accesslog import installation
+from xraylog.accesslog.installation import Installation
 from xraylog.report import run_history
 from xraylog.report.model import Window
 from xraylog.telemetry.prometheus import Metrics
@@ -53,6 +55,18 @@ def test_the_last_good_run_is_that_of_the_metrics(site: Site) -> None:
     report(site)
     told = text(site).partition("<dt>last good run</dt>")[2].partition("</dd>")[0]
     assert "2025-11-17T10:10:00" in told
+
+
+@pytest.mark.parametrize(("older_from", "since"), [(1763373600.0, "2025-11-17T10:00:00"), (0.0, "1970-01-01T00:00:00")])
+def test_the_page_says_what_a_restored_database_lacks(site: Site, older_from: float, since: str) -> None:
+    site.run()
+    report(site)
+    assert "missing after a restore" not in text(site)
+    found_at, until = 1763377200.0, 1763374200.0
+    installation.write(site.buffer, Installation(older_at=found_at, older_from=older_from, older_to=until))
+    report(site)
+    told = text(site).partition("<dt>lines missing after a restore</dt>")[2].partition("</dd>")[0]
+    assert re.findall(r'datetime="([^"Z]+)Z"', told) == [since, "2025-11-17T10:10:00"]
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
