@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import inspect
+import fcntl
+import functools
 import itertools
 import os
 import re
@@ -17,37 +18,29 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import psycopg
-from psycopg import Copy, Cursor, Transaction
+import pytest
+from psycopg import Copy, Transaction
 from psycopg.sql import Composable
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = (str(ROOT / "xraylog"), str(ROOT / "parse_logs.py"), str(ROOT / "migrate_logs_to_partitioned.py"))
 # What changes a file or a lock. A strike between two of them leaves the same as one after the first.
-CALLS_OF_THE_SYSTEM = frozenset(("pwrite", "write", "flush", "fdatasync", "fsync", "ftruncate", "fcntl", "flock"))
-
-
-def _code(function: Any) -> CodeType:
-    code: CodeType = inspect.unwrap(function).__code__
-    return code
-
-
-CALLS_OF_PSYCOPG = {
-    _code(function): name
-    for name, function in {
-        "connect": psycopg.Connection.connect.__func__,  # type: ignore[attr-defined]
-        "execute": psycopg.Connection.execute,
-        "begin": Transaction.__enter__,
-        "commit": Transaction.__exit__,
-        "copy": Cursor.copy,
-        "copy write": Copy.write,
-        "copy row": Copy.write_row,
-        "copy end": Copy.__exit__,
-    }.items()
+CALLS_OF_THE_SYSTEM = {
+    os: ("pwrite", "write", "fdatasync", "fsync", "ftruncate"),
+    fcntl: ("fcntl", "flock"),
 }
+CALLS_OF_PSYCOPG = (
+    (psycopg.Connection, "execute", "execute"),
+    (Transaction, "__enter__", "begin"),
+    (Transaction, "__exit__", "commit"),
+    (Copy, "write", "copy write"),
+    (Copy, "write_row", "copy row"),
+    (Copy, "__enter__", "copy"),
+    (Copy, "__exit__", "copy end"),
+)
 
 
 # A statement with none of these words leaves the database as it is, whatever function it calls.
@@ -77,11 +70,11 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _changes_nothing(name: str, frame: FrameType) -> bool:
+def _changes_nothing(name: str, arguments: tuple[Any, ...]) -> bool:
     """Return whether a kill after this call finds what one after the call before it finds."""
     if name != "execute":
         return name == "begin"
-    query = frame.f_locals["query"]
+    query = arguments[1]
     text = query.as_string(None) if isinstance(query, Composable) else str(query)
     return not CHANGES.search(text)
 
@@ -104,31 +97,73 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
             count += 1
             is_it = count == number
         if is_it:
-            sys.setprofile(None)
             with steps.open("a") as file:
                 file.write(f"{count} {name}\n")
             strike()
 
-    def watch(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "return":
-            name = CALLS_OF_PSYCOPG.get(frame.f_code)
-            if name is not None and not (kills and _changes_nothing(name, frame)):
-                step(name)
-        elif (
-            kills
-            and event == "c_return"
-            and frame.f_code.co_filename.startswith(OURS)
-            and argument.__name__ in CALLS_OF_THE_SYSTEM
-        ):
-            step(f"{argument.__name__} in {frame.f_code.co_name}")
-
-    sys.setprofile(watch)
-    threading.setprofile(watch)  # type: ignore[arg-type]  # of the threads that begin inside
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, function, name in CALLS_OF_PSYCOPG:
+            patch.setattr(owner, function, _then(step, name, getattr(owner, function), kills))
+        patch.setattr(psycopg.Connection, "connect", classmethod(_connect(step)))
+        if kills:
+            for module, functions in CALLS_OF_THE_SYSTEM.items():
+                for function in functions:
+                    patch.setattr(module, function, _if_ours(step, getattr(module, function)))
+            patch.setattr(os, "fdopen", _flushing(step, os.fdopen))
         yield
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+
+
+def _then(step: Callable[[str], None], name: str, real: Callable[..., Any], kills: bool) -> Callable[..., Any]:
+    """Return the method, with a step after each call, whether it raised or not."""
+
+    @functools.wraps(real)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return real(*arguments, **keywords)
+        finally:
+            if not (kills and _changes_nothing(name, arguments)):
+                step(name)
+
+    return call
+
+
+def _connect(step: Callable[[str], None]) -> Callable[..., Any]:
+    real = psycopg.Connection.connect.__func__  # type: ignore[attr-defined]
+
+    def connect(cls: type[psycopg.Connection[Any]], *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return real(cls, *arguments, **keywords)
+        finally:
+            step("connect")
+
+    return connect
+
+
+def _if_ours(step: Callable[[str], None], real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, with a step after each call that our code makes."""
+
+    @functools.wraps(real)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        result = real(*arguments, **keywords)
+        caller = sys._getframe(1).f_code
+        if caller.co_filename.startswith(OURS):
+            step(f"{real.__name__} in {caller.co_name}")
+        return result
+
+    return call
+
+
+def _flushing(step: Callable[[str], None], real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return fdopen of files whose `flush` is a step: before it nothing of them is on the disk."""
+
+    @functools.wraps(real)
+    def fdopen(*arguments: Any, **keywords: Any) -> Any:
+        file = real(*arguments, **keywords)
+        if file.writable():
+            file.flush = _if_ours(step, file.flush)
+        return file
+
+    return fdopen
 
 
 @contextlib.contextmanager
