@@ -1,6 +1,7 @@
 """All tests on the oldest and the newest pair of Python and PostgreSQL, and a part on each version between.
 
-The integration tests run on each PostgreSQL, the unit tests and whole runs on each Python.
+On each PostgreSQL between run the tests that are about the database and a seventh of the other integration tests, on
+each Python between the unit tests and whole runs.
 
     scripts/test --matrix
 
