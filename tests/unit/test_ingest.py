@@ -7,18 +7,19 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 import parse_logs
 from xraylog import config
-from xraylog.accesslog import drain, logfile
+from xraylog.accesslog import drain, installation, logfile
 from xraylog.accesslog.logfile import Busy, LogFile, Unusable
 from xraylog.cli import Exit, Options
 from xraylog.config import Config
 from xraylog.database.positions import PositionConflict
 from xraylog.database.session import Unavailable, Unsuitable
-from xraylog.ingest import new_users, offline, outcome, source
+from xraylog.ingest import last_minutes, new_users, offline, outcome, source
 from xraylog.ingest.offline import DistinctNames
 from xraylog.ingest.source import Source
 from xraylog.records import AccessRecord, LoadResult, Records
@@ -85,6 +86,52 @@ def test_only_logs_that_may_have_new_lines_become_sources(cfg: Config, log: LogF
     assert [found.log for found in source.with_new_lines(cfg, options(), [cfg.log_path, missing], [log])] == [log]
     cfg.log_path.write_bytes(b"")
     assert source.with_new_lines(cfg, options(), [cfg.log_path], [log]) == []
+
+
+# --- the repeated hour -----------------------------------------------------------------------------------------------
+
+PASSES = b"".join(LINE.replace(b"2025/11/17 10:15", b"2025/10/26 02:%02d" % minute) for minute in (10, 50, 5, 40))
+
+
+@pytest.fixture
+def berlin(cfg: Config) -> Config:
+    return dataclasses.replace(cfg, zone=ZoneInfo("Europe/Berlin"), batch_size=1)
+
+
+def minutes(this: Source, offset: int) -> list[str]:
+    return [minute[11:] for batch in this.batches(offset) for minute in batch.records.minutes]
+
+
+def test_lines_after_an_outage_are_read_as_what_follows_those_before_it(berlin: Config) -> None:
+    berlin.log_path.write_bytes(PASSES)
+    with logfile.opened(berlin.log_path) as log:
+        assert log is not None
+        this = Source(log, berlin, options("--keep"))
+        assert minutes(this, 0) == ["00:10", "00:50", "01:05", "01:40"]
+        assert minutes(this, 3 * len(LINE)) == ["01:40"]
+        this.remember_minute(len(PASSES))
+        berlin.log_path.write_bytes(PASSES + PASSES[-len(LINE) :])
+        assert minutes(Source(log, berlin, options("--keep")), len(PASSES)) == ["01:40"]
+        assert minutes(Source(log, berlin, options("--keep")), 2 * len(LINE)) == ["01:05", "01:40", "01:40"]
+
+
+@pytest.mark.parametrize("value", [1, "", [], ["x"], [1, True, ""], ["x", True, ""], ["2025-10-26 00:50", 1, ""]])
+def test_another_value_in_the_state_file_is_nothing_known(berlin: Config, log: LogFile, value: object) -> None:
+    state = installation.Installation(last_minutes={str(log.path): value, "other": value})
+    installation.write(berlin.buffer_path, state)
+    assert last_minutes.before(berlin, log, 0) == ""
+    last_minutes.remember(berlin, log, 0, "2025-10-26 00:50")
+    assert last_minutes.before(berlin, log, 0) == "2025-10-26 00:50"
+    assert last_minutes.before(berlin, log, len(LINE)) == ""
+    assert installation.read(berlin.buffer_path).token == state.token
+
+
+def test_in_a_zone_without_such_hours_the_state_file_is_not_read(
+    cfg: Config, log: LogFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(installation, "read")
+    assert last_minutes.before(cfg, log, 0) == ""
+    last_minutes.remember(cfg, log, 0, "2025-10-26 00:50")
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

@@ -20,16 +20,17 @@ from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
 from xraylog.accesslog import destination, other_lines, suffixes, values
+from xraylog.accesslog.clock import Clock
 from xraylog.accesslog.destination import MASKED_WHOLE, MAX_ADDRESS_BYTES, NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.values import MAX_CHARACTERS, PORT, ParseError, UnstorableValue
-from xraylog.records import UTC, AccessRecord, BadLine, Ignored, Request, Route
+from xraylog.records import MINUTE, UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
 AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
 LAST_SECOND = timedelta(seconds=59)
 
-MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
+WHOLE_MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
 TIMESTAMP = re.compile(rb"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d)(\.\d{1,6})?(?: |$)")
 ANOTHER_TIMESTAMP = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d")
 ANOTHER_LINE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (?:from )?\S* (?:accepted|rejected) ")
@@ -59,10 +60,11 @@ MASKED_V4 = re.compile(rb"\d{1,3}(?:\.\d{1,3}){0,2}(?:\.\*){1,3}")
 
 
 class Grammar:
-    """Reads lines of one zone, seen at one moment; remembers how the last second read."""
+    """Reads lines of one zone, seen at one moment, in the order of their log; remembers how the last second read."""
 
     def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
         """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
+        self.clock = Clock(zone, now)
         self._zone = zone
         self._mask = mask
         self._latest = now + AHEAD
@@ -82,6 +84,11 @@ class Grammar:
         else:
             return self._masked(parsed)
         return self._mask.bad_line(bad)  # here, because an error holds on to parts of the line
+
+    def parse_alone(self, raw: bytes) -> AccessRecord | BadLine | Ignored:
+        """Parse one line that does not follow the one before: a repeated hour is its first pass."""
+        self.clock.last = ""
+        return self.parse_line(raw)
 
     def _masked(self, parsed: AccessRecord | Ignored) -> AccessRecord | Ignored:
         if self._mask.hides and isinstance(parsed, AccessRecord):
@@ -124,22 +131,25 @@ class Grammar:
             return AccessRecord(timestamp, *_documented(documented))
 
     def minute(self, minute: bytes) -> str:
-        """Return a line's first 16 bytes as UTC, "2025-11-17 10:15". Raises ParseError, also at a clock change."""
-        if not MINUTE.fullmatch(minute):
+        """Return a line's first 16 bytes as UTC, "2025-11-17 10:15", of the first pass. Raises ParseError, also at a
+        clock change.
+        """
+        if not WHOLE_MINUTE.fullmatch(minute):
             raise ParseError("expected a timestamp first, found none")
         first, last = self._moment(minute + b":00"), self._moment(minute + b":59")
         if first.second or last - first != LAST_SECOND:
             raise ParseError("expected a minute without a change of the clock")
-        return first.isoformat(" ")[:16]
+        return first.isoformat(" ")[:MINUTE]
 
     def _timestamp(self, at: re.Match[bytes]) -> str:
         second, fraction = at[1], at[2]
         if second != self._second[0]:
             self._second = (second, self._moment(second).isoformat(" ")[:19])
-        return self._second[1] + (fraction.decode() if fraction else "") + UTC
+        minute, seconds = self._second[1][:MINUTE], self._second[1][MINUTE:]
+        return self.clock.read(minute) + seconds + (fraction.decode() if fraction else "") + UTC
 
     def _moment(self, second: bytes) -> datetime:
-        """Local wall clock to UTC. One that occurs twice is taken as the first (fold=0)."""
+        """Local wall clock to UTC. One that occurs twice is the first (fold=0), until the clock has read it."""
         try:
             year, month, day = int(second[:4]), int(second[5:7]), int(second[8:10])
             hour, minute, whole = int(second[11:13]), int(second[14:16]), int(second[17:19])
@@ -149,6 +159,7 @@ class Grammar:
             raise ParseError(f"expected a date and time, found {second.decode()}") from None
         if not EARLIEST <= moment <= self._latest:
             raise ParseError(f"expected a date from 2015 to two days ahead, found {second.decode()}")
+        self.clock.learn(local, moment)
         return moment
 
 

@@ -35,6 +35,9 @@ class Installation:
     older_at: float = 0.0  # when a database was found to lack what it had confirmed
     older_from: float = 0.0  # the lines that it lacks were stored from then
     older_to: float = 0.0  # until then
+    last_minutes: dict[str, list[object]] = field(
+        default_factory=dict
+    )  # of logs that ended in a repeated hour, by path
 
     @property
     def digest(self) -> bytes:

@@ -70,6 +70,7 @@ class Parser:
     def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
         """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
         self._grammar = Grammar(zone, now, mask)
+        self.clock = self._grammar.clock
         self._mask = mask
         self._minutes = Memo(self._grammar.minute, MINUTES)
         self._sources = Memo(lambda address: mask.source(grammar.source(address)))
@@ -148,10 +149,11 @@ class Parser:
         """Lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
         if not cut:
             return
+        before = self.clock.last
         try:
             into.extend(
                 Records(
-                    list(map(self._minutes.__getitem__, cut[1::FIELDS_PER_LINE])),
+                    self._read_minutes(cut[1::FIELDS_PER_LINE]),
                     cut[2::FIELDS_PER_LINE],
                     list(map(self._sources.__getitem__, cut[3::FIELDS_PER_LINE])),
                     [*cut[4::FIELDS_PER_LINE]],
@@ -160,12 +162,21 @@ class Parser:
                 )
             )
         except ParseError:
+            self.clock.last = before  # the same lines are read again
             if len(cut) == FIELDS_PER_LINE:
                 into.add(self._whole(_line(cut)))
                 return
             middle = len(cut) // FIELDS_PER_LINE // 2 * FIELDS_PER_LINE
             self._read_run(cut[:middle], into)
             self._read_run(cut[middle:], into)
+
+    def _read_minutes(self, pieces: list[str]) -> list[str]:
+        minutes = list(map(self._minutes.__getitem__, pieces))
+        repeated = self.clock.repeated
+        if repeated and not repeated.keys().isdisjoint(minutes):
+            return list(map(self.clock.read, minutes))
+        self.clock.last = minutes[-1]
+        return minutes
 
     def _whole(self, line: bytes) -> AccessRecord | BadLine | Ignored:
         self._read_whole += 1

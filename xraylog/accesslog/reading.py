@@ -18,12 +18,18 @@ from xraylog.config import Config
 from xraylog.records import Batch
 
 
-def batches(log: Log, parts: Sequence[tuple[int, int | None]], cfg: Config, now: datetime) -> Iterator[Batch]:
-    """Yield batches of the lines in these parts of the log, offsets; None: to its end. `now` is in UTC."""
+def batches(
+    log: Log, parts: Sequence[tuple[int, int | None]], cfg: Config, now: datetime, after: str = ""
+) -> Iterator[Batch]:
+    """Yield batches of the lines in these parts of the log, offsets; None: to its end. `now` is in UTC.
+
+    `after`: the minute of the line before the first part, in UTC, where it is known.
+    """
     parser = Parser(cfg.zone, now, Mask(*cfg.mask_source))
     strays = StrayDays(cfg.stray_days, now.date())
     if isinstance(log, LogFile):  # an archive would have to be read from its beginning
         for batch in parser.batches(log.lines_before(parts[0][0] if parts else 0), cfg.batch_size):
             strays.reject(batch)
+    parser.clock.last = after or parser.clock.last
     blocks = itertools.chain.from_iterable(lines.before(log.blocks(start), end) for start, end in parts)
     return map(strays.reject, parser.batches(blocks, cfg.batch_size))

@@ -18,6 +18,7 @@ from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Position, Range
 from xraylog.database.session import Connection, Unavailable, Unsuitable
+from xraylog.ingest import last_minutes
 from xraylog.maintenance import retention
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint
@@ -205,7 +206,8 @@ def count(cfg: Config, log: Log, start: int, later: Sequence[Range]) -> Counts:
     """Count the lines from `start` on that are in none of the ranges, which are stored."""
     counts = Counts(start)
     parts = list(positions.gaps(start, later, None))
-    for batch in reading.batches(log, parts, cfg, datetime.now(timezone.utc)):
+    after = last_minutes.before(cfg, log, start)
+    for batch in reading.batches(log, parts, cfg, datetime.now(timezone.utc), after):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts

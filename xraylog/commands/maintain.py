@@ -78,7 +78,7 @@ def replay_rejected(cfg: Config) -> Exit:
                 )
             target = Target(conn, functools.partial(_connected, cfg, cfg.node))
             grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask)
-            parse = parse_rejected(reject_masked(grammar.parse_line, mask), cfg.stray_days, mask)
+            parse = parse_rejected(reject_masked(grammar.parse_alone, mask), cfg.stray_days, mask)
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
                 total += result
                 for row_id, reason in stays:

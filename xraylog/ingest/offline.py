@@ -74,4 +74,6 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
             del batch
             yield result
     if drained := source.drain(spooled_to):
-        source.truncate(drained.offset, leave=logfile.MARK_BYTES)
+        spooled_to = drained.offset
+        source.truncate(spooled_to, leave=logfile.MARK_BYTES)
+    source.remember_minute(spooled_to)

@@ -60,6 +60,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     if position.offset != found.offset or not source.options.keep:
         confirmation.confirm(source.cfg, target)
     drain(target, source, position)
+    source.remember_minute(source.stored_to)
     source.is_stored = True
 
 

@@ -20,6 +20,7 @@ from xraylog.cli import Options
 from xraylog.config import Config
 from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range
+from xraylog.ingest import last_minutes
 from xraylog.ingest.new_users import EmailSample
 from xraylog.records import Batch, Fingerprint, Origin
 
@@ -38,6 +39,7 @@ class Source:
         self.stored_to: int | None = None  # offset up to which the database has its lines; None: it has not answered
         self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
         self.sample = EmailSample()
+        self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
         self.is_stored = False  # every line is in the database, and the log is drained
 
     @property
@@ -62,8 +64,11 @@ class Source:
 
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, without those that the database has."""
-        for batch in read(self.log, self.cfg, positions.gaps(offset, self.later, None)):
+        after = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
+        for batch in read(self.log, self.cfg, positions.gaps(offset, self.later, None), after):
             self.sample.add(batch.records)
+            if batch.records:
+                self.minutes[batch.end] = batch.records.minutes[-1]
             yield batch
             del batch  # before the next one is read: one in memory, not two
 
@@ -71,6 +76,11 @@ class Source:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
         self.log.sync()
         return PositionUpdate(position, offset, self.log.fingerprint(offset))
+
+    def remember_minute(self, offset: int) -> None:
+        """Let the next run know the time of the last line, where the hour is repeated; lines end at `offset` now."""
+        if self.minutes:
+            last_minutes.remember(self.cfg, self.log, offset, self.minutes[max(self.minutes)])
 
     def drain(self, offset: int) -> Drained | None:
         """Take the lines before `offset`, which are stored, out of the log; log why not, and return None then."""
@@ -137,10 +147,13 @@ class Gap:
         return PositionUpdate(position, offset, self.log.fingerprint(offset))
 
 
-def read(log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
-    """Yield batches of the lines in these parts of a log; warn once of each thing that is odd about many lines."""
+def read(log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]], after: str = "") -> Iterator[Batch]:
+    """Yield batches of the lines in these parts of a log; warn once of each thing that is odd about many lines.
+
+    `after`: the minute of the line before them, in UTC, where it is known.
+    """
     warned = set()
-    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc)):
+    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc), after):
         yield batch
         for at, bad in batch.bad_lines:
             logger.debug("{}, byte {}: {}", log.path, at, bad.reason)
