@@ -65,7 +65,7 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
         try:
             if sources or not buffer.is_empty:
                 with online.connected(cfg) as target:
-                    recorder.add(confirmation.compare(cfg, target))
+                    recorder.add(confirmation.compare(cfg, target, sources, buffer))
                     recorder.add(buffer_import.load(cfg, target, buffer, sources))
                     for log in sources:
                         recorder.add(online.load(target, log))

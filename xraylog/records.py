@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import functools
+import hashlib
 import itertools
 import operator
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -216,6 +218,7 @@ class Ignored(enum.Enum):
 
 
 HEAD_BYTES = 4096  # a fingerprint covers no more, so that it stays the same while a log grows
+TAIL_BYTES = 1024  # before a position: about eight lines
 
 
 class Fingerprint(NamedTuple):
@@ -223,6 +226,14 @@ class Fingerprint(NamedTuple):
 
     length: int
     digest: bytes
+
+
+def tail_digest(text: bytes) -> bytes:
+    """Return by what the text before a position is known: a checksum of its last line, which is quick to look for, and
+    the SHA-256 of all of it, cut to 32 bytes together. `text`: TAIL_BYTES, or fewer from the beginning of the log.
+    """
+    last_line = zlib.crc32(text[text.rfind(b"\n", 0, max(0, len(text) - 1)) + 1 :])
+    return last_line.to_bytes(4, "big") + hashlib.sha256(text).digest()[:28]
 
 
 @dataclass(frozen=True)

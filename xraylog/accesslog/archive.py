@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import IO, Protocol
 
 from xraylog.accesslog.logfile import BLOCK_BYTES, Log, Unusable
-from xraylog.records import HEAD_BYTES
+from xraylog.records import HEAD_BYTES, TAIL_BYTES, tail_digest
 
 # The first bytes: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; bzip2's block sizes follow in ASCII;
 # RFC 8878, section 3.1.1.
@@ -87,6 +87,11 @@ class Piped(Log):
     def __init__(self, path: Path, descriptor: int) -> None:
         super().__init__(path, os.pread(descriptor, HEAD_BYTES, 0))
         self._fd = descriptor
+
+    def tail(self, offset: int) -> bytes:
+        """Return what the text before `offset` is known by."""
+        start = max(0, offset - TAIL_BYTES)
+        return tail_digest(os.pread(self._fd, offset - start, start))
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
         while read := os.pread(self._fd, BLOCK_BYTES, start):

@@ -7,22 +7,36 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from loguru import logger
 
 from xraylog import atomic_file, safe_open
 
-MAX_BYTES = 1 << 16  # our own file has less than 1 KiB; a larger one is another program's
+MAX_BYTES = 1 << 16  # our own file has less than 20 KiB; a larger one is another program's
+MAX_LOGS = 50
+MACHINE_ID = Path("/etc/machine-id")  # machine-id(5): empty or missing in many containers
 
 
 def new_id() -> str:
     """Return an id that nobody else has."""
     return secrets.token_hex(16)
+
+
+class Stored(NamedTuple):
+    """Up to where a log was stored when the database last confirmed it. Digests are hexadecimal."""
+
+    source: str
+    offset: int
+    head_length: int
+    head: str
+    tail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +52,42 @@ class Installation:
     last_minutes: dict[str, list[object]] = field(
         default_factory=dict
     )  # of logs that ended in a repeated hour, by path
+    id: str = ""  # whose positions are its own; in a state of an older version it is the token
+    receipt: str = ""  # of the last confirmation that arrived here
+    asked: str = ""  # the receipt of one that was asked for, and may have been committed
+    machine: str = ""  # a digest of the machine's id; empty: it has none
+    copied_at: float = 0.0  # when another installation was found to have the same state
+    logs: tuple[Stored, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
 
     @property
     def digest(self) -> bytes:
         """What the database keeps of the token."""
         return hashlib.sha256(self.token.encode()).digest()
+
+    @property
+    def owner_id(self) -> bytes:
+        """What its positions are kept under."""
+        return hashlib.sha256(b"installation " + (self.id or self.token).encode()).digest()
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether nothing is known of it: it is new, or its state was lost."""
+        return not (self.confirmed or self.older_at or self.copied_at)
+
+    def with_log(self, log: Stored) -> Installation:
+        """Return it with this log's latest place."""
+        others = [known for known in self.logs if known.source != log.source]
+        return replace(self, logs=(*others, log)[-MAX_LOGS:])
+
+
+def machine() -> str:
+    """Return a digest of this machine's id, which is not to be shown to others; empty if it has none."""
+    try:
+        with os.fdopen(safe_open.open_file(MACHINE_ID, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            text = file.read(MAX_BYTES).strip()
+    except OSError:
+        return ""
+    return hashlib.sha256(b"xraylog " + text).hexdigest()[:32] if text not in (b"", b"uninitialized") else ""
 
 
 def state_path(buffer: Path) -> Path:
@@ -58,22 +103,30 @@ def read(buffer: Path) -> Installation:
         return Installation()
     with open(descriptor, "rb") as file:
         text = file.read(MAX_BYTES)
-    with contextlib.suppress(ValueError, TypeError):
-        known = Installation(**json.loads(text))
-        if all(isinstance(value, type(default)) for value, default in zip(_values(known), _values(), strict=True)):
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        if (known := _read(json.loads(text))) is not None:
             return known
     logger.warning("{}: expected our state, found another text; it is written again", state_path(buffer))
     return Installation()
 
 
-def write(buffer: Path, known: Installation) -> None:
-    """Replace the state file. A full disk must not keep the log from being drained: it is a warning."""
+def write(buffer: Path, known: Installation) -> bool:
+    """Replace the state file; return whether it was. A full disk must not keep the log from being drained."""
     path = state_path(buffer)
     try:
         atomic_file.replace(path, json.dumps(asdict(known)).encode() + b"\n", mode=0o600)
     except OSError as error:
         logger.warning("{}: expected to replace it, found: {}; the next run tries again", path, error.strerror)
+        return False
+    return True
 
 
-def _values(known: Installation | None = None) -> list[object]:
-    return list(asdict(known or Installation()).values())
+def _read(values: dict[str, Any]) -> Installation | None:
+    """Return the state, of this version, an older or a later one; None if it is none."""
+    names = {of.name for of in fields(Installation)} & values.keys()
+    known = Installation(**{name: values[name] for name in names})
+    known = replace(known, logs=tuple(Stored(*log) for log in known.logs))
+    pairs = zip(asdict(known).values(), asdict(Installation()).values(), strict=True)
+    logs = (zip(log, Stored("", 0, 0, "", ""), strict=True) for log in known.logs)
+    fits = all(type(value) is type(default) for value, default in itertools.chain(pairs, *logs))
+    return known if fits and "token" in names else None

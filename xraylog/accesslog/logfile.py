@@ -22,7 +22,7 @@ from pathlib import Path
 from xraylog import safe_open
 from xraylog.accesslog import file_system, lines
 from xraylog.accesslog.lines import Block
-from xraylog.records import HEAD_BYTES, MAX_LINE_BYTES, Fingerprint
+from xraylog.records import HEAD_BYTES, MAX_LINE_BYTES, TAIL_BYTES, Fingerprint, tail_digest
 
 BLOCK_BYTES = 1 << 18  # read at a time
 WRITE_BYTES = 1 << 20  # written at a time
@@ -96,6 +96,15 @@ class Log:
         """Return what a position at `offset` is stored under."""
         length = min(offset, HEAD_BYTES)
         return Fingerprint(length, hashlib.sha256(self._head[:length]).digest())
+
+    def tail(self, offset: int) -> bytes:
+        """Return what the text before `offset` is known by."""
+        start, text = max(0, offset - TAIL_BYTES), b""
+        for _, piece in self._pieces(start):
+            text += piece
+            if len(text) >= offset - start:
+                break
+        return tail_digest(text[: offset - start])
 
     def blocks(self, start: int, keep: int = MAX_LINE_BYTES) -> Iterator[Block]:
         """Yield complete lines from `start` on, without gaps except for holes; `keep` bytes of each at most."""
@@ -196,6 +205,11 @@ class LogFile(Log):
             at += len(read)
             if not read.strip(b"\0"):  # a hole can be larger than the disk
                 at = file_system.next_data(self._fd, at)
+
+    def tail(self, offset: int) -> bytes:
+        """Return what the text before `offset` is known by."""
+        start = max(0, offset - TAIL_BYTES)
+        return tail_digest(self.read(start, offset - start))
 
     def read(self, start: int, length: int) -> bytes:
         """Return the bytes there, fewer at the end of the file."""

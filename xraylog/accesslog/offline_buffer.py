@@ -67,6 +67,7 @@ class Stored:
     digest: bytes  # what the batch is known by, in every copy of the buffer
     end: int  # offset in the buffer, after the batch's mark
     after: int  # offset in the log: all lines before it were stored or spooled when the batch was, or there were none
+    tail: bytes | None  # what the log's text before `log_end` is known by; None: nobody has looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Written:
     start: int
     end: int
     parts: list[bytes]
+    tail: bytes | None
 
 
 class Buffer:
@@ -237,7 +239,8 @@ class Buffer:
             batch = None
             if lines is not None:
                 batch = _batch(lines, _crc32(self.file, end - len(mark_line) - 1, mark), mark, self._mask)
-            return Stored(batch, mark["end"], _origin(mark), digest, end, after)
+            tail = bytes.fromhex(mark["tail"]) if mark.get("tail") else None
+            return Stored(batch, mark["end"], _origin(mark), digest, end, after, tail)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
 
@@ -264,9 +267,12 @@ def origin(node: str, log: Log, again: bool = False) -> Origin:
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.previous_digest, again)
 
 
-def write(batch: Batch, after: int) -> Written:
-    """Return a batch as it will be in the buffer; all lines before the offset `after` are stored or spooled."""
-    return Written(after, batch.start, batch.end, list(buffer_lines.parts(batch)))
+def write(batch: Batch, after: int, tail: bytes | None) -> Written:
+    """Return a batch as it will be in the buffer; all lines before the offset `after` are stored or spooled.
+
+    `tail`: what the log's text before the end of the batch is known by.
+    """
+    return Written(after, batch.start, batch.end, list(buffer_lines.parts(batch)), tail)
 
 
 def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
@@ -274,6 +280,7 @@ def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
         "end": written.end,
         "start": written.start,
         "after": written.after,
+        "tail": written.tail.hex() if written.tail else None,
         "node": origin.node,
         "source": origin.source,
         "again": origin.again,

@@ -15,7 +15,7 @@ from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile
 from xraylog.commands import ownership
 from xraylog.config import Config
-from xraylog.database import dead_sessions, lock_table, partitions, positions, schema, session
+from xraylog.database import confirmations, dead_sessions, lock_table, partitions, schema, session
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation
 from xraylog.printed import say
@@ -155,10 +155,12 @@ def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
     except OSError as error:
         yield "state", f"{error.filename}: {error.strerror}", "run as the user of the runs"
         return
-    there = positions.last_confirmation(conn, known.digest, cfg.node)
+    there = confirmations.last_confirmation(conn, known.digest, cfg.node)
     if there.number < known.confirmed:
         lacking = confirmation.describe(cfg, known, there.at)
         yield "state", lacking, "load archives of that time, if there are any; the next run goes on"
+    elif known.confirmed and confirmation.is_copied(known, there):
+        yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
     elif known.older_at:
         since, until = (confirmation.moment(at) for at in (known.older_from, known.older_to))
         yield "state", f"all lines are there that were stored since; those of {since} to {until} are missing", ""

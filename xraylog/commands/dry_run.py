@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from xraylog.accesslog import discovery, drain, lockfile, offline_buffer, reading
+from xraylog.accesslog import discovery, drain, installation, lockfile, offline_buffer, reading
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Position, Range
 from xraylog.database.session import Connection, Unavailable, Unsuitable
-from xraylog.ingest import last_minutes
+from xraylog.ingest import confirmation, last_minutes
 from xraylog.maintenance import retention
 from xraylog.printed import say
-from xraylog.records import Batch, Fingerprint
+from xraylog.records import Batch, Fingerprint, Origin
 
 MAX_REASONS = 5  # reasons
 MAX_DAYS = 31
@@ -134,14 +134,14 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         server += f"; {', '.join(found.missing)} would be made"
     has_positions = not {"nodes", "log_positions"} & {*found.missing}
 
-    def position(
-        node: str, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None
-    ) -> Position | None:
-        node_id = references.known_node(conn, node) if has_positions else None
-        return None if node_id is None else positions.lookup(conn, node_id, source, fingerprints, size)
+    owner = confirmation.owner(installation.read(cfg.buffer_path))
 
-    def of_log(log: Log) -> Position | None:
-        return position(cfg.node, path_text(log.path), log.fingerprints(), log.max_offset)
+    def position(origin: Origin, log: Log | None = None) -> Position | None:
+        node_id = references.known_node(conn, origin.node) if has_positions else None
+        if node_id is None:
+            return None
+        size, tail_at = (None, None) if log is None else (log.max_offset, log.tail)
+        return positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
 
     def is_known(digest: bytes, _end: int) -> bool:
         node_id = references.known_node(conn, buffer.node) if has_positions else None
@@ -153,7 +153,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         if batch is None:
             continue
         lines = batch.lines
-        if not origin.again and (there := position(origin.node, origin.source, origin.fingerprints)):
+        if not origin.again and (there := position(origin)):
             batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
         waiting.update(
             rows=len(batch.records),
@@ -162,7 +162,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         )
     return DatabaseState(
         server,
-        {log.path: there for log in logs if (there := of_log(log))},
+        {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log))},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),

@@ -6,12 +6,23 @@ bytes. The path is kept for people, and to notice that a log was emptied or repl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from xraylog.database.session import Connection
 from xraylog.records import Fingerprint
+
+
+class Owner(NamedTuple):
+    """The installation that stores lines. Positions are its own: a copy of its machine has the same node and paths."""
+
+    id: bytes | None = None  # None: whoever it is, all positions are its own
+    is_new: bool = True  # it has stored nothing, or lost what it knew: it goes on where the node was
+
+
+ANYBODY = Owner()
+TailAt: TypeAlias = Callable[[int], bytes]  # what the text before an offset of the log at hand is known by
 
 
 class Range(NamedTuple):
@@ -41,6 +52,7 @@ class Position:
     newest_id: int = 0  # the largest id of the rows that were found for it
     stored_from: int = 0  # where what it stands for begins: 0, except for what was stored after a gap
     later: tuple[Range, ...] = ()  # what is stored after `offset`, with a gap before it; in the order of the file
+    owner: bytes | None = None  # the installation
 
     def after(self, offset: int) -> Position:
         """Return the position that lines from `offset` on move: this one, if all before them is stored."""
@@ -62,6 +74,7 @@ class PositionUpdate(NamedTuple):
     position: Position
     offset: int
     fingerprint: Fingerprint
+    tail: bytes | None = None  # what the text before it is known by; None: nobody has looked
 
 
 def node_lock(node: str) -> str:
@@ -69,9 +82,31 @@ def node_lock(node: str) -> str:
     return f"node {node}"
 
 
-# stored_from is read so because a dry run changes nothing, and a database of an older version has no such column.
+class Row(NamedTuple):
+    """One row of log_positions."""
+
+    id: int
+    source: str
+    position: int
+    head_length: int
+    head: bytes
+    stored_from: int
+    tail: bytes | None
+    installation: bytes | None  # None: that of an older version, or whoever finds it
+
+    def belongs_to(self, owner: Owner) -> bool:
+        """Return whether this installation may move it."""
+        return owner.id is None or self.installation is None or self.installation == owner.id
+
+    def is_in(self, tail_at: TailAt | None) -> bool | None:
+        """Return whether the text before it is that of the log at hand; None if nobody can tell."""
+        return None if tail_at is None or self.tail is None else tail_at(self.position) == self.tail
+
+
+# The last columns are read so because a dry run changes nothing, and a database of an older version lacks them.
 SELECT_POSITIONS = """
-    SELECT id, source, position, head_length, head, coalesce((to_jsonb(p) ->> 'stored_from')::bigint, 0)
+    SELECT id, source, position, head_length, head, coalesce((to_jsonb(p) ->> 'stored_from')::bigint, 0),
+           (to_jsonb(p) ->> 'tail')::bytea, (to_jsonb(p) ->> 'installation')::bytea
     FROM log_positions p
     WHERE node_id = %(node_id)s AND (source = %(source)s OR head = ANY(%(head_digests)s::bytea[]))
     ORDER BY position DESC, updated_at DESC
@@ -91,6 +126,7 @@ TOUCH_POSITION = """
 DELETE_DRAINED = """
     DELETE FROM log_positions
     WHERE node_id = %s AND source = %s AND substring(head FOR %s) = %s
+      AND (installation IS NULL OR installation = %s::bytea OR %s)
 """
 
 
@@ -101,42 +137,67 @@ def find(
     fingerprints: Sequence[Fingerprint],
     previous_digest: bytes | None = None,
     size: int | None = None,
+    owner: Owner = ANYBODY,
+    tail_at: TailAt | None = None,
 ) -> Position:
     """Return where to resume in the file with these fingerprints, as `lookup` does, and keep its row alive.
 
     `previous_digest`: the beginning of the digest that the file had before it was drained. Call it in a transaction
     that holds the node's lock: a dead run's backend may still be committing.
     """
-    position = lookup(conn, node_id, source, fingerprints, size)
+    position = lookup(conn, node_id, source, fingerprints, size, owner, tail_at)
     if position.offset:
         conn.execute(TOUCH_POSITION, [position.id])
     elif previous_digest:
-        conn.execute(DELETE_DRAINED, [node_id, source, len(previous_digest), previous_digest])
-        return Position(None, node_id, source, source, 0, 0)
+        values = [node_id, source, len(previous_digest), previous_digest, owner.id, owner.id is None or owner.is_new]
+        conn.execute(DELETE_DRAINED, values)
+        return Position(None, node_id, source, source, 0, 0, owner=owner.id)
     return position
 
 
 def lookup(
-    conn: Connection, node_id: int, source: str, fingerprints: Sequence[Fingerprint], size: int | None = None
+    conn: Connection,
+    node_id: int,
+    source: str,
+    fingerprints: Sequence[Fingerprint],
+    size: int | None = None,
+    owner: Owner = ANYBODY,
+    tail_at: TailAt | None = None,
 ) -> Position:
     """Return where to resume in the file with these fingerprints: after the longest matching position, or 0.
 
-    `size`: a larger position belongs to another file. Changes nothing.
+    `size`: a larger position belongs to another file. `tail_at`: of the log, where there is one; another installation's
+    position counts where the text before it is that of this log, and stays where it is. Changes nothing.
     """
     digests = tuple(fingerprint.digest for fingerprint in fingerprints)
     values = {"node_id": node_id, "source": source, "head_digests": [*digests]}
-    rows = conn.execute(SELECT_POSITIONS, values).fetchall()
-    newest_id = max((row[0] for row in rows), default=0)
-    matching = [row for row in rows if (size is None or row[2] <= size) and Fingerprint(row[3], row[4]) in fingerprints]
-    ranges = sorted((Range(row[0], row[5], row[2]) for row in matching if row[5]), key=lambda found: found[1:])
-    for row_id, path, offset, *_, stored_from in matching:
-        if not stored_from:
-            found = Position(row_id, node_id, source, path, offset, offset)
+    rows = [Row(*row) for row in conn.execute(SELECT_POSITIONS, values)]
+    ours = [row for row in rows if owner.is_new or row.belongs_to(owner)]
+    matching = [
+        row
+        for row in rows
+        if (size is None or row.position <= size)
+        and Fingerprint(row.head_length, row.head) in fingerprints
+        and (row.belongs_to(owner) or _is_known(row, owner, tail_at))
+    ]
+    ranges = [Range(row.id, row.stored_from, row.position) for row in matching if row.stored_from and row in ours]
+    for row in matching:
+        if not row.stored_from:
+            row_id, committed = (row.id, row.position) if row in ours else (None, 0)
+            found = Position(row_id, node_id, source, row.source, committed, row.position)
             break
     else:
         start = Position(None, node_id, source, source, 0, 0)
-        found = start if ranges else _unmatched(node_id, source, [row for row in rows if not row[5]])
-    return _past(replace(found, head_digests=digests, newest_id=newest_id), ranges)
+        found = start if ranges else _unmatched(node_id, source, [row for row in ours if not row.stored_from])
+    newest_id = max((row.id for row in rows), default=0)
+    found = replace(found, head_digests=digests, newest_id=newest_id, owner=owner.id)
+    return _past(found, sorted(ranges, key=lambda found: found[1:]))
+
+
+def _is_known(row: Row, owner: Owner, tail_at: TailAt | None) -> bool:
+    """Return whether another installation's position is in the log at hand: a copy of the same text."""
+    is_in = row.is_in(tail_at)
+    return (owner.is_new or tail_at is not None) if is_in is None else is_in
 
 
 def _past(position: Position, ranges: Iterable[Range]) -> Position:
@@ -162,39 +223,54 @@ def gaps(offset: int, stored: Iterable[Range], end: int | None) -> Iterator[tupl
         yield offset, end
 
 
-def _unmatched(node_id: int, source: str, rows: Sequence[tuple[int, str, int, int, bytes, int]]) -> Position:
+def _unmatched(node_id: int, source: str, rows: Sequence[Row]) -> Position:
     """Return the start of a file that no position matches. The newest row with its path shows what was there before:
     another file, or this one before it was emptied.
     """
-    same_path = [row for row in rows if row[1] == source]
+    same_path = [row for row in rows if row.source == source]
     if not same_path:
         return Position(None, node_id, source, source, 0, 0)
-    last = max(same_path, key=lambda row: row[0])
-    if last[2] == 0:
-        return Position(last[0], node_id, source, source, 0, 0)
-    return Position(None, node_id, source, source, 0, 0, lost_offset=last[2])
+    last = max(same_path, key=lambda row: row.id)
+    if last.position == 0:
+        return Position(last.id, node_id, source, source, 0, 0)
+    return Position(None, node_id, source, source, 0, 0, lost_offset=last.position)
 
 
 # Conditional: of two runs that start from the same position only one can store the lines after it.
 UPDATE_POSITION = """
     UPDATE log_positions
-    SET source = %(source)s, position = %(offset)s, head_length = %(length)s, head = %(digest)s, updated_at = now()
+    SET source = %(source)s, position = %(offset)s, head_length = %(length)s, head = %(digest)s, updated_at = now(),
+        tail = %(tail)s::bytea, installation = %(owner)s::bytea
     WHERE id = %(id)s AND position = %(committed_offset)s
 """
 
 # Not where another run, without a lock in common with ours, has started with the same lines: a copy, an archive of
 # them, or the same pipe. It can be anywhere in them by now: batches are committed by time.
 INSERT_POSITION = """
-    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from)
-    SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s, %(stored_from)s
+    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from, tail, installation)
+    SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s, %(stored_from)s, %(tail)s::bytea,
+           %(owner)s::bytea
     WHERE NOT EXISTS (
         SELECT FROM log_positions
         WHERE node_id = %(node_id)s
           AND (position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
+               AND (tail IS NULL OR %(tail)s::bytea IS NULL OR tail = %(tail)s::bytea)
                OR id > %(newest_id)s AND head = ANY(%(head_digests)s::bytea[]))
     )
     RETURNING id
 """
+
+
+INSERT_COPY = """
+    INSERT INTO log_positions (node_id, source, position, head_length, head, tail, installation)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+"""
+
+
+def insert(conn: Connection, update: PositionUpdate) -> None:
+    """Add a position beside those of other installations."""
+    at, head = update.position, update.fingerprint
+    conn.execute(INSERT_COPY, [at.node_id, at.source, update.offset, *head, update.tail, at.owner])
 
 
 def move(conn: Connection, update: PositionUpdate) -> Position:
@@ -211,6 +287,8 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
         "head_digests": [*position.head_digests],
         "newest_id": position.newest_id,
         "stored_from": position.stored_from,
+        "tail": update.tail,
+        "owner": position.owner,
     }
     if position.id is None:
         for (row_id,) in conn.execute(INSERT_POSITION, values):
@@ -238,59 +316,17 @@ def has_batch(conn: Connection, node_id: int, digest: bytes) -> bool:
     return conn.execute(SELECT_BATCH, [node_id, digest]).fetchone() is not None
 
 
-class Confirmation(NamedTuple):
-    """How often an installation had this database confirm what is stored."""
-
-    number: int
-    at: float  # seconds since 1970; 0: never
-
-
-# A count is no place in a file: stored_from is -1, and it is kept for longer than a month.
-SELECT_CONFIRMATION = """
-    SELECT coalesce(max(p.position) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s), 0),
-           coalesce(extract(epoch FROM coalesce(
-               max(p.updated_at) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s),
-               max(p.updated_at) FILTER (WHERE n.name = %(node)s))), 0)::float8
-    FROM log_positions p JOIN nodes n ON n.id = p.node_id
-"""
-
-UPDATE_CONFIRMATION = """
-    UPDATE log_positions SET position = position + 1, updated_at = now()
-    WHERE stored_from = -1 AND head = %(digest)s
-    RETURNING position, extract(epoch FROM updated_at)::float8
-"""
-
-INSERT_CONFIRMATION = """
-    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from)
-    VALUES (%(node_id)s, %(source)s, 1, 0, %(digest)s, -1)
-    RETURNING position, extract(epoch FROM updated_at)::float8
-"""
-
-
-def last_confirmation(conn: Connection, digest: bytes, node: str) -> Confirmation:
-    """Return the last confirmation; without one, when the database last stored anything of the node."""
-    ((number, at),) = conn.execute(SELECT_CONFIRMATION, {"digest": digest, "node": node})
-    return Confirmation(number, at)
-
-
-def confirm(conn: Connection, node_id: int, source: str, digest: bytes) -> Confirmation:
-    """Count one more confirmation."""
-    values = {"node_id": node_id, "source": source, "digest": digest}
-    for found in conn.execute(UPDATE_CONFIRMATION, values):
-        return Confirmation(*found)
-    ((number, at),) = conn.execute(INSERT_CONFIRMATION, values)
-    return Confirmation(number, at)
-
-
 DELETE_RANGES = """
     DELETE FROM log_positions
     WHERE node_id = %s AND stored_from > 0 AND head = ANY(%s::bytea[])
+      AND (installation IS NULL OR %s::bytea IS NULL OR installation = %s::bytea)
 """
 
 
 def forget_ranges(conn: Connection, position: Position) -> None:
     """Delete the ranges of this log: the position is past them, or goes back to the beginning."""
-    conn.execute(DELETE_RANGES, [position.node_id, [*position.head_digests]])
+    owner = position.owner
+    conn.execute(DELETE_RANGES, [position.node_id, [*position.head_digests], owner, owner])
 
 
 DELETE_OLD = """

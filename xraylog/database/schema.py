@@ -68,14 +68,16 @@ TABLES: Mapping[str, str] = {  # in the order of their references
         ) PARTITION BY RANGE ("timestamp")""",
     "log_positions": """
         CREATE TABLE log_positions (
-            id          bigserial   PRIMARY KEY,
-            node_id     integer     NOT NULL REFERENCES nodes,
-            source      text        NOT NULL,
-            position    bigint      NOT NULL,
-            head_length integer     NOT NULL,
-            head        bytea       NOT NULL,
-            updated_at  timestamptz NOT NULL DEFAULT now(),
-            stored_from bigint      NOT NULL DEFAULT 0
+            id           bigserial   PRIMARY KEY,
+            node_id      integer     NOT NULL REFERENCES nodes,
+            source       text        NOT NULL,
+            position     bigint      NOT NULL,
+            head_length  integer     NOT NULL,
+            head         bytea       NOT NULL,
+            updated_at   timestamptz NOT NULL DEFAULT now(),
+            stored_from  bigint      NOT NULL DEFAULT 0,
+            tail         bytea,
+            installation bytea
         )""",
     "rejected_lines": """
         CREATE TABLE rejected_lines (
@@ -126,6 +128,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; with 
     "log_positions": {
         **dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
         "stored_from": "bigint NOT NULL DEFAULT 0",
+        "tail": "bytea",
+        "installation": "bytea",
     },
     "rejected_lines": dict.fromkeys(("rejected_at", "node_id", "source", "line_offset", "reason", "line"), ""),
 }

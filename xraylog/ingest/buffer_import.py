@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog import hints
-from xraylog.accesslog import discovery, logfile
+from xraylog.accesslog import discovery, logfile, offline_buffer
 from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.offline_buffer import Buffer, Stored
 from xraylog.config import Config
@@ -23,6 +24,7 @@ from xraylog.loading.loader import Target
 from xraylog.records import Fingerprint, LoadResult, Origin
 
 PROGRESS_S = 10
+MAX_COVERED = 20
 
 
 def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
@@ -40,6 +42,7 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     for stored in buffer.batches(imported.is_known):
         yield from imported.load(stored, sources)
         del stored  # before the next one is read: one in memory, not two
+    imported.move_past_known([source.log for source in sources if not source.again])
     confirmation.confirm(cfg, target)
     buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
     logger.info(
@@ -59,6 +62,7 @@ class Import:
         self._cfg, self._target, self._buffer = cfg, target, buffer
         self._node_id, self._source = target.node_id(buffer.node), logfile.path_text(buffer.path)
         self._known_to = find_buffer(target, buffer, self._node_id).offset  # by an older version
+        self._covered: list[Stored] = []  # what is known already, by its log: one of each
         self._reported = time.monotonic()
 
     def is_known(self, digest: bytes, end: int) -> bool:
@@ -71,11 +75,12 @@ class Import:
         """Store a batch, after what is missing before it, unless it is known; yield after each commit."""
         self.end, batch = stored.end, stored.batch
         if batch is None:
+            self._cover(stored)
             return
-        there = find_origin(self._target, stored.origin)
+        there = self._found(stored.origin)
         if has_gap(there, stored):
             yield from load_gap(self._cfg, self._target, stored, there, sources)
-            there = find_origin(self._target, stored.origin)
+            there = self._found(stored.origin)
         lines, end_of_log = batch.lines, stored.origin.fingerprint(stored.log_end)
         updates = [
             PositionUpdate(
@@ -86,13 +91,48 @@ class Import:
             batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
             there = there.after(stored.after)
         if end_of_log and (stored.log_end > there.offset or stored.origin.again):
-            updates.insert(0, PositionUpdate(there, stored.log_end, end_of_log))
+            updates.insert(0, PositionUpdate(there, stored.log_end, end_of_log, stored.tail))
         result, _ = self._target.loader(stored.origin.node).load(batch, *updates)
         self.total, self.skipped = self.total + result, self.skipped + lines - batch.stored
         if time.monotonic() - self._reported > PROGRESS_S:
             self._reported = time.monotonic()
             logger.info("{}: {} of {} bytes imported", self._buffer.path, stored.end, self._buffer.size)
         yield LoadResult(new_names=result.new_names, imported=result.rows, imported_rejected=result.rejected)
+
+    def move_past_known(self, logs: Sequence[Log]) -> None:
+        """Move the positions of these logs past what came in from a copy of the buffer: they still have its lines."""
+        for known, log in itertools.product(self._covered, logs):
+            head, end = known.origin.fingerprint(known.log_end), known.log_end
+            if head is None or not begins_with(log, head, end) or log.tail(end) != known.tail:
+                continue
+            there = find_origin(self._target, offline_buffer.origin(known.origin.node, log))
+            if known.after <= there.offset < end:
+                with session.transaction(self._target.conn, positions.node_lock(known.origin.node)):
+                    positions.move(self._target.conn, PositionUpdate(there, end, head, known.tail))
+
+    def _cover(self, known: Stored) -> None:
+        """Remember a batch that another run imported: from a copy of this buffer, on a copy of this machine."""
+        last = self._covered[-1] if self._covered else None
+        if known.origin.again:
+            return
+        if last is not None and last.log_end == known.after and is_one_log(last, known):
+            known = dataclasses.replace(known, after=self._covered.pop().after)
+        self._covered = [*self._covered, known][-MAX_COVERED:]
+
+    def _found(self, origin: Origin) -> Position:
+        """Return how far the log of a batch is stored, with what another run imported of it."""
+        there = find_origin(self._target, origin)
+        for known in self._covered:
+            head = known.origin.fingerprint(known.log_end)
+            if known.after <= there.offset < known.log_end and head in origin.fingerprints:
+                there = dataclasses.replace(there, offset=known.log_end)
+        return there
+
+
+def is_one_log(one: Stored, later: Stored) -> bool:
+    """Return whether two batches are of one log."""
+    is_one_node = one.origin.node == later.origin.node
+    return is_one_node and one.origin.fingerprint(one.log_end) in later.origin.fingerprints
 
 
 def has_gap(there: Position, stored: Stored) -> bool:
@@ -153,7 +193,9 @@ def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
     """Return how far an older version imported the buffer. Waits for a run that died while it committed."""
     source = logfile.path_text(buffer.path)
     with session.transaction(target.conn, positions.node_lock(buffer.node)):
-        return positions.find(target.conn, node_id, source, buffer.file.fingerprints(), size=buffer.size)
+        return positions.find(
+            target.conn, node_id, source, buffer.file.fingerprints(), size=buffer.size, owner=target.owner
+        )
 
 
 def find_origin(target: Target, origin: Origin) -> Position:
@@ -163,7 +205,9 @@ def find_origin(target: Target, origin: Origin) -> Position:
     """
     node_id = target.node_id(origin.node)
     with session.transaction(target.conn, positions.node_lock(origin.node)):
-        position = positions.find(target.conn, node_id, origin.source, origin.fingerprints, origin.previous_digest)
+        position = positions.find(
+            target.conn, node_id, origin.source, origin.fingerprints, origin.previous_digest, owner=target.owner
+        )
     head = origin.fingerprint(position.offset)
     if position.known_path != position.source and head and discovery.is_at(Path(position.known_path), head):
         return dataclasses.replace(position, id=None)

@@ -1,14 +1,15 @@
-"""Notices a database that is older than what it confirmed: restored, failed over, or another one.
+"""Notices a database that is older than what it confirmed: restored, failed over, or another one; and a copied machine.
 
 Stored lines leave the log, so nothing but the state file beside the buffer remembers that there were any. Each run
 has the database count a confirmation, after its rows and before the log is drained; a later run that finds a smaller
-count, or none, has another database in front of it.
+count, or none, has another database in front of it. Each confirmation leaves a receipt on both sides: a run that finds
+one that it does not know is not alone with its state.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -16,21 +17,33 @@ from loguru import logger
 
 from xraylog import hints
 from xraylog.accesslog import installation, logfile
-from xraylog.accesslog.installation import Installation
+from xraylog.accesslog.installation import Installation, Stored
+from xraylog.accesslog.logfile import Log
+from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
-from xraylog.database import positions, session
+from xraylog.database import confirmations, positions, session
+from xraylog.database.confirmations import Confirmation
+from xraylog.database.positions import Owner, Position, PositionUpdate
+from xraylog.ingest.source import Source
 from xraylog.loading.loader import Target
-from xraylog.records import LoadResult
+from xraylog.records import Fingerprint, LoadResult
 
 
-def compare(cfg: Config, target: Target) -> Iterator[LoadResult]:
-    """Log once that the database lacks what it confirmed, and yield a result that says so. Raises OSError."""
+def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buffer) -> Iterator[LoadResult]:
+    """Log once that the database lacks what it confirmed, and yield a result that says so; or that this installation is
+    a copy, which gets positions of its own. Raises OSError.
+    """
     known = installation.read(cfg.buffer_path)
+    target.owner = owner(known)
+    if known.is_new:
+        installation.write(cfg.buffer_path, known)  # positions are stored under its id from now on
     if not known.confirmed:
         return
     with session.transaction(target.conn):
-        there = positions.last_confirmation(target.conn, known.digest, cfg.node)
+        there = confirmations.last_confirmation(target.conn, known.digest, cfg.node)
     if there.number >= known.confirmed:
+        if is_copied(known, there):
+            separate(cfg, target, known, [source.log for source in sources], keep_all=not buffer.is_empty)
         return
     logger.error(
         "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
@@ -38,19 +51,76 @@ def compare(cfg: Config, target: Target) -> Iterator[LoadResult]:
         describe(cfg, known, there.at),
         hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
     )
-    older = Installation(older_at=time.time(), older_from=there.at, older_to=known.confirmed_at)
+    older = Installation(
+        id=known.id or known.token, older_at=time.time(), older_from=there.at, older_to=known.confirmed_at
+    )
     installation.write(cfg.buffer_path, older)
     yield LoadResult(older=1)
 
 
-def confirm(cfg: Config, target: Target) -> None:
-    """Have the database count what is stored by now; remember that it did. Raises OSError."""
+def owner(known: Installation) -> Owner:
+    """Return whose positions are those of this installation."""
+    return Owner(known.owner_id, known.is_new)
+
+
+def is_copied(known: Installation, there: Confirmation) -> bool:
+    """Return whether the last confirmation was another installation's, which has the same state."""
+    return there.receipt is not None and there.receipt.hex() not in (known.receipt, known.asked)
+
+
+def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Log], keep_all: bool) -> None:
+    """Give an installation an identity and positions of its own: they begin where the state says that it was stored.
+
+    `keep_all`: also those of logs that are not here, or were drained: batches of the buffer may be theirs.
+    """
+    copy = Installation(copied_at=time.time(), logs=known.logs)
+    target.owner = owner(copy)
+    logger.warning("{}; positions of its own begin here; {}", describe_copy(cfg, known), advise_copy(cfg))
+    node_id = target.node_id(cfg.node)
+    with session.transaction(target.conn, positions.node_lock(cfg.node)):
+        for stored in known.logs:
+            head = Fingerprint(stored.head_length, bytes.fromhex(stored.head))
+            if keep_all or any(has(log, head, stored) for log in logs):
+                start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
+                update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
+                positions.insert(target.conn, update)
+    installation.write(cfg.buffer_path, copy)
+
+
+def has(log: Log, head: Fingerprint, stored: Stored) -> bool:
+    """Return whether the log is stored up to there."""
+    is_long_enough = log.max_offset is None or log.max_offset >= stored.offset
+    return is_long_enough and log.fingerprint(head.length) == head and log.tail(stored.offset).hex() == stored.tail
+
+
+def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
+    """Have the database count what is stored by now; remember that it did. Raises OSError.
+
+    `stored`: a log, and how far it is. The receipt is on disk before it is asked for: a run that is killed meanwhile is
+    not taken for another installation. One receipt for a run is enough.
+    """
     known = installation.read(cfg.buffer_path)
     source = logfile.path_text(installation.state_path(cfg.buffer_path))
     node_id = target.node_id(cfg.node)
+    receipt, is_kept = known.receipt, target.receipt == known.receipt
+    if not is_kept:
+        receipt = known.asked or installation.new_id()
+        is_kept = bool(known.asked) or installation.write(cfg.buffer_path, replace(known, asked=receipt))
     with session.transaction(target.conn, positions.node_lock(cfg.node)):
-        there = positions.confirm(target.conn, node_id, source, known.digest)
-    installation.write(cfg.buffer_path, replace(known, confirmed=there.number, confirmed_at=there.at))
+        kept = bytes.fromhex(receipt) if is_kept else None
+        there = confirmations.confirm(target.conn, node_id, source, known.digest, kept)
+    if is_kept:
+        known, target.receipt = replace(known, receipt=receipt, asked=""), receipt
+    if stored is not None:
+        known = known.with_log(stored)
+    here = installation.machine()
+    known = replace(known, confirmed=there.number, confirmed_at=there.at, machine=here, id=known.id or known.token)
+    installation.write(cfg.buffer_path, known)
+
+
+def knows(cfg: Config, stored: Stored | None) -> bool:
+    """Return whether the state has this place of a log, or needs none."""
+    return stored is None or stored in installation.read(cfg.buffer_path).logs
 
 
 def describe(cfg: Config, known: Installation, last_known_at: float) -> str:
@@ -59,6 +129,25 @@ def describe(cfg: Config, known: Installation, last_known_at: float) -> str:
     return (
         f"node {cfg.node}, {cfg.log_path}: the database is older than the log, or another one: it confirmed lines "
         f"until {moment(known.confirmed_at)}, and {since}; lines stored between these times are missing in it"
+    )
+
+
+def describe_copy(cfg: Config, known: Installation) -> str:
+    """Return what was found."""
+    here, since = installation.machine(), moment(known.confirmed_at)
+    is_elsewhere = here and known.machine and here != known.machine
+    return (
+        f"node {cfg.node}, {cfg.log_path}: this installation was copied: since {since} another one has stored lines as "
+        f"the one of {installation.state_path(cfg.buffer_path)}"
+        + (", which was written on another machine" if is_elsewhere else ", or that file is an older copy")
+    )
+
+
+def advise_copy(cfg: Config) -> str:
+    """Return what to do about it."""
+    return (
+        "lines that were in both logs, and not stored when they were copied, are stored by both; if both machines go "
+        f"on, give one of them a name of its own: [parser] node in {cfg.path}"
     )
 
 

@@ -11,7 +11,7 @@ from xraylog.accesslog import logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, Written
 from xraylog.config import Config
-from xraylog.ingest.source import Source
+from xraylog.ingest.source import Source, tail_of
 from xraylog.prefetch import Prefetcher
 from xraylog.records import LoadResult
 
@@ -62,7 +62,7 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
         for batch in source.batches(offset):
             new_names = names.count_new(batch.records.names())
             result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
-            put, after = offline_buffer.write(batch, after), batch.end
+            put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end
             del batch  # before the next one is read: one in memory, not two
             yield put, result
 

@@ -57,8 +57,9 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
         position = move_past_ranges(target, source, position)
         source.stored_to = position.offset
     # Also lines that an earlier run stored, and did not live to have confirmed: they are about to leave the log.
-    if position.offset != found.offset or not source.options.keep:
-        confirmation.confirm(source.cfg, target)
+    stored = source.stored(position.offset)
+    if position.offset != found.offset or not source.options.keep or not confirmation.knows(source.cfg, stored):
+        confirmation.confirm(source.cfg, target, stored)
     drain(target, source, position)
     source.remember_minute(source.stored_to)
     source.is_stored = True
@@ -86,7 +87,14 @@ def find_position(target: Target, source: Source) -> Position:
     log, origin, node_id = source.log, source.origin, target.node_id(source.node)
     with session.transaction(target.conn, positions.node_lock(source.node)):
         position = positions.find(
-            target.conn, node_id, origin.source, origin.fingerprints, origin.previous_digest, log.max_offset
+            target.conn,
+            node_id,
+            origin.source,
+            origin.fingerprints,
+            origin.previous_digest,
+            log.max_offset,
+            target.owner,
+            log.tail,
         )
         positions.forget_old(target.conn, position)
     is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation

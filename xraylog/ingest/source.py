@@ -12,8 +12,10 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog.accesslog import discovery, drain, offline_buffer, reading
+from xraylog.accesslog.archive import Archive
 from xraylog.accesslog.drain import Drained
-from xraylog.accesslog.logfile import Log, LogFile
+from xraylog.accesslog.installation import Stored
+from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.parser import PREFIXED
 from xraylog.accesslog.stray_days import STRAY
 from xraylog.cli import Options
@@ -74,8 +76,7 @@ class Source:
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
-        self.log.sync()
-        return PositionUpdate(position, offset, self.log.fingerprint(offset))
+        return update(self.log, position, offset)
 
     def remember_minute(self, offset: int) -> None:
         """Let the next run know the time of the last line, where the hour is repeated; lines end at `offset` now."""
@@ -101,6 +102,13 @@ class Source:
         return isinstance(self.log, LogFile) and drain.truncate_if_drained(
             self.log, offset, self.cfg.truncate_above, leave
         )
+
+    def stored(self, offset: int) -> Stored | None:
+        """Return the place up to which the log is stored, for a copy of this machine; None for what never changes."""
+        if not isinstance(self.log, LogFile):
+            return None
+        length, digest = self.log.fingerprint(offset)
+        return Stored(path_text(self.log.path), offset, length, digest.hex(), self.log.tail(offset).hex())
 
     def is_copy(self, position: Position, head: Fingerprint) -> bool:
         """Return whether `position` is that of another file, which is still there and begins with `head`, too."""
@@ -143,8 +151,18 @@ class Gap:
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
-        self.log.sync()
-        return PositionUpdate(position, offset, self.log.fingerprint(offset))
+        return update(self.log, position, offset)
+
+
+def update(log: Log, position: Position, offset: int) -> PositionUpdate:
+    """Return the move of a log's position to `offset`, when the lines before it are on disk."""
+    log.sync()
+    return PositionUpdate(position, offset, log.fingerprint(offset), tail_of(log, offset))
+
+
+def tail_of(log: Log, offset: int) -> bytes | None:
+    """Return what the text before `offset` is known by; None for an archive, which would be decompressed once more."""
+    return None if isinstance(log, Archive) else log.tail(offset)
 
 
 def read(log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]], after: str = "") -> Iterator[Batch]:

@@ -22,7 +22,7 @@ from psycopg import errors
 
 from xraylog.database import partitions, positions, references, session
 from xraylog.database.partitions import PartitionMissing
-from xraylog.database.positions import Position, PositionUpdate
+from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.loading import copy_rows, foreign_keys, rejects
@@ -48,6 +48,8 @@ class Target:
         self.references = References(conn)
         self.days = partitions.Partitions(conn)
         self.keys = ForeignKeyChecks(conn)
+        self.owner = Owner()  # of the positions
+        self.receipt: str | None = None  # of the confirmations of this run
         self._loaders: dict[str, Loader] = {}
 
     def node_id(self, node: str) -> int:

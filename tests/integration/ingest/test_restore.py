@@ -165,12 +165,12 @@ def test_a_log_drained_before_the_batch_has_no_gap(site: Site) -> None:
     assert site.emails() == users(0, 90)
 
 
-def test_a_database_of_an_older_version_gets_the_column(site: Site) -> None:
+def test_a_database_of_an_older_version_gets_the_columns(site: Site) -> None:
     site.append(*lines(0, 10))
     site.run("--keep")
     site.state.unlink()  # that version wrote none
     site.query("DELETE FROM log_positions WHERE stored_from <> 0")
-    site.query("ALTER TABLE log_positions DROP COLUMN stored_from")
+    site.query("ALTER TABLE log_positions DROP COLUMN stored_from, DROP COLUMN tail, DROP COLUMN installation")
     site.append(*lines(10, 20))
     site.run()
     assert site.emails() == users(0, 20)
@@ -250,6 +250,7 @@ def test_a_run_killed_at_any_step_leaves_no_false_alarm(site: Site) -> None:
             break
         assert site.run_here() == 0, site.output()
     assert "the database is older" not in site.output()
+    assert "was copied" not in site.output()
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"token": 1}', b"\0" * 100, b'{"other": 1}'])

@@ -1,0 +1,190 @@
+"""Two machines with one name: a copy has positions of its own, and no line of either is lost or doubled."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.load_paths import LOAD_PATHS
+from helpers.site import Site, lines, users
+
+from xraylog.accesslog import installation
+
+COPIED = "this installation was copied"
+
+
+def clone(site: Site, name: str = "clone") -> Site:
+    """A copy of the machine: its log, buffer, state and settings, in a folder of its own."""
+    folder = site.folder.with_name(f"{site.folder.name}-{name}")
+    shutil.copytree(site.folder, folder)
+    copy = Site(folder, site.database)
+    copy.settings = {section: dict(keys) for section, keys in site.settings.items()}
+    copy.write_config()
+    copy.load_path = site.load_path
+    return copy
+
+
+@contextlib.contextmanager
+def on_machine(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What runs inside finds this in /etc/machine-id."""
+    path = tmp_path / "machine-id"
+    path.write_text(text)
+    with monkeypatch.context() as patch:
+        patch.setattr(installation, "MACHINE_ID", path)
+        yield
+
+
+def alternately(one: Site, other: Site, keep: bool = False) -> str:
+    """Each gets lines and runs, in turns; return what they said. Lines 100-129 are of the one, 200-229 of the other."""
+    said = ""
+    for step in range(3):
+        for site, first in ((one, 100), (other, 200)):
+            site.append(*lines(first + 10 * step, first + 10 * step + 10))
+            said += site.run(*(["--keep"] if keep else [])).stderr
+    return said
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_clone_and_its_original_store_each_line_once(site: Site, load_path: str, keep: bool) -> None:
+    """Their lines are of the same length: positions of the one fit into the log of the other."""
+    site.load_path = load_path
+    site.append(*lines(500, 560))
+    site.run(*(["--keep"] if keep else []))
+    said = alternately(site, clone(site), keep)
+    assert said.count(COPIED) == 1
+    assert f"[parser] node in {site.folder}-clone/config.ini" in said
+    assert site.emails() == users(500, 560) + users(100, 130) + users(200, 230)
+
+
+def test_the_clone_may_be_the_first_to_run(site: Site) -> None:
+    """Then the original is the one that finds out."""
+    site.append(*lines(500, 560))
+    site.run("--keep")
+    said = alternately(clone(site), site, keep=True)
+    assert said.count(COPIED) == 1
+    assert f"[parser] node in {site.config}" in said
+    assert site.emails() == users(500, 560) + users(100, 130) + users(200, 230)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("first", ["original", "clone"])
+def test_a_buffer_that_came_along_is_imported_once(site: Site, keep: bool, first: str) -> None:
+    """Lines 500-509 are stored, 510-529 buffered when the machine is copied; then each buffers lines of its own."""
+    kept = ["--keep"] if keep else []
+    site.append(*lines(500, 510))
+    site.run(*kept)
+    site.away()
+    for start in (510, 520):
+        site.append(*lines(start, start + 10))
+        site.run(*kept)
+    copy = clone(site)
+    pairs = [(site, 100), (copy, 200)]
+    for one, start in pairs:
+        one.append(*lines(start, start + 10))
+        one.run(*kept)
+    said = ""
+    for one, start in pairs if first == "original" else reversed(pairs):
+        one.back()
+        one.append(*lines(start + 10, start + 20))
+        said += one.run(*kept).stderr
+        assert one.run(*kept).stderr == ""
+    assert said.count(COPIED) == 1
+    assert "missing" not in said
+    assert site.emails() == users(500, 530) + users(100, 120) + users(200, 220)
+    assert not site.buffered()
+    assert not copy.buffered()
+
+
+def test_a_clone_of_a_clone_is_noticed_too(site: Site) -> None:
+    site.append(*lines(500, 510))
+    site.run("--keep")
+    copy = clone(site)
+    alternately(site, copy, keep=True)
+    third = clone(copy, "third")
+    for one, start in ((copy, 300), (third, 400), (site, 600), (third, 410)):
+        one.append(*lines(start, start + 10))
+        one.run("--keep")
+    expected = users(500, 510) + users(100, 130) + users(200, 230) + users(300, 310) + users(600, 610)
+    assert site.emails() == expected + users(400, 420)
+
+
+def test_an_installation_that_moved_to_another_machine_goes_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The old machine is gone, or it was a container: nobody else has confirmed anything since."""
+    for number, text in enumerate(("0123456789abcdef\n", "fedcba9876543210\n", "", "uninitialized\n")):
+        with on_machine(text, monkeypatch, tmp_path):
+            site.append(*lines(10 * number, 10 * number + 10))
+            assert site.run_here("--keep") == 0
+    assert "WARNING" not in site.output()
+    assert site.emails() == users(0, 40)
+
+
+def test_a_copied_state_of_another_machine_is_called_so(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site.append(*lines(0, 10))
+    with on_machine("0123456789abcdef\n", monkeypatch, tmp_path):
+        site.run_here()
+        copy = clone(site)
+        site.append(*lines(10, 20))
+        site.run_here()
+    with on_machine("fedcba9876543210\n", monkeypatch, tmp_path):
+        copy.append(*lines(20, 30))
+        assert copy.run_here("--check") == 3
+        assert f"✗ state: node n1, {copy.log}: {COPIED}" in copy.output()
+        copy.run_here()
+        assert copy.output().count("which was written on another machine") == 2
+        assert copy.run_here("--check") == 0
+    assert site.emails() == users(0, 30)
+
+
+def lose(site: Site) -> None:
+    site.state.unlink()
+
+
+def damage(site: Site) -> None:
+    site.state.write_text("{")
+
+
+def age(site: Site) -> None:
+    """An older copy of the state is put back."""
+    older = site.state.read_bytes()
+    site.append(*lines(10, 20))
+    site.run("--keep")
+    site.state.write_bytes(older)
+
+
+@pytest.mark.parametrize("change", [lose, damage, age])
+def test_an_installation_without_its_latest_state_goes_on(site: Site, change: Callable[[Site], None]) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    change(site)
+    site.append(*lines(20, 30))
+    site.run("--keep")
+    expected = users(0, 10) + users(20, 30) + (users(10, 20) if change is age else users(0, 0))
+    assert site.emails() == expected
+    site.append(*lines(30, 40))
+    assert site.run("--keep").stderr == ""
+    assert site.emails() == expected + users(30, 40)
+
+
+def test_a_copy_without_the_state_file_loses_nothing(site: Site) -> None:
+    """Its log has the same beginning, and other lines where the original's position is."""
+    site.append(*lines(500, 560))
+    site.run("--keep")
+    copy = clone(site)
+    copy.state.unlink()
+    site.append(*lines(0, 20))
+    site.run("--keep")
+    copy.append(*lines(20, 50))
+    copy.run("--keep")
+    copy.append(*lines(60, 70))
+    copy.run("--keep")
+    site.append(*lines(70, 80))
+    site.run("--keep")
+    assert not users(0, 50) + users(60, 80) - site.emails()
