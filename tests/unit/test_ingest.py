@@ -59,6 +59,17 @@ def test_the_loader_gets_batches_from_an_offset_on(cfg: Config, log: LogFile) ->
     assert [(batch.start, batch.end, len(batch.records)) for batch in batches] == [(len(LINE), 3 * len(LINE), 2)]
 
 
+def test_a_log_that_is_drained_gets_no_second_mark(cfg: Config, log: LogFile) -> None:
+    """It would name the mark as what the log was before, and not what the position knows."""
+    source = Source(log, cfg, options())
+    drained = source.drain(log.size)
+    mark = log.read(0, logfile.MARK_BYTES)
+    assert drained is not None
+    for again in (source, Source(log, cfg, options())):
+        assert again.drain(drained.offset) == drained
+        assert log.read(0, logfile.MARK_BYTES) == mark
+
+
 def test_a_log_that_is_drained_has_new_lines_for_again_only(cfg: Config, log: LogFile) -> None:
     assert Source(log, cfg, options()).has_new_lines
     drain.drain(log, log.size, cfg.truncate_above)

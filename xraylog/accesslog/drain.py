@@ -41,7 +41,7 @@ def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
     Killed at any point, the file is either recognised by its old fingerprint, or begins with a drain mark
     and holds no stored line. Raises Replaced.
     """
-    if not log.writable or offset < MARK_BYTES:
+    if not log.writable or offset < MARK_BYTES or (log.has_drain_marker and log.is_blank(offset)):
         return Drained(offset, log.fingerprint(offset))
     if not log.is_unchanged(offset):
         raise Replaced

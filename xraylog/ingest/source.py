@@ -43,6 +43,7 @@ class Source:
         self.sample = EmailSample()
         self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
         self.is_stored = False  # every line is in the database, and the log is drained
+        self._drained: Drained | None = None  # what an attempt in this run came to
 
     @property
     def node(self) -> str:
@@ -87,6 +88,8 @@ class Source:
         """Take the lines before `offset`, which are stored, out of the log; log why not, and return None then."""
         if (log := self._drainable(offset)) is None:
             return None
+        if self._drained is not None and self._drained.offset == offset:
+            return self._drained  # the position could not follow: another mark would not know the file's first one
         try:
             drained = drain.drain(log, offset, self.cfg.truncate_above)
         except drain.Replaced:
@@ -95,6 +98,7 @@ class Source:
         if drained.unsupported:
             logger.info("{}: this file system cannot drain a log that is open elsewhere; its lines stay", log.path)
             return None
+        self._drained = drained
         return drained
 
     def truncate(self, offset: int, leave: int = 0) -> bool:
