@@ -52,7 +52,11 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
     )
     older = Installation(
-        id=known.id or known.token, older_at=time.time(), older_from=there.at, older_to=known.confirmed_at
+        older_at=time.time(),
+        older_from=there.at,
+        older_to=known.confirmed_at,
+        last_minutes=known.last_minutes,
+        id=known.id or known.token,
     )
     installation.write(cfg.buffer_path, older)
     yield LoadResult(older=1)
@@ -73,7 +77,7 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
 
     `keep_all`: also those of logs that are not here, or were drained: batches of the buffer may be theirs.
     """
-    copy = Installation(copied_at=time.time(), logs=known.logs)
+    copy = Installation(last_minutes=known.last_minutes, copied_at=time.time(), logs=known.logs)
     target.owner = owner(copy)
     logger.warning("{}; positions of its own begin here; {}", describe_copy(cfg, known), advise_copy(cfg))
     node_id = target.node_id(cfg.node)
