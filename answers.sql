@@ -11,6 +11,21 @@
 -- In a window, `since` is included and `until` is not.
 
 
+-- The address of a client: an IPv4 address for one that is mapped into IPv6, ::ffff:203.0.113.5, because which of them
+-- xray writes depends on its listener; null for 0.0.0.0 and 127.0.0.1, which stand for a unix socket or a proxy.
+CREATE OR REPLACE FUNCTION client_address(source inet)
+RETURNS inet
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN source <<= '::ffff:0.0.0.0/104' OR source <<= '::ffff:127.0.0.0/104' THEN NULL
+        WHEN source <<= '::ffff:0.0.0.0/96'
+            THEN set_masklen('0.0.0.0'::inet + (source - '::ffff:0.0.0.0'::inet), masklen(source) - 96)
+        WHEN source <<= '0.0.0.0/8' OR source <<= '127.0.0.0/8' OR source <<= '::/16' THEN NULL
+        ELSE source
+    END
+$$;
+
+
 -- The network of a client: /24 for IPv4, /48 for IPv6, the most that providers usually give to one customer. A source
 -- that xray masked further stays the network that it is.
 CREATE OR REPLACE FUNCTION client_network(source inet)
@@ -36,17 +51,22 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT u.email::text,
-           count(a.source_ip) AS addresses,
-           count(DISTINCT client_network(a.source_ip)) FILTER (WHERE family(a.source_ip) = 4),
-           count(DISTINCT client_network(a.source_ip)) FILTER (WHERE family(a.source_ip) = 6),
+           count(a.address) AS addresses,
+           count(DISTINCT client_network(a.address)) FILTER (WHERE family(a.address) = 4),
+           count(DISTINCT client_network(a.address)) FILTER (WHERE family(a.address) = 6),
            sum(a.rows)::bigint AS rows,
            min(a.first),
            max(a.last)
     FROM (
-        SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
-        FROM logs l
-        WHERE l."timestamp" >= since AND l."timestamp" < until
-        GROUP BY l.user_id, l.source_ip
+        SELECT s.user_id, client_address(s.source_ip) AS address, sum(s.rows) AS rows, min(s.first) AS first,
+               max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= since AND l."timestamp" < until
+            GROUP BY l.user_id, l.source_ip
+        ) s
+        GROUP BY s.user_id, address
     ) a
     JOIN users u ON u.id = a.user_id
     GROUP BY u.email
@@ -68,14 +88,18 @@ RETURNS TABLE (
     last      timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT client_network(a.source_ip) AS network, count(a.source_ip), sum(a.rows)::bigint AS rows, min(a.first),
+    SELECT client_network(a.address) AS network, count(a.address), sum(a.rows)::bigint AS rows, min(a.first),
            max(a.last)
     FROM (
-        SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
-        FROM logs l
-        WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = networks_of.email)
-          AND l."timestamp" >= since AND l."timestamp" < until
-        GROUP BY l.source_ip
+        SELECT client_address(s.source_ip) AS address, sum(s.rows) AS rows, min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = networks_of.email)
+              AND l."timestamp" >= since AND l."timestamp" < until
+            GROUP BY l.source_ip
+        ) s
+        GROUP BY address
     ) a
     GROUP BY network
     ORDER BY rows DESC
@@ -153,7 +177,7 @@ RETURNS TABLE (
     node        text
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT l."timestamp", u.email::text, l.source_ip, l.source_port, l.action::text, n.name::text
+    SELECT l."timestamp", u.email::text, client_address(l.source_ip), l.source_port, l.action::text, n.name::text
     FROM logs l
     LEFT JOIN users u ON u.id = l.user_id
     LEFT JOIN nodes n ON n.id = l.node_id
@@ -174,7 +198,7 @@ RETURNS TABLE (
     source_ip inet
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT u.email::text, seen."timestamp" AS last, seen.source_ip
+    SELECT u.email::text, seen."timestamp" AS last, client_address(seen.source_ip)
     FROM users u
     LEFT JOIN LATERAL (
         SELECT l."timestamp", l.source_ip
@@ -225,9 +249,17 @@ RETURNS TABLE (
     last      timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT l.source_ip, client_network(l.source_ip), count(*) AS rows, min(l."timestamp"), max(l."timestamp")
-    FROM logs l
-    WHERE l.action = 'rejected' AND l."timestamp" >= since AND l."timestamp" < until
-    GROUP BY l.source_ip
-    ORDER BY rows DESC
+    SELECT r.address, client_network(r.address), r.rows, r.first, r.last
+    FROM (
+        SELECT client_address(s.source_ip) AS address, sum(s.rows)::bigint AS rows, min(s.first) AS first,
+               max(s.last) AS last
+        FROM (
+            SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l.action = 'rejected' AND l."timestamp" >= since AND l."timestamp" < until
+            GROUP BY l.source_ip
+        ) s
+        GROUP BY address
+    ) r
+    ORDER BY r.rows DESC
 $$;

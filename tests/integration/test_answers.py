@@ -283,6 +283,37 @@ def test_rejected_sources(filled: Connection, since: datetime, until: datetime) 
     same(ask(filled, "rejected_sources", since, until), expected, by=2)
 
 
+MAPPED: dict[str | None, str | None] = {  # a client's address, or none
+    "::ffff:203.0.113.5": "203.0.113.5",
+    "::ffff:203.0.113.0/120": "203.0.113.0/24",
+    "::ffff:255.255.255.255": "255.255.255.255",
+    **dict.fromkeys(["0.0.0.0", "127.0.0.1", "127.1.2.3", "127.0.0.0/24", "::", "::1", "::/48", None]),  # noqa: S104
+    **dict.fromkeys(["::ffff:0.0.0.0", "::ffff:127.0.0.1"]),
+    **{kept: kept for kept in ("203.0.113.5", "10.0.0.0/8", "0.0.0.0/0", "64:ff9b::1", "2001:db8::1", "::/0")},
+}
+
+
+def test_mapped_addresses_are_those_of_ipv4_and_a_proxys_are_none(answering: Connection) -> None:
+    for source, address in MAPPED.items():
+        found = answering.execute("SELECT client_address(%s::inet)", [source]).fetchone()
+        assert found == (address and ip(address),), source
+    sources = ["203.0.113.5", "::ffff:203.0.113.5", "0.0.0.0", "::ffff:127.0.0.1", None]  # noqa: S104
+    fill(answering, [Row(MIDNIGHT, one, 1, "rejected", "www.example.com", 443, "alice", "n1") for one in sources])
+    client, when, day = ip("203.0.113.5"), (MIDNIGHT, MIDNIGHT), (MIDNIGHT, MIDNIGHT + 24 * HOUR)
+    assert ask(answering, "addresses_of_users", *day) == [("alice", 1, 1, 0, 5, *when)]
+    assert ask(answering, "networks_of", "alice", *day) == [
+        (None, 0, 3, *when),
+        (network("203.0.113.0/24"), 1, 2, *when),
+    ]
+    assert ask(answering, "rejected_sources", *day) == [
+        (None, None, 3, *when),
+        (client, network("203.0.113.0/24"), 2, *when),
+    ]
+    reached = [row[2] for row in ask(answering, "who_reached", "www.example.com", 443, MIDNIGHT)]
+    assert sorted(map(str, reached)) == sorted(map(str, [client, client, None, None, None]))
+    assert ask(answering, "last_seen", MIDNIGHT)[0][2] in (client, None)
+
+
 def test_without_a_window_they_answer_for_the_time_before_now(answering: Connection) -> None:
     now = datetime.now(timezone.utc)
     ago = {"alice": timedelta(minutes=59), "bob": timedelta(hours=22), "carol": timedelta(days=29)}
@@ -310,7 +341,7 @@ def test_without_a_window_they_answer_for_the_time_before_now(answering: Connect
 def test_answers_sql_can_be_run_again(answering: Connection) -> None:
     answering.execute(ANSWERS)
     made = answering.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace").fetchall()
-    assert {name for (name,) in made} == {*EACH, "client_network"}
+    assert {name for (name,) in made} == {*EACH, "client_network", "client_address"}
 
 
 def test_columns_that_were_changed_to_varchar_serve_as_well(conn: Connection) -> None:

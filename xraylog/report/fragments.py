@@ -16,7 +16,16 @@ WINDOW = SQL("""l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
 BOTH = SQL("""l."timestamp" >= %(before)s AND l."timestamp" < %(until)s
             AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
 
-# The address of a row as it is shown: whole, or the network that a mask leaves of it. A 6to4 address has the whole IPv4
+# The client's address of a row, as `client_address` in answers.sql: an IPv4 address for one that is mapped into IPv6,
+# none for what stands for a unix socket or a proxy. Of groups, not of rows: it takes as long as reading a row.
+CLIENT = SQL("""CASE
+                WHEN l.source_ip <<= '::ffff:0.0.0.0/104' OR l.source_ip <<= '::ffff:127.0.0.0/104' THEN NULL
+                WHEN l.source_ip <<= '::ffff:0.0.0.0/96'
+                THEN set_masklen('0.0.0.0'::inet + (l.source_ip - '::ffff:0.0.0.0'::inet), masklen(l.source_ip) - 96)
+                WHEN l.source_ip <<= '0.0.0.0/8' OR l.source_ip <<= '127.0.0.0/8' OR l.source_ip <<= '::/16' THEN NULL
+                ELSE l.source_ip END""")
+
+# A client's address as it is shown: whole, or the network that a mask leaves of it. A 6to4 address has the whole IPv4
 # address in its first 48 bits.
 SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip), CASE
                 WHEN family(l.source_ip) = 4 THEN %(bits_4)s

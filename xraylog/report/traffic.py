@@ -10,7 +10,7 @@ from psycopg.sql import SQL
 
 from xraylog.database import partitions
 from xraylog.database.capabilities import Capabilities
-from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
+from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
 from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Thresholds, Window
 from xraylog.report.snapshot import Row, Session
 
@@ -117,15 +117,23 @@ def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None,
 SOURCES = SQL("""
     SELECT abbrev(s.source::inet), s.rows, s.first, s.last, s.total
     FROM (
-        SELECT {shown} AS source, count(*) AS rows,
-               min(l."timestamp") AS first, max(l."timestamp") AS last, count(*) OVER () AS total
-        FROM logs l
-        WHERE {window} AND l.action = 'rejected'
+        SELECT {shown} AS source, sum(l.rows)::bigint AS rows, min(l.first) AS first, max(l.last) AS last,
+               count(*) OVER () AS total
+        FROM (
+            SELECT {client} AS source_ip, sum(l.rows) AS rows, min(l.first) AS first, max(l.last) AS last
+            FROM (
+                SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+                FROM logs l
+                WHERE {window} AND l.action = 'rejected'
+                GROUP BY l.source_ip
+            ) l
+            GROUP BY 1
+        ) l
         GROUP BY 1
     ) s
     ORDER BY s.rows DESC, s.source
     LIMIT %(most)s
-""").format(window=WINDOW, shown=SHOWN)
+""").format(window=WINDOW, shown=SHOWN, client=CLIENT)
 
 
 def sources(session: Session, thresholds: Thresholds) -> tuple[list[Source], int]:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from psycopg.sql import SQL
 
 from xraylog.database.capabilities import Capabilities
-from xraylog.report.fragments import SHOWN, WINDOW, clock_slot
+from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
 from xraylog.report.masking import Mask
 from xraylog.report.model import Thresholds, User, Window
 from xraylog.report.snapshot import Row, Session
@@ -57,9 +57,13 @@ VISITS = SQL("""
         ORDER BY sum(rows) DESC, user_id
         LIMIT %(max_users)s
     ), address AS (
-        SELECT v.user_id, v.source_ip, v.rows
-        FROM visit v JOIN top USING (user_id)
-        WHERE v.source_ip IS NOT NULL
+        SELECT c.user_id, c.source_ip, sum(c.rows) AS rows
+        FROM (
+            SELECT l.user_id, {client} AS source_ip, l.rows
+            FROM visit l JOIN top ON top.user_id = l.user_id
+        ) c
+        WHERE c.source_ip IS NOT NULL
+        GROUP BY c.user_id, c.source_ip
     ), network AS (
         SELECT a.user_id, family(a.source_ip) AS family, count(*) AS addresses,
                network(set_masklen(a.source_ip, least(masklen(a.source_ip),
@@ -90,7 +94,7 @@ VISITS = SQL("""
     SELECT 'address', user_id, abbrev(source::inet), place, rows::bigint, NULL, NULL
     FROM shown
     WHERE place <= least(%(max_per_user)s, %(max_of_all_users)s / (SELECT count(*) FROM top))
-""").format(window=WINDOW, shown=SHOWN)
+""").format(window=WINDOW, shown=SHOWN, client=CLIENT)
 
 # Whose rows are read: where most users are not shown, only those of the ones that are.
 EVERYBODY = SQL("l.user_id IS NOT NULL")
@@ -164,12 +168,17 @@ def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thres
 # piece has ten minutes, an upper bound if it has a day. One day at a time, which sorts in memory, and from ten minutes
 # before midnight on.
 DAY = """
-    WITH seen AS (
-        SELECT l.user_id, l.source_ip, min(l."timestamp") AS first, max(l."timestamp") + interval '10 min' AS until,
+    WITH source AS (
+        SELECT l.user_id, l.source_ip, {piece} AS piece, min(l."timestamp") AS first,
+               max(l."timestamp") + interval '10 min' AS until,
                count(*) FILTER (WHERE l."timestamp" >= %(midnight)s) AS rows
         FROM logs l
         WHERE {window} AND {whose}
-        GROUP BY {piece}
+        GROUP BY l.user_id, l.source_ip, piece
+    ), seen AS (
+        SELECT c.user_id, c.source_ip, min(c.first) AS first, max(c.until) AS until, sum(c.rows) AS rows
+        FROM (SELECT l.user_id, {client} AS source_ip, l.piece, l.first, l.until, l.rows FROM source l) c
+        GROUP BY c.user_id, c.source_ip, c.piece
     ), stay AS (
         SELECT user_id, first, until, lag(until) OVER pieces AS before, lead(first) OVER pieces AS next
         FROM seen
@@ -193,7 +202,7 @@ DAY = """
     SELECT d.user_id, d.rows, coalesce(t.addresses, 0)
     FROM day d LEFT JOIN concurrent t USING (user_id)
 """
-WHOLE_DAY = SQL("l.user_id, l.source_ip")
+WHOLE_DAY = SQL("NULL::timestamptz")
 
 
 def _whose(totals: Totals) -> SQL:
@@ -209,8 +218,8 @@ def days(session: Session, window: Window, totals: Totals) -> Days:
     by_day: dict[int, list[int]] = {}
     maximum: dict[int, int] = {}
     slot = clock_slot(Capabilities.of(session.conn), CONCURRENT_WITHIN)
-    upper_bound = SQL(DAY).format(window=WINDOW, whose=_whose(totals), piece=WHOLE_DAY)
-    exact = SQL(DAY).format(window=WINDOW, whose=CHOSEN, piece=SQL("{}, {}").format(WHOLE_DAY, slot))
+    upper_bound = SQL(DAY).format(window=WINDOW, whose=_whose(totals), piece=WHOLE_DAY, client=CLIENT)
+    exact = SQL(DAY).format(window=WINDOW, whose=CHOSEN, piece=slot, client=CLIENT)
     ends = [*window.midnights[1:], window.until]
     for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
         values = {"since": max(midnight - CONCURRENT_WITHIN, window.since), "midnight": midnight, "until": end}

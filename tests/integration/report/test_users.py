@@ -194,3 +194,27 @@ def test_a_user_whose_name_is_gone_is_shown_by_its_id(conn: Connection, database
     found = read(database)
     assert [user.name for user in found.users] == [f"(id {number})"]
     assert (found.top[0].users, found.top[0].visitors) == (1, [(f"(id {number})", 1)])
+
+
+MAPPED = """
+    UPDATE logs
+    SET source_ip = CASE WHEN extract(minute FROM "timestamp")::integer % 2 = 0
+                         THEN ('::ffff:' || host(source_ip))::inet ELSE source_ip END
+    WHERE family(source_ip) = 4 AND masklen(source_ip) = 32
+"""
+FROM_A_PROXY = """
+    UPDATE logs
+    SET source_ip = (ARRAY['127.0.0.1', '0.0.0.0', '::1', '::', '::ffff:127.0.0.1']::inet[])[1 + id % 5]
+    WHERE source_ip IS NULL
+"""
+
+
+def test_mapped_addresses_are_those_of_ipv4_and_a_proxys_are_none(
+    filled: Connection, database: dict[str, str], found: Findings
+) -> None:
+    """The page is the same, wherever a client's address was written in the other way, and a proxy's instead of none."""
+    changed = filled.execute(MAPPED).rowcount, filled.execute(FROM_A_PROXY).rowcount
+    assert min(changed) > 10
+    after = read(database)
+    assert after.users == found.users
+    assert after.sources == found.sources
