@@ -46,20 +46,24 @@ def opened(cfg: Config) -> Iterator[Buffer]:
 
 
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
-    """Append the lines to the buffer that neither it nor the database has. Yields when a batch is on disk."""
+    """Append the lines to the buffer that neither it nor the database surely has. Yields when a batch is on disk."""
     names = DistinctNames()
     for source in sources:
         yield from spool(buffer, source, names)
 
 
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
-    """Append the new lines of one log to the buffer, then drain the log."""
+    """Append the new lines of one log to the buffer, and those that only may be stored; then drain the log."""
     log, again = source.log, source.again
-    spooled_to = 0 if again else max(source.stored_to or 0, buffer.spooled_to(log.fingerprints(), log.max_offset))
+    spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log.fingerprints(), log.max_offset))
 
     def written(offset: int) -> Iterator[tuple[Written, LoadResult]]:
         after = 0 if source.log.is_blank(offset) else offset
-        for batch in source.batches(offset):
+        for batch in source.unconfirmed(offset):
+            put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end
+            del batch
+            yield put, LoadResult()  # counted when it was stored
+        for batch in source.batches(max(offset, source.stored_to or 0)):
             new_names = names.count_new(batch.records.names())
             result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
             put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end

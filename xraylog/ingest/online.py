@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import time
 from collections.abc import Iterator
 
 from loguru import logger
@@ -18,6 +19,8 @@ from xraylog.ingest import confirmation
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.loading.loader import Target
 from xraylog.records import LoadResult
+
+CONFIRM_S = 10  # lines that were stored since the last confirmation go to the buffer when the database goes away
 
 
 @contextlib.contextmanager
@@ -50,9 +53,13 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     if source.again and (position.id is not None or position.later):
         position = start_again(target, source, position)
     source.stored_to, source.later = position.offset, position.later
+    confirmed_at = time.monotonic()
     for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
         source.stored_to = position.offset
         yield result
+        if source.is_drainable and time.monotonic() - confirmed_at > CONFIRM_S:
+            confirmation.confirm(source.cfg, target, source.stored(position.offset))
+            source.confirmed_to, confirmed_at = position.offset, time.monotonic()
     if position.later and source.log.is_whole:
         position = move_past_ranges(target, source, position)
         source.stored_to = position.offset
@@ -60,6 +67,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     stored = source.stored(position.offset)
     if position.offset != found.offset or not source.options.keep or not confirmation.knows(source.cfg, stored):
         confirmation.confirm(source.cfg, target, stored)
+        source.confirmed_to = position.offset
     drain(target, source, position)
     source.remember_minute(source.stored_to)
     source.is_stored = True
@@ -118,14 +126,14 @@ def drain(target: Target, source: Source, position: Position) -> None:
     drained = source.drain(position.offset)
     if drained is None:
         return
-    source.stored_to = drained.offset
+    source.stored_to = source.confirmed_to = drained.offset
     if source.is_copy(position, head):
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     if position.id is None and not drained.offset:
         return  # no line of it was ever stored: there is no position to move
     position = move(target, source, PositionUpdate(position, drained.offset, drained.fingerprint))
     if source.truncate(drained.offset):
-        source.stored_to = 0
+        source.stored_to = source.confirmed_to = 0
         move(target, source, PositionUpdate(position, 0, EMPTY))
 
 

@@ -39,6 +39,7 @@ class Source:
         self.cfg = cfg
         self.options = options
         self.stored_to: int | None = None  # offset up to which the database has its lines; None: it has not answered
+        self.confirmed_to = 0  # of those, up to where it has confirmed them: a failover may lose the others
         self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
         self.sample = EmailSample()
         self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
@@ -65,11 +66,34 @@ class Source:
         """Return whether there may be a line to read, as far as the file alone can tell."""
         return not (self.log.is_empty or (self.log.is_drained() and not self.options.again))
 
+    @property
+    def is_drainable(self) -> bool:
+        """Return whether its lines leave the log when they are stored or buffered."""
+        return isinstance(self.log, LogFile) and self.log.writable and not self.options.keep
+
+    @property
+    def safe_to(self) -> int:
+        """The offset up to which lines need not go to the buffer.
+
+        A standby that takes the place of the database may lack what nobody has confirmed: what leaves the log, then,
+        is in the buffer, too. The import skips what the database has.
+        """
+        return self.confirmed_to if self.is_drainable else self.stored_to or 0
+
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, without those that the database has."""
-        after = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
-        for batch in read(self.log, self.cfg, positions.gaps(offset, self.later, None), after):
+        for batch in self._read(offset, positions.gaps(offset, self.later, None)):
             self.sample.add(batch.records)
+            yield batch
+            del batch  # before the next one is read: one in memory, not two
+
+    def unconfirmed(self, offset: int) -> Iterator[Batch]:
+        """Yield batches of the lines from `offset` on that the database has stored, but has not confirmed."""
+        return self._read(offset, positions.gaps(offset, (), max(offset, self.stored_to or 0)))
+
+    def _read(self, offset: int, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
+        after = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
+        for batch in read(self.log, self.cfg, parts, after):
             if batch.records:
                 self.minutes[batch.end] = batch.records.minutes[-1]
             yield batch

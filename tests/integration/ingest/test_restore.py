@@ -9,6 +9,7 @@ import re
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.load_paths import LOAD_PATHS
@@ -27,16 +28,20 @@ def site_of_load_path(site: Site, request: pytest.FixtureRequest) -> Site:
     return site
 
 
+def end_sessions(site: Site) -> None:
+    site.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name = 'parse_logs'"
+    )
+
+
 @contextlib.contextmanager
 def dying_in_copy(site: Site) -> Iterator[None]:
     """The server ends the sessions when rows come."""
     real = copy_rows.copy
 
     def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
-        site.query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND application_name = 'parse_logs'"
-        )
+        end_sessions(site)
         return real(conn, parts)
 
     copy_rows.copy = copy  # in a process of its own
@@ -290,3 +295,30 @@ def test_what_a_killed_run_stored_is_confirmed_before_it_leaves_the_log(
     site.run()
     assert not site.log.stat().st_size
     assert installation.read(site.buffer).confirmed == 1
+
+
+@pytest.mark.parametrize("fails_over", [False, True])
+def test_what_a_run_stored_before_it_lost_its_database_is_buffered_too(
+    site: Site, monkeypatch: pytest.MonkeyPatch, fails_over: bool
+) -> None:
+    """The primary died, and the standby that takes its place may lack the last commits. An import skips what it has."""
+    real = confirmation.confirm
+
+    def confirm_too_late(*arguments: Any) -> None:
+        end_sessions(site)
+        real(*arguments)
+
+    site.append(*lines(0, 5))
+    site.run()
+    standby = site.back_up()
+    site.append(*lines(5, 30))
+    with monkeypatch.context() as patch:
+        patch.setattr(confirmation, "confirm", confirm_too_late)
+        assert site.run_here() == 0
+    assert site.emails() == site.buffered() + users(0, 5) == users(0, 30)
+    assert site.log.stat().st_size < 100  # a drain mark
+    assert site.last_stats()["processed"] == 25
+    if fails_over:
+        site.fail_over(standby)
+    site.run()
+    assert site.emails() == users(0, 30)
