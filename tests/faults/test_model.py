@@ -2,53 +2,106 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 from helpers import faults
+from helpers.frozen import Freezer
 from helpers.load_paths import LOAD_PATHS
-from helpers.site import Site, create_database, drop_database, line
+from helpers.site import Site, create_database, drop_database, line, wait_until
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from server import Server
 
+from xraylog.database import schema
+
+EQUAL = "u0"  # the user of lines that are all alike
+OLDER = "the database is older than the log, or another one: it confirmed"
+GAP = re.compile(r"ERROR +(.*, bytes .*): expected these lines in this database, or still in the log")
+OFFLINE = "PostgreSQL is not available"
+MARK = b'\n{"mark": '
+Users = Counter[str]
+
+
+def logged(path: Path) -> Users:
+    """Users of the complete lines that are in a log."""
+    text = path.read_bytes() if path.exists() else b""
+    return Counter(found.decode() for found in re.findall(rb"email: (\S+)\n", text))
+
+
+def batches(buffer: Path) -> bytes:
+    """The whole batches of a buffer: what follows is torn, and still in the log."""
+    text = buffer.read_bytes() if buffer.exists() else b""
+    text = text[: text.rfind(b"\n") + 1]
+    last = text.rfind(MARK)
+    return text[: text.find(b"\n", last + 1) + 1] if last >= 0 else b""
+
+
+def waiting(text: bytes) -> Users:
+    """Users in the batches of a buffer."""
+    return Counter(found["email"] for found in map(json.loads, text.splitlines()) if "email" in found)
+
+
+def begins(text: bytes) -> bytes:
+    """The header of a buffer: each time that it was empty it gets another one."""
+    return text.partition(b"\n")[0]
+
 
 class Installation(RuleBasedStateMachine):
-    """A log, its writer, the runs, and an operator who interferes.
+    """A log, its writer, the runs, the database, and operators who interfere with each of them.
 
-    A line is certain from when it was written; when another program empties the log, the lines that no run had met by
-    then are uncertain: they may be there once, or not at all.
+    A line is certain from when it was written: each run leaves it in the database, the buffer or a log. When another
+    program empties the log, the lines that no run had met by then are uncertain: they may be there once, or not at
+    all. After a restore or a failover, or when an older copy of the buffer is put back, lines are certain that are in
+    one of these places; the others are lost, and a run says so, once, if the database had them.
     """
 
     server: Server
+    with_tables: str
 
     @initialize()
     def install(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.database = create_database(self.server.keywords())
+        self.database = create_database(self.server.keywords(), self.with_tables)
         self.site = Site(self.folder, self.database)
         self.site.set("parser", batch_size="7")
+        self.freezer = Freezer(self.folder / "frozen")
         self.writer: int | None = None
         self.numbers = 0
-        self.certain: Counter[str] = Counter()
-        self.uncertain: Counter[str] = Counter()
-        self.unmet: list[str] = []  # users of lines in the log since the last run that was not struck
+        self.certain: Users = Counter()
+        self.uncertain: Users = Counter()
+        self.unmet: Users = Counter()  # in the log since the last run that was not struck
         self.half = b""
         self.rotated: list[Path] = []
+        self.backups: list[dict[str, str]] = []
+        self.copies: list[bytes] = []  # of the buffer
+        self.lost: Users = Counter()  # was certain, and is nowhere any more
+        self.before: Users = Counter()  # was certain when the database was replaced, and no run has said so yet
+        self.never_confirmed: Users = Counter()  # was taken away from the runs
+        self.may_say, self.must_say = False, False  # that the database is older
+        self.said: list[str] = []
         self.start_generation()
 
     def teardown(self) -> None:
         if hasattr(self, "site"):
-            self.settle()
-            self.close()
-            drop_database(self.database)
-            shutil.rmtree(self.folder)
+            try:
+                self.settle()
+            finally:
+                self.freezer.thaw()
+                self.close()
+                self.site.drop_backups()
+                drop_database(self.database)
+                shutil.rmtree(self.folder)
 
     # --- xray
 
@@ -58,9 +111,9 @@ class Installation(RuleBasedStateMachine):
         self.write(line(self.numbers), f"u{self.numbers}")
 
     def write(self, text: str, user: str) -> None:
-        self.site.append(self.half + text.encode() if not self.half else text)
+        self.site.append(text)
         self.certain[user] += 1
-        self.unmet.append(user)
+        self.unmet[user] += 1
 
     @rule(count=st.integers(1, 30))
     def append_lines(self, count: int) -> None:
@@ -73,7 +126,7 @@ class Installation(RuleBasedStateMachine):
     def append_equal_lines(self, count: int) -> None:
         self.finish_half()
         for _ in range(count):
-            self.write(line(0), "u0")
+            self.write(line(0), EQUAL)
 
     @rule(at=st.integers(1, 60))
     def append_half_a_line(self, at: int) -> None:
@@ -103,11 +156,31 @@ class Installation(RuleBasedStateMachine):
 
     # --- the runs
 
-    def run_once(self, *arguments: str, **options: object) -> None:
-        status = self.site.run_here(*arguments, **options)  # type: ignore[arg-type]
-        assert status in (0, -9), self.site.output()[-2000:]
-        if status == 0:
+    def run_once(self, *arguments: str, **options: object) -> bool:
+        """Return whether the run had the database to the end."""
+        before = len(self.site.output())
+        with self.freezer.waited_for_a_moment(ended=self.numbers % 2 == 0):
+            status = self.site.run_here(*arguments, **options)  # type: ignore[arg-type]
+        said = self.site.output()[before:]
+        self.judge(status, said)
+        if status != -9:
             self.unmet.clear()
+        return status != -9 and OFFLINE not in said
+
+    def judge(self, status: int, said: str) -> None:
+        """The operator is called where lines are lost, and only there; a run that was killed may have called, too."""
+        is_older, gaps = OLDER in said, GAP.findall(said)
+        assert status in (-9, 3 if is_older or gaps else 0), said[-3000:]
+        assert not is_older or self.may_say, said[-3000:]
+        assert not gaps or self.lost, said[-3000:]
+        if status == -9:
+            if is_older:
+                self.must_say, self.before = False, self.certain.copy()
+            return
+        if is_older:
+            self.may_say = self.must_say = False
+        assert not set(gaps) & set(self.said), said[-3000:]
+        self.said += gaps
 
     @rule(load_path=st.sampled_from(LOAD_PATHS), size=st.sampled_from([5, 20_000]))
     def take_another_load_path(self, load_path: str, size: int) -> None:
@@ -116,8 +189,12 @@ class Installation(RuleBasedStateMachine):
 
     @rule(keep=st.booleans())
     def run_online(self, keep: bool) -> None:
-        self.run_once(*(["--keep"] if keep else []))
-        self.check()
+        asks = bool(logged(self.site.log) or waiting(batches(self.site.buffer)))
+        if self.run_once(*(["--keep"] if keep else [])):
+            self.check()
+            assert not (self.must_say and asks), self.site.output()[-3000:]
+        else:
+            assert self.freezer.has_frozen, self.site.output()[-3000:]
 
     @rule(keep=st.booleans())
     def run_offline(self, keep: bool) -> None:
@@ -142,25 +219,36 @@ class Installation(RuleBasedStateMachine):
 
         self.run_once(inside=faults.after_step(step, self.folder / "steps", end))
 
+    @rule(at_commit=st.booleans(), number=st.integers(1, 4), keep=st.booleans())
+    def run_and_freeze_its_session(self, at_commit: bool, number: int, keep: bool) -> None:
+        """It gives up; what the server makes of the last batch is seen when the process goes on."""
+        self.freezer.thaw()
+        frozen = self.freezer.at_commit(number) if at_commit else self.freezer.in_copy(number)
+        self.run_once(*(["--keep"] if keep else []), inside=frozen)
+
+    @precondition(lambda self: self.freezer.has_frozen)
+    @rule()
+    def let_the_session_go_on(self) -> None:
+        self.freezer.thaw()
+
     # --- the others
 
     @rule(mode=st.sampled_from(["fast", "immediate"]))
     def restart_the_database(self, mode: str) -> None:
+        self.freezer.thaw()
         self.server.stop(mode)
         self.server.start()
 
     @rule()
     def empty_the_log(self) -> None:
         """What no run had met is gone, or was met by a run that was killed."""
+        self.never_confirmed |= logged(self.site.log)
         os.truncate(self.site.log, 0)
         self.half = b""
-        self.doubt(self.unmet)
+        self.certain -= self.unmet
+        self.uncertain += self.unmet
+        self.unmet = Counter()
         self.start_generation()
-
-    def doubt(self, users: list[str]) -> None:
-        self.certain -= Counter(users)
-        self.uncertain += Counter(users)
-        self.unmet = []
 
     @precondition(lambda self: len(self.rotated) < 3)
     @rule()
@@ -171,15 +259,117 @@ class Installation(RuleBasedStateMachine):
         old = self.site.log.with_name(f"access.log.{self.numbers}")
         self.site.log.rename(old)
         self.rotated.append(old)
-        self.unmet = []
+        self.unmet = Counter()
         self.start_generation()
 
     @precondition(lambda self: self.rotated)
-    @rule()
-    def load_a_rotated_log(self) -> None:
+    @rule(keep=st.booleans())
+    def load_a_rotated_log(self, keep: bool) -> None:
         unmet = self.unmet.copy()
-        self.run_once("--logfile", str(self.rotated.pop(0)))
+        old = self.rotated.pop(0)
+        self.run_once(*(["--keep"] if keep else []), "--logfile", str(old))
         self.unmet = unmet
+        if keep:
+            self.rotated.append(old)
+
+    @precondition(lambda self: not self.rotated)
+    @rule()
+    def change_the_node_name(self) -> None:
+        """With a log that was drained: one that keeps its lines is another event."""
+        self.finish_half()
+        if self.run_once():
+            self.site.set("parser", node=f"n{self.numbers}")
+
+    # Place for: a clone of the machine, which goes on with a copy of the log, the buffer and the state.
+
+    # --- the database is replaced, or the buffer
+
+    @precondition(lambda self: len(self.backups) < 3)
+    @rule()
+    def take_a_backup(self) -> None:
+        self.end_sessions(self.site.database)
+        self.backups.append(self.site.back_up())
+
+    @rule(number=st.integers(0, 2), put_back=st.booleans())
+    def restore_a_backup(self, number: int, put_back: bool) -> None:
+        """Also with a copy of the buffer, in the same moment. Without a backup the database is a new one."""
+        backup = self.backups[number % len(self.backups)] if self.backups else {}
+        if backup:
+            self.end_sessions(backup)
+        self.replace_the_database(lambda: self.site.restore(backup), put_back)
+
+    @precondition(lambda self: self.backups)
+    @rule(number=st.integers(0, 2))
+    def fail_over(self, number: int) -> None:
+        """A standby lacks the last commits; a later failover may be the way back."""
+        standby = self.backups.pop(number % len(self.backups))
+        self.replace_the_database(lambda: self.backups.append(self.site.fail_over(standby)))
+
+    def end_sessions(self, database: dict[str, str]) -> None:
+        """No database can be copied that a session is in."""
+        self.freezer.thaw()
+        others = "FROM pg_stat_activity WHERE datname = %s"
+        with psycopg.connect(**{**database, "dbname": "postgres"}, autocommit=True) as conn:  # type: ignore[arg-type]
+            conn.execute(f"SELECT pg_terminate_backend(pid) {others}", [database["dbname"]])
+            wait_until(lambda: not conn.execute(f"SELECT {others}", [database["dbname"]]).fetchall())
+
+    @precondition(lambda self: len(self.copies) < 3 and batches(self.site.buffer))
+    @rule()
+    def copy_the_buffer(self) -> None:
+        self.copies.append(batches(self.site.buffer))
+
+    @precondition(lambda self: self.copies)
+    @rule()
+    def put_back_the_buffer(self) -> None:
+        self.expect_everything()
+        self.overwrite_the_buffer(self.copies[0])
+        self.take_stock()
+
+    def overwrite_the_buffer(self, copy: bytes) -> bool:
+        """With an older copy of it, or when it is empty; return whether it was.
+
+        Its lines may then come from a log that still has them: no copy is put back that has other batches.
+        """
+        there = batches(self.site.buffer)
+        if there and begins(there) != begins(copy):
+            return False
+        self.never_confirmed |= waiting(there) - waiting(copy)
+        self.copies = [other for other in self.copies if copy.startswith(other)] if there else self.copies
+        self.site.buffer.write_bytes(copy)
+        return True
+
+    def replace_the_database(self, replace: Callable[[], None], put_back: bool = False) -> None:
+        self.expect_everything()
+        if not self.may_say:
+            self.before = self.certain.copy()
+        replace()
+        with contextlib.suppress(IndexError):
+            copy = self.copies.pop() if put_back else b""
+            # The others may have been loaded from a log by the time that they are put back.
+            self.copies = [copy] if copy and self.overwrite_the_buffer(copy) else []
+        self.take_stock()
+        missing = self.before - self.certain - self.never_confirmed
+        self.may_say, self.must_say = True, bool(set(missing) - {EQUAL})
+
+    def places(self) -> tuple[Users, Users, Users]:
+        """What is in the database, in the buffer, and in logs."""
+        logs = sum(map(logged, [self.site.log, *self.rotated]), Users())
+        return self.site.emails(), waiting(batches(self.site.buffer)), logs
+
+    def expect_everything(self) -> None:
+        """What is certain is somewhere, whatever struck the runs."""
+        nowhere = self.certain - sum(self.places(), Users())
+        assert not nowhere, f"nowhere {nowhere}\n{self.site.output()[-3000:]}"
+
+    def take_stock(self) -> None:
+        """Now that it is not what the runs left: what is somewhere is certain, the rest may come back."""
+        possible = self.certain + self.uncertain
+        database, buffer, logs = self.places()
+        certain = (database | buffer | logs) & possible
+        self.lost = (self.lost | self.certain) - certain
+        self.certain, self.uncertain = certain, possible - certain
+        kept = database | buffer | (logs - logged(self.site.log))
+        self.unmet = certain - kept
 
     # --- what must hold
 
@@ -191,25 +381,29 @@ class Installation(RuleBasedStateMachine):
         missing, surplus = self.certain - found, found - self.certain - self.uncertain
         assert not missing, f"missing {missing}\n{self.site.output()[-3000:]}"
         assert not surplus, f"surplus {surplus}\n{self.site.output()[-3000:]}"
-        assert self.site.rejected() == []
+        assert not found or self.site.rejected() == []  # a new database has no tables before there are lines
         assert not self.site.buffered()
 
     def settle(self) -> None:
-        self.finish_half()
+        self.freezer.thaw()
+        self.append_lines(1)
         while self.rotated:
-            self.load_a_rotated_log()
-        self.run_once()
-        self.check()
+            self.load_a_rotated_log(keep=False)
+        self.run_online(keep=False)
 
 
 @pytest.mark.timeout(0)
 def test_any_order_of_events_stores_every_line_once(own_server: Callable[..., Server], rounds: int) -> None:
     Installation.server = own_server("max_connections=50")
+    with_tables = create_database(Installation.server.keywords())
+    with psycopg.connect(**with_tables, autocommit=True) as conn:  # type: ignore[arg-type]
+        schema.ensure(conn)
+    Installation.with_tables = with_tables["dbname"]
     run_state_machine_as_test(
         Installation,
         settings=settings(
             max_examples=rounds,
-            stateful_step_count=25,
+            stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             print_blob=True,

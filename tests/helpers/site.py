@@ -214,10 +214,15 @@ class Site:
     def restore(self, backup: dict[str, str]) -> None:
         """The runs find a copy of this backup from here on, or with an empty one a new database."""
         template = backup.get("dbname", "template0")
-        self.database = create_database({**self.database, "dbname": "postgres"}, template=template)
-        self.backups.append(self.database)
-        self.settings["postgresql"] = dict(self.database)
-        self.write_config()
+        restored = create_database({**self.database, "dbname": "postgres"}, template=template)
+        self.backups.append(restored)
+        self.fail_over(restored)
+
+    def fail_over(self, database: dict[str, str]) -> dict[str, str]:
+        """The runs find this database from here on; return the one that they found before."""
+        before, self.database = self.database, database
+        self.set("postgresql", **database)
+        return before
 
     def drop_backups(self) -> None:
         while self.backups:
