@@ -367,6 +367,7 @@ class LoadResult:
     imported_rejected: int = 0
     older: int = 0  # databases that were found to lack what they had confirmed
     missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
+    dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
 
     def __add__(self, other: LoadResult) -> LoadResult:
         return LoadResult(
@@ -379,9 +380,15 @@ class LoadResult:
             self.imported_rejected + other.imported_rejected,
             self.older + other.older,
             self.missing + other.missing,
+            self.dropped + other.dropped,
         )
 
     @property
+    def unaccounted(self) -> int:
+        """How many lines are neither a row, nor rejected, nor ignored by design, nor dropped by a trigger."""
+        return self.lines - self.rows - self.rejected - sum(self.ignored.values()) - self.dropped
+
+    @property
     def adds_up(self) -> bool:
-        """Every line that was read is a row, rejected, or ignored by design."""
-        return self.lines == self.rows + self.rejected + sum(self.ignored.values())
+        """Every line that was read is accounted for."""
+        return self.unaccounted == 0

@@ -1,6 +1,6 @@
 """--check: config, locks, log, server, rights, schema, and how the log will be drained.
 
-Changes nothing, anywhere.
+Changes nothing, anywhere: what it tries in the database is rolled back, and uses up a few ids.
 """
 
 from __future__ import annotations
@@ -11,11 +11,22 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TypeAlias
 
+import psycopg
+
 from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile
-from xraylog.commands import ownership
+from xraylog.commands import ownership, trial
 from xraylog.config import Config
-from xraylog.database import confirmations, dead_sessions, lock_table, partitions, schema, session
+from xraylog.database import (
+    collation,
+    confirmations,
+    dead_sessions,
+    lock_table,
+    partitions,
+    schema,
+    session,
+    table_faults,
+)
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation
 from xraylog.printed import say
@@ -61,8 +72,8 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """All that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
-    for path in (*filter(discovery.is_drained, logs), cfg.buffer_path):
-        yield _lock(path, cfg.buffer_path.parent)
+    locks = [_lock(path, cfg.buffer_path.parent) for path in (*filter(discovery.is_drained, logs), cfg.buffer_path)]
+    yield from locks
     yield from ownership.findings(cfg, logs)
     if cfg.metrics_path is not None and not _may_be_made(cfg.metrics_path):
         yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
@@ -75,7 +86,7 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
             yield what, f"{output} can be written", ""
     for path in logs:
         yield from _log(cfg, path)
-    yield from _server(cfg)
+    yield from _server(cfg, is_free=not any(to_do for _, _, to_do in locks))
 
 
 def _lock(path: Path, fallback: Path) -> Finding:
@@ -130,7 +141,8 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
         yield "log", str(error), to_do
 
 
-def _server(cfg: Config) -> Iterator[Finding]:
+def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
+    """Yield what was found in the database. `is_free`: no other run is at work, for whose locks a trial would wait."""
     try:
         with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
             version = conn.info.parameter_status("server_version")
@@ -141,9 +153,10 @@ def _server(cfg: Config) -> Iterator[Finding]:
             if is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `_rights` tells
                 yield from _confirmed(conn, cfg)
             yield from _dead_sessions(conn, cfg)
-            yield from _rights(conn, cfg)
-            yield from _schema(cfg, found)
-            yield _partitions(conn)
+            looked_up = [*_rights(conn, cfg), *_schema(cfg, found), *_names(conn), _partitions(conn)]
+            yield from looked_up
+            if is_free and not any(to_do for _, _, to_do in looked_up):
+                yield _trial(conn, cfg)
     except (session.Unavailable, session.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"
 
@@ -204,6 +217,32 @@ def _days_are_made(conn: Connection) -> bool:
     """Return whether a role that may only insert finds the partitions that it needs next."""
     today = datetime.now(timezone.utc).date()
     return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in (0, 1))
+
+
+def _names(conn: Connection) -> Iterator[Finding]:
+    """Yield what would give names the wrong id, or none."""
+    for reason in (*table_faults.used_up(conn), *table_faults.repeating(conn)):
+        yield "ids", "not enough for a run", reason
+    if (changed := collation.changed(conn)) is not None:
+        yield "collation", changed.found, changed.to_do
+
+
+def _trial(conn: Connection, cfg: Config) -> Finding:
+    """Return whether a line can be stored. A role that makes no partitions needs one of today."""
+    try:
+        try:
+            trial.run(conn, cfg, makes_days=True)
+        except psycopg.errors.InsufficientPrivilege:
+            if not _days_are_made(conn):
+                raise
+            trial.run(conn, cfg, makes_days=False)
+    except (session.Unavailable, session.Unsuitable) as reason:
+        return "trial", str(reason), "until then lines wait in the buffer"
+    except psycopg.Error as error:
+        temporary = session.is_temporary(error)
+        to_do = "a run now would go offline" if temporary else f"let {conn.info.user} do this, or drop what refuses it"
+        return "trial", f"a line cannot be stored: {session.message(error)}", to_do
+    return "trial", "a line was stored as a run stores it, and undone", ""
 
 
 def _partitions(conn: Connection) -> Finding:

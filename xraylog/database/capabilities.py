@@ -64,6 +64,11 @@ class Capabilities(NamedTuple):
         return self.server_version >= 140000
 
     @property
+    def collation_versions(self) -> bool:
+        """Return whether a database knows the version of the collation that its indexes were built with."""
+        return self.server_version >= 150000
+
+    @property
     def parameter_privileges(self) -> bool:
         """Return whether a parameter can be granted. Before, only a superuser may set session_replication_role."""
         return self.server_version >= 150000

@@ -6,7 +6,6 @@ is remembered, up to a bound. A whole reference table is never read: it may hold
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import psycopg
 from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composed, Identifier, Literal, Placeholder
 
-from xraylog.database import retry, schema, session
+from xraylog.database import retry, schema, session, table_faults
 from xraylog.database.schema import REFERENCE_TABLES
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import Ids
@@ -123,14 +122,20 @@ class References:
         ids.update(added)
         if elsewhere := names - ids.keys():  # another writer was faster, or the name was refused
             self._find({table: elsewhere}, {table: ids})
-        for name in names - ids.keys():
-            refused.setdefault((table, name), f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}")
+        lost = [name for name in names - ids.keys() if (table, name) not in refused]
+        if lost:
+            table_faults.raise_if_lost(self._conn, table)
+        for name in lost:
+            refused[table, name] = f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}"
         return len(added)
 
     def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
         """Add names. ON CONFLICT takes half as long again: it waits until another writer was faster."""
-        with contextlib.suppress(DataError, IntegrityError), self._conn.transaction():
-            return self._insert_all(table, names)
+        try:
+            with self._conn.transaction():
+                return self._insert_all(table, names)
+        except (DataError, IntegrityError) as error:
+            table_faults.raise_if_at_fault(self._conn, error)
         return self._insert_by_halves(table, names, refused)
 
     def _insert_by_halves(
@@ -143,6 +148,7 @@ class References:
                 return self._insert_all(table, names, "ON CONFLICT DO NOTHING")
 
         def reject(name: str, error: psycopg.Error) -> dict[str, int]:
+            table_faults.raise_if_at_fault(self._conn, error)
             refused[table, name] = session.message(error)
             return {}
 

@@ -13,7 +13,7 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
-from xraylog.database import dead_sessions, positions, schema, session
+from xraylog.database import dead_sessions, positions, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.ingest import confirmation
 from xraylog.ingest.source import EMPTY, Source
@@ -40,6 +40,8 @@ def connected(cfg: Config) -> Iterator[Target]:
         if target.days.shortage:
             replay = hints.command(cfg, "--replay-rejected")
             logger.warning("{}; their lines are in rejected_lines; then: {}", target.days.shortage, replay)
+        if target.dropped_by:
+            logger.warning("{}", table_faults.rows_were_dropped(target.dropped_by))
         if target.keys.hint:
             logger.info("{}", target.keys.hint)
 

@@ -115,11 +115,12 @@ class Recorder:
         """Log one line that adds up, and write the statistics row."""
         total = self._totals["online"] + self._totals["offline"]
         logger.info(
-            "{} lines read = {} rows + {} rejected + {} ignored",
+            "{} lines read = {} rows + {} rejected + {} ignored{}",
             total.lines,
             total.rows,
             total.rejected,
             sum(total.ignored.values()),
+            f" + {total.dropped} dropped by a trigger" if total.dropped else "",
         )
         if total.rejected >= MIN_SUSPICIOUS and not total.rows:
             question = f"is {describe(self._paths)} its access log? If not, change [parser] logfile in {self._cfg.path}"

@@ -8,6 +8,7 @@ these triggers, which any role that may insert can do.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,7 +21,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import errors
 
-from xraylog.database import partitions, positions, references, session
+from xraylog.database import partitions, positions, references, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.database.references import References, Resolved
@@ -50,7 +51,14 @@ class Target:
         self.keys = ForeignKeyChecks(conn)
         self.owner = Owner()  # of the positions
         self.receipt: str | None = None  # of the confirmations of this run
+        self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs`
         self._loaders: dict[str, Loader] = {}
+
+    def accounted(self, result: LoadResult) -> LoadResult:
+        """Return the result with the rows that a trigger on `logs` dropped, and remember which one it may be."""
+        if result.unaccounted > 0 and not self.dropped_by:
+            self.dropped_by = table_faults.triggers(self.conn, "logs")
+        return dataclasses.replace(result, dropped=result.unaccounted) if self.dropped_by else result
 
     def node_id(self, node: str) -> int:
         """Return the node's id; create a new node."""
@@ -161,7 +169,8 @@ class Loader:
             prefetched = stack.enter_context(Prefetcher(prepared, PREFETCH_BYTES, operator.attrgetter("size")))
             node_lock = positions.node_lock(self._node)
             bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock)
-            yield from bulk.load_all()
+            for result, end in bulk.load_all():
+                yield self._target.accounted(result), end
 
     def load(self, batch: Batch, *updates: PositionUpdate) -> tuple[LoadResult, list[Position]]:
         """Store a batch and update positions, in one transaction; the first update is that of the batch's own log.
@@ -171,7 +180,7 @@ class Loader:
         (stored, rejected, moved), new_names = self._target.store_resolved(
             batch.days(), batch.records.names(), functools.partial(self._store, batch, updates)
         )
-        return LoadResult(batch.lines, stored, rejected, batch.ignored, new_names), moved
+        return self._target.accounted(LoadResult(batch.lines, stored, rejected, batch.ignored, new_names)), moved
 
     def _store(
         self, batch: Batch, updates: Sequence[PositionUpdate], names: Resolved

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import retry, session
+from xraylog.database import retry, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.session import Connection, Unsuitable
@@ -128,7 +128,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Rec
             with conn.transaction():
                 return copy(rows.records.select(part))
         except (DataError, IntegrityError) as error:
-            raise_unless_poison(error)
+            raise_unless_poison(conn, error)
             raise _ValuesRejected(session.message(error), error.diag.constraint_name) from error
 
     def reject(index: int, rejected: _ValuesRejected) -> int:
@@ -172,10 +172,14 @@ def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[byt
         yield b"\n"
 
 
-def raise_unless_poison(error: psycopg.Error) -> None:
-    """Raise the error, or PartitionMissing, if another attempt may succeed: then the rows are not at fault."""
+def raise_unless_poison(conn: Connection, error: psycopg.Error) -> None:
+    """Raise what is at fault if the rows are not: a partition or name that vanished, or tables that refuse any row.
+
+    Raises the error, PartitionMissing or Unsuitable.
+    """
     if isinstance(error, errors.ForeignKeyViolation):
         raise error
     # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name
     if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
         raise PartitionMissing from error
+    table_faults.raise_if_at_fault(conn, error)

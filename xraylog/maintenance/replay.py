@@ -188,9 +188,12 @@ def _store(target: Target, node: str, node_id: int, lines: SortedLines, names: R
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as copy:
             taken, left_out = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
-            rows = copy(lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken]))
+            records = lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken])
+            rows = copy(records)
+            if rows < len(records):
+                raise BatchRejected("a trigger on logs drops it")
     except (DataError, IntegrityError) as error:
-        rejects.raise_unless_poison(error)
+        rejects.raise_unless_poison(target.conn, error)
         raise BatchRejected(session.message(error)) from error
     return LoadResult(len(taken) + len(left_out), rows, 0, Counter(lines.ignored[row_id] for row_id in left_out))
 

@@ -1,0 +1,170 @@
+"""No green light while every run fails: --check stores a line as a run does, and what it then says mends it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from helpers.site import Site, lines, users
+
+from xraylog.accesslog import lockfile
+from xraylog.cli import Exit
+from xraylog.database import collation
+from xraylog.database.session import Connection
+
+REFUSING = """
+    CREATE FUNCTION refuse() RETURNS {returns} LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'not on a {what}'; END $$
+"""
+STATEMENT = re.compile(r"(?:ALTER |SELECT setval|SET )[^;]*")
+PASSWORD = "only for this test"  # noqa: S105  # of roles that end with it
+
+
+@pytest.fixture
+def used(site: Site) -> Site:
+    """With some rows."""
+    site.append(*lines(0, 5))
+    site.run()
+    return site
+
+
+def check(site: Site) -> list[str]:
+    """Return what --check marks as broken; it exits with 3 if that is anything."""
+    done = site.run("--check", status=Exit.OPERATOR)
+    return [line for line in done.stdout.splitlines() if line.startswith("✗")]
+
+
+def assert_that_runs_fail_as_told(site: Site) -> None:
+    site.append(*lines(5, 10))
+    status = site.run_here()
+    assert status == Exit.OPERATOR or site.buffered(), site.output()
+
+
+def assert_mended(site: Site) -> None:
+    assert not [line for line in site.run("--check").stdout.splitlines() if line.startswith("✗")]
+    site.run()
+    assert site.emails() == users(0, 10)
+
+
+def test_the_line_leaves_nothing(used: Site) -> None:
+    before = used.query("SELECT count(*) FROM pg_class"), used.rows(), used.query("SELECT * FROM log_positions")
+    assert "✓ trial: a line was stored as a run stores it, and undone" in used.run("--check").stdout
+    assert before == (
+        used.query("SELECT count(*) FROM pg_class"),
+        used.rows(),
+        used.query("SELECT * FROM log_positions"),
+    )
+
+
+def test_a_trigger_that_refuses_rows(used: Site) -> None:
+    used.query(REFUSING.format(returns="trigger", what="Sunday"))
+    for (day,) in used.query("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'logs'::regclass"):
+        used.query(f"CREATE TRIGGER sunday BEFORE INSERT ON {day} FOR EACH ROW EXECUTE PROCEDURE refuse()")
+    used.query("CREATE TRIGGER sunday BEFORE INSERT ON users FOR EACH ROW EXECUTE PROCEDURE refuse()")
+    (told,) = check(used)
+    assert "not on a Sunday" in told
+    assert_that_runs_fail_as_told(used)
+    used.query("DROP FUNCTION refuse() CASCADE")
+    assert_mended(used)
+
+
+def test_an_event_trigger_that_refuses_tables(used: Site) -> None:
+    used.query(REFUSING.format(returns="event_trigger", what="production server"))
+    used.query("CREATE EVENT TRIGGER frozen ON ddl_command_start EXECUTE PROCEDURE refuse()")
+    (told,) = check(used)
+    assert "not on a production server" in told
+    used.query("DROP EVENT TRIGGER frozen")
+    used.append(*lines(5, 10))
+    assert_mended(used)
+
+
+def test_a_policy_that_hides_names_from_their_owner(used: Site, as_role: Callable[[Site], str]) -> None:
+    used.query("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+    used.query("ALTER TABLE users FORCE ROW LEVEL SECURITY")
+    as_role(used)
+    (told,) = check(used)
+    assert "row-level security" in told
+    assert_that_runs_fail_as_told(used)
+    used.query("ALTER TABLE users NO FORCE ROW LEVEL SECURITY")
+    assert_mended(used)
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ("SELECT setval('users_id_seq', 2147483647)", "sequence users_id_seq of users.id is used up"),
+        ("SELECT setval('logs_id_seq', 2)", "sequence logs_id_seq is at 2, and logs.id has 5"),
+        ("ALTER SEQUENCE endpoints_id_seq MAXVALUE 5", "sequence endpoints_id_seq of endpoints.id is used up at 5"),
+    ],
+)
+def test_ids_that_are_used_up_or_there_already(used: Site, broken: str, expected: str) -> None:
+    used.query(broken)
+    (told,) = check(used)
+    assert expected in told
+    assert_that_runs_fail_as_told(used) if "logs" not in broken else used.append(*lines(5, 10))
+    for statement in STATEMENT.findall(told.partition("; ")[2] or told.partition(": ")[2]):
+        used.query(statement)
+    assert_mended(used)
+
+
+@pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
+def test_a_database_or_a_role_that_is_read_only(used: Site, of: str, as_role: Callable[[Site], str]) -> None:
+    role = as_role(used)
+    name = role if of == "ROLE" else used.database["dbname"]
+    used.query(f"ALTER {of} {name} SET default_transaction_read_only = on")
+    (told,) = check(used)
+    assert "read-only" in told
+    with psycopg.connect(**used.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        for statement in STATEMENT.findall(told):
+            conn.execute(statement)
+    used.append(*lines(5, 10))
+    assert_mended(used)
+
+
+def test_no_trial_waits_for_a_run_that_is_at_work(used: Site) -> None:
+    with lockfile.locked(lockfile.lock_path(used.log, used.folder)):
+        done = used.run("--check", status=Exit.OPERATOR)
+    assert "is held by" in done.stdout
+    assert " trial: " not in done.stdout
+
+
+def test_an_order_of_text_that_has_changed(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update of the operating system: servers of tests sort by bytes, which no update changes."""
+    assert collation.changed(conn) is None
+    versions = "SELECT current_database()::text, {}, '153.120'"
+    monkeypatch.setattr(collation, "VERSIONS", versions.format("'153.80'"))
+    changed = collation.changed(conn)
+    if conn.info.server_version < 150000:
+        assert changed is None
+        return
+    assert changed is not None
+    assert "version 153.80 of the operating system's order of text, which is 153.120 now" in changed.found
+    conn.execute(changed.to_do.partition(";")[0].encode())
+    monkeypatch.setattr(collation, "VERSIONS", versions.format("NULL"))
+    assert collation.changed(conn) is None
+
+
+@pytest.fixture
+def as_role(site: Site) -> Iterator[Callable[[Site], str]]:
+    """Give the tables, and the right to make more, to a role of its own, and run as it."""
+    superuser, made = dict(site.database), []
+
+    def become(site: Site) -> str:
+        role = f"owner_{site.database['dbname']}"
+        site.query(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+        made.append(role)
+        for (table,) in site.query(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
+        ):
+            site.query(f"ALTER TABLE {table} OWNER TO {role}")
+        site.query(f"GRANT ALL ON SCHEMA public TO {role}")
+        site.set("postgresql", user=role, password=PASSWORD)
+        return role
+
+    yield become
+    site.database = superuser
+    for role in made:
+        site.query(f"DROP OWNED BY {role} CASCADE")
+        site.query(f"DROP ROLE {role}")

@@ -1,0 +1,58 @@
+"""A run on trial, for --check: what a run does in the database, in a transaction that is rolled back.
+
+What the catalog says can be looked up. What a trigger, a policy, an event trigger or a sequence does with a row shows
+when there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import NoReturn
+
+import psycopg
+
+from xraylog.accesslog.parser import Parser
+from xraylog.config import Config
+from xraylog.database import schema
+from xraylog.database.positions import Position, PositionUpdate
+from xraylog.database.session import Connection, Unsuitable
+from xraylog.loading.loader import Target
+from xraylog.records import Fingerprint
+
+SOURCE = "--check"
+LINE = "{at:%Y/%m/%d %H:%M:%S} from 192.0.2.1:1 accepted tcp:check.invalid:443 [check -> check] email: check\n"
+DAYS = 400  # up to today, in which a day without a partition is looked for
+
+
+def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
+    """Store a line as a run would, and undo it; only ids of the sequences are used up.
+
+    `makes_days`: on a day that has no partition. Raises what a run would raise, and Unsuitable for what a run would
+    put among the rejected lines.
+    """
+    with psycopg.Transaction(conn, force_rollback=True):
+        schema.ensure(conn)
+        target = Target(conn, _no_second_session)
+        now = datetime.now(timezone.utc)
+        text = LINE.format(at=(_new_day(target, now) if makes_days else now).astimezone(cfg.zone)).encode()
+        (batch,) = Parser(cfg.zone, now).batches([(0, text)], 1 << 20)
+        position = Position(None, target.node_id(cfg.node), SOURCE, SOURCE, 0, 0)
+        update = PositionUpdate(position, batch.end, Fingerprint(0, b""))
+        result, _ = target.loader(cfg.node).load(batch, update)
+        if result.rejected:
+            ((reason,),) = conn.execute("SELECT reason FROM rejected_lines ORDER BY id DESC LIMIT 1")
+            raise Unsuitable(f"a good line was rejected: {reason}")
+
+
+def _new_day(target: Target, now: datetime) -> datetime:
+    """Return the last day whose partition would have to be made, or today."""
+    days = (now - timedelta(days=before) for before in range(DAYS))
+    return next((day for day in days if target.days.missing([f"{day:%Y-%m-%d}"])), now)
+
+
+@contextlib.contextmanager
+def _no_second_session() -> Iterator[NoReturn]:
+    raise Unsuitable("a line needs one session")
+    yield
