@@ -129,7 +129,7 @@ SOURCES: dict[str, dict[str, tuple[str | None, int | None]]] = {
         "tcp:0.0.0.0:0": ("0.0.0.0", 0),  # noqa: S104
     },
     "F": {
-        **dict.fromkeys(["@", "@fallback", "unix:@", "unix:", "unix:/run/x.sock", ""], (None, None)),
+        **dict.fromkeys(["@", "@fallback", "unix:@", "unix:", "unix:/run/x.sock", "", "unknown:"], (None, None)),
         "[fe80::1%eth0]:9": ("fe80::1", 9),
         "tcp:[fe80::1%25]:9": ("fe80::1", 9),
     },

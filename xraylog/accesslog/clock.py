@@ -26,6 +26,7 @@ class Clock:
         self.last = ""  # minute of the line before
         self.repeated: dict[str, tuple[datetime, datetime]] = {}  # by minutes of the first pass: those of the second
         # pass, and the moment when it begins. Empty in a log without such minutes, so that it costs nothing.
+        self._same = ("", "")  # a minute, and as what it was read: so is the next line of it
 
     def learn(self, local: datetime, first: datetime) -> None:
         """Remember a wall-clock time, which is `first` in UTC, if it occurs twice."""
@@ -39,7 +40,9 @@ class Clock:
     def read(self, minute: str) -> str:
         """Return the minute of the next line: `minute`, or the same in the second pass."""
         if minute in self.repeated and self.last:
-            minute = self._pass(minute)
+            if self._same != (minute, self.last):
+                self._same = minute, self._pass(minute)
+            minute = self._same[1]
         self.last = minute
         return minute
 

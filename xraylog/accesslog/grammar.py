@@ -210,7 +210,7 @@ def _reject_if_two_lines(ignored: Ignored, rest: bytes) -> Ignored:
 
 def _source(source: bytes) -> tuple[str | None, int | None]:
     """FROM: address and port; both None where the peer has no address."""
-    if not source or source.startswith((b"@", b"unix:")):
+    if not source or source == b"unknown:" or source.startswith((b"@", b"unix:")):  # unknown: none was set
         return None, None
     source = _without_network(source)
     address, colon, port = source.rpartition(b":")
