@@ -28,6 +28,7 @@ from xraylog.database import schema
 EQUAL = "u0"  # the user of lines that are all alike
 OLDER = "the database is older than the log, or another one: it confirmed"
 GAP = re.compile(r"ERROR +(.*, bytes .*): expected these lines in this database, or still in the log")
+COPIED = "this installation was copied"
 OFFLINE = "PostgreSQL is not available"
 MARK = b'\n{"mark": '
 Users = Counter[str]
@@ -172,6 +173,7 @@ class Installation(RuleBasedStateMachine):
         is_older, gaps = OLDER in said, GAP.findall(said)
         assert status in (-9, 3 if is_older or gaps else 0), said[-3000:]
         assert not is_older or self.may_say, said[-3000:]
+        assert COPIED not in said, said[-3000:]
         assert not gaps or self.lost, said[-3000:]
         if status == -9:
             if is_older:

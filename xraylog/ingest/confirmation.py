@@ -58,8 +58,20 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         last_minutes=known.last_minutes,
         id=known.id or known.token,
     )
-    installation.write(cfg.buffer_path, older)
+    installation.write(cfg.buffer_path, begin(cfg, target, older))
     yield LoadResult(older=1)
+
+
+def begin(cfg: Config, target: Target, known: Installation) -> Installation:
+    """Have the database confirm a state with a new token, before it counts; return the state that knows it.
+
+    Otherwise a database that takes the place of this one, before this one has confirmed anything, would lack nothing.
+    """
+    node_id = target.node_id(cfg.node)
+    source = logfile.path_text(installation.state_path(cfg.buffer_path))
+    with session.transaction(target.conn, positions.node_lock(cfg.node)):
+        there = confirmations.confirm(target.conn, node_id, source, known.digest, None)
+    return replace(known, confirmed=there.number, confirmed_at=there.at)
 
 
 def owner(known: Installation) -> Owner:

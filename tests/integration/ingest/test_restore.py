@@ -297,24 +297,27 @@ def test_what_a_killed_run_stored_is_confirmed_before_it_leaves_the_log(
     assert installation.read(site.buffer).confirmed == 1
 
 
-@pytest.mark.parametrize("fails_over", [False, True])
-def test_what_a_run_stored_before_it_lost_its_database_is_buffered_too(
-    site: Site, monkeypatch: pytest.MonkeyPatch, fails_over: bool
-) -> None:
-    """The primary died, and the standby that takes its place may lack the last commits. An import skips what it has."""
+@contextlib.contextmanager
+def dying_before_it_confirms(site: Site) -> Iterator[None]:
+    """The server ends the sessions when all lines are stored."""
     real = confirmation.confirm
 
     def confirm_too_late(*arguments: Any) -> None:
         end_sessions(site)
         real(*arguments)
 
+    confirmation.confirm = confirm_too_late  # in a process of its own
+    yield
+
+
+@pytest.mark.parametrize("fails_over", [False, True])
+def test_what_a_run_stored_before_it_lost_its_database_is_buffered_too(site: Site, fails_over: bool) -> None:
+    """The primary died, and the standby that takes its place may lack the last commits. An import skips what it has."""
     site.append(*lines(0, 5))
     site.run()
     standby = site.back_up()
     site.append(*lines(5, 30))
-    with monkeypatch.context() as patch:
-        patch.setattr(confirmation, "confirm", confirm_too_late)
-        assert site.run_here() == 0
+    assert site.run_here(inside=dying_before_it_confirms(site)) == 0
     assert site.emails() == site.buffered() + users(0, 5) == users(0, 30)
     assert site.log.stat().st_size < 100  # a drain mark
     assert site.last_stats()["processed"] == 25
@@ -322,3 +325,15 @@ def test_what_a_run_stored_before_it_lost_its_database_is_buffered_too(
         site.fail_over(standby)
     site.run()
     assert site.emails() == users(0, 30)
+
+
+def test_a_second_restore_is_reported_before_anything_was_confirmed_after_the_first(site: Site) -> None:
+    """The run that reported the first one lost its database on the way."""
+    oldest = site.back_up()
+    drained_and_restored(site)
+    site.append(*lines(20, 30))
+    assert site.run_here(inside=dying_before_it_confirms(site)) == 3
+    site.restore(oldest)
+    site.run(status=3)
+    assert site.run().stderr == ""
+    assert site.emails() == users(20, 30)
