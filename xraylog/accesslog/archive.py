@@ -91,13 +91,22 @@ class Piped(Log):
     def tail(self, offset: int) -> bytes:
         """Return what the text before `offset` is known by."""
         start = max(0, offset - TAIL_BYTES)
-        return tail_digest(os.pread(self._fd, offset - start, start))
+        return tail_digest(self.read(start, offset - start))
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return the bytes there, fewer at the end."""
+        return os.pread(self._fd, length, start)
+
+    def pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Yield offset and bytes of the text from `start` on."""
+        while read := self.read(start, BLOCK_BYTES):
+            yield start, read
+            start += len(read)
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
-        while read := os.pread(self._fd, BLOCK_BYTES, start):
-            yield start, read
-            self.has_partial_last_line = not read.endswith(b"\n")
-            start += len(read)
+        for at, piece in self.pieces(start):
+            yield at, piece
+            self.has_partial_last_line = not piece.endswith(b"\n")
 
 
 def compression_of(descriptor: int) -> bytes | None:

@@ -21,6 +21,7 @@ from xraylog import atomic_file, safe_open
 
 MAX_BYTES = 1 << 16  # our own file has less than 20 KiB; a larger one is another program's
 MAX_LOGS = 50
+PIPED = "-"  # the source of what was piped in
 MACHINE_ID = Path("/etc/machine-id")  # machine-id(5): empty or missing in many containers
 
 
@@ -76,7 +77,8 @@ class Installation:
 
     def with_log(self, log: Stored) -> Installation:
         """Return it with this log's latest place."""
-        others = [known for known in self.logs if known.source != log.source]
+        same = (log.source, log.head) if log.source == PIPED else log.source  # texts that were piped are many
+        others = [known for known in self.logs if same not in (known.source, (known.source, known.head))]
         return replace(self, logs=(*others, log)[-MAX_LOGS:])
 
 

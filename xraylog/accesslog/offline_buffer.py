@@ -28,17 +28,10 @@ from typing import Any, TypeAlias
 from xraylog import safe_open
 from xraylog.accesslog import buffer_lines, logfile
 from xraylog.accesslog.buffer_lines import encode
+from xraylog.accesslog.known_text import Known
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
-from xraylog.records import (
-    AccessRecord,
-    BadLine,
-    Batch,
-    Fingerprint,
-    LongLine,
-    Origin,
-    Records,
-)
+from xraylog.records import AccessRecord, BadLine, Batch, Fingerprint, LongLine, Origin, Records
 
 Json: TypeAlias = dict[str, Any]
 LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: it is none
@@ -130,18 +123,31 @@ class Buffer:
 
         0 for an unknown one.
         """
-        found, place = 0, self._last_mark
+        ends = (end for end, origin, _ in self._marks() if origin.fingerprint(end) in fingerprints)
+        return max((end for end in ends if size is None or end <= size), default=0)
+
+    def texts(self, source: str) -> list[Known]:
+        """Return the texts of this source that are spooled, one for each beginning."""
+        found: dict[Fingerprint, Known] = {}
+        for end, origin, tail in self._marks():
+            if origin.source == source and tail and (head := origin.fingerprint(end)):
+                found.setdefault(head, Known(end, head, tail))
+        return [*found.values()]
+
+    def _marks(self) -> Iterator[tuple[int, Origin, bytes]]:
+        """Yield what each mark says, the latest first. A damaged one is left out: those before it still count."""
+        place = self._last_mark
         while place is not None:
-            before = None
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: the marks before it still count
+            found = before = None
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 mark = _mark(self.file.line_at(place))
-                end, before = mark["end"], mark["previous"]
-                if found < end and (size is None or end <= size) and _origin(mark).fingerprint(end) in fingerprints:
-                    found = end
+                before = mark["previous"]
+                found = mark["end"], _origin(mark), bytes.fromhex(mark.get("tail") or "")
+            if found:
+                yield found
                 if before is None:
-                    break
+                    return
             place = before if before is not None and before < place else _last_mark(self.file, place)
-        return found
 
     def put(self, written: Written, origin: Origin) -> None:
         """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""

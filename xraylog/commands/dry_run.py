@@ -18,7 +18,7 @@ from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Position, Range
 from xraylog.database.session import Connection, Unavailable, Unsuitable
-from xraylog.ingest import confirmation, last_minutes
+from xraylog.ingest import confirmation, continuation, last_minutes
 from xraylog.maintenance import retention
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint, Origin
@@ -134,6 +134,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         server += f"; {', '.join(found.missing)} would be made"
     has_positions = not {"nodes", "log_positions"} & {*found.missing}
 
+    has_tails = ("log_positions", "tail") not in found.missing_columns
     owner = confirmation.owner(installation.read(cfg.buffer_path))
 
     def position(origin: Origin, log: Log | None = None) -> Position | None:
@@ -141,7 +142,8 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         if node_id is None:
             return None
         size, tail_at = (None, None) if log is None else (log.max_offset, log.tail)
-        return positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
+        there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
+        return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)
 
     def is_known(digest: bytes, _end: int) -> bool:
         node_id = references.known_node(conn, buffer.node) if has_positions else None

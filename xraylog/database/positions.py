@@ -316,6 +316,21 @@ def has_batch(conn: Connection, node_id: int, digest: bytes) -> bool:
     return conn.execute(SELECT_BATCH, [node_id, digest]).fetchone() is not None
 
 
+SELECT_TEXTS = """
+    SELECT position, head_length, head, tail
+    FROM log_positions
+    WHERE node_id = %s AND source = %s AND stored_from = 0 AND head_length > 0 AND tail IS NOT NULL
+    ORDER BY id DESC
+    LIMIT 50
+"""
+
+
+def texts(conn: Connection, node_id: int, source: str) -> list[tuple[int, Fingerprint, bytes]]:
+    """Return the latest texts of this source that are stored: the length of each, its beginning and its end."""
+    rows = conn.execute(SELECT_TEXTS, [node_id, source])
+    return [(length, Fingerprint(head_length, head), tail) for length, head_length, head, tail in rows]
+
+
 DELETE_RANGES = """
     DELETE FROM log_positions
     WHERE node_id = %s AND stored_from > 0 AND head = ANY(%s::bytea[])

@@ -11,6 +11,8 @@ from xraylog.accesslog import logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, Written
 from xraylog.config import Config
+from xraylog.database.positions import Position
+from xraylog.ingest import continuation
 from xraylog.ingest.source import Source, tail_of
 from xraylog.prefetch import Prefetcher
 from xraylog.records import LoadResult
@@ -52,13 +54,27 @@ def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]
         yield from spool(buffer, source, names)
 
 
+def continue_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
+    """Let piped text continue after what is known of it under another beginning; return whether it does."""
+    path = logfile.path_text(source.log.path)
+    begin = Position(None, 0, path, path, 0, spooled_to)
+    found = continuation.find_offline(source.cfg, source.log, buffer, begin)
+    if found == begin:
+        return False
+    source.stored_to, source.later = found.offset, found.later
+    return True
+
+
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
     """Append the new lines of one log to the buffer, and those that only may be stored; then drain the log."""
     log, again = source.log, source.again
     spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log.fingerprints(), log.max_offset))
+    is_continued = not again and source.stored_to is None and continue_text(buffer, source, spooled_to)
+    if is_continued:
+        spooled_to = source.stored_to or 0
 
     def written(offset: int) -> Iterator[tuple[Written, LoadResult]]:
-        after = 0 if source.log.is_blank(offset) else offset
+        after = 0 if is_continued or source.log.is_blank(offset) else offset
         for batch in source.unconfirmed(offset):
             put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end
             del batch

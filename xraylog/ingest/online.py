@@ -15,7 +15,7 @@ from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.database import dead_sessions, positions, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.ingest import confirmation
+from xraylog.ingest import confirmation, continuation
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.loading.loader import Target
 from xraylog.records import LoadResult
@@ -107,6 +107,10 @@ def find_position(target: Target, source: Source) -> Position:
             log.tail,
         )
         positions.forget_old(target.conn, position)
+        if not source.again:
+            known, position = position, continuation.find(target.conn, source.cfg, log, position)
+            if position.offset > known.offset:
+                position = positions.move(target.conn, source.position_update(position, position.offset))
     is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation
     if position.lost_offset is not None and is_log_file:
         logger.warning(

@@ -12,7 +12,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog.accesslog import discovery, drain, offline_buffer, reading
-from xraylog.accesslog.archive import Archive
+from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.drain import Drained
 from xraylog.accesslog.installation import Stored
 from xraylog.accesslog.logfile import Log, LogFile, path_text
@@ -132,8 +132,8 @@ class Source:
         )
 
     def stored(self, offset: int) -> Stored | None:
-        """Return the place up to which the log is stored, for a copy of this machine; None for what never changes."""
-        if not isinstance(self.log, LogFile):
+        """Return the place up to which the log is stored, as the state remembers it; None for what never changes."""
+        if not isinstance(self.log, LogFile | Piped) or not offset:
             return None
         length, digest = self.log.fingerprint(offset)
         return Stored(path_text(self.log.path), offset, length, digest.hex(), self.log.tail(offset).hex())

@@ -1,0 +1,78 @@
+"""Piped text that begins elsewhere than before: what is known of it is skipped, and said.
+
+A journal is piped whole, again and again, and drops its oldest lines: then nothing is known of its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from loguru import logger
+
+from xraylog import hints
+from xraylog.accesslog import installation, known_text, logfile
+from xraylog.accesslog.archive import Piped
+from xraylog.accesslog.known_text import Known
+from xraylog.accesslog.logfile import Log
+from xraylog.accesslog.offline_buffer import Buffer
+from xraylog.config import Config
+from xraylog.database import positions
+from xraylog.database.positions import Position, Range
+from xraylog.database.session import Connection
+from xraylog.records import Fingerprint
+
+MAX_TEXTS = 50  # of the buffer, those that were spooled last
+
+
+def find(conn: Connection, cfg: Config, log: Log, position: Position) -> Position:
+    """Return where to continue in piped text, after what the database has of it, or will have. Changes nothing."""
+    if not isinstance(log, Piped):
+        return position
+    stored = positions.texts(conn, position.node_id, position.source)
+    return after(cfg, log, position, [Known(length, head, tail) for length, head, tail in stored])
+
+
+def find_offline(cfg: Config, log: Log, buffer: Buffer, position: Position) -> Position:
+    """Return where to continue in piped text, after what the buffer has, or the database had. Raises OSError.
+
+    `position`: where it continues as far as its beginning tells.
+    """
+    if not isinstance(log, Piped):
+        return position
+    source = logfile.path_text(log.path)
+    logs = [known for known in installation.read(cfg.buffer_path).logs if known.source == source]
+    stored = [
+        Known(known.offset, Fingerprint(known.head_length, bytes.fromhex(known.head)), bytes.fromhex(known.tail))
+        for known in logs
+    ]
+    return after(cfg, log, position, [*buffer.texts(source)[:MAX_TEXTS], *stored])
+
+
+def after(cfg: Config, log: Piped, position: Position, known: Sequence[Known]) -> Position:
+    """Return where to continue after these texts; log what is skipped, or that nothing is known of it."""
+    spans = known_text.find(log, known, position.offset)
+    found = position
+    for begin, end in spans:
+        if begin <= found.offset:
+            found = replace(found, offset=max(found.offset, end))
+        else:
+            found = replace(found, later=(*found.later, Range(0, begin, end)))
+    if found != position:
+        skipped = [(0, found.offset), *((span.start, span.end) for span in found.later)]
+        told = ", ".join(f"{begin} to {end}" for begin, end in skipped if begin < end)
+        again = hints.command(cfg, "--again", "--logfile", "-")
+        logger.warning(
+            "{}: it begins elsewhere than what was piped in before; its bytes {} are stored already, and are skipped; "
+            "to load them once more, pipe it into: {}",
+            log.path,
+            told,
+            again,
+        )
+    elif known and not position.offset:
+        logger.warning(
+            "{}: nothing of it is known from what was piped in before: all of it is loaded as new; if a part of it was "
+            "stored long ago, it is stored twice; from then on it is known, and --again alone would load it once more",
+            log.path,
+        )
+    return found
