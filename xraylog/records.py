@@ -1,4 +1,4 @@
-"""Records, batches, fingerprints, results: what the layers hand each other. They know no file and no database."""
+"""Records, batches, fingerprints: what the layers hand each other. They know no file and no database."""
 
 from __future__ import annotations
 
@@ -313,10 +313,19 @@ class Batch:
             non_record_lines=sorted({*self.non_record_lines, *inside}),
         )
 
+    @property
+    def newest(self) -> str:
+        """Minute of its newest record, UTC; empty without records."""
+        return max(self._minutes, default="")
+
+    @functools.cached_property
+    def _minutes(self) -> Counter[str]:
+        return Counter(self.records.minutes)
+
     @functools.cached_property
     def _days(self) -> Counter[str]:
         days: Counter[str] = Counter()
-        for minute, count in Counter(self.records.minutes).items():
+        for minute, count in self._minutes.items():
             days[minute[:DAY]] += count
         return days
 
@@ -352,43 +361,3 @@ class Origin:
         """Return the fingerprint of a position at `offset`; None if this log cannot have one there."""
         length = min(offset, HEAD_BYTES)
         return next((known for known in self.fingerprints if known.length == length), None)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """The outcome of storing some lines. Results can be added up."""
-
-    lines: int = 0
-    rows: int = 0  # lines that are now in `logs`
-    rejected: int = 0  # lines that are now in `rejected_lines`
-    ignored: Mapping[Ignored, int] = field(default_factory=dict)
-    new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
-    imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
-    imported_rejected: int = 0
-    older: int = 0  # databases that were found to lack what they had confirmed
-    missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
-    dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
-
-    def __add__(self, other: LoadResult) -> LoadResult:
-        return LoadResult(
-            self.lines + other.lines,
-            self.rows + other.rows,
-            self.rejected + other.rejected,
-            Counter(self.ignored) + Counter(other.ignored),
-            Counter(self.new_names) + Counter(other.new_names),
-            self.imported + other.imported,
-            self.imported_rejected + other.imported_rejected,
-            self.older + other.older,
-            self.missing + other.missing,
-            self.dropped + other.dropped,
-        )
-
-    @property
-    def unaccounted(self) -> int:
-        """How many lines are neither a row, nor rejected, nor ignored by design, nor dropped by a trigger."""
-        return self.lines - self.rows - self.rejected - sum(self.ignored.values()) - self.dropped
-
-    @property
-    def adds_up(self) -> bool:
-        """Every line that was read is accounted for."""
-        return self.unaccounted == 0

@@ -16,6 +16,7 @@ ROWS = (
     {"ingest", "maintenance", "migration", "report"},
     {"loading", "hints"},
     {"accesslog", "database", "telemetry"},
+    {"load_result"},
     {"records", "config", "cli", "prefetch", "atomic_file"},
     {"safe_open", "printed"},
 )

@@ -22,7 +22,8 @@ from xraylog.database.session import Unavailable, Unsuitable
 from xraylog.ingest import last_minutes, new_users, offline, outcome, source
 from xraylog.ingest.offline import DistinctNames
 from xraylog.ingest.source import Source
-from xraylog.records import AccessRecord, LoadResult, Records
+from xraylog.load_result import LoadResult
+from xraylog.records import AccessRecord, Records
 
 LINE = b"2025/11/17 10:15:23.123456 from 203.0.113.1:1024 accepted tcp:host.example:443 [in >> out] email: u1\n"
 

@@ -19,11 +19,12 @@ from xraylog.config import Config
 from xraylog.database import dead_sessions, schema, session
 from xraylog.database.partitions import Partitions
 from xraylog.database.session import Connection
+from xraylog.load_result import LoadResult
 from xraylog.loading import rejects
 from xraylog.loading.loader import Target
 from xraylog.maintenance import replay, retention
 from xraylog.maintenance.replay import Parse
-from xraylog.records import AccessRecord, BadLine, Ignored, LoadResult
+from xraylog.records import AccessRecord, BadLine, Ignored
 
 ParseLine: TypeAlias = Callable[[bytes], AccessRecord | BadLine | Ignored]
 

@@ -20,8 +20,9 @@ from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.ingest import confirmation
 from xraylog.ingest.source import Gap, Source
+from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
-from xraylog.records import Fingerprint, LoadResult, Origin
+from xraylog.records import Fingerprint, Origin
 
 PROGRESS_S = 10
 MAX_COVERED = 20
@@ -97,7 +98,12 @@ class Import:
         if time.monotonic() - self._reported > PROGRESS_S:
             self._reported = time.monotonic()
             logger.info("{}: {} of {} bytes imported", self._buffer.path, stored.end, self._buffer.size)
-        yield LoadResult(new_names=result.new_names, imported=result.rows, imported_rejected=result.rejected)
+        yield LoadResult(
+            new_names=result.new_names,
+            imported=result.rows,
+            imported_rejected=result.rejected,
+            newest=result.newest,
+        )
 
     def move_past_known(self, logs: Sequence[Log]) -> None:
         """Move the positions of these logs past what came in from a copy of the buffer: they still have its lines."""

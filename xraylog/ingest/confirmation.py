@@ -25,8 +25,9 @@ from xraylog.database import confirmations, positions, session
 from xraylog.database.confirmations import Confirmation
 from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.ingest.source import Source
+from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
-from xraylog.records import Fingerprint, LoadResult
+from xraylog.records import Fingerprint
 
 
 def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buffer) -> Iterator[LoadResult]:

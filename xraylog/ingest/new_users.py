@@ -10,7 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Collection
 
-from xraylog.records import LoadResult, Records
+from xraylog.load_result import LoadResult
+from xraylog.records import Records
 
 MIN_NEW = 1_000  # new users of a run; fewer are no harm
 SAMPLED_ROWS = 50  # the last ones of a batch

@@ -14,8 +14,8 @@ from xraylog.config import Config
 from xraylog.database.positions import Position
 from xraylog.ingest import continuation
 from xraylog.ingest.source import Source, tail_of
+from xraylog.load_result import LoadResult
 from xraylog.prefetch import Prefetcher
-from xraylog.records import LoadResult
 
 MAX_NAMES = 500_000  # of a table: an adversary's log must not fill the memory
 
@@ -81,7 +81,7 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
             yield put, LoadResult()  # counted when it was stored
         for batch in source.batches(max(offset, source.stored_to or 0)):
             new_names = names.count_new(batch.records.names())
-            result = LoadResult(batch.lines, len(batch.records), len(batch.bad_lines), batch.ignored, new_names)
+            result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)
             put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end
             del batch  # before the next one is read: one in memory, not two
             yield put, result

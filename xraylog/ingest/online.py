@@ -17,8 +17,8 @@ from xraylog.database import dead_sessions, positions, schema, session, table_fa
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.ingest import confirmation, continuation
 from xraylog.ingest.source import EMPTY, Source
+from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
-from xraylog.records import LoadResult
 
 CONFIRM_S = 10  # lines that were stored since the last confirmation go to the buffer when the database goes away
 

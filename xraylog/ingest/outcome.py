@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import itertools
+import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -19,7 +21,7 @@ from xraylog.database import schema, session
 from xraylog.database.positions import PositionConflict
 from xraylog.ingest import new_users
 from xraylog.ingest.source import Source
-from xraylog.records import LoadResult
+from xraylog.load_result import LoadResult
 from xraylog.telemetry import prometheus, stats
 from xraylog.telemetry.prometheus import Metrics
 
@@ -72,6 +74,11 @@ class Recorder:
         is_damaged = any(source.log.corruption for source in sources)
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
+        for path in self._paths:
+            if discovery.is_drained(path) and not path.parent.is_dir():
+                change = f"change [parser] logfile in {self._cfg.path}, or: {_make(path.parent)}"
+                logger.error("{}: expected the folder of an access log, found none; {}", path.parent, change)
+                self.status = Exit.OPERATOR
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
@@ -104,7 +111,8 @@ class Recorder:
             return
         lines = prometheus.outcomes(self._totals["online"], self._totals["offline"])
         is_older = any(total.older for total in self._totals.values())
-        run = prometheus.Ended(self._began, self._seconds, self.status, self.caught_up, lines, is_older)
+        newest = self._totals["online"].newest
+        run = prometheus.Ended(self._began, self._seconds, self.status, self.caught_up, lines, is_older, newest)
         try:
             self._metrics.end(run, self._cfg.buffer_path)
         except prometheus.NotWritten as error:
@@ -122,7 +130,7 @@ class Recorder:
             sum(total.ignored.values()),
             f" + {total.dropped} dropped by a trigger" if total.dropped else "",
         )
-        if total.rejected >= MIN_SUSPICIOUS and not total.rows:
+        if total.unparsed >= MIN_SUSPICIOUS and not total.rows:
             question = f"is {describe(self._paths)} its access log? If not, change [parser] logfile in {self._cfg.path}"
             logger.warning("not one of {} lines is xray's; {}", total.lines, question)
         if self._cfg.stats_format:
@@ -168,6 +176,11 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
         "{}; the next run tries again; for a report: {}", what, report
     )
     return Exit.FAILED
+
+
+def _make(folder: Path) -> str:
+    """Return the command that makes a folder for this user."""
+    return shlex.join(["sudo", "install", "-d", "-o", getpass.getuser(), str(folder)])
 
 
 def describe(paths: Sequence[Path]) -> str:

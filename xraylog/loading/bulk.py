@@ -8,6 +8,7 @@ No recovery here: if a row is rejected the whole group is, and the caller retrie
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,12 +21,13 @@ from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.references import References
 from xraylog.database.session import Connection
+from xraylog.load_result import LoadResult
 from xraylog.loading import attach, copy_rows, rejects
 from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.loading.rejects import Rejected, RejectedRows
 from xraylog.prefetch import Prefetcher
-from xraylog.records import Batch, LoadResult
+from xraylog.records import Batch
 
 MAX_GROUP_S = 1.0  # how long a group grows, if its days have a partition
 MAX_GROUP_DAYS = 200  # of a group: its transaction locks the partition of each, and the indexes
@@ -72,7 +74,7 @@ def prepare(names: References, node_id: int, batch: Batch) -> PreparedBatch:
         [(day, copy_rows.copy_text(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
         rejected,
         resolved.used(node_id),
-        LoadResult(batch.lines, 0, len(rejected), batch.ignored, resolved.new),
+        dataclasses.replace(LoadResult.of(batch, len(records), len(rejected), resolved.new), rows=0),
     )
 
 

@@ -26,12 +26,13 @@ from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable
+from xraylog.load_result import LoadResult
 from xraylog.loading import copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.prefetch import Prefetcher
-from xraylog.records import Batch, LoadResult, Records
+from xraylog.records import Batch, Records
 
 # A name or a partition can vanish between two statements. Another run's retention drops one after the other.
 MAX_ATTEMPTS = 10
@@ -180,7 +181,7 @@ class Loader:
         (stored, rejected, moved), new_names = self._target.store_resolved(
             batch.days(), batch.records.names(), functools.partial(self._store, batch, updates)
         )
-        return self._target.accounted(LoadResult(batch.lines, stored, rejected, batch.ignored, new_names)), moved
+        return self._target.accounted(LoadResult.of(batch, stored, rejected, new_names)), moved
 
     def _store(
         self, batch: Batch, updates: Sequence[PositionUpdate], names: Resolved

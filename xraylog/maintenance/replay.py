@@ -17,9 +17,10 @@ from psycopg.errors import DataError, IntegrityError
 from xraylog.database import retry, schema, session
 from xraylog.database.references import Resolved
 from xraylog.database.session import Connection, Unsuitable
+from xraylog.load_result import LoadResult
 from xraylog.loading import rejects
 from xraylog.loading.loader import Target
-from xraylog.records import CUT_REASON, DAY, AccessRecord, BadLine, Ignored, LoadResult, Records
+from xraylog.records import CUT_REASON, DAY, AccessRecord, BadLine, Ignored, Records
 
 BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
 

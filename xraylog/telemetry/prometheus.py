@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
 from xraylog import atomic_file, safe_open
-from xraylog.records import LoadResult
+from xraylog.load_result import LoadResult
 
 Series: TypeAlias = tuple[str, str]  # a metric and an outcome, "" for metrics that have none
 
@@ -32,12 +33,13 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
         "gauge",
         "When the database last lacked lines that it had confirmed, 0 for never.",
     ),
+    "xraylog_last_row_timestamp_seconds": ("gauge", "Minute of the newest row that a run stored, 0 for none."),
 }
-LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER = FAMILIES
+LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER, LAST_ROW = FAMILIES
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
 SERIES = tuple((name, outcome) for name in FAMILIES for outcome in (OUTCOMES if name == LINES else ("",)))
 KEPT = tuple(
-    (name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED, OLDER)
+    (name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED, OLDER, LAST_ROW)
 )  # 0 at first
 MAX_BYTES = 1 << 16  # our own file has 2 KiB; a larger one is another program's
 
@@ -56,6 +58,7 @@ class Ended:
     has_all: bool  # the database has every line
     lines: Mapping[str, int]  # by outcome
     is_older: bool = False  # the database lacked lines that it had confirmed
+    newest: str = ""  # minute of the newest row that it stored, UTC, "2025-11-17 10:15"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,9 @@ class Metrics:
         values[REJECTED, ""] += run.lines["rejected"]
         if run.is_older:
             values[OLDER, ""] = run.began
+        if run.newest:
+            newest = datetime.fromisoformat(f"{run.newest}+00:00").timestamp()
+            values[LAST_ROW, ""] = max(values[LAST_ROW, ""], newest)
         values |= {(BUFFER, ""): _size(buffer), (LOG, ""): _size(self.log)}
         if self.of_log:
             values |= {(LAST_RUN, ""): run.began, (DURATION, ""): run.seconds, (EXIT_STATUS, ""): run.status}

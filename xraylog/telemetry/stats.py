@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xraylog import safe_open
-from xraylog.records import LoadResult
+from xraylog.load_result import LoadResult
 
 Row: TypeAlias = dict[str, "str | int | float"]
 

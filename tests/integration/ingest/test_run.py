@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections import Counter
@@ -16,6 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xraylog.accesslog import lockfile
+from xraylog.cli import Exit
+from xraylog.database import schema
 from xraylog.ingest import new_users
 
 pytestmark = pytest.mark.empty_database
@@ -215,6 +218,29 @@ def test_a_user_for_each_line_is_one_warning_that_names_the_fields(site: Site, m
     site.append(*[line(1).replace("\n", f" spent: {n} in: x\n") for n in range(20)])
     assert site.run_here() == 0
     assert "appends to the email, here: spent: * in: *; docs/log-format.md" in site.output()
+
+
+def test_good_lines_that_the_database_rejects_are_lines_of_xray(site: Site) -> None:
+    with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        schema.ensure(conn)
+        conn.execute("ALTER TABLE logs ADD CHECK (destination_port <> 443)")
+    site.append(*lines(0, 30))
+    assert "access log?" not in site.run().stderr
+    assert len(site.rejected()) == 30
+
+
+def test_a_folder_of_the_log_that_does_not_exist_is_no_success(site: Site) -> None:
+    """A log that is not there yet is no error: xray writes it with its first line."""
+    site.run()
+    site.set("parser", logfile="xary/access.log")
+    said = site.run(status=Exit.OPERATOR).stderr
+    assert f"{site.folder}/xary: expected the folder of an access log, found none" in said
+    command = said.partition("or: ")[2].partition("\n")[0].replace("sudo ", "")
+    subprocess.run(shlex.split(command), check=True)
+    site.run()
+    site.append(line(1), to=site.folder / "xary" / "access.log")
+    site.run()
+    assert site.emails() == users(1, 2)
 
 
 def test_a_log_named_on_the_command_line_that_is_missing_is_reported(site: Site) -> None:

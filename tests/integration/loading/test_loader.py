@@ -21,10 +21,11 @@ from xraylog.database import positions, references, schema
 from xraylog.database import session as db
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position, PositionUpdate
+from xraylog.load_result import LoadResult
 from xraylog.loading import loader
 from xraylog.loading.foreign_keys import NamesMissing
 from xraylog.loading.loader import Target
-from xraylog.records import Batch, Fingerprint, LoadResult
+from xraylog.records import Batch, Fingerprint
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from helpers import faults
+from helpers.load_paths import LOAD_PATHS
 from helpers.site import ROOT, Site, line, lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ NAMES = {
     "xraylog_buffer_bytes": "gauge",
     "xraylog_log_bytes": "gauge",
     "xraylog_database_older_timestamp_seconds": "gauge",
+    "xraylog_last_row_timestamp_seconds": "gauge",
 }
 NOTHING = {"rows": 0, "rejected": 0, "ignored": 0, "buffered": 0}
 
@@ -495,3 +497,27 @@ def test_check_says_whether_the_metrics_can_be_replaced(
     assert (
         f"✗ metrics: {missing}/x.prom cannot be replaced; let this user write in {missing}" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_the_time_of_the_newest_row_goes_on_with_rows_alone(site: Site, told: Path, load_path: str) -> None:
+    """Also with those that come out of the buffer; not with older ones, and not with runs that store nothing."""
+    site.load_path = load_path
+    of = [line(n, f"2025/11/17 10:{n}:59.5") for n in (10, 30, 20)]
+    assert newest(site, told) == 0
+    site.append(of[0])
+    assert newest(site, told) == 1763374200
+    site.away()
+    site.append(of[1])
+    assert newest(site, told) == 1763374200
+    site.back()
+    assert newest(site, told) == 1763375400
+    site.append(of[2], BAD)
+    assert newest(site, told) == 1763375400
+
+
+def newest(site: Site, told: Path) -> float:
+    """Return the metric after a run."""
+    site.run()
+    (sample,) = families(told)["xraylog_last_row_timestamp_seconds"].samples
+    return float(sample.value)

@@ -24,7 +24,8 @@ import parse_logs
 from xraylog.accesslog import parser
 from xraylog.accesslog.logfile import LogFile
 from xraylog.database.session import Connection
-from xraylog.records import Batch, LoadResult
+from xraylog.load_result import LoadResult
+from xraylog.records import Batch
 from xraylog.telemetry import stats
 
 FIELDS = [

@@ -1,0 +1,67 @@
+"""The outcome of storing lines, which a run adds up. It knows no file and no database."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xraylog.records import Batch, Ignored
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """The outcome of storing some lines. Results can be added up."""
+
+    lines: int = 0
+    rows: int = 0  # lines that are now in `logs`
+    rejected: int = 0  # lines that are now in `rejected_lines`
+    ignored: Mapping[Ignored, int] = field(default_factory=dict)
+    new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
+    imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
+    imported_rejected: int = 0
+    older: int = 0  # databases that were found to lack what they had confirmed
+    missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
+    dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
+    unparsed: int = 0  # of the rejected lines, those that the parser rejected, and not the database
+    newest: str = ""  # minute of the newest record, UTC, "2025-11-17 10:15"
+
+    def __add__(self, other: LoadResult) -> LoadResult:
+        return LoadResult(
+            self.lines + other.lines,
+            self.rows + other.rows,
+            self.rejected + other.rejected,
+            Counter(self.ignored) + Counter(other.ignored),
+            Counter(self.new_names) + Counter(other.new_names),
+            self.imported + other.imported,
+            self.imported_rejected + other.imported_rejected,
+            self.older + other.older,
+            self.missing + other.missing,
+            self.dropped + other.dropped,
+            self.unparsed + other.unparsed,
+            max(self.newest, other.newest),
+        )
+
+    @classmethod
+    def of(cls, batch: Batch, rows: int, rejected: int, new_names: Mapping[str, int]) -> LoadResult:
+        """Return what storing a batch came to."""
+        unparsed = len(batch.numbered_bad_lines)
+        return cls(
+            batch.lines,
+            rows,
+            rejected,
+            batch.ignored,
+            new_names,
+            unparsed=unparsed,
+            newest=batch.newest if rows else "",
+        )
+
+    @property
+    def unaccounted(self) -> int:
+        """How many lines are neither a row, nor rejected, nor ignored by design, nor dropped by a trigger."""
+        return self.lines - self.rows - self.rejected - sum(self.ignored.values()) - self.dropped
+
+    @property
+    def adds_up(self) -> bool:
+        """Every line that was read is accounted for."""
+        return self.unaccounted == 0
