@@ -56,7 +56,7 @@ def minutes(zone: str, first: int, last: int, step: int = 1) -> list[datetime]:
 steps = st.lists(st.tuples(st.integers(0, 600), st.sampled_from([ACCEPTED] * 5 + [REJECTED, NO_ROUTE, DAMAGED])))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=30)
 @given(st.sampled_from(list(CHANGES)), steps, st.integers(1, 5), st.integers(1, 500))
 def test_lines_in_order_get_the_time_at_which_they_were_written(
     zone: str, steps: list[tuple[int, str]], size: int, chunk: int

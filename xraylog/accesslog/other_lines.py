@@ -25,7 +25,11 @@ ENDS_IN_PORT = re.compile(rb".*:\d{1,5}", re.DOTALL)
 DESTINATION = re.compile(rb"(?:tcp|udp|unix):[^\s:]|//|https?://")
 TAGS_OR_EMAIL = re.compile(rb"email:| (?:->|>>|==>) ")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+DIGIT = re.compile(rb"\d")
+CUT_STATUS = re.compile(rb"acc(?:e(?:pt?)?)?e?|rej(?:e(?:ct?)?)?e?")  # at the end of what is left of a line
+BEGINNINGS = frozenset(b"f fr fro m om rom tcp tcp: udp udp: DNS DoH api".split())
 FIRST_WORDS = 3
+SHORT = 12  # bytes
 
 
 def kind_after_timestamp(rest: bytes) -> Ignored | None:
@@ -48,27 +52,41 @@ def is_message(rest: bytes) -> bool:
     source, its status stands second or third, tags and email follow. Whatever has one of these is an access line that
     was damaged, and has to be seen.
     """
-    words = rest.split(b" ", FIRST_WORDS)
-    if len(words) < 2 or not words[0] or words[0].startswith(b"["):  # the beginning of a line, or not xray's at all
+    words = rest.split(None, FIRST_WORDS + 1)
+    if (
+        len(words) < 2 or len(rest) < SHORT or rest.startswith((b" ", b"["))
+    ):  # what is left of one, or not xray's at all
         return False
-    if any(map(_is_of_a_source, words[:2])) or any(map(_is_of_a_status, words[:FIRST_WORDS])):
+    if _is_like(rest[:5], b"from ", 3) or _is_of_a_beginning(words[0]) or any(map(_is_of_a_source, words[:2])):
+        return False
+    if any(map(_is_of_a_status, words[:FIRST_WORDS])) or (
+        len(words) <= FIRST_WORDS and CUT_STATUS.fullmatch(words[-1])
+    ):
+        return False
+    if len(words) > FIRST_WORDS and _is_of_a_source(words[2]) and _is_of_a_status(words[3]):  # one became two
         return False
     return not (TAGS_OR_EMAIL.search(rest) or CONTROL.search(rest)) and _is_utf_8(rest)
 
 
+def _is_of_a_beginning(word: bytes) -> bool:
+    """Whether the first word may be a piece of `from`, or of an address."""
+    is_of_an_address = not word.translate(None, ADDRESS_CHARACTERS) and DIGIT.search(word) is not None
+    return is_of_an_address or word.startswith(b"from") or word in BEGINNINGS
+
+
 def _is_of_a_source(word: bytes) -> bool:
     """Whether a word may be, or have been, `from`, what follows it, or what follows the status."""
-    if word in (b"DNS", b"DoH", b"api") or _is_like(word, b"from", 2):
+    if _is_like(word, b"from", 2):
         return True
     if word.startswith((b"@", b"unix:", b"[Masked")) or DESTINATION.match(word) or ENDS_IN_PORT.fullmatch(word):
         return True
     others = len(word.translate(None, ADDRESS_CHARACTERS))
-    return b":" in word and 4 * others <= len(word)
+    return (b":" in word or word.count(b".") > 1) and 4 * others <= len(word)
 
 
 def _is_of_a_status(word: bytes) -> bool:
-    """Whether a word may be, or have been, `accepted` or `rejected`, or ends in a piece of one."""
-    return word.endswith((b"cepted", b"jected")) or any(_is_like(word, status, 5) for status in ACCESS_WORDS)
+    """Whether a word may be, or have been, `accepted` or `rejected`, or has a piece of one in it."""
+    return b"cepted" in word or b"jected" in word or any(_is_like(word, status, 5) for status in ACCESS_WORDS)
 
 
 def _is_like(word: bytes, other: bytes, least: int) -> bool:
