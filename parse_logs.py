@@ -11,7 +11,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog import __version__, cli, commands, config
-from xraylog.accesslog import discovery, lockfile, offline_buffer
+from xraylog.accesslog import discovery, installation, lockfile, offline_buffer
 from xraylog.cli import Exit, Options
 from xraylog.config import Config
 from xraylog.database.session import Unavailable, Unsuitable
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     for pattern in unmatched:
         logger.warning("{}: expected a log, found none", pattern)
     try:
+        cfg = installation.with_known_node(cfg)
         if options.is_command:  # --check, --dry-run, --make-partitions, --replay-rejected
             return commands.run(options, cfg, paths)
         with lockfile.locked(*discovery.lock_paths(paths, cfg)):

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from loguru import logger
 
 from xraylog import atomic_file, safe_open
+from xraylog.config import Config
 
 MAX_BYTES = 1 << 16  # our own file has less than 20 KiB; a larger one is another program's
 MAX_LOGS = 50
@@ -57,6 +58,8 @@ class Installation:
     receipt: str = ""  # of the last confirmation that arrived here
     asked: str = ""  # the receipt of one that was asked for, and may have been committed
     machine: str = ""  # a digest of the machine's id; empty: it has none
+    node: str = ""  # under which its lines were stored last
+    host: str = ""  # the name that the machine had then
     copied_at: float = 0.0  # when another installation was found to have the same state
     logs: tuple[Stored, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
 
@@ -74,6 +77,12 @@ class Installation:
     def is_new(self) -> bool:
         """Return whether nothing is known of it: it is new, or its state was lost."""
         return not (self.confirmed or self.older_at or self.copied_at)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether it was written on another machine, as far as their ids tell."""
+        here = machine()
+        return bool(here and self.machine and here != self.machine)
 
     def with_log(self, log: Stored) -> Installation:
         """Return it with this log's latest place."""
@@ -97,7 +106,27 @@ def state_path(buffer: Path) -> Path:
     return buffer.with_name(f"{buffer.name}.state")
 
 
-def read(buffer: Path) -> Installation:
+def with_known_node(cfg: Config) -> Config:
+    """Return the settings with the node under which this installation goes on, if `node` is not set: another name of
+    the host does not make it another one. A machine with another id is one.
+    """
+    known = Installation()
+    with contextlib.suppress(OSError):  # the run tells
+        known = known if cfg.node_is_set else read(cfg.buffer_path, is_told=False)
+    if known.node in ("", cfg.node) or known.is_elsewhere:
+        return cfg
+    if known.host != cfg.node:
+        logger.warning(
+            "this host's name is {}, and [parser] node is not set: its lines were stored as those of node {} before, "
+            "and still are; to choose another name, set node in {}",
+            cfg.node,
+            known.node,
+            cfg.path,
+        )
+    return replace(cfg, node=known.node)
+
+
+def read(buffer: Path, is_told: bool = True) -> Installation:
     """Return what the installation with this buffer knows; a new one where nothing is known. Raises OSError."""
     try:
         descriptor = safe_open.open_file(state_path(buffer), os.O_RDONLY | os.O_NONBLOCK)
@@ -108,7 +137,8 @@ def read(buffer: Path) -> Installation:
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         if (known := _read(json.loads(text))) is not None:
             return known
-    logger.warning("{}: expected our state, found another text; it is written again", state_path(buffer))
+    if is_told:
+        logger.warning("{}: expected our state, found another text; it is written again", state_path(buffer))
     return Installation()
 
 

@@ -43,6 +43,7 @@ class Config:
     batch_size: int  # rows
     zone: ZoneInfo
     node: str
+    node_is_set: bool  # else it is the host's name
     truncate_above: int  # bytes
     stray_days: int  # a line further than that from the lines around it is rejected
     stats_format: str | None  # json, csv, or None: no statistics

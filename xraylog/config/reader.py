@@ -104,6 +104,7 @@ class _Reader:
             batch_size=self.number("parser", "batch_size", DEFAULT_BATCH_SIZE, at_most=1_000_000),
             zone=self.zone(),
             node=self.node(),
+            node_is_set=bool(self.get("parser", "node")),
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
             stray_days=self.number("parser", "stray_days", DEFAULT_STRAY_DAYS, at_most=36_500),
             stats_format=stats_format,

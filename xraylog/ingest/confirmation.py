@@ -8,6 +8,7 @@ one that it does not know is not alone with its state.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -43,7 +44,11 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     with session.transaction(target.conn):
         there = confirmations.last_confirmation(target.conn, known.digest, cfg.node)
     if there.number >= known.confirmed:
-        if is_copied(known, there):
+        if is_copied(known, there) or is_moved(cfg, known):
+            cfg = own_node(cfg)
+            for source in sources:
+                source.cfg = cfg
+            logger.warning("{}; {}", describe_copy(cfg, known), advise_copy(cfg))
             separate(cfg, target, known, [source.log for source in sources], keep_all=not buffer.is_empty)
         return
     logger.error(
@@ -85,22 +90,38 @@ def is_copied(known: Installation, there: Confirmation) -> bool:
     return there.receipt is not None and there.receipt.hex() not in (known.receipt, known.asked)
 
 
+def is_moved(cfg: Config, known: Installation) -> bool:
+    """Return whether the state came from another machine, which has another name."""
+    return not cfg.node_is_set and known.is_elsewhere and known.node not in ("", cfg.node)
+
+
+def own_node(cfg: Config) -> Config:
+    """Return the settings with the host's name as the node, if no other name is set."""
+    return cfg if cfg.node_is_set else replace(cfg, node=socket.gethostname())
+
+
 def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Log], keep_all: bool) -> None:
     """Give an installation an identity and positions of its own: they begin where the state says that it was stored.
 
     `keep_all`: also those of logs that are not here, or were drained: batches of the buffer may be theirs.
     """
-    copy = Installation(last_minutes=known.last_minutes, copied_at=time.time(), logs=known.logs)
+    copy = Installation(
+        last_minutes=known.last_minutes,
+        node=cfg.node,
+        host=socket.gethostname(),
+        copied_at=time.time(),
+        logs=known.logs,
+    )
     target.owner = owner(copy)
-    logger.warning("{}; positions of its own begin here; {}", describe_copy(cfg, known), advise_copy(cfg))
-    node_id = target.node_id(cfg.node)
-    with session.transaction(target.conn, positions.node_lock(cfg.node)):
-        for stored in known.logs:
-            head = Fingerprint(stored.head_length, bytes.fromhex(stored.head))
-            if keep_all or any(has(log, head, stored) for log in logs):
-                start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
-                update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
-                positions.insert(target.conn, update)
+    for node in {cfg.node, known.node or cfg.node}:  # the other one is that of batches which came along
+        node_id = target.node_id(node)
+        with session.transaction(target.conn, positions.node_lock(node)):
+            for stored in known.logs:
+                head = Fingerprint(stored.head_length, bytes.fromhex(stored.head))
+                if keep_all or any(has(log, head, stored) for log in logs):
+                    start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
+                    update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
+                    positions.insert(target.conn, update)
     installation.write(cfg.buffer_path, copy)
 
 
@@ -130,9 +151,18 @@ def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
         known, target.receipt = replace(known, receipt=receipt, asked=""), receipt
     if stored is not None:
         known = known.with_log(stored)
-    here = installation.machine()
-    known = replace(known, confirmed=there.number, confirmed_at=there.at, machine=here, id=known.id or known.token)
-    installation.write(cfg.buffer_path, known)
+    installation.write(
+        cfg.buffer_path,
+        replace(
+            known,
+            confirmed=there.number,
+            confirmed_at=there.at,
+            id=known.id or known.token,
+            machine=installation.machine(),
+            node=cfg.node if cfg.node_is_set else known.node or cfg.node,
+            host=socket.gethostname(),
+        ),
+    )
 
 
 def knows(cfg: Config, stored: Stored | None) -> bool:
@@ -151,20 +181,24 @@ def describe(cfg: Config, known: Installation, last_known_at: float) -> str:
 
 def describe_copy(cfg: Config, known: Installation) -> str:
     """Return what was found."""
-    here, since = installation.machine(), moment(known.confirmed_at)
-    is_elsewhere = here and known.machine and here != known.machine
+    state, since = installation.state_path(cfg.buffer_path), moment(known.confirmed_at)
+    if is_moved(cfg, known):
+        return (
+            f"node {cfg.node}, {cfg.log_path}: this installation was copied: {state} was written on another machine, "
+            f"as that of node {known.node}"
+        )
     return (
-        f"node {cfg.node}, {cfg.log_path}: this installation was copied: since {since} another one has stored lines as "
-        f"the one of {installation.state_path(cfg.buffer_path)}"
-        + (", which was written on another machine" if is_elsewhere else ", or that file is an older copy")
+        f"node {cfg.node}, {cfg.log_path}: this installation was copied: since {since} another one has stored lines "
+        f"as the one of {state}, "
+        + ("which was written on another machine" if known.is_elsewhere else "or that file is an older copy")
     )
 
 
 def advise_copy(cfg: Config) -> str:
     """Return what to do about it."""
     return (
-        "lines that were in both logs, and not stored when they were copied, are stored by both; if both machines go "
-        f"on, give one of them a name of its own: [parser] node in {cfg.path}"
+        "it has positions of its own from now on; lines that were in both logs, and not stored when they were copied, "
+        f"are stored by both; if both machines go on, give one of them a name of its own: [parser] node in {cfg.path}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,6 +142,70 @@ def test_a_copied_state_of_another_machine_is_called_so(
         assert copy.output().count("which was written on another machine") == 2
         assert copy.run_here("--check") == 0
     assert site.emails() == users(0, 30)
+
+
+@pytest.fixture
+def nameless(site: Site) -> Site:
+    """A site whose node is the name of its host."""
+    del site.settings["parser"]["node"]
+    site.write_config()
+    return site
+
+
+def run_on(host: str, site: Site, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """A run on a host of this name; return what it said."""
+    before = len(site.output())
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: host)
+        assert site.run_here(*arguments) == 0
+    return site.output()[before:]
+
+
+def test_another_name_of_the_host_is_not_another_node(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that is recreated; its log keeps its lines."""
+    site = nameless
+    for number, host in enumerate(("a", "b", "b", "c", "c")):
+        site.append(*lines(10 * number, 10 * number + 10))
+        if number == 3:
+            site.away()
+        said = run_on(host, site, monkeypatch, "--keep")
+        site.back()
+        assert ("this host's name is" in said) == (number in (1, 3, 4))  # the fourth run was offline
+    assert "WARNING" not in run_on("c", site, monkeypatch, "--keep")
+    assert site.emails() == users(0, 50)
+    assert {row[-1] for row in site.rows()} == {"a"}
+
+
+@pytest.mark.parametrize("machines", [("1111", "2222"), ("1111", "1111")])
+@pytest.mark.parametrize("first", ["original", "copy"])
+def test_a_copy_with_a_name_of_its_own_gets_a_node_of_its_own(
+    nameless: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machines: tuple[str, str], first: str
+) -> None:
+    """Where the machine id is the same, too, the run that finds out is the second one."""
+    site = nameless
+    site.append(*lines(0, 10))
+    with on_machine(machines[0], monkeypatch, tmp_path):
+        run_on("a", site, monkeypatch, "--keep")
+    copy = clone(site)
+    pairs = [(site, "a", machines[0], 100), (copy, "b", machines[1], 200)]
+    for one, host, machine, start in (pairs if first == "original" else pairs[::-1]) * 2:
+        one.append(*lines(start, start + 10))
+        with on_machine(machine, monkeypatch, tmp_path):
+            run_on(host, one, monkeypatch, "--keep")
+    by_node = {name: {row[9] for row in site.rows() if row[-1] == name} for name in ("a", "b")}
+    assert site.emails() == users(0, 10) + users(100, 110) + users(100, 110) + users(200, 210) + users(200, 210)
+    if first == "original" or machines[0] != machines[1]:
+        assert by_node == {"a": {*users(0, 10), *users(100, 110)}, "b": {*users(200, 210)}}
+
+
+def test_a_node_that_is_set_counts(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = nameless
+    site.append(*lines(0, 10))
+    run_on("a", site, monkeypatch)
+    site.set("parser", node="chosen")
+    site.append(*lines(10, 20))
+    assert "WARNING" not in run_on("b", site, monkeypatch)
+    assert [row[-1] for row in site.rows()] == ["a"] * 10 + ["chosen"] * 10
 
 
 def lose(site: Site) -> None:
