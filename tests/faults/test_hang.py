@@ -225,7 +225,6 @@ def test_the_next_run_ends_the_session_of_a_run_that_was_killed_in_its_commit(al
 def test_a_dead_session_of_another_role_is_named(alone: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
     alone.query("CREATE ROLE other LOGIN PASSWORD 'x' SUPERUSER")
-    alone.set("postgresql", answer_timeout=2)
     with psycopg.connect(**{**alone.database, "user": "other", "password": "x"}) as conn:  # type: ignore[arg-type]
         conn.execute("SELECT pg_advisory_xact_lock(%s)", [session.lock_key(positions.node_lock("n1"))])
         alone.append(line(3))
