@@ -55,6 +55,8 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     if source.again and (position.id is not None or position.later):
         position = start_again(target, source, position)
     source.stored_to, source.later = position.offset, position.later
+    if confirmation.knows(source.cfg, source.stored(position.offset)):
+        source.confirmed_to = position.offset
     confirmed_at = time.monotonic()
     for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
         source.stored_to = position.offset

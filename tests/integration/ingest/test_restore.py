@@ -314,7 +314,7 @@ def dying_before_it_confirms(site: Site) -> Iterator[None]:
 def test_what_a_run_stored_before_it_lost_its_database_is_buffered_too(site: Site, fails_over: bool) -> None:
     """The primary died, and the standby that takes its place may lack the last commits. An import skips what it has."""
     site.append(*lines(0, 5))
-    site.run()
+    site.run("--keep")  # confirmed, and still in the log
     standby = site.back_up()
     site.append(*lines(5, 30))
     assert site.run_here(inside=dying_before_it_confirms(site)) == 0
