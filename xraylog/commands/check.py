@@ -5,6 +5,7 @@ Changes nothing, anywhere: what it tries in the database is rolled back, and use
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
@@ -153,9 +154,11 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             if is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `_rights` tells
                 yield from _confirmed(conn, cfg)
             yield from _dead_sessions(conn, cfg)
-            looked_up = [*_rights(conn, cfg), *_schema(cfg, found), *_names(conn), _partitions(conn)]
-            yield from looked_up
-            if is_free and not any(to_do for _, _, to_do in looked_up):
+            is_ready = is_free
+            for finding in itertools.chain(_rights(conn, cfg), _schema(cfg, found), _names(conn), [_partitions(conn)]):
+                is_ready = is_ready and not finding[2]
+                yield finding
+            if is_ready:
                 yield _trial(conn, cfg)
     except (session.Unavailable, session.Unsuitable) as error:
         yield "server", str(error), "check [postgresql]"

@@ -42,8 +42,15 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
         update = PositionUpdate(position, batch.end, Fingerprint(0, b""))
         result, _ = target.loader(cfg.node).load(batch, update)
         if result.rejected:
-            ((reason,),) = conn.execute("SELECT reason FROM rejected_lines ORDER BY id DESC LIMIT 1")
-            raise Unsuitable(f"a good line was rejected: {reason}")
+            raise Unsuitable(f"a good line was rejected{_reason(conn)}")
+
+
+def _reason(conn: Connection) -> str:
+    """Return why, for a role that may read it."""
+    if conn.execute("SELECT has_table_privilege('rejected_lines', 'SELECT')").fetchone() != (True,):
+        return "; a role that may read rejected_lines sees why"
+    ((reason,),) = conn.execute("SELECT reason FROM rejected_lines ORDER BY id DESC LIMIT 1")
+    return f": {reason}"
 
 
 def _new_day(target: Target, now: datetime) -> datetime:

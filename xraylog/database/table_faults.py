@@ -5,6 +5,7 @@ Such an error is not of a line: the next one would fail alike. So the lines wait
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from xraylog.database.session import Connection, Unsuitable
 
 SEQUENCES = """
     SELECT c.relname, a.attname, s.seqrelid::regclass::text, pg_sequence_last_value(s.seqrelid), s.seqmax,
-           s.seqtypid = 'integer'::regtype AND s.seqmax = 2147483647
+           s.seqtypid = 'integer'::regtype AND s.seqmax = 2147483647, has_table_privilege(c.oid, 'SELECT')
     FROM pg_sequence s
     JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.deptype IN ('a', 'i')
     JOIN pg_class c ON c.oid = d.refobjid
@@ -50,6 +51,7 @@ class IdSequence(NamedTuple):
     last: int | None  # None: never used
     maximum: int
     is_integer: bool  # as wide as `serial` makes it
+    has_readable_table: bool
 
 
 def raise_if_at_fault(conn: Connection, error: psycopg.Error) -> None:
@@ -108,8 +110,8 @@ def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> I
 
 
 def repeating(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
-    """Yield which sequences give ids that are there already, each with the way out."""
-    for sequence in _sequences(conn, tables):
+    """Yield which sequences give ids that are there already, as far as this role may read them, with the way out."""
+    for sequence in filter(operator.attrgetter("has_readable_table"), _sequences(conn, tables)):
         newest = SQL("SELECT max({}) FROM {}").format(Identifier(sequence.column), Identifier(sequence.table))
         ((highest,),) = conn.execute(newest)
         if highest is not None and highest > (sequence.last or 0):

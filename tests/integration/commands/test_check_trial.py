@@ -168,3 +168,9 @@ def as_role(site: Site) -> Iterator[Callable[[Site], str]]:
     for role in made:
         site.query(f"DROP OWNED BY {role} CASCADE")
         site.query(f"DROP ROLE {role}")
+
+
+def test_a_line_that_a_check_of_yours_rejects(used: Site) -> None:
+    used.query("ALTER TABLE logs ADD CHECK (source_port <> 1)")
+    (told,) = check(used)
+    assert "a good line was rejected: new row for relation" in told
