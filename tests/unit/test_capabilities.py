@@ -17,6 +17,7 @@ FIRST = {  # the first major version
     "copy_progress": 14,
     "date_bin": 14,
     "parameter_privileges": 15,
+    "collation_versions": 15,
     "transaction_timeout": 17,
 }
 
