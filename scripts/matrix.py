@@ -1,7 +1,7 @@
 """All tests on the oldest and the newest pair of Python and PostgreSQL, and a part on each version between.
 
-On each PostgreSQL between run the tests that are about the database and a seventh of the other integration tests, on
-each Python between the unit tests and whole runs.
+On each PostgreSQL between run the tests of the tables, of loading and of whole runs, and a seventh of the other
+integration tests; on each Python between the unit tests and whole runs.
 
     scripts/test --matrix
 
@@ -98,7 +98,7 @@ def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
     """Return the longest first: both pairs, then what is between.
 
     Both pairs run every test. A run that is killed at every step is killed at the odd ones on one and at the even ones
-    on the other. A version of PostgreSQL between them has all tests that are about the database, and its share of the
+    on the other. A version of PostgreSQL between them has the tests of the tables, of loading and of whole runs, and its share of the
     other integration tests: each of those runs on one of these versions, too.
     """
     oldest, *between, newest = pythons

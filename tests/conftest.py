@@ -33,8 +33,9 @@ TESTS = Path(__file__).parent
 SHM = Path("/dev/shm")  # noqa: S108  # mkdtemp's folders in it have random names and mode 0700
 IN_MEMORY = SHM if SHM.is_dir() and shutil.disk_usage(SHM).free > 8 << 30 else None
 WITH_TABLES = {"ingest", "maintenance", "report", "telemetry"}  # folders
-# Folders and files of tests/integration in which each version of PostgreSQL may differ.
-ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "migration", "test_run.py", "test_online.py"}
+# Folders and files of tests/integration that run on each version of PostgreSQL, whatever the share. The migration has
+# more differences between versions than others, and takes as long as all of these.
+ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "test_run.py", "test_online.py"}
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
 
 
