@@ -98,8 +98,8 @@ def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
     """Return the longest first: both pairs, then what is between.
 
     Both pairs run every test. A run that is killed at every step is killed at the odd ones on one and at the even ones
-    on the other. A version of PostgreSQL between them has the tests of the tables, of loading and of whole runs, and its share of the
-    other integration tests: each of those runs on one of these versions, too.
+    on the other. A version of PostgreSQL between them has the tests of the tables, of loading and of whole runs, and
+    its share of the other integration tests: each of those runs on one of these versions, too.
     """
     oldest, *between, newest = pythons
     first, *others, last = servers
