@@ -68,12 +68,12 @@ class Clock:
 
 
 def is_fixed(zone: ZoneInfo) -> bool:
-    """Whether clocks of this zone never change, as in UTC."""
+    """Return whether clocks of this zone never change, as in UTC."""
     return zone.utcoffset(None) is not None
 
 
 def is_repeated(local: datetime) -> bool:
-    """Whether the wall clock of this zone shows this time twice (PEP 495)."""
+    """Return whether the wall clock of this zone shows this time twice (PEP 495)."""
     first, second = local.replace(fold=0).utcoffset(), local.replace(fold=1).utcoffset()
     return first is not None and second is not None and first > second
 

@@ -45,7 +45,7 @@ def kind_without_timestamp(line: bytes) -> Ignored | None:
 
 
 def is_message(rest: bytes) -> bool:
-    """Whether what follows a timestamp is a message of Go or of a library, and no access line, also not a damaged one.
+    """Return whether what follows a timestamp is a message of Go or of a library, and no access line, also not a damaged one.
 
     Go's own logger and those of libraries write to the console, `http: TLS handshake error from 203.0.113.154:59240:
     EOF`, and any scanner can make them do so. They share nothing with an access line: that begins with `from` or a
@@ -69,13 +69,13 @@ def is_message(rest: bytes) -> bool:
 
 
 def _is_of_a_beginning(word: bytes) -> bool:
-    """Whether the first word may be a piece of `from`, or of an address."""
+    """Return whether the first word may be a piece of `from`, or of an address."""
     is_of_an_address = not word.translate(None, ADDRESS_CHARACTERS) and DIGIT.search(word) is not None
     return is_of_an_address or word.startswith(b"from") or word in BEGINNINGS
 
 
 def _is_of_a_source(word: bytes) -> bool:
-    """Whether a word may be, or have been, `from`, what follows it, or what follows the status."""
+    """Return whether a word may be, or have been, `from`, what follows it, or what follows the status."""
     if _is_like(word, b"from", 2):
         return True
     if word.startswith((b"@", b"unix:", b"[Masked")) or DESTINATION.match(word) or ENDS_IN_PORT.fullmatch(word):
@@ -85,12 +85,12 @@ def _is_of_a_source(word: bytes) -> bool:
 
 
 def _is_of_a_status(word: bytes) -> bool:
-    """Whether a word may be, or have been, `accepted` or `rejected`, or has a piece of one in it."""
+    """Return whether a word may be, or have been, `accepted` or `rejected`, or has a piece of one in it."""
     return b"cepted" in word or b"jected" in word or any(_is_like(word, status, 5) for status in ACCESS_WORDS)
 
 
 def _is_like(word: bytes, other: bytes, least: int) -> bool:
-    """Whether words of one length have at least this number of letters in common."""
+    """Return whether words of one length have at least this number of letters in common."""
     return len(word) == len(other) and sum(map(operator.eq, word, other)) >= least
 
 

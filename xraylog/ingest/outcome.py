@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import itertools
+import os
 import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -75,7 +75,7 @@ class Recorder:
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
-            if discovery.is_drained(path) and not path.parent.is_dir():
+            if discovery.is_drained(path) and not os.path.isdir(path.parent):
                 change = f"change [parser] logfile in {self._cfg.path}, or: {_make(path.parent)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", path.parent, change)
                 self.status = Exit.OPERATOR
@@ -180,7 +180,8 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
 
 def _make(folder: Path) -> str:
     """Return the command that makes a folder for this user."""
-    return shlex.join(["sudo", "install", "-d", "-o", getpass.getuser(), str(folder)])
+    user = str(os.geteuid())  # in a container it may have no name
+    return shlex.join(["sudo", "install", "-d", "-o", user, str(folder)])
 
 
 def describe(paths: Sequence[Path]) -> str:

@@ -57,8 +57,9 @@ class Target:
 
     def accounted(self, result: LoadResult) -> LoadResult:
         """Return the result with the rows that a trigger on `logs` dropped, and remember which one it may be."""
-        if result.unaccounted > 0 and not self.dropped_by:
-            self.dropped_by = table_faults.triggers(self.conn, "logs")
+        if result.unaccounted <= 0:
+            return result
+        self.dropped_by = self.dropped_by or table_faults.triggers(self.conn, "logs")
         return dataclasses.replace(result, dropped=result.unaccounted) if self.dropped_by else result
 
     def node_id(self, node: str) -> int:
