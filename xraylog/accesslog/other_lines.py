@@ -45,7 +45,7 @@ def kind_without_timestamp(line: bytes) -> Ignored | None:
 
 
 def is_message(rest: bytes) -> bool:
-    """Return whether what follows a timestamp is a message of Go or of a library, and no access line, also not a damaged one.
+    """Return whether what follows a timestamp is a message of Go or of a library, and no access line, damaged or not.
 
     Go's own logger and those of libraries write to the console, `http: TLS handshake error from 203.0.113.154:59240:
     EOF`, and any scanner can make them do so. They share nothing with an access line: that begins with `from` or a
