@@ -126,7 +126,7 @@ def test_a_page_that_would_be_too_large_shows_fewer_users_and_says_so(sign: str)
             f"{n} {sign * 245}", 9, 1, 1, 0, 1, NOON, NOON, [number % 1000 for number in range(366)],
             [("203.0.113.1", 5)], [(f"{n} {sign * 245}", 4)],
         )
-        for n in range(2000)
+        for n in range(1300)
     ]  # fmt: skip
     found = Findings(window, [node("n1", HOUR / 2, HOUR / 3)], users=users, total_users=1_000_000)
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
