@@ -9,9 +9,24 @@ import binascii
 import functools
 import json
 from collections.abc import Iterator
+from typing import Any
 
-from xraylog.records import CHUNK_ROWS, MAX_LINE_BYTES, UTC, BadLine, Batch, LongLine, Request, Route, cut, interleave
+from xraylog.accesslog.masking import Mask
+from xraylog.records import (
+    CHUNK_ROWS,
+    MAX_LINE_BYTES,
+    UTC,
+    AccessRecord,
+    BadLine,
+    Batch,
+    LongLine,
+    Request,
+    Route,
+    cut,
+    interleave,
+)
 
+RECORD = b'{"timestamp": '
 BEGIN, END = b'{"line": "', b'", "reason": '
 ENCODED_BYTES = -(-MAX_LINE_BYTES // 3) * 4  # as base64
 KEPT_BYTES = len(BEGIN) + ENCODED_BYTES + (1 << 16)  # of a line of the buffer: all of any that we write
@@ -19,6 +34,20 @@ TAIL_BYTES = 1 << 16  # the end of a line, with its reason and offset
 PIECE_BYTES = 3 << 14  # encoded at a time: no padding within a line
 
 encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def record(line: bytes, mask: Mask) -> AccessRecord | None:
+    """Return the record that a line of the buffer is; None for another line."""
+    if not line.startswith(RECORD):
+        return None
+    values = json.loads(line)
+    del values["offset"]
+    return masked_record(values, mask)
+
+
+def masked_record(values: dict[str, Any], mask: Mask) -> AccessRecord:
+    """Return the record with these values; its source may be older than the mask."""
+    return AccessRecord(**{**values, "source_ip": mask.source(values["source_ip"])})
 
 
 def parts(batch: Batch) -> Iterator[bytes]:

@@ -31,14 +31,13 @@ from xraylog.accesslog.buffer_lines import encode
 from xraylog.accesslog.known_text import Known
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
-from xraylog.records import AccessRecord, BadLine, Batch, Fingerprint, LongLine, Origin, Records
+from xraylog.records import BadLine, Batch, Fingerprint, LongLine, Origin, Records
 
 Json: TypeAlias = dict[str, Any]
 LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: it is none
 
 HEADER = b'{"buffer": '
 MARK = b'{"mark": '
-RECORD = b'{"timestamp": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
 
 
@@ -72,6 +71,16 @@ class Written:
     end: int
     parts: list[bytes]
     tail: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The place of a batch in its log."""
+
+    end: int  # offset
+    after: int  # as `Stored` has it
+    origin: Origin
+    tail: bytes
 
 
 class Buffer:
@@ -123,18 +132,23 @@ class Buffer:
 
         0 for an unknown one.
         """
-        ends = (end for end, origin, _ in self._marks() if origin.fingerprint(end) in fingerprints)
+        ends = (mark.end for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
         return max((end for end in ends if size is None or end <= size), default=0)
+
+    def spooled_from(self, fingerprints: list[Fingerprint]) -> int:
+        """Return the offset from which on the log with these fingerprints is here; before it, a database had it."""
+        starts = (mark.after for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
+        return min(starts, default=0)
 
     def texts(self, source: str) -> list[Known]:
         """Return the texts of this source that are spooled, one for each beginning."""
         found: dict[Fingerprint, Known] = {}
-        for end, origin, tail in self._marks():
-            if origin.source == source and tail and (head := origin.fingerprint(end)):
-                found.setdefault(head, Known(end, head, tail))
+        for mark in self._marks():
+            if mark.origin.source == source and mark.tail and (head := mark.origin.fingerprint(mark.end)):
+                found.setdefault(head, Known(mark.end, head, mark.tail))
         return [*found.values()]
 
-    def _marks(self) -> Iterator[tuple[int, Origin, bytes]]:
+    def _marks(self) -> Iterator[Mark]:
         """Yield what each mark says, the latest first. A damaged one is left out: those before it still count."""
         place = self._last_mark
         while place is not None:
@@ -142,7 +156,7 @@ class Buffer:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 mark = _mark(self.file.line_at(place))
                 before = mark["previous"]
-                found = mark["end"], _origin(mark), bytes.fromhex(mark.get("tail") or "")
+                found = Mark(mark["end"], _after(mark), _origin(mark), bytes.fromhex(mark.get("tail") or ""))
             if found:
                 yield found
                 if before is None:
@@ -241,12 +255,11 @@ class Buffer:
     def _stored(self, lines: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
         try:
             mark = _mark(mark_line)
-            after = mark["after"] if "after" in mark else mark["start"]  # in a buffer of an older version
             batch = None
             if lines is not None:
                 batch = _batch(lines, _crc32(self.file, end - len(mark_line) - 1, mark), mark, self._mask)
             tail = bytes.fromhex(mark["tail"]) if mark.get("tail") else None
-            return Stored(batch, mark["end"], _origin(mark), digest, end, after, tail)
+            return Stored(batch, mark["end"], _origin(mark), digest, end, _after(mark), tail)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
 
@@ -303,6 +316,11 @@ def _mark(line: bytes) -> Json:
     return mark
 
 
+def _after(mark: Json) -> int:
+    after: int = mark["after"] if "after" in mark else mark["start"]  # in a buffer of an older version
+    return after
+
+
 def _origin(mark: Json) -> Origin:
     fingerprints = [Fingerprint(length, bytes.fromhex(digest)) for length, digest in mark["heads"]]
     previous_digest = bytes.fromhex(mark["predecessor"]) if mark["predecessor"] else None
@@ -327,22 +345,9 @@ def _batch(lines: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask)
             bad = BadLine(base64.b64decode(values["line"]), values["reason"])
             bad_lines.append((number, mask.bad_line(bad)))
         else:
-            records.append(_record(values, mask))
+            records.append(buffer_lines.masked_record(values, mask))
     others = [number for number, _ in bad_lines]
     return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged, mask.line)
-
-
-def record(line: bytes, mask: Mask) -> AccessRecord | None:
-    """Return the record that a line of the buffer is; None for another line."""
-    if not line.startswith(RECORD):
-        return None
-    values = json.loads(line)
-    del values["offset"]
-    return _record(values, mask)
-
-
-def _record(values: Json, mask: Mask) -> AccessRecord:
-    return AccessRecord(**{**values, "source_ip": mask.source(values["source_ip"])})
 
 
 def _is_whole(file: LogFile, place: int) -> bool:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from loguru import logger
 
 from xraylog import hints
-from xraylog.accesslog import offline_buffer, stray_days
+from xraylog.accesslog import buffer_lines, stray_days
 from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.masking import Mask
 from xraylog.cli import Exit
@@ -111,7 +111,7 @@ def parse_rejected(parse: ParseLine, far: int, mask: Mask) -> Parse:
     def parse_kept(line: bytes, reason: str) -> AccessRecord | BadLine | Ignored:
         if stray_days.distance_in(reason) > far:
             return BadLine(line, reason)
-        buffered = offline_buffer.record(line, mask) if reason.startswith(rejects.NO_ROOM) else None
+        buffered = buffer_lines.record(line, mask) if reason.startswith(rejects.NO_ROOM) else None
         return buffered or parse(line)
 
     return parse_kept

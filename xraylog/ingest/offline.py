@@ -65,6 +65,15 @@ def continue_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
     return True
 
 
+def lines_elsewhere(buffer: Buffer, source: Source) -> bool:
+    """Return whether the log has lines that the buffer lacks and that the database has not confirmed in this run.
+
+    Another database had them when the buffer got what follows them, and they stayed in the log.
+    """
+    begin, end = source.confirmed_to, buffer.spooled_from(source.log.fingerprints())
+    return source.is_drainable and begin < end and any(source.kept(begin, end))
+
+
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
     """Append the new lines of one log to the buffer, and those that only may be stored; then drain the log."""
     log, again = source.log, source.again
@@ -93,7 +102,9 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
             spooled_to = batch.end
             del batch
             yield result
-    if drained := source.drain(spooled_to):
+    if lines_elsewhere(buffer, source):
+        logger.info("{}: its lines stay: a database had the first ones, and has not answered", log.path)
+    elif drained := source.drain(spooled_to):
         spooled_to = drained.offset
         source.truncate(spooled_to, leave=logfile.MARK_BYTES)
     source.remember_minute(spooled_to)

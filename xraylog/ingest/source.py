@@ -91,6 +91,10 @@ class Source:
         """Yield batches of the lines from `offset` on that the database has stored, but has not confirmed."""
         return self._read(offset, positions.gaps(offset, (), max(offset, self.stored_to or 0)))
 
+    def kept(self, begin: int, end: int) -> Iterator[Batch]:
+        """Yield batches of what is still in the log of these bytes."""
+        return (batch for batch in self._read(begin, [(begin, end)]) if batch.records or batch.bad_lines)
+
     def _read(self, offset: int, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
         after = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
         for batch in read(self.log, self.cfg, parts, after):

@@ -7,7 +7,7 @@ import gzip
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, lines, users
 
 from xraylog.accesslog import installation
-from xraylog.database.session import Connection
 from xraylog.ingest import confirmation
 from xraylog.loading import copy_rows
 
@@ -40,9 +39,9 @@ def dying_in_copy(site: Site) -> Iterator[None]:
     """The server ends the sessions when rows come."""
     real = copy_rows.copy
 
-    def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
+    def copy(*arguments: Any) -> int:
         end_sessions(site)
-        return real(conn, parts)
+        return real(*arguments)
 
     copy_rows.copy = copy  # in a process of its own
     yield
@@ -77,6 +76,20 @@ def test_an_import_after_a_gap_loads_the_gap_first(site_of_load_path: Site) -> N
     assert site.emails() == users(0, 90)
     assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(90)]
     assert site.query("SELECT count(*) FROM log_positions WHERE stored_from > 0") == [(0,)]
+
+
+def test_a_run_that_loses_its_database_before_the_gap_is_loaded_leaves_it_in_the_log(site_of_load_path: Site) -> None:
+    """The buffer has only what follows the gap."""
+    site = site_of_load_path
+    site.restore(buffered_after_a_gap(site))
+    assert site.run_here(inside=dying_in_copy(site)) == 3
+    site.append(*lines(90, 95))
+    site.away()
+    site.run()
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 95)
+    assert site.log.stat().st_size < 100  # a drain mark
 
 
 @pytest.mark.parametrize("suffix", [".1", "-20260131", ".gz"])
