@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import xraylog.required  # noqa: F401  # first: it says what has to be installed
+
+# isort: split
 import argparse
 import io
 import sys
@@ -18,7 +21,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.progress import PrintedProgress
 from xraylog.migration.state import State, retry
-from xraylog.printed import complain, say
+from xraylog.printed import complain, prepare_streams, say
 
 RESUMES = "committed steps are kept; the same command resumes"
 
@@ -37,6 +40,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Do what the command line asks for; return the exit status."""
+    prepare_streams()
     options = parse_options(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # under nohup the file shows how far it is, too

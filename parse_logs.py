@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import xraylog.required  # noqa: F401  # first: it says what has to be installed
+
+# isort: split
 import argparse
 import sys
 from collections.abc import Sequence
@@ -17,7 +20,7 @@ from xraylog.config import Config
 from xraylog.database.session import Unavailable, Unsuitable
 from xraylog.ingest import buffer_import, confirmation, offline, online, outcome, source
 from xraylog.ingest.outcome import Recorder
-from xraylog.printed import complain
+from xraylog.printed import complain, prepare_streams
 from xraylog.telemetry import run_log
 
 # By default (5 ms) the thread that parses delays each reply to the server by that much: benchmarks/load.py shows it.
@@ -27,6 +30,7 @@ MAX_PARTITIONS = 366  # for --make-partitions: each is a table with three indexe
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Do what the command line asks for; return the exit status."""
+    prepare_streams()
     options = parse_options(arguments)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:

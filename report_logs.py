@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import xraylog.required  # first: it says what has to be installed
+
+# isort: split
 import argparse
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,11 +19,12 @@ import psycopg
 from loguru import logger
 from psycopg.sql import Identifier
 
-from xraylog import __version__, atomic_file, cli, config, hints
+from xraylog import __version__, atomic_file, cli, config, file_advice, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
-from xraylog.printed import complain
+from xraylog.file_advice import Needs
+from xraylog.printed import complain, prepare_streams
 from xraylog.report import collect, run_history
 from xraylog.report.collect import Scope
 from xraylog.report.masking import Mask
@@ -31,7 +34,6 @@ from xraylog.telemetry.prometheus import Metrics
 
 MAX_DAYS = 366
 FIRST_DAY = date(1970, 1, 1)
-REQUIREMENTS = Path(__file__).resolve().parent / "requirements-report.txt"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Write one page; return the exit status."""
+    prepare_streams()
     options = parse_options(arguments)
     try:
         cfg = config.read(options.config)
@@ -72,7 +75,8 @@ def run(cfg: Config, options: Options) -> Exit:
     try:
         from xraylog.report import page  # here: what it needs is in no other requirements
     except ImportError as error:
-        logger.error("expected the package {}, found none; {}", error.name, install_command())
+        install = xraylog.required.install_command("requirements-report.txt", "xraylog[report]")
+        logger.error("expected the package {}, found none; {}", error.name, install)
         return Exit.OPERATOR
     now = datetime.now(timezone.utc)
     scope = Scope(Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask), options.node)
@@ -89,7 +93,9 @@ def write(output: Path, text: str, found: Findings) -> Exit:
         atomic_file.replace(output, text.encode(errors="replace"), mode=0o600)  # it holds personal data
     except OSError as error:
         path = error.filename or output
-        logger.error("{}: expected to write the page, found: {}; no page was written", path, error.strerror)
+        what = f"{path}: expected to write the page, found: {error.strerror}"
+        advice = file_advice.mend(Path(path), error, Needs.REPLACED)
+        logger.error("{}", hints.joined(what, "no page was written", advice))
         return Exit.OPERATOR
     log = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days
     log("{}: {} rows of {} to {}", output, found.rows, found.window.first, found.window.last)
@@ -99,10 +105,11 @@ def write(output: Path, text: str, found: Findings) -> Exit:
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     """Log why there is no page, with the command that fixes it; return the exit status."""
     if isinstance(error, session.Unavailable):
-        logger.error("PostgreSQL is not available: {}; no page was written; {}", error, hint(error, cfg))
+        what = f"PostgreSQL is not available: {error}"
+        logger.error("{}", hints.joined(what, "no page was written", hint(error, cfg)))
         return Exit.FAILED
     if isinstance(error, session.Unsuitable):
-        logger.error("{}; no page was written; {}", error, hint(error, cfg))
+        logger.error("{}", hints.joined(error, "no page was written", hint(error, cfg)))
         return Exit.OPERATOR
     if isinstance(error, collect.UnknownNode):
         logger.error("--node: {}; no page was written", error)
@@ -125,12 +132,6 @@ def hint(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
         role = Identifier(user).as_string(None) if user else "the role that libpq uses"
         return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
     return hints.on(error, cfg)
-
-
-def install_command() -> str:
-    """Return the command that installs what the page needs, in a checkout or as a package."""
-    wanted = ["-r", str(REQUIREMENTS)] if REQUIREMENTS.exists() else ["xraylog[report]"]
-    return shlex.join([sys.executable, "-m", "pip", "install", *wanted])
 
 
 def log_query(name: str, seconds: float) -> None:
@@ -172,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     cli.add_config(parser)
-    add("--output", type=_page, metavar="FILE", default=Path("report.html"), help="the page (default: report.html)")
+    add("--output", type=_page, metavar="FILE", default="report.html", help="the page (default: report.html)")
     days = cli.number(1, MAX_DAYS)
     add("--days", type=days, metavar="N", default=7, help="how many days it shows (default: 7)")
     add("--until", type=_day, metavar="DAY", help="the last one of them, as in 2025-11-17 (default: today)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import enum
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,12 @@ def name(text: str) -> str:
     """Return a path as it was typed. Raises ArgumentTypeError, like the other types here."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("expected the path of a file, found none")
+    if text != "-" and not os.path.isabs(text):
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            found = f"found {text!r} in a folder that was removed; cd to another one, or type the full path"
+            raise argparse.ArgumentTypeError(f"expected a path, {found}") from None
     return text
 
 
@@ -71,7 +78,7 @@ def number(minimum: int, maximum: int) -> Callable[[str], int]:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config`."""
     parser.add_argument(
-        "--config", type=path, metavar="FILE", default=Path("config.ini"), help="settings (default: config.ini)"
+        "--config", type=path, metavar="FILE", default="config.ini", help="settings (default: config.ini)"
     )
 
 

@@ -1,4 +1,7 @@
-"""The command that fixes an error, with the paths of this installation: what PostgreSQL calls a HINT."""
+"""The command that fixes an error, with the paths of this installation: what PostgreSQL calls a HINT.
+
+An error whose text says what to do has none.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,18 @@ import shlex
 import sys
 from pathlib import Path
 
-from xraylog.accesslog import offline_buffer
+import psycopg
+
+from xraylog import file_advice, safe_open
+from xraylog.accesslog import logfile, offline_buffer
 from xraylog.config import Config
-from xraylog.database import schema
+from xraylog.database import refusals, schema, session
+from xraylog.file_advice import Needs
+from xraylog.telemetry import prometheus, stats
 
 SCRIPTS = Path(__file__).resolve().parent.parent
+MISNAMED = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 MIGRATION = "migrate_logs_to_partitioned.py"
 
 
@@ -29,12 +39,105 @@ def on(error: Exception, cfg: Config) -> str:
         return "its lines stay in it; to continue with a new buffer: " + shlex.join(
             ["mv", str(cfg.buffer_path), f"{cfg.buffer_path}.damaged"]
         )
+    if isinstance(error, logfile.Unusable):
+        return _on_file(error.path, error.__cause__, cfg)
     cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(cause, OSError):
+        if isinstance(error, stats.NotWritten) and cause.filename is None and cause.errno not in FULL:
+            return f"name a file: [stats] output in {cfg.path}"
+        return _on_file(Path(cause.filename) if cause.filename else None, cause, cfg)
+    if isinstance(error, (stats.NotWritten, prometheus.NotWritten)):
+        return ""
+    if isinstance(error, (session.Unavailable, session.Unsuitable)):
+        return _on_database(error, cfg)
+    return f"what to do: {command(cfg, '--check')}"
+
+
+def joined(*parts: object) -> str:
+    """Return the parts of a message, without those that are empty."""
+    return "; ".join(filter(None, map(str, parts)))
+
+
+def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str:
+    """Return what mends an error about a file."""
+    if isinstance(error, safe_open.Unsafe):  # its text says what to type
+        return "why: docs/security.md"
+    if isinstance(error, OSError) and error.errno in FULL:
         written = (cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path)
         folders = dict.fromkeys(str(path.parent) for path in written if path)
         return "make room: " + shlex.join(["df", "-h", *folders])
-    return f"what to do: {command(cfg, '--check')}"
+    if path is None:
+        return f"what to do: {command(cfg, '--check')}"
+    key = _key_of(path, cfg)
+    if key is None:
+        return on_log(path, error, cfg)
+    if isinstance(error, OSError):
+        change = f"if another one is meant, change {key} in {cfg.path}" if error.errno in MISNAMED else ""
+        return joined(change, file_advice.mend(path, error, _needs(path, cfg)))
+    return f"name another file: {key} in {cfg.path}; what is there: {shlex.join(['ls', '-ld', str(path)])}"
+
+
+def to_drain(path: Path, cfg: Config) -> str:
+    """Return what lets a run empty a log that it may only read."""
+    return joined("to leave them there: --keep", file_advice.attribute(path) or _as_its_user(path, cfg))
+
+
+def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
+    """Return what mends a log that cannot be read."""
+    if isinstance(error, PermissionError):
+        return file_advice.attribute(path) or _as_its_user(path, cfg)
+    if isinstance(error, OSError):
+        return file_advice.mend(path, error)
+    real = Path(os.path.realpath(path))
+    if real.is_dir():
+        return f"name the file in it, [parser] logfile in {cfg.path}: {shlex.join(['ls', '-la', str(path)])}"
+    piped = command(cfg, "--logfile", "-")
+    if any(os.path.realpath(own) == str(real) for own in logfile.OUR_OUTPUT) or real.is_relative_to("/dev"):
+        return f"xray prints its log: journalctl -u xray -o cat | {piped}; in a container: docker logs NAME | {piped}"
+    if real.is_fifo():
+        return f"pipe it in: {shlex.join(['cat', str(path)])} | {piped}"
+    return f"see: {shlex.join(['ls', '-ld', str(path)])}"
+
+
+def _as_its_user(path: Path, cfg: Config) -> str:
+    """Return the command that runs as the owner of a log, or lets this user have what is its own."""
+    folder = file_advice.barred(path)
+    owner = safe_open.owner(folder or path)
+    if owner is None or owner == os.geteuid():
+        return file_advice.do(file_advice.command("chmod", "u+rwX", folder or path))
+    name, runs = safe_open.user_name(owner), command(cfg)
+    as_owner = f"runuser -u {name} --" if os.geteuid() == safe_open.ROOT else f"sudo -u {name}"
+    return f"run as {name}, whose it is: {as_owner} {runs}"
+
+
+def _key_of(path: Path, cfg: Config) -> str | None:
+    """Return the key that says where one of our files is; None for a log."""
+    keys = {
+        cfg.stats_path: "[stats] output",
+        cfg.metrics_path: "[stats] prometheus",
+        cfg.own_log_path: "[logging] file",
+    }
+    for own, key in keys.items():
+        if own is not None and os.path.realpath(own) == os.path.realpath(path):
+            return key
+    return "[parser] offline_file" if path.name.endswith(".lock") or cfg.is_ours(path) else None
+
+
+def _needs(path: Path, cfg: Config) -> Needs:
+    if path in (cfg.stats_path, cfg.own_log_path):
+        return Needs.FILE
+    return Needs.REPLACED if path == cfg.metrics_path else Needs.FOLDER
+
+
+def _on_database(error: Exception, cfg: Config) -> str:
+    """Return what mends an error of the database, if the error does not say so itself."""
+    cause = error.__cause__
+    if not isinstance(cause, psycopg.Error) or str(error) != session.message(cause, cfg.connection):
+        return ""
+    if (refusal := refusals.describe(str(error), cfg.connection)) is None:
+        return f"what to do: {command(cfg, '--check')}"
+    change = f"{refusal.change} in {cfg.path}" if refusal.change else ""
+    return joined(refusal.cause, change, refusal.to_do)
 
 
 def command(cfg: Config, *options: str, script: str = "parse_logs.py") -> str:

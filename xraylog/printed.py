@@ -7,6 +7,10 @@ server.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import errno
+import functools
 import os
 import re
 import sys
@@ -33,16 +37,60 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def say(*texts: object, to: TextIO | None = None, keep: str = "") -> None:
-    """Print each text on a line of its own, on standard output unless `to` is another stream."""
-    stream = to or sys.stdout
+    """Print each text on a line of its own, on standard output unless `to` is another stream. Raises OSError."""
     for text in texts:
-        print(printable(str(text), keep), file=stream)
+        write(to or sys.stdout, f"{printable(str(text), keep)}\n")
 
 
 def complain(*texts: object) -> None:
     """Print each text on a line of its own, on standard error, if that is open."""
     if sys.stderr is not None:
         say(*texts, to=sys.stderr)
+
+
+def write(stream: TextIO | None, text: str) -> None:
+    """Write a text at once; to a stream that is closed, nothing.
+
+    A reader that has left wants no more: what follows goes nowhere, and the program goes on to its own exit status.
+    Raises OSError for another error of standard output; nothing could report one of standard error.
+    """
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        _write_nowhere(stream)
+        if error.errno != errno.EPIPE and stream is not sys.stderr:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+@functools.cache  # once is enough
+def prepare_streams() -> None:
+    """Let no other file get the number of a standard stream that is closed: `/dev/stdout` would be the database.
+
+    What is written there fails. And let Python's own last flush find a reader that has left to be no error.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):  # the other way round
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest number that is free
+    atexit.register(_flush)
+
+
+def _flush() -> None:
+    """Write what argparse printed."""
+    with contextlib.suppress(OSError):
+        write(sys.stdout, "")
+    write(sys.stderr, "")
+
+
+def _write_nowhere(stream: TextIO) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def _escape(character: str) -> str:

@@ -25,6 +25,13 @@ from pathlib import Path
 
 MAX_LINKS = 40  # as the kernel has it
 ROOT = 0  # the user
+KINDS = {
+    stat.S_ISDIR: "a folder",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a disk",
+}
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH  # an access list counts as the group
 
 
@@ -54,10 +61,26 @@ class Place:
     def open(self, flags: int, mode: int = 0o600) -> int:
         """Open what is there. Raises OSError."""
         try:
+            if (inherited := self._inherited()) is not None:
+                return inherited
             return os.open(self.name, flags | self.nofollow | os.O_CLOEXEC, mode, dir_fd=self.folder)
         except OSError as error:
             error.filename = str(self.path)
             raise
+
+    def _inherited(self) -> int | None:
+        """Return a copy of a descriptor that we have open, by its name in /proc/self/fd, if it is a stream.
+
+        Linux would open it once more: it cannot open a socket, which is standard output under systemd, or a
+        pipe or terminal of another user, as after sudo.
+        """
+        if self.nofollow or not self.name.isdecimal():
+            return None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self.folder), os.stat("/proc/self/fd")):
+                mode = os.fstat(int(self.name)).st_mode
+                return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else os.dup(int(self.name))
+        return None
 
 
 def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
@@ -151,8 +174,12 @@ def found(path: Path) -> Iterator[Place]:
     """Walk along the path, link by link; yield the folder that it ends in, and the name there. Raises OSError."""
     walk = _Walk(path)
     try:
-        while walk.names:
-            walk.step()
+        try:
+            while walk.names:
+                walk.step()
+        except OSError as error:
+            error.filename = str(path)  # whatever name of it was looked for
+            raise
         yield walk.place
     finally:
         os.close(walk.folder)
@@ -187,9 +214,6 @@ class _Walk:
                 raise
             self.arrive(name)
             return
-        except OSError as error:
-            error.filename = str(self.path)
-            raise
         kind = os.fstat(there)
         if stat.S_ISLNK(kind.st_mode):
             try:
@@ -236,6 +260,19 @@ class _Walk:
     def arrive(self, name: str, nofollow: int = os.O_NOFOLLOW) -> None:
         """Note that this is the last name."""
         self.place = Place(self.folder, name, Path(*self.here, name), nofollow)
+
+
+def kind(mode: int) -> str:
+    """Return what a file is, by its mode: "a folder"."""
+    return next((name for is_it, name in KINDS.items() if is_it(mode)), "a file")
+
+
+def owner(path: Path) -> int | None:
+    """Return the user whose file or folder it is; None if nothing tells."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
 
 
 def user_name(user: int) -> str:

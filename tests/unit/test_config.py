@@ -481,13 +481,15 @@ def test_a_missing_config_is_a_complaint(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_config_that_cannot_be_read_is_a_complaint(tmp_path: Path) -> None:
-    assert complaints(tmp_path) == ["expected a file that can be read, found: Is a directory"]
+    assert complaints(tmp_path) == [
+        f"expected a file that can be read, found: Is a directory; name a file in it, which has: ls -la {tmp_path}"
+    ]
 
 
 def test_a_config_that_is_not_utf_8_is_a_complaint(tmp_path: Path) -> None:
     text = text_of(postgresql={"password": "pässwort"})
     (complaint,) = complaints(written(tmp_path, text.encode("latin-1")))
-    assert complaint == f"expected UTF-8, found other bytes at offset {text.index('ä')}"
+    assert complaint.startswith(f"expected UTF-8, found other bytes at offset {text.index('ä')}; to convert it: cp -p ")
 
 
 def test_an_empty_config_lacks_what_is_required(tmp_path: Path) -> None:

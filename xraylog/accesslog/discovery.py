@@ -128,7 +128,7 @@ def _as_what_it_is(log: Log, descriptor: int) -> Log:
         name, command = found
         pipe = f"{command} {shlex.quote(str(log.path))} | parse_logs.py --logfile -"
         raise Unusable(
-            f"{log.path}: expected text, gzip, xz, bzip2 or, from Python 3.14 on, zstd, found {name}; {pipe}"
+            f"{log.path}: expected text, gzip, xz, bzip2 or, from Python 3.14 on, zstd, found {name}; {pipe}", log.path
         )
     return log if kind is None else Archive(log.path, descriptor)
 

@@ -27,7 +27,7 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
     try:
         real = safe_open.real_path(path)
     except safe_open.Unsafe as error:
-        raise Unusable(f"{path}: expected a path that we may follow, found: {error.strerror}") from error
+        raise Unusable.because(error, path, "a path that we may follow") from error
     except OSError:  # there is no such folder: said when the lock is made
         real = Path(os.path.realpath(path))
     lock = real.with_name(real.name + ".lock")
@@ -53,14 +53,12 @@ def _lock(path: Path) -> Iterator[None]:
     try:
         descriptor = safe_open.open_file(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
     except safe_open.Unsafe as error:
-        raise Unusable(f"{path}: expected our lock file, found: {error.strerror}") from error
+        raise Unusable.because(error, path, "our lock file") from error
     except OSError as error:
         try:  # made by another user: it locks all the same
             descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
-            raise Unusable(
-                f"{path}: expected to make a lock file, found: {error.strerror}; let this user write in {path.parent}"
-            ) from error
+            raise Unusable.because(error, path, _what(path)) from error
     try:
         _refuse_other_kinds(path, descriptor)
         try:
@@ -90,7 +88,7 @@ def lock_holder(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Unusable(f"{path}: expected a lock file that can be opened, found: {error.strerror}") from error
+        raise Unusable.because(error, path, _what(path)) from error
     try:
         _refuse_other_kinds(path, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -104,4 +102,11 @@ def lock_holder(path: Path) -> str | None:
 
 def _refuse_other_kinds(path: Path, descriptor: int) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise Unusable(f"{path}: expected a lock file, found another kind of file")
+        raise Unusable(f"{path}: expected our lock file, found {safe_open.kind(os.fstat(descriptor).st_mode)}", path)
+
+
+def _what(path: Path) -> str:
+    """Return what a run needs: the lock that is there, or a place for one."""
+    if not os.path.isdir(path.parent):
+        return f"a lock file in the folder {path.parent}"
+    return "a lock file that can be opened" if os.path.lexists(path) else "to make a lock file"

@@ -31,6 +31,7 @@ BEFORE_BYTES = 1 << 14  # of the lines before those that are new: a hundred of t
 MARK = re.compile(rb"# drained [0-9a-f]{16} after ([0-9a-f]{28}) *\n")
 MARK_BYTES = 64
 PREDECESSOR_BYTES = 14  # of a digest of 32: what fits
+OUR_OUTPUT = ("/dev/stdout", "/dev/stderr")
 LARGE_BLOCK = 1 << 16  # bytes: what ext4's bigalloc and some RAID set-ups ask for
 
 
@@ -39,7 +40,26 @@ class Busy(Exception):
 
 
 class Unusable(Exception):
-    """The log cannot be read: it is no regular file, or we may not open it."""
+    """A log or another file cannot be read: it is no regular file, or we may not open it.
+
+    `path`: the file, for the command that mends it.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+    @classmethod
+    def because(cls, error: OSError, path: Path, expected: str) -> Unusable:
+        """Return it for an error of the file system."""
+        found = cls(f"{path}: expected {expected}, found: {error.strerror}", path)
+        found.__cause__ = error
+        return found
+
+    @classmethod
+    def denied(cls, path: Path, expected: str) -> Unusable:
+        """Return it for a file that we may read, and have to write."""
+        return cls.because(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path, expected)
 
 
 class Log:
@@ -275,11 +295,15 @@ class LogFile(Log):
 
 @contextlib.contextmanager
 def opened(
-    path: Path, read_only: bool = False, open_it: Callable[[Path, int], int] = safe_open.open_log
+    path: Path,
+    read_only: bool = False,
+    open_it: Callable[[Path, int], int] = safe_open.open_log,
+    what: str = "a log",
 ) -> Iterator[LogFile | None]:
     """Open the log at `path`, for reading and, if we may, for draining; yield None if there is none.
 
-    `read_only`: only to look, but `writable` says whether we might. `open_it`: by which rule. Raises Unusable.
+    `read_only`: only to look, but `writable` says whether we might. `open_it`: by which rule; `what` it is to be.
+    Raises Unusable.
     """
     descriptor, writable = -1, True
     try:
@@ -293,16 +317,33 @@ def opened(
     except FileNotFoundError:
         yield None
         return
+    except IsADirectoryError:
+        raise Unusable(f"{path}: expected {what} in a file, found a folder", path) from None
     except OSError as error:
-        raise Unusable(f"{path}: expected a log that can be read, found: {error.strerror}") from error
+        raise Unusable.because(error, path, f"{what} that can be read") from error
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unusable(f"{path}: expected a regular file, found another kind")
+        _refuse_other_kinds(path, descriptor, what)
         if not read_only:
             _hold(path, descriptor)
         yield LogFile(path, descriptor, writable)
     finally:
         os.close(descriptor)
+
+
+def opened_ours(path: Path, read_only: bool = False) -> contextlib.AbstractContextManager[LogFile | None]:
+    """Open the buffer at `path`, by the rule for our own files. Raises Unusable."""
+    return opened(path, read_only, safe_open.open_file, "our buffer")
+
+
+def _refuse_other_kinds(path: Path, descriptor: int, what: str) -> None:
+    """Raise Unusable for what is no regular file, and for what we print ourselves: it would be emptied."""
+    mode, real = os.fstat(descriptor).st_mode, os.path.realpath(path)
+    is_ours = any(os.path.exists(own) and os.path.realpath(own) == real for own in OUR_OUTPUT)
+    if is_ours and path.is_symlink():
+        leads = f"a link to {os.readlink(path)}"
+        raise Unusable(f"{path}: expected {what}, found {leads}, which is where this very run prints", path)
+    if not stat.S_ISREG(mode):
+        raise Unusable(f"{path}: expected {what} in a file, found {safe_open.kind(mode)}", path)
 
 
 def _hold(path: Path, descriptor: int) -> None:

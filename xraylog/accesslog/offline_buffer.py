@@ -91,7 +91,7 @@ class Buffer:
         self.path = path
         self._mask = mask
         self._files = files
-        self._file: LogFile | None = files.enter_context(logfile.opened(path, read_only, safe_open.open_file))
+        self._file: LogFile | None = files.enter_context(logfile.opened_ours(path, read_only))
         self._last_mark: int | None = None  # its offset
         self.torn: Path | None = None  # where a torn batch was put
         if self._file is not None:
@@ -215,8 +215,8 @@ class Buffer:
             try:
                 os.close(safe_open.open_file(self.path, os.O_WRONLY | os.O_CREAT))
             except (PermissionError, safe_open.Unsafe) as error:
-                raise logfile.Unusable(f"{self.path}: expected to make the buffer, found: {error.strerror}") from error
-            self._file = self._files.enter_context(logfile.opened(self.path, open_it=safe_open.open_file))
+                raise logfile.Unusable.because(error, self.path, "to make the buffer") from error
+            self._file = self._files.enter_context(logfile.opened_ours(self.path))
             safe_open.sync_folder(self.path)  # else a crash of the machine forgets the file, and the lines are drained
         return self.file
 
@@ -233,7 +233,7 @@ class Buffer:
         kept beside the buffer: should it have been damaged later, its lines are nowhere else.
         """
         if not file.writable:
-            raise logfile.Unusable(f"{self.path}: expected a buffer that may be written, found: Permission denied")
+            raise logfile.Unusable.denied(self.path, "a buffer that may be written")
         last = place = _last_mark(file, file.size)
         if place is not None and not _is_whole(file, place):
             place = _last_mark(file, place)
@@ -370,7 +370,7 @@ def _keep(path: Path, torn: Iterable[bytes]) -> None:
     try:
         descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
     except safe_open.Unsafe as error:
-        raise logfile.Unusable(f"{path}: expected to keep a torn batch there, found: {error.strerror}") from error
+        raise logfile.Unusable.because(error, path, "to keep a torn batch there") from error
     with os.fdopen(descriptor, "ab") as file:
         os.fchmod(file.fileno(), 0o600)
         file.writelines(torn)

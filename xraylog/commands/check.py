@@ -5,6 +5,7 @@ Changes nothing, anywhere: what it tries in the database is rolled back, and use
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,9 @@ from typing import TypeAlias
 
 import psycopg
 
-from xraylog import hints, safe_open
-from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile
+from xraylog import file_advice, hints
+from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile, offline_buffer
+from xraylog.accesslog.masking import Mask
 from xraylog.commands import ownership, trial
 from xraylog.config import Config
 from xraylog.database import (
@@ -73,42 +75,63 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """All that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
-    locks = [_lock(path, cfg.buffer_path.parent) for path in (*filter(discovery.is_drained, logs), cfg.buffer_path)]
+    locks = [_lock(cfg, path) for path in (*filter(discovery.is_drained, logs), cfg.buffer_path)]
     yield from locks
     yield from ownership.findings(cfg, logs)
-    if cfg.metrics_path is not None and not _may_be_made(cfg.metrics_path):
-        yield "metrics", f"{cfg.metrics_path} cannot be replaced", f"let this user write in {cfg.metrics_path.parent}"
-    elif cfg.metrics_path is not None:
-        yield "metrics", f"{cfg.metrics_path} can be replaced", ""
-    for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
-        if output is not None and not (os.access(output, os.W_OK) if os.path.exists(output) else _may_be_made(output)):
-            yield what, f"{output} cannot be written", f"let this user write {output}"
-        elif output is not None:
-            yield what, f"{output} can be written", ""
+    yield from _buffer(cfg)
+    yield from _outputs(cfg)
     for path in logs:
         yield from _log(cfg, path)
     yield from _server(cfg, is_free=not any(to_do for _, _, to_do in locks))
 
 
-def _lock(path: Path, fallback: Path) -> Finding:
-    lock = None
+def _buffer(cfg: Config) -> Iterator[Finding]:
+    """Yield why a run could not use the offline buffer that is there."""
     try:
-        lock = lockfile.lock_path(path, fallback)
+        with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), read_only=True):
+            error = _obstacle(cfg.buffer_path) if os.path.exists(cfg.buffer_path) else None
+        if error is not None:
+            yield "buffer", f"{cfg.buffer_path} cannot be written: {error.strerror}", hints.on(error, cfg)
+    except (logfile.Unusable, offline_buffer.Damaged) as reason:
+        yield "buffer", str(reason), hints.joined("a run now would exit with status 3", hints.on(reason, cfg))
+
+
+def _outputs(cfg: Config) -> Iterator[Finding]:
+    """Yield whether what a run writes besides rows can be written."""
+    if cfg.metrics_path is not None:
+        error = _obstacle(cfg.metrics_path, is_replaced=True)
+        found = f"cannot be replaced: {error.strerror}" if error else "can be replaced"
+        yield "metrics", f"{cfg.metrics_path} {found}", hints.on(error, cfg) if error else ""
+    for what, output in (("statistics", cfg.stats_path), ("own log", cfg.own_log_path)):
+        if output is not None:
+            error = _obstacle(output)
+            found = f"cannot be written: {error.strerror}" if error else "can be written"
+            yield what, f"{output} {found}", hints.on(error, cfg) if error else ""
+
+
+def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
+    """Return the error that a run would meet there. Opens nothing, because that could make the file."""
+    number = 0
+    if os.path.isdir(path):
+        number = errno.EISDIR
+    elif not is_replaced and os.path.exists(path):
+        number = 0 if os.access(path, os.W_OK) else errno.EACCES
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        number = errno.EACCES if os.path.isdir(path.parent) or file_advice.barred(path) else errno.ENOENT
+    return OSError(number, os.strerror(number), str(path)) if number else None
+
+
+def _lock(cfg: Config, path: Path) -> Finding:
+    try:
+        lock = lockfile.lock_path(path, cfg.buffer_path.parent)
         holder = lockfile.lock_holder(lock)
     except logfile.Unusable as error:
-        if lock is None or isinstance(error.__cause__, safe_open.Unsafe):  # says how to mend it
-            return "lock", str(error), "a run now would exit with status 3"
-        mend = f"let this user read {lock}" if os.path.lexists(lock) else f"let this user write in {lock.parent}"
-        return "lock", str(error), f"a run now would exit with status 3: {mend}"
+        return "lock", str(error), hints.joined("a run now would exit with status 3", hints.on(error, cfg))
     if holder:
         return "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
-    if not os.path.exists(lock) and not _may_be_made(lock):
-        return "lock", f"{lock} cannot be made", f"let this user write in {lock.parent}"
+    if not os.path.exists(lock) and (obstacle := _obstacle(lock)) is not None:
+        return "lock", f"{lock} cannot be made: {obstacle.strerror}", hints.on(obstacle, cfg)
     return "lock", f"{lock} is free", ""
-
-
-def _may_be_made(path: Path) -> bool:
-    return os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def _log(cfg: Config, path: Path) -> Iterator[Finding]:
@@ -126,7 +149,8 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                 return
             yield "log", f"{path} has {log.size} bytes", ""
             if not log.writable:
-                yield "draining", "the log may not be written", "its lines would be loaded and stay: run as its owner"
+                to_do = hints.joined("its lines would be loaded and stay", hints.to_drain(path, cfg))
+                yield "draining", "the log may not be written", to_do
             elif drain.supports_collapse(log):
                 yield "draining", f"{file_system.name(path)} can take lines out of the front of an open log", ""
             else:
@@ -137,9 +161,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                     "a line written in that very moment is lost: ext4 (with extents) and xfs lose none",
                 )
     except logfile.Unusable as error:
-        is_refused = isinstance(error.__cause__, safe_open.Unsafe)  # says how to mend it
-        to_do = "a run now would exit with status 3" if is_refused else "run as a user who may read it"
-        yield "log", str(error), to_do
+        yield "log", str(error), hints.joined("a run now would exit with status 3", hints.on(error, cfg))
 
 
 def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
@@ -161,7 +183,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             if is_ready:
                 yield _trial(conn, cfg)
     except (session.Unavailable, session.Unsuitable) as error:
-        yield "server", str(error), "check [postgresql]"
+        yield "server", str(error), hints.on(error, cfg) or "a run now would go offline"
 
 
 def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
@@ -169,7 +191,7 @@ def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
     try:
         known = installation.read(cfg.buffer_path)
     except OSError as error:
-        yield "state", f"{error.filename}: {error.strerror}", "run as the user of the runs"
+        yield "state", f"{error.filename}: {error.strerror}", hints.on(error, cfg)
         return
     there = confirmations.last_confirmation(conn, known.digest, cfg.node)
     if there.number < known.confirmed:

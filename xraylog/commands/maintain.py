@@ -42,10 +42,11 @@ def make_partitions(cfg: Config, days: int) -> Exit:
                 logger.warning("{}", warning)
             made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
     except session.Unavailable as reason:
-        logger.error("PostgreSQL is not available: {}; try again: partitions may be missing", reason)
+        what = f"PostgreSQL is not available: {reason}"
+        logger.error("{}", hints.joined(what, "partitions may be missing", hints.on(reason, cfg), "then try again"))
         return Exit.FAILED
     except session.Unsuitable as reason:
-        logger.error("{}; {}", reason, hints.on(reason, cfg))
+        logger.error("{}", hints.joined(reason, hints.on(reason, cfg)))
         return Exit.OPERATOR
     logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
     return Exit.DONE
@@ -58,9 +59,11 @@ def drop_old(cfg: Config) -> Exit:
             for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
                 logger.info("{}", done)
     except session.Unavailable as reason:
-        logger.warning("retention: {}; a later run drops what is old", reason)
+        later = "a later run drops what is old"
+        logger.warning("{}", hints.joined(f"retention: {reason}", later, hints.on(reason, cfg)))
     except session.Unsuitable as reason:
-        logger.error("retention: {}; what was not dropped is still there, and the lines of this run are stored", reason)
+        kept = "what was not dropped is still there, and the lines of this run are stored"
+        logger.error("{}", hints.joined(f"retention: {reason}", kept, hints.on(reason, cfg)))
         return Exit.OPERATOR
     return Exit.DONE
 
@@ -85,7 +88,8 @@ def replay_rejected(cfg: Config) -> Exit:
                 for row_id, reason in stays:
                     logger.debug("rejected line {}: {}", row_id, reason)
     except (session.Unavailable, session.Unsuitable) as reason:
-        logger.error("{}; what was not moved stays in rejected_lines; {}", reason, hints.on(reason, cfg))
+        kept = "what was not moved stays in rejected_lines"
+        logger.error("{}", hints.joined(reason, kept, hints.on(reason, cfg)))
         status = Exit.FAILED if isinstance(reason, session.Unavailable) else Exit.OPERATOR
     logger.info(
         "{} rejected lines read = {} rows + {} ignored + {} still rejected",

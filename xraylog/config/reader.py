@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import pq
 
-from xraylog import safe_open
+from xraylog import file_advice, safe_open
 from xraylog.config.files import is_device, lock_path, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
 from xraylog.printed import has_credentials, passwords
@@ -32,6 +32,8 @@ DEFAULT_REPORT_TIMEOUT_S = 300
 NAMES = ("host", "hostaddr", "dbname", "user")  # in [postgresql]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
+QUOTED = re.compile(r"""(["'])(.*)\1""")
+COMMENT = re.compile(r"\s+[#;]\s.*")
 EXAMPLE = Path(__file__).resolve().parents[2] / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
 NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
@@ -44,17 +46,20 @@ def read(path: Path) -> Config:
     """
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     try:
-        with os.fdopen(safe_open.open_config(path), encoding="utf-8") as file:
+        with os.fdopen(safe_open.open_config(path), encoding="utf-8-sig") as file:
             text = file.read()
         parser.read_string(text)
     except FileNotFoundError:
-        raise ConfigError(
-            [f"{path}: expected a config file, found nothing; {shlex.join(['cp', str(EXAMPLE), str(path)])}"]
-        ) from None
+        made = "" if os.path.isdir(path.parent) else f"{file_advice.make_folder(path.parent)} && "
+        copy = shlex.join(["cp", str(EXAMPLE), str(path)])
+        raise ConfigError([f"{path}: expected a config file, found nothing; {made}{copy}"]) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: expected UTF-8, found other bytes at offset {error.start}"]) from None
+        raise ConfigError(
+            [f"{path}: expected UTF-8, found other bytes at offset {error.start}; {_convert(path, error.object)}"]
+        ) from None
     except OSError as error:
-        raise ConfigError([f"{path}: expected a file that can be read, found: {error.strerror}"]) from None
+        to_do = "" if isinstance(error, safe_open.Unsafe) else f"; {file_advice.mend(path, error)}"
+        raise ConfigError([f"{path}: expected a file that can be read, found: {error.strerror}{to_do}"]) from None
     except configparser.Error as error:
         raise ConfigError([f"{path}: {_syntax(error)}"]) from None
     return _Reader(path, parser).config()
@@ -81,6 +86,13 @@ def _syntax(error: configparser.Error) -> str:
     return "expected the form of an INI file, found something else"
 
 
+def _convert(path: Path, text: bytes) -> str:
+    """Return the command that makes UTF-8 of the encoding that an editor has chosen. The mode stays as it is."""
+    encoding = "UTF-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
+    name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
+    return f"to convert it: cp -p {name} {old} && iconv -f {encoding} -t UTF-8 {old} >{name}"
+
+
 class _Reader:
     """Collects complaints while it takes the values out one by one."""
 
@@ -94,6 +106,7 @@ class _Reader:
         self.refuse_continued()
         self.refuse_passwords()
         self.refuse_unknown()
+        self.refuse_decorated()
         stats_format = self.one_of("stats", "format", ("json", "csv"))
         config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
             path=self.path,
@@ -159,6 +172,21 @@ class _Reader:
                     found = "a connection string: use the keys of this section" if is_name else "a password"
                     self.complain(section, self.shown(section, key), "a name" if is_name else "a value", found)
                     self.parser[section][key] = ""
+
+    def refuse_decorated(self) -> None:
+        """Refuse quotes round a value and comments after it: they would be part of it, as of the name of a file.
+
+        A password may have them.
+        """
+        for section in self.parser.sections():
+            for key, value in self.parser[section].items():
+                if "password" in key or key not in _keys(section):
+                    continue
+                plain = QUOTED.sub(r"\2", COMMENT.sub("", value))
+                if plain != value and not (plain in self.secrets or has_credentials(value)):
+                    what = "quotes round it" if QUOTED.fullmatch(value) else "a comment after it"
+                    self.complain(section, key, "the value alone", f"{what}; write: {key} = {plain}")
+                    self.parser[section][key] = plain
 
     @functools.cached_property
     def secrets(self) -> set[str]:
@@ -258,9 +286,12 @@ class _Reader:
         if not text:
             return None
         try:
-            path = Path(os.path.abspath(self.path.parent / Path(text).expanduser()))
+            # In the bytes of the config, whatever the encoding of the locale is.
+            name = Path(os.fsdecode(text.encode())).expanduser()
+            path = Path(os.path.abspath(self.path.parent / name))
         except RuntimeError:
-            self.complain(section, key, "a user who has a home folder", repr(text))
+            found = f"{text!r}, and nothing tells where that is; write the full path"
+            self.complain(section, key, "a path, or a user who has a home folder", found)
             return self.path
         self.files[section, key] = path
         return path

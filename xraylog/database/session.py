@@ -87,7 +87,7 @@ def connect(
     Raises Unavailable and Unsuitable, here and from everything inside; ReadOnly unless `to_write` is False.
     """
     with _explained(keywords), _session(keywords, answer_timeout_s, node) as conn:
-        replication = conn.info.get_parameters().get("replication", "false")
+        replication = _keyword(conn, b"replication") or "false"
         if replication.lower() not in NO_REPLICATION:  # such a session answers each query as if the connection broke
             raise Unsuitable(f"[postgresql] replication: expected none, found {replication!r}")
         if conn.info.parameter_status("server_encoding") != "UTF8":
@@ -96,6 +96,12 @@ def connect(
         if to_write:
             _refuse_read_only(conn)
         yield conn
+
+
+def _keyword(conn: Connection, name: bytes) -> str | None:
+    """Return a keyword of a session. psycopg's own way to it asks for the home of this user, who may have none."""
+    found = next((option.val for option in conn.pgconn.info if option.keyword == name), None)
+    return None if found is None else found.decode(errors="replace")
 
 
 def _refuse_read_only(conn: Connection) -> None:

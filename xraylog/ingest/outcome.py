@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import hints, safe_open
+from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, logfile, offline_buffer
 from xraylog.cli import Exit
 from xraylog.config import Config
@@ -57,7 +56,7 @@ class Recorder:
     def go_offline(self, reason: Exception) -> None:
         """Log why this run goes on without the database. What is added from here on is in the buffer."""
         self._mode = "offline"
-        what_next = f"new lines go to {self._cfg.buffer_path}; {hints.on(reason, self._cfg)}"
+        what_next = hints.joined(f"new lines go to {self._cfg.buffer_path}", hints.on(reason, self._cfg))
         if isinstance(reason, schema.Migrating):
             logger.warning("{}; {}", reason, what_next)
         elif isinstance(reason, session.Unavailable):
@@ -76,7 +75,7 @@ class Recorder:
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
             if discovery.is_drained(path) and not os.path.isdir(path.parent):
-                change = f"change [parser] logfile in {self._cfg.path}, or: {_make(path.parent)}"
+                change = f"change [parser] logfile in {self._cfg.path}, or: {file_advice.make_folder(path.parent)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", path.parent, change)
                 self.status = Exit.OPERATOR
 
@@ -97,7 +96,7 @@ class Recorder:
         except OSError as error:
             what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"stays in {describe(self._paths)}"
             hint = hints.on(error, self._cfg)
-            logger.error("{}; what is not stored {}; the next run tries again; {}", what, stays, hint)
+            logger.error("{}", hints.joined(what, f"what is not stored {stays}", "the next run tries again", hint))
             self.status = Exit.OPERATOR if isinstance(error, safe_open.Unsafe) else Exit.FAILED
         finally:
             if self._owns_logs:
@@ -116,7 +115,7 @@ class Recorder:
         try:
             self._metrics.end(run, self._cfg.buffer_path)
         except prometheus.NotWritten as error:
-            logger.error("{}; committed rows are kept; {}", error, hints.on(error, self._cfg))
+            logger.error("{}", hints.joined(error, "committed rows are kept", hints.on(error, self._cfg)))
             self.status = self.status or Exit.OPERATOR
 
     def _report(self) -> None:
@@ -137,8 +136,11 @@ class Recorder:
             row = stats.row(self._started, self._mode, self._seconds, total)
             try:
                 stats.write(row, self._cfg.stats_format, self._cfg.stats_path)
+            except stats.ReaderLeft as error:
+                begin = f"begin to read before a run, or name a file: [stats] output in {self._cfg.path}"
+                logger.warning("{}; committed rows are kept; {}", error, begin)
             except stats.NotWritten as error:
-                logger.error("{}; committed rows are kept; {}", error, hints.on(error, self._cfg))
+                logger.error("{}", hints.joined(error, "committed rows are kept", hints.on(error, self._cfg)))
                 self.status = self.status or Exit.OPERATOR
                 return
         if not total.adds_up:
@@ -165,8 +167,12 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
         logger.error("another run is at work: {}; nothing to do; see: {}", error, hints.command(cfg, "--check"))
         return Exit.BUSY
     if isinstance(error, (logfile.Unusable, offline_buffer.Damaged)):
-        logger.error("{}; nothing was read; {}", error, hints.on(error, cfg))
+        logger.error("{}", hints.joined(error, "nothing was read", hints.on(error, cfg)))
         return Exit.OPERATOR
+    if isinstance(error, OSError):
+        what = f"{error.filename or 'disk'}: {error.strerror}"
+        logger.error("{}", hints.joined(what, "committed rows are kept", hints.on(error, cfg)))
+        return Exit.OPERATOR if isinstance(error, safe_open.Unsafe) else Exit.FAILED
     if isinstance(error, KeyboardInterrupt):
         logger.error("interrupted; committed rows are kept; the next run resumes after them")
         return Exit.FAILED
@@ -176,12 +182,6 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
         "{}; the next run tries again; for a report: {}", what, report
     )
     return Exit.FAILED
-
-
-def _make(folder: Path) -> str:
-    """Return the command that makes a folder for this user."""
-    user = str(os.geteuid())  # in a container it may have no name
-    return shlex.join(["sudo", "install", "-d", "-o", user, str(folder)])
 
 
 def describe(paths: Sequence[Path]) -> str:

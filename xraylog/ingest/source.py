@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from loguru import logger
 
+from xraylog import hints
 from xraylog.accesslog import discovery, drain, offline_buffer, reading
 from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.drain import Drained
@@ -159,12 +159,8 @@ class Source:
         if log.replaced:
             logger.warning("{} was emptied or replaced during this run, after byte {}", log.path, offset)
         elif not log.writable and not self.options.keep:
-            logger.warning(
-                "{} may not be written: its lines are stored, remembered and left there; run as its owner, or with "
-                "--keep; who owns it: {}",
-                log.path,
-                shlex.join(["ls", "-l", str(log.path)]),
-            )
+            mend = hints.to_drain(log.path, self.cfg)
+            logger.warning("{} may not be written: its lines are stored, remembered and left there; {}", log.path, mend)
         return None if self.options.keep or log.replaced or not log.writable else log
 
 

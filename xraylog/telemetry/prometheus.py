@@ -138,7 +138,8 @@ class Metrics:
         return "".join(lines)
 
     def _named(self, name: str, outcome: str) -> str:
-        labels = {"node": self.node, "log": str(self.log), **({"outcome": outcome} if outcome else {})}
+        log = os.fsencode(self.log).decode(errors="backslashreplace")
+        labels = {"node": self.node, "log": log, **({"outcome": outcome} if outcome else {})}
         return f"{name}{{" + ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items()) + "}"
 
 

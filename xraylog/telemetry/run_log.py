@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
-from xraylog import cli, config, safe_open
+from xraylog import cli, config, file_advice, safe_open
 from xraylog.cli import Options
 from xraylog.config import Config
-from xraylog.printed import complain, printable
+from xraylog.printed import complain, printable, write
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -38,11 +38,19 @@ def start(cfg: Config, options: Options) -> None:
         try:
             to_file(cfg.own_log_path, level)
         except OSError as error:
-            raise config.ConfigError(
-                [f"{cfg.path}: [logging] file: expected a file that can be written, found: {error.strerror}"]
-            ) from error
+            found = f"{cfg.path}: [logging] file: expected a file that can be written, found: {error.strerror}"
+            raise config.ConfigError([found + _advice(cfg.own_log_path, error)]) from error
     for warning in cfg.warnings:
         logger.warning("{}", warning)
+
+
+def _advice(path: Path, error: OSError) -> str:
+    """Return what mends it, if the error does not say so itself."""
+    if isinstance(error, safe_open.Unsafe):
+        return ""
+    if error.errno == errno.ENXIO:
+        return f"; nobody reads it: begin to read before a run, or name a file: {path}"
+    return f"; {file_advice.mend(path, error)}"
 
 
 def to_stderr(level: str) -> None:
@@ -61,8 +69,7 @@ def _make_printable(record: Record) -> None:
 
 def _write(stream: TextIO, message: str) -> None:
     """Write a message, and the traceback that may follow it."""
-    stream.write(printable(message, keep="\n"))
-    stream.flush()
+    write(stream, printable(message, keep="\n"))
 
 
 def to_file(path: Path, level: str) -> None:

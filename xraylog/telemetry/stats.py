@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import shlex
+import stat
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -28,10 +31,21 @@ FIELDS = (
     "new_protocols",
     "new_tags",
 )
+CLOSED = "it is closed"
+FOUND = {  # what an error means where rows are written
+    errno.EPIPE: "a pipe that nobody reads any more",
+    errno.ENXIO: "a pipe that nobody reads",
+    errno.EAGAIN: "a pipe that is full, because nobody reads on",
+    errno.EBADF: CLOSED,
+}
 
 
 class NotWritten(Exception):
-    """The statistics row could not be written; the lines themselves are safe."""
+    """The statistics row could not be written; the lines themselves are safe. Its text holds the row."""
+
+
+class ReaderLeft(NotWritten):
+    """Nobody reads the pipe any more, or yet: that is the reader's affair, and no trouble of a run."""
 
 
 def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
@@ -54,15 +68,18 @@ def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
 
 def write(values: Row, form: str, path: Path | None) -> None:
     """Append a row to `path` in `form`, json or csv; without a path, print it. Raises NotWritten."""
+    line = _line(values, form)
     try:
-        if path is None:
-            print(_line(values, form), end="", flush=True)  # asked for: a format without an output
-            return
-        _append(path, _line(values, form), header=_csv_line(FIELDS) if form == "csv" else "")
+        if path is None:  # asked for: a format without an output
+            _print(line)
+        elif _is_stream(path):
+            _send(path, line)
+        else:
+            _append(path, line, header=_csv_line(FIELDS) if form == "csv" else "")
     except OSError as error:
-        raise NotWritten(
-            f"{path}: expected to append a row, found: {error.strerror}; the row: {json.dumps(values)}"
-        ) from error
+        where, found = path or "standard output", FOUND.get(error.errno or 0, error.strerror)
+        kind = ReaderLeft if error.errno in (errno.EPIPE, errno.ENXIO) else NotWritten
+        raise kind(f"{where}: expected to append a row, found: {found}; the row: {json.dumps(values)}") from error
 
 
 def _line(values: Row, form: str) -> str:
@@ -75,6 +92,30 @@ def _csv_line(cells: tuple[object, ...]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
+
+
+def _print(line: str) -> None:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, CLOSED)
+    print(line, end="", flush=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Return whether it can only be written to: a pipe, a socket, a terminal, another device."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # to be made, or to be refused when it is opened
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _send(path: Path, line: str) -> None:
+    """Write a row into a stream. It is shorter than PIPE_BUF: a pipe takes it whole, or at once none of it."""
+    descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _append(path: Path, line: str, header: str) -> None:

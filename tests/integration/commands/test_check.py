@@ -22,6 +22,7 @@ from psycopg.sql import SQL, Identifier, Literal
 import parse_logs
 from xraylog.accesslog import file_system, lockfile
 from xraylog.database.session import Connection
+from xraylog.file_advice import user
 
 LOOKED_AT = ["config", "draining", "files", "lock", "lock", "log", "partitions", "rights", "schema", "server",
              "statistics", "trial", "user"]  # fmt: skip
@@ -204,9 +205,11 @@ def test_a_log_that_we_may_not_write_is_reported(site: Site) -> None:
     status, report = check_without_privileges(site)
     assert status == 3
     assert texts(report, "log", "✓") == [f"{site.log} has {len(line(1))} bytes"]
-    assert texts(report, "draining", "✗") == [
-        "the log may not be written; its lines would be loaded and stay: run as its owner"
-    ]
+    (text,) = texts(report, "draining", "✗")
+    assert text.startswith(
+        "the log may not be written; its lines would be loaded and stay; to leave them there: --keep; "
+    )
+    assert text.endswith(f"chmod u+rwX {site.log}")
 
 
 def test_a_log_that_we_may_not_read_is_reported(site: Site) -> None:
@@ -215,7 +218,7 @@ def test_a_log_that_we_may_not_read_is_reported(site: Site) -> None:
     status, report = check_without_privileges(site)
     assert status == 3
     assert texts(report, "log", "✗")[0].startswith(f"{site.log}: ")
-    assert texts(report, "log", "✗")[0].endswith("; run as a user who may read it")
+    assert texts(report, "log", "✗")[0].endswith(f"chmod u+rwX {site.log}")
 
 
 def test_locks_that_cannot_be_made_are_reported(site: Site) -> None:
@@ -226,10 +229,8 @@ def test_locks_that_cannot_be_made_are_reported(site: Site) -> None:
     finally:
         site.folder.chmod(0o700)
     assert status == 3
-    assert [text.endswith(f"; let this user write in {site.folder}") for text in texts(report, "lock", "✗")] == [
-        True,
-        True,
-    ]
+    mend = f" cannot be made: Permission denied; what to do: chown {user()} {site.folder}"
+    assert [text.endswith(mend) for text in texts(report, "lock", "✗")] == [True, True]
 
 
 @pytest.fixture
@@ -251,8 +252,9 @@ def test_outputs_in_a_folder_that_we_may_not_enter_are_reported_and_the_rest_is_
     assert status == 3
     for what, name in (("statistics", "stats.jsonl"), ("own log", "own.log")):
         path = closed / name
-        assert texts(report, what, "✗") == [f"{path} cannot be written; let this user write {path}"]
-    assert texts(report, "metrics", "✗")[0].endswith(f"; let this user write in {closed}")
+        enter = f"what to do: setfacl -m u:{user()}:x {closed}"
+        assert texts(report, what, "✗") == [f"{path} cannot be written: Permission denied; {enter}"]
+    assert texts(report, "metrics", "✗")[0].endswith(f"; {enter}")
     assert texts(report, "server", "✓")
 
 
@@ -270,8 +272,7 @@ def test_a_lock_that_cannot_be_looked_at_is_not_called_held(site: Site, closed: 
     (text,) = (text for mark, what, text in report if (mark, what) == ("✗", "lock"))
     assert "held" not in text
     assert text.endswith(
-        ": expected a lock file that can be opened, found: Permission denied; "
-        f"a run now would exit with status 3: let this user write in {closed}"
+        f"found: Permission denied; a run now would exit with status 3; what to do: setfacl -m u:{user()}:x {closed}"
     )
 
 
@@ -281,7 +282,9 @@ def test_a_lock_of_another_that_may_not_be_read_is_reported_as_a_run_finds_it(si
     status, report = check_without_privileges(site)
     assert status == 3
     (text,) = (text for mark, what, text in report if (mark, what) == ("✗", "lock"))
-    assert text.endswith(f"a run now would exit with status 3: let this user read {site.folder}/access.log.lock")
+    assert text.endswith(
+        f"a run now would exit with status 3; what to do: chown {user()} {site.folder}/access.log.lock"
+    )
 
 
 @pytest.mark.parametrize("option", ["--check", "--dry-run"])
@@ -368,7 +371,11 @@ def test_a_server_that_is_away_is_reported(site: Site, check: Check) -> None:
     assert status == 3
     (text,) = texts(report, "server", "✗")
     assert "Connection refused" in text
-    assert text.endswith("; check [postgresql]")
+    port = site.settings["postgresql"]["port"]
+    assert f"; the server is down: nothing listens on 127.0.0.1, port {port}; " in text
+    assert text.endswith(
+        f"change [postgresql] host and port in {site.config}; what to do: sudo systemctl start postgresql"
+    )
     assert texts(report, "log", "✓") == [f"{site.log} has {len(line(1))} bytes"]
 
 

@@ -92,9 +92,30 @@ def df(site: Site) -> str:
 
 
 TROUBLES = [
-    (is_away, 0, "new lines go to BUFFER; what to do: ", check),
-    (refuses, 3, "new lines go to BUFFER; what to do: ", check),
-    (does_not_fit, 3, "new lines go to BUFFER; what to do: ", check),
+    (
+        is_away,
+        0,
+        (
+            "new lines go to BUFFER; the server is down: nothing listens on 127.0.0.1, port 1; if another one is "
+            "meant, change [postgresql] host and port in CONFIG; what to do: "
+        ),
+        lambda _: "sudo systemctl start postgresql",
+    ),
+    (
+        refuses,
+        3,
+        (
+            'new lines go to BUFFER; the server has no database "nothing here"; if another one is meant, change '
+            "[postgresql] dbname in CONFIG; as a superuser of PostgreSQL: "
+        ),
+        lambda _: 'CREATE DATABASE "nothing here" OWNER "postgres" ENCODING \'UTF8\' TEMPLATE template0',
+    ),
+    (
+        does_not_fit,
+        3,
+        "users.email: expected a unique column, found none; ALTER TABLE users ADD UNIQUE (email); new lines go to ",
+        lambda site: str(site.buffer),
+    ),
     (
         is_plain,
         3,
@@ -113,7 +134,12 @@ TROUBLES = [
         "nothing was read; it stays as it is: name another [parser] offline_file in ",
         lambda site: str(site.config),
     ),
-    (make_no_log, 3, "nothing was read; what to do: ", check),
+    (
+        make_no_log,
+        3,
+        "nothing was read; name the file in it, [parser] logfile in CONFIG: ",
+        lambda site: f"ls -la {site.log}",
+    ),
     (fill_statistics, 3, "committed rows are kept; ", df),
     (change_header, 3, "move it away: ", mv("stats", ".old")),
     (open_password, 0, "", lambda site: f"chmod 600 {site.config}"),
@@ -131,7 +157,8 @@ def test_one_line_says_what_happens_next_and_what_mends_it(
     arrange(site)
     (said,) = site.run(status=status).stderr.splitlines()
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (WARNING|ERROR) ", said)
-    expected = next_words.replace("BUFFER", str(site.buffer)).replace("LOG", str(site.log)) + mend(site)
+    expected = next_words.replace("BUFFER", str(site.buffer)).replace("LOG", str(site.log))
+    expected = expected.replace("CONFIG", str(site.config)) + mend(site)
     assert expected in said
 
 
@@ -143,14 +170,15 @@ def test_the_command_can_be_pasted(site: Site) -> None:
     site.config = odd / "config.ini"
     site.set("parser", logfile=str(site.log), offline_file=str(site.buffer))
     site.append(line(1))
-    site.away()
     relative = [*site.command()[:2], "--config", "config.ini"]
-    done = subprocess.run(relative, cwd=odd, capture_output=True, text=True, check=True)
-    pasted = done.stderr.partition("what to do: ")[2].strip()
+    site.query("CREATE TABLE logs (id bigint) PARTITION BY RANGE (id)")  # which does not fit
+    with lockfile.locked(lockfile.lock_path(site.log, site.folder)):
+        done = subprocess.run(relative, cwd=odd, capture_output=True, text=True, check=False)
+    pasted = done.stderr.partition("nothing to do; see: ")[2].strip()
     checked = subprocess.run(["/bin/sh", "-c", pasted], cwd="/", capture_output=True, text=True, check=False)
     assert checked.returncode == 3
     assert f"✓ config: {odd}/config.ini" in checked.stdout
-    assert "✗ server: " in checked.stdout
+    assert "✓ server: " in checked.stdout
 
 
 def test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way(site: Site) -> None:

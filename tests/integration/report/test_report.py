@@ -153,7 +153,7 @@ def test_without_a_server_no_page_is_written_and_the_command_that_helps_is_named
     site.away()
     done = report(site, status=1)
     assert "PostgreSQL is not available" in done.stderr
-    assert "--check" in done.stderr
+    assert "the server is down: nothing listens on 127.0.0.1, port 1; " in done.stderr
     assert not (site.folder / "report.html").exists()
 
 

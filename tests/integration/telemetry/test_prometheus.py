@@ -24,7 +24,7 @@ from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
 import parse_logs
-from xraylog import atomic_file, config
+from xraylog import atomic_file, config, safe_open
 from xraylog.accesslog import discovery, lockfile
 from xraylog.database.session import Connection
 from xraylog.telemetry import prometheus
@@ -437,7 +437,9 @@ def test_metrics_that_cannot_be_written_cost_no_line(
     assert run(site) == 3
     (said,) = capsys.readouterr().err.splitlines()
     assert f"ERROR   {site.folder / output}: expected to replace the metrics, found: {reason}; committed rows " in said
-    assert f"parse_logs.py --config {site.config} --check" in said
+    folder = site.folder / "missing"
+    mend = f"install -d -o root -m 700 {folder}" if output.startswith("missing") else f"ls -la {site.folder / output}"
+    assert said.endswith(mend.replace("root", safe_open.user_name(os.geteuid())))
     assert len(site.rows()) == 3
     assert site.log.read_bytes() == b""
 
@@ -494,9 +496,10 @@ def test_check_says_whether_the_metrics_can_be_replaced(
     site.set("stats", prometheus="missing/x.prom")
     assert run(site, "--check") == 3
     missing = site.folder / "missing"
-    assert (
-        f"✗ metrics: {missing}/x.prom cannot be replaced; let this user write in {missing}" in capsys.readouterr().out
-    )
+    told_of = f"✗ metrics: {missing}/x.prom cannot be replaced: No such file or directory; "
+    (said,) = (text for text in capsys.readouterr().out.splitlines() if text.startswith(told_of))
+    assert f"if another one is meant, change [stats] prometheus in {site.config}; what to do: " in said
+    assert said.endswith(f"-m 700 {missing}")
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)

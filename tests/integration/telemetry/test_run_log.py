@@ -44,7 +44,8 @@ def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(site: Site) -> N
     site.append(line(1))
     done = subprocess.run(site.command(), capture_output=True, text=True, check=False, timeout=20)
     expected = "expected a file that can be written, found: No such device or address"
-    assert (done.returncode, done.stderr) == (78, f"{site.config}: [logging] file: {expected}\n")
+    mend = f"nobody reads it: begin to read before a run, or name a file: {site.folder / 'own.pipe'}"
+    assert (done.returncode, done.stderr) == (78, f"{site.config}: [logging] file: {expected}; {mend}\n")
 
 
 def test_a_pipe_that_its_reader_leaves_full_costs_a_line_and_no_run(

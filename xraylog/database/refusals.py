@@ -1,0 +1,163 @@
+"""Why there is no session: what libpq or the server said, as a cause and the command that mends it.
+
+libpq's own words are never translated here: Python leaves LC_MESSAGES alone. The server's may be in any language.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from psycopg import pq
+from psycopg.sql import Identifier
+
+from xraylog.printed import HIDDEN, has_credentials, passwords
+
+LOCAL = re.compile(r"/|@|localhost$|127\.|::1$|$")
+PORT = "5432"
+START = "sudo systemctl start postgresql"
+SUPERUSER = "as a superuser of PostgreSQL: "
+QUOTED = "in quotes"
+
+
+class Refusal(NamedTuple):
+    """What is wrong; which key to change if it is the config's fault; and what to do if it is not."""
+
+    cause: str
+    change: str
+    to_do: str
+
+
+def describe(message: str, keywords: Mapping[str, str]) -> Refusal | None:
+    """Return what a message means, None if nothing is known. `keywords`: those of [postgresql]."""
+    for pattern, explain in CAUSES:
+        if re.search(pattern, message):
+            return explain(_shown({**_defaults(), **keywords}))
+    return None
+
+
+def _shown(keywords: Mapping[str, str]) -> dict[str, str]:
+    """Return the keywords that a message may name: a password may be in a wrong one."""
+    secrets = passwords(keywords)
+    hidden = {key for key, value in keywords.items() if value in secrets or has_credentials(value)}
+    shown = {key: HIDDEN if key in hidden else value for key, value in keywords.items()}
+    password = keywords.get("password", "")
+    return shown | {"password": QUOTED if re.fullmatch(r"""(["']).*\1""", password) else ""}
+
+
+def _defaults() -> dict[str, str]:
+    """Return what libpq takes where a keyword is missing: its variables, and what is built in."""
+    options = ((option.keyword.decode(), option.val) for option in pq.Conninfo.get_defaults())
+    return {key: value.decode(errors="replace") for key, value in options if value}
+
+
+def place(keywords: Mapping[str, str]) -> str:
+    """Return where the server was looked for."""
+    host, port = _host(keywords), keywords.get("port") or PORT
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host or 'the local socket'}, port {port}"
+
+
+def _host(keywords: Mapping[str, str]) -> str:
+    return keywords.get("hostaddr") or keywords.get("host") or ""
+
+
+def _is_local(keywords: Mapping[str, str]) -> bool:
+    return LOCAL.match(_host(keywords)) is not None
+
+
+def _role(keywords: Mapping[str, str]) -> str:
+    return Identifier(keywords.get("user") or "ROLE").as_string(None)
+
+
+def _database(keywords: Mapping[str, str]) -> str:
+    return Identifier(keywords.get("dbname") or keywords.get("user") or "DATABASE").as_string(None)
+
+
+def _down(keywords: Mapping[str, str]) -> Refusal:
+    start = f"what to do: {START}" if _is_local(keywords) else f"what to do, on that machine: {START}"
+    change = "if another one is meant, change [postgresql] host and port"
+    return Refusal(f"the server is down: nothing listens on {place(keywords)}", change, start)
+
+
+def _unknown_host(keywords: Mapping[str, str]) -> Refusal:
+    host = _host(keywords)
+    seen = f"see: {shlex.join(['getent', 'hosts', host])}"
+    return Refusal(f"no address is known of the host {host}", "if it is misspelt, change [postgresql] host", seen)
+
+
+def _silent(keywords: Mapping[str, str]) -> Refusal:
+    seen = f"see: {shlex.join(['ping', '-c1', _host(keywords) or 'localhost'])}"
+    found = f"nothing answers at {place(keywords)}: the machine is off, or a firewall drops what we send"
+    return Refusal(found, "if another one is meant, change [postgresql] host and port", seen)
+
+
+def _no_database(keywords: Mapping[str, str]) -> Refusal:
+    name, role = _database(keywords), _role(keywords)
+    create = f"{SUPERUSER}CREATE DATABASE {name} OWNER {role} ENCODING 'UTF8' TEMPLATE template0"
+    return Refusal(f"the server has no database {name}", "if another one is meant, change [postgresql] dbname", create)
+
+
+def _no_role(keywords: Mapping[str, str]) -> Refusal:
+    create = f"{SUPERUSER}CREATE ROLE {_role(keywords)} LOGIN PASSWORD 'choose one'"
+    found = f"the server has no role {_role(keywords)}"
+    return Refusal(found, "if another one is meant, change [postgresql] user", create)
+
+
+def _wrong_password(keywords: Mapping[str, str]) -> Refusal:
+    quotes = " (its quotes are part of it: a value has none)" if keywords.get("password") == QUOTED else ""
+    change = f"{SUPERUSER}ALTER ROLE {_role(keywords)} PASSWORD 'choose one'"
+    return Refusal("the password is not that of the role", f"change [postgresql] password{quotes}", change)
+
+
+def _no_password(_: Mapping[str, str]) -> Refusal:
+    return Refusal("the server asks for a password, and there is none", "set [postgresql] password, or passfile", "")
+
+
+def _no_entry(keywords: Mapping[str, str]) -> Refusal:
+    entry = f"host {_database(keywords)} {_role(keywords)} ADDRESS/32 scram-sha-256"
+    added = f"add to the file that SHOW hba_file names: {entry}; {SUPERUSER}SELECT pg_reload_conf()"
+    return Refusal("the server's pg_hba.conf does not let this machine in", "", added)
+
+
+def _peer(keywords: Mapping[str, str]) -> Refusal:
+    found = f"by that socket only the system's user {_role(keywords)} may be this role"
+    return Refusal(found, "set [postgresql] host = 127.0.0.1 and password", "or run as that user")
+
+
+def _no_login(keywords: Mapping[str, str]) -> Refusal:
+    role = _role(keywords)
+    return Refusal(f"the role {role} may not log in", "", f"{SUPERUSER}ALTER ROLE {role} LOGIN")
+
+
+def _no_connect(keywords: Mapping[str, str]) -> Refusal:
+    name = _database(keywords)
+    grant = f"{SUPERUSER}GRANT CONNECT ON DATABASE {name} TO {_role(keywords)}"
+    return Refusal(f"the role may not connect to the database {name}", "", grant)
+
+
+def _full(_: Mapping[str, str]) -> Refusal:
+    who = "who has them: SELECT pid, usename, application_name, state FROM pg_stat_activity"
+    return Refusal("every session that the server has is taken", "", who)
+
+
+def _starting(_: Mapping[str, str]) -> Refusal:
+    return Refusal("the server is starting or shutting down", "", "wait for it: pg_isready")
+
+
+CAUSES = (
+    (r"Connection refused|No such file or directory\W+Is the server running", _down),
+    (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),
+    (r"timeout expired|timed out|No route to host|Network is unreachable", _silent),
+    (r'database ".*" does not exist', _no_database),
+    (r'role ".*" does not exist', _no_role),
+    (r"password authentication failed", _wrong_password),
+    (r"no password supplied", _no_password),
+    (r"no pg_hba\.conf entry", _no_entry),
+    (r"[Pp]eer authentication failed", _peer),
+    (r"is not permitted to log in", _no_login),
+    (r"permission denied for database", _no_connect),
+    (r"too many (clients|connections)|remaining connection slots", _full),
+    (r"the database system is", _starting),
+)

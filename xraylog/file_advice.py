@@ -1,0 +1,123 @@
+"""The command that mends an error of the file system: a look at the path tells more than the error does.
+
+An error says "Permission denied"; the operator needs to know of which folder or file, and what to type. Changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import enum
+import errno
+import fcntl
+import os
+import shlex
+from pathlib import Path
+
+from xraylog import safe_open
+
+# chattr(1) and linux/fs.h: by these attributes even root may not change a file.
+GET_ATTRIBUTES = 2 << 30 | array.array("l").itemsize << 16 | 0x6601  # FS_IOC_GETFLAGS
+ATTRIBUTES = {"i": 0x10, "a": 0x20}
+SHARED_DEPTH = 3  # names of a folder like /var/log, which is not to be given to one user
+
+
+class Needs(enum.Enum):
+    """Where a run has to be able to write, for one of its files."""
+
+    FILE = "the file alone: it is appended to"
+    FOLDER = "its folder: our other files are beside it"
+    REPLACED = "its folder, which may be another program's: the file is replaced as a whole"
+
+
+def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
+    """Return what to do about this error of a file that a run writes; the command is at the end, to be pasted."""
+    path = Path(os.path.realpath(path))
+    number = error.errno
+    if number in (errno.EACCES, errno.EPERM):
+        return attribute(path) or do(_give(path, needs))
+    if number == errno.ENOENT and not os.path.isdir(path.parent):
+        return do(make_folder(path.parent))
+    if number == errno.ENOTDIR:
+        file = next((parent for parent in reversed(path.parents) if not os.path.isdir(parent)), path)
+        return f"{file} is a file, and no folder; {do(command('mv', file, f'{file}.old'))}"
+    if number == errno.EISDIR:
+        return f"name a file in it, which has: {shlex.join(['ls', '-la', str(path)])}"
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room: {shlex.join(['df', '-h', str(path.parent)])}"
+    if number == errno.EROFS:
+        seen = shlex.join(["findmnt", "-T", str(path)])
+        return f"it is mounted read-only (a container: mount it without :ro); which one: {seen}"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return f"too many files are open; {do('ulimit -n 1024')}"
+    return f"see: {shlex.join(['namei', '-l', str(path)])}"
+
+
+def do(what: str) -> str:
+    """Return the end of a message: a command, or what is to be done."""
+    return f"what to do: {what}"
+
+
+def attribute(path: Path) -> str:
+    """Return what lifts what chattr forbade, of a file or its folder; "" if it forbade nothing."""
+    for place in (path, path.parent):
+        if found := "".join(letter for letter, flag in ATTRIBUTES.items() if _attributes(place) & flag):
+            seen = shlex.join(["lsattr", "-d", str(place)])
+            return f"chattr +{found} forbids to change {place}, as {seen} shows; " + do(
+                command("chattr", f"-{found}", place)
+            )
+    return ""
+
+
+def make_folder(folder: Path) -> str:
+    """Return the command that makes a folder for this user."""
+    return command("install", "-d", "-o", user(), "-m", "700", folder)
+
+
+def command(*words: str | Path) -> str:
+    """Return a command of root as this user would type it."""
+    return shlex.join([*(["sudo"] if os.geteuid() else []), *map(str, words)])
+
+
+def user() -> str:
+    """Return the name of this user; a number where it has none, as in many containers."""
+    return safe_open.user_name(os.geteuid())
+
+
+def barred(path: Path) -> Path | None:
+    """Return the first folder on the way to a file that this user may not enter."""
+    return next((folder for folder in reversed(path.parents) if _bars(folder)), None)
+
+
+def _bars(folder: Path) -> bool:
+    return os.path.isdir(folder) and not os.access(folder, os.X_OK)
+
+
+def _give(path: Path, needs: Needs) -> str:
+    """Return the command that lets this user read and write a file, or make it."""
+    if (folder := barred(path)) is not None:
+        return command("setfacl", "-m", f"u:{user()}:x", folder)
+    if needs is Needs.REPLACED:
+        return command("setfacl", "-m", f"u:{user()}:rwx", path.parent)
+    if os.path.lexists(path):
+        return command("chown", user(), path)
+    if len(path.parent.parts) > SHARED_DEPTH:
+        return command("chown", user(), path.parent)
+    if needs is Needs.FILE:
+        return command("install", "-o", user(), "-m", "600", "/dev/null", path)
+    own = Path("/var/lib/xraylog")
+    return f"in the config: offline_file = {own / path.name.removesuffix('.lock')}, after: {make_folder(own)}"
+
+
+def _attributes(path: Path) -> int:
+    """Return the attributes of a file or folder, as lsattr(1) shows them; 0 if nothing tells."""
+    with contextlib.suppress(OSError):
+        descriptor = safe_open.open_log(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = array.array("l", [0])
+            fcntl.ioctl(descriptor, GET_ATTRIBUTES, found)
+            return found[0]
+        finally:
+            os.close(descriptor)
+    return 0

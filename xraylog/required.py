@@ -1,0 +1,68 @@
+"""What has to be there before anything is imported: this Python, the two packages. Each script imports it first.
+
+Without it an operator gets a traceback of the import. It is understood by older Pythons, too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import sys
+import sysconfig
+from pathlib import Path
+
+PACKAGES = ("loguru", "psycopg")
+MINIMUM = (3, 10)
+ROOT = Path(__file__).resolve().parent.parent
+OPERATOR = 3  # cli.Exit, which an older Python may not be able to import
+
+
+def missing() -> str:
+    """Return what is missing and the command that mends it; "" if nothing is."""
+    if sys.version_info < MINIMUM:
+        found, wanted = (".".join(map(str, version)) for version in (sys.version_info[:2], MINIMUM))
+        return f"expected Python {wanted} or newer, found {found}, {sys.executable}; {_other_python()}"
+    for name in PACKAGES:
+        try:
+            _import(name)
+        except ImportError as error:
+            if error.name is not None:
+                return f"expected the package {error.name}, found none; {install_command()}"
+            return f"expected the package {name}, found: {'; '.join(str(error).splitlines())}; {install_command()}"
+    return ""
+
+
+def install_command(requirements: str = "requirements.txt", package: str = "xraylog") -> str:
+    """Return the command that installs what is missing, in a checkout or as a package.
+
+    The system's own Python lets pip install nothing on many systems (PEP 668): there it is a virtual environment.
+    """
+    file = ROOT / requirements
+    wanted = ["-r", str(file)] if file.exists() else [package]
+    python, install = sys.executable, ["-m", "pip", "install", *wanted]
+    if sys.prefix != sys.base_prefix or not Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
+        return shlex.join([python, *install])
+    own = ROOT / ".venv"
+    make = "" if (own / "bin/python").exists() else shlex.join([python, "-m", "venv", str(own)]) + " && "
+    own_python = str(own / "bin/python")
+    return f"run it with {own_python}, after: {make}{shlex.join([own_python, *install])}"
+
+
+def _other_python() -> str:
+    own = ROOT / ".venv" / "bin" / "python"
+    return f"run it with {own}" if own.exists() else "run it with another one: ls /usr/bin/python3.*"
+
+
+def _import(name: str) -> None:
+    """Import a package; loguru without its variables: a wrong value in one of them ends its import."""
+    variables = {key: os.environ.pop(key) for key in list(os.environ) if key.startswith("LOGURU_")}
+    try:
+        importlib.import_module(name)
+    finally:
+        os.environ.update(variables)
+
+
+if found := missing():
+    os.write(2, f"{found}\n".encode(errors="backslashreplace"))
+    sys.exit(OPERATOR)
