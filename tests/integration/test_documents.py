@@ -236,6 +236,9 @@ def build(root: Path, server: Server) -> Sandbox:
     old = log.read_bytes().replace(b"2025/11/1", b"2025/10/1")
     for name, packed in (("access.log.1", old), ("access.log.2.gz", gzip.compress(old))):
         log.with_name(name).write_bytes(packed)
+    for name in ("var/log/x-ui/3xipl-ap.log", "var/log/x-ui/3xipl-ap.prev.log", "usr/local/x-ui/access.log"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(old)
     (root / "root/older.xz").write_bytes(lzma.compress(old.replace(b"2025/10/1", b"2025/09/1")))
     fill_in(root)
     shutil.copytree(ROOT / "tests" / "helpers" / "standins", root / "bin")
