@@ -24,6 +24,7 @@ from xraylog.database.session import Connection
 from xraylog.load_result import LoadResult
 from xraylog.loading import attach, copy_rows, rejects
 from xraylog.loading.batch_source import BatchSource
+from xraylog.loading.copy_rows import RowFormat
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.loading.rejects import Rejected, RejectedRows
 from xraylog.prefetch import Prefetcher
@@ -50,7 +51,7 @@ class PreparedBatch:
 
     end: int
     days: Counter[str]
-    rows: list[tuple[str, bytes]]  # for COPY, day by day
+    rows: list[tuple[str, bytes]]  # day by day
     rejected: list[Rejected]
     used: Mapping[str, set[int]]  # ids of names that the rows refer to, by table
     result: LoadResult  # without the rows, which COPY counts
@@ -62,7 +63,7 @@ class PreparedBatch:
         return sum(len(text) for _, text in self.rows) + rejected + ID_BYTES * sum(map(len, self.used.values()))
 
 
-def prepare(names: References, node_id: int, batch: Batch) -> PreparedBatch:
+def prepare(names: References, node_id: int, row_format: RowFormat, batch: Batch) -> PreparedBatch:
     """Resolve the names, in a short transaction of their own: none stays locked for long. Raises Unsuitable."""
     resolved = names.resolve(batch.records.names())
     rows = RejectedRows(batch)
@@ -71,7 +72,7 @@ def prepare(names: References, node_id: int, batch: Batch) -> PreparedBatch:
     return PreparedBatch(
         batch.end,
         batch.days(),
-        [(day, copy_rows.copy_text(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
+        [(day, row_format.rows(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
         rejected,
         resolved.used(node_id),
         dataclasses.replace(LoadResult.of(batch, len(records), len(rejected), resolved.new), rows=0),
@@ -111,6 +112,7 @@ class BulkLoader:
         source: BatchSource,
         position: Position,
         node_lock: str,
+        row_format: RowFormat,
     ) -> None:
         self._conn = conn
         self._days = days
@@ -119,6 +121,7 @@ class BulkLoader:
         self._source = source
         self._position = position
         self._node_lock = node_lock
+        self._row_format = row_format
 
     def load_all(self) -> Iterator[tuple[LoadResult, Position]]:
         """Store the batches; yield after each commit. Raises BatchRejected."""
@@ -150,7 +153,7 @@ class BulkLoader:
         with session.transaction(self._conn, self._node_lock, by_index=True):
             until = time.monotonic() + (MAX_GROUP_S if in_bulk else 0)
             with self._keys.without_triggers() if in_bulk else contextlib.nullcontext():
-                stored = copy_rows.copy(self._conn, self._parts(first, group, {}, until))
+                stored = copy_rows.copy(self._conn, self._parts(first, group, {}, until), self._row_format)
             if in_bulk:
                 self._keys.lock(group.used)
             position = self._finish(group)
@@ -161,7 +164,8 @@ class BulkLoader:
         with session.transaction(self._conn, schema.PARTITIONS_LOCK, self._node_lock):
             tables = attach.create_tables(self._conn, days)
             until = time.monotonic() + attach.MAX_LOCK_S
-            stored = copy_rows.copy(self._conn, self._parts(first, group, tables, until))
+            parts = self._parts(first, group, tables, until)
+            stored = copy_rows.copy(self._conn, parts, self._row_format, created=tables.values())
             attach.attach(self._conn, tables)
             position = self._finish(group)
         self._position = position

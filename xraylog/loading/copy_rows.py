@@ -1,40 +1,60 @@
-"""Records to COPY text, and COPY text into a table. The ids of their names are known by then."""
+"""Records to COPY data, and COPY data into a table. The ids of their names are known by then."""
 
 from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database.session import Connection
+from xraylog.loading import binary_rows
 from xraylog.records import CHUNK_ROWS, UTC, Ids, Records, interleave
 
-COPY = """
-    COPY {} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
-             inbound_tag_id, outbound_tag_id, user_id, node_id)
-    FROM STDIN
-"""
+COPY = "COPY {table} ({columns}) FROM STDIN WITH (FORMAT {format}, FREEZE {freeze})"
 NULL = "\\N"
 
 
-def copy(conn: Connection, parts: Iterable[tuple[str, bytes]]) -> int:
-    """Copy rows and return how many: each part is a table, `logs` or that of one day, and text for it.
+@dataclass(frozen=True, slots=True)
+class RowFormat:
+    """One of COPY's formats: how a COPY begins and ends, and what makes its rows."""
+
+    name: str
+    columns: tuple[str, ...]
+    begin: bytes
+    end: bytes
+    rows: Callable[[Records, Ids, int], bytes]
+
+
+def copy(
+    conn: Connection, parts: Iterable[tuple[str, bytes]], row_format: RowFormat, created: Container[str] = ()
+) -> int:
+    """Copy rows and return how many: each part is a table, `logs` or that of one day, and rows for it.
 
     One COPY as long as the table stays the same: the server has the next rows before it has stored the last.
+    `created`: tables that this transaction created; their rows are frozen, which leaves nothing for a vacuum.
     """
     stored = 0
-    for table, texts in itertools.groupby(parts, operator.itemgetter(0)):
+    columns = SQL(", ").join(map(Identifier, row_format.columns))
+    for table, all_rows in itertools.groupby(parts, operator.itemgetter(0)):
+        statement = SQL(COPY).format(
+            table=Identifier(table), columns=columns, format=SQL(row_format.name), freeze=SQL(str(table in created))
+        )
         with conn.cursor() as cursor:
-            with cursor.copy(SQL(COPY).format(Identifier(table))) as copy:
-                for _, text in texts:
-                    copy.write(text)
+            with cursor.copy(statement) as copy:
+                if row_format.begin:
+                    copy.write(row_format.begin)
+                for _, rows in all_rows:
+                    copy.write(rows)
+                if row_format.end:
+                    copy.write(row_format.end)
             stored += cursor.rowcount
     return stored
 
 
-def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
+def text_rows(records: Records, ids: Ids, node_id: int) -> bytes:
     """Return rows in COPY's text format. `ids`: of every name in the records.
 
     Nothing needs escaping: names are ids here, and the parser has validated the rest. Requests and routes repeat
@@ -65,3 +85,14 @@ def copy_text(records: Records, ids: Ids, node_id: int) -> bytes:
         )
         for some in records.slices(CHUNK_ROWS)
     )
+
+
+TEXT = RowFormat(
+    "text",
+    ("timestamp", "source_ip", "source_port", "action", "protocol_id", "destination_id", "destination_port",
+     "inbound_tag_id", "outbound_tag_id", "user_id", "node_id"),
+    b"",
+    b"",
+    text_rows,
+)  # fmt: skip
+BINARY = RowFormat("binary", tuple(binary_rows.COLUMNS), binary_rows.BEGIN, binary_rows.END, binary_rows.rows)

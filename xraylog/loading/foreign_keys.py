@@ -17,6 +17,8 @@ from psycopg.sql import SQL
 from xraylog.database import schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
+from xraylog.loading import binary_rows, copy_rows
+from xraylog.loading.copy_rows import RowFormat
 
 MIN_BULK_ROWS = 1_000  # with fewer the triggers cost no more than a second session (benchmarks/thresholds.py)
 
@@ -49,6 +51,13 @@ LOAD_PATHS = """
            (SELECT bool_and(has_any_column_privilege(name, 'UPDATE')) FROM unnest(%(tables)s::text[]) AS name)
                AS may_lock,
            {may_disable_triggers} AS may_disable_triggers,
+           (SELECT count(*) = cardinality(%(binary)s::text[]) FROM pg_attribute WHERE attrelid = 'logs'::regclass
+                AND (attname, format_type(atttypid, NULL)) IN (
+                    SELECT * FROM unnest(%(binary)s::text[], %(types)s::text[])))
+               AND NOT EXISTS (
+                   SELECT FROM pg_attribute WHERE attrelid = ANY(%(tables)s::text[]::regclass[]) AND attname = 'id'
+                       AND atttypid <> 'integer'::regtype)
+               AS takes_binary,
            current_user,
            to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS has_citus
 """
@@ -84,6 +93,7 @@ class LoadPaths:
     may_create_days: bool
     may_lock: bool
     may_disable_triggers: bool
+    takes_binary: bool  # the columns have the types of Schema.md
     role: str
     is_distributed: bool  # by Citus: SET does not reach its servers, and ATTACH would send the rows once more
 
@@ -96,6 +106,11 @@ class LoadPaths:
     def can_attach(self) -> bool:
         """Return whether a day may be loaded before it becomes a partition: ATTACH checks its foreign keys."""
         return self.has_only_our_keys and self.like_is_complete and self.may_create_days and not self.is_distributed
+
+    @property
+    def row_format(self) -> RowFormat:
+        """What rows are sent as: the text of a value fits columns of other types, too."""
+        return copy_rows.BINARY if self.takes_binary and not self.is_distributed else copy_rows.TEXT
 
     @property
     def hint(self) -> str | None:
@@ -124,6 +139,8 @@ class ForeignKeyChecks:
                 "columns": list(schema.KEYS),
                 "referenced": list(schema.KEYS.values()),
                 "tables": list(schema.REFERENCE_TABLES),
+                "binary": list(binary_rows.COLUMNS),
+                "types": list(binary_rows.COLUMNS.values()),
             }
             with session.transaction(self._conn):
                 ((*row, has_citus),) = self._conn.execute(query, values)
@@ -139,6 +156,10 @@ class ForeignKeyChecks:
     def checked_in_bulk(self, rows: int) -> bool:
         """Return whether a transaction that starts with `rows` rows checks its keys in bulk, without triggers."""
         return rows >= MIN_BULK_ROWS and self.detect().can_check_in_bulk
+
+    def row_format(self, rows: int) -> RowFormat:
+        """Return what a transaction of `rows` rows sends them as."""
+        return self.detect().row_format if rows >= MIN_BULK_ROWS else copy_rows.TEXT
 
     @contextlib.contextmanager
     def without_triggers(self) -> Iterator[None]:

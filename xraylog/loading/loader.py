@@ -107,12 +107,12 @@ class Target:
 
         Raises NamesMissing at its end.
         """
-        in_bulk = self.keys.checked_in_bulk(count)
+        in_bulk, row_format = self.keys.checked_in_bulk(count), self.keys.row_format(count)
 
         def copy(records: Records) -> int:
-            text = copy_rows.copy_text(records, names.ids, node_id)
+            rows = row_format.rows(records, names.ids, node_id)
             with self.keys.without_triggers() if in_bulk else contextlib.nullcontext():
-                return copy_rows.copy(self.conn, [("logs", text)] if text else [])
+                return copy_rows.copy(self.conn, [("logs", rows)] if rows else [], row_format)
 
         with session.transaction(self.conn, positions.node_lock(node), by_index=True):
             yield copy
@@ -167,10 +167,11 @@ class Loader:
             except (Unavailable, Unsuitable):  # no session is left: continue with one
                 yield from self._load_from(batches, source, position, math.inf)
                 return
-            prepared = map(functools.partial(prepare, names, position.node_id), batches)  # keeps no batch
+            row_format = self._keys.detect().row_format
+            prepared = map(functools.partial(prepare, names, position.node_id, row_format), batches)  # keeps no batch
             prefetched = stack.enter_context(Prefetcher(prepared, PREFETCH_BYTES, operator.attrgetter("size")))
             node_lock = positions.node_lock(self._node)
-            bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock)
+            bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock, row_format)
             for result, end in bulk.load_all():
                 yield self._target.accounted(result), end
 

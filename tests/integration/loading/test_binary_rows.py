@@ -1,0 +1,188 @@
+"""Rows in COPY's binary format are those that its text format stores, whatever is in them."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import psycopg
+import pytest
+from helpers import load_paths
+from helpers.load_paths import ATTACH, BULK
+from helpers.site import Site, day, lines, users
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import parse_logs
+from xraylog.database import schema
+from xraylog.loading import attach, binary_rows, copy_rows, foreign_keys
+from xraylog.records import Ids, Records, Request, Route
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+FIRST = datetime(2015, 1, 1, tzinfo=timezone.utc)
+IDS: Ids = {
+    "users": {"alice": 1, "боб": 2_147_483_647},
+    "protocols": {"tcp": 1, "udp": 2},
+    "endpoints": {"example.com": 7, "2001:db8::1": 8},
+    "tags": {"in": 3, "out": 4},
+}
+
+
+def one_of(table: str) -> st.SearchStrategy[str | None]:
+    return st.none() | st.sampled_from(sorted(IDS[table]))
+
+
+ports = st.none() | st.integers(0, 65_535)
+minutes = st.integers(0, 4_000_000_000).map(  # until 9620
+    lambda passed: f"{FIRST + timedelta(minutes=passed):%Y-%m-%d %H:%M}"
+)
+seconds = st.from_regex(r":[0-5][0-9](\.[0-9]{1,6})?", fullmatch=True)
+networks = st.builds(
+    lambda address, bits: str(ipaddress.ip_network((address, min(bits, address.max_prefixlen)), strict=False)),
+    st.ip_addresses(),
+    st.integers(0, 128),
+)
+addresses = st.none() | st.ip_addresses().map(str) | networks | st.sampled_from(["::ffff:203.0.113.5", "::", "::1"])
+requests = st.builds(
+    Request, st.sampled_from(["accepted", "rejected", "api"]), one_of("protocols"), one_of("endpoints"), ports
+)
+routes = st.builds(Route, one_of("tags"), one_of("tags"), one_of("users"))
+rows = st.tuples(
+    minutes, seconds, addresses, ports.map(lambda port: None if port is None else str(port)), requests, routes
+)
+
+
+def records_of(found: Iterable[tuple[Any, ...]]) -> Records:
+    return Records(*map(list, zip(*found, strict=True))) if found else Records()
+
+
+@pytest.fixture
+def two_tables(conn: Connection) -> Connection:
+    """A session with a table for each format."""
+    schema.ensure(conn)
+    for name in ("text", "binary"):
+        conn.execute(f"CREATE TABLE as_{name} (LIKE logs)")
+        conn.execute(f"ALTER TABLE as_{name} ALTER id DROP NOT NULL")
+    return conn
+
+
+def copied(conn: Connection, found: Records) -> None:
+    """Assert that both formats store the same rows in the same order."""
+    conn.execute("TRUNCATE as_text, as_binary")
+    for row_format in (copy_rows.TEXT, copy_rows.BINARY):
+        parts = [(f"as_{row_format.name}", row_format.rows(found, IDS, 5))]
+        assert copy_rows.copy(conn, parts, row_format) == len(found)
+    columns = ", ".join(f'"{name}"' for name in binary_rows.COLUMNS)
+    as_text, as_binary = (
+        conn.execute(f"SELECT ROW({columns})::text FROM as_{name} ORDER BY ctid").fetchall()
+        for name in ("text", "binary")
+    )
+    assert as_binary == as_text
+    assert len(as_text) == len(found)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(rows, max_size=12))
+def test_both_formats_store_the_same_rows(two_tables: Connection, found: list[tuple[Any, ...]]) -> None:
+    copied(two_tables, records_of(found))
+
+
+def test_as_they_do_where_rows_come_in_several_chunks(two_tables: Connection) -> None:
+    request, route = Request("accepted", "tcp", "example.com", 443), Route("in", "out", "alice")
+    count = binary_rows.CHUNK_ROWS * 2 + 1
+    found = [
+        (f"2025-11-17 10:{n % 60:02}", f":{n % 60:02}.{n:06}", f"203.0.113.{n % 256}", str(n), request, route)
+        for n in range(count)
+    ]
+    copied(two_tables, records_of(found))
+
+
+# --- whole runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tables and formats of the COPY statements of a run in this process."""
+    formats: list[str] = []
+    real = psycopg.Cursor.copy
+
+    def copy(cursor: psycopg.Cursor[Any], statement: Any, *arguments: Any) -> Any:
+        words = statement.as_string(cursor).replace('"', "").split()
+        if words[1].startswith("logs"):
+            formats.append(" ".join([words[1], *words[words.index("(FORMAT") + 1 :]]).strip(")"))
+        return real(cursor, statement, *arguments)
+
+    monkeypatch.setattr(psycopg.Cursor, "copy", copy)
+    return formats
+
+
+@pytest.fixture(params=[ATTACH, BULK])
+def large(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A site whose few lines are loaded as many are."""
+    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    load_paths.take(request.param)
+    site.load_path = request.param
+    return site
+
+
+def test_many_rows_are_sent_in_binary_and_those_of_a_new_day_frozen(large: Site, sent: list[str]) -> None:
+    large.append(*lines(0, 30))
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.emails() == users(0, 30)
+    is_new = large.load_path == ATTACH
+    assert sent == ["logs_2025_11_17 binary, FREEZE True" if is_new else "logs binary, FREEZE False"]
+
+
+def test_rows_of_a_day_that_was_there_go_with_those_of_a_new_one(
+    large: Site, sent: list[str], taken: Counter[str]
+) -> None:
+    large.append(*lines(0, 10))
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    large.append(*lines(10, 20), *lines(20, 30, day(1)))
+    sent.clear()
+    taken.clear()
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.emails() == users(0, 30)
+    assert taken == {large.load_path: 1}
+    if large.load_path == ATTACH:
+        assert sent == ["logs binary, FREEZE False", "logs_2024_01_02 binary, FREEZE True"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE logs ALTER action TYPE varchar(20)",
+        "ALTER TABLE logs ALTER source_port TYPE bigint",
+        "ALTER TABLE logs ALTER source_ip TYPE cidr",
+        "ALTER TABLE logs ALTER user_id TYPE bigint; ALTER TABLE users ALTER id TYPE bigint",
+        "ALTER TABLE users ALTER id TYPE bigint",
+        "CREATE DOMAIN port AS integer; ALTER TABLE logs ALTER destination_port TYPE port",
+    ],
+)
+def test_columns_of_other_types_get_text(large: Site, sent: list[str], conn: Connection, change: str) -> None:
+    schema.ensure(conn)
+    for statement in change.split("; "):
+        conn.execute(statement)
+    large.append(*lines(0, 30))
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.emails() == users(0, 30)
+    assert all(" text," in name for name in sent)
+
+
+def test_a_day_that_was_just_loaded_needs_no_vacuum_for_index_only_scans(
+    large: Site, conn: Connection, taken: Counter[str]
+) -> None:
+    """From PostgreSQL 14 on COPY FREEZE sets the visibility map, too."""
+    large.append(*lines(0, 30))
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    is_frozen = bool(taken[ATTACH]) and conn.info.server_version >= 14_00_00
+    conn.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+    (plan,) = conn.execute(
+        'EXPLAIN (ANALYZE, FORMAT json) SELECT "timestamp" FROM logs WHERE user_id = 7'
+    ).fetchone() or ([],)
+    assert f'"Heap Fetches": {0 if is_frozen else 1}' in json.dumps(plan)
