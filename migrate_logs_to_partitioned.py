@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xraylog import __version__, cli, config
+from xraylog import __version__, cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
@@ -55,8 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     except session.ReadOnly as error:
         return fail(Exit.OPERATOR, error)
     except session.Unavailable as error:
-        return fail(Exit.FAILED, f"PostgreSQL is not available: {error}; {RESUMES}")
-    except (Unsuitable, verify.ChecksumMismatch) as error:
+        return fail(Exit.FAILED, hints.joined(f"PostgreSQL is not available: {error}", RESUMES, hints.on(error, cfg)))
+    except Unsuitable as error:
+        return fail(Exit.OPERATOR, hints.joined(error, hints.on(error, cfg)))
+    except verify.ChecksumMismatch as error:
         return fail(Exit.OPERATOR, error)
     except KeyboardInterrupt:
         return fail(Exit.FAILED, f"interrupted; {RESUMES}; until then parse_logs.py stays offline (see --status)")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import psycopg
 
 from xraylog import file_advice, safe_open
-from xraylog.accesslog import logfile, offline_buffer
+from xraylog.accesslog import archive, logfile, offline_buffer
 from xraylog.config import Config
 from xraylog.database import refusals, schema, session
 from xraylog.file_advice import Needs
@@ -40,6 +41,8 @@ def on(error: Exception, cfg: Config) -> str:
             ["mv", str(cfg.buffer_path), f"{cfg.buffer_path}.damaged"]
         )
     if isinstance(error, logfile.Unusable):
+        if error.printer:
+            return f"what to do: {error.printer} | {command(cfg, '--logfile', '-')}"
         return _on_file(error.path, error.__cause__, cfg)
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError):
@@ -51,6 +54,13 @@ def on(error: Exception, cfg: Config) -> str:
     if isinstance(error, (session.Unavailable, session.Unsuitable)):
         return _on_database(error, cfg)
     return f"what to do: {command(cfg, '--check')}"
+
+
+def holder(error: Exception, cfg: Config) -> str:
+    """Return what shows who is at work: the message of a lock may name its process."""
+    process = re.search(r"process ([0-9]+)", str(error))
+    seen = ["ps", "-fp", process[1]] if process else ["fuser", "-v", str(cfg.log_path), str(cfg.buffer_path)]
+    return f"what it does: {shlex.join(seen)}"
 
 
 def joined(*parts: object) -> str:
@@ -66,15 +76,17 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
         written = (cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path)
         folders = dict.fromkeys(str(path.parent) for path in written if path)
         return "make room: " + shlex.join(["df", "-h", *folders])
-    if path is None:
-        return f"what to do: {command(cfg, '--check')}"
+    if path is None:  # standard input
+        return f"what to do: cat LOG | {command(cfg, '--logfile', '-')}"
     key = _key_of(path, cfg)
     if key is None:
         return on_log(path, error, cfg)
     if isinstance(error, OSError):
         change = f"if another one is meant, change {key} in {cfg.path}" if error.errno in MISNAMED else ""
         return joined(change, file_advice.mend(path, error, _needs(path, cfg)))
-    return f"name another file: {key} in {cfg.path}; what is there: {shlex.join(['ls', '-ld', str(path)])}"
+    if path.name.endswith(".lock"):
+        return file_advice.do(file_advice.command("rm", "-r", path))
+    return f"name another file, {key} in {cfg.path}; what is there: {shlex.join(['ls', '-ld', str(path)])}"
 
 
 def to_drain(path: Path, cfg: Config) -> str:
@@ -120,7 +132,8 @@ def _key_of(path: Path, cfg: Config) -> str | None:
     for own, key in keys.items():
         if own is not None and os.path.realpath(own) == os.path.realpath(path):
             return key
-    return "[parser] offline_file" if path.name.endswith(".lock") or cfg.is_ours(path) else None
+    is_ours = path.name.endswith(".lock") or path.name == archive.SPOOLED or cfg.is_ours(path)
+    return "[parser] offline_file" if is_ours else None
 
 
 def _needs(path: Path, cfg: Config) -> Needs:
@@ -134,7 +147,7 @@ def _on_database(error: Exception, cfg: Config) -> str:
     cause = error.__cause__
     if not isinstance(cause, psycopg.Error) or str(error) != session.message(cause, cfg.connection):
         return ""
-    if (refusal := refusals.describe(str(error), cfg.connection)) is None:
+    if (refusal := refusals.describe(str(error), cfg.connection, cause.sqlstate)) is None:
         return f"what to do: {command(cfg, '--check')}"
     change = f"{refusal.change} in {cfg.path}" if refusal.change else ""
     return joined(refusal.cause, change, refusal.to_do)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shlex
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ OTHERS = {
     b"Rar!": ("rar", "unrar p -inul"),
 }
 MAGIC_BYTES = 6
+SPOOLED = ".piped"  # for messages: the file has no name
 
 
 class Text(Protocol):
@@ -131,9 +133,8 @@ def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
                 while read:
                     read = read[file.write(read) :]
         except OSError as error:
-            raise Unusable(
-                f"-: expected to keep piped input in {where} while it is loaded, found: {error.strerror}"
-            ) from error
+            said = f"-: expected to keep piped input in {where} while it is loaded, found: {error.strerror}"
+            raise Unusable(said, where / SPOOLED) from error
         yield file.fileno()
 
 
@@ -183,7 +184,9 @@ def _streams(path: Path, kind: bytes | None, file: IO[bytes]) -> Streams:
 
         return Streams(file, lzma.LZMADecompressor, lzma.LZMAError, padding=4)
     except ImportError as error:
-        raise Unusable(f"{path}: expected the module {error.name} in this Python to read it, found none") from error
+        printer = f"{'bzip2' if kind == BZIP2 else 'xz'} -dc {shlex.quote(str(path))}"
+        said = f"{path}: expected the module {error.name} in this Python to read it, found none"
+        raise Unusable(said, path, printer) from error
 
 
 class Damaged(Exception):

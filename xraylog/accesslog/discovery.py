@@ -126,10 +126,9 @@ def _as_what_it_is(log: Log, descriptor: int) -> Log:
     kind = archive.compression_of(descriptor)
     if found := archive.unreadable(kind):
         name, command = found
-        pipe = f"{command} {shlex.quote(str(log.path))} | parse_logs.py --logfile -"
-        raise Unusable(
-            f"{log.path}: expected text, gzip, xz, bzip2 or, from Python 3.14 on, zstd, found {name}; {pipe}", log.path
-        )
+        wanted = "text, gzip, xz, bzip2 or, from Python 3.14 on, zstd"
+        printer = f"{command} {shlex.quote(str(log.path))}"
+        raise Unusable(f"{log.path}: expected {wanted}, found {name}", log.path, printer)
     return log if kind is None else Archive(log.path, descriptor)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from loguru import logger
 
-from xraylog import atomic_file, safe_open
+from xraylog import atomic_file, file_advice, safe_open
 from xraylog.config import Config
 
 MAX_BYTES = 1 << 16  # our own file has less than 20 KiB; a larger one is another program's
@@ -148,7 +148,9 @@ def write(buffer: Path, known: Installation) -> bool:
     try:
         atomic_file.replace(path, json.dumps(asdict(known)).encode() + b"\n", mode=0o600)
     except OSError as error:
-        logger.warning("{}: expected to replace it, found: {}; the next run tries again", path, error.strerror)
+        advice = file_advice.mend(path, error, file_advice.Needs.FOLDER)
+        what = f"{path}: expected to replace it, found: {error.strerror}"
+        logger.warning("{}; the next run tries again; {}", what, advice)
         return False
     return True
 

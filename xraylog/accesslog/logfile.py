@@ -42,12 +42,13 @@ class Busy(Exception):
 class Unusable(Exception):
     """A log or another file cannot be read: it is no regular file, or we may not open it.
 
-    `path`: the file, for the command that mends it.
+    For the command that mends it: `path`, the file, and `printer`, a command that prints a log which we cannot read.
     """
 
-    def __init__(self, message: str, path: Path | None = None) -> None:
+    def __init__(self, message: str, path: Path | None = None, printer: str = "") -> None:
         super().__init__(message)
         self.path = path
+        self.printer = printer
 
     @classmethod
     def because(cls, error: OSError, path: Path, expected: str) -> Unusable:

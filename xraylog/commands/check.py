@@ -128,7 +128,8 @@ def _lock(cfg: Config, path: Path) -> Finding:
     except logfile.Unusable as error:
         return "lock", str(error), hints.joined("a run now would exit with status 3", hints.on(error, cfg))
     if holder:
-        return "lock", f"{lock} is held by {holder}", "a run now would exit with status 75"
+        busy = logfile.Busy(f"{lock} is held by {holder}")
+        return "lock", str(busy), hints.joined("a run now would exit with status 75", hints.holder(busy, cfg))
     if not os.path.exists(lock) and (obstacle := _obstacle(lock)) is not None:
         return "lock", f"{lock} cannot be made: {obstacle.strerror}", hints.on(obstacle, cfg)
     return "lock", f"{lock} is free", ""
@@ -196,7 +197,8 @@ def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
     there = confirmations.last_confirmation(conn, known.digest, cfg.node)
     if there.number < known.confirmed:
         lacking = confirmation.describe(cfg, known, there.at)
-        yield "state", lacking, "load archives of that time, if there are any; the next run goes on"
+        load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
+        yield "state", lacking, f"the next run goes on; if there are archives of that time, load them: {load}"
     elif known.confirmed and confirmation.is_copied(known, there):
         yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
     elif known.older_at:

@@ -137,7 +137,8 @@ class Partitions:
             self._conn.execute(create)
         except errors.DuplicateTable as error:
             raise Unsuitable(
-                f"table {name}: expected a partition of logs, found a table of its own; attach it to logs or rename it"
+                f"table {name}: expected a partition of logs, found a table of its own; attach it to logs, or: "
+                f"ALTER TABLE {name} RENAME TO {name}_old"
             ) from error
         except errors.CheckViolation as error:
             raise Unsuitable(

@@ -20,6 +20,7 @@ PORT = "5432"
 START = "sudo systemctl start postgresql"
 SUPERUSER = "as a superuser of PostgreSQL: "
 QUOTED = "in quotes"
+WAITS = "SELECT pid, wait_event_type, wait_event, query FROM pg_stat_activity WHERE application_name = 'parse_logs'"
 
 
 class Refusal(NamedTuple):
@@ -30,8 +31,11 @@ class Refusal(NamedTuple):
     to_do: str
 
 
-def describe(message: str, keywords: Mapping[str, str]) -> Refusal | None:
+def describe(message: str, keywords: Mapping[str, str], sqlstate: str | None) -> Refusal | None:
     """Return what a message means, None if nothing is known. `keywords`: those of [postgresql]."""
+    for state, refusal in STATES.items():
+        if sqlstate is not None and sqlstate.startswith(state):
+            return refusal
     for pattern, explain in CAUSES:
         if re.search(pattern, message):
             return explain(_shown({**_defaults(), **keywords}))
@@ -146,6 +150,15 @@ def _starting(_: Mapping[str, str]) -> Refusal:
     return Refusal("the server is starting or shutting down", "", "wait for it: pg_isready")
 
 
+def _hanging(_: Mapping[str, str]) -> Refusal:
+    found = "the server keeps the connection, and does not answer"
+    return Refusal(found, "if it is slow, raise [postgresql] answer_timeout", f"what it waits for: {WAITS}")
+
+
+def _broken(_: Mapping[str, str]) -> Refusal:
+    return Refusal("the server, or the network, ended the session", "", "see: sudo journalctl -u postgresql -n 50")
+
+
 CAUSES = (
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
     (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),
@@ -160,4 +173,12 @@ CAUSES = (
     (r"permission denied for database", _no_connect),
     (r"too many (clients|connections)|remaining connection slots", _full),
     (r"the database system is", _starting),
+    (r"no answer for .* from the server's process", _hanging),
+    (r"server closed the connection unexpectedly|terminating connection|connection to server was lost", _broken),
 )
+SESSIONS = "SELECT pid, usename, application_name, state, query FROM pg_stat_activity WHERE state <> 'idle'"
+STATES = {  # of a session that is there, in whatever language the server speaks
+    "55P03": Refusal("another session keeps the lock", "", f"see who: {SESSIONS}"),
+    "53100": Refusal("the server's disk is full", "", "make room on it: SHOW data_directory"),
+    "57P": Refusal("the server, or its administrator, ended the session", "", "see: sudo systemctl status postgresql"),
+}

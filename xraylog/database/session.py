@@ -89,10 +89,17 @@ def connect(
     with _explained(keywords), _session(keywords, answer_timeout_s, node) as conn:
         replication = _keyword(conn, b"replication") or "false"
         if replication.lower() not in NO_REPLICATION:  # such a session answers each query as if the connection broke
-            raise Unsuitable(f"[postgresql] replication: expected none, found {replication!r}")
+            raise Unsuitable(
+                f"[postgresql] replication: expected none, found {replication!r}; take it out of the config, or of the "
+                "service that it names"
+            )
         if conn.info.parameter_status("server_encoding") != "UTF8":
             found = conn.info.parameter_status("server_encoding")
-            raise Unsuitable(f"database {conn.info.dbname}: expected the encoding UTF8, found {found}")
+            name = Identifier(f"{conn.info.dbname}_utf8").as_string(conn)
+            raise Unsuitable(
+                f"database {conn.info.dbname}: expected the encoding UTF8, found {found}; name another one in "
+                f"[postgresql] dbname: CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0"
+            )
         if to_write:
             _refuse_read_only(conn)
         yield conn

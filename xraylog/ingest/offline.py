@@ -43,7 +43,9 @@ def opened(cfg: Config) -> Iterator[Buffer]:
     """Open the buffer; warn if a crash has torn its last batch. Raises Damaged and Unusable."""
     with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as buffer:
         if buffer.torn:
-            logger.warning("{} ended in a torn batch; it is now in {}", buffer.path, buffer.torn)
+            logger.warning(
+                "{} ended in a torn batch, whose lines are still in the log; it is now in {}", buffer.path, buffer.torn
+            )
         yield buffer
 
 

@@ -75,7 +75,7 @@ class Recorder:
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
             if discovery.is_drained(path) and not os.path.isdir(path.parent):
-                change = f"change [parser] logfile in {self._cfg.path}, or: {file_advice.make_folder(path.parent)}"
+                change = f"change [parser] logfile in {self._cfg.path}; or: {file_advice.make_folder(path.parent)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", path.parent, change)
                 self.status = Exit.OPERATOR
 
@@ -164,7 +164,7 @@ def recorded(cfg: Config, paths: Sequence[Path]) -> Iterator[Recorder]:
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     """Log why a run could not be finished, and the command that helps; return its exit status."""
     if isinstance(error, logfile.Busy):
-        logger.error("another run is at work: {}; nothing to do; see: {}", error, hints.command(cfg, "--check"))
+        logger.error("another run is at work: {}; nothing to do; {}", error, hints.holder(error, cfg))
         return Exit.BUSY
     if isinstance(error, (logfile.Unusable, offline_buffer.Damaged)):
         logger.error("{}", hints.joined(error, "nothing was read", hints.on(error, cfg)))

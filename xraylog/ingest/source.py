@@ -151,9 +151,11 @@ class Source:
         """Return the log if it is to be drained. Log why it is not, and where reading stopped early."""
         log = self.log
         if log.corruption:
-            logger.error("{}: {}; its lines up to byte {} are stored", log.path, log.corruption, offset)
+            rest = hints.command(self.cfg, "--logfile", "COPY")
+            what = f"{log.path}: {log.corruption}; its lines up to byte {offset} are stored"
+            logger.error("{}; if there is a whole copy, the rest is loaded by: {}", what, rest)
         elif log.has_partial_last_line and not isinstance(log, LogFile):
-            logger.warning("{}: its last line has no end, and is left out", log.path)
+            logger.warning("{}: its last line has no end, and is left out; a later copy brings it", log.path)
         if not isinstance(log, LogFile):
             return None
         if log.replaced:

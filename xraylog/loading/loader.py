@@ -99,7 +99,8 @@ class Target:
             raise conflict
         if is_dropped:  # by another run's retention, which ends
             raise Unavailable("partitions vanish while rows of their days are stored")
-        raise Unsuitable("names vanish while rows that use them are stored; what deletes them?")
+        who = "SELECT usename, application_name, query FROM pg_stat_activity"
+        raise Unsuitable(f"names vanish while rows that use them are stored; to see what deletes them: {who}")
 
     @contextlib.contextmanager
     def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Callable[[Records], int]]:

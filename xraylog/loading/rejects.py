@@ -81,7 +81,10 @@ class RejectedRows:
         """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault."""
         self._reasons[constraint or reason] += 1
         if max(self._reasons.values()) >= max(MIN_SCHEMA_FAULT, len(self.records) / 100):
-            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch")
+            seen = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'logs'::regclass"
+            raise Unsuitable(
+                f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch; what refuses them: {seen}"
+            )
         offset, line = self._batch.line(index)
         self.found.append(Rejected(offset, reason, line))
 

@@ -108,7 +108,8 @@ def read_state(conn: Connection) -> Found:
     if marker.zone is None or marker.sequence_type is None:
         expected = MigrationMarker(marker.is_finished, "ZONE", "TYPE").comment
         raise Unsuitable(
-            f"logs_old: expected the comment {expected!r}, found {on_old!r}; COMMENT ON TABLE logs_old IS …"
+            f"logs_old: expected the comment {expected!r}, found {on_old!r}; with the zone of its days and the type of "
+            f"its id: COMMENT ON TABLE logs_old IS '{expected}'"
         )
     state = State.FINISHED if marker.is_finished else State.UNFINISHED
     return Found(state, schema_name, search_path, marker.zone, marker.sequence_type, record is not None)

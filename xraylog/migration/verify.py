@@ -30,7 +30,8 @@ def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) ->
         ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
         if last < largest_id:
             raise Unsuitable(
-                f"sequence {now.name}: expected it past {largest_id}, found {last}; is its MAXVALUE lower?"
+                f"sequence {now.name}: expected it past {largest_id}, found {last}; "
+                f"ALTER SEQUENCE {now.name} NO MAXVALUE"
             )
         return now.name, last
 

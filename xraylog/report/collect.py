@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from psycopg.sql import Identifier
+
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.report import destinations, snapshot, traffic, users
@@ -92,7 +94,11 @@ def _has_tables(conn: Connection) -> bool:
         raise Unsuitable("; ".join(found.misfits))
     if "logs" in found.missing:
         for (name,) in conn.execute(ELSEWHERE):
-            raise Unsuitable(f"expected logs among the schemas of this role, found {name}; GRANT USAGE ON its schema")
+            role, place = Identifier(conn.info.user).as_string(conn), name.rpartition(".")[0]
+            raise Unsuitable(
+                f"expected logs among the schemas of this role, found {name}; as the owner of that schema: "
+                f"GRANT USAGE ON SCHEMA {place} TO {role}; ALTER ROLE {role} SET search_path = {place}"
+            )
         return False
     if found.missing:
         raise Unsuitable(

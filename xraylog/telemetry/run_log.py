@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +47,7 @@ def _advice(path: Path, error: OSError) -> str:
     """Return what mends it, if the error does not say so itself."""
     if isinstance(error, safe_open.Unsafe):
         return ""
-    if error.errno == errno.ENXIO:
+    if error.errno in (errno.ENXIO, errno.EAGAIN, errno.EPIPE):
         return f"; nobody reads it: begin to read before a run, or name a file: {path}"
     return f"; {file_advice.mend(path, error)}"
 
@@ -96,15 +95,15 @@ class LogSink:
             with _opened(self._path) as descriptor:
                 is_whole = os.write(descriptor, data) == len(data)
         except OSError as error:
-            self._warn_once(error.strerror or str(error))
+            self._warn_once(error)
         else:
             if not is_whole:
-                self._warn_once(os.strerror(errno.ENOSPC))
+                self._warn_once(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
-    def _warn_once(self, reason: str) -> None:
+    def _warn_once(self, error: OSError) -> None:
         if not self._has_failed and sys.stderr is not None:
-            what, folder = f"the log file {self._path} cannot be written", shlex.quote(str(self._path.parent))
-            complain(f"{what}: {reason}; the run continues; see: ls -ld {folder}; df -h {folder}")
+            what = f"the log file {self._path} cannot be written"
+            complain(f"{what}: {error.strerror or error}; the run continues{_advice(self._path, error)}")
         self._has_failed = True
 
 

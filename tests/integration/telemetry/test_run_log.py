@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_line_and_costs_no_line_of_the_log(site: Site) -> Non
     site.append(*lines(0, 3))
     done = site.run("-v")
     about = [text for text in done.stderr.splitlines() if "/dev/full" in text]
-    next_words = "the run continues; see: ls -ld /dev; df -h /dev"
+    next_words = "the run continues; make room: df -h /dev"
     assert about == [f"the log file /dev/full cannot be written: No space left on device; {next_words}"]
     assert "3 lines read = 3 rows" in done.stderr
     assert site.emails() == users(0, 3)
