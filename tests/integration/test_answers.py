@@ -17,6 +17,7 @@ from psycopg.sql import SQL, Identifier
 
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection
+from xraylog.questions import statements
 
 ANSWERS = (ROOT / "answers.sql").read_text()
 Address: TypeAlias = IPv4Interface | IPv6Interface
@@ -379,6 +380,21 @@ def reader(filled: Connection, database: dict[str, str]) -> Iterator[Connection]
         yield conn
     filled.execute(SQL("DROP OWNED BY {}").format(role))
     filled.execute(SQL("DROP ROLE {}").format(role))
+
+
+@pytest.mark.parametrize("function", EACH)
+def test_the_statement_that_ask_logs_sends_gives_the_same_rows(filled: Connection, function: str) -> None:
+    statement = statements.read()[function]
+    call = EACH[function].partition("(")[2].removesuffix(")")
+    given = filled.execute(f"SELECT {call}").fetchone() or ()
+    values = dict(zip(statement.parameters, given, strict=False))
+    answer = filled.execute(f"SELECT * FROM {EACH[function]}")
+    assert [column.name for column in answer.description or ()] == [*statement.columns]
+    assert filled.execute(statement.text, values).fetchall() == answer.fetchall() != []
+
+
+def test_of_each_function_the_statement_is_known() -> None:
+    assert set(statements.read()) == set(EACH)
 
 
 @pytest.mark.parametrize("function", EACH)

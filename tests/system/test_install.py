@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.site import ROOT, Site, line, lines, users
 
-COMMANDS = ("parse_logs", "migrate_logs_to_partitioned", "report_logs")
+COMMANDS = ("parse_logs", "migrate_logs_to_partitioned", "report_logs", "ask_logs")
 
 
 def run(*command: str | Path, cwd: Path, status: int = 0) -> str:

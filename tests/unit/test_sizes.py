@@ -13,6 +13,7 @@ MAX_LINES = {
     "parse_logs.py": 150,
     "migrate_logs_to_partitioned.py": 200,
     "report_logs.py": 200,
+    "ask_logs.py": 200,
     "README.md": 150,
 }
 MAX_MODULE_LINES = 400

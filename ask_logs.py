@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Answer a question about what the database knows. By hand; it only reads, and a role with SELECT is enough."""
+
+from __future__ import annotations
+
+# isort: split
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import psycopg
+from psycopg.sql import Identifier
+
+from xraylog import __version__, cli, config, hints
+from xraylog.cli import Exit
+from xraylog.config import Config
+from xraylog.database import schema, session
+from xraylog.printed import complain, prepare_streams, write
+from xraylog.questions import asking, moments, present
+from xraylog.questions.catalog import QUESTIONS, Question
+from xraylog.questions.present import Answer
+from xraylog.telemetry import run_log
+
+DEFAULT_LIMIT = 50  # rows of a table, on a terminal and elsewhere
+MAX_LIMIT = 999_999_999
+
+
+def main(arguments: Sequence[str] | None = None) -> Exit:
+    """Answer one question; return the exit status."""
+    prepare_streams()
+    options = parser().parse_args(arguments)
+    try:
+        cfg = config.read(options.config)
+        config.refuse_nameless_zone(cfg)
+    except config.ConfigError as error:
+        complain(*error.complaints)
+        return Exit.CONFIGURATION
+    run_log.to_stderr("WARNING")
+    try:
+        return run(cfg, options)
+    except asking.Unknown as error:
+        complain(error)
+        return Exit.OPERATOR
+    except (session.Unavailable, session.Unsuitable) as error:
+        complain(hints.joined(error, hint(error, cfg)))
+        return Exit.FAILED if isinstance(error, session.Unavailable) else Exit.OPERATOR
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return Exit.FAILED
+
+
+def run(cfg: Config, options: argparse.Namespace) -> Exit:
+    """Ask the database, and print what it answers."""
+    question: Question = options.question
+    values = values_of(cfg, question, options)
+    with session.connect({"application_name": "ask_logs", **cfg.connection}, to_write=False) as conn:
+        conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{cfg.report_timeout_s}s"])
+        answer = asking.ask(conn, question, values, cfg.zone, options.limit or None)
+    print_answer(answer, options)
+    return Exit.DONE
+
+
+def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of the question's parameters. Exits with 2 when a moment is none."""
+    now = datetime.now(timezone.utc)
+    try:
+        since = moments.read(options.since, now, cfg.zone).begin if options.since is not None else None
+        until = moments.read(options.until, now, cfg.zone).end if options.until is not None else None
+    except moments.Unreadable as error:
+        options.parser.error(str(error))
+    if options.csv and len(question.parts) > 1 and options.only is None:
+        options.parser.error(f"argument --csv: expected --only {' or --only '.join(question.parts)}, found neither")
+    window = asking.window(question, since, until, now)
+    if window and window["since"] >= window["until"]:
+        options.parser.error("expected --since before --until")
+    return {**vars(options), **window}
+
+
+def print_answer(answer: Answer, options: argparse.Namespace) -> None:
+    """Print the answer in the form that was asked for; the window of a CSV goes to standard error."""
+    if options.json:
+        write(sys.stdout, present.as_json(answer))
+    elif options.csv:
+        complain(present.window(answer))
+        write(sys.stdout, present.as_csv(answer))
+    else:
+        write(sys.stdout, present.as_table(answer))
+
+
+def hint(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
+    """Return what fixes it: a setting or a command."""
+    if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+        return f"ask for less with --since, or raise [report] statement_timeout in {cfg.path}"
+    if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+        user = cfg.connection.get("user")
+        role = Identifier(user).as_string(None) if user else "the role that libpq uses"
+        return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
+    return hints.on(error, cfg)
+
+
+# --- the command line ----------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the questions and their options, as --help shows them."""
+    parser = argparse.ArgumentParser(description="Answer a question about what the database knows.")
+    cli.add_config(parser)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    questions = parser.add_subparsers(title="questions", metavar="QUESTION", required=True)
+    for question in QUESTIONS:
+        one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
+        question.options(one)
+        one.set_defaults(question=question, parser=one)
+        if question.window is not None:
+            one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
+            one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
+        else:
+            one.set_defaults(since=None, until=None)
+        one.add_argument("--node", metavar="NAME", help="one node only")
+        limit = cli.number(0, MAX_LIMIT)
+        one.add_argument("--limit", type=limit, metavar="N", default=DEFAULT_LIMIT,
+                         help=f"rows of a table; 0: all (default: {DEFAULT_LIMIT})")  # fmt: skip
+        if len(question.parts) > 1:
+            one.add_argument("--only", choices=question.parts, help="this table of the answer; needed with --csv")
+        form = one.add_mutually_exclusive_group()
+        form.add_argument("--csv", action="store_true", help="print comma-separated values")
+        form.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

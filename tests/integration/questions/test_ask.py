@@ -1,0 +1,122 @@
+"""ask_logs.py: one question a subcommand, for people and for machines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from helpers.site import Site, line, lines
+from psycopg.sql import SQL, Identifier
+
+WHEN = ("--since", "2025-11-17", "--until", "2025-11-17")
+
+
+@pytest.fixture
+def asked(site: Site) -> Site:
+    """A site with rows of one day, one of them of a name that would act in a spreadsheet and on a terminal."""
+    site.append(*lines(0, 5), *[line(7)] * 3, line(8).replace("email: u8", "email: =cmd|\x1b[2J"))
+    site.run()
+    return site
+
+
+def ask(site: Site, *arguments: str, status: int = 0) -> str:
+    done = site.run(*arguments, script="ask_logs", status=status)
+    return done.stderr if status else done.stdout
+
+
+def answer(site: Site, *arguments: str) -> Any:
+    return json.loads(ask(site, *arguments, "--json"))
+
+
+def test_the_menu_shows_each_question(asked: Site) -> None:
+    shown = ask(asked, "--help")
+    for question in ("user", "rejected", "traffic", "last-seen"):
+        assert f"\n    {question} " in shown
+
+
+def test_a_table_states_its_window_and_has_aligned_columns(asked: Site) -> None:
+    assert ask(asked, "last-seen", "--since", "2025-11-17", "--until", "2025-11-17", "--limit", "2") == (
+        "2025-11-17 00:00:00+00:00 to 2025-11-18 00:00:00+00:00 (UTC)\n\n"
+        "email         last                       source_ip\n"
+        "------------  -------------------------  -----------\n"
+        "=cmd|\\x1b[2J  2025-11-17 10:15:23+00:00  203.0.113.9\n"
+        "u0            2025-11-17 10:15:23+00:00  203.0.113.1\n"
+        "2 rows, and there are more: --limit\n"
+    )
+
+
+def test_times_are_in_the_zone_of_the_log(asked: Site) -> None:
+    asked.set("parser", timezone="Asia/Tehran")
+    found = answer(asked, "traffic", "--since", "2025-11-17 13:00", "--until", "2025-11-17T11:00:00Z")
+    assert found["since"] == "2025-11-17T13:00:00+03:30"
+    assert found["until"] == "2025-11-17T14:30:00+03:30"
+    assert found["hours"] == [{"hour": "2025-11-17T13:00:00+03:30", "rows": 9}]
+
+
+def test_nothing_of_a_client_acts_on_a_terminal_or_in_a_spreadsheet(asked: Site) -> None:
+    shown = ask(asked, "last-seen", *WHEN, "--csv")
+    assert "\x1b" not in shown
+    assert {row["email"] for row in csv.DictReader(io.StringIO(shown))} >= {"'=cmd|\\x1b[2J", "u7"}
+    assert "\x1b" not in ask(asked, "last-seen", *WHEN, "--json")
+    assert "=cmd|\x1b[2J" in {row["email"] for row in answer(asked, "last-seen", *WHEN)["users"]}
+
+
+def test_one_user_and_those_of_a_pattern(asked: Site) -> None:
+    found = answer(asked, "user", "u7", *WHEN)
+    assert [(row["destination"], row["port"], row["rows"]) for row in found["destinations"]] == [
+        ("host7.example", 443, 3)
+    ]
+    several = answer(asked, "user", "u*", *WHEN)
+    assert {name for name in several if name.startswith("destinations")} == {
+        f"destinations of u{n}" for n in (0, 1, 2, 3, 4, 7)
+    }
+
+
+def test_a_name_that_is_none_is_an_error_that_shows_similar_ones(asked: Site) -> None:
+    assert "'u0', 'u1'" in ask(asked, "user", "u", status=3)
+    assert "expected one of 'n1', found 'n9'" in ask(asked, "traffic", *WHEN, "--node", "n9", status=3)
+
+
+def test_one_node_alone(asked: Site) -> None:
+    asked.set("parser", node="n2")
+    asked.append(*lines(20, 23))
+    asked.run()
+    assert [answer(asked, "traffic", *WHEN, "--node", node)["hours"][0]["rows"] for node in ("n1", "n2")] == [9, 3]
+
+
+def test_csv_is_one_table(asked: Site) -> None:
+    assert "expected --only destinations" in ask(asked, "user", "u7", "--csv", status=2)
+    shown = ask(asked, "user", "u7", *WHEN, "--csv", "--only", "destinations")
+    assert shown.splitlines()[0] == "destination,port,rows,first,last"
+    assert len(shown.splitlines()) == 2
+
+
+@pytest.mark.parametrize("moment", ["17.11.2025", "2025-13-01", "5y", "2025-11-17 25:00", ""])
+def test_what_is_no_moment_is_an_error_that_shows_one(asked: Site, moment: str) -> None:
+    assert "2025-11-17 10:15" in ask(asked, "traffic", f"--since={moment}", status=2)
+
+
+def test_a_window_that_ends_before_it_begins_is_an_error(asked: Site) -> None:
+    assert "--since before --until" in ask(asked, "traffic", "--since", "1h", "--until", "2h", status=2)
+
+
+@pytest.fixture
+def reader(asked: Site) -> Iterator[dict[str, str]]:
+    """The keywords of a role that may read and do nothing else."""
+    name = f"reader_of_{asked.database['dbname']}"
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(name)))
+        conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(name)))
+        yield {"user": name, "password": "only for this test"}
+        conn.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
+        conn.execute(SQL("DROP ROLE {}").format(Identifier(name)))
+
+
+def test_a_role_that_may_only_read_is_enough(asked: Site, reader: dict[str, str]) -> None:
+    asked.set("postgresql", **reader)
+    assert answer(asked, "traffic", *WHEN)["hours"][0]["rows"] == 9

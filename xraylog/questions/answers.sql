@@ -1,0 +1,266 @@
+-- Functions for the questions that people ask most of `logs`. docs/questions.md has an example, the plan and the time
+-- of each.
+--
+--     psql -f answers.sql
+--
+-- creates or replaces them; the tables must exist. PostgreSQL 10 to 18.
+--
+-- Each is one SELECT, which the planner substitutes for the call: so the window excludes partitions, and the caller
+-- needs the rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent that.
+--
+-- In a window, `since` is included and `until` is not. A body names a parameter together with its function,
+-- `users_of.since`: so ask_logs.py finds them, and sends the same SELECT without the functions.
+
+
+-- The address of a client: an IPv4 address for one that is mapped into IPv6, ::ffff:203.0.113.5, because which of them
+-- xray writes depends on its listener; null for 0.0.0.0 and 127.0.0.1, which stand for a unix socket or a proxy.
+CREATE OR REPLACE FUNCTION client_address(source inet)
+RETURNS inet
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN source <<= '::ffff:0.0.0.0/104' OR source <<= '::ffff:127.0.0.0/104' THEN NULL
+        WHEN source <<= '::ffff:0.0.0.0/96'
+            THEN set_masklen('0.0.0.0'::inet + (source - '::ffff:0.0.0.0'::inet), masklen(source) - 96)
+        WHEN source <<= '0.0.0.0/8' OR source <<= '127.0.0.0/8' OR source <<= '::/16' THEN NULL
+        ELSE source
+    END
+$$;
+
+
+-- The network of a client: /24 for IPv4, /48 for IPv6, the most that providers usually give to one customer. A source
+-- that xray masked further stays the network that it is.
+CREATE OR REPLACE FUNCTION client_network(source inet)
+RETURNS cidr
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT network(set_masklen(source, least(masklen(source), CASE family(source) WHEN 4 THEN 24 ELSE 48 END)))
+$$;
+
+
+-- How many addresses use each account. Addresses are grouped before networks are counted, so few rows have to be sorted.
+CREATE OR REPLACE FUNCTION addresses_of_users(
+    since timestamptz DEFAULT now() - interval '1 hour',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email       text,
+    addresses   bigint,
+    networks_24 bigint,
+    networks_48 bigint,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text,
+           count(a.address) AS addresses,
+           count(DISTINCT client_network(a.address)) FILTER (WHERE family(a.address) = 4),
+           count(DISTINCT client_network(a.address)) FILTER (WHERE family(a.address) = 6),
+           sum(a.rows)::bigint AS rows,
+           min(a.first),
+           max(a.last)
+    FROM (
+        SELECT s.user_id, client_address(s.source_ip) AS address, sum(s.rows) AS rows, min(s.first) AS first,
+               max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= addresses_of_users.since AND l."timestamp" < addresses_of_users.until
+            GROUP BY l.user_id, l.source_ip
+        ) s
+        GROUP BY s.user_id, address
+    ) a
+    JOIN users u ON u.id = a.user_id
+    GROUP BY u.email
+    ORDER BY addresses DESC, rows DESC
+$$;
+
+
+-- From which networks one user connected. The network is null for lines without a source.
+CREATE OR REPLACE FUNCTION networks_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    network   cidr,
+    addresses bigint,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT client_network(a.address) AS network, count(a.address), sum(a.rows)::bigint AS rows, min(a.first),
+           max(a.last)
+    FROM (
+        SELECT client_address(s.source_ip) AS address, sum(s.rows) AS rows, min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = networks_of.email)
+              AND l."timestamp" >= networks_of.since AND l."timestamp" < networks_of.until
+            GROUP BY l.source_ip
+        ) s
+        GROUP BY address
+    ) a
+    GROUP BY network
+    ORDER BY rows DESC
+$$;
+
+
+-- Where one user went. Names are looked up one by one after grouping: a join might read all endpoints.
+CREATE OR REPLACE FUNCTION destinations_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    destination text,
+    port        integer,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = d.destination_id), d.destination_port, d.rows,
+           d.first, d.last
+    FROM (
+        SELECT l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
+               max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = destinations_of.email)
+          AND l."timestamp" >= destinations_of.since AND l."timestamp" < destinations_of.until
+          AND l.destination_id IS NOT NULL
+        GROUP BY l.destination_id, l.destination_port
+    ) d
+    ORDER BY d.rows DESC
+$$;
+
+
+-- Who visited one destination, a name or an address as the log has it. The user is null for lines that name none.
+CREATE OR REPLACE FUNCTION users_of(
+    address text,
+    since   timestamptz DEFAULT now() - interval '1 day',
+    until   timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email text,
+    rows  bigint,
+    first timestamptz,
+    last  timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, v.rows, v.first, v.last
+    FROM (
+        SELECT l.user_id, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = users_of.address)
+          AND l."timestamp" >= users_of.since AND l."timestamp" < users_of.until
+        GROUP BY l.user_id
+    ) v
+    LEFT JOIN users u ON u.id = v.user_id
+    ORDER BY v.rows DESC
+$$;
+
+
+-- Who reached a host and port around a time: from `within` before it to `within` after it, both included.
+CREATE OR REPLACE FUNCTION who_reached(
+    address text,
+    port    integer,
+    at      timestamptz,
+    within  interval DEFAULT '5 minutes'
+)
+RETURNS TABLE (
+    "timestamp" timestamptz,
+    email       text,
+    source_ip   inet,
+    source_port integer,
+    action      text,
+    node        text
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT l."timestamp", u.email::text, client_address(l.source_ip), l.source_port, l.action::text, n.name::text
+    FROM logs l
+    LEFT JOIN users u ON u.id = l.user_id
+    LEFT JOIN nodes n ON n.id = l.node_id
+    WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = who_reached.address)
+      AND l.destination_port = who_reached.port
+      AND l."timestamp" >= who_reached.at - who_reached.within
+      AND l."timestamp" <= who_reached.at + who_reached.within
+    ORDER BY l."timestamp"
+$$;
+
+
+-- When each user was last seen, and from where; null for a user not seen since then. From PostgreSQL 12 on the subquery
+-- goes through the days from the last one back, and stops at the first row.
+CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
+RETURNS TABLE (
+    email     text,
+    last      timestamptz,
+    source_ip inet
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, seen."timestamp" AS last, client_address(seen.source_ip)
+    FROM users u
+    LEFT JOIN LATERAL (
+        SELECT l."timestamp", l.source_ip
+        FROM logs l
+        WHERE l.user_id = u.id AND l."timestamp" >= last_seen.since
+        ORDER BY l."timestamp" DESC
+        LIMIT 1
+    ) seen ON true
+    ORDER BY last DESC NULLS LAST, email
+$$;
+
+
+-- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds no row: without it the
+-- planner expects as many hours as rows, and sorts all rows instead of hashing them; without its FROM logs, the plan is
+-- not parallel.
+CREATE OR REPLACE FUNCTION traffic_by_hour(
+    since timestamptz DEFAULT date_trunc('hour', now()) - interval '11 hours',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    hour timestamptz,
+    rows bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT h.hour, count(*)
+    FROM (
+        SELECT date_trunc('hour', l."timestamp") AS hour
+        FROM logs l
+        WHERE l."timestamp" >= traffic_by_hour.since AND l."timestamp" < traffic_by_hour.until
+        UNION ALL
+        SELECT NULL FROM logs WHERE false
+    ) h
+    GROUP BY h.hour
+    ORDER BY h.hour
+$$;
+
+
+-- Sources that were rejected: scanners, probes, clients whose account was removed.
+CREATE OR REPLACE FUNCTION rejected_sources(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    source_ip inet,
+    network   cidr,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT r.address, client_network(r.address), r.rows, r.first, r.last
+    FROM (
+        SELECT client_address(s.source_ip) AS address, sum(s.rows)::bigint AS rows, min(s.first) AS first,
+               max(s.last) AS last
+        FROM (
+            SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l.action = 'rejected' AND l."timestamp" >= rejected_sources.since AND l."timestamp" < rejected_sources.until
+            GROUP BY l.source_ip
+        ) s
+        GROUP BY address
+    ) r
+    ORDER BY r.rows DESC
+$$;

@@ -1,0 +1,85 @@
+"""Ask the database a question: resolve the names in it, send its statements, return the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, tzinfo
+from typing import Any
+
+from xraylog.database.session import Connection
+from xraylog.questions import statements
+from xraylog.questions.catalog import Question
+from xraylog.questions.present import Answer, Part
+
+MAX_USERS = 20  # of a pattern
+NODES = "SELECT name, id FROM nodes ORDER BY name"
+USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
+USER = "SELECT email::text FROM users WHERE email = %s"
+
+
+class Unknown(Exception):
+    """There is no such name; the message says what there is."""
+
+
+def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: tzinfo, limit: int | None) -> Answer:
+    """Return the answer. `values`: by parameter; `limit`: of the rows of a part; None is no limit. Raises Unknown."""
+    parts, notes = [], list(question.notes)
+    asked = {name: function for name, function in question.parts.items() if values.get("only") in (None, name)}
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
+        node_id = find_node(conn, values.get("node"))
+        users = find_users(conn, values["email"]) if "email" in values else [None]
+        for user in users:
+            for name, function in asked.items():
+                title = f"{name} of {user}" if len(users) > 1 else name
+                parts.append(_part(conn, title, function, {**values, "email": user, "node_id": node_id}, limit))
+    if len(users) == MAX_USERS:
+        notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
+    since, until = (values.get(name) for name in ("since", "until"))
+    return Answer(question.name, since, until, zone, parts, notes)
+
+
+def _part(conn: Connection, title: str, function: str, values: Mapping[str, Any], limit: int | None) -> Part:
+    statement = statements.read()[function]
+    text = statement.text if values["node_id"] is None else statement.of_node()
+    most = None if limit is None else limit + 1
+    rows = conn.execute(f"{text}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
+    return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)
+
+
+def find_node(conn: Connection, name: str | None) -> int | None:
+    """Return the id of a node. Raises Unknown."""
+    if name is None:
+        return None
+    ids: dict[str, int] = dict(conn.execute(NODES).fetchall())
+    if name not in ids:
+        raise Unknown(f"--node: expected one of {', '.join(map(repr, ids)) or 'no node'}, found {name!r}")
+    return ids[name]
+
+
+def find_users(conn: Connection, pattern: str) -> list[str]:
+    """Return the user of this name, or those whose names fit a pattern. Raises Unknown."""
+    found = conn.execute(USER, [pattern]).fetchall()
+    if not found and "*" in pattern:
+        found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS]).fetchall()
+    if not found:
+        near = conn.execute(USERS_LIKE, [f"%{like(pattern)}%", 5]).fetchall()
+        hint = f"; there are {', '.join(repr(name) for (name,) in near)}" if near else "; for all: last-seen"
+        raise Unknown(f"expected the name of a user, or a pattern, found {pattern!r}{hint}")
+    return [name for (name,) in found]
+
+
+def like(pattern: str) -> str:
+    """Return a pattern with * as one of LIKE."""
+    for sign in ("\\", "%", "_"):
+        pattern = pattern.replace(sign, f"\\{sign}")
+    return pattern.replace("*", "%")
+
+
+def window(question: Question, since: datetime | None, until: datetime | None, now: datetime) -> dict[str, datetime]:
+    """Return the window that was asked for, or the question's own."""
+    if question.window is None:
+        return {}
+    end = until or now
+    return {"since": since or end - question.window, "until": end}

@@ -1,0 +1,77 @@
+"""--since and --until: moments as people write them, in the zone of the log."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone, tzinfo
+
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+AGO = re.compile(r"([0-9]{1,5})([mhdw])")
+DAYS_BACK = {"today": 0, "yesterday": 1}
+DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?) ?"
+                    r"(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?")  # fmt: skip
+EXPECTED = (
+    "expected 30m, 12h, 7d or 2w ago, today, yesterday, a day as in 2025-11-17, or a moment as in "
+    "2025-11-17 10:15 or 2025-11-17T10:15:00+03:30"
+)
+
+
+class Unreadable(ValueError):
+    """The text is no moment; the message says what one looks like."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a text names: a day, or a moment, which begins and ends at once."""
+
+    begin: datetime
+    end: datetime
+
+
+def read(text: str, now: datetime, zone: tzinfo) -> Span:
+    """Return what `text` names, seen at the moment `now`. Raises Unreadable."""
+    try:
+        if text == "now":
+            return Span(now, now)
+        if ago := AGO.fullmatch(text):
+            moment = now - int(ago[1]) * UNITS[ago[2]]
+            return Span(moment, moment)
+        if text in DAYS_BACK:
+            return _day(now.astimezone(zone).date() - timedelta(days=DAYS_BACK[text]), zone)
+        if DAY.fullmatch(text):
+            return _day(date.fromisoformat(text), zone)
+        if found := MOMENT.fullmatch(text):
+            moment = _moment(found[1], found[2], found[3], zone)
+            return Span(moment, moment)
+    except (ValueError, OverflowError):
+        pass
+    raise Unreadable(f"{EXPECTED}, found {text!r}")
+
+
+def duration(text: str) -> timedelta:
+    """Return a duration as in 5m or 2h. Raises Unreadable."""
+    if found := AGO.fullmatch(text):
+        return int(found[1]) * UNITS[found[2]]
+    raise Unreadable(f"expected a duration as in 5m, 2h or 1d, found {text!r}")
+
+
+def _day(day: date, zone: tzinfo) -> Span:
+    begin, end = (
+        datetime(each.year, each.month, each.day, tzinfo=zone).astimezone(timezone.utc)
+        for each in (day, day + timedelta(days=1))
+    )
+    return Span(begin, end)
+
+
+def _moment(day: str, time: str, offset: str | None, zone: tzinfo) -> datetime:
+    head, _, fraction = time.partition(".")  # fromisoformat of Python 3.10 wants three digits or six
+    moment = datetime.fromisoformat(f"{day} {head}").replace(microsecond=int(f"{fraction:0<6}"))
+    if offset is None:
+        return moment.replace(tzinfo=zone).astimezone(timezone.utc)
+    if offset == "Z":
+        return moment.replace(tzinfo=timezone.utc)
+    digits = offset[1:].replace(":", "").ljust(4, "0")
+    apart = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return moment.replace(tzinfo=timezone(-apart if offset[0] == "-" else apart)).astimezone(timezone.utc)

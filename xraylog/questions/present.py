@@ -1,0 +1,152 @@
+"""Answers as a table for people, as CSV and as JSON for machines. Names in them may be a client's own bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from typing import Any
+
+from xraylog.printed import printable
+
+# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One table of an answer."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    is_cut: bool = False  # there are more rows than were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known, in which window, and what it leaves out."""
+
+    question: str
+    since: datetime | None
+    until: datetime | None
+    zone: tzinfo
+    parts: Sequence[Part]
+    notes: Sequence[str] = field(default=())
+
+
+def as_table(answer: Answer) -> str:
+    """Return aligned columns; times in the answer's zone, to the second."""
+    blocks = [f"{_window(answer)}\n"]
+    for part in answer.parts:
+        title = f"{part.name}\n" if len(answer.parts) > 1 else ""
+        blocks.append(f"{title}{_aligned(part, answer.zone)}{_count(part)}\n")
+    blocks += [f"{printable(note)}\n" for note in answer.notes]
+    return "\n".join(blocks)
+
+
+def as_csv(answer: Answer) -> str:
+    """Return one table with a header. The caller has chosen a part; `answer` has no other."""
+    (part,) = answer.parts
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(part.columns)
+    writer.writerows([_cell(value, answer.zone) for value in row] for row in part.rows)
+    return text.getvalue()
+
+
+def as_json(answer: Answer) -> str:
+    """Return one object; a part is an array of objects. ASCII, so nothing in it acts on a terminal."""
+    found: Mapping[str, Any] = {
+        "question": answer.question,
+        "since": _plain(answer.since, answer.zone),
+        "until": _plain(answer.until, answer.zone),
+        "notes": list(answer.notes),
+        **{
+            part.name: [
+                {column: _plain(value, answer.zone) for column, value in zip(part.columns, row, strict=True)}
+                for row in part.rows
+            ]
+            for part in answer.parts
+        },
+        "is_cut": any(part.is_cut for part in answer.parts),
+    }
+    return json.dumps(found, indent=1).replace("\x7f", "\\u007f") + "\n"
+
+
+def window(answer: Answer) -> str:
+    """Return the window in words."""
+    return _window(answer)
+
+
+def _window(answer: Answer) -> str:
+    since, until = (
+        moment.astimezone(answer.zone).isoformat(" ", "seconds") if moment else None
+        for moment in (answer.since, answer.until)
+    )
+    if since and until:
+        return f"{since} to {until} ({answer.zone})"
+    return f"since {since} ({answer.zone})" if since else f"all rows ({answer.zone})"
+
+
+def _count(part: Part) -> str:
+    count = f"{len(part.rows)} row{'' if len(part.rows) == 1 else 's'}"
+    return f"{count}, and there are more: --limit" if part.is_cut else count
+
+
+def _aligned(part: Part, zone: tzinfo) -> str:
+    if not part.rows:
+        return ""
+    cells = [[_shown(value, zone) for value in row] for row in part.rows]
+    widths = [max(map(_width, column)) for column in zip(part.columns, *cells, strict=True)]
+    is_number = [all(isinstance(value, int | None) for value in column) for column in zip(*part.rows, strict=True)]
+    lines = [_line(part.columns, widths, is_number), "  ".join("-" * width for width in widths)]
+    lines += [_line(row, widths, is_number) for row in cells]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _line(cells: Iterable[str], widths: Iterable[int], is_number: Iterable[bool]) -> str:
+    padded = []
+    for cell, width, right in zip(cells, widths, is_number, strict=True):
+        blanks = " " * (width - _width(cell))
+        padded.append(blanks + cell if right else cell + blanks)
+    return "  ".join(padded)
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in text
+    )
+
+
+def _shown(value: Any, zone: tzinfo) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(zone).isoformat(" ", "seconds")
+    return printable(_text(value, zone))
+
+
+def _cell(value: Any, zone: tzinfo) -> str:
+    text = printable(_text(value, zone))
+    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA) else text
+
+
+def _text(value: Any, zone: tzinfo) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(_text(item, zone) for item in value)
+    return value.astimezone(zone).isoformat(" ") if isinstance(value, datetime) else str(value)
+
+
+def _plain(value: Any, zone: tzinfo) -> Any:
+    """Return what JSON has a form for."""
+    if isinstance(value, datetime):
+        return value.astimezone(zone).isoformat()
+    if isinstance(value, list):
+        return [_plain(item, zone) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
