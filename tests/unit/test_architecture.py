@@ -17,7 +17,7 @@ ROWS = (
     {"loading", "hints"},
     {"accesslog", "database", "telemetry"},
     {"load_result"},
-    {"records", "config", "cli", "prefetch", "atomic_file"},
+    {"records", "config", "cli", "prefetch", "atomic_file", "tls_files"},
     {"file_advice"},
     {"safe_open", "printed", "required"},
 )

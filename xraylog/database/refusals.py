@@ -33,6 +33,8 @@ class Refusal(NamedTuple):
 
 def describe(message: str, keywords: Mapping[str, str], sqlstate: str | None) -> Refusal | None:
     """Return what a message means, None if nothing is known. `keywords`: those of [postgresql]."""
+    if sqlstate in AT_LOGIN:
+        return AT_LOGIN[sqlstate](_shown({**_defaults(), **keywords}))
     for state, refusal in STATES.items():
         if sqlstate is not None and sqlstate.startswith(state):
             return refusal
@@ -171,11 +173,17 @@ CAUSES = (
     (r"[Pp]eer authentication failed", _peer),
     (r"is not permitted to log in", _no_login),
     (r"permission denied for database", _no_connect),
-    (r"too many (clients|connections)|remaining connection slots", _full),
+    (r"too many (clients|connections)|no more connections|max client|remaining connection slots", _full),
     (r"the database system is", _starting),
     (r"no answer for .* from the server's process", _hanging),
     (r"server closed the connection unexpectedly|terminating connection|connection to server was lost", _broken),
 )
+AT_LOGIN = {  # in whatever language the server speaks
+    "28P01": _wrong_password,
+    "3D000": _no_database,
+    "53300": _full,
+    "57P03": _starting,
+}
 SESSIONS = "SELECT pid, usename, application_name, state, query FROM pg_stat_activity WHERE state <> 'idle'"
 STATES = {  # of a session that is there, in whatever language the server speaks
     "55P03": Refusal("another session keeps the lock", "", f"see who: {SESSIONS}"),

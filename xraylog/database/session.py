@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import psycopg
-from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
@@ -37,26 +36,7 @@ DEFAULTS: Mapping[str, str] = {
     "tcp_user_timeout": "60000",
 }
 
-# SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
-# a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
-# 08P01 is among them: with it pgbouncer says whatever happens to it.
-TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04")
 NO_MEMORY = "53200"
-# At connect time psycopg has no SQLSTATE, only text. These are the refusals that pass by themselves, of a server
-# that answers a ping; every other refusal, in whatever language, is for the operator.
-BUSY_TEXTS = ("too many clients", "remaining connection slots", "too many connections", "the database system is")
-# libpq's own words for a server that it does not want, and for settings that it finds wrong when it has a socket: its
-# ping gives up there, too.
-OF_LIBPQ_TEXTS = (
-    "does not support SSL",
-    "server certificate",
-    "certificate verify failed",
-    "root certificate",
-    "GSSAPI encryption required",
-    "for connection option",
-    "parameter must be an integer",  # the same, until libpq 12
-    "could not parse network address",
-)
 NO_KEYWORDS: Mapping[str, str] = {}
 NO_REPLICATION = ("false", "off", "no", "0")
 
@@ -146,24 +126,25 @@ def _session(keywords: Mapping[str, str], answer_timeout_s: float | None, node: 
 
 
 def _attempt(conninfo: str, keywords: Mapping[str, str]) -> deadline.Connection:
+    """Return a session. Raises Unavailable and Unsuitable."""
     for is_last in (False, True):
         try:
             # No prepared statements: pgbouncer in transaction mode hands each transaction another session.
             return deadline.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.OperationalError as error:
-            if not _is_refusal(conninfo, error):
+            from xraylog.database import logins  # only when there is no session
+
+            if isinstance(error, psycopg.errors.ConnectionTimeout) and logins.hosts(conninfo) == 1:
                 raise Unavailable(message(error, keywords)) from error
-            if is_last:
-                raise Unsuitable(message(error, keywords)) from error
-            # A server that came up between the attempt and the ping has refused nothing: ask it once more.
+            found = logins.explain(conninfo)
+            if found is None and is_last:
+                raise Unavailable(message(error, keywords)) from error
+            if found is not None:
+                kind = Unsuitable if found.is_for_operator else Unavailable
+                said = message(found.error, keywords)
+                raise kind(f"{said}; {found.to_do}" if found.to_do else said) from found.error
+            # A server that came up between the two attempts has refused nothing: ask it once more.
     raise AssertionError
-
-
-def _is_refusal(conninfo: str, error: psycopg.OperationalError) -> bool:
-    """Return whether the server answers, and does not want us, or libpq does not want the server or a setting."""
-    answers = pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
-    answers = answers or any(text in str(error) for text in OF_LIBPQ_TEXTS)
-    return answers and not any(text in str(error) for text in BUSY_TEXTS)
 
 
 @contextlib.contextmanager
@@ -226,6 +207,11 @@ BEGIN_SETTINGS = (
            set_config('tcp_keepalives_count', '3', true)
 """
 )
+# So that an error can be looked up, in English. Who may set that is another question before PostgreSQL 15.
+MESSAGES = ", CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('lc_messages', 'C', true) END"
+MESSAGES_IF_GRANTED = """,
+           CASE WHEN has_parameter_privilege('lc_messages', 'SET') THEN set_config('lc_messages', 'C', true) END
+"""
 TCP_USER_TIMEOUT = ", set_config('tcp_user_timeout', '60000', true)"
 # Between two transactions a session is idle: this setting outlives them.
 IDLE_SESSION_TIMEOUT = ", set_config('idle_session_timeout', '0', false)"
@@ -239,6 +225,7 @@ LOCK = "pg_advisory_xact_lock(%s)"
 @functools.cache
 def _begin_settings(server: Capabilities, by_index: bool, marked: bool) -> SQL:
     optional = (
+        (MESSAGES_IF_GRANTED if server.parameter_privileges else MESSAGES, True),
         (TCP_USER_TIMEOUT, server.tcp_user_timeout),
         (IDLE_SESSION_TIMEOUT, server.idle_session_timeout),
         (TRANSACTION_TIMEOUT, server.transaction_timeout),
@@ -271,8 +258,11 @@ def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
 
 def is_temporary(error: psycopg.Error) -> bool:
     """Return whether the next run may find it gone. OperationalError is wider than that: the SQLSTATE decides."""
+    from xraylog.database import logins  # only when something failed
+
     if error.sqlstate is not None:
-        return error.sqlstate.startswith(TEMPORARY)
+        is_pooler = error.sqlstate.startswith(logins.OF_POOLERS) and logins.is_busy(str(error))
+        return error.sqlstate.startswith(logins.TEMPORARY) or is_pooler
     return isinstance(error, psycopg.OperationalError)  # the connection broke: no server left to give a state
 
 

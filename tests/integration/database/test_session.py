@@ -160,3 +160,10 @@ def test_a_standby_is_called_by_its_name(own_server: Callable[..., Server], tmp_
     site.run("--output", str(tmp_path / "page.html"), script="report_logs")
     assert site.emails() == users(0, 3)
     assert site.buffered() == users(3, 4)
+    (told,) = [line for line in site.run("--check", status=3).stdout.splitlines() if line.startswith("✗")]
+    assert named in told
+    # As during a failover, whatever the order of hosts: the primary is on its way.
+    for ports in (f"{server.port},1", f"1,{server.port}", str(server.port)):
+        site.set("postgresql", host=",".join(["127.0.0.1"] * (1 + ports.count(","))), port=ports)
+        site.set("postgresql", target_session_attrs="read-write")
+        assert "PostgreSQL is not available: " in site.run().stderr

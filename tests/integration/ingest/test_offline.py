@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from helpers import refusing
+from helpers.refusing import Answer
 from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import drain
@@ -38,6 +40,21 @@ def test_lines_are_buffered_and_come_in_with_the_next_good_run(site: Site) -> No
     assert site.buffer.read_bytes() == b""
     assert site.last_stats()["mode"] == "online"
     assert [site.last_stats()[field] for field in ("processed", "failed", "new_users")] == [5, 0, 15]
+
+
+def test_a_pooler_that_is_full_is_an_outage_and_a_missing_database_is_none(site: Site) -> None:
+    site.append(*lines(0, 2))
+    with refusing.server(Answer("no more connections allowed (max_client_conn)", "08P01")) as port:
+        site.set("postgresql", port=port)
+        assert "no more connections allowed (max_client_conn) (SQLSTATE 08P01); new lines go to " in site.run().stderr
+    assert site.buffered() == users(0, 2)
+    site.append(*lines(2, 4))
+    with refusing.server(Answer("Datenbank »xray« existiert nicht", "3D000")) as port:
+        site.set("postgresql", port=port)
+        assert "Datenbank »xray« existiert nicht (SQLSTATE 3D000)" in site.run(status=3).stderr
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 4)
 
 
 def test_the_buffer_is_json_with_the_names_of_the_tables(site: Site) -> None:

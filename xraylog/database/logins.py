@@ -1,0 +1,216 @@
+"""Why no session began: the server is away or busy, or only the operator can change it; then with what mends it.
+
+A server's refusal has a SQLSTATE. libpq shows it when it is asked to be verbose, which psycopg cannot do, so each host
+is asked once more. Before login a server speaks the language that it was set to. libpq's own words are in English:
+Python leaves LC_MESSAGES as it is at the start of a program, "C".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import select
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from xraylog import tls_files
+
+# SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
+# a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
+# 08P01 is among them: with it pgbouncer says whatever happens to it.
+TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04")
+OF_POOLERS = ("08P01", "58", "XX")  # with these, poolers say everything: their words, which are English, decide
+INVALID_AUTHORIZATION = "28000"
+# Of pgbouncer, Supavisor, PgCat, Odyssey, Pgpool-II and RDS Proxy, and of a server whose SQLSTATE could not be read.
+BUSY = re.compile(
+    r"""no\ more\ connections\ allowed | client\ connections\ exceeded | max\ clients\ reached
+      | max\ client\ connections | too\ many\ (?:clients|connections|tcp\ connections)
+      | remaining\ connection\ slots | the\ database\ system\ is\ (?:starting|shutting|in\ recovery|not\ yet)
+      | login\ has\ been\ failing | server_login_retry | cannot\ connect\ to\ server | DNS\ lookup\ failed
+      | (?:query_wait|client_login|client_idle)_timeout | server\ conn\ crashed | admin\ forced\ disconnect
+      | (?:server|pooler|bouncer)?\ ?(?:is\ )?shutting\ down | unable\ to\ check\ out | timed-out\ waiting
+      | could\ not\ get\ connection\ from\ the\ pool | all\ ?servers\ ?down | all\ backend\ nodes\ are\ down
+      | failed\ to\ get\ remote\ server\ connection | failed\ to\ create\ a\ backend\ connection
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+# libpq's words for a server that it does not want, for its own files, and for settings that it finds wrong late.
+UNWANTED = re.compile(
+    r"""does\ not\ support\ SSL | server\ certificate | server's\ certificate | certificate\ verify\ failed
+      | (?:certificate|private\ key|CRL)\ file\ " | root\ certificate | SSL\ error: | SSL\ context | SSL\ engine
+      | weak\ sslmode | verified\ SSL\ connection | channel\ binding | requirement\ .*\ failed
+      | GSSAPI\ encryption\ required | no\ password\ supplied | for\ connection\ option
+      | parameter\ must\ be\ an\ integer  # the same, until libpq 12
+      | could\ not\ parse\ network\ address | on\ socket\ ".*"\ failed:\ Permission\ denied
+      | received\ invalid\ response | expected\ authentication\ request  # no PostgreSQL listens there
+      | session\ is\ not\ read-only | server\ is\ not\ in\ hot\ standby  # asked for by target_session_attrs
+    """,
+    re.VERBOSE,
+)
+# libpq's words while a server is on its way: a ping may find it there. Until libpq 13 the last are the first's.
+ON_ITS_WAY = re.compile(
+    r"""session\ is\ read-only | in\ hot\ standby\ mode | could\ not\ make\ a\ writable\ connection
+      | timeout\ expired | closed\ the\ connection\ unexpectedly | closed\ unexpectedly | SSL\ SYSCALL\ error
+      | Connection\ (?:refused|reset|timed\ out) | Broken\ pipe | Cannot\ contact\ any\ KDC
+    """,
+    re.VERBOSE,
+)
+STATE = re.compile(r":  ([0-9A-Z]{5}): (.*)")
+LOCATION = re.compile(r"^LOCATION: .*\n?", re.MULTILINE)
+OTHER_SERVER = re.compile(r"\b(?:LDAP|RADIUS)\b")  # so in every language
+VERBOSE = 2  # PQERRORS_VERBOSE
+READ, WRITE = pq.PollingStatus.READING, pq.PollingStatus.WRITING
+NO_LIMIT_S = 130  # for connect_timeout = 0: as long as TCP itself tries
+
+
+class Failed(psycopg.OperationalError):
+    """No session began. Unlike psycopg's own error it has the SQLSTATE, if the server gave one."""
+
+    def __init__(self, said: str, state: str | None = None) -> None:
+        super().__init__(said)
+        self.sqlstate = state
+
+
+class Verdict(NamedTuple):
+    """Why no session began, whether only the operator can change it, and what mends it, where that is known."""
+
+    error: Failed
+    is_for_operator: bool
+    to_do: str
+
+
+class Failure(NamedTuple):
+    """What libpq said after an attempt at one host, verbosely, and with which options it tried."""
+
+    said: str
+    options: dict[str, str]
+
+    @property
+    def state(self) -> str:
+        """The SQLSTATE; "" where the server gave none."""
+        return next((state for state, _ in reversed(STATE.findall(self.said))), "")
+
+    @property
+    def is_of_other_server(self) -> bool:
+        """Return whether a password was to be checked elsewhere: nobody says whether it is wrong, or that is down."""
+        words = self.said.replace(self.options.get("user") or "\0", "")
+        return self.state == INVALID_AUTHORIZATION and OTHER_SERVER.search(words) is not None
+
+    @property
+    def words(self) -> str:
+        """The words without being verbose: no place in the server's source, and no SQLSTATE."""
+        return tls_files.without_noise(STATE.sub(r":  \2", LOCATION.sub("", self.said)).strip())
+
+    @property
+    def to_do(self) -> str:
+        """What mends it, if a file of TLS is the cause, or what may be."""
+        if self.is_of_other_server:
+            return "its LDAP or RADIUS server is away, or the password is wrong"
+        return tls_files.to_mend(self.said, self.options)
+
+
+def explain(conninfo: str) -> Verdict | None:
+    """Return why no session begins at any of the hosts; None if one begins now."""
+    failures = []
+    for one in _each_host(conninfo):
+        if (failure := _try(one)) is None:
+            return None
+        failures.append((failure, is_for_operator(failure, one)))
+    to_mend = [failure for failure, is_operators in failures if is_operators]
+    decisive = to_mend or [failure for failure, _ in failures]
+    said = "\n".join(dict.fromkeys(failure.words for failure in decisive))
+    to_do = next((failure.to_do for failure in decisive if failure.to_do), "")
+    return Verdict(Failed(said, decisive[0].state or None), bool(to_mend), to_do)
+
+
+def is_for_operator(failure: Failure, conninfo: str) -> bool:
+    """Return whether a server, or libpq, refuses what only the operator can change; otherwise it passes by itself."""
+    state = failure.state
+    if is_busy(failure.said) and (not state or state.startswith((*OF_POOLERS, *TEMPORARY))):
+        return False
+    if state:
+        is_temporary = state.startswith(TEMPORARY) and not state.startswith(OF_POOLERS)
+        return not is_temporary and not failure.is_of_other_server
+    if UNWANTED.search(failure.said):
+        return True
+    if ON_ITS_WAY.search(failure.said):
+        return False
+    return pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
+
+
+def is_busy(said: str) -> bool:
+    """Return whether these are a pooler's words for a server that is busy or away."""
+    return BUSY.search(said) is not None
+
+
+def hosts(conninfo: str) -> int:
+    """Return how many hosts are tried."""
+    return len(list(_each_host(conninfo)))
+
+
+def _each_host(conninfo: str) -> Iterator[str]:
+    """Yield the settings for each host. libpq would end at the first one that refuses; psycopg tries them all."""
+    given = conninfo_to_dict(conninfo)
+    defaults = {option.keyword.decode(): option.val or b"" for option in pq.Conninfo.get_defaults()}
+    lists = {
+        key: str(given.get(key) or defaults.get(key, b"").decode()).split(",") for key in ("host", "hostaddr", "port")
+    }
+    count = max(len(lists["host"]), len(lists["hostaddr"]))
+    for number in range(count):
+        one = {key: values[min(number, len(values) - 1)] for key, values in lists.items()}
+        yield conninfo if count == 1 else make_conninfo(conninfo, **one)
+
+
+# --- one attempt -----------------------------------------------------------------------------------------------
+
+
+def _try(conninfo: str) -> Failure | None:
+    """Return why a session does not begin; None if it does. It ends at once."""
+    conn = pq.PGconn.connect_start(conninfo.encode())
+    try:
+        _make_verbose(conn)
+        options = {option.keyword.decode(): (option.val or b"").decode(errors="replace") for option in conn.info}
+        said = _wait(conn, _timeout(options))
+        return None if said is None else Failure(said, options)
+    finally:
+        conn.finish()
+
+
+def _wait(conn: pq.abc.PGconn, timeout_s: float) -> str | None:
+    """Let libpq go on until the session is there, or it gave up, or the time is over."""
+    ends = time.monotonic() + timeout_s
+    while conn.status != pq.ConnStatus.BAD:
+        polled = conn.connect_poll()
+        if polled == pq.PollingStatus.OK:
+            return None
+        if polled not in (READ, WRITE):
+            break
+        poll = select.poll()
+        poll.register(conn.socket, select.POLLIN if polled == READ else select.POLLOUT)
+        if not poll.poll(max(0, ends - time.monotonic()) * 1000):
+            return "connection timeout expired"
+    return conn.get_error_message()
+
+
+def _timeout(options: dict[str, str]) -> float:
+    with contextlib.suppress(ValueError):
+        if (seconds := int(options.get("connect_timeout", ""))) > 0:
+            return max(2, seconds)  # as libpq does
+    return NO_LIMIT_S
+
+
+def _make_verbose(conn: Any) -> None:
+    """Let the server's SQLSTATE be a part of its message; psycopg has no name for that function of its own libpq."""
+    module = sys.modules[pq.PGconn.__module__]
+    with contextlib.suppress(OSError, AttributeError):  # another way to link libpq: then words decide, and a ping
+        path = getattr(module, "libname", None) or module.__file__
+        function = ctypes.CDLL(path).PQsetErrorVerbosity
+        function.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        function(conn.pgconn_ptr, VERBOSE)
