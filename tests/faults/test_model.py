@@ -7,10 +7,12 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,6 +33,8 @@ GAP = re.compile(r"ERROR +(.*, bytes .*): expected these lines in this database,
 COPIED = "this installation was copied"
 OFFLINE = "PostgreSQL is not available"
 MARK = b'\n{"mark": '
+# What each of two machines has for itself, when one of them was made as a copy of the other.
+OF_A_MACHINE = ("host", "node", "writer", "unmet", "half", "rotated", "copies", "said", "may_say", "must_say")
 Users = Counter[str]
 
 
@@ -65,17 +69,24 @@ class Installation(RuleBasedStateMachine):
     program empties the log, the lines that no run had met by then are uncertain: they may be there once, or not at
     all. After a restore or a failover, or when an older copy of the buffer is put back, lines are certain that are in
     one of these places; the others are lost, and a run says so, once, if the database had them.
+
+    A copy of the machine has the same paths: the machine at hand has the folder, the other one waits in another.
     """
 
     server: Server
     with_tables: str
 
-    @initialize()
-    def install(self) -> None:
+    @initialize(is_named=st.booleans())
+    def install(self, is_named: bool) -> None:
         self.folder = Path(tempfile.mkdtemp())
         self.database = create_database(self.server.keywords(), self.with_tables)
-        self.site = Site(self.folder, self.database)
+        (self.folder / "machine").mkdir()
+        self.site = Site(self.folder / "machine", self.database)
         self.site.set("parser", batch_size="7")
+        self.host, self.node = "h0", "n1" if is_named else ""
+        self.set_node()
+        self.other: dict[str, Any] = {}  # what the other machine has, if there is one
+        self.may_be_a_copy = False
         self.freezer = Freezer(self.folder / "frozen")
         self.writer: int | None = None
         self.numbers = 0
@@ -96,6 +107,7 @@ class Installation(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "site"):
             try:
+                self.end_the_copy()
                 self.settle()
             finally:
                 self.freezer.thaw()
@@ -160,7 +172,8 @@ class Installation(RuleBasedStateMachine):
     def run_once(self, *arguments: str, **options: object) -> bool:
         """Return whether the run had the database to the end."""
         before = len(self.site.output())
-        with self.freezer.waited_for_a_moment(ended=self.numbers % 2 == 0):
+        with self.freezer.waited_for_a_moment(ended=self.numbers % 2 == 0), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket, "gethostname", lambda: self.host)
             status = self.site.run_here(*arguments, **options)  # type: ignore[arg-type]
         said = self.site.output()[before:]
         self.judge(status, said)
@@ -173,12 +186,14 @@ class Installation(RuleBasedStateMachine):
         is_older, gaps = OLDER in said, GAP.findall(said)
         assert status in (-9, 3 if is_older or gaps else 0), said[-3000:]
         assert not is_older or self.may_say, said[-3000:]
-        assert COPIED not in said, said[-3000:]
+        assert COPIED not in said or self.may_be_a_copy, said[-3000:]
         assert not gaps or self.lost, said[-3000:]
         if status == -9:
             if is_older:
                 self.must_say, self.before = False, self.certain.copy()
             return
+        if COPIED in said:
+            self.may_be_a_copy = False
         if is_older:
             self.may_say = self.must_say = False
         assert not set(gaps) & set(self.said), said[-3000:]
@@ -280,9 +295,64 @@ class Installation(RuleBasedStateMachine):
         """With a log that was drained: one that keeps its lines is another event."""
         self.finish_half()
         if self.run_once():
-            self.site.set("parser", node=f"n{self.numbers}")
+            self.node = f"n{self.numbers}"
+            self.set_node()
 
-    # Place for: a clone of the machine, which goes on with a copy of the log, the buffer and the state.
+    @precondition(lambda self: not self.node)
+    @rule()
+    def change_the_name_of_the_host(self) -> None:
+        """Also with a log that keeps its lines, a buffer and archives: a container that is made anew."""
+        self.host = f"h{self.numbers}"
+
+    def set_node(self) -> None:
+        self.site.settings["parser"].pop("node", None)
+        self.site.set("parser", **({"node": self.node} if self.node else {}))
+
+    # --- a copy of the machine
+
+    @precondition(lambda self: not (self.other or self.rotated or self.may_say))
+    @rule(keep=st.booleans(), has_buffer=st.booleans(), is_renamed=st.booleans())
+    def copy_the_machine(self, keep: bool, has_buffer: bool, is_renamed: bool) -> None:
+        """When no line waits in its log: both would store it. Its buffer may have some."""
+        self.freezer.thaw()
+        self.append_lines(2)
+        assert self.run_once(*(["--keep"] if keep else [])), self.site.output()[-3000:]
+        if self.may_say:
+            return
+        if has_buffer:
+            self.append_lines(9)
+            self.run_offline(keep)
+        shutil.copytree(self.site.folder, self.folder / "other")
+        here = {name: getattr(self, name) for name in OF_A_MACHINE}
+        own = {"writer": None, "unmet": Counter(), "rotated": [], "copies": [], "said": self.said.copy()}
+        self.other = {**here, **own, "host": f"h{self.numbers}" if is_renamed else self.host}
+        self.may_be_a_copy = True
+
+    @precondition(lambda self: self.other)
+    @rule()
+    def go_to_the_other_machine(self) -> None:
+        """What happens next happens there."""
+        here = {name: getattr(self, name) for name in OF_A_MACHINE}
+        for name, value in self.other.items():
+            setattr(self, name, value)
+        self.other = here
+        between = self.folder / "between"
+        for old, new in ((self.site.folder, between), (self.folder / "other", self.site.folder)):
+            old.rename(new)
+        between.rename(self.folder / "other")
+        self.set_node()
+
+    @precondition(lambda self: self.other)
+    @rule()
+    def end_the_copy(self) -> None:
+        """The machine at hand stores what it has, and is gone; the other one goes on alone."""
+        if self.other:
+            self.settle()
+            self.close()
+            self.go_to_the_other_machine()
+            shutil.rmtree(self.folder / "other")
+            self.other = {}
+            self.never_confirmed |= self.certain  # or by the one that is gone
 
     # --- the database is replaced, or the buffer
 
@@ -315,14 +385,19 @@ class Installation(RuleBasedStateMachine):
             conn.execute(f"SELECT pg_terminate_backend(pid) {others}", [database["dbname"]])
             wait_until(lambda: not conn.execute(f"SELECT {others}", [database["dbname"]]).fetchall())
 
-    @precondition(lambda self: len(self.copies) < 3 and batches(self.site.buffer))
+    @precondition(lambda self: len(self.copies) < 3)
     @rule()
     def copy_the_buffer(self) -> None:
+        if not batches(self.site.buffer):
+            self.append_lines(3)
+            self.run_offline(keep=False)
         self.copies.append(batches(self.site.buffer))
 
     @precondition(lambda self: self.copies)
-    @rule()
-    def put_back_the_buffer(self) -> None:
+    @rule(is_imported=st.booleans())
+    def put_back_the_buffer(self, is_imported: bool) -> None:
+        if is_imported:
+            self.run_online(keep=False)
         self.expect_everything()
         self.overwrite_the_buffer(self.copies[0])
         self.take_stock()
@@ -341,6 +416,7 @@ class Installation(RuleBasedStateMachine):
         return True
 
     def replace_the_database(self, replace: Callable[[], None], put_back: bool = False) -> None:
+        self.end_the_copy()
         self.expect_everything()
         if not self.may_say:
             self.before = self.certain.copy()
@@ -358,16 +434,21 @@ class Installation(RuleBasedStateMachine):
         logs = sum(map(logged, [self.site.log, *self.rotated]), Users())
         return self.site.emails(), waiting(batches(self.site.buffer)), logs
 
+    def elsewhere(self) -> Users:
+        """What the other machine has in its logs and its buffer."""
+        other = self.folder / "other"
+        return sum(map(logged, other.glob("access.log*")), waiting(batches(other / "buffer.jsonl")))
+
     def expect_everything(self) -> None:
         """What is certain is somewhere, whatever struck the runs."""
-        nowhere = self.certain - sum(self.places(), Users())
+        nowhere = self.certain - sum(self.places(), self.elsewhere())
         assert not nowhere, f"nowhere {nowhere}\n{self.site.output()[-3000:]}"
 
     def take_stock(self) -> None:
         """Now that it is not what the runs left: what is somewhere is certain, the rest may come back."""
         possible = self.certain + self.uncertain
         database, buffer, logs = self.places()
-        certain = (database | buffer | logs) & possible
+        certain = (database | buffer | logs | self.elsewhere()) & possible
         self.lost = (self.lost | self.certain) - certain
         self.certain, self.uncertain = certain, possible - certain
         kept = database | buffer | (logs - logged(self.site.log))
@@ -380,7 +461,7 @@ class Installation(RuleBasedStateMachine):
         if self.rotated:
             return
         found = self.site.emails()
-        missing, surplus = self.certain - found, found - self.certain - self.uncertain
+        missing, surplus = self.certain - found - self.elsewhere(), found - self.certain - self.uncertain
         assert not missing, f"missing {missing}\n{self.site.output()[-3000:]}"
         assert not surplus, f"surplus {surplus}\n{self.site.output()[-3000:]}"
         assert not found or self.site.rejected() == []  # a new database has no tables before there are lines

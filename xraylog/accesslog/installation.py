@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import secrets
+import socket
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,6 +125,14 @@ def with_known_node(cfg: Config) -> Config:
             cfg.path,
         )
     return replace(cfg, node=known.node)
+
+
+def begin(cfg: Config, known: Installation) -> None:
+    """Write the state of an installation that has confirmed nothing, before it stores lines: under its id, and under a
+    node's name which may be that of the host, and another one next time.
+    """
+    node = cfg.node if cfg.node_is_set else known.node or cfg.node
+    write(cfg.buffer_path, replace(known, node=node, host=socket.gethostname(), machine=machine()))
 
 
 def read(buffer: Path, is_told: bool = True) -> Installation:

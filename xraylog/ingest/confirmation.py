@@ -38,7 +38,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     known = installation.read(cfg.buffer_path)
     target.owner = owner(known)
     if known.is_new:
-        installation.write(cfg.buffer_path, known)  # positions are stored under its id from now on
+        installation.begin(cfg, known)
     if not known.confirmed:
         return
     with session.transaction(target.conn):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loguru import logger
 
-from xraylog.accesslog import logfile, offline_buffer
+from xraylog.accesslog import installation, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, Written
 from xraylog.config import Config
@@ -52,8 +52,18 @@ def opened(cfg: Config) -> Iterator[Buffer]:
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
     """Append the lines to the buffer that neither it nor the database surely has. Yields when a batch is on disk."""
     names = DistinctNames()
+    for source in sources[:1]:
+        remember_node(source.cfg)
     for source in sources:
         yield from spool(buffer, source, names)
+
+
+def remember_node(cfg: Config) -> None:
+    """Let later runs go on under the name that this host has now, if the database has never answered."""
+    with contextlib.suppress(OSError):  # a run with a database tells
+        known = installation.read(cfg.buffer_path)
+        if known.is_new and not known.node and not cfg.node_is_set:
+            installation.begin(cfg, known)
 
 
 def continue_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:

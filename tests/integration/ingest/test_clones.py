@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, lines, users
 
 from xraylog.accesslog import installation
+from xraylog.ingest import confirmation
 
 COPIED = "this installation was copied"
 
@@ -152,6 +155,23 @@ def nameless(site: Site) -> Site:
     return site
 
 
+def offline(site: Site) -> None:
+    site.away()
+    site.run("--keep")
+    site.back()
+
+
+def killed(site: Site) -> None:
+    """Before its lines are confirmed."""
+
+    def die(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confirmation, "confirm", die)
+        assert site.run_here("--keep") == -9
+
+
 def run_on(host: str, site: Site, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     """A run on a host of this name; return what it said."""
     before = len(site.output())
@@ -173,6 +193,21 @@ def test_another_name_of_the_host_is_not_another_node(nameless: Site, monkeypatc
         assert ("this host's name is" in said) == (number in (1, 3, 4))  # the fourth run was offline
     assert "WARNING" not in run_on("c", site, monkeypatch, "--keep")
     assert site.emails() == users(0, 50)
+    assert {row[-1] for row in site.rows()} == {"a"}
+
+
+@pytest.mark.parametrize("strike", [offline, killed])
+def test_the_name_is_known_before_anything_is_confirmed(
+    nameless: Site, monkeypatch: pytest.MonkeyPatch, strike: Callable[[Site], None]
+) -> None:
+    """The first run buffered its lines, or was killed after it had stored them; then the host gets another name."""
+    site = nameless
+    site.append(*lines(0, 10))
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "a")
+        strike(site)
+    run_on("b", site, monkeypatch, "--keep")
+    assert site.emails() == users(0, 10)
     assert {row[-1] for row in site.rows()} == {"a"}
 
 
