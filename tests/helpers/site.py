@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -227,6 +228,16 @@ class Site:
     def drop_backups(self) -> None:
         while self.backups:
             drop_database(self.backups.pop())
+
+    def clone(self, name: str = "clone") -> Site:
+        """A copy of the machine: its log, buffer, state and settings, in a folder of its own."""
+        folder = self.folder.with_name(f"{self.folder.name}-{name}")
+        shutil.copytree(self.folder, folder)
+        copy = Site(folder, self.database)
+        copy.settings = {section: dict(keys) for section, keys in self.settings.items()}
+        copy.write_config()
+        copy.load_path = self.load_path
+        return copy
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(**self.database, options="-c timezone=UTC -c datestyle=ISO", autocommit=True) as conn:  # type: ignore[arg-type]

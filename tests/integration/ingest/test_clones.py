@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -18,17 +17,6 @@ from xraylog.accesslog import installation
 from xraylog.ingest import confirmation
 
 COPIED = "this installation was copied"
-
-
-def clone(site: Site, name: str = "clone") -> Site:
-    """A copy of the machine: its log, buffer, state and settings, in a folder of its own."""
-    folder = site.folder.with_name(f"{site.folder.name}-{name}")
-    shutil.copytree(site.folder, folder)
-    copy = Site(folder, site.database)
-    copy.settings = {section: dict(keys) for section, keys in site.settings.items()}
-    copy.write_config()
-    copy.load_path = site.load_path
-    return copy
 
 
 @contextlib.contextmanager
@@ -58,7 +46,7 @@ def test_a_clone_and_its_original_store_each_line_once(site: Site, load_path: st
     site.load_path = load_path
     site.append(*lines(500, 560))
     site.run(*(["--keep"] if keep else []))
-    said = alternately(site, clone(site), keep)
+    said = alternately(site, site.clone(), keep)
     assert said.count(COPIED) == 1
     assert f"[parser] node in {site.folder}-clone/config.ini" in said
     assert site.emails() == users(500, 560) + users(100, 130) + users(200, 230)
@@ -68,7 +56,7 @@ def test_the_clone_may_be_the_first_to_run(site: Site) -> None:
     """Then the original is the one that finds out."""
     site.append(*lines(500, 560))
     site.run("--keep")
-    said = alternately(clone(site), site, keep=True)
+    said = alternately(site.clone(), site, keep=True)
     assert said.count(COPIED) == 1
     assert f"[parser] node in {site.config}" in said
     assert site.emails() == users(500, 560) + users(100, 130) + users(200, 230)
@@ -85,7 +73,7 @@ def test_a_buffer_that_came_along_is_imported_once(site: Site, keep: bool, first
     for start in (510, 520):
         site.append(*lines(start, start + 10))
         site.run(*kept)
-    copy = clone(site)
+    copy = site.clone()
     pairs = [(site, 100), (copy, 200)]
     for one, start in pairs:
         one.append(*lines(start, start + 10))
@@ -106,9 +94,9 @@ def test_a_buffer_that_came_along_is_imported_once(site: Site, keep: bool, first
 def test_a_clone_of_a_clone_is_noticed_too(site: Site) -> None:
     site.append(*lines(500, 510))
     site.run("--keep")
-    copy = clone(site)
+    copy = site.clone()
     alternately(site, copy, keep=True)
-    third = clone(copy, "third")
+    third = copy.clone("third")
     for one, start in ((copy, 300), (third, 400), (site, 600), (third, 410)):
         one.append(*lines(start, start + 10))
         one.run("--keep")
@@ -134,7 +122,7 @@ def test_a_copied_state_of_another_machine_is_called_so(
     site.append(*lines(0, 10))
     with on_machine("0123456789abcdef\n", monkeypatch, tmp_path):
         site.run_here()
-        copy = clone(site)
+        copy = site.clone()
         site.append(*lines(10, 20))
         site.run_here()
     with on_machine("fedcba9876543210\n", monkeypatch, tmp_path):
@@ -221,7 +209,7 @@ def test_a_copy_with_a_name_of_its_own_gets_a_node_of_its_own(
     site.append(*lines(0, 10))
     with on_machine(machines[0], monkeypatch, tmp_path):
         run_on("a", site, monkeypatch, "--keep")
-    copy = clone(site)
+    copy = site.clone()
     pairs = [(site, "a", machines[0], 100), (copy, "b", machines[1], 200)]
     for one, host, machine, start in (pairs if first == "original" else pairs[::-1]) * 2:
         one.append(*lines(start, start + 10))
@@ -277,7 +265,7 @@ def test_a_copy_without_the_state_file_loses_nothing(site: Site) -> None:
     """Its log has the same beginning, and other lines where the original's position is."""
     site.append(*lines(500, 560))
     site.run("--keep")
-    copy = clone(site)
+    copy = site.clone()
     copy.state.unlink()
     site.append(*lines(0, 20))
     site.run("--keep")
