@@ -301,7 +301,7 @@ class Installation(RuleBasedStateMachine):
     @precondition(lambda self: not self.node)
     @rule()
     def change_the_name_of_the_host(self) -> None:
-        """Also with a log that keeps its lines, a buffer and archives: a container that is made anew."""
+        """Also with a log that keeps its lines, a buffer and archives: a container that is recreated."""
         self.host = f"h{self.numbers}"
 
     def set_node(self) -> None:

@@ -48,15 +48,10 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
             cfg = own_node(cfg)
             for source in sources:
                 source.cfg = cfg
+            own = separate(cfg, target, known, [source.log for source in sources], keep_all=not buffer.is_empty)
             logger.warning("{}; {}", describe_copy(cfg, known), advise_copy(cfg))
-            separate(cfg, target, known, [source.log for source in sources], keep_all=not buffer.is_empty)
+            installation.write(cfg.buffer_path, own)
         return
-    logger.error(
-        "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
-        "what they have: {}",
-        describe(cfg, known, there.at),
-        hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
-    )
     older = Installation(
         older_at=time.time(),
         older_from=there.at,
@@ -64,7 +59,14 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         last_minutes=known.last_minutes,
         id=known.id or known.token,
     )
-    installation.write(cfg.buffer_path, begin(cfg, target, older))
+    older = begin(cfg, target, older)  # a run that loses its database here leaves the report to the next one
+    logger.error(
+        "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
+        "what they have: {}",
+        describe(cfg, known, there.at),
+        hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
+    )
+    installation.write(cfg.buffer_path, older)
     yield LoadResult(older=1)
 
 
@@ -100,8 +102,9 @@ def own_node(cfg: Config) -> Config:
     return cfg if cfg.node_is_set else replace(cfg, node=socket.gethostname())
 
 
-def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Log], keep_all: bool) -> None:
-    """Give an installation an identity and positions of its own: they begin where the state says that it was stored.
+def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Log], keep_all: bool) -> Installation:
+    """Give an installation positions of its own, which begin where the state says that it was stored, and return what
+    it knows from now on.
 
     `keep_all`: also those of logs that are not here, or were drained: batches of the buffer may be theirs.
     """
@@ -122,7 +125,7 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
                     start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
                     update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
                     positions.insert(target.conn, update)
-    installation.write(cfg.buffer_path, copy)
+    return copy
 
 
 def has(log: Log, head: Fingerprint, stored: Stored) -> bool:

@@ -51,9 +51,10 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
 
     `source` knows at any time how far it is stored: an outage can end this anywhere.
     """
-    position = found = find_position(target, source)
+    position = find_position(target, source)
     if source.again and (position.id is not None or position.later):
         position = start_again(target, source, position)
+    begin = position.offset
     source.stored_to, source.later = position.offset, position.later
     if confirmation.knows(source.cfg, source.stored(position.offset)):
         source.confirmed_to = position.offset
@@ -67,14 +68,22 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     if position.later and source.log.is_whole:
         position = move_past_ranges(target, source, position)
         source.stored_to = position.offset
-    # Also lines that an earlier run stored, and did not live to have confirmed: they are about to leave the log.
-    stored = source.stored(position.offset)
-    if position.offset != found.offset or not source.options.keep or not confirmation.knows(source.cfg, stored):
-        confirmation.confirm(source.cfg, target, stored)
+    if position.offset != begin or may_be_unconfirmed(source, position.offset):
+        confirmation.confirm(source.cfg, target, source.stored(position.offset))
         source.confirmed_to = position.offset
     drain(target, source, position)
     source.remember_minute(source.stored_to)
     source.is_stored = True
+
+
+def may_be_unconfirmed(source: Source, offset: int) -> bool:
+    """Return whether an earlier run stored lines before `offset`, and may not have lived to have them confirmed: they
+    are about to leave the log. To have others confirmed once more would make a backup look older than it is.
+    """
+    stored = source.stored(offset)
+    if stored is None:  # of an archive nobody remembers how far it is stored
+        return not (source.options.keep or source.log.is_blank(offset))
+    return not (confirmation.knows(source.cfg, stored) or source.log.is_blank(offset))
 
 
 def start_again(target: Target, source: Source, position: Position) -> Position:

@@ -16,6 +16,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, lines, users
 
 from xraylog.accesslog import installation
+from xraylog.database import confirmations, session
 from xraylog.ingest import confirmation
 from xraylog.loading import copy_rows
 
@@ -269,6 +270,48 @@ def test_a_run_killed_at_any_step_leaves_no_false_alarm(site: Site) -> None:
         assert site.run_here() == 0, site.output()
     assert "the database is older" not in site.output()
     assert "was copied" not in site.output()
+
+
+@pytest.mark.parametrize("half", ["", "2025/11/17 10:15"])
+def test_a_run_that_only_drains_leaves_no_false_alarm(site: Site, half: str) -> None:
+    """The database confirmed these lines when they were stored; a backup that is as old as that lacks none of them."""
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    for _ in range(2):
+        backup = site.back_up()
+        site.append(half)
+        assert site.run().stderr == ""
+        site.restore(backup)
+        site.run()
+    site.append(*(["\n"] if half else []), *lines(20, 25))
+    assert "the database is older" not in site.run().stderr
+    assert site.emails() == users(0, 10) + users(20, 25)
+
+
+def test_lines_that_were_loaded_again_on_purpose_are_confirmed(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    backup = site.back_up()
+    site.run("--keep", "--again")
+    site.restore(backup)
+    site.append(*lines(10, 20))
+    assert "and knows of nothing after" in site.run(status=3).stderr
+
+
+def test_a_run_that_loses_its_database_before_it_reports_leaves_that_to_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained_and_restored(site)
+    site.append(*lines(20, 30))
+
+    def lose(*_: object) -> None:
+        raise session.Unavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(confirmations, "confirm", lose)
+        assert "the database is older" not in site.run().stderr
+    assert "the database is older" in site.run(status=3).stderr
+    assert site.run().stderr == ""
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"token": 1}', b"\0" * 100, b'{"other": 1}'])
