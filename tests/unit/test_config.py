@@ -657,6 +657,7 @@ secrets = st.text(st.characters(exclude_categories=("C", "Z")), max_size=10).map
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
 @given(secret=secrets)
 @example(secret="Zq7xK%(user)s=:#[x]{}<red>{secret}%s\\Zq7xK")  # noqa: S106  # what formats and markup might eat
+@example(secret='Zq7xK""Zq7xK')  # noqa: S106
 @settings(deadline=None, max_examples=20)
 def test_no_complaint_has_the_password(text: str | bytes, secret: str) -> None:
     content = (text if isinstance(text, bytes) else text.encode()).replace(b"SECRET", secret.encode())

@@ -183,7 +183,7 @@ class _Reader:
                 if "password" in key or key not in _keys(section):
                     continue
                 plain = QUOTED.sub(r"\2", COMMENT.sub("", value))
-                if plain != value and not (plain in self.secrets or has_credentials(value)):
+                if plain != value and not ({plain, value} & self.secrets or has_credentials(value)):
                     what = "quotes round it" if QUOTED.fullmatch(value) else "a comment after it"
                     self.complain(section, key, "the value alone", f"{what}; write: {key} = {plain}")
                     self.parser[section][key] = plain
