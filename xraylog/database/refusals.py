@@ -106,15 +106,21 @@ def _no_database(keywords: Mapping[str, str]) -> Refusal:
 
 
 def _no_role(keywords: Mapping[str, str]) -> Refusal:
-    create = f"{SUPERUSER}CREATE ROLE {_role(keywords)} LOGIN PASSWORD 'choose one'"
+    create = f"{SUPERUSER}{_create(_role(keywords))}"
     found = f"the server has no role {_role(keywords)}"
     return Refusal(found, "if another one is meant, change [postgresql] user", create)
 
 
+def _create(role: str) -> str:
+    return f"CREATE ROLE {role} LOGIN PASSWORD 'choose one'"
+
+
 def _wrong_password(keywords: Mapping[str, str]) -> Refusal:
     quotes = " (its quotes are part of it: a value has none)" if keywords.get("password") == QUOTED else ""
-    change = f"{SUPERUSER}ALTER ROLE {_role(keywords)} PASSWORD 'choose one'"
-    return Refusal("the password is not that of the role", f"change [postgresql] password{quotes}", change)
+    role = _role(keywords)
+    change = f"{SUPERUSER}ALTER ROLE {role} PASSWORD 'choose one'; if there is none: {_create(role)}"
+    found = "the password is not that of the role, or there is no such role"
+    return Refusal(found, f"change [postgresql] password{quotes}", change)
 
 
 def _no_password(_: Mapping[str, str]) -> Refusal:

@@ -265,28 +265,47 @@ def _migration(conn: Connection, logs: Table | None) -> str | None:
     return migration_record.read(conn, logs.record) or logs.comment_on_old
 
 
+TIMESTAMP = "timestamp with time zone"
+# Renaming it would break the other program.
+OWN_SCHEMA = (
+    "if it is another program's, give this role a schema of its own: "
+    "CREATE SCHEMA xraylog; ALTER ROLE CURRENT_USER SET search_path = xraylog"
+)
+
+
 def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
     """Yield each mismatch of these tables, with what to do."""
+    if "logs" in tables and tables["logs"].kind == "r":
+        yield (
+            "logs: expected a table partitioned by day, found a plain one; "
+            "migrate_logs_to_partitioned.py makes one of it"
+        )
+    for name, key in REFERENCE_TABLES.items():
+        if name in tables and tables[name].kind == "r":
+            unique = tables[name].unique
+            if key not in unique:
+                yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
+            if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # which will refer to it
+                yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
+    of_others = list(_misfits_of_others(tables))
+    yield from of_others[:-1]
+    yield from (f"{misfit}; {OWN_SCHEMA}" for misfit in of_others[-1:])
+
+
+def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
+    """Yield each mismatch that no statement mends: such a table was made for another purpose."""
     for name, table in tables.items():
-        if name == "logs" and table.kind == "r":
-            yield (
-                "logs: expected a table partitioned by day, found a plain one; "
-                "migrate_logs_to_partitioned.py makes one of it"
-            )
-        elif table.kind != ("p" if name == "logs" else "r"):
-            yield f"{name}: expected a {'partitioned ' if name == 'logs' else ''}table, found another kind"
-        elif name == "logs" and table.partition_key != 'RANGE ("timestamp")':
+        if name == "logs" and table.kind not in "pr":
+            yield "logs: expected a partitioned table, found another kind"
+        elif name != "logs" and table.kind != "r":
+            yield f"{name}: expected a table, found another kind"
+        elif name == "logs" and table.kind == "p" and table.partition_key != 'RANGE ("timestamp")':
             yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
-        elif name in REFERENCE_TABLES and REFERENCE_TABLES[name] not in table.unique:
-            yield (
-                f"{name}.{REFERENCE_TABLES[name]}: expected a unique column, found none; "
-                f"ALTER TABLE {name} ADD UNIQUE ({REFERENCE_TABLES[name]})"
-            )
         for column in COLUMNS[name]:
             if column not in table.types and not COLUMNS[name][column]:
                 yield f"{name}.{column}: expected a column, found none"
-    if "logs" in tables and tables["logs"].types.get("timestamp") not in ("timestamp with time zone", None):
-        yield f"logs.timestamp: expected timestamp with time zone, found {tables['logs'].types['timestamp']}"
+    if "logs" in tables and (found := tables["logs"].types.get("timestamp")) not in (TIMESTAMP, None):
+        yield f"logs.timestamp: expected {TIMESTAMP}, found {found}"
 
 
 # --- making it ---------------------------------------------------------------------------------------------

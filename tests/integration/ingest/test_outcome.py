@@ -109,7 +109,7 @@ TROUBLES = [
     (
         does_not_fit,
         3,
-        "users.email: expected a unique column, found none; ALTER TABLE users ADD UNIQUE (email); new lines go to ",
+        "found none; ALTER TABLE users ADD PRIMARY KEY (id); new lines go to ",
         lambda site: str(site.buffer),
     ),
     (

@@ -1,0 +1,389 @@
+"""Which test does what a message says, in the situation that the message came from."""
+
+# ruff: noqa: E501  # names of tests are long
+
+from __future__ import annotations
+
+from helpers.messages import Message
+
+ADVICE = "integration/test_advice.py::"
+FILES = "integration/ingest/test_file_faults.py::"
+UNIT = "unit/test_file_advice.py::"
+OFFLINE = "integration/ingest/test_offline.py::test_a_database_that_refuses_us_is_for_the_operator_and_no_line_waits"
+REFUSALS = "unit/test_refusals.py::test_a_text_has_its_cause_and_its_way_out"
+STATES = "unit/test_refusals.py::test_a_state_counts_whatever_the_language_is"
+CONFIG = "unit/test_config.py::"
+SURROUNDINGS = "integration/test_surroundings.py::"
+USERS = "integration/ingest/test_other_users.py::"
+DAMAGED = "integration/ingest/test_outcome.py::test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way"
+BLOCKERS = "integration/migration/test_blockers.py::test_refused_before_the_first_change_with_the_way_out"
+FAULTS = "integration/database/test_table_faults.py::"
+TRIAL = "integration/commands/test_check_trial.py::"
+CHECK = "integration/commands/test_check.py::"
+UNIT_CLI = "unit/test_cli.py::test_a_command_line_that_is_none_exits_with_2"
+NOTHING = "nothing to do: "
+PART = NOTHING + "it is a part of another message, which is here, too"
+REST = NOTHING + "the text that is filled in has the advice"
+
+# By file: the words that a message begins with, and `file::test`; or why nothing is to be done.
+TESTED: dict[str, dict[str, str]] = {
+    "migrate_logs_to_partitioned.py": {
+        "PostgreSQL is not available": "integration/migration/test_state.py::"
+        "test_a_server_that_goes_away_ends_it_and_the_same_command_goes_on",
+        "expected --yes": "integration/migration/test_revert.py::test_at_a_terminal_undo_asks",
+        "interrupted; ": NOTHING + "the same command resumes",
+        "not undone; ": NOTHING + "the operator did not agree",
+    },
+    "parse_logs.py": {"{}: expected a log, found none": NOTHING + "the operator typed the pattern, and sees it"},
+    "report_logs.py": {
+        "--node: ": ADVICE + "test_a_list_of_the_nodes_that_there_are",
+        "expected a day as in": "integration/report/test_report.py::test_a_wrong_option_is_reported",
+        "expected the package": "integration/report/test_report.py::"
+        "test_without_its_packages_it_names_the_command_that_installs_them",
+        "expected the path of a file": "integration/report/test_report.py::test_a_wrong_option_is_reported",
+        "interrupted; ": NOTHING + "the operator, or the system, has ended it",
+        "{}; no page was written; {}": REST,
+        "PostgreSQL is not available": REST,
+        "{}: expected to write the page": "integration/report/test_report.py::test_a_folder_that_may_not_be_entered_is_reported",
+    },
+    "xraylog/accesslog/archive.py": {
+        "expected padding": PART,
+        "-: expected to keep piped input": ADVICE + "test_a_folder_for_what_is_piped_in_that_is_full_is_named",
+        "{}: expected the module": NOTHING
+        + "every Python of the tests has the module; the command is that of zstd's test",
+    },
+    "xraylog/accesslog/discovery.py": {
+        "-: expected piped input": ADVICE + "test_standard_input_that_is_closed",
+        "{}: expected {}, found {}": "integration/ingest/test_discovery.py::"
+        "test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_named_loads_it",
+    },
+    "xraylog/accesslog/installation.py": {
+        "this host's name is": "integration/ingest/test_clones.py::test_another_name_of_the_host_is_not_another_node",
+        "{}: expected our state": "integration/ingest/test_restore.py::test_a_damaged_state_file_is_written_again",
+        "{}: expected to replace it": PART,
+        "{}; the next run tries again; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
+    },
+    "xraylog/accesslog/lockfile.py": {
+        "a path that we may follow": USERS + "test_a_link_to_roots_file_is_not_followed",
+        "our lock file": USERS + "test_a_link_to_roots_file_is_not_followed",
+        "{} is held by {}": ADVICE + "test_another_run_at_work_is_shown",
+        "{}: expected our lock file": ADVICE + "test_a_folder_in_the_place_of_a_lock",
+    },
+    "xraylog/accesslog/logfile.py": {
+        "{} is held by another process": ADVICE + "test_another_run_at_work_is_shown",
+        "{} that can be read": FILES + "test_a_log_that_its_own_user_may_not_read",
+        "{}: expected {} in a file, found a folder": FILES + "test_a_folder_as_log_names_the_files_in_it",
+        "{}: expected {} in a file, found {}": FILES + "test_a_named_pipe_as_log_is_to_be_piped_in",
+        "{}: expected {}, found {}, which is": FILES + "test_a_log_that_leads_to_a_stream_names_where_xray_prints",
+    },
+    "xraylog/accesslog/offline_buffer.py": {
+        "a buffer that may be written": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "to keep a torn batch there": USERS + "test_the_torn_file_may_not_be_a_link",
+        "to make the buffer": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "{}, before byte {}: expected one of our batches": DAMAGED,
+        "{}, byte {}: expected a line, found a hole": DAMAGED,
+        "{}, byte {}: expected one of our batches": DAMAGED,
+        "{}: expected a buffer, found nothing": DAMAGED,
+        "{}: expected it to end at byte": DAMAGED,
+        "{}: expected our buffer, found a file": ADVICE + "test_another_file_in_the_place_of_the_buffer",
+        "{}: expected our header in its first line, found another": DAMAGED,
+        "{}: expected our header in its first line, found zeros": DAMAGED,
+    },
+    "xraylog/cli.py": {
+        "expected a path, ": SURROUNDINGS + "test_a_folder_that_was_removed_matters_to_relative_paths_only",
+        "expected a whole number": UNIT_CLI,
+        "found {} in a folder that was removed": PART,
+        "expected the path of a file": UNIT_CLI,
+    },
+    "xraylog/commands/check.py": {
+        "a line cannot be stored": TRIAL + "test_a_trigger_that_refuses_rows",
+        "a line written in that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
+        "a run now would exit with status 3; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "a run now would exit with status 75; {}": ADVICE + "test_another_run_at_work_is_shown",
+        "check [parser] logfile": CHECK + "test_a_missing_log_is_reported",
+        "does not fit in every place": ADVICE + "test_tables_that_do_not_fit",
+        "finish it: ": "integration/migration/test_state.py::"
+        "test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why",
+        "not enough for a run": CHECK
+        + "test_rights_are_enough_when_a_run_can_store_a_new_day_and_else_the_advice_helps",
+        "or drop those that nobody needs": "integration/ingest/test_too_many_days.py::"
+        "test_the_small_days_can_be_set_aside_as_the_page_says",
+        "the log may not be written": FILES + "test_an_attribute_of_the_log_is_named",
+        "the next run goes on; ": "integration/ingest/test_restore.py::test_an_archive_is_loaded_whole_into_a_new_database",
+        "until then lines wait in the buffer": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
+        "cannot be replaced": PART,
+        "cannot be written": PART,
+        "{} cannot be made": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "{} cannot be written": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "{} does not exist": CHECK + "test_a_missing_log_is_reported",
+        "{} is held by {}": ADVICE + "test_another_run_at_work_is_shown",
+        "{} keeps the lines of an open log": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
+        "{}, keeps the locks of node": "faults/test_hang.py::test_a_dead_session_of_another_role_is_named",
+    },
+    "xraylog/commands/maintain.py": {
+        "the counts do not add up": "integration/telemetry/test_stats.py::test_a_sum_that_does_not_add_up_is_an_error",
+        "PostgreSQL is not available": PART,
+        "what was not dropped": PART,
+        "what was not moved": PART,
+        "{}; partitions may be missing": "integration/ingest/test_nodes.py::"
+        "test_make_partitions_fails_when_the_database_is_away",
+    },
+    "xraylog/commands/ownership.py": {"until then a run exits": USERS + "test_check_tells_what_a_run_would_refuse"},
+    "xraylog/commands/trial.py": {
+        "a good line was rejected": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
+        "a line needs one session": NOTHING + "it cannot happen: a trial stores one line",
+    },
+    "xraylog/config/reader.py": dict.fromkeys(
+        ("a NUL byte", "a value on one line", "an indented line", "the path of a file", "{}: {} {}: expected"),
+        CONFIG + "test_every_complaint_is_reported_at_once_with_status_78_and_nothing_is_touched",
+    )
+    | dict.fromkeys(
+        ("a whole number from 1 to 65535", "a whole number from 1 to {}"), CONFIG + "test_a_bad_number_is_a_complaint"
+    )
+    | {
+        "a connection string": CONFIG + "test_a_connection_string_in_the_place_of_a_name_is_refused_and_not_shown",
+        "a file FILE.prom": "integration/telemetry/test_prometheus.py::test_a_name_that_node_exporter_does_not_read_is_a_complaint",
+        "a keyword of libpq": PART,
+        "quotes round it": PART,
+        "{}, and nothing tells where": PART,
+        "a path, or a user who has a home": CONFIG + "test_a_home_folder_of_nobody_is_a_complaint",
+        "a value (or the key service)": CONFIG + "test_a_database_to_connect_to_is_required",
+        "an IANA zone name": CONFIG + "test_an_unknown_zone_is_a_complaint",
+        "an unknown key": CONFIG + "test_an_unknown_key_is_a_complaint_with_the_likely_spelling",
+        "at most 255 characters": CONFIG + "test_a_long_node_name_is_a_complaint",
+        "mask_source": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
+        "the value alone": SURROUNDINGS + "test_quotes_and_comments_are_no_part_of_a_value",
+        "true or false": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
+        "{} or nothing": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
+        "{}: {}: expected one of the sections": CONFIG
+        + "test_an_unknown_section_is_a_complaint_with_the_likely_spelling",
+    },
+    "xraylog/commands/dry_run.py": {"stays: a foreign table": NOTHING + "it stays"},
+    "xraylog/config/files.py": {"no folder {}": PART},
+    "xraylog/report/users.py": {"concurrent addresses": NOTHING + "it is a part of the page"},
+    "xraylog/database/collation.py": {"the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed"},
+    "xraylog/database/dead_sessions.py": {
+        "process {} of the server": PART,
+        "the lock of node": "faults/test_hang.py::test_a_dead_session_of_another_role_is_named",
+        "{}, is dead, keeps": "faults/test_hang.py::test_a_dead_session_that_does_not_end_is_named_by_each_run",
+        "{}, kept the locks": NOTHING + "it has been ended",
+    },
+    "xraylog/database/partitions.py": {
+        "table {}: expected a partition": ADVICE + "test_a_table_with_the_name_of_a_partition",
+        "table {}: expected to make it": "integration/database/test_partitions.py::"
+        "test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them",
+        "{}: expected this partition": "integration/ingest/test_nodes.py::test_the_owner_can_paste_what_makes_an_older_day",
+    },
+    "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
+    "xraylog/database/refusals.py": {
+        "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",
+        "change [postgresql] password": SURROUNDINGS + "test_a_password_in_quotes_is_named_when_it_is_refused",
+        "by that socket only": REFUSALS,
+        "every session that the server has": REFUSALS,
+        "nothing answers at": REFUSALS,
+        "{}ALTER ROLE": ADVICE + "test_a_role_that_is_not_there",
+        "if another one is meant, change [postgresql] dbname": ADVICE + "test_a_database_that_is_not_there",
+        "if another one is meant, change [postgresql] host": ADVICE + "test_a_server_that_is_down",
+        "if another one is meant, change [postgresql] user": REFUSALS,
+        "if it is misspelt": ADVICE + "test_a_host_that_no_name_service_knows",
+        "if it is slow": "faults/test_hang.py::test_a_process_of_the_server_that_is_frozen",
+        "make room on it": STATES,
+        "no address is known": ADVICE + "test_a_host_that_no_name_service_knows",
+        "or run as that user": REFUSALS,
+        "see who: ": ADVICE + "test_a_lock_that_another_session_keeps",
+        "see: sudo journalctl": REFUSALS,
+        "see: sudo systemctl": STATES,
+        "set [postgresql] host": REFUSALS,
+        "set [postgresql] password": ADVICE + "test_a_password_that_is_missing",
+        "the password is not that": ADVICE + "test_a_password_that_is_another",
+        "the role may not connect": ADVICE + "test_a_role_that_may_not_connect",
+        "the role {} may not log in": ADVICE + "test_a_role_that_may_not_log_in",
+        "the server asks for a password": ADVICE + "test_a_password_that_is_missing",
+        "the server has no database": ADVICE + "test_a_database_that_is_not_there",
+        "the server has no role": ADVICE + "test_a_role_that_is_not_there",
+        "the server is down": ADVICE + "test_a_server_that_is_down",
+        "the server is starting": REFUSALS,
+        "the server keeps the connection": REFUSALS,
+        "the server's disk is full": STATES,
+        "the server's pg_hba.conf": REFUSALS,
+        "the server, or its administrator": STATES,
+        "the server, or the network": REFUSALS,
+        "wait for it": REFUSALS,
+        "what it waits for": REFUSALS,
+        "who has them": REFUSALS,
+    },
+    "xraylog/database/schema.py": {
+        "logs.timestamp: expected": ADVICE + "test_tables_that_do_not_fit",
+        "logs: expected PARTITION BY": ADVICE + "test_tables_that_do_not_fit",
+        "logs: expected a table partitioned": "integration/ingest/test_outcome.py::test_the_command_can_be_pasted",
+        "logs: expected a partitioned table": ADVICE + "test_tables_that_do_not_fit",
+        "{}.id: expected a primary key": ADVICE + "test_tables_that_do_not_fit",
+        "{}.{}: expected a column": ADVICE + "test_tables_that_do_not_fit",
+        "{}.{}: expected a unique column": ADVICE + "test_tables_that_do_not_fit",
+        "{}: expected a table, found another kind": ADVICE + "test_tables_that_do_not_fit",
+    },
+    "xraylog/database/session.py": {
+        "[postgresql] replication": OFFLINE,
+        "database {}: expected the encoding": ADVICE + "test_a_database_in_another_encoding",
+        "the server is a standby": "integration/database/test_session.py::test_a_standby_is_called_by_its_name",
+        "the server is read-only": TRIAL + "test_a_database_or_a_role_that_is_read_only",
+    },
+    "xraylog/database/table_faults.py": {
+        "ALTER TABLE logs ALTER {}": FAULTS + "test_ids_of_names_that_are_used_up",
+        "ids must be new": PART,
+        "rows were dropped by trigger": FAULTS + "test_rows_that_a_trigger_drops_are_counted_with_its_name",
+        "sequence {} gives ids": FAULTS + "test_a_sequence_of_rows_that_gives_old_ids_under_a_primary_key",
+        "sequence {} is at": TRIAL + "test_ids_that_are_used_up_or_there_already",
+        "sequence {} of {}.{} is used up": TRIAL + "test_ids_that_are_used_up_or_there_already",
+        "trigger {} on {} drops names": FAULTS + "test_a_trigger_that_drops_names_is_named",
+        "{}.{} is not ours": FAULTS + "test_a_column_that_another_program_added",
+    },
+    "xraylog/file_advice.py": {
+        "chattr +{} forbids": FILES + "test_an_attribute_of_the_log_is_named",
+        "in the config: offline_file": UNIT + "test_a_folder_of_the_system_is_given_to_nobody",
+        "it is mounted read-only": UNIT + "test_what_is_mounted_read_only_is_found",
+        "make room": ADVICE + "test_a_folder_for_what_is_piped_in_that_is_full_is_named",
+        "name a file in it": FILES + "test_a_folder_in_the_place_of_our_file_is_no_green_light",
+        "too many files are open": UNIT + "test_too_many_open_files",
+        "what to do: {}": REST,
+        "{} is a file, and no folder": ADVICE + "test_a_file_in_the_place_of_a_folder",
+    },
+    "xraylog/hints.py": {
+        "[parser] offline_file": PART,
+        "it stays as it is": ADVICE + "test_another_file_in_the_place_of_the_buffer",
+        "its lines stay in it": DAMAGED,
+        "make room": "faults/test_survive.py::test_a_full_disk_under_the_buffer_leaves_the_log",
+        "name a file: [stats] output": "integration/telemetry/test_streams.py::"
+        "test_standard_output_that_is_closed_is_named_and_is_no_other_file",
+        "name another file": ADVICE + "test_another_file_in_the_place_of_the_buffer",
+        "name the file in it": FILES + "test_a_folder_as_log_names_the_files_in_it",
+        "pipe it in": FILES + "test_a_named_pipe_as_log_is_to_be_piped_in",
+        "run as {}, whose it is": FILES + "test_a_log_of_another_user_names_the_user_to_run_as",
+        "to finish it": "integration/migration/test_state.py::"
+        "test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why",
+        "to leave them there": FILES + "test_an_attribute_of_the_log_is_named",
+        "to see what a migration does": "integration/ingest/test_outcome.py::test_the_command_can_be_pasted",
+        "what it does": ADVICE + "test_another_run_at_work_is_shown",
+        "what to do: cat LOG": ADVICE + "test_standard_input_that_is_closed",
+        "if another one is meant": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "what to do: {}": REST,
+        "what to do: {} | {}": "integration/ingest/test_discovery.py::"
+        "test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_named_loads_it",
+        "why: docs/security.md": USERS + "test_a_link_to_roots_file_is_not_followed",
+        "xray prints its log": FILES + "test_a_log_that_leads_to_a_stream_names_where_xray_prints",
+    },
+    "xraylog/ingest/buffer_import.py": {
+        "{}, bytes {}: expected these lines": "integration/ingest/test_restore.py::"
+        "test_an_archive_is_loaded_whole_into_a_new_database",
+        "{}: this database lacks lines": NOTHING + "they are loaded",
+    },
+    "xraylog/ingest/confirmation.py": {
+        "{}; what the log, rotated ones": "integration/ingest/test_restore.py::test_a_restored_database_is_reported_once",
+    },
+    "xraylog/ingest/continuation.py": {
+        "{}: it begins elsewhere": "integration/ingest/test_continuation.py::test_a_dry_run_and_again_know_it_too",
+        "{}: nothing of it is known": NOTHING + "all of it is loaded",
+    },
+    "xraylog/ingest/new_users.py": {"{} new users in {} rows": NOTHING + "docs/log-format.md names the fields"},
+    "xraylog/ingest/offline.py": {"{} ended in a torn batch": NOTHING + "its lines are still in the log"},
+    "xraylog/ingest/online.py": {
+        "{} was emptied, replaced or renamed": "integration/ingest/test_outcome.py::"
+        "test_a_renamed_log_names_the_run_that_loads_the_rest",
+        "{}; their lines are in rejected_lines": "integration/ingest/test_too_many_days.py::"
+        "test_with_room_a_replay_moves_them",
+    },
+    "xraylog/ingest/outcome.py": {
+        "PostgreSQL is not available": REST,
+        "change [parser] logfile": PART,
+        "another run is at work": ADVICE + "test_another_run_at_work_is_shown",
+        "interrupted; ": NOTHING + "the next run resumes",
+        "not one of {} lines": "integration/ingest/test_outcome.py::"
+        "test_one_line_says_what_happens_next_and_what_mends_it",
+        "the counts do not add up": "integration/telemetry/test_stats.py::test_a_sum_that_does_not_add_up_is_an_error",
+        "{}: expected the folder of an access log": "integration/ingest/test_run.py::"
+        "test_a_folder_of_the_log_that_does_not_exist_is_no_success",
+        "{}; committed rows are kept": REST,
+        "{}; it stores these lines": NOTHING + "the other run stores these lines",
+        "{}; nothing was read": REST,
+        "{}; what is not stored": REST,
+    },
+    "xraylog/ingest/source.py": {
+        "{} may not be written": FILES + "test_an_attribute_of_the_log_is_named",
+        "{} was emptied or replaced": NOTHING + "docs/panels.md names the programs that do so",
+        "{}: {}; its lines up to byte": PART,
+        "{}; such lines go to rejected_lines": "integration/ingest/test_forged_days.py::"
+        "test_a_raised_setting_lets_them_in_and_replay_moves_what_was_rejected",
+        "{}: its last line has no end": NOTHING + "a later copy brings it",
+        "{}; if there is a whole copy": "integration/ingest/test_discovery.py::"
+        "test_of_an_archive_that_was_cut_the_lines_before_the_cut_are_stored",
+    },
+    "xraylog/loading/loader.py": {
+        "SELECT usename": PART,
+        "names vanish": "integration/loading/test_loader.py::test_what_deletes_names_for_ever_is_reported",
+        "partitions vanish": NOTHING + "another run drops what has expired, and comes to an end",
+    },
+    "xraylog/loading/rejects.py": {"the tables do not fit": ADVICE + "test_rows_that_a_check_refuses"},
+    "xraylog/maintenance/replay.py": {
+        "rejected_lines.id: expected": "integration/maintenance/test_replay.py::"
+        "test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused",
+    },
+    "xraylog/migration/backfill.py": {
+        "{}: its rows cannot be copied": "integration/migration/test_backfill.py::"
+        "test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed",
+    },
+    "xraylog/migration/plan.py": {
+        "logs_old cannot be read": NOTHING + "another program has changed logs_old, and its backup has to come back"
+    },
+    "xraylog/migration/revert.py": {
+        "logs is the old table again": "integration/migration/test_revert.py::"
+        "test_undo_that_cannot_drop_a_day_says_what_uses_it_and_goes_on_later",
+    },
+    "xraylog/migration/state.py": {
+        "logs_old: expected the comment": "integration/migration/test_state.py::"
+        "test_a_migration_that_an_older_version_began_is_known_by_its_comment",
+    },
+    "xraylog/migration/swap.py": {"the new logs cannot be made": REST},
+    "xraylog/migration/verify.py": {
+        "logs and logs_old differ": "integration/migration/test_verify.py::test_a_difference_in_any_column_stops_everything",
+        "sequence {}: expected it past": "integration/migration/test_swap.py::"
+        "test_the_sequence_goes_over_and_stands_past_the_largest_id",
+    },
+    "xraylog/report/collect.py": {
+        "expected logs among the schemas": ADVICE + "test_another_programs_logs_in_a_schema_that_the_page_does_not_see",
+        "expected one of the nodes": ADVICE + "test_a_list_of_the_nodes_that_there_are",
+        "expected the tables": "integration/report/test_report.py::test_a_table_that_is_missing_is_named",
+    },
+    "xraylog/required.py": {
+        "expected Python": NOTHING + "this Python is not one of those that tests run on",
+        "expected the package {}, found none": SURROUNDINGS
+        + "test_a_python_without_the_packages_learns_how_to_get_them",
+        "expected the package {}, found: ": SURROUNDINGS + "test_a_python_without_the_packages_learns_how_to_get_them",
+        "run it with {}, after": SURROUNDINGS + "test_the_systems_python_gets_an_environment_of_its_own",
+        "run it with": NOTHING + "this Python is not one of those that tests run on",
+    },
+    "xraylog/safe_open.py": {
+        "a file of {} in a folder": USERS + "test_in_a_folder_like_tmp_only_files_of_this_user_are_ours",
+        "a file of {} with {} names": USERS + "test_a_hard_link_to_roots_file_is_not_opened",
+        "a link that {} made": USERS + "test_a_link_to_roots_file_is_not_followed",
+        "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
+    },
+    "xraylog/telemetry/prometheus.py": {
+        "{}: expected to replace the metrics": FILES + "test_the_file_is_named_and_the_command_mends_it",
+    },
+    "xraylog/telemetry/run_log.py": {
+        "{}: {}; the run continues": REST,
+        "the log file {} cannot be written": "integration/telemetry/test_run_log.py::"
+        "test_a_full_disk_is_one_line_and_costs_no_line_of_the_log",
+        "{}: [logging] file: expected": FILES + "test_a_folder_in_the_place_of_our_file_is_no_green_light",
+    },
+    "xraylog/telemetry/stats.py": {
+        "{}: expected the header": ADVICE + "test_a_table_of_statistics_with_another_header"
+    },
+    "xraylog/migration/blockers.py": {"": BLOCKERS},
+}
+
+
+def beginnings(message: Message) -> list[str]:
+    """Return the words in the table that a message begins with: of those that begin alike, the longest ones."""
+    found = sorted((words for words in TESTED.get(message.path, {}) if message.text.startswith(words)), key=len)
+    return [words for words in found if not any(longer != words and longer.startswith(words) for longer in found)]

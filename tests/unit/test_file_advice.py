@@ -1,0 +1,56 @@
+"""What an error of the file system needs, where a test cannot easily make the error itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xraylog import file_advice
+from xraylog.file_advice import Needs
+
+SUDO = "sudo " if os.geteuid() else ""
+
+
+def mend(path: Path | str, number: int, needs: Needs = Needs.FILE) -> str:
+    return file_advice.mend(Path(path), OSError(number, os.strerror(number), str(path)), needs)
+
+
+@pytest.mark.skipif(shutil.which("findmnt") is None, reason="no util-linux here")
+def test_what_is_mounted_read_only_is_found(tmp_path: Path) -> None:
+    said, _, seen = mend(tmp_path / "buffer.jsonl", errno.EROFS).partition("; which one: ")
+    assert said == "it is mounted read-only (a container: mount it without :ro)"
+    (tmp_path / "buffer.jsonl").touch()
+    assert subprocess.run(["/bin/sh", "-c", seen], check=True, capture_output=True).stdout
+
+
+def test_too_many_open_files() -> None:
+    assert mend("/x/y", errno.EMFILE) == "too many files are open; what to do: ulimit -n 1024"
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.EIO, errno.ENAMETOOLONG])
+def test_for_any_other_error_the_way_to_the_file_is_shown(number: int, tmp_path: Path) -> None:
+    assert mend(tmp_path / "x", number) == f"see: namei -l {tmp_path}/x"
+
+
+def test_a_folder_of_the_system_is_given_to_nobody() -> None:
+    name, user = "/var/xraylog-test.jsonl", file_advice.user()
+    given = f"{SUDO}install -o {user} -m 600 /dev/null {name}"
+    own = f"{SUDO}install -d -o {user} -m 700 /var/lib/xraylog"
+    assert mend(name, errno.EACCES) == f"what to do: {given}"
+    assert mend(name, errno.EACCES, Needs.REPLACED) == f"what to do: {SUDO}setfacl -m u:{user}:rwx /var"
+    moved = "what to do: in the config: offline_file = /var/lib/xraylog/xraylog-test.jsonl, after: "
+    assert mend(name, errno.EACCES, Needs.FOLDER) == moved + own
+    assert mend(f"{name}.lock", errno.EACCES, Needs.FOLDER) == moved + own
+
+
+def test_a_command_can_be_pasted_whatever_the_path_is(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    path = tmp_path / "a b" / "it's"
+    path.touch(mode=0o400)
+    command = mend(path, errno.EACCES).removeprefix("what to do: ").removeprefix("sudo ")
+    assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode in (0, 1)  # it is ours already
