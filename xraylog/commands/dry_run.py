@@ -14,6 +14,7 @@ from pathlib import Path
 from xraylog.accesslog import discovery, drain, installation, lockfile, offline_buffer, reading
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.offline_buffer import Buffer
+from xraylog.commands.gap import Finder, Gap, log_with
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Position, Range
@@ -44,6 +45,7 @@ class DatabaseState:
     stored: Mapping[Path, Position] = field(default_factory=dict)  # of each log that is known
     bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
     waiting: BufferCounts = BufferCounts()
+    gaps: Sequence[Gap] = ()  # before the lines of the buffer
     old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
 
 
@@ -86,6 +88,10 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
         for text in (*locked(cfg, paths), *lines):
             say(text)
         trouble = isinstance(known, DatabaseDown) and known.operator
+        for gap in known.gaps if isinstance(known, DatabaseState) else ():
+            text, is_trouble = describe_gap(cfg, gap, logs)
+            say(text)
+            trouble = trouble or is_trouble
         earlier_copies: list[
             tuple[Fingerprint, int]
         ] = []  # of logs that keep their lines: how far they are stored by then
@@ -149,13 +155,14 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         node_id = references.known_node(conn, buffer.node) if has_positions else None
         return node_id is not None and positions.has_batch(conn, node_id, digest)
 
-    waiting = Counter[str]()
+    waiting, gaps = Counter[str](), Finder()
     for stored in () if buffer.is_empty else buffer.batches(is_known):
         origin, batch = stored.origin, stored.batch
         if batch is None:
             continue
-        lines = batch.lines
-        if not origin.again and (there := position(origin)):
+        lines, there = batch.lines, position(origin)
+        gaps.add(stored, there)
+        if not origin.again and there:
             batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
         waiting.update(
             rows=len(batch.records),
@@ -167,6 +174,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log))},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
+        gaps.found,
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
     )
 
@@ -206,10 +214,14 @@ def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -
 
 def count(cfg: Config, log: Log, start: int, later: Sequence[Range]) -> Counts:
     """Count the lines from `start` on that are in none of the ranges, which are stored."""
+    return count_parts(cfg, log, start, list(positions.gaps(start, later, None)))
+
+
+def count_parts(cfg: Config, log: Log, start: int, parts: Sequence[tuple[int, int | None]]) -> Counts:
+    """Count the lines in these parts of a log, of which the first one begins at `start`."""
     counts = Counts(start)
-    parts = list(positions.gaps(start, later, None))
     after = last_minutes.before(cfg, log, start)
-    for batch in reading.batches(log, parts, cfg, datetime.now(timezone.utc), after):
+    for batch in reading.batches(log, [*parts], cfg, datetime.now(timezone.utc), after):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts
@@ -240,6 +252,20 @@ def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | Data
             f"buffer: {lines} lines would be imported first = {waiting.rows} rows + {waiting.rejected} rejected; "
             f"{waiting.stored} more are stored already"
         )
+
+
+def describe_gap(cfg: Config, gap: Gap, logs: Sequence[Log]) -> tuple[str, bool]:
+    """Return what a run would do about lines that are missing before those of the buffer; whether they are lost."""
+    source, listed = gap.origin.source, ", ".join(f"{begin} to {end}" for begin, end in gap.parts)
+    with log_with(gap, logs) as log:
+        if log is None:
+            return f"missing: {source}, bytes {listed}: in no log any more, and not in this database", True
+        found = count_parts(cfg, log, gap.parts[0][0], gap.parts)
+        rows, rejected, ignored = found.actions.total(), found.reasons.total(), found.ignored.total()
+        return (
+            f"missing: {source}, bytes {listed}: this database lacks them, and they would be loaded before the buffer "
+            f"from {path_text(log.path)}: {found.lines} lines = {rows} rows + {rejected} rejected + {ignored} ignored"
+        ), False
 
 
 def findings(log: Log, start: int, counts: Counts, known: DatabaseState | DatabaseDown, keep: bool) -> Iterator[str]:

@@ -72,6 +72,11 @@ def rotate(site: Site) -> Path:
 def test_an_import_after_a_gap_loads_the_gap_first(site_of_load_path: Site) -> None:
     site = site_of_load_path
     site.restore(buffered_after_a_gap(site))
+    start, end = (len("".join(lines(0, n))) for n in (30, 60))
+    told = site.run("--dry-run").stdout
+    assert f"missing: {site.log}, bytes {start} to {end}: this database lacks them" in told
+    assert f"from {site.log}: 30 lines = 30 rows" in told
+    assert "buffer: 30 lines would be imported" in told
     done = site.run(status=3)  # because the database is older
     assert "this database lacks lines before byte" in done.stderr
     assert site.emails() == users(0, 90)
@@ -114,6 +119,7 @@ def test_a_gap_that_no_log_has_is_reported_and_stays_a_gap(site_of_load_path: Si
     old = rotate(site)
     copy = old.rename(site.folder / "elsewhere")
     start, end = (len("".join(lines(0, n))) for n in (30, 60))
+    assert f"missing: {site.log}, bytes {start} to {end}: in no log any more" in site.run("--dry-run", status=3).stdout
     done = site.run(status=3)
     assert f"{site.log}, bytes {start} to {end}: expected these lines in this database" in done.stderr
     assert site.emails() == users(0, 30) + users(60, 91)

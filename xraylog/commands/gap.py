@@ -1,0 +1,58 @@
+"""Lines before those of the buffer that the database lacks: a run loads them first, where a log still has them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xraylog.accesslog import discovery
+from xraylog.accesslog.logfile import Log
+from xraylog.accesslog.offline_buffer import Stored
+from xraylog.database import positions
+from xraylog.database.positions import Position, Range
+from xraylog.ingest import buffer_import
+from xraylog.records import Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What the database lacks of a log, before a batch of the buffer."""
+
+    origin: Origin
+    end: int  # offset in the log, where the batch begins
+    parts: tuple[tuple[int, int], ...]  # bytes
+
+
+class Finder:
+    """Finds the gaps as an import does, which moves positions: here batches that were seen count as stored."""
+
+    def __init__(self) -> None:
+        self.found: list[Gap] = []
+        self._seen: list[tuple[Stored, int]] = []  # each with the offset from where on its log is stored then
+
+    def add(self, stored: Stored, there: Position | None) -> None:
+        """Look at the next batch. `there`: how far the database has its log."""
+        if stored.origin.again:
+            return
+        offset, later = (there.offset, there.later) if there else (0, ())
+        seen = [Range(0, begin, one.log_end) for one, begin in self._seen if buffer_import.is_one_log(one, stored)]
+        known = sorted([*later, *seen], key=lambda one: one[1:])
+        parts = [(begin, end) for begin, end in positions.gaps(offset, known, stored.after) if end is not None]
+        is_before_it = bool(parts) and parts[-1][1] == stored.after
+        if is_before_it:
+            self.found.append(Gap(stored.origin, stored.after, tuple(parts)))
+        self._seen.append((stored, parts[0][0] if is_before_it else stored.after))
+
+
+@contextlib.contextmanager
+def log_with(gap: Gap, logs: Sequence[Log]) -> Iterator[Log | None]:
+    """Open the log that a run would load it from: one of its own, or a rotated one; None: nothing has it any more."""
+    head = gap.origin.fingerprint(gap.end)
+    ours = (log for log in logs if head is not None and buffer_import.begins_with(log, head, gap.end))
+    with contextlib.ExitStack() as files:
+        log = next(ours, None)
+        if log is None and head is not None:
+            log = files.enter_context(discovery.copy_of(Path(gap.origin.source), head, gap.end))
+        yield log
