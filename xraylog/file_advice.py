@@ -33,6 +33,9 @@ class Needs(enum.Enum):
 
 def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
     """Return what to do about this error of a file that a run writes; the command is at the end, to be pasted."""
+    # Not by Path's own methods: in a folder that this user may not enter they raise.
+    if error.errno == errno.ENOENT and os.path.islink(path) and not os.path.exists(path):
+        return f"it is a link to {os.readlink(path)}, where nothing can be made; {do(command('rm', path))}"
     path = Path(os.path.realpath(path))
     number = error.errno
     if number in (errno.EACCES, errno.EPERM):
@@ -41,7 +44,7 @@ def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
         return do(make_folder(path.parent))
     if number == errno.ENOTDIR:
         file = next((parent for parent in reversed(path.parents) if not os.path.isdir(parent)), path)
-        return f"{file} is a file, and no folder; {do(command('mv', file, f'{file}.old'))}"
+        return f"{file} is a file, and no folder: {shlex.join(['ls', '-ld', str(file)])}"
     if number == errno.EISDIR:
         return f"name a file in it, which has: {shlex.join(['ls', '-la', str(path)])}"
     if number in (errno.ENOSPC, errno.EDQUOT):

@@ -101,12 +101,12 @@ def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
     if isinstance(error, OSError):
         return file_advice.mend(path, error)
     real = Path(os.path.realpath(path))
-    if real.is_dir():
+    if os.path.isdir(real):
         return f"name the file in it, [parser] logfile in {cfg.path}: {shlex.join(['ls', '-la', str(path)])}"
     piped = command(cfg, "--logfile", "-")
     if any(os.path.realpath(own) == str(real) for own in logfile.OUR_OUTPUT) or real.is_relative_to("/dev"):
         return f"xray prints its log: journalctl -u xray -o cat | {piped}; in a container: docker logs NAME | {piped}"
-    if real.is_fifo():
+    if safe_open.kind_of(real) == "a pipe":
         return f"pipe it in: {shlex.join(['cat', str(path)])} | {piped}"
     return f"see: {shlex.join(['ls', '-ld', str(path)])}"
 

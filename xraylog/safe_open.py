@@ -267,6 +267,14 @@ def kind(mode: int) -> str:
     return next((name for is_it, name in KINDS.items() if is_it(mode)), "a file")
 
 
+def kind_of(path: Path) -> str:
+    """Return what is at a path; "" if nothing is, or nothing tells."""
+    try:
+        return kind(path.stat().st_mode)
+    except OSError:
+        return ""
+
+
 def owner(path: Path) -> int | None:
     """Return the user whose file or folder it is; None if nothing tells."""
     try:

@@ -65,6 +65,7 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/accesslog/lockfile.py": {
         "a path that we may follow": USERS + "test_a_link_to_roots_file_is_not_followed",
+        "{}: expected the folder of the offline buffer": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "our lock file": USERS + "test_a_link_to_roots_file_is_not_followed",
         "{} is held by {}": ADVICE + "test_another_run_at_work_is_shown",
         "{}: expected our lock file": ADVICE + "test_a_folder_in_the_place_of_a_lock",
@@ -100,7 +101,7 @@ TESTED: dict[str, dict[str, str]] = {
         "a line written in that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
         "a run now would exit with status 3; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "a run now would exit with status 75; {}": ADVICE + "test_another_run_at_work_is_shown",
-        "check [parser] logfile": CHECK + "test_a_missing_log_is_reported",
+        "wait for xray's first line": CHECK + "test_a_missing_log_is_reported",
         "does not fit in every place": ADVICE + "test_tables_that_do_not_fit",
         "finish it: ": "integration/migration/test_state.py::"
         "test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why",
@@ -111,6 +112,8 @@ TESTED: dict[str, dict[str, str]] = {
         "the log may not be written": FILES + "test_an_attribute_of_the_log_is_named",
         "the next run goes on; ": "integration/ingest/test_restore.py::test_an_archive_is_loaded_whole_into_a_new_database",
         "until then lines wait in the buffer": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
+        "a run now would go offline": TRIAL + "test_a_trigger_that_refuses_rows",
+        "its lines would be loaded and stay": FILES + "test_an_attribute_of_the_log_is_named",
         "cannot be replaced": PART,
         "cannot be written": PART,
         "{} cannot be made": FILES + "test_the_file_is_named_and_the_command_mends_it",
@@ -239,6 +242,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}.{} is not ours": FAULTS + "test_a_column_that_another_program_added",
     },
     "xraylog/file_advice.py": {
+        "it is a link to": FILES + "test_a_lock_that_is_a_link_to_nowhere",
         "chattr +{} forbids": FILES + "test_an_attribute_of_the_log_is_named",
         "in the config: offline_file": UNIT + "test_a_folder_of_the_system_is_given_to_nobody",
         "it is mounted read-only": UNIT + "test_what_is_mounted_read_only_is_found",

@@ -226,7 +226,9 @@ def test_our_own_lock_is_refused_on_the_command_line(site: Site, script: str, op
     assert said.endswith(f", found a lock, {site.folder}/{name}\n")
 
 
-LOOP = "expected the path of a file, found {folder}/loop: Too many levels of symbolic links"
+LOOP = (
+    "expected the path of a file, found {folder}/loop: Too many levels of symbolic links; see: namei -l {folder}/loop"
+)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ def _lock(path: Path) -> Iterator[None]:
     except safe_open.Unsafe as error:
         raise Unusable.because(error, path, "our lock file") from error
     except OSError as error:
+        if not os.path.lexists(path.parent):  # a log's need not exist: then its lock is beside the buffer
+            said = f"{path.parent}: expected the folder of the offline buffer and its locks, found none"
+            raise Unusable(said, path) from error
         try:  # made by another user: it locks all the same
             descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
@@ -107,6 +110,4 @@ def _refuse_other_kinds(path: Path, descriptor: int) -> None:
 
 def _what(path: Path) -> str:
     """Return what a run needs: the lock that is there, or a place for one."""
-    if not os.path.isdir(path.parent):
-        return f"a lock file in the folder {path.parent}"
     return "a lock file that can be opened" if os.path.lexists(path) else "to make a lock file"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -111,14 +112,14 @@ def _outputs(cfg: Config) -> Iterator[Finding]:
 
 def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
     """Return the error that a run would meet there. Opens nothing, because that could make the file."""
-    number = 0
+    number, named, path = 0, path, Path(os.path.realpath(path))
     if os.path.isdir(path):
         number = errno.EISDIR
     elif not is_replaced and os.path.exists(path):
         number = 0 if os.access(path, os.W_OK) else errno.EACCES
     elif not os.access(path.parent, os.W_OK | os.X_OK):
         number = errno.EACCES if os.path.isdir(path.parent) or file_advice.barred(path) else errno.ENOENT
-    return OSError(number, os.strerror(number), str(path)) if number else None
+    return OSError(number, os.strerror(number), str(named)) if number else None
 
 
 def _lock(cfg: Config, path: Path) -> Finding:
@@ -146,7 +147,9 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
     try:
         with logfile.opened(path) as log:
             if log is None:
-                yield "log", f"{path} does not exist", "check [parser] logfile, or wait for xray's first line"
+                seen = shlex.join(["ls", "-la", str(path.parent)])
+                to_do = f"wait for xray's first line, or change [parser] logfile in {cfg.path}; what is there: {seen}"
+                yield "log", f"{path} does not exist", to_do
                 return
             yield "log", f"{path} has {log.size} bytes", ""
             if not log.writable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def real_path(named_by: str, path: Path) -> Path:
         os.stat(path)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            found = f"{path}: {error.strerror}"
+            found = f"{path}: {error.strerror}; see: {shlex.join(['namei', '-l', str(path)])}"
             raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
     return Path(os.path.realpath(path))
 

@@ -47,6 +47,8 @@ def _advice(path: Path, error: OSError) -> str:
     """Return what mends it, if the error does not say so itself."""
     if isinstance(error, safe_open.Unsafe):
         return ""
+    if error.errno == errno.EBADF:
+        return f"; it is closed: name a file in its place, {path}"
     if error.errno in (errno.ENXIO, errno.EAGAIN, errno.EPIPE):
         return f"; nobody reads it: begin to read before a run, or name a file: {path}"
     return f"; {file_advice.mend(path, error)}"

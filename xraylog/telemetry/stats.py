@@ -78,7 +78,10 @@ def write(values: Row, form: str, path: Path | None) -> None:
             _append(path, line, header=_csv_line(FIELDS) if form == "csv" else "")
     except OSError as error:
         where, found = path or "standard output", FOUND.get(error.errno or 0, error.strerror)
-        kind = ReaderLeft if error.errno in (errno.EPIPE, errno.ENXIO) else NotWritten
+        has_left = error.errno == errno.EPIPE or (error.errno == errno.ENXIO and path is not None and path.is_fifo())
+        kind = ReaderLeft if has_left else NotWritten
+        if error.errno == errno.ENXIO and not has_left:  # a terminal that is none
+            found = error.strerror
         raise kind(f"{where}: expected to append a row, found: {found}; the row: {json.dumps(values)}") from error
 
 

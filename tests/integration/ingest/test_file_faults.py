@@ -101,6 +101,26 @@ def test_the_file_is_named_and_the_command_mends_it(placed: Site, fault: str) ->
     assert placed.emails() == users(0, 3)
 
 
+def test_a_lock_that_is_a_link_to_nowhere(placed: Site) -> None:
+    (placed.log.parent / "access.log.lock").symlink_to("/nonexistent/lock")
+    mend = f"it is a link to /nonexistent/lock, where nothing can be made; what to do: rm {placed.log}.lock"
+    assert mend in placed.run("--check", status=Exit.OPERATOR).stdout.replace("sudo ", "")
+    said = placed.run(status=Exit.OPERATOR).stderr
+    assert mend in said.replace("sudo ", "")
+    type_it(said.partition("what to do: ")[2])
+    placed.run()
+    assert placed.emails() == users(0, 3)
+
+
+def test_a_log_that_leads_to_a_folder_that_is_not_there_is_no_success(placed: Site) -> None:
+    placed.log.unlink()
+    placed.log.symlink_to("gone/access.log")
+    said = placed.run(status=Exit.OPERATOR).stderr
+    assert f"{placed.log.parent}/gone: expected the folder of an access log, found none; " in said
+    type_it(said.partition("; or: ")[2])
+    placed.run()
+
+
 @pytest.fixture
 def attribute() -> Iterator[Callable[[Path, str], None]]:
     """Sets what chattr sets, where the tests may."""
