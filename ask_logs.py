@@ -66,16 +66,33 @@ def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> d
     """Return the values of the question's parameters. Exits with 2 when a moment is none."""
     now = datetime.now(timezone.utc)
     try:
-        since = moments.read(options.since, now, cfg.zone).begin if options.since is not None else None
-        until = moments.read(options.until, now, cfg.zone).end if options.until is not None else None
+        since, until = window_of(cfg, options, now)
     except moments.Unreadable as error:
         options.parser.error(str(error))
-    if options.csv and len(question.parts) > 1 and options.only is None:
-        options.parser.error(f"argument --csv: expected --only {' or --only '.join(question.parts)}, found neither")
+    parts = question.parts_for(vars(options))
+    if not parts:
+        options.parser.error(f"argument --only: expected another part here, found {options.only}")
+    if options.csv and len(parts) > 1:
+        options.parser.error(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
+    if question.needs and all(getattr(options, name) is None for name in question.needs):
+        options.parser.error(f"expected {' or '.join(question.needs)}, found neither")
     window = asking.window(question, since, until, now)
     if window and window["since"] >= window["until"]:
         options.parser.error("expected --since before --until")
     return {**vars(options), **window}
+
+
+def window_of(cfg: Config, options: argparse.Namespace, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return the two ends that were given. Raises moments.Unreadable."""
+    if getattr(options, "at", None) is not None:
+        if options.since is not None or options.until is not None:
+            options.parser.error("expected --at, or --since and --until, found both")
+        span = moments.around(options.at, options.within, now, cfg.zone)
+        return span.begin, span.end
+    return (
+        moments.read(options.since, now, cfg.zone).begin if options.since is not None else None,
+        moments.read(options.until, now, cfg.zone).end if options.until is not None else None,
+    )
 
 
 def print_answer(answer: Answer, options: argparse.Namespace) -> None:
@@ -122,8 +139,8 @@ def parser() -> argparse.ArgumentParser:
         limit = cli.number(0, MAX_LIMIT)
         one.add_argument("--limit", type=limit, metavar="N", default=DEFAULT_LIMIT,
                          help=f"rows of a table; 0: all (default: {DEFAULT_LIMIT})")  # fmt: skip
-        if len(question.parts) > 1:
-            one.add_argument("--only", choices=question.parts, help="this table of the answer; needed with --csv")
+        if len(question.choices) > 1:
+            one.add_argument("--only", choices=question.choices, help="this table of the answer; needed with --csv")
         form = one.add_mutually_exclusive_group()
         form.add_argument("--csv", action="store_true", help="print comma-separated values")
         form.add_argument("--json", action="store_true", help="print JSON")

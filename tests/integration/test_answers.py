@@ -6,7 +6,16 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, ip_interface
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+)
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
@@ -41,7 +50,10 @@ EACH = {  # a call of each function, in a window of one day
     "last_seen": "last_seen('2025-11-17 00:00+00')",
     "traffic_by_hour": "traffic_by_hour('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rejected_sources": "rejected_sources('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "users_that_reached": "users_that_reached('*.EXAMPLE.com', NULL, '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "connections_to": "connections_to('2001:db8::/32', 80, '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
 }
+HELPERS = {"client_network", "client_address", "endpoint_address", "endpoint_fits"}
 
 
 class Row(NamedTuple):
@@ -336,13 +348,43 @@ def test_without_a_window_they_answer_for_the_time_before_now(answering: Connect
     assert [row[2] for row in ask(answering, "rejected_sources")] == [2]
 
 
+def looks_like_an_address(chance: random.Random) -> str:
+    """A text of the characters of addresses, now and then an address."""
+    if chance.random() < 0.5:
+        return ".".join(
+            chance.choice(("0", "7", "10", "255", "256", "01", "", "1a")) for _ in range(chance.randint(3, 5))
+        )
+    groups = [chance.choice(("0", "7", "ABCD", "ffff", "", "", "12345", "g")) for _ in range(chance.randint(2, 9))]
+    return ":".join(groups) + chance.choice(("", "", "", ":", "::", ":203.0.113.5", "/48", "\n"))
+
+
+def address(text: str) -> IPv4Address | IPv6Address | None:
+    """The same in Python. Nobody writes :: for one group: Go writes the zero."""
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return None
+    if found.version == 6 and "." in text:
+        return found.ipv4_mapped if text.lower().startswith("::ffff:") else None
+    return found if text.count(":") <= 7 else None
+
+
+def test_a_destination_is_an_address_or_a_name_and_never_an_error(answering: Connection) -> None:
+    chance = random.Random(7)
+    texts = [looks_like_an_address(chance) for _ in range(5000)]
+    texts += ["10.example.com", "999.1.1.1", "::FFFF:203.0.113.5", "::", "1::", "2001:db8::1", "1:2:3:4:5:6:7:8", ""]
+    found = answering.execute("SELECT t, endpoint_address(t) FROM unnest(%s::text[]) AS t", [texts]).fetchall()
+    assert found == [(text, address(text)) for text in texts]
+    assert len({one for _, one in found}) > 50
+
+
 # --- what is around them -----------------------------------------------------------------------------------
 
 
 def test_answers_sql_can_be_run_again(answering: Connection) -> None:
     answering.execute(ANSWERS)
     made = answering.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace").fetchall()
-    assert {name for (name,) in made} == {*EACH, "client_network", "client_address"}
+    assert {name for (name,) in made} == {*EACH, *HELPERS}
 
 
 def test_columns_that_were_changed_to_varchar_serve_as_well(conn: Connection) -> None:

@@ -36,6 +36,41 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 
+-- The address that a destination is; null for a host name, also for one that looks like an address: 10.example.com,
+-- 999.1.1.1. What is cast is only what inet certainly reads. The first test of each branch is cheap: most are names.
+CREATE OR REPLACE FUNCTION endpoint_address(address text)
+RETURNS inet
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN strpos(address, ':') > 0 THEN coalesce(
+            substring(address FROM '^::[Ff]{4}:((?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4})$'),
+            substring(address FROM
+                '^(?=(?:[^:]*:){2,7}[^:]*$)((?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|'
+                '(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*)?::(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*)?)$'))::inet
+        WHEN address COLLATE "C" >= '0' AND address COLLATE "C" < ':' THEN
+            substring(address FROM '^((?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4})$')::inet
+    END
+$$;
+
+
+-- Whether a destination is what was asked for: a host name in any case, an address, a network (198.51.100.0/24), or a
+-- pattern, in which * stands for any characters; *.telegram.org is telegram.org as well.
+CREATE OR REPLACE FUNCTION endpoint_fits(address text, target text)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN endpoint_address(split_part(target, '/', 1)) IS NOT NULL
+            THEN endpoint_address(address) <<=
+                 (host(endpoint_address(split_part(target, '/', 1)))
+                  || substr(target, length(split_part(target, '/', 1)) + 1))::inet
+        WHEN strpos(target, '*') > 0 THEN
+            CASE WHEN target LIKE '*.%' THEN '.' ELSE '' END || rtrim(lower(address), '.')
+            LIKE replace(replace(replace(replace(lower(target), '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
+        ELSE rtrim(lower(address), '.') = rtrim(lower(target), '.')
+    END
+$$;
+
+
 -- How many addresses use each account. Addresses are grouped before networks are counted, so few rows have to be sorted.
 CREATE OR REPLACE FUNCTION addresses_of_users(
     since timestamptz DEFAULT now() - interval '1 hour',
@@ -263,4 +298,78 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         GROUP BY address
     ) r
     ORDER BY r.rows DESC
+$$;
+
+
+-- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any.
+CREATE OR REPLACE FUNCTION users_that_reached(
+    target text,
+    port   integer DEFAULT NULL,
+    since  timestamptz DEFAULT now() - interval '1 day',
+    until  timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email        text,
+    destinations bigint,
+    ports        bigint,
+    rows         bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, v.destinations, v.ports, v.rows, v.first, v.last
+    FROM (
+        SELECT s.user_id, count(DISTINCT s.destination_id) AS destinations, count(DISTINCT s.destination_port) AS ports,
+               sum(s.rows)::bigint AS rows, min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= users_that_reached.since AND l."timestamp" < users_that_reached.until
+              AND (users_that_reached.target IS NULL OR l.destination_id = ANY (ARRAY(
+                      SELECT e.id FROM endpoints e WHERE endpoint_fits(e.address, users_that_reached.target)
+                  )))
+              AND (users_that_reached.port IS NULL OR l.destination_port = users_that_reached.port)
+              AND l.destination_id IS NOT NULL AND l.action <> 'api'
+            GROUP BY l.user_id, l.destination_id, l.destination_port
+        ) s
+        GROUP BY s.user_id
+    ) v
+    LEFT JOIN users u ON u.id = v.user_id
+    ORDER BY v.rows DESC, u.email
+$$;
+
+
+-- The same, connection by connection: the line that a letter asks for.
+CREATE OR REPLACE FUNCTION connections_to(
+    target text,
+    port   integer DEFAULT NULL,
+    since  timestamptz DEFAULT now() - interval '1 day',
+    until  timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    "timestamp"      timestamptz,
+    email            text,
+    source_ip        inet,
+    source_port      integer,
+    destination      text,
+    destination_port integer,
+    outbound         text,
+    node             text
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT l."timestamp", u.email::text, client_address(l.source_ip), l.source_port,
+           (SELECT e.address::text FROM endpoints e WHERE e.id = l.destination_id), l.destination_port,
+           o.name::text, n.name::text
+    FROM logs l
+    LEFT JOIN users u ON u.id = l.user_id
+    LEFT JOIN tags o ON o.id = l.outbound_tag_id
+    LEFT JOIN nodes n ON n.id = l.node_id
+    WHERE l."timestamp" >= connections_to.since AND l."timestamp" < connections_to.until
+      AND (connections_to.target IS NULL OR l.destination_id = ANY (ARRAY(
+              SELECT e.id FROM endpoints e WHERE endpoint_fits(e.address, connections_to.target)
+          )))
+      AND (connections_to.port IS NULL OR l.destination_port = connections_to.port)
+      AND l.destination_id IS NOT NULL AND l.action <> 'api'
+    ORDER BY l."timestamp", l.id
 $$;

@@ -24,7 +24,7 @@ class Unknown(Exception):
 def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: tzinfo, limit: int | None) -> Answer:
     """Return the answer. `values`: by parameter; `limit`: of the rows of a part; None is no limit. Raises Unknown."""
     parts, notes = [], list(question.notes)
-    asked = {name: function for name, function in question.parts.items() if values.get("only") in (None, name)}
+    asked = question.parts_for(values)
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
@@ -36,6 +36,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
                 parts.append(_part(conn, title, function, {**values, "email": user, "node_id": node_id}, limit))
     if len(users) == MAX_USERS:
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
+    if question.nothing and not any(part.rows for part in parts):
+        notes.insert(0, question.nothing(values))
     since, until = (values.get(name) for name in ("since", "until"))
     return Answer(question.name, since, until, zone, parts, notes)
 

@@ -6,6 +6,10 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
+
+from xraylog import cli
+from xraylog.questions import targets
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ADDRESSES = "Not counted as addresses: 0.0.0.0, 127.0.0.1, ::1 and ::, which stand for a unix socket or a proxy."
@@ -25,10 +29,31 @@ class Question:
     window: timedelta | None = DAY  # before --until, unless --since says otherwise; None: it has none
     options: Callable[[argparse.ArgumentParser], None] = no_options
     notes: tuple[str, ...] = field(default=())
+    nothing: Callable[[Mapping[str, Any]], str] | None = None  # the note where no row was found
+    needs: tuple[str, ...] = ()  # options of which one has to be given
+    narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
+
+    def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the parts that answer, by what was given and by --only."""
+        parts = self.narrowed[1] if self.narrowed and values.get(self.narrowed[0]) is not None else self.parts
+        return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
+
+    @property
+    def choices(self) -> list[str]:
+        """Return the names of all parts."""
+        return [*self.parts, *(self.narrowed[1] if self.narrowed else ())]
 
 
 def _user(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("email", metavar="NAME", help="as the log has it; * stands for any characters")
+
+
+def _reached(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", nargs="?", type=targets.target,
+                        help="a host, an address, a network as in 198.51.100.0/24, or *.telegram.org")  # fmt: skip
+    parser.add_argument("--port", type=cli.number(0, 65535), metavar="N", help="this port only")
+    parser.add_argument("--at", metavar="TIME", help="around this moment, in place of --since and --until")
+    parser.add_argument("--within", metavar="TIME", default="5m", help="to each side of --at (default: 5m)")
 
 
 QUESTIONS = (
@@ -39,6 +64,16 @@ QUESTIONS = (
         DAY,
         _user,
         (ADDRESSES,),
+    ),
+    Question(
+        "reached",
+        "who reached a host, an address, a network or a port",
+        {"users": "users_that_reached", "connections": "connections_to"},
+        DAY,
+        _reached,
+        (targets.NAMES, targets.MASKED),
+        targets.nothing,
+        ("target", "port"),
     ),
     Question("rejected", "sources that were rejected", {"sources": "rejected_sources"}),
     Question("traffic", "rows by hour", {"hours": "traffic_by_hour"}),

@@ -50,6 +50,15 @@ def read(text: str, now: datetime, zone: tzinfo) -> Span:
     raise Unreadable(f"{EXPECTED}, found {text!r}")
 
 
+def around(text: str, within: str, now: datetime, zone: tzinfo) -> Span:
+    """Return the window from `within` before a moment, or a day, to `within` after it. Raises Unreadable."""
+    span, apart = read(text, now, zone), duration(within)
+    try:
+        return Span(span.begin - apart, span.end + apart + timedelta(microseconds=1))  # `until` is not in a window
+    except OverflowError:
+        raise Unreadable(f"expected a duration of at most some years, found {within!r}") from None
+
+
 def duration(text: str) -> timedelta:
     """Return a duration as in 5m or 2h. Raises Unreadable."""
     if found := AGO.fullmatch(text):

@@ -1,7 +1,7 @@
 """The SELECT of each function of answers.sql, to be sent as it is: a role that may only read creates no functions.
 
-A parameter is named with its function, `users_of.since`; here it becomes one of psycopg. The two helpers are
-expressions, which the planner substitutes for their calls; here that happens to the text.
+A parameter is named with its function, `users_of.since`; here it becomes one of psycopg. The helpers, which return no
+table, are expressions, which the planner substitutes for their calls; here that happens to the text.
 """
 
 from __future__ import annotations
@@ -43,41 +43,54 @@ def read() -> dict[str, Statement]:
     """Return the statements of answers.sql by the name of their function."""
     found = list(FUNCTION.finditer(FILE.read_text(encoding="utf-8")))
     helpers = {
-        function["name"]: (function["parameters"].split()[0], function["body"].strip().removeprefix("SELECT "))
-        for function in found
+        function["name"]: _helper(function)
+        for function in reversed(found)  # one that calls another comes after it
         if not function["returns"].startswith("TABLE")
     }
     return {function["name"]: _statement(function, helpers) for function in found if function["name"] not in helpers}
 
 
-def _statement(function: re.Match[str], helpers: Mapping[str, tuple[str, str]]) -> Statement:
+def _helper(function: re.Match[str]) -> tuple[list[str], str]:
+    """Return the names of the parameters, and the expression."""
+    names = [parameter.split()[0] for parameter in function["parameters"].split(",")]
+    return names, function["body"].strip().removeprefix("SELECT ").replace("%", "%%")
+
+
+def _statement(function: re.Match[str], helpers: Mapping[str, tuple[list[str], str]]) -> Statement:
     name = function["name"]
     types = {parameter["name"]: parameter["type"] for parameter in PARAMETER.finditer(function["parameters"])}
     columns = tuple(column["name"] for column in PARAMETER.finditer(function["returns"]))
     text = re.sub(r"--.*", "", function["body"]).replace("%", "%%")
-    for helper, (parameter, expression) in helpers.items():
-        text = _substituted(text, helper, parameter, expression.replace("%", "%%"))
+    for helper, (parameters, expression) in helpers.items():
+        text = _substituted(text, helper, parameters, expression)
     for parameter, kind in types.items():
         text = re.sub(rf"\b{name}\.{parameter}\b", f"%({parameter})s::{kind}", text)
     return Statement(name, types, columns, text)
 
 
-def _substituted(text: str, helper: str, parameter: str, expression: str) -> str:
+def _substituted(text: str, helper: str, parameters: list[str], expression: str) -> str:
     """Return the text with each call of a helper as its expression, inner calls first."""
     while (at := text.rfind(f"{helper}(")) >= 0:
-        begin = at + len(helper) + 1
-        end = _closing(text, begin)
-        argument = text[begin:end]
-        value = re.sub(rf"(?<![\w.]){parameter}(?!\w)", f"({argument})".replace("\\", r"\\"), expression)
+        arguments, end = _arguments(text, at + len(helper) + 1)
+        value = _given(expression, dict(zip(parameters, arguments, strict=True)))
         text = f"{text[:at]}({value}){text[end + 1 :]}"
     return text
 
 
-def _closing(text: str, begin: int) -> int:
-    """Return where the bracket closes that was opened before `begin`."""
-    depth = 1
+def _given(expression: str, values: Mapping[str, str]) -> str:
+    """Return the expression with the values of its parameters."""
+    return re.sub(rf"(?<![\w.])(?:{'|'.join(values)})(?!\w)", lambda name: f"({values[name[0]]})", expression)
+
+
+def _arguments(text: str, begin: int) -> tuple[list[str], int]:
+    """Return the arguments of a call whose bracket was opened before `begin`, and where it closes."""
+    depth, arguments = 1, [""]
     for place in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)
         if depth == 0:
-            return place
+            return [argument.strip() for argument in arguments], place
+        if text[place] == "," and depth == 1:
+            arguments.append("")
+        else:
+            arguments[-1] += text[place]
     raise ValueError(f"expected a closing bracket after {text[:begin][-40:]!r}, found none")

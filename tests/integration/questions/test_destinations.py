@@ -1,0 +1,102 @@
+"""What was contacted, and by whom: answers whose numbers are counted by hand in CONNECTIONS."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from helpers.site import Site
+
+# time, client, destination, tag of the outbound, user
+CONNECTIONS = (
+    ("10:00:01", "203.0.113.1:1001", "tcp:198.51.100.7:22", "direct", "scanner"),
+    ("10:00:02", "203.0.113.1:1002", "tcp:198.51.100.8:22", "direct", "scanner"),
+    ("10:00:03", "203.0.113.1:1003", "tcp:198.51.100.200:23", "direct", "scanner"),
+    ("10:00:04", "203.0.113.1:1004", "tcp:198.51.100.7:22", "direct", "scanner"),
+    ("10:10:00", "203.0.113.2:1005", "tcp:198.51.101.7:22", "direct", "admin"),
+    ("10:20:00", "203.0.113.2:1006", "tcp:WWW.Telegram.ORG:443", "warp", "admin"),
+    ("10:21:00", "203.0.113.3:1007", "tcp:telegram.org:443", "warp", "reader"),
+    ("10:22:00", "203.0.113.3:1008", "tcp:api.telegram.org.:443", "direct", "reader"),
+    ("10:23:00", "203.0.113.3:1009", "tcp:nottelegram.org:443", "direct", "reader"),
+    ("10:24:00", "203.0.113.3:1010", "tcp:10.example.com:22", "direct", "reader"),
+    ("10:25:00", "203.0.113.3:1011", "tcp:999.51.100.7:22", "direct", "reader"),
+    ("10:26:00", "203.0.113.4:1012", "udp:[2001:db8::7]:6881", "block", "peer"),
+    ("10:27:00", "203.0.113.4:1013", "udp:[2001:db8:1::7]:6889", "block", "peer"),
+    ("10:28:00", "203.0.113.4:1014", "tcp:tracker.example:51413", "block", "peer"),
+    ("10:29:00", "203.0.113.3:1015", "tcp:tracker.example:443", "block", "reader"),
+)
+DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
+
+
+@pytest.fixture
+def busy(site: Site) -> Site:
+    """A site with CONNECTIONS, and a line of xray's own API."""
+    site.append(
+        *(
+            f"2025/11/17 {at} from {client} accepted {to} [in -> {tag}] email: {user}\n"
+            for at, client, to, tag, user in CONNECTIONS
+        ),
+        "2025/11/17 10:30:00 from 127.0.0.1:9 accepted tcp:127.0.0.1:0 [api -> api]\n",
+    )
+    site.run()
+    return site
+
+
+def answer(site: Site, *arguments: str) -> Any:
+    return json.loads(site.run(*arguments, "--json", script="ask_logs").stdout)
+
+
+def reached(site: Site, *arguments: str) -> list[tuple[str, int, int, int]]:
+    """Return user, destinations, ports and rows; the connections are as many as the rows."""
+    found = answer(site, "reached", *arguments)
+    assert sum(user["rows"] for user in found["users"]) == len(found["connections"])
+    return [(user["email"], user["destinations"], user["ports"], user["rows"]) for user in found["users"]]
+
+
+def test_who_reached_a_target_whatever_its_form(busy: Site) -> None:
+    """A host name that looks like an address is in no network, and no error either."""
+    assert reached(busy, "198.51.100.0/24", *DAY) == [("scanner", 3, 2, 4)]
+    assert reached(busy, "198.51.100.7/23", *DAY) == [("scanner", 3, 2, 4), ("admin", 1, 1, 1)]
+    assert reached(busy, "198.51.100.0/24", "--port", "22", *DAY) == [("scanner", 2, 1, 3)]
+    assert reached(busy, "198.51.100.7", *DAY) == reached(busy, "::ffff:198.51.100.7", *DAY) == [("scanner", 1, 1, 2)]
+    assert reached(busy, "[2001:0db8:0::7]", *DAY) == [("peer", 1, 1, 1)]
+    assert reached(busy, "2001:db8::/32", *DAY) == [("peer", 2, 2, 2)]
+    assert reached(busy, "*.telegram.org", *DAY) == [("reader", 2, 1, 2), ("admin", 1, 1, 1)]
+    assert reached(busy, "www.TELEGRAM.org", *DAY) == [("admin", 1, 1, 1)]
+    assert reached(busy, "telegram.org", *DAY) == [("reader", 1, 1, 1)]
+    assert reached(busy, "999.51.100.7", *DAY) == [("reader", 1, 1, 1)]
+
+
+def test_who_used_a_port_around_a_time(busy: Site) -> None:
+    """Both ends are included."""
+    at = ("--at", "2025-11-17 10:05:01", "--within")
+    assert reached(busy, "--port", "22", *at, "5m") == [("scanner", 2, 1, 3), ("admin", 1, 1, 1)]
+    assert reached(busy, "--port", "22", *at, "4m") == []
+    (line,) = answer(busy, "reached", "198.51.101.0/24", *at, "5m", "--only", "connections")["connections"]
+    assert line == {
+        "timestamp": "2025-11-17T10:10:00+00:00", "email": "admin", "source_ip": "203.0.113.2", "source_port": 1005,
+        "destination": "198.51.101.7", "destination_port": 22, "outbound": "direct", "node": "n1",
+    }  # fmt: skip
+
+
+def test_what_nobody_reached_may_have_another_name(busy: Site) -> None:
+    notes = answer(busy, "reached", "192.0.2.1", *DAY)["notes"]
+    assert notes[0].startswith("no row names 192.0.2.1 in this window: clients that asked for a host name are stored")
+    assert answer(busy, "reached", "198.51.100.7", *DAY)["notes"] == notes[1:]
+
+
+REFUSED = {
+    (): "expected target or port, found neither",
+    ("198.51.100.7:22",): "a port as --port",
+    ("198.51.100.0/33",): "a network as in 198.51.100.0/24",
+    ("https://example.com/",): "expected a host",
+    ("198.51.100.7", "--at", "today", "--since", "1h"): "found both",
+    ("198.51.100.7", "--at", "today", "--within", "5"): "a duration as in 5m",
+    ("198.51.100.7", "--at", "0001-01-01", "--within", "99999w"): "found '99999w'",
+}
+
+
+def test_what_cannot_be_meant_is_an_error_that_shows_what_can(site: Site) -> None:
+    for arguments, words in REFUSED.items():
+        assert words in site.run("reached", *arguments, script="ask_logs", status=2).stderr

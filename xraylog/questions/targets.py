@@ -1,0 +1,50 @@
+"""What `reached` is asked about: a host, an address, a network or a pattern; and what an answer about it leaves out."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+NAMES = "A client that asked for a host name is stored under that name, not under its address."
+MASKED = "Destinations that xray masked (198.51.*.*) are in no network, and are nobody's address."
+EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
+
+
+def target(text: str) -> str:
+    """Return the target as answers.sql takes it."""
+    plain = text.strip().removeprefix("[").removesuffix("]")
+    if found := address(plain):
+        return found
+    try:
+        if "/" in plain:
+            return str(ip_network(plain, strict=False))
+    except ValueError:
+        pass
+    if not plain or "/" in plain or re.search(r":[0-9]+$", plain):
+        raise argparse.ArgumentTypeError(f"{EXPECTED}, and a port as --port; found {text!r}")
+    return plain
+
+
+def address(text: str) -> str | None:
+    """Return an address in its usual form, a mapped one as IPv4; None if the text is none."""
+    try:
+        found = ip_address(text)
+    except ValueError:
+        return None
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def nothing(values: Mapping[str, Any]) -> str:
+    """Return the note where no row was found."""
+    wanted, port = values.get("target"), values.get("port")
+    if wanted is None:
+        return f"no row has port {port} in this window"
+    at_port = "" if port is None else f" with port {port}"
+    if "*" in wanted or not address(wanted.partition("/")[0]):
+        return f"no row names {wanted}{at_port} in this window: clients that asked for an address are stored under that"
+    return (
+        f"no row names {wanted}{at_port} in this window: clients that asked for a host name are stored under that name"
+    )
