@@ -133,6 +133,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
         "batch_size",
         "truncate_mib",
         "stray_days",
+        "api_tags",
         "mask_source",
         "prune_names",
         "drop_old",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
@@ -29,6 +30,7 @@ from xraylog.records import MINUTE, UTC, AccessRecord, BadLine, Ignored, Request
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
 AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
 LAST_SECOND = timedelta(seconds=59)
+API_TAGS = ("api",)  # what every example of xray's documentation calls it
 
 WHOLE_MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
 TIMESTAMP = re.compile(rb"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d)(\.\d{1,6})?(?: |$)")
@@ -62,9 +64,15 @@ MASKED_V4 = re.compile(rb"\d{1,3}(?:\.\d{1,3}){0,2}(?:\.\*){1,3}")
 class Grammar:
     """Reads lines of one zone, seen at one moment, in the order of their log; remembers how the last second read."""
 
-    def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
-        """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
+    def __init__(
+        self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED, api_tags: Collection[str] = API_TAGS
+    ) -> None:
+        """`zone` is the server's local time, in which xray writes; `now` is an aware datetime.
+
+        `api_tags`: the outbound tags of xray's own API and metrics.
+        """
         self.clock = Clock(zone, now)
+        self._api_tags = api_tags
         self._zone = zone
         self._mask = mask
         self._latest = now + AHEAD
@@ -123,12 +131,30 @@ class Grammar:
             ip, port = _source(source)
             if status[1] == b"rejected":
                 return AccessRecord(timestamp, ip, port, "rejected", *_rejected(rest[status.end() :], has_from))
-            return AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], has_from))
+            record = AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], has_from))
+            return record._replace(action="api") if self._is_api(record.outbound_tag, record.email) else record
         except ParseError as error:
             documented = DOCUMENTED.fullmatch(rest) if len(rest) <= DOCUMENTED_BYTES else None
             if documented is None or isinstance(error, UnstorableValue):
                 raise
             return AccessRecord(timestamp, *_documented(documented))
+
+    def _is_api(self, outbound_tag: str | None, email: str | None) -> bool:
+        """Return whether a request is one to xray itself, as a panel makes every few seconds: nobody's traffic."""
+        return email is None and outbound_tag in self._api_tags
+
+    def route(self, rest: bytes) -> Route:
+        """Return what the part after TO means: it is empty, or a space followed by tags and email.
+
+        Raises ParseError for what could belong to TO, for a line's end, and for what depends on how the line began.
+        """
+        to, tags, email = _split(b"to" + rest)
+        if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
+            raise ParseError("expected tags and an email, and nothing else")
+        found = (_route_tags if len(tags) <= 2 * MAX_CHARACTERS else _route_tags.__wrapped__)(tags)
+        if self._is_api(found[1], email):
+            raise ParseError("expected a client's request, found one to xray itself")
+        return Route(*found, email)
 
     def minute(self, minute: bytes) -> str:
         """Return a line's first 16 bytes as UTC, "2025-11-17 10:15", of the first pass. Raises ParseError, also at a
@@ -177,17 +203,6 @@ def source(address: bytes) -> str | None:
 def request(request: bytes) -> Request:
     """Return what `accepted TO` means. Raises ParseError."""
     return Request("accepted", *destination.read(request.removeprefix(b"accepted ")))
-
-
-def route(rest: bytes) -> Route:
-    """Return what the part after TO means: it is empty, or a space followed by tags and email.
-
-    Raises ParseError for what could belong to TO, for a line's end, and for what depends on how the line began.
-    """
-    to, tags, email = _split(b"to" + rest)
-    if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
-        raise ParseError("expected tags and an email, and nothing else")
-    return Route(*(_route_tags if len(tags) <= 2 * MAX_CHARACTERS else _route_tags.__wrapped__)(tags), email)
 
 
 # --- parts of the grammar ----------------------------------------------------------------------------------------

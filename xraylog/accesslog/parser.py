@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -67,15 +67,20 @@ class Memo(dict[str, Value]):
 class Parser:
     """Parses lines of one zone, seen at one moment; what it has met makes it faster, and changes nothing else."""
 
-    def __init__(self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED) -> None:
-        """`zone` is the server's local time, in which xray writes; `now` is an aware datetime."""
-        self._grammar = Grammar(zone, now, mask)
+    def __init__(
+        self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED, api_tags: Collection[str] = grammar.API_TAGS
+    ) -> None:
+        """`zone` is the server's local time, in which xray writes; `now` is an aware datetime.
+
+        `api_tags`: the outbound tags of xray's own API and metrics.
+        """
+        self._grammar = Grammar(zone, now, mask, api_tags)
         self.clock = self._grammar.clock
         self._mask = mask
         self._minutes = Memo(self._grammar.minute, MINUTES)
         self._sources = Memo(lambda address: mask.source(grammar.source(address)))
         self._requests = Memo(grammar.request)
-        self._routes = Memo(grammar.route)
+        self._routes = Memo(self._grammar.route)
         self._read_whole = 0  # lines
 
     def batches(self, blocks: Iterable[Block], size: int) -> Iterator[Batch]:

@@ -25,7 +25,7 @@ def batches(
 
     `after`: the minute of the line before the first part, in UTC, where it is known.
     """
-    parser = Parser(cfg.zone, now, Mask(*cfg.mask_source))
+    parser = Parser(cfg.zone, now, Mask(*cfg.mask_source), cfg.api_tags)
     strays = StrayDays(cfg.stray_days, now.date())
     if isinstance(log, LogFile):  # an archive would have to be read from its beginning
         for batch in parser.batches(log.lines_before(parts[0][0] if parts else 0), cfg.batch_size):

@@ -81,7 +81,7 @@ def replay_rejected(cfg: Config) -> Exit:
                     "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
                 )
             target = Target(conn, functools.partial(_connected, cfg, cfg.node))
-            grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask)
+            grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask, cfg.api_tags)
             parse = parse_rejected(reject_masked(grammar.parse_alone, mask), cfg.stray_days, mask)
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
                 total += result

@@ -10,7 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib", "stray_days"),
+    "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib", "stray_days", "api_tags"),
     "stats": ("format", "output", "prometheus"),
     "privacy": ("mask_source",),
     "retention": ("days", "prune_names"),
@@ -46,6 +46,7 @@ class Config:
     node_is_set: bool  # else it is the host's name
     truncate_above: int  # bytes
     stray_days: int  # a line further than that from the lines around it is rejected
+    api_tags: tuple[str, ...]  # outbound tags of xray's own API and metrics
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
     mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all

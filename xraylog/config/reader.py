@@ -26,8 +26,7 @@ from xraylog.printed import has_credentials, passwords
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
 DEFAULT_TRUNCATE_MIB = 64
 DEFAULT_STRAY_DAYS = 45
-DEFAULT_ANSWER_TIMEOUT_S = 60
-DEFAULT_REPORT_TIMEOUT_S = 300
+DEFAULT_ANSWER_TIMEOUT_S, DEFAULT_REPORT_TIMEOUT_S = 60, 300
 
 NAMES = ("host", "hostaddr", "dbname", "user")  # in [postgresql]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -120,6 +119,7 @@ class _Reader:
             node_is_set=bool(self.get("parser", "node")),
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
             stray_days=self.number("parser", "stray_days", DEFAULT_STRAY_DAYS, at_most=36_500),
+            api_tags=tuple(tag.strip() for tag in (self.get("parser", "api_tags") or "api").split(",")),
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
             mask_source=self.mask(),
