@@ -147,8 +147,11 @@ def _on_database(error: Exception, cfg: Config) -> str:
     cause = error.__cause__
     if not isinstance(cause, psycopg.Error) or str(error) != session.message(cause, cfg.connection):
         return ""
+    if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+        return f"which GRANT it needs: {command(cfg, '--check')}"
     if (refusal := refusals.describe(str(error), cfg.connection, cause.sqlstate)) is None:
-        return f"what to do: {command(cfg, '--check')}"
+        never_began = type(cause).__name__ == "Failed"  # of `logins`, which is imported where there is no session
+        return f"change [postgresql] in {cfg.path}" if never_began else f"what to do: {command(cfg, '--check')}"
     change = f"{refusal.change} in {cfg.path}" if refusal.change else ""
     return joined(refusal.cause, change, refusal.to_do)
 

@@ -180,6 +180,9 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
     "xraylog/database/refusals.py": {
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",
+        "change [postgresql] sslmode": ADVICE + "test_a_setting_that_the_server_does_not_offer",
+        "the server has no TLS": ADVICE + "test_a_setting_that_the_server_does_not_offer",
+        "with its certificate in place": ADVICE + "test_a_setting_that_the_server_does_not_offer",
         "change [postgresql] password": SURROUNDINGS + "test_a_password_in_quotes_is_named_when_it_is_refused",
         "by that socket only": REFUSALS,
         "every session that the server has": REFUSALS,
@@ -254,6 +257,8 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/hints.py": {
         "[parser] offline_file": PART,
+        "change [postgresql] in": ADVICE + "test_a_setting_that_libpq_does_not_understand",
+        "which GRANT it needs": ADVICE + "test_a_role_that_lacks_a_right",
         "it stays as it is": ADVICE + "test_another_file_in_the_place_of_the_buffer",
         "its lines stay in it": DAMAGED,
         "make room": "faults/test_survive.py::test_a_full_disk_under_the_buffer_leaves_the_log",

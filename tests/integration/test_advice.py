@@ -150,6 +150,31 @@ def test_a_role_that_may_not_connect(role: str, site: Site) -> None:  # noqa: AR
     assert_mended(site)
 
 
+def test_a_role_that_lacks_a_right(role: str, site: Site) -> None:
+    """What --check prints is pasted as it is: what follows a GRANT is another one."""
+    site.query(f"REVOKE ALL ON SCHEMA public FROM {role}, PUBLIC; GRANT USAGE ON SCHEMA public TO {role}")
+    checked = shell(told(site).partition("which GRANT it needs: ")[2])
+    (rights,) = (text for text in checked.stdout.splitlines() if text.startswith("✗ rights: "))
+    follow_sql(rights.partition("as their owner, or a superuser of PostgreSQL: ")[2], site.database)
+    assert_mended(site)
+
+
+def test_a_setting_that_the_server_does_not_offer(plain: Site) -> None:
+    plain.set("postgresql", sslmode="require")
+    assert f"the server has no TLS; change [postgresql] sslmode in {plain.config}; " in told(plain)
+    plain.set("postgresql", sslmode="prefer")
+    assert_mended(plain)
+
+
+def test_a_setting_that_libpq_does_not_understand(plain: Site) -> None:
+    plain.set("postgresql", sslmode="nonsense")
+    said = told(plain)
+    assert 'invalid sslmode value: "nonsense"; ' in said
+    assert said.endswith(f"; change [postgresql] in {plain.config}")
+    plain.set("postgresql", sslmode="prefer")
+    assert_mended(plain)
+
+
 def test_a_lock_that_another_session_keeps(plain: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from xraylog.database import session
 

@@ -45,7 +45,8 @@ RIGHTS = """
                  FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
                  WHERE d.refobjid = c.oid AND d.deptype = 'a'
                    AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END),
-           quote_ident(pg_get_userbyid(c.relowner))
+           quote_ident(pg_get_userbyid(c.relowner)),
+           (SELECT rolsuper FROM pg_roles r WHERE r.oid = c.relowner)
     FROM pg_class c
     WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
     ORDER BY c.relname
@@ -222,7 +223,7 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
     trouble, to_make_days = [], []
     ((place, may_create, role),) = conn.execute(IN_SCHEMA)
     found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
-    for name, owner, *granted, sequences, owner_name in found:
+    for name, owner, *granted, sequences, owner_name, is_superuser in found:
         has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
         needed = {*NEEDED[name], *(("SELECT", "DELETE") if name == "rejected_lines" and cfg.keep_days else ())}
         lacking = [right for right in has if right in needed and not has[right]]
@@ -230,9 +231,10 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
             trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
         trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
         if name == "logs" and not owner:
-            to_make_days.append(f"only the owner of logs can make partitions: GRANT {owner_name} TO {role}")
+            become = f"ALTER TABLE logs OWNER TO {role}" if is_superuser else f"GRANT {owner_name} TO {role}"
+            to_make_days.append(f"only the owner of logs can make partitions: {become}")
     if place is None:
-        trouble.append("no schema of the search_path is there and may be used: create one, or GRANT USAGE on it")
+        trouble.append(f"no schema of the search_path is there and may be used: {schema.NEW_SCHEMA}")
     elif not may_create:  # each new day is a new table
         to_make_days.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
     enough = "enough for a run"
@@ -240,7 +242,8 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
         enough += "; partitions are made by another role, and today's and tomorrow's are there"
     else:
         trouble += to_make_days
-    yield "rights", "not enough for a run" if trouble else enough, "; ".join(trouble)
+    as_whom = [f"as their owner, or a superuser of PostgreSQL: {trouble[0]}", *trouble[1:]] if trouble else []
+    yield "rights", "not enough for a run" if trouble else enough, "; ".join(as_whom)
 
 
 def _days_are_made(conn: Connection) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from xraylog import hints
 from xraylog.accesslog import discovery, drain, installation, lockfile, offline_buffer, reading
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.offline_buffer import Buffer
@@ -55,6 +56,7 @@ class DatabaseDown:
 
     reason: str
     operator: bool  # the operator must act
+    to_do: str
 
 
 @dataclass(slots=True)
@@ -124,9 +126,9 @@ def ask(cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState | Dat
             with session.transaction(conn):
                 return _inspect(conn, cfg, logs, buffer)
     except Unavailable as error:
-        return DatabaseDown(f"not available: {error}", operator=False)
+        return DatabaseDown(f"not available: {error}", operator=False, to_do=hints.on(error, cfg))
     except (Unsuitable, offline_buffer.Damaged) as error:
-        return DatabaseDown(str(error), operator=True)
+        return DatabaseDown(str(error), operator=True, to_do=hints.on(error, cfg))
 
 
 def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState:
@@ -240,7 +242,8 @@ def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
 def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | DatabaseDown) -> Iterator[str]:
     """Where lines would go, and what would come in first."""
     if isinstance(known, DatabaseDown):
-        yield f"database: {known.reason}; lines would go to {path_text(cfg.buffer_path)}"
+        goes = f"lines would go to {path_text(cfg.buffer_path)}"
+        yield f"database: {hints.joined(known.reason, goes, known.to_do)}"
         if not buffer.is_empty:
             yield f"buffer: its {buffer.size} bytes would wait"
         return

@@ -43,7 +43,7 @@ def make_partitions(cfg: Config, days: int) -> Exit:
             made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
     except session.Unavailable as reason:
         what = f"PostgreSQL is not available: {reason}"
-        logger.error("{}", hints.joined(what, "partitions may be missing", hints.on(reason, cfg), "then try again"))
+        logger.error("{}", hints.joined(what, "partitions may be missing: try again then", hints.on(reason, cfg)))
         return Exit.FAILED
     except session.Unsuitable as reason:
         logger.error("{}", hints.joined(reason, hints.on(reason, cfg)))

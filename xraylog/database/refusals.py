@@ -167,7 +167,15 @@ def _broken(_: Mapping[str, str]) -> Refusal:
     return Refusal("the server, or the network, ended the session", "", "see: sudo journalctl -u postgresql -n 50")
 
 
+def _no_tls(_: Mapping[str, str]) -> Refusal:
+    change = "change [postgresql] sslmode"
+    return Refusal(
+        "the server has no TLS", change, f"with its certificate in place, {SUPERUSER}ALTER SYSTEM SET ssl = on"
+    )
+
+
 CAUSES = (
+    (r"does not support SSL", _no_tls),
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
     (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),
     (r"timeout expired|timed out|No route to host|Network is unreachable", _silent),

@@ -267,10 +267,8 @@ def _migration(conn: Connection, logs: Table | None) -> str | None:
 
 TIMESTAMP = "timestamp with time zone"
 # Renaming it would break the other program.
-OWN_SCHEMA = (
-    "if it is another program's, give this role a schema of its own: "
-    "CREATE SCHEMA xraylog; ALTER ROLE CURRENT_USER SET search_path = xraylog"
-)
+NEW_SCHEMA = "CREATE SCHEMA xraylog; ALTER ROLE CURRENT_USER SET search_path = xraylog"
+OWN_SCHEMA = f"if it is another program's, give this role a schema of its own: {NEW_SCHEMA}"
 
 
 def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
@@ -283,7 +281,7 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
     for name, key in REFERENCE_TABLES.items():
         if name in tables and tables[name].kind == "r":
             unique = tables[name].unique
-            if key not in unique:
+            if key not in unique and key in tables[name].types:
                 yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
             if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # which will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"

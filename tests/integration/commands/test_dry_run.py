@@ -114,7 +114,7 @@ def test_without_a_database_it_says_where_lines_would_go(site: Site, dry_run: Dr
     site.append(*lines(0, 10))
     site.away()
     said = dry_run()
-    assert re.match(rf"database: not available: .*; lines would go to {site.buffer}\n", said)
+    assert re.match(rf"database: not available: .*; lines would go to {site.buffer}; the server is down: ", said)
     assert "10 lines = 10 rows + 0 rejected + 0 ignored\n" in said
     assert "2025-11-17: 10 rows\n" in said
     site.run_here("--keep")

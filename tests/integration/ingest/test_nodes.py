@@ -258,7 +258,7 @@ def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
     site.append(line(1))
     site.away()
     assert site.run_here("--make-partitions", "2") == Exit.FAILED
-    assert "try again: partitions may be missing" in site.output()
+    assert "partitions may be missing: try again then" in site.output()
     assert not site.buffer.exists()
     assert site.log.read_text() == line(1)
 
