@@ -21,6 +21,8 @@ from xraylog.database import partitions, schema
 from xraylog.database.capabilities import Capabilities
 
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
+GOAL_OF_A_DAY = 300  # for those that group all rows of a day by user and address
+WHOLE_DAY = ("traffic(", "traffic_per(")
 ENDPOINTS, PROBES = 200_000, 5_000
 END = date(2025, 11, 18)
 NAMES = """
@@ -82,6 +84,8 @@ QUESTIONS = (  # with the window, where the question has one
     ("last_seen('2000-01-01')", ""),
     ("traffic_by_hour('{last} 00:00+00', '{last} 12:00+00')", ""),
     ("traffic_by_hour({window})", "1 day"),
+    ("traffic('hour', {window})", "1 day"),
+    ("traffic_per('node', 'day', {window})", "1 day"),
     ("rejected_sources({window})", "1 day"),
     ("addresses_of_users({default})", "1 hour"),
     ("traffic_by_hour({default})", "12 hours"),
@@ -136,12 +140,13 @@ def ask_all(stage: Stage, options: argparse.Namespace) -> None:
         names = {"last": END - timedelta(days=1), "user": options.users // 2 + 1}
         with stage.connect("answers") as conn:
             found, milliseconds = ask(conn, question.format(window=typed, default=default, **names))
-        missed += milliseconds > GOAL
+        goal = GOAL_OF_A_DAY if question.startswith(WHOLE_DAY) else GOAL
+        missed += milliseconds > goal
         asked = question.format(window=length, default=f"now() - interval '{length}'", **names)
         print(
-            f"{asked:70} {found:6,} rows {milliseconds:7.1f} ms" + ("" if milliseconds <= GOAL else "  over the goal")
+            f"{asked:70} {found:6,} rows {milliseconds:7.1f} ms" + ("" if milliseconds <= goal else "  over the goal")
         )
-    print(f"{len(QUESTIONS) - missed} of {len(QUESTIONS)} within the goal of {GOAL} ms")
+    print(f"{len(QUESTIONS) - missed} of {len(QUESTIONS)} within the goal of {GOAL} ms, or {GOAL_OF_A_DAY} ms")
 
 
 def ask(conn: psycopg.Connection, call: str) -> tuple[int, float]:

@@ -17,6 +17,7 @@ from ipaddress import (
     ip_interface,
 )
 from typing import Any, NamedTuple, TypeAlias
+from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
@@ -36,6 +37,7 @@ Answer: TypeAlias = list[tuple[Any, ...]]
 MIDNIGHT = datetime(2025, 11, 17, tzinfo=timezone.utc)
 DAYS = [str(MIDNIGHT.date() + timedelta(days=n)) for n in (-1, 0, 1, 2)]
 EMAILS = ("alice", "bob", "carol", "nobody", None)  # nobody has no row
+TAGS = ("direct", "block", None)
 HOSTS = ("www.example.com", "2001:db8::53", "unused.example", None)
 SOURCES = (
     "203.0.113.7", "203.0.113.8", "203.0.114.7", "198.51.100.0/24", "203.0.0.0/16", "10.0.0.0/8",
@@ -49,6 +51,8 @@ EACH = {  # a call of each function, in a window of one day
     "who_reached": "who_reached('www.example.com', 443, '2025-11-17 12:00+00', '11 hours')",
     "last_seen": "last_seen('2025-11-17 00:00+00')",
     "traffic_by_hour": "traffic_by_hour('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "traffic": "traffic('hour', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "traffic_per": "traffic_per('outbound', 'hour', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rejected_sources": "rejected_sources('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "users_that_reached": "users_that_reached('*.EXAMPLE.com', NULL, '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "connections_to": "connections_to('2001:db8::/32', 80, '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
@@ -67,6 +71,7 @@ class Row(NamedTuple):
     host_port: int
     email: str | None
     node: str | None
+    outbound: str | None = None
 
 
 def some_rows() -> list[Row]:
@@ -80,22 +85,28 @@ def some_rows() -> list[Row]:
         at += chance.choice((timedelta(0), -timedelta(microseconds=1), timedelta(seconds=chance.randrange(3600))))
         source, action = chance.choice(SOURCES), chance.choice(("accepted", "rejected", "api"))
         host, port, email, node = map(chance.choice, (hosts, (80, 443), emails, ("n1", "n2", None)))
-        rows.append(Row(at, source, n + 1, action, host, port, email, node))
+        rows.append(Row(at, source, n + 1, action, host, port, email, node, chance.choice(TAGS)))
     return rows
 
 
 ROWS = some_rows()
 INSERT = """
-    INSERT INTO logs ("timestamp", source_ip, source_port, action, destination_id, destination_port, user_id, node_id)
+    INSERT INTO logs ("timestamp", source_ip, source_port, action, destination_id, destination_port, user_id, node_id,
+                      outbound_tag_id)
     VALUES (%s, %s, %s, %s, (SELECT id FROM endpoints WHERE address = %s), %s,
-            (SELECT id FROM users WHERE email = %s), (SELECT id FROM nodes WHERE name = %s))
+            (SELECT id FROM users WHERE email = %s), (SELECT id FROM nodes WHERE name = %s),
+            (SELECT id FROM tags WHERE name = %s))
 """
 
 
 def fill(conn: Connection, rows: list[Row]) -> None:
     partitions.Partitions(conn).ensure([*DAYS, *(str(row.at.astimezone(timezone.utc).date()) for row in rows)])
     with conn.cursor() as cursor, conn.transaction():
-        for table, column, names in (("users", "email", EMAILS), ("endpoints", "address", HOSTS)):
+        for table, column, names in (
+            ("users", "email", EMAILS),
+            ("endpoints", "address", HOSTS),
+            ("tags", "name", TAGS),
+        ):
             for name in filter(None, names):
                 cursor.execute(f"INSERT INTO {table} ({column}) VALUES (%s)", [name])
         cursor.execute("INSERT INTO nodes (name) VALUES ('n1'), ('n2')")
@@ -284,6 +295,31 @@ def test_traffic_by_hour(filled: Connection, zone: str, since: datetime, until: 
     hours = grouped(window(since, until), lambda row: (row.at - half).replace(minute=0, second=0, microsecond=0) + half)
     expected = sorted((hour, len(rows)) for hour, rows in hours.items())
     assert ask(filled, "traffic_by_hour", since, until) == expected
+
+
+def clients(rows: list[Row]) -> tuple[int, int, int]:
+    """Rows, users and addresses."""
+    return len(rows), len({row.email for row in rows} - {None}), addresses(rows)
+
+
+@in_each_window
+@pytest.mark.parametrize("by", ["hour", "day"])
+def test_traffic(filled: Connection, by: str, since: datetime, until: datetime) -> None:
+    """Periods are those of the session; only accepted connections count."""
+    filled.execute("SET timezone TO 'Asia/Kolkata'")
+    zone = ZoneInfo("Asia/Kolkata")
+    zero = {"minute": 0, "second": 0, "microsecond": 0, **({"hour": 0} if by == "day" else {})}
+    accepted = [row for row in window(since, until) if row.action == "accepted"]
+
+    def begin(row: Row) -> datetime:
+        return row.at.astimezone(zone).replace(**zero)  # type: ignore[arg-type]
+
+    periods = sorted((at, *clients(rows)) for at, rows in grouped(accepted, begin).items())
+    assert ask(filled, "traffic", by, since, until) == periods
+    for per, name in (("node", "node"), ("outbound", "outbound")):
+        found = ask(filled, "traffic_per", per, by, since, until)
+        groups = grouped(accepted, lambda row, name=name: (begin(row), getattr(row, name)))  # type: ignore[misc]
+        same(found, [(*key, *clients(rows)) for key, rows in groups.items()], by=0, reverse=False)
 
 
 @in_each_window

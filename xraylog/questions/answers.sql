@@ -271,6 +271,84 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY h.hour
 $$;
 
+-- Rows, users and addresses by hour or day, in the session's TimeZone: of accepted connections, so neither those that
+-- were rejected nor the calls of xray's own API. A period without rows is left out. The UNION ALL adds no row: without it
+-- the planner expects as many groups as rows, and sorts all rows instead of hashing them.
+CREATE OR REPLACE FUNCTION traffic(
+    by    text DEFAULT 'hour',
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    begin     timestamptz,
+    rows      bigint,
+    users     bigint,
+    addresses bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT g.begin, sum(g.rows)::bigint, count(DISTINCT g.user_id), count(DISTINCT client_address(g.source_ip))
+    FROM (
+        SELECT r.begin, r.user_id, r.source_ip, count(*) AS rows
+        FROM (
+            SELECT date_trunc(traffic.by, l."timestamp") AS begin, l.user_id, l.source_ip
+            FROM logs l
+            WHERE l.action = 'accepted' AND l."timestamp" >= traffic.since AND l."timestamp" < traffic.until
+            UNION ALL
+            SELECT NULL, NULL, NULL FROM logs WHERE false
+        ) r
+        GROUP BY r.begin, r.user_id, r.source_ip
+    ) g
+    GROUP BY g.begin
+    ORDER BY g.begin
+$$;
+
+
+-- The same by 'node', by 'outbound' or by 'inbound' tag. The name is null for rows that have none.
+CREATE OR REPLACE FUNCTION traffic_per(
+    per   text,
+    by    text DEFAULT 'hour',
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    begin     timestamptz,
+    name      text,
+    rows      bigint,
+    users     bigint,
+    addresses bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT t.begin,
+           CASE traffic_per.per
+               WHEN 'node' THEN (SELECT n.name::text FROM nodes n WHERE n.id = t.name_id)
+               ELSE (SELECT n.name::text FROM tags n WHERE n.id = t.name_id)
+           END AS name,
+           t.rows, t.users, t.addresses
+    FROM (
+        SELECT g.begin, g.name_id, sum(g.rows)::bigint AS rows, count(DISTINCT g.user_id) AS users,
+               count(DISTINCT client_address(g.source_ip)) AS addresses
+        FROM (
+            SELECT r.begin, r.name_id, r.user_id, r.source_ip, count(*) AS rows
+            FROM (
+                SELECT date_trunc(traffic_per.by, l."timestamp") AS begin,
+                       CASE traffic_per.per
+                           WHEN 'node' THEN l.node_id
+                           WHEN 'outbound' THEN l.outbound_tag_id
+                           WHEN 'inbound' THEN l.inbound_tag_id
+                       END AS name_id,
+                       l.user_id, l.source_ip
+                FROM logs l
+                WHERE l.action = 'accepted' AND l."timestamp" >= traffic_per.since AND l."timestamp" < traffic_per.until
+                UNION ALL
+                SELECT NULL, NULL, NULL, NULL FROM logs WHERE false
+            ) r
+            GROUP BY r.begin, r.name_id, r.user_id, r.source_ip
+        ) g
+        GROUP BY g.begin, g.name_id
+    ) t
+    ORDER BY t.begin, t.rows DESC, name
+$$;
+
 
 -- Sources that were rejected: scanners, probes, clients whose account was removed.
 CREATE OR REPLACE FUNCTION rejected_sources(

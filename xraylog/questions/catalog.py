@@ -12,6 +12,7 @@ from xraylog import cli
 from xraylog.questions import targets
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
 ADDRESSES = "Not counted as addresses: 0.0.0.0, 127.0.0.1, ::1 and ::, which stand for a unix socket or a proxy."
 
 
@@ -41,7 +42,7 @@ class Question:
     @property
     def choices(self) -> list[str]:
         """Return the names of all parts."""
-        return [*self.parts, *(self.narrowed[1] if self.narrowed else ())]
+        return [*dict.fromkeys((*self.parts, *(self.narrowed[1] if self.narrowed else ())))]
 
 
 def _user(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +55,11 @@ def _reached(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=cli.number(0, 65535), metavar="N", help="this port only")
     parser.add_argument("--at", metavar="TIME", help="around this moment, in place of --since and --until")
     parser.add_argument("--within", metavar="TIME", default="5m", help="to each side of --at (default: 5m)")
+
+
+def _traffic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", choices=("hour", "day"), default="hour", help="of the log's zone (default: hour)")
+    parser.add_argument("--per", choices=("node", "outbound", "inbound"), help="count each node or tag by itself")
 
 
 QUESTIONS = (
@@ -76,6 +82,14 @@ QUESTIONS = (
         ("target", "port"),
     ),
     Question("rejected", "sources that were rejected", {"sources": "rejected_sources"}),
-    Question("traffic", "rows by hour", {"hours": "traffic_by_hour"}),
+    Question(
+        "traffic",
+        "rows, users and addresses by hour or day, by node or tag",
+        {"periods": "traffic"},
+        DAY,
+        _traffic,
+        (ACCEPTED, ADDRESSES),
+        narrowed=("per", {"periods": "traffic_per"}),
+    ),
     Question("last-seen", "when each user was last seen, and from where", {"users": "last_seen"}, 30 * DAY),
 )

@@ -55,7 +55,7 @@ def test_times_are_in_the_zone_of_the_log(asked: Site) -> None:
     found = answer(asked, "traffic", "--since", "2025-11-17 13:00", "--until", "2025-11-17T11:00:00Z")
     assert found["since"] == "2025-11-17T13:00:00+03:30"
     assert found["until"] == "2025-11-17T14:30:00+03:30"
-    assert found["hours"] == [{"hour": "2025-11-17T13:00:00+03:30", "rows": 9}]
+    assert [(row["begin"], row["rows"]) for row in found["periods"]] == [("2025-11-17T13:00:00+03:30", 9)]
 
 
 def test_nothing_of_a_client_acts_on_a_terminal_or_in_a_spreadsheet(asked: Site) -> None:
@@ -86,7 +86,7 @@ def test_one_node_alone(asked: Site) -> None:
     asked.set("parser", node="n2")
     asked.append(*lines(20, 23))
     asked.run()
-    assert [answer(asked, "traffic", *WHEN, "--node", node)["hours"][0]["rows"] for node in ("n1", "n2")] == [9, 3]
+    assert [answer(asked, "traffic", *WHEN, "--node", node)["periods"][0]["rows"] for node in ("n1", "n2")] == [9, 3]
 
 
 def test_csv_is_one_table(asked: Site) -> None:
@@ -119,4 +119,4 @@ def reader(asked: Site) -> Iterator[dict[str, str]]:
 
 def test_a_role_that_may_only_read_is_enough(asked: Site, reader: dict[str, str]) -> None:
     asked.set("postgresql", **reader)
-    assert answer(asked, "traffic", *WHEN)["hours"][0]["rows"] == 9
+    assert answer(asked, "traffic", *WHEN)["periods"][0]["rows"] == 9
