@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from xraylog.records import Batch, Ignored
+from xraylog.records import DATED, Batch, Ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class LoadResult:
     older: int = 0  # databases that were found to lack what they had confirmed
     missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
     dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
-    unparsed: int = 0  # of the rejected lines, those that the parser rejected, and not the database
+    unparsed: int = 0  # of the rejected lines, those that are none of xray's, as far as the parser knows
+    misdated: int = 0  # of the rejected lines, those of a date that cannot be
     newest: str = ""  # minute of the newest record, UTC, "2025-11-17 10:15"
 
     def __add__(self, other: LoadResult) -> LoadResult:
@@ -39,20 +40,22 @@ class LoadResult:
             self.missing + other.missing,
             self.dropped + other.dropped,
             self.unparsed + other.unparsed,
+            self.misdated + other.misdated,
             max(self.newest, other.newest),
         )
 
     @classmethod
     def of(cls, batch: Batch, rows: int, rejected: int, new_names: Mapping[str, int]) -> LoadResult:
         """Return what storing a batch came to."""
-        unparsed = len(batch.numbered_bad_lines)
+        misdated = sum(bad.reason.startswith(DATED) for _, bad in batch.numbered_bad_lines)
         return cls(
             batch.lines,
             rows,
             rejected,
             batch.ignored,
             new_names,
-            unparsed=unparsed,
+            unparsed=len(batch.numbered_bad_lines) - misdated,
+            misdated=misdated,
             newest=batch.newest if rows else "",
         )
 

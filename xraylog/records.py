@@ -183,6 +183,7 @@ class BadLine(NamedTuple):
     reason: str
 
 
+DATED = "expected a date from 2015 to two days ahead, found "  # begins the reason of a line that is xray's otherwise
 MAX_LINE_BYTES = 16 << 20  # kept of a line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
 CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
 

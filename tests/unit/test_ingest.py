@@ -121,7 +121,7 @@ def test_lines_after_an_outage_are_read_as_what_follows_those_before_it(berlin: 
         this = Source(log, berlin, options("--keep"))
         assert minutes(this, 0) == ["00:10", "00:50", "01:05", "01:40"]
         assert minutes(this, 3 * len(LINE)) == ["01:40"]
-        this.remember_minute(len(PASSES))
+        this.remember(len(PASSES))
         berlin.log_path.write_bytes(PASSES + PASSES[-len(LINE) :])
         assert minutes(Source(log, berlin, options("--keep")), len(PASSES)) == ["01:40"]
         assert minutes(Source(log, berlin, options("--keep")), 2 * len(LINE)) == ["01:05", "01:40", "01:40"]

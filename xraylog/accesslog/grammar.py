@@ -25,7 +25,7 @@ from xraylog.accesslog.clock import Clock
 from xraylog.accesslog.destination import MASKED_WHOLE, MAX_ADDRESS_BYTES, NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.values import MAX_CHARACTERS, PORT, ParseError, UnstorableValue
-from xraylog.records import MINUTE, UTC, AccessRecord, BadLine, Ignored, Request, Route
+from xraylog.records import DATED, MINUTE, UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
 AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
@@ -184,7 +184,7 @@ class Grammar:
         except (ValueError, OverflowError):
             raise ParseError(f"expected a date and time, found {second.decode()}") from None
         if not EARLIEST <= moment <= self._latest:
-            raise ParseError(f"expected a date from 2015 to two days ahead, found {second.decode()}")
+            raise ParseError(f"{DATED}{second.decode()}")
         self.clock.learn(local, moment)
         return moment
 

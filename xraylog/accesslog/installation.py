@@ -62,6 +62,8 @@ class Installation:
     node: str = ""  # under which its lines were stored last
     host: str = ""  # the name that the machine had then
     copied_at: float = 0.0  # when another installation was found to have the same state
+    reminders: dict[str, list[float]] = field(default_factory=dict)  # when each was noticed first, and told last
+    unread: dict[str, int] = field(default_factory=dict)  # bytes that a run saw in a log and did not store, by path
     logs: tuple[Stored, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
 
     @property

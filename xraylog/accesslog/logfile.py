@@ -156,6 +156,7 @@ class LogFile(Log):
         self.writable = writable
         self._fd = descriptor
         self.replaced = False  # noticed while reading: what was read before that is good
+        self.largest = 0  # the largest size that was seen
 
     @property
     def max_offset(self) -> int:
@@ -175,7 +176,9 @@ class LogFile(Log):
     @property
     def size(self) -> int:
         """Bytes in the file now."""
-        return os.fstat(self._fd).st_size
+        size = os.fstat(self._fd).st_size
+        self.largest = max(self.largest, size)
+        return size
 
     def has_more_data_than(self, limit: int) -> bool:
         """Return whether more than `limit` bytes of it are no hole: a hole takes no room on the disk."""

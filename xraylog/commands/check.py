@@ -17,7 +17,7 @@ from typing import TypeAlias
 import psycopg
 
 from xraylog import file_advice, hints
-from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, logfile, offline_buffer
+from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.commands import ownership, trial
 from xraylog.config import Config
@@ -153,6 +153,8 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                 yield "log", f"{path} does not exist", to_do
                 return
             yield "log", f"{path} has {log.size} bytes", ""
+            if (doubt := log_clock.look(log, cfg, datetime.now(timezone.utc))) is not None:
+                yield "time", *doubt
             if not log.writable:
                 to_do = hints.joined("its lines would be loaded and stay", hints.to_drain(path, cfg))
                 yield "draining", "the log may not be written", to_do

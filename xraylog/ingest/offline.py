@@ -119,4 +119,4 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
     elif drained := source.drain(spooled_to):
         spooled_to = drained.offset
         source.truncate(spooled_to, leave=logfile.MARK_BYTES)
-    source.remember_minute(spooled_to)
+    source.remember(spooled_to)

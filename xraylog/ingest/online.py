@@ -15,7 +15,7 @@ from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.database import dead_sessions, positions, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.ingest import confirmation, continuation
+from xraylog.ingest import confirmation, continuation, log_checks
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
@@ -72,7 +72,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
         confirmation.confirm(source.cfg, target, source.stored(position.offset))
         source.confirmed_to = position.offset
     drain(target, source, position)
-    source.remember_minute(source.stored_to)
+    source.remember(source.stored_to)
     source.is_stored = True
 
 
@@ -124,11 +124,13 @@ def find_position(target: Target, source: Source) -> Position:
                 position = positions.move(target.conn, source.position_update(position, position.offset))
     is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation
     if position.lost_offset is not None and is_log_file:
+        seen = log_checks.unread(source.cfg, log.path)
         logger.warning(
-            "{} was emptied, replaced or renamed by another program: it was stored up to byte {}; "
+            "{} was emptied, replaced or renamed by another program: it was stored up to byte {}{}; "
             "reading it from its beginning; if it was renamed: {}",
             log.path,
             position.lost_offset,
+            f"; {seen} bytes more were seen, and are missing unless it was renamed" if seen else "",
             hints.command(source.cfg, "--logfile", f"{log.path}.1"),
         )
     return position

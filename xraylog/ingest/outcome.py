@@ -18,7 +18,7 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.database.positions import PositionConflict
-from xraylog.ingest import new_users
+from xraylog.ingest import log_checks, new_users
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
 from xraylog.telemetry import prometheus, stats
@@ -70,6 +70,9 @@ class Recorder:
         emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
         if warning := new_users.warning(self._totals["online"] + self._totals["offline"], emails):
             logger.warning("{}", warning)
+        if not any(source.has_odd_times for source in sources):
+            newest = max(total.newest for total in self._totals.values())
+            log_checks.report_newest(self._cfg, describe(self._paths), newest)
         is_damaged = any(source.log.corruption for source in sources)
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
@@ -133,6 +136,8 @@ class Recorder:
         if total.unparsed >= MIN_SUSPICIOUS and not total.rows:
             question = f"is {describe(self._paths)} its access log? If not, change [parser] logfile in {self._cfg.path}"
             logger.warning("not one of {} lines is xray's; {}", total.lines, question)
+        if total.misdated >= MIN_SUSPICIOUS and not total.rows:
+            logger.warning("{} of {} lines {}", total.misdated, total.lines, log_checks.describe_misdated(self._cfg))
         if self._cfg.stats_format:
             row = stats.row(self._started, self._mode, self._seconds, total)
             try:

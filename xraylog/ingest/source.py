@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ from xraylog.cli import Options
 from xraylog.config import Config
 from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range
-from xraylog.ingest import last_minutes
+from xraylog.ingest import last_minutes, log_checks
 from xraylog.ingest.new_users import EmailSample
 from xraylog.records import Batch, Fingerprint, Origin
 
@@ -44,6 +45,7 @@ class Source:
         self.sample = EmailSample()
         self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
         self.is_stored = False  # every line is in the database, and the log is drained
+        self.has_odd_times = False  # and a warning says why
         self._drained: Drained | None = None  # what an attempt in this run came to
 
     @property
@@ -107,8 +109,12 @@ class Source:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
         return update(self.log, position, offset)
 
-    def remember_minute(self, offset: int) -> None:
-        """Let the next run know the time of the last line, where the hour is repeated; lines end at `offset` now."""
+    def remember(self, offset: int) -> None:
+        """Let the next run know what follows `offset`, where stored lines end now; and the time of the last line, where
+        the hour is repeated.
+        """
+        if isinstance(self.log, LogFile):
+            log_checks.remember_unread(self.cfg, self.log, self.log.size if self.log.replaced else offset)
         if self.minutes:
             last_minutes.remember(self.cfg, self.log, offset, self.minutes[max(self.minutes)])
 
@@ -121,7 +127,7 @@ class Source:
         try:
             drained = drain.drain(log, offset, self.cfg.truncate_above)
         except drain.Replaced:
-            logger.warning("{} was emptied or replaced during this run, after byte {}", log.path, offset)
+            logger.warning("{}", log_checks.lost(self.cfg, log, offset))
             return None
         if drained.unsupported:
             logger.info("{}: this file system cannot drain a log that is open elsewhere; its lines stay", log.path)
@@ -159,7 +165,7 @@ class Source:
         if not isinstance(log, LogFile):
             return None
         if log.replaced:
-            logger.warning("{} was emptied or replaced during this run, after byte {}", log.path, offset)
+            logger.warning("{}", log_checks.lost(self.cfg, log, offset))
         elif not log.writable and not self.options.keep:
             mend = hints.to_drain(log.path, self.cfg)
             logger.warning("{} may not be written: its lines are stored, remembered and left there; {}", log.path, mend)
@@ -218,9 +224,16 @@ def with_new_lines(cfg: Config, options: Options, paths: Sequence[Path], logs: S
     found = {log.path for log in logs}
     for path in paths:
         if path not in found:
-            logger.log("WARNING" if options.logfiles else "INFO", "{}: expected a log, found none", path)
+            if options.logfiles:
+                logger.warning("{}: expected a log, found none", path)
+            elif os.path.isdir(path.parent):  # otherwise an error at the end names it
+                log_checks.report_absent(cfg, path)
+        elif not options.logfiles:
+            log_checks.report_present(cfg, path)
     sources = [Source(log, cfg, options) for log in logs]
     for source in sources:
         if not source.has_new_lines:
             logger.info("{}: nothing new", source.log.path)
+        elif isinstance(source.log, LogFile):
+            source.has_odd_times = log_checks.report_times(cfg, source.log)
     return [source for source in sources if source.has_new_lines]

@@ -1,0 +1,103 @@
+"""What a run reports of a log besides its lines: it never appears, its times cannot be right, others took bytes out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from loguru import logger
+
+from xraylog import hints
+from xraylog.accesslog import installation, log_clock
+from xraylog.accesslog.log_clock import Doubt
+from xraylog.accesslog.logfile import LogFile, path_text
+from xraylog.config import Config
+from xraylog.ingest import reminders
+
+XRAY = "which logs are open in the programs of this machine: sudo find /proc/[0-9]*/fd -lname '*.log' -printf '%l\\n'"
+
+
+def report_absent(cfg: Config, path: Path) -> None:
+    """Warn once a day that the configured log is not there: never was, or since a day. Rotation takes a moment."""
+    text = path_text(path)
+    was_there = any(log.source == text for log in installation.read(cfg.buffer_path, is_told=False).logs)
+    since = reminders.note(cfg, _absent(text), time.time(), reminders.DAY_S if was_there else 0)
+    if since.is_due:
+        found = datetime.fromtimestamp(since.first, cfg.zone).strftime("%Y-%m-%d %H:%M")
+        change = f'change [parser] logfile in {cfg.path}, or "access" in xray\'s config'
+        logger.warning("{}: expected xray's log, found none since {}; {}; {}", path, found, change, XRAY)
+    else:
+        logger.info("{}: expected a log, found none", path)
+
+
+def report_present(cfg: Config, path: Path) -> None:
+    """Forget that a log was not there."""
+    reminders.end(cfg, _absent(path_text(path)))
+
+
+def _absent(path: str) -> str:
+    return f"absent {path}"
+
+
+def report_times(cfg: Config, log: LogFile) -> bool:
+    """Warn once a day that the times of a log can hardly be right; return whether they are in doubt."""
+    doubt = log_clock.look(log, cfg, datetime.now(timezone.utc))
+    if doubt is not None:
+        _report_doubt(cfg, f"times {path_text(log.path)}", doubt)
+    return doubt is not None
+
+
+def report_newest(cfg: Config, what: str, newest: str) -> None:
+    """Warn once a day of rows that are dated after now. `newest`: minute, UTC, "2025-11-17 10:15"; "" for none."""
+    now = datetime.now(timezone.utc)
+    if newest and (moment := datetime.fromisoformat(f"{newest}+00:00")) > now + log_clock.AHEAD:
+        _report_doubt(cfg, "newest", log_clock.ahead(what, moment, cfg, now))
+
+
+def _report_doubt(cfg: Config, key: str, doubt: Doubt) -> None:
+    is_due = reminders.note(cfg, key, time.time()).is_due
+    logger.log("WARNING" if is_due else "INFO", "{}; {}", *doubt)
+
+
+def describe_misdated(cfg: Config) -> str:
+    """Return what is wrong with lines that were rejected for their date, and what to do."""
+    shown = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return (
+        "are dated before 2015 or more than two days ahead of this machine's clock, and are in rejected_lines; if it "
+        f"is slow ({shown}, as date -u shows): sudo timedatectl set-ntp true; then: "
+        + hints.command(cfg, "--replay-rejected")
+    )
+
+
+# --- bytes that others took out ------------------------------------------------------------------------------------
+
+
+def remember_unread(cfg: Config, log: LogFile, stored_to: int) -> None:
+    """Remember how many bytes of the log were seen and are not stored: the next run may find it empty."""
+    unread, path = max(0, log.size - stored_to), path_text(log.path)
+    known = installation.read(cfg.buffer_path, is_told=False)
+    if unread != known.unread.get(path, 0):
+        others = {other: count for other, count in known.unread.items() if other != path}
+        latest = dict([*others.items()][1 - installation.MAX_LOGS :])
+        installation.write(cfg.buffer_path, replace(known, unread={**latest, **({path: unread} if unread else {})}))
+
+
+def unread(cfg: Config, path: Path) -> int:
+    """Return how many bytes of the log the last run saw and did not store."""
+    return installation.read(cfg.buffer_path, is_told=False).unread.get(path_text(path), 0)
+
+
+def lost(cfg: Config, log: LogFile, stored_to: int) -> str:
+    """Say how much another program took out of the log while it was read; `stored_to`: what of it is safe."""
+    missing = max(0, log.largest - stored_to)
+    if not missing:
+        return (
+            f"{log.path} was emptied or replaced during this run, after byte {stored_to}: all that was seen is stored"
+        )
+    copy = hints.command(cfg, "--keep", "--logfile", f"{log.path}.1")
+    return (
+        f"{log.path} was emptied or replaced during this run, after byte {stored_to} of at least {log.largest}: "
+        f"{missing} bytes were not read, and are missing; if the other program kept a copy, this loads the rest: {copy}"
+    )

@@ -1,0 +1,54 @@
+"""What is worth one warning a day, and no more: the state file beside the buffer remembers it from run to run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from xraylog.accesslog import installation
+from xraylog.config import Config
+
+DAY_S = 86_400
+MOST = 20  # of things: another program's paths must not fill the state
+KEPT_S = 30 * DAY_S
+
+
+class Since(NamedTuple):
+    """When something was noticed first, in seconds since 1970, and whether to warn of it now."""
+
+    first: float
+    is_due: bool
+
+
+def note(cfg: Config, what: str, now: float, patience_s: float = 0) -> Since:
+    """Remember that something is so, and return since when, and whether to warn: once a day, after `patience_s`."""
+    known = installation.read(cfg.buffer_path, is_told=False)
+    first, last = _times(known.reminders.get(what), now)
+    is_due = now - first >= patience_s and not 0 <= now - last < DAY_S
+    if is_due or what not in known.reminders:
+        others = {key: value for key, value in known.reminders.items() if key != what and _is_recent(value, now)}
+        latest = dict([*others.items()][-MOST:])
+        installation.write(
+            cfg.buffer_path, replace(known, reminders={**latest, what: [first, now if is_due else last]})
+        )
+    return Since(first, is_due)
+
+
+def end(cfg: Config, what: str) -> None:
+    """Forget it: it is no longer so."""
+    known = installation.read(cfg.buffer_path, is_told=False)
+    if what in known.reminders:
+        others = {key: value for key, value in known.reminders.items() if key != what}
+        installation.write(cfg.buffer_path, replace(known, reminders=others))
+
+
+def _times(value: object, now: float) -> tuple[float, float]:
+    """Return when it was noticed first, and when there was a warning last; 0 for never."""
+    match value:
+        case [float(first) | int(first), float(last) | int(last)] if first <= now:
+            return first, last
+    return now, 0.0
+
+
+def _is_recent(value: object, now: float) -> bool:
+    return now - max(_times(value, now)) < KEPT_S
