@@ -542,7 +542,7 @@ def test_no_file_makes_it_raise_anything_but_complaints(content: bytes) -> None:
         assert isinstance(config.read(written(Path(folder), content)), Config)
 
 
-NOTHING_NEW = "INFO    "  # the line about a missing log is an INFO, and needs no database
+NOTHING_NEW = "INFO    "  # the line about an empty log is an INFO, and needs no database
 
 
 @pytest.mark.parametrize(
@@ -576,9 +576,11 @@ def test_the_level_is_info_on_a_terminal_and_warning_otherwise(
 
 def test_without_a_file_the_log_goes_to_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, text_of())
+    (tmp_path / "access.log").touch()
     assert parse_logs.main(["--config", str(path), "-v"]) == 0
     assert NOTHING_NEW in capsys.readouterr().err
-    assert {entry.name for entry in tmp_path.iterdir()} == {"config.ini", "access.log.lock", "buffer.jsonl.lock"}
+    made = {entry.name for entry in tmp_path.iterdir()}
+    assert made == {"config.ini", "access.log", "access.log.lock", "buffer.jsonl.lock"}
 
 
 def test_a_log_file_that_cannot_be_written_is_a_complaint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -597,6 +599,7 @@ def test_a_password_that_others_may_read_is_a_warning(
 ) -> None:
     path = written(tmp_path, text_of(postgresql={"password": "Zq7xK"}))
     path.chmod(mode)
+    (tmp_path / "access.log").touch()
     assert parse_logs.main(["--config", str(path)]) == 0
     told = capsys.readouterr().err
     assert ("WARNING" in told and f"chmod 600 {path}" in told) == warned
