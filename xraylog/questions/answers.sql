@@ -42,13 +42,19 @@ CREATE OR REPLACE FUNCTION endpoint_address(address text)
 RETURNS inet
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
-        WHEN strpos(address, ':') > 0 THEN coalesce(
-            substring(address FROM '^::[Ff]{4}:((?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4})$'),
-            substring(address FROM
-                '^(?=(?:[^:]*:){2,7}[^:]*$)((?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|'
-                '(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*)?::(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*)?)$'))::inet
-        WHEN address COLLATE "C" >= '0' AND address COLLATE "C" < ':' THEN
-            substring(address FROM '^((?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$)){4})$')::inet
+        WHEN strpos(address, ':') = 0 THEN
+            CASE WHEN address COLLATE "C" >= '0' AND address COLLATE "C" < ':'
+                      AND address ~ '^(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.|$)){4}$'
+                      AND right(address, 1) <> '.'
+                 THEN address::inet END
+        WHEN lower(left(address, 7)) = '::ffff:' AND strpos(address, '.') > 0 THEN
+            CASE WHEN substr(address, 8) ~ '^(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.|$)){4}$'
+                      AND right(address, 1) <> '.'
+                 THEN substr(address, 8)::inet END
+        WHEN length(address) - length(replace(address, ':', '')) <= 7
+             AND address ~ ('^(?:(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*)?'
+                            '::(?:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4})*)?)$')
+            THEN address::inet
     END
 $$;
 
@@ -225,6 +231,260 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
+-- Users that fan out: scanners and infected machines contact many addresses that no name stands for, and torrents many
+-- ports. The ports are those of SSH, Telnet, SMTP, SMB and RDP.
+CREATE OR REPLACE FUNCTION users_that_fan_out(
+    since timestamptz DEFAULT now() - interval '1 hour',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email                  text,
+    destinations           bigint,
+    addresses              bigint,
+    ports                  bigint,
+    rows                   bigint,
+    rows_22_23_25_445_3389 bigint,
+    first                  timestamptz,
+    last                   timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, v.destinations, v.addresses, v.ports, v.rows, v.scanned, v.first, v.last
+    FROM (
+        SELECT s.user_id, count(s.destination_id) AS destinations,
+               count(a.id) AS addresses,
+               count(s.destination_port) AS ports, sum(s.rows)::bigint / 2 AS rows,
+               coalesce(sum(s.rows) FILTER (WHERE s.destination_port IN (22, 23, 25, 445, 3389)), 0)::bigint AS scanned,
+               min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= users_that_fan_out.since AND l."timestamp" < users_that_fan_out.until
+              AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action <> 'api'
+            GROUP BY GROUPING SETS ((l.user_id, l.destination_id), (l.user_id, l.destination_port))
+        ) s
+        LEFT JOIN (SELECT e.id FROM endpoints e WHERE endpoint_address(e.address) IS NOT NULL) a
+               ON a.id = s.destination_id
+        GROUP BY s.user_id
+    ) v
+    JOIN users u ON u.id = v.user_id
+    ORDER BY v.addresses DESC, v.destinations DESC, u.email
+$$;
+
+
+-- Rows and users by port of the destination.
+CREATE OR REPLACE FUNCTION rows_by_port(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    port  integer,
+    users bigint,
+    rows  bigint,
+    first timestamptz,
+    last  timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT s.destination_port, count(s.user_id), sum(s.rows)::bigint AS rows, min(s.first), max(s.last)
+    FROM (
+        SELECT l.destination_port, l.user_id, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE l."timestamp" >= rows_by_port.since AND l."timestamp" < rows_by_port.until
+          AND l.destination_port IS NOT NULL AND l.action <> 'api'
+        GROUP BY l.destination_port, l.user_id
+    ) s
+    GROUP BY s.destination_port
+    ORDER BY rows DESC, s.destination_port
+$$;
+
+
+-- Who used some ports: '6881-6889,51413'.
+CREATE OR REPLACE FUNCTION users_of_ports(
+    ports text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email        text,
+    used_ports   bigint,
+    destinations bigint,
+    rows         bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, v.used_ports, v.destinations, v.rows, v.first, v.last
+    FROM (
+        SELECT s.user_id, count(s.destination_port) AS used_ports, count(s.destination_id) AS destinations,
+               sum(s.rows)::bigint / 2 AS rows, min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= users_of_ports.since AND l."timestamp" < users_of_ports.until
+              AND l.destination_port IN (
+                      SELECT generate_series(substring(span FROM '[0-9]+')::integer,
+                                             substring(span FROM '([0-9]+) *$')::integer)
+                      FROM regexp_split_to_table(users_of_ports.ports, ',') AS span
+                  )
+              AND l.action <> 'api'
+            GROUP BY GROUPING SETS ((l.user_id, l.destination_id), (l.user_id, l.destination_port))
+        ) s
+        GROUP BY s.user_id
+    ) v
+    LEFT JOIN users u ON u.id = v.user_id
+    ORDER BY v.rows DESC, u.email
+$$;
+
+
+-- Rows, users and destinations by outbound tag; a null tag is a line that names none.
+CREATE OR REPLACE FUNCTION rows_by_outbound(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    outbound     text,
+    users        bigint,
+    destinations bigint,
+    rows         bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT o.name::text, v.users, v.destinations, v.rows, v.first, v.last
+    FROM (
+        SELECT s.outbound_tag_id, count(s.user_id) AS users, count(s.destination_id) AS destinations,
+               sum(s.rows)::bigint / 2 AS rows, min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.outbound_tag_id, l.user_id, l.destination_id, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
+              AND l.action = 'accepted'
+            GROUP BY GROUPING SETS ((l.outbound_tag_id, l.user_id), (l.outbound_tag_id, l.destination_id))
+        ) s
+        GROUP BY s.outbound_tag_id
+    ) v
+    LEFT JOIN tags o ON o.id = v.outbound_tag_id
+    ORDER BY v.rows DESC, o.name
+$$;
+
+
+-- Users that went out by a tag: who hits the block list. The user is null for lines that name none.
+CREATE OR REPLACE FUNCTION users_by_outbound(
+    tag   text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email        text,
+    destinations bigint,
+    rows         bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, v.destinations, v.rows, v.first, v.last
+    FROM (
+        SELECT s.user_id, count(s.destination_id) AS destinations, sum(s.rows)::bigint AS rows, min(s.first) AS first,
+               max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.destination_id, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= users_by_outbound.since AND l."timestamp" < users_by_outbound.until
+              AND l.outbound_tag_id = (SELECT o.id FROM tags o WHERE o.name = users_by_outbound.tag)
+              AND l.action = 'accepted'
+            GROUP BY l.user_id, l.destination_id
+        ) s
+        GROUP BY s.user_id
+    ) v
+    LEFT JOIN users u ON u.id = v.user_id
+    ORDER BY v.rows DESC, u.email
+$$;
+
+
+-- Destinations that were reached by a tag: what the block list stops.
+CREATE OR REPLACE FUNCTION destinations_by_outbound(
+    tag   text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    destination text,
+    port        integer,
+    users       bigint,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = v.destination_id) AS destination, v.destination_port,
+           v.users, v.rows, v.first, v.last
+    FROM (
+        SELECT s.destination_id, s.destination_port, count(s.user_id) AS users, sum(s.rows)::bigint AS rows,
+               min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.destination_id, l.destination_port, l.user_id, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= destinations_by_outbound.since AND l."timestamp" < destinations_by_outbound.until
+              AND l.outbound_tag_id = (SELECT o.id FROM tags o WHERE o.name = destinations_by_outbound.tag)
+              AND l.destination_id IS NOT NULL AND l.action = 'accepted'
+            GROUP BY l.destination_id, l.destination_port, l.user_id
+        ) s
+        GROUP BY s.destination_id, s.destination_port
+    ) v
+    ORDER BY v.rows DESC, v.destination_id, v.destination_port
+$$;
+
+
+-- Destinations that nobody contacted before: what many users suddenly contact. A subquery goes through the days
+-- before the window, and stops at the first row; OFFSET 0 has the users of these destinations counted alone.
+CREATE OR REPLACE FUNCTION new_destinations(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    destination text,
+    users       bigint,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = d.destination_id) AS destination, v.users, v.rows,
+           v.first, v.last
+    FROM (
+        SELECT w.destination_id
+        FROM (
+            SELECT l.destination_id
+            FROM logs l
+            WHERE l."timestamp" >= new_destinations.since AND l."timestamp" < new_destinations.until
+              AND l.destination_id IS NOT NULL AND l.action <> 'api'
+            GROUP BY l.destination_id
+        ) w
+        LEFT JOIN LATERAL (
+            SELECT true AS is_known
+            FROM logs l
+            WHERE l.destination_id = w.destination_id AND l."timestamp" < new_destinations.since
+            LIMIT 1
+        ) before ON true
+        WHERE before.is_known IS NULL
+        OFFSET 0
+    ) d
+    CROSS JOIN LATERAL (
+        SELECT count(DISTINCT l.user_id) AS users, count(*) AS rows, min(l."timestamp") AS first,
+               max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.destination_id = d.destination_id
+          AND l."timestamp" >= new_destinations.since AND l."timestamp" < new_destinations.until
+          AND l.action <> 'api'
+    ) v
+    ORDER BY v.users DESC, v.rows DESC, d.destination_id
+$$;
+
+
 -- When each user was last seen, and from where; null for a user not seen since then. From PostgreSQL 12 on the subquery
 -- goes through the days from the last one back, and stops at the first row.
 CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
@@ -379,7 +639,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any.
+-- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any. Two
+-- groupings in one pass count different hosts and ports without sorting; so each row is counted twice.
 CREATE OR REPLACE FUNCTION users_that_reached(
     target text,
     port   integer DEFAULT NULL,
@@ -397,8 +658,8 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT u.email::text, v.destinations, v.ports, v.rows, v.first, v.last
     FROM (
-        SELECT s.user_id, count(DISTINCT s.destination_id) AS destinations, count(DISTINCT s.destination_port) AS ports,
-               sum(s.rows)::bigint AS rows, min(s.first) AS first, max(s.last) AS last
+        SELECT s.user_id, count(s.destination_id) AS destinations, count(s.destination_port) AS ports,
+               sum(s.rows)::bigint / 2 AS rows, min(s.first) AS first, max(s.last) AS last
         FROM (
             SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
                    max(l."timestamp") AS last
@@ -409,7 +670,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                   )))
               AND (users_that_reached.port IS NULL OR l.destination_port = users_that_reached.port)
               AND l.destination_id IS NOT NULL AND l.action <> 'api'
-            GROUP BY l.user_id, l.destination_id, l.destination_port
+            GROUP BY GROUPING SETS ((l.user_id, l.destination_id), (l.user_id, l.destination_port))
         ) s
         GROUP BY s.user_id
     ) v

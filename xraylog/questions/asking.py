@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, tzinfo
-from typing import Any
+from typing import Any, cast
 
+from xraylog.database import partitions
 from xraylog.database.session import Connection
 from xraylog.questions import statements
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 
 MAX_USERS = 20  # of a pattern
+# To group the rows of a day without a file; and JIT compiles for longer than it saves (PostgreSQL 10 does not know it).
+SETTINGS = """
+    SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '64MB' END, true)
+    FROM pg_settings
+    WHERE name IN ('jit', 'work_mem')
+"""
 NODES = "SELECT name, id FROM nodes ORDER BY name"
 USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
+FIRST_BETWEEN = """
+    SELECT min("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
+"""
 USER = "SELECT email::text FROM users WHERE email = %s"
 
 
@@ -28,6 +38,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
+        conn.execute(SETTINGS)
         node_id = find_node(conn, values.get("node"))
         users = find_users(conn, values["email"]) if "email" in values else [None]
         for user in users:
@@ -38,6 +49,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
     if question.nothing and not any(part.rows for part in parts):
         notes.insert(0, question.nothing(values))
+    if question.states_start:
+        notes.insert(0, start_note(conn, zone))
     since, until = (values.get(name) for name in ("since", "until"))
     return Answer(question.name, since, until, zone, parts, notes)
 
@@ -48,6 +61,24 @@ def _part(conn: Connection, title: str, function: str, values: Mapping[str, Any]
     most = None if limit is None else limit + 1
     rows = conn.execute(f"{text}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
     return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)
+
+
+def start_note(conn: Connection, zone: tzinfo) -> str:
+    """Return the note from when on there are rows: what came before them was not new."""
+    first = first_row(conn)
+    if first is None:
+        return "The database has no row."
+    since = first.astimezone(zone).isoformat(" ", "seconds")
+    return f"The database has rows from {since} on: what was contacted before that alone counts as new."
+
+
+def first_row(conn: Connection) -> datetime | None:
+    """Return when the first row was. No index has the times of all days: look into one day after the other."""
+    for low, high in partitions.read_bounds(conn):
+        (first,) = conn.execute(FIRST_BETWEEN, [low, high]).fetchone() or (None,)
+        if first is not None:
+            return cast("datetime", first)
+    return None
 
 
 def find_node(conn: Connection, name: str | None) -> int | None:

@@ -15,6 +15,12 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
 ADDRESSES = "Not counted as addresses: 0.0.0.0, 127.0.0.1, ::1 and ::, which stand for a unix socket or a proxy."
 
+NO_API = "Left out: the calls of xray's own API."
+FANNED = (
+    "addresses: destinations that are no host name. Left out: lines without a user. A scan of a network shows as many "
+    "addresses with few ports, a torrent as many of both."
+)
+
 
 def no_options(parser: argparse.ArgumentParser) -> None:
     """Add none."""
@@ -31,6 +37,7 @@ class Question:
     options: Callable[[argparse.ArgumentParser], None] = no_options
     notes: tuple[str, ...] = field(default=())
     nothing: Callable[[Mapping[str, Any]], str] | None = None  # the note where no row was found
+    states_start: bool = False  # a note says from when on there are rows
     needs: tuple[str, ...] = ()  # options of which one has to be given
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
 
@@ -57,6 +64,15 @@ def _reached(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--within", metavar="TIME", default="5m", help="to each side of --at (default: 5m)")
 
 
+def _ports(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ports", metavar="PORTS", nargs="?", type=targets.ports,
+                        help="the users of these: 22, or 6881-6889,51413")  # fmt: skip
+
+
+def _outbound(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tag", metavar="TAG", nargs="?", help="users and destinations of this one, as the log has it")
+
+
 def _traffic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=("hour", "day"), default="hour", help="of the log's zone (default: hour)")
     parser.add_argument("--per", choices=("node", "outbound", "inbound"), help="count each node or tag by itself")
@@ -79,7 +95,41 @@ QUESTIONS = (
         _reached,
         (targets.NAMES, targets.MASKED),
         targets.nothing,
-        ("target", "port"),
+        needs=("target", "port"),
+    ),
+    Question(
+        "scanners",
+        "users that fan out: most addresses without a name, then most destinations",
+        {"users": "users_that_fan_out"},
+        HOUR,
+        notes=(FANNED, NO_API),
+    ),
+    Question(
+        "ports",
+        "rows and users by port of the destination, or the users of some ports",
+        {"ports": "rows_by_port"},
+        DAY,
+        _ports,
+        (NO_API,),
+        narrowed=("ports", {"users": "users_of_ports"}),
+    ),
+    Question(
+        "outbound",
+        "who and what went out by a tag, as by block; without a tag, all of them",
+        {"outbounds": "rows_by_outbound"},
+        DAY,
+        _outbound,
+        (ACCEPTED,),
+        targets.nothing_by_tag,
+        narrowed=("tag", {"users": "users_by_outbound", "destinations": "destinations_by_outbound"}),
+    ),
+    Question(
+        "new",
+        "destinations that nobody contacted before, most users first",
+        {"destinations": "new_destinations"},
+        DAY,
+        notes=(NO_API,),
+        states_start=True,
     ),
     Question("rejected", "sources that were rejected", {"sources": "rejected_sources"}),
     Question(

@@ -1,4 +1,4 @@
-"""What `reached` is asked about: a host, an address, a network or a pattern; and what an answer about it leaves out."""
+"""What is asked about: hosts, addresses, networks, patterns, ports, tags; and what an answer about them leaves out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 NAMES = "A client that asked for a host name is stored under that name, not under its address."
 MASKED = "Destinations that xray masked (198.51.*.*) are in no network, and are nobody's address."
+MAX_PORT = 65535
 EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
 
 
@@ -48,3 +49,20 @@ def nothing(values: Mapping[str, Any]) -> str:
     return (
         f"no row names {wanted}{at_port} in this window: clients that asked for a host name are stored under that name"
     )
+
+
+def nothing_by_tag(values: Mapping[str, Any]) -> str:
+    """Return the note where no row was found."""
+    tag = values.get("tag")
+    return (
+        "no row in this window" if tag is None else f"no row went out by {tag} in this window; for all tags: outbound"
+    )
+
+
+def ports(text: str) -> str:
+    """Return ports as answers.sql takes them: 22, or 6881-6889,51413."""
+    spans = [re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", span.strip()) for span in text.split(",")]
+    ends = [(int(span[1]), int(span[2] or span[1])) for span in spans if span]
+    if len(ends) < len(spans) or not all(first <= last <= MAX_PORT for first, last in ends):
+        raise argparse.ArgumentTypeError(f"expected ports as in 22 or 6881-6889,51413, found {text!r}")
+    return ",".join(f"{first}-{last}" for first, last in ends)

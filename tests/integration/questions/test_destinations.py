@@ -86,6 +86,62 @@ def test_what_nobody_reached_may_have_another_name(busy: Site) -> None:
     assert answer(busy, "reached", "198.51.100.7", *DAY)["notes"] == notes[1:]
 
 
+def rows(site: Site, part: str, *arguments: str, only: str = "") -> list[list[Any]]:
+    """Return the rows of a part without their first and last time."""
+    found = answer(site, *arguments, *DAY, *(("--only", only) if only else ()))
+    return [[row[name] for name in row if name not in ("first", "last")] for row in found[part]]
+
+
+def test_who_fans_out(busy: Site) -> None:
+    """User, destinations, addresses among them, ports, rows, rows to the ports of scanners."""
+    assert rows(busy, "users", "scanners") == [
+        ["scanner", 3, 3, 2, 4, 4],
+        ["peer", 3, 2, 3, 3, 0],
+        ["admin", 2, 1, 2, 2, 1],
+        ["reader", 6, 0, 2, 6, 2],
+    ]
+
+
+def test_which_ports_were_used_and_who_used_some(busy: Site) -> None:
+    """The API's port 0 is left out."""
+    assert rows(busy, "ports", "ports") == [
+        [22, 3, 6], [443, 2, 5], [23, 1, 1], [6881, 1, 1], [6889, 1, 1], [51413, 1, 1],
+    ]  # fmt: skip
+    assert rows(busy, "users", "ports", "6881-6889,51413") == [["peer", 3, 3, 3]]
+    assert rows(busy, "users", "ports", "22, 23") == [["scanner", 2, 3, 4], ["reader", 1, 2, 2], ["admin", 1, 1, 1]]
+    for wrong in ("22-", "a", "90-80", "65536", ""):
+        assert "6881-6889,51413" in busy.run("ports", wrong, script="ask_logs", status=2).stderr
+
+
+def test_what_went_out_by_a_tag(busy: Site) -> None:
+    assert rows(busy, "outbounds", "outbound") == [["direct", 3, 8, 9], ["block", 2, 3, 4], ["warp", 2, 2, 2]]
+    assert rows(busy, "users", "outbound", "block") == [["peer", 3, 3], ["reader", 1, 1]]
+    assert rows(busy, "destinations", "outbound", "block", only="destinations") == [
+        ["2001:db8:1::7", 6889, 1, 1],
+        ["2001:db8::7", 6881, 1, 1],
+        ["tracker.example", 443, 1, 1],
+        ["tracker.example", 51413, 1, 1],
+    ]
+    assert "no row went out by Block in this window" in answer(busy, "outbound", "Block", *DAY)["notes"][0]
+
+
+def test_what_many_users_suddenly_contact(busy: Site) -> None:
+    """Destinations of the day before are known; the note says from when on there are rows."""
+    for user in ("a", "b", "reader"):
+        busy.append(
+            f"2025/11/18 00:00:01 from 203.0.113.9:1 accepted tcp:c2.example:443 [in -> direct] email: {user}\n"
+        )
+    busy.append("2025/11/18 00:00:02 from 203.0.113.9:1 accepted tcp:telegram.org:443 [in -> direct] email: a\n")
+    busy.append("2025/11/18 00:00:03 from 203.0.113.9:1 accepted tcp:once.example:443 [in -> direct] email: a\n")
+    busy.run()
+    found = answer(busy, "new", "--since", "2025-11-18", "--until", "2025-11-18")
+    assert [(row["destination"], row["users"], row["rows"]) for row in found["destinations"]] == [
+        ("c2.example", 3, 3),
+        ("once.example", 1, 1),
+    ]
+    assert "rows from 2025-11-17 10:00:01+00:00 on" in found["notes"][0]
+
+
 REFUSED = {
     (): "expected target or port, found neither",
     ("198.51.100.7:22",): "a port as --port",
