@@ -34,7 +34,19 @@ COPIED = "this installation was copied"
 OFFLINE = "PostgreSQL is not available"
 MARK = b'\n{"mark": '
 # What each of two machines has for itself, when one of them was made as a copy of the other.
-OF_A_MACHINE = ("host", "node", "writer", "unmet", "half", "rotated", "copies", "said", "may_say", "must_say")
+OF_A_MACHINE = (
+    "host",
+    "node",
+    "writer",
+    "unmet",
+    "half",
+    "half_user",
+    "rotated",
+    "copies",
+    "said",
+    "may_say",
+    "must_say",
+)
 Users = Counter[str]
 
 
@@ -93,7 +105,7 @@ class Installation(RuleBasedStateMachine):
         self.certain: Users = Counter()
         self.uncertain: Users = Counter()
         self.unmet: Users = Counter()  # in the log since the last run that was not struck
-        self.half = b""
+        self.half, self.half_user = b"", ""
         self.rotated: list[Path] = []
         self.backups: list[dict[str, str]] = []
         self.copies: list[bytes] = []  # of the buffer
@@ -147,12 +159,12 @@ class Installation(RuleBasedStateMachine):
         self.numbers += 1
         whole = line(self.numbers).encode()
         self.site.append(whole[:at])
-        self.half = whole[at:]
+        self.half, self.half_user = whole[at:], f"u{self.numbers}"
 
     def finish_half(self) -> None:
         if self.half:
             half, self.half = self.half, b""
-            self.write(half.decode(), f"u{self.numbers}")
+            self.write(half.decode(), self.half_user)
 
     @rule()
     def open_or_close_the_log(self) -> None:
