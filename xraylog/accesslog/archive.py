@@ -7,6 +7,7 @@ it was stored is recognised, and its position holds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import shlex
@@ -38,6 +39,9 @@ OTHERS = {
     b"Rar!": ("rar", "unrar p -inul"),
 }
 MAGIC_BYTES = 6
+# Of the text, which a decompressor of xz or zstd keeps in memory: as much as `xz -9` takes. A file names its own.
+MAX_DICTIONARY = 64 << 20  # bytes
+XZ_OVERHEAD = 2 << 20  # bytes that liblzma takes beside it
 SPOOLED = ".piped"  # for messages: the file has no name
 
 
@@ -174,7 +178,11 @@ def _decompressed(path: Path, descriptor: int) -> Iterator[tuple[Text, tuple[typ
 def _streams(path: Path, kind: bytes | None, file: IO[bytes]) -> Streams:
     """Return the text of an .xz, .bz2 or .zst file. Raises Unusable if this Python was built without the library."""
     if kind == ZSTD and (zstd := _zstd()) is not None:
-        return Streams(file, zstd.ZstdDecompressor, zstd.ZstdError)
+        most = {zstd.DecompressionParameter.window_log_max: MAX_DICTIONARY.bit_length() - 1}
+        make = functools.partial(zstd.ZstdDecompressor, options=most)
+        return Streams(
+            file, make, zstd.ZstdError, too_large("requires too much memory", path, "zstd -dc --memory=2GiB")
+        )
     try:
         if kind == BZIP2:
             import bz2
@@ -182,11 +190,24 @@ def _streams(path: Path, kind: bytes | None, file: IO[bytes]) -> Streams:
             return Streams(file, bz2.BZ2Decompressor, OSError)
         import lzma
 
-        return Streams(file, lzma.LZMADecompressor, lzma.LZMAError, padding=4)
+        make = functools.partial(lzma.LZMADecompressor, memlimit=MAX_DICTIONARY + XZ_OVERHEAD)
+        return Streams(file, make, lzma.LZMAError, too_large("Memory usage limit", path, "xz -dc"), padding=4)
     except ImportError as error:
         printer = f"{'bzip2' if kind == BZIP2 else 'xz'} -dc {shlex.quote(str(path))}"
         said = f"{path}: expected the module {error.name} in this Python to read it, found none"
         raise Unusable(said, path, printer) from error
+
+
+def too_large(said: str, path: Path, command: str) -> Callable[[Exception], None]:
+    """Return what raises Unusable where a decompressor said that a dictionary takes more memory than a run has."""
+
+    def check(error: Exception) -> None:
+        if said in str(error):
+            most = f"a dictionary of at most {MAX_DICTIONARY >> 20} MiB"
+            printer = f"{command} {shlex.quote(str(path))}"
+            raise Unusable(f"{path}: expected {most}, found a larger one", path, printer) from error
+
+    return check
 
 
 class Damaged(Exception):
@@ -216,15 +237,22 @@ class Streams:
     """The text of streams that follow one another, as the formats allow it.
 
     The file objects of these modules take a damaged stream for garbage after the end, unless it is the first one, and
-    say nothing. `padding`: NULs may follow a stream, in multiples of this number (.xz file format, section 2.2).
+    say nothing. `check` raises Unusable for an error that is no damage. `padding`: NULs may follow a stream, in
+    multiples of this number (.xz file format, section 2.2).
     """
 
     def __init__(
-        self, file: IO[bytes], make: Callable[[], Decompressor], error: type[Exception], padding: int = 0
+        self,
+        file: IO[bytes],
+        make: Callable[[], Decompressor],
+        error: type[Exception],
+        check: Callable[[Exception], None] = lambda _: None,
+        padding: int = 0,
     ) -> None:
         self._file = file
         self._make = make
         self._error = error
+        self._check = check
         self._padding = padding
         self._stream = make()
         self._read = b""  # and not decompressed
@@ -238,6 +266,7 @@ class Streams:
             try:
                 text = self._stream.decompress(more, size)
             except self._error as error:  # of the decompressor alone: an error of the disk is another one
+                self._check(error)
                 raise Damaged(str(error)) from error
             if text:
                 return text

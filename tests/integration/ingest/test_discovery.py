@@ -262,6 +262,38 @@ def test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_n
     assert f"found zstd; nothing was read; what to do: zstd -dc {name} | {piped}\n" in said
 
 
+def packed_with_a_dictionary(kind: str, data: bytes, bits: int) -> bytes:
+    """With one of this size, whatever the length of the text."""
+    if kind == "xz":
+        return lzma.compress(data, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << bits}])
+    packer = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: bits})
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize("command", ["xz -dc", "zstd -dc --memory=2GiB"])
+@pytest.mark.parametrize("before", [0, 60])
+def test_a_dictionary_that_takes_too_much_memory_is_refused_with_the_command_that_loads_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, command: str, before: int
+) -> None:
+    """Also that of a later stream: the command adds the lines that are not stored."""
+    kind = command.partition(" ")[0].replace("zstd", "zst")
+    first = packed_with_a_dictionary(kind, text(0, before), bits=16) if before else b""
+    name = packed(site, f"old.{kind}", first + packed_with_a_dictionary(kind, text(before, before + 5), bits=22))
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "MAX_DICTIONARY", 1 << 20)
+        said = site.run("--logfile", name, status=3).stderr
+    assert f"{name}: expected a dictionary of at most 1 MiB, found a larger one" in said
+    assert f"{command} {name} | {' '.join(site.command('--logfile', '-'))}" in said
+    site.run("--logfile", "-", input=text(0, before + 5).decode())
+    load(site, name)
+    assert site.emails() == users(0, before + 5)
+
+
+def test_what_xz_makes_at_its_best_is_read(site: Site) -> None:
+    load(site, packed(site, "old.xz", packed_with_a_dictionary("xz", text(0, 5), bits=26)))
+    assert site.emails() == users(0, 5)
+
+
 def in_lines(text: bytes) -> list[bytes]:
     """Without blank lines, and without the NULs before a line: a hole is passed over a piece at a time."""
     return [line.lstrip(b"\0") for line in text.split(b"\n") if line.strip(b"\0")]

@@ -55,7 +55,10 @@ def kept(conn: Connection) -> list[tuple[object, ...]]:
 STORED = [(len(line(1)), f"expected a timestamp first, found none {CUT}", MAX_LINE_BYTES, b"xy", b"\0")]
 
 
-def test_an_endless_line_is_kept_in_part_online(site: Site, conn: Connection) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_endless_line_is_kept_in_part_online(site: Site, conn: Connection, masked: bool) -> None:
+    if masked:
+        site.set("privacy", mask_source="24/64")
     write_endless(site.log)
     run(site, "--keep")
     assert kept(conn) == STORED
@@ -133,7 +136,10 @@ FIELDS = (
 )
 
 
-def test_lines_that_are_just_kept_whole_are_read_one_at_a_time(site: Site, conn: Connection) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_lines_that_are_just_kept_whole_are_read_one_at_a_time(site: Site, conn: Connection, masked: bool) -> None:
+    if masked:
+        site.set("privacy", mask_source="24/64")
     site.run()
     site.append(*FIELDS, line(2))
     site.away()
