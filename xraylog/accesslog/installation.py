@@ -55,6 +55,7 @@ class Installation:
     last_minutes: dict[str, list[object]] = field(
         default_factory=dict
     )  # of logs that ended in a repeated hour, by path
+    last_days: dict[str, str] = field(default_factory=dict)  # the latest one of the lines of each log, by path
     id: str = ""  # whose positions are its own; in a state of an older version it is the token
     receipt: str = ""  # of the last confirmation that arrived here
     asked: str = ""  # the receipt of one that was asked for, and may have been committed

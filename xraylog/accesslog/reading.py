@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 from xraylog.accesslog import lines
 from xraylog.accesslog.logfile import Log, LogFile
@@ -19,14 +19,22 @@ from xraylog.records import Batch
 
 
 def batches(
-    log: Log, parts: Sequence[tuple[int, int | None]], cfg: Config, now: datetime, after: str = ""
+    log: Log,
+    parts: Sequence[tuple[int, int | None]],
+    cfg: Config,
+    now: datetime,
+    after: str = "",
+    last_day: date | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of the lines in these parts of the log, offsets; None: to its end. `now` is in UTC.
 
-    `after`: the minute of the line before the first part, in UTC, where it is known.
+    `after`: the minute of the line before the first part, in UTC, where it is known. `last_day`: the latest one of the
+    lines that have left the log.
     """
     parser = Parser(cfg.zone, now, Mask(*cfg.mask_source), cfg.api_tags)
     strays = StrayDays(cfg.stray_days, now.date())
+    if last_day is not None:
+        strays.learn(last_day)
     if isinstance(log, LogFile):  # an archive would have to be read from its beginning
         for batch in parser.batches(log.lines_before(parts[0][0] if parts else 0), cfg.batch_size):
             strays.reject(batch)

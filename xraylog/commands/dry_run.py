@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 from xraylog import hints
@@ -216,14 +216,16 @@ def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -
 
 def count(cfg: Config, log: Log, start: int, later: Sequence[Range]) -> Counts:
     """Count the lines from `start` on that are in none of the ranges, which are stored."""
-    return count_parts(cfg, log, start, list(positions.gaps(start, later, None)))
+    return count_parts(cfg, log, start, list(positions.gaps(start, later, None)), last_minutes.day_before(cfg, log))
 
 
-def count_parts(cfg: Config, log: Log, start: int, parts: Sequence[tuple[int, int | None]]) -> Counts:
+def count_parts(
+    cfg: Config, log: Log, start: int, parts: Sequence[tuple[int, int | None]], last_day: date | None = None
+) -> Counts:
     """Count the lines in these parts of a log, of which the first one begins at `start`."""
     counts = Counts(start)
     after = last_minutes.before(cfg, log, start)
-    for batch in reading.batches(log, [*parts], cfg, datetime.now(timezone.utc), after):
+    for batch in reading.batches(log, [*parts], cfg, datetime.now(timezone.utc), after, last_day):
         counts.add(batch)
         del batch  # before the next one is read: one in memory, not two
     return counts

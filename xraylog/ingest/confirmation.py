@@ -57,6 +57,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         older_from=there.at,
         older_to=known.confirmed_at,
         last_minutes=known.last_minutes,
+        last_days=known.last_days,
         id=known.id or known.token,
     )
     older = begin(cfg, target, older)  # a run that loses its database here leaves the report to the next one
@@ -110,6 +111,7 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
     """
     copy = Installation(
         last_minutes=known.last_minutes,
+        last_days=known.last_days,
         node=cfg.node,
         host=socket.gethostname(),
         copied_at=time.time(),

@@ -1,19 +1,20 @@
-"""What a run lets the next one know in a repeated hour: the time of a log's last line, in the state file.
+"""What a run lets the next one know in the state file, when stored lines have left the log: the time of its last line.
 
-The second pass of an hour shows in the clock that jumps back. When stored lines have left the log, nothing else knows
-what came before the jump. In zones without such hours, and outside of them, nothing is read or written.
+The second pass of an hour that exists twice shows in the clock that jumps back. In zones without such hours, and
+outside of them, no minute is read or written. A line that a client forged shows in a date far from the day before it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from xraylog.accesslog import clock, installation, logfile
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.config import Config
 
 KEPT = timedelta(days=1)  # of other logs, too
+MAX_DAYS = 50  # logs
 
 
 def before(cfg: Config, log: Log, start: int) -> str:
@@ -37,6 +38,27 @@ def remember(cfg: Config, log: Log, end: int, minute: str) -> None:
     others = {path: value for path, value in known.last_minutes.items() if _is_recent(value, moment)}
     this = {logfile.path_text(log.path): [minute, log.is_blank(end), _place(log, end)]}
     installation.write(cfg.buffer_path, replace(known, last_minutes={**others, **this}))
+
+
+def day_before(cfg: Config, log: Log) -> date | None:
+    """Return the latest day of the lines that this log had; None where it is not known."""
+    if not isinstance(log, LogFile):
+        return None
+    try:
+        return date.fromisoformat(installation.read(cfg.buffer_path).last_days[logfile.path_text(log.path)])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def remember_day(cfg: Config, log: Log, day: date) -> None:
+    """Remember the day of a line, unless a later one is known: others are not to follow one that goes back."""
+    known_day = day_before(cfg, log)
+    if not isinstance(log, LogFile) or (known_day is not None and day <= known_day):
+        return
+    known, path = installation.read(cfg.buffer_path), logfile.path_text(log.path)
+    others = {other: text for other, text in known.last_days.items() if other != path}
+    days = {**others, path: day.isoformat()}
+    installation.write(cfg.buffer_path, replace(known, last_days=dict(list(days.items())[-MAX_DAYS:])))
 
 
 def _place(log: Log, offset: int) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from pathlib import Path
 
 from loguru import logger
@@ -25,7 +25,7 @@ from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range
 from xraylog.ingest import last_minutes, log_checks
 from xraylog.ingest.new_users import EmailSample
-from xraylog.records import Batch, Fingerprint, Origin
+from xraylog.records import DAY, Batch, Fingerprint, Origin
 
 # Lines of which the first is logged, by the beginning of their reason; and what to do when they are right.
 ODD_LINES = {PREFIXED: "", STRAY: "; if their dates are right: raise [parser] stray_days, then --replay-rejected"}
@@ -99,7 +99,7 @@ class Source:
 
     def _read(self, offset: int, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
         after = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
-        for batch in read(self.log, self.cfg, parts, after):
+        for batch in read(self.log, self.cfg, parts, after, None if self.again else self._last_day()):
             if batch.records:
                 self.minutes[batch.end] = batch.records.minutes[-1]
             yield batch
@@ -109,14 +109,18 @@ class Source:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
         return update(self.log, position, offset)
 
+    def _last_day(self) -> date | None:
+        return last_minutes.day_before(self.cfg, self.log)
+
     def remember(self, offset: int) -> None:
-        """Let the next run know what follows `offset`, where stored lines end now; and the time of the last line, where
-        the hour is repeated.
+        """Let the next run know what follows `offset`, where stored lines end now; the day of the last line, and its
+        time where the hour is repeated.
         """
         if isinstance(self.log, LogFile):
             log_checks.remember_unread(self.cfg, self.log, self.log.size if self.log.replaced else offset)
         if self.minutes:
             last_minutes.remember(self.cfg, self.log, offset, self.minutes[max(self.minutes)])
+            last_minutes.remember_day(self.cfg, self.log, date.fromisoformat(max(self.minutes.values())[:DAY]))
 
     def drain(self, offset: int) -> Drained | None:
         """Take the lines before `offset`, which are stored, out of the log; log why not, and return None then."""
@@ -201,13 +205,15 @@ def tail_of(log: Log, offset: int) -> bytes | None:
     return None if isinstance(log, Archive) else log.tail(offset)
 
 
-def read(log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]], after: str = "") -> Iterator[Batch]:
+def read(
+    log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]], after: str = "", last_day: date | None = None
+) -> Iterator[Batch]:
     """Yield batches of the lines in these parts of a log; warn once of each thing that is odd about many lines.
 
-    `after`: the minute of the line before them, in UTC, where it is known.
+    `after`: the minute of the line before them, in UTC, where it is known; `last_day`: the latest one before them.
     """
     warned = set()
-    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc), after):
+    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc), after, last_day):
         yield batch
         for at, bad in batch.bad_lines:
             logger.debug("{}, byte {}: {}", log.path, at, bad.reason)

@@ -130,3 +130,29 @@ def test_a_raised_setting_lets_them_in_and_replay_moves_what_was_rejected(site: 
 def test_a_dry_run_counts_them(site: Site) -> None:
     site.append(line(0, ago(0)), *forged(1, 4), line(4, ago(0)))
     assert "3 expected a date near those of the lines around it" in site.run("--dry-run").stdout
+
+
+def test_forged_lines_that_come_alone_are_compared_with_what_has_left_the_log(site: Site) -> None:
+    """One after the other, into an empty log, online or not; what follows is not compared with them."""
+    site.append(line(0, ago(0)))
+    site.run()
+    for n in range(1, 5):
+        site.append(forged(n, n + 1)[0])
+        if n % 2:
+            site.away()
+        assert "1 rejected" in site.run("-v").stderr
+        site.back()
+    site.append(line(5, ago(-1)), line(6, ago(0)))
+    site.run()
+    assert strays(site) == texts(forged(1, 5))
+    assert site.emails() == users(0, 1) + users(5, 7)
+    assert partitions(site) == 2
+
+
+def test_an_old_log_of_another_name_is_loaded_as_it_is(site: Site) -> None:
+    site.append(line(0, ago(0)))
+    site.run()
+    old = site.folder / "access.log.1"
+    site.append(*forged(1, 4), to=old)
+    site.run("--logfile", str(old))
+    assert site.emails() == users(0, 4)
