@@ -59,6 +59,9 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         last_minutes=known.last_minutes,
         last_days=known.last_days,
         id=known.id or known.token,
+        machine=known.machine,
+        node=known.node,
+        host=known.host,
     )
     older = begin(cfg, target, older)  # a run that loses its database here leaves the report to the next one
     logger.error(
@@ -112,6 +115,7 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
     copy = Installation(
         last_minutes=known.last_minutes,
         last_days=known.last_days,
+        machine=installation.machine(),
         node=cfg.node,
         host=socket.gethostname(),
         copied_at=time.time(),

@@ -199,6 +199,20 @@ def test_the_name_is_known_before_anything_is_confirmed(
     assert {row[-1] for row in site.rows()} == {"a"}
 
 
+def test_the_name_is_known_in_a_new_database_too(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that found that it is another one was killed before its lines were confirmed."""
+    site = nameless
+    site.append(*lines(0, 10))
+    run_on("a", site, monkeypatch, "--keep")
+    site.restore({})
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "a")
+        killed(site)
+    run_on("b", site, monkeypatch, "--keep")
+    assert site.emails() == users(0, 10)
+    assert {row[-1] for row in site.rows()} == {"a"}
+
+
 @pytest.mark.parametrize("machines", [("1111", "2222"), ("1111", "1111")])
 @pytest.mark.parametrize("first", ["original", "copy"])
 def test_a_copy_with_a_name_of_its_own_gets_a_node_of_its_own(
