@@ -48,7 +48,7 @@ def on(error: Exception, cfg: Config) -> str:
     if isinstance(cause, OSError):
         if isinstance(error, stats.NotWritten) and cause.filename is None and cause.errno not in FULL:
             return f"name a file: [stats] output in {cfg.path}"
-        return _on_file(Path(cause.filename) if cause.filename else None, cause, cfg)
+        return _on_file(Path(cause.filename) if isinstance(cause.filename, str) else None, cause, cfg)
     if isinstance(error, (stats.NotWritten, prometheus.NotWritten)):
         return ""
     if isinstance(error, (session.Unavailable, session.Unsuitable)):
@@ -96,16 +96,15 @@ def to_drain(path: Path, cfg: Config) -> str:
 
 def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
     """Return what mends a log that cannot be read."""
+    real, piped = safe_open.without_links(path), command(cfg, "--logfile", "-")
+    if logfile.leads_to_output(path) or real.is_relative_to("/dev"):
+        return f"xray prints its log: journalctl -u xray -o cat | {piped}; in a container: docker logs NAME | {piped}"
     if isinstance(error, PermissionError):
         return file_advice.attribute(path) or _as_its_user(path, cfg)
     if isinstance(error, OSError):
         return file_advice.mend(path, error)
-    real = Path(os.path.realpath(path))
     if os.path.isdir(real):
         return f"name the file in it, [parser] logfile in {cfg.path}: {shlex.join(['ls', '-la', str(path)])}"
-    piped = command(cfg, "--logfile", "-")
-    if any(os.path.realpath(own) == str(real) for own in logfile.OUR_OUTPUT) or real.is_relative_to("/dev"):
-        return f"xray prints its log: journalctl -u xray -o cat | {piped}; in a container: docker logs NAME | {piped}"
     if safe_open.kind_of(real) == "a pipe":
         return f"pipe it in: {shlex.join(['cat', str(path)])} | {piped}"
     return f"see: {shlex.join(['ls', '-ld', str(path)])}"
@@ -130,7 +129,7 @@ def _key_of(path: Path, cfg: Config) -> str | None:
         cfg.own_log_path: "[logging] file",
     }
     for own, key in keys.items():
-        if own is not None and os.path.realpath(own) == os.path.realpath(path):
+        if own is not None and safe_open.without_links(own) == safe_open.without_links(path):
             return key
     is_ours = path.name.endswith(".lock") or path.name == archive.SPOOLED or cfg.is_ours(path)
     return "[parser] offline_file" if is_ours else None

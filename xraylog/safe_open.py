@@ -134,7 +134,21 @@ def open_config(path: Path) -> int:
 def real_path(path: Path) -> Path:
     """Return the path without links, each of which must be one that we follow. Raises OSError."""
     with found(path) as place:
-        return place.path if place.nofollow else Path(os.path.realpath(place.path))
+        return place.path if place.nofollow else without_links(place.path)
+
+
+def without_links(path: Path) -> Path:
+    """Return the path without links, whoever made them, as far as they can be read: to compare paths, not to open them.
+
+    Unlike os.path.realpath it never raises, as for a link to what another user's process has open: /proc/1/fd/1.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except OSError:
+        folder, name = os.path.split(os.path.abspath(path))
+        with contextlib.suppress(OSError):
+            return Path(os.path.normpath(os.path.join(folder, os.readlink(path))))
+        return Path(folder, name)
 
 
 def size(path: Path) -> int:

@@ -8,6 +8,7 @@ from helpers.messages import Message
 
 ADVICE = "integration/test_advice.py::"
 FILES = "integration/ingest/test_file_faults.py::"
+LOG_CHECKS = "integration/ingest/test_log_checks.py::"
 UNIT = "unit/test_file_advice.py::"
 OFFLINE = "integration/ingest/test_offline.py::test_a_database_that_refuses_us_is_for_the_operator_and_no_line_waits"
 REFUSALS = "unit/test_refusals.py::test_a_text_has_its_cause_and_its_way_out"
@@ -110,6 +111,7 @@ TESTED: dict[str, dict[str, str]] = {
         "its lines would be loaded and stay": FILES + "test_an_attribute_of_the_log_is_named",
         "cannot be replaced": PART,
         "cannot be written": PART,
+        "{} cannot be replaced": FILES + "test_check_sees_an_attribute_of_our_files",
         "{} cannot be made": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "{} cannot be written": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "{} does not exist": CHECK + "test_a_missing_log_is_reported",
@@ -287,9 +289,14 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: it begins elsewhere": "integration/ingest/test_continuation.py::test_a_dry_run_and_again_know_it_too",
         "{}: nothing of it is known": NOTHING + "all of it is loaded",
     },
+    "xraylog/ingest/log_checks.py": {
+        "change [parser] logfile in": PART,
+        "{}: expected xray's log, found none since": LOG_CHECKS + "test_a_log_that_never_appears_is_one_warning_a_day",
+    },
     "xraylog/ingest/new_users.py": {"{} new users in {} rows": NOTHING + "docs/log-format.md names the fields"},
     "xraylog/ingest/offline.py": {"{} ended in a torn batch": NOTHING + "its lines are still in the log"},
     "xraylog/ingest/online.py": {
+        "; {} bytes more were seen": PART,
         "{} was emptied, replaced or renamed": "integration/ingest/test_outcome.py::"
         "test_a_renamed_log_names_the_run_that_loads_the_rest",
         "{}; their lines are in rejected_lines": "integration/ingest/test_too_many_days.py::"
@@ -300,6 +307,7 @@ TESTED: dict[str, dict[str, str]] = {
         "change [parser] logfile": PART,
         "another run is at work": ADVICE + "test_another_run_at_work_is_shown",
         "interrupted; ": NOTHING + "the next run resumes",
+        "{} of {} lines {}": LOG_CHECKS + "test_a_log_from_days_ahead_is_not_taken_for_another_log",
         "not one of {} lines": "integration/ingest/test_outcome.py::"
         "test_one_line_says_what_happens_next_and_what_mends_it",
         "the counts do not add up": "integration/telemetry/test_stats.py::test_a_sum_that_does_not_add_up_is_an_error",
@@ -312,7 +320,7 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/ingest/source.py": {
         "{} may not be written": FILES + "test_an_attribute_of_the_log_is_named",
-        "{} was emptied or replaced": NOTHING + "docs/panels.md names the programs that do so",
+        "{}: expected a log, found none": NOTHING + "the operator typed the name, and sees it",
         "{}: {}; its lines up to byte": PART,
         "{}; such lines go to rejected_lines": "integration/ingest/test_forged_days.py::"
         "test_a_raised_setting_lets_them_in_and_replay_moves_what_was_rejected",

@@ -144,8 +144,12 @@ def read(buffer: Path, is_told: bool = True) -> Installation:
         descriptor = safe_open.open_file(state_path(buffer), os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return Installation()
-    with open(descriptor, "rb") as file:
-        text = file.read(MAX_BYTES)
+    try:
+        with open(descriptor, "rb") as file:
+            text = file.read(MAX_BYTES)
+    except OSError as error:  # a folder
+        error.filename = str(state_path(buffer))
+        raise
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         if (known := _read(json.loads(text))) is not None:
             return known

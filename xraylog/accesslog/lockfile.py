@@ -29,8 +29,10 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
     except safe_open.Unsafe as error:
         raise Unusable.because(error, path, "a path that we may follow") from error
     except OSError:  # there is no such folder: said when the lock is made
-        real = Path(os.path.realpath(path))
+        real = safe_open.without_links(path)
     lock = real.with_name(real.name + ".lock")
+    if real.parts[1:2] in (("dev",), ("proc",)):  # a link there: said when it is opened
+        return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
     if os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK):
         return lock
     return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"

@@ -339,13 +339,21 @@ def opened_ours(path: Path, read_only: bool = False) -> contextlib.AbstractConte
     return opened(path, read_only, safe_open.open_file, "our buffer")
 
 
+def leads_to_output(path: Path) -> bool:
+    """Return whether a path is a link to where a process prints: to ours, or to one of a container."""
+    if not os.path.islink(path):
+        return False
+    real = safe_open.without_links(path)
+    ours = any(os.path.exists(own) and safe_open.without_links(Path(own)) == real for own in OUR_OUTPUT)
+    return ours or re.fullmatch(r"/proc/[^/]+/fd/[12]", str(real)) is not None
+
+
 def _refuse_other_kinds(path: Path, descriptor: int, what: str) -> None:
     """Raise Unusable for what is no regular file, and for what we print ourselves: it would be emptied."""
-    mode, real = os.fstat(descriptor).st_mode, os.path.realpath(path)
-    is_ours = any(os.path.exists(own) and os.path.realpath(own) == real for own in OUR_OUTPUT)
-    if is_ours and path.is_symlink():
+    mode = os.fstat(descriptor).st_mode
+    if leads_to_output(path):
         leads = f"a link to {os.readlink(path)}"
-        raise Unusable(f"{path}: expected {what}, found {leads}, which is where this very run prints", path)
+        raise Unusable(f"{path}: expected {what}, found {leads}, which is where a process prints", path)
     if not stat.S_ISREG(mode):
         raise Unusable(f"{path}: expected {what} in a file, found {safe_open.kind(mode)}", path)
 

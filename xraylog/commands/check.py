@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import psycopg
 
-from xraylog import file_advice, hints
+from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.commands import ownership, trial
@@ -89,6 +89,9 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
 
 def _buffer(cfg: Config) -> Iterator[Finding]:
     """Yield why a run could not use the offline buffer that is there."""
+    state = installation.state_path(cfg.buffer_path)
+    if (error := _obstacle(state)) is not None:
+        yield "state", f"{state} cannot be replaced: {error.strerror}", hints.on(error, cfg)
     try:
         with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), read_only=True):
             error = _obstacle(cfg.buffer_path) if os.path.exists(cfg.buffer_path) else None
@@ -113,9 +116,11 @@ def _outputs(cfg: Config) -> Iterator[Finding]:
 
 def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
     """Return the error that a run would meet there. Opens nothing, because that could make the file."""
-    number, named, path = 0, path, Path(os.path.realpath(path))
+    number, named, path = 0, path, safe_open.without_links(path)
     if os.path.isdir(path):
         number = errno.EISDIR
+    elif file_advice.attribute(path):
+        number = errno.EPERM
     elif not is_replaced and os.path.exists(path):
         number = 0 if os.access(path, os.W_OK) else errno.EACCES
     elif not os.access(path.parent, os.W_OK | os.X_OK):

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from xraylog import safe_open
 from xraylog.config.model import Config, ConfigError
 
 
@@ -44,7 +45,7 @@ def real_path(named_by: str, path: Path) -> Path:
         if error.errno == errno.ELOOP:
             found = f"{path}: {error.strerror}; see: {shlex.join(['namei', '-l', str(path)])}"
             raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
-    return Path(os.path.realpath(path))
+    return safe_open.without_links(path)
 
 
 def is_device(real: Path) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
+
+from xraylog import safe_open
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib", "stray_days", "api_tags"),
@@ -72,13 +73,13 @@ class Config:
 
     def is_ours(self, path: Path) -> str | None:
         """Describe `path` if it is our file or derived from one (a lock, a rotated log, a torn batch); else None."""
-        real = Path(os.path.realpath(path))
-        if what := {Path(os.path.realpath(own)): what for own, what in self.ours.items()}.get(real):
+        real = safe_open.without_links(path)
+        if what := {safe_open.without_links(own): what for own, what in self.ours.items()}.get(real):
             return what
         if path.name.endswith(".lock"):
             return "a lock"
         for own, what in self.ours.items():
-            if os.path.realpath(path.parent) == os.path.realpath(own.parent) and BESIDE.fullmatch(
+            if safe_open.without_links(path.parent) == safe_open.without_links(own.parent) and BESIDE.fullmatch(
                 path.name.removeprefix(f"{own.name}.")
             ):
                 return f"a file beside {what}"

@@ -31,7 +31,7 @@ DEFAULT_ANSWER_TIMEOUT_S, DEFAULT_REPORT_TIMEOUT_S = 60, 300
 NAMES = ("host", "hostaddr", "dbname", "user")  # in [postgresql]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
-QUOTED = re.compile(r"""(["'])(.*)\1""")
+QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # what an editor or a page made of them, too
 COMMENT = re.compile(r"\s+[#;]\s.*")
 EXAMPLE = Path(__file__).resolve().parents[2] / "config.ini.example"
 SYSTEM_ZONE = Path("/etc/localtime")
@@ -176,15 +176,15 @@ class _Reader:
     def refuse_decorated(self) -> None:
         """Refuse quotes round a value and comments after it: they would be part of it, as of the name of a file.
 
-        A password may have them.
+        A password may have them, and libpq's options.
         """
         for section in self.parser.sections():
             for key, value in self.parser[section].items():
-                if "password" in key or key not in _keys(section):
+                if "password" in key or key == "options" or key not in _keys(section):
                     continue
-                plain = QUOTED.sub(r"\2", COMMENT.sub("", value))
+                plain = COMMENT.sub("", value).strip(QUOTES)
                 if plain != value and not ({plain, value} & self.secrets or has_credentials(value)):
-                    what = "quotes round it" if QUOTED.fullmatch(value) else "a comment after it"
+                    what = "quotes round it" if value.strip(QUOTES) != value else "a comment after it"
                     self.complain(section, key, "the value alone", f"{what}; write: {key} = {plain}")
                     self.parser[section][key] = plain
 

@@ -77,7 +77,7 @@ class Recorder:
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
-            folder = Path(os.path.realpath(path)).parent  # of what a link leads to
+            folder = safe_open.without_links(path).parent  # of what a link leads to
             if discovery.is_drained(path) and not os.path.isdir(folder):
                 change = f"change [parser] logfile in {self._cfg.path}; or: {file_advice.make_folder(folder)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", folder, change)

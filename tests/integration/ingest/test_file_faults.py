@@ -121,6 +121,14 @@ def test_a_log_that_leads_to_a_folder_that_is_not_there_is_no_success(placed: Si
     placed.run()
 
 
+def test_a_folder_in_the_place_of_the_state(placed: Site) -> None:
+    placed.buffer.with_name("buffer.jsonl.state").mkdir()
+    for option, status in (("--check", Exit.OPERATOR), ("-q", Exit.FAILED)):
+        done = placed.run(option, status=status)
+        assert f"{placed.buffer}.state" in done.stdout + done.stderr
+        assert f"ls -la {placed.buffer}.state" in done.stdout + done.stderr
+
+
 @pytest.fixture
 def attribute() -> Iterator[Callable[[Path, str], None]]:
     """Sets what chattr sets, where the tests may."""
@@ -152,6 +160,19 @@ def test_an_attribute_of_the_log_is_named(placed: Site, attribute: Callable[[Pat
     assert placed.run().stderr == ""
     assert placed.emails() == users(0, 4)
     assert placed.log.read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["var/buffer.jsonl.state", "var/buffer.jsonl", "out/stats.jsonl"])
+def test_check_sees_an_attribute_of_our_files(placed: Site, attribute: Callable[[Path, str], None], name: str) -> None:
+    placed.away()
+    placed.run()
+    placed.back()
+    path = placed.folder / name
+    if not path.exists():
+        path.write_text('{"token": "0123"}')
+    attribute(path, "i")
+    checked = placed.run("--check", status=Exit.OPERATOR).stdout
+    assert f"chattr +i forbids to change {path}, as lsattr -d {path} shows; what to do: chattr -i {path}" in checked
 
 
 def test_an_attribute_of_the_buffers_folder_is_named(placed: Site, attribute: Callable[[Path, str], None]) -> None:
@@ -199,13 +220,24 @@ def test_a_folder_as_log_names_the_files_in_it(placed: Site) -> None:
         assert f"name the file in it, [parser] logfile in {placed.config}: ls -la {placed.log.parent}" in said
 
 
-@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/stderr", "/dev/null"])
-def test_a_log_that_leads_to_a_stream_names_where_xray_prints(placed: Site, stream: str) -> None:
+STREAMS = {
+    "/dev/stdout": "a link to /dev/stdout, which is where a process prints",
+    "/dev/stderr": "a link to /dev/stderr, which is where a process prints",
+    "/proc/1/fd/1": "",  # of another user, or our own
+    "/dev/null": "a device",
+}
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("stream", STREAMS)
+def test_a_log_that_leads_to_a_stream_names_where_xray_prints(placed: Site, stream: str, piped: bool) -> None:
     """As in images of xray for containers; whatever our own output is, a file even, it is no log."""
     placed.log.unlink()
     placed.log.symlink_to(stream)
-    done = placed.run(status=Exit.OPERATOR)
-    expected = "a device" if stream == "/dev/null" else f"a link to {stream}, which is where this very run prints"
+    checked = placed.run("--check", status=Exit.OPERATOR)
+    assert "docker logs NAME | " in checked.stdout
+    done = placed.run(status=Exit.OPERATOR, **({"cwd": "/"} if piped else {}))
+    expected = STREAMS[stream]
     assert f"{placed.log}: expected a log" in done.stderr
     assert expected in done.stderr
     pipe = " ".join([*placed.command(), "--logfile -"])
