@@ -14,7 +14,7 @@ from helpers.refusing import Answer
 from helpers.users import OTHER, acting_as, as_root, folder_of
 from psycopg.conninfo import make_conninfo
 
-from xraylog.database import logins
+from xraylog.database import logins, refusals
 
 KEYWORDS = {"host": "127.0.0.1", "user": "ldap", "dbname": "xray", "gssencmode": "disable", "connect_timeout": "5"}
 
@@ -74,6 +74,12 @@ def test_the_order_of_hosts_makes_no_difference() -> None:
             assert not explained(ports, host="127.0.0.1,127.0.0.1")[1]
         for ports in (f"{closed},{full}", f"{full},{closed}", f"1,{closed}"):
             assert explained(ports, host="127.0.0.1,127.0.0.1")[1]
+
+
+def test_what_ends_a_statement_is_named_in_any_language() -> None:
+    found = refusals.describe("Anfrage wird storniert", {"user": "xray", "dbname": "logs"}, "57014")
+    assert found is not None
+    assert 'ALTER ROLE "xray" RESET statement_timeout; ALTER DATABASE "logs" RESET statement_timeout' in found.to_do
 
 
 # --- the client's files of TLS ---------------------------------------------------------------------------------

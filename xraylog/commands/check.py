@@ -63,6 +63,17 @@ IN_SCHEMA = """
     SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
            quote_ident(current_user)
 """
+STATEMENT_TIMEOUT = """
+    SELECT setting::integer, source FROM pg_settings
+    WHERE name = 'statement_timeout' AND setting::integer BETWEEN 1 AND %s
+"""
+SHORTEST_MS = 250  # a server with a full processor takes this long for a statement of a few ms
+AGE = """
+    SELECT age(datfrozenxid), quote_ident(datname) FROM pg_database
+    WHERE datname = current_database() AND age(datfrozenxid) > %s
+"""
+OLD_TRANSACTIONS = "SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start LIMIT 5"
+OLDEST = 1_500_000_000  # 2,000,000,000: the server refuses rows; autovacuum begins at 200,000,000
 
 
 def report(cfg: Config, logs: Sequence[Path]) -> int:
@@ -189,7 +200,9 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 yield from _confirmed(conn, cfg)
             yield from _dead_sessions(conn, cfg)
             is_ready = is_free
-            for finding in itertools.chain(_rights(conn, cfg), _schema(cfg, found), _names(conn), [_partitions(conn)]):
+            for finding in itertools.chain(
+                _rights(conn, cfg), _schema(cfg, found), _names(conn), _limits(conn), [_partitions(conn)]
+            ):
                 is_ready = is_ready and not finding[2]
                 yield finding
             if is_ready:
@@ -263,8 +276,21 @@ def _names(conn: Connection) -> Iterator[Finding]:
     """Yield what would give names the wrong id, or none."""
     for reason in (*table_faults.used_up(conn), *table_faults.repeating(conn)):
         yield "ids", "not enough for a run", reason
-    if (changed := collation.changed(conn)) is not None:
-        yield "collation", changed.found, changed.to_do
+    for reason in table_faults.nearly_used_up(conn):
+        yield "ids", "soon not enough", reason
+    of_database = collation.changed(conn)
+    for changed in (*([of_database] if of_database else []), *collation.changed_columns(conn)):
+        yield "collation", *changed
+
+
+def _limits(conn: Connection) -> Iterator[Finding]:
+    """Yield what a run meets before it can do anything about it: a timeout that is too short, no more transactions."""
+    for timeout, source in conn.execute(STATEMENT_TIMEOUT, [SHORTEST_MS]):
+        reset = session.to_reset(conn, "statement_timeout", "0", source)
+        yield "timeout", f"statement_timeout is {timeout} ms ({source}), too short for the first statement", reset
+    for age, database in conn.execute(AGE, [OLDEST]):
+        to_do = f"as a superuser, in database {database}: VACUUM (FREEZE); what keeps it from that: {OLD_TRANSACTIONS}"
+        yield "transactions", f"{age:,} of 2,000,000,000 are used up: then the server refuses rows", to_do
 
 
 def _trial(conn: Connection, cfg: Config) -> Finding:

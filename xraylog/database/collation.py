@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from psycopg.sql import Identifier
 
+from xraylog.database import schema
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
@@ -38,3 +40,24 @@ def changed(conn: Connection) -> Changed | None:
         f"the indexes were built with version {built} of the operating system's order of text, which is {now} now",
         f"REINDEX DATABASE {database}; ALTER DATABASE {database} REFRESH COLLATION VERSION",
     )
+
+
+OF_COLUMNS = """
+    SELECT quote_ident(c.relname), quote_ident(a.attname), quote_ident(n.nspname) || '.' || quote_ident(k.collname),
+           k.collversion, pg_collation_actual_version(k.oid)
+    FROM pg_attribute a
+    JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_collation k ON k.oid = a.attcollation
+    JOIN pg_namespace n ON n.oid = k.collnamespace
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid) AND k.collversion IS NOT NULL
+"""
+
+
+def changed_columns(conn: Connection) -> Iterator[Changed]:
+    """Yield the same of columns with a collation of their own, which has a version on every server."""
+    for table, column, name, built, now in conn.execute(OF_COLUMNS, [list(schema.REFERENCE_TABLES)]):
+        if now not in (None, built):
+            yield Changed(
+                f"the index of {table}.{column} was built with version {built} of {name}, which is {now} now",
+                f"REINDEX TABLE {table}; ALTER COLLATION {name} REFRESH VERSION",
+            )

@@ -33,8 +33,8 @@ class Refusal(NamedTuple):
 
 def describe(message: str, keywords: Mapping[str, str], sqlstate: str | None) -> Refusal | None:
     """Return what a message means, None if nothing is known. `keywords`: those of [postgresql]."""
-    if sqlstate in AT_LOGIN:
-        return AT_LOGIN[sqlstate](_shown({**_defaults(), **keywords}))
+    if sqlstate in BY_STATE:
+        return BY_STATE[sqlstate](_shown({**_defaults(), **keywords}))
     for state, refusal in STATES.items():
         if sqlstate is not None and sqlstate.startswith(state):
             return refusal
@@ -174,6 +174,12 @@ def _no_tls(_: Mapping[str, str]) -> Refusal:
     )
 
 
+def _cancelled(keywords: Mapping[str, str]) -> Refusal:
+    reset = f"ALTER ROLE {_role(keywords)} RESET statement_timeout; ALTER DATABASE {_database(keywords)} RESET "
+    found = "a statement was cancelled: statement_timeout is too short, or another session did that"
+    return Refusal(found, "", f"see: SHOW statement_timeout; {SUPERUSER}{reset}statement_timeout")
+
+
 CAUSES = (
     (r"does not support SSL", _no_tls),
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
@@ -192,10 +198,11 @@ CAUSES = (
     (r"no answer for .* from the server's process", _hanging),
     (r"server closed the connection unexpectedly|terminating connection|connection to server was lost", _broken),
 )
-AT_LOGIN = {  # in whatever language the server speaks
+BY_STATE = {  # in whatever language the server speaks
     "28P01": _wrong_password,
     "3D000": _no_database,
     "53300": _full,
+    "57014": _cancelled,
     "57P03": _starting,
 }
 SESSIONS = "SELECT pid, usename, application_name, state, query FROM pg_stat_activity WHERE state <> 'idle'"

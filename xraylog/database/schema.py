@@ -255,7 +255,21 @@ def inspect(conn: Connection) -> Findings:
             table.not_null.add(column)
         if unique:
             table.unique.add(column)
-    return Findings(tables, tuple(misfits(tables)), _migration(conn, tables.get("logs")))
+    foreign = tuple(_of_another_application(tables, Identifier(conn.info.user).as_string(conn)))
+    return Findings(tables, foreign or tuple(misfits(tables)), _migration(conn, tables.get("logs")))
+
+
+def _of_another_application(tables: Mapping[str, Table], role: str) -> Iterator[str]:
+    """Yield which tables of our names were there before the first run, and are no others' to write into."""
+    if "logs" in tables:  # the operator's own columns may be in ours
+        return
+    for name, table in tables.items():
+        if others := [column for column in table.types if column != "id" and column not in COLUMNS[name]]:
+            yield (
+                f"{name} is another application's, with the columns {', '.join(others[:3])}: use a schema of our own, "
+                f"as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
+                "then [postgresql] options = -c search_path=xraylog"
+            )
 
 
 def _migration(conn: Connection, logs: Table | None) -> str | None:

@@ -97,19 +97,25 @@ def _refuse_read_only(conn: Connection) -> None:
     if is_standby:
         raise ReadOnly("the server is a standby, which is read-only; [postgresql] host must lead to the primary")
     if read_only == "on":
-        ((source,),) = conn.execute("SELECT source FROM pg_settings WHERE name = 'default_transaction_read_only'")
-        database, role = (Identifier(name).as_string(conn) for name in (conn.info.dbname, conn.info.user))
-        reset = "SET default_transaction_read_only = off; ALTER {} RESET default_transaction_read_only"
-        way_out = {
-            "database": reset.format(f"DATABASE {database}"),
-            "user": reset.format(f"ROLE {role}"),
-            "database user": reset.format(f"ROLE {role} IN DATABASE {database}"),
-            "client": "take it out of [postgresql] options, or of PGOPTIONS",
-            "command line": "start the server without it",
-        }.get(source, "ALTER SYSTEM SET default_transaction_read_only = off; SELECT pg_reload_conf()")
-        raise ReadOnly(
-            f"the server is read-only: default_transaction_read_only is on ({source}); to change that: {way_out}"
-        )
+        name = "default_transaction_read_only"
+        ((source,),) = conn.execute("SELECT source FROM pg_settings WHERE name = %s", [name])
+        way_out = to_reset(conn, name, "off", source, first=f"SET {name} = off; ")
+        raise ReadOnly(f"the server is read-only: {name} is on ({source}); to change that: {way_out}")
+
+
+def to_reset(conn: Connection, name: str, value: str, source: str, first: str = "") -> str:
+    """Return what takes a setting back to this value, where pg_settings says that it comes from.
+
+    `first`: what has to be run before it in the same session.
+    """
+    database, role = (Identifier(name).as_string(conn) for name in (conn.info.dbname, conn.info.user))
+    return {
+        "database": f"{first}ALTER DATABASE {database} RESET {name}",
+        "user": f"{first}ALTER ROLE {role} RESET {name}",
+        "database user": f"{first}ALTER ROLE {role} IN DATABASE {database} RESET {name}",
+        "client": "take it out of [postgresql] options, or of PGOPTIONS",
+        "command line": "start the server without it",
+    }.get(source, f"ALTER SYSTEM SET {name} = {value}; SELECT pg_reload_conf()")
 
 
 @contextlib.contextmanager

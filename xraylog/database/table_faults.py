@@ -46,6 +46,9 @@ TRIGGERS = """
 WITH_PRIMARY_KEYS = tuple(name for name in schema.TABLES if name != "logs")
 
 
+NEARLY = 0.9  # of its values
+
+
 class IdSequence(NamedTuple):
     """The sequence that a table's ids come from."""
 
@@ -110,6 +113,16 @@ def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> I
             yield (
                 f"sequence {sequence.name} of {sequence.table}.{sequence.column} is used up at {sequence.maximum}: "
                 + "; ".join(_wider(sequence))
+            )
+
+
+def nearly_used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
+    """Yield which sequences will soon have no next value, each with the way out: it can take hours."""
+    for sequence in _sequences(conn, tables):
+        if sequence.last is not None and sequence.maximum * NEARLY <= sequence.last < sequence.maximum:
+            yield (
+                f"sequence {sequence.name} of {sequence.table}.{sequence.column} is at {sequence.last} of "
+                f"{sequence.maximum}: " + "; ".join(_wider(sequence))
             )
 
 

@@ -11,6 +11,7 @@ from helpers.site import Site, lines, users
 
 from xraylog.accesslog import lockfile
 from xraylog.cli import Exit
+from xraylog.commands import check as commands_check
 from xraylog.database import collation
 from xraylog.database.session import Connection
 
@@ -109,6 +110,48 @@ def test_ids_that_are_used_up_or_there_already(used: Site, broken: str, expected
     assert_mended(used)
 
 
+def test_ids_that_are_nearly_used_up(used: Site) -> None:
+    used.query("SELECT setval('users_id_seq', 2000000000)")
+    (told,) = check(used)
+    assert "sequence users_id_seq of users.id is at 2000000000 of 2147483647: " in told
+    for statement in STATEMENT.findall(told.partition("2147483647: ")[2]):
+        used.query(statement)
+    used.append(*lines(5, 10))
+    assert_mended(used)
+
+
+def test_users_of_another_application_stay_alone(site: Site) -> None:
+    site.query("CREATE TABLE users (id serial PRIMARY KEY, email varchar(255) UNIQUE, password_hash text)")
+    site.append(*lines(0, 10))
+    (told,) = check(site)
+    assert "users is another application's, with the columns password_hash: " in told
+    assert site.run(status=Exit.OPERATOR).stderr.count("CREATE SCHEMA xraylog") == 1
+    assert site.query("SELECT count(*) FROM users") == [(0,)]
+    mended = re.search("(CREATE SCHEMA .*); then .postgresql. options = (.*)", told)
+    assert mended is not None
+    site.query(mended[1])
+    site.set("postgresql", options=mended[2])
+    site.run()
+    assert site.query("SELECT count(*) FROM users") == [(0,)]
+    assert site.query("SELECT count(*) FROM xraylog.logs") == [(10,)]
+
+
+def test_a_statement_timeout_that_ends_the_first_statement(used: Site) -> None:
+    name = used.database["dbname"]
+    used.query(f"ALTER DATABASE {name} SET statement_timeout = '249ms'")
+    (told,) = check(used)
+    assert "timeout: statement_timeout is 249 ms (database), too short" in told
+    used.query(told.partition("; ")[2])
+    used.append(*lines(5, 10))
+    assert_mended(used)
+
+
+def test_transactions_that_are_nearly_used_up(used: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_check, "OLDEST", 0)
+    (told,) = check(used)
+    assert "of 2,000,000,000 are used up" in told
+
+
 @pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
 def test_a_database_or_a_role_that_is_read_only(used: Site, of: str, as_role: Callable[[Site], str]) -> None:
     role = as_role(used)
@@ -144,6 +187,14 @@ def test_an_order_of_text_that_has_changed(conn: Connection, monkeypatch: pytest
     conn.execute(changed.to_do.partition(";")[0].encode())
     monkeypatch.setattr(collation, "VERSIONS", versions.format("NULL"))
     assert collation.changed(conn) is None
+
+
+def test_an_order_of_text_of_one_column_that_has_changed(used: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "SELECT 'users', 'email', 'pg_catalog.\"C\"', '153.80', '153.120' WHERE %s::text[] IS NOT NULL"
+    monkeypatch.setattr(collation, "OF_COLUMNS", text)
+    (told,) = check(used)
+    assert "the index of users.email was built with version 153.80 of" in told
+    assert told.endswith('; REINDEX TABLE users; ALTER COLLATION pg_catalog."C" REFRESH VERSION')
 
 
 @pytest.fixture
