@@ -18,7 +18,7 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import schema, session
 from xraylog.database.positions import PositionConflict
-from xraylog.ingest import log_checks, new_users
+from xraylog.ingest import log_checks, new_users, run_counts
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
 from xraylog.telemetry import prometheus, stats
@@ -42,6 +42,7 @@ class Recorder:
         self._totals = {"online": LoadResult(), "offline": LoadResult()}
         self._status_at_end = Exit.DONE
         self._owns_logs = True
+        self._seen: dict[prometheus.Series, float] = {}  # in the lines that were read
         self.caught_up = False  # whether the database has every line
 
     def begin(self) -> None:
@@ -67,6 +68,7 @@ class Recorder:
 
     def finish(self, sources: Collection[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
+        self._seen = run_counts.seen(source.counts for source in sources if source.counts)
         emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
         if warning := new_users.warning(self._totals["online"] + self._totals["offline"], emails):
             logger.warning("{}", warning)
@@ -115,7 +117,9 @@ class Recorder:
         lines = prometheus.outcomes(self._totals["online"], self._totals["offline"])
         is_older = any(total.older for total in self._totals.values())
         newest = self._totals["online"].newest
-        run = prometheus.Ended(self._began, self._seconds, self.status, self.caught_up, lines, is_older, newest)
+        run = prometheus.Ended(
+            self._began, self._seconds, self.status, self.caught_up, lines, is_older, newest, self._seen
+        )
         try:
             self._metrics.end(run, self._cfg.buffer_path)
         except prometheus.NotWritten as error:

@@ -25,6 +25,7 @@ from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range
 from xraylog.ingest import last_minutes, log_checks
 from xraylog.ingest.new_users import EmailSample
+from xraylog.ingest.run_counts import RunCounts
 from xraylog.records import DAY, Batch, Fingerprint, Origin
 
 # Lines of which the first is logged, by the beginning of their reason; and what to do when they are right.
@@ -43,6 +44,8 @@ class Source:
         self.confirmed_to = 0  # of those, up to where it has confirmed them: a failover may lose the others
         self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
         self.sample = EmailSample()
+        self.counts = RunCounts() if cfg.metrics_path else None
+        self._counted_to = 0
         self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
         self.is_stored = False  # every line is in the database, and the log is drained
         self.has_odd_times = False  # and a warning says why
@@ -86,6 +89,9 @@ class Source:
         """Yield batches of the lines from `offset` on, without those that the database has."""
         for batch in self._read(offset, positions.gaps(offset, self.later, None)):
             self.sample.add(batch.records)
+            if self.counts and batch.start >= self._counted_to:  # a part of the log may be read once more
+                self.counts.add(batch.records)
+                self._counted_to = batch.end
             yield batch
             del batch  # before the next one is read: one in memory, not two
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -18,7 +19,7 @@ from typing import TypeAlias
 from xraylog import atomic_file, safe_open
 from xraylog.load_result import LoadResult
 
-Series: TypeAlias = tuple[str, str]  # a metric and an outcome, "" for metrics that have none
+Series: TypeAlias = tuple[str, str]  # a metric and the value of its label, "" for metrics that have none
 
 FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for counters
     "xraylog_last_success_timestamp_seconds": ("gauge", "When the database last had every line, 0 for never."),
@@ -34,14 +35,24 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
         "When the database last lacked lines that it had confirmed, 0 for never.",
     ),
     "xraylog_last_row_timestamp_seconds": ("gauge", "Minute of the newest row that a run stored, 0 for none."),
+    "xraylog_last_run_users": ("gauge", "Distinct users in the lines that the last run read."),
+    "xraylog_last_run_addresses": ("gauge", "Distinct source addresses in these lines."),
+    "xraylog_last_run_rows": ("gauge", "Rows of these lines by action: accepted, rejected by xray, or xray's own API."),
+    "xraylog_last_run_outbound_rows": ("gauge", "Rows of these lines by outbound tag; the less frequent as other."),
 }
-LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER, LAST_ROW = FAMILIES
+(LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER, LAST_ROW,
+ USERS, ADDRESSES, ROWS, OUTBOUND_ROWS) = FAMILIES  # fmt: skip
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
-SERIES = tuple((name, outcome) for name in FAMILIES for outcome in (OUTCOMES if name == LINES else ("",)))
+ACTIONS = ("accepted", "rejected", "api")
+LABELS = {LINES: "outcome", ROWS: "action", OUTBOUND_ROWS: "outbound"}
+MAX_TAGS = 20  # each is a series that Prometheus keeps
+VALUES = {LINES: OUTCOMES, ROWS: ACTIONS, OUTBOUND_ROWS: ()}  # of the labels; tags are those of the last run
+SERIES = tuple((name, value) for name in FAMILIES for value in VALUES.get(name, ("",)))
 KEPT = tuple(
     (name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED, OLDER, LAST_ROW)
 )  # 0 at first
-MAX_BYTES = 1 << 16  # our own file has 2 KiB; a larger one is another program's
+ESCAPE, UNESCAPED = re.compile(r"\\(.)"), {"\\": "\\", '"': '"', "n": "\n"}  # of a label's value
+MAX_BYTES = 1 << 16  # our own file has 4 KiB; a larger one is another program's
 
 
 class NotWritten(Exception):
@@ -59,6 +70,7 @@ class Ended:
     lines: Mapping[str, int]  # by outcome
     is_older: bool = False  # the database lacked lines that it had confirmed
     newest: str = ""  # minute of the newest row that it stored, UTC, "2025-11-17 10:15"
+    seen: Mapping[Series, float] = field(default_factory=dict)  # USERS, ADDRESSES, ROWS, OUTBOUND_ROWS of its lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,9 @@ class Metrics:
         values |= {(BUFFER, ""): _size(buffer), (LOG, ""): _size(self.log)}
         if self.of_log:
             values |= {(LAST_RUN, ""): run.began, (DURATION, ""): run.seconds, (EXIT_STATUS, ""): run.status}
+            if run.seen:
+                values = {series: value for series, value in values.items() if series[0] != OUTBOUND_ROWS}
+                values.update(run.seen)
             if run.has_all:
                 values[LAST_SUCCESS, ""] = time.time()
         _replace(self.path, self._text(values))
@@ -117,9 +132,17 @@ class Metrics:
                 text = file.read(MAX_BYTES).decode(errors="replace")
         # A line without its end may be a number without its end.
         found = dict(line.rpartition(" ")[::2] for line in text.split("\n")[:-1])
-        values = {series: _number(found.get(self._named(*series), "")) for series in SERIES}
+        series = [*SERIES, *((OUTBOUND_ROWS, tag) for tag in self._tags(found))]
+        values = {each: _number(found.get(self._named(*each), "")) for each in series}
         kept = dict.fromkeys(KEPT, 0.0)
         return {**kept, **{series: value for series, value in values.items() if value is not None}}
+
+    def _tags(self, found: Iterable[str]) -> Iterator[str]:
+        """Yield the outbound tags among these names of series."""
+        begin = self._named(OUTBOUND_ROWS, "x").removesuffix('x"}')
+        for name in found:
+            if name.startswith(begin) and name.endswith('"}'):
+                yield ESCAPE.sub(lambda escape: UNESCAPED[escape[1]], name[len(begin) : -2])
 
     def _text(self, values: Mapping[Series, float]) -> str:
         return "".join(
@@ -130,16 +153,17 @@ class Metrics:
 
     def _samples(self, name: str, values: Mapping[Series, float]) -> str:
         """Return the lines of one metric: three decimals, which is a millisecond."""
+        known = dict.fromkeys((*SERIES, *values))
         lines = (
             f"{self._named(*series)} {round(values[series], 3):.15g}\n"
-            for series in SERIES
+            for series in known
             if series[0] == name and series in values
         )
         return "".join(lines)
 
-    def _named(self, name: str, outcome: str) -> str:
+    def _named(self, name: str, value: str) -> str:
         log = os.fsencode(self.log).decode(errors="backslashreplace")
-        labels = {"node": self.node, "log": log, **({"outcome": outcome} if outcome else {})}
+        labels = {"node": self.node, "log": log, **({LABELS[name]: value} if value else {})}
         return f"{name}{{" + ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items()) + "}"
 
 

@@ -26,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import parse_logs
 from xraylog import atomic_file, config, safe_open
 from xraylog.accesslog import discovery, lockfile
+from xraylog.database import schema
 from xraylog.database.session import Connection
 from xraylog.telemetry import prometheus
 from xraylog.telemetry.prometheus import Ended, Metrics
@@ -42,6 +43,10 @@ NAMES = {
     "xraylog_log_bytes": "gauge",
     "xraylog_database_older_timestamp_seconds": "gauge",
     "xraylog_last_row_timestamp_seconds": "gauge",
+    "xraylog_last_run_users": "gauge",
+    "xraylog_last_run_addresses": "gauge",
+    "xraylog_last_run_rows": "gauge",
+    "xraylog_last_run_outbound_rows": "gauge",
 }
 NOTHING = {"rows": 0, "rejected": 0, "ignored": 0, "buffered": 0}
 
@@ -104,7 +109,9 @@ def test_a_good_run_tells_all(site: Site, told: Path) -> None:
     for family in found.values():
         for sample in family.samples:
             assert sample.timestamp is None  # the textfile collector refuses files that have one
-            assert {**sample.labels, "outcome": ""} == {"node": "n1", "log": str(site.log), "outcome": ""}
+            labels = dict(sample.labels)
+            assert (labels.pop("node"), labels.pop("log")) == ("n1", str(site.log))
+            assert labels.keys() <= {"outcome", "action", "outbound"}
     assert counted(told) == {"rows": 4, "rejected": 1, "ignored": 1, "buffered": 0}
     success, began = times(told)
     assert before - 0.001 <= began <= success <= after + 0.001
@@ -112,6 +119,52 @@ def test_a_good_run_tells_all(site: Site, told: Path) -> None:
     assert now["last_run_exit_status"] == now["buffer_bytes"] == 0
     assert now["log_bytes"] == site.log.stat().st_size >= 30
     assert 0 < now["run_duration_seconds"] <= after - before + 0.001
+
+
+def gauges(path: Path, family: str) -> dict[str, float]:
+    """The values of a family, by its own label."""
+    return {
+        " ".join(value for label, value in sample.labels.items() if label not in ("node", "log")): sample.value
+        for sample in families(path)[f"xraylog_last_run_{family}"].samples
+    }
+
+
+def test_the_last_run_tells_what_its_rows_were_about(site: Site, told: Path) -> None:
+    site.append(*lines(0, 4), line(3), *[line(5).replace("[in >> out]", "[in >> block]")] * 2)
+    site.append("2025/11/17 10:15:23 from 203.0.113.9:5 rejected  proxy/vless: invalid request user id\n")
+    site.append("2025/11/17 10:15:23 from 127.0.0.1:5 accepted tcp:127.0.0.1:0 [api -> api]\n")
+    assert run(site) == 0
+    assert gauges(told, "users") == {"": 5}
+    assert gauges(told, "addresses") == {"": 7}
+    assert gauges(told, "rows") == {"accepted": 7, "rejected": 1, "api": 1}
+    assert gauges(told, "outbound_rows") == {"out": 5, "block": 2, "api": 1}
+    site.append(line(7))
+    assert run(site) == 0
+    assert gauges(told, "users") == {"": 1}
+    assert gauges(told, "outbound_rows") == {"out": 1}
+
+
+def test_of_many_outbound_tags_the_most_frequent_are_shown(site: Site, told: Path) -> None:
+    for number in range(30):
+        site.append(*[line(number).replace("[in >> out]", f"[in >> t{number}]")] * (1 + (number < 3)))
+    assert run(site) == 0
+    shown = gauges(told, "outbound_rows")
+    assert len(shown) == prometheus.MAX_TAGS + 1
+    assert {name: count for name, count in shown.items() if count == 2} == {"t0": 2, "t1": 2, "t2": 2}
+    assert shown["other"] == 10
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_lines_that_are_read_once_more_count_once(site: Site, told: Path, load_path: str, conn: Connection) -> None:
+    """One row is refused: the batches after it are read again."""
+    schema.ensure(conn)
+    conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1031)")
+    site.set("parser", batch_size=5)
+    site.load_path = load_path
+    site.append(*lines(0, 30))
+    site.run()
+    assert gauges(told, "rows")["accepted"] == 30
+    assert gauges(told, "users") == {"": 30}
 
 
 def test_the_file_may_be_read_by_others_and_is_alone(site: Site, told: Path) -> None:
@@ -146,9 +199,15 @@ def test_each_write_is_a_new_file_in_the_old_ones_place(tmp_path: Path) -> None:
 def test_hostile_names_are_labels_like_any_other(tmp_path_factory: pytest.TempPathFactory, node: str, log: str) -> None:
     path = tmp_path_factory.getbasetemp() / "hostile.prom"
     path.unlink(missing_ok=True)
+    tags = {(prometheus.OUTBOUND_ROWS, name): float(number) for number, name in enumerate((node, log, "other"))}
+    seen = {(prometheus.USERS, ""): 1.0, (prometheus.ADDRESSES, ""): 1.0, (prometheus.ROWS, "accepted"): 3.0, **tags}
+    metrics = Metrics(path, node, Path("/l") / log)
     for _ in range(2):
-        Metrics(path, node, Path("/l") / log).end(Ended(1, 2, 0, True, {**NOTHING, "rows": 3}), Path("/no buffer"))
+        metrics.end(Ended(1, 2, 0, True, {**NOTHING, "rows": 3}, seen=seen), Path("/no buffer"))
+    metrics.begin(3)  # which leaves what the last run saw
     found = families(path)
+    shown = {sample.labels["outbound"]: sample.value for sample in found["xraylog_last_run_outbound_rows"].samples}
+    assert shown == {name: number for (_, name), number in tags.items()}
     assert found.keys() == NAMES.keys()
     for family in found.values():
         for sample in family.samples:
