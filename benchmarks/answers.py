@@ -22,14 +22,17 @@ from xraylog.database.capabilities import Capabilities
 
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
 GOAL_OF_A_DAY = 300  # for those that group all rows of a day by user and address
-WHOLE_DAY = ("traffic(", "traffic_per(")
+WHOLE_DAY = ("traffic(", "traffic_per(", "users_that_reached(NULL", "rows_by_", "users_of_ports", "users_by_outbound",
+             "destinations_by_outbound", "new_destinations", "users_that_fan_out({window}")  # fmt: skip
 ENDPOINTS, PROBES = 200_000, 5_000
 END = date(2025, 11, 18)
 NAMES = """
     INSERT INTO users (email) SELECT n || '@example.com' FROM generate_series(1, {users}) AS n;
     INSERT INTO protocols (name) VALUES ('tcp'), ('udp');
-    INSERT INTO endpoints (address) SELECT 'host' || n || '.example.com' FROM generate_series(1, {endpoints}) AS n;
-    INSERT INTO tags (name) VALUES ('in'), ('out');
+    INSERT INTO endpoints (address)
+    SELECT CASE WHEN n % 10 = 3 THEN host(inet '1.0.0.0' + n * 256) ELSE 'host' || n || '.example.com' END
+    FROM generate_series(1, {endpoints}) AS n;
+    INSERT INTO tags (name) VALUES ('in'), ('out'), ('block');
     INSERT INTO nodes (name) VALUES ('a'), ('b');
     SELECT setseed(0.7);
 """
@@ -50,7 +53,7 @@ ROWS = """
            CASE WHEN NOT probe THEN host END,
            CASE WHEN NOT probe THEN CASE WHEN way < 0.95 THEN 443 ELSE 80 END END,
            CASE WHEN NOT probe THEN 1 END,
-           CASE WHEN NOT probe THEN 2 END,
+           CASE WHEN NOT probe THEN CASE WHEN n % 50 = 7 THEN 3 ELSE 2 END END,
            CASE WHEN NOT probe THEN person END,
            n % 2 + 1
     FROM (
@@ -81,6 +84,19 @@ QUESTIONS = (  # with the window, where the question has one
     ("users_of('host1.example.com', {window})", "1 day"),
     ("who_reached('host10000.example.com', 443, '{last} 15:00+00')", ""),
     ("who_reached('host1.example.com', 443, '{last} 15:00+00')", ""),
+    ("users_that_reached('HOST10000.example.com', NULL, {window})", "1 day"),
+    ("users_that_reached('*.host10000.example.com', NULL, {window})", "30 days"),
+    ("users_that_reached('1.100.0.0/16', 443, {window})", "1 day"),
+    ("connections_to('1.100.0.0/16', NULL, {window})", "1 day"),
+    ("users_that_reached(NULL, 80, {window})", "1 day"),
+    ("users_that_fan_out('{last} 09:00+00', '{last} 10:00+00')", ""),
+    ("users_that_fan_out({window})", "1 day"),
+    ("rows_by_port({window})", "1 day"),
+    ("users_of_ports('80,6881-6889', {window})", "1 day"),
+    ("rows_by_outbound({window})", "1 day"),
+    ("users_by_outbound('block', {window})", "1 day"),
+    ("destinations_by_outbound('block', {window})", "1 day"),
+    ("new_destinations({window})", "1 day"),
     ("last_seen('2000-01-01')", ""),
     ("traffic_by_hour('{last} 00:00+00', '{last} 12:00+00')", ""),
     ("traffic_by_hour({window})", "1 day"),
@@ -151,6 +167,7 @@ def ask_all(stage: Stage, options: argparse.Namespace) -> None:
 
 def ask(conn: psycopg.Connection, call: str) -> tuple[int, float]:
     """Return how many rows the call finds, and the median of its milliseconds."""
+    conn.execute("SET work_mem = '64MB'")  # as ask_logs.py does
     milliseconds = []
     for _ in range(1 + TIMES):
         begun = time.monotonic()

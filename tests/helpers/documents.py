@@ -29,7 +29,7 @@ class Block:
     line: int
     language: str
     text: str
-    answer: str | None = None  # what the page shows that psql prints
+    answer: str | None = None  # what the page shows that psql or ask_logs.py prints
 
     def statements(self) -> list[str]:
         """Return the statements of SQL; what follows on a line after the semicolon belongs to the one before it."""
@@ -156,9 +156,10 @@ def read_blocks(page: str) -> Iterator[Block]:
         indent, language = len(match["indent"]), match["language"]
         body = "".join(line[indent:] for line in match["text"].splitlines(keepends=True))
         answer = None
-        following = FENCE.match(text, match.end() + 2) if language == "sql" else None
-        if following and following["language"] == "text" and re.match(r".*\n-[-+]+\n", following["text"]):
-            answer = following["text"]
+        following = FENCE.match(text, match.end() + 2)
+        if following and following["language"] == "text":
+            has_table = language == "sql" and re.match(r".*\n-[-+]+\n", following["text"])
+            answer = following["text"] if has_table or (language == "bash" and "ask_logs.py" in body) else None
         yield Block(page, text.count("\n", 0, match.start()) + 1, language, body, answer)
 
 

@@ -8,6 +8,7 @@ import json
 import lzma
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from helpers.site import ROOT
 from psycopg.sql import SQL, Identifier
 from server import FAST, Server
 
+import ask_logs
 import parse_logs
 from xraylog import config
 
@@ -190,6 +192,26 @@ def test_the_statements_of_each_page_run(block: Block, copied: psycopg.Connectio
             assert result.ntuples > 0, f"found nothing:\n{statement}"
         if block.answer is not None:
             assert sorted(as_psql_prints(result)) == sorted(block.answer.splitlines())
+
+
+def test_the_answers_of_ask_logs_are_those_of_the_page(
+    copied: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In any order, for names are sorted as the server's locale has it."""
+    info = copied.info
+    (tmp_path / "config.ini").write_text(
+        f"[postgresql]\nhost = {info.host}\nport = {info.port}\ndbname = {info.dbname}\nuser = {info.user}\n"
+        f"password = {info.password}\n[parser]\nlogfile = access.log\noffline_file = b.jsonl\ntimezone = UTC\n"
+    )
+    (tmp_path / "config.ini").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    asked = [block for block in of("bash") if block.answer is not None]
+    assert asked
+    for block in asked:
+        capsys.readouterr()
+        assert ask_logs.main(shlex.split(block.text)[2:]) == 0
+        printed = capsys.readouterr().out
+        assert sorted(printed.rstrip().splitlines()) == sorted((block.answer or "").splitlines()), printed
 
 
 # --- commands ------------------------------------------------------------------------------------------------------
