@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loguru import logger
@@ -43,9 +44,9 @@ def opened(cfg: Config) -> Iterator[Buffer]:
     """Open the buffer; warn if a crash has torn its last batch. Raises Damaged and Unusable."""
     with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as buffer:
         if buffer.torn:
-            logger.warning(
-                "{} ended in a torn batch, whose lines are still in the log; it is now in {}", buffer.path, buffer.torn
-            )
+            kept = f"{buffer.path} ended in a torn batch; it is now in {buffer.torn}"
+            see = shlex.join(["less", str(buffer.torn)])
+            logger.warning("{}: after a crash its lines are still in the log; if there was none, see: {}", kept, see)
         yield buffer
 
 
