@@ -46,6 +46,8 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/accesslog/archive.py": {
         "expected padding": PART,
+        "{}: expected {}, found a larger one": "integration/ingest/test_discovery.py::"
+        "test_a_dictionary_that_takes_too_much_memory_is_refused_with_the_command_that_loads_it",
         "-: expected to keep piped input": ADVICE + "test_a_folder_for_what_is_piped_in_that_is_full_is_named",
         "{}: expected the module": NOTHING
         + "every Python of the tests has the module; the command is that of zstd's test",
@@ -92,6 +94,10 @@ TESTED: dict[str, dict[str, str]] = {
         "found {} in a folder that was removed": PART,
     },
     "xraylog/commands/check.py": {
+        "as a superuser, in database": TRIAL + "test_transactions_that_are_nearly_used_up",
+        "soon not enough": TRIAL + "test_ids_that_are_nearly_used_up",
+        "statement_timeout is": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
+        "{} of 2,000,000,000 are used up": TRIAL + "test_transactions_that_are_nearly_used_up",
         "a line cannot be stored": TRIAL + "test_a_trigger_that_refuses_rows",
         "a line written in that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
         "a run now would exit with status 3; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
@@ -160,7 +166,10 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/commands/dry_run.py": {"stays: a foreign table": NOTHING + "it stays"},
     "xraylog/config/files.py": {"no folder {}": PART},
     "xraylog/report/users.py": {"concurrent addresses": NOTHING + "it is a part of the page"},
-    "xraylog/database/collation.py": {"the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed"},
+    "xraylog/database/collation.py": {
+        "the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed",
+        "the index of": TRIAL + "test_an_order_of_text_of_one_column_that_has_changed",
+    },
     "xraylog/database/dead_sessions.py": {
         "process {} of the server": PART,
         "the lock of node": "faults/test_hang.py::test_a_dead_session_of_another_role_is_named",
@@ -175,6 +184,8 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
     "xraylog/database/refusals.py": {
+        "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
+        "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",
         "change [postgresql] sslmode": ADVICE + "test_a_setting_that_the_server_does_not_offer",
         "the server has no TLS": ADVICE + "test_a_setting_that_the_server_does_not_offer",
@@ -215,6 +226,7 @@ TESTED: dict[str, dict[str, str]] = {
         "who has them": REFUSALS,
     },
     "xraylog/database/schema.py": {
+        "{} is another application's": TRIAL + "test_users_of_another_application_stay_alone",
         "logs.timestamp: expected": ADVICE + "test_tables_that_do_not_fit",
         "logs: expected PARTITION BY": ADVICE + "test_tables_that_do_not_fit",
         "logs: expected a table partitioned": "integration/ingest/test_outcome.py::test_the_command_can_be_pasted",
@@ -236,6 +248,7 @@ TESTED: dict[str, dict[str, str]] = {
         "rows were dropped by trigger": FAULTS + "test_rows_that_a_trigger_drops_are_counted_with_its_name",
         "sequence {} gives ids": FAULTS + "test_a_sequence_of_rows_that_gives_old_ids_under_a_primary_key",
         "sequence {} is at": TRIAL + "test_ids_that_are_used_up_or_there_already",
+        "sequence {} of {}.{} is at": TRIAL + "test_ids_that_are_nearly_used_up",
         "sequence {} of {}.{} is used up": TRIAL + "test_ids_that_are_used_up_or_there_already",
         "trigger {} on {} drops names": FAULTS + "test_a_trigger_that_drops_names_is_named",
         "{}.{} is not ours": FAULTS + "test_a_column_that_another_program_added",
