@@ -43,7 +43,7 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     for stored in buffer.batches(imported.is_known):
         yield from imported.load(stored, sources)
         del stored  # before the next one is read: one in memory, not two
-    imported.move_past_known([source.log for source in sources if not source.again])
+    imported.move_past_known([source for source in sources if not source.again])
     confirmation.confirm(cfg, target)
     buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
     logger.info(
@@ -94,6 +94,8 @@ class Import:
         if end_of_log and (stored.log_end > there.offset or stored.origin.again):
             updates.insert(0, PositionUpdate(there, stored.log_end, end_of_log, stored.tail))
         result, _ = self._target.loader(stored.origin.node).load(batch, *updates)
+        if any(has_own_node(source, stored) for source in sources):
+            self._cover(dataclasses.replace(stored, batch=None))
         self.total, self.skipped = self.total + result, self.skipped + lines - batch.stored
         if time.monotonic() - self._reported > PROGRESS_S:
             self._reported = time.monotonic()
@@ -105,16 +107,17 @@ class Import:
             newest=result.newest,
         )
 
-    def move_past_known(self, logs: Sequence[Log]) -> None:
+    def move_past_known(self, sources: Sequence[Source]) -> None:
         """Move the positions of these logs past what came in from a copy of the buffer: they still have its lines."""
-        for known, log in itertools.product(self._covered, logs):
-            head, end = known.origin.fingerprint(known.log_end), known.log_end
+        for known, source in itertools.product(self._covered, sources):
+            head, end, log = known.origin.fingerprint(known.log_end), known.log_end, source.log
             if head is None or not begins_with(log, head, end) or log.tail(end) != known.tail:
                 continue
-            there = find_origin(self._target, offline_buffer.origin(known.origin.node, log))
-            if known.after <= there.offset < end:
-                with session.transaction(self._target.conn, positions.node_lock(known.origin.node)):
-                    positions.move(self._target.conn, PositionUpdate(there, end, head, known.tail))
+            for node in {known.origin.node, source.node if has_own_node(source, known) else known.origin.node}:
+                there = find_origin(self._target, offline_buffer.origin(node, log))
+                if known.after <= there.offset < end:
+                    with session.transaction(self._target.conn, positions.node_lock(node)):
+                        positions.move(self._target.conn, PositionUpdate(there, end, head, known.tail))
 
     def _cover(self, known: Stored) -> None:
         """Remember a batch that another run imported: from a copy of this buffer, on a copy of this machine."""
@@ -133,6 +136,11 @@ class Import:
             if known.after <= there.offset < known.log_end and head in origin.fingerprints:
                 there = dataclasses.replace(there, offset=known.log_end)
         return there
+
+
+def has_own_node(source: Source, stored: Stored) -> bool:
+    """Return whether a copy of a machine has got a name of its own since this batch of its log was buffered."""
+    return not source.cfg.node_is_set and source.node != stored.origin.node
 
 
 def is_one_log(one: Stored, later: Stored) -> bool:

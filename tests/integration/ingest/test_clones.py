@@ -235,6 +235,29 @@ def test_a_copy_with_a_name_of_its_own_gets_a_node_of_its_own(
         assert by_node == {"a": {*users(0, 10), *users(100, 110)}, "b": {*users(200, 210)}}
 
 
+@pytest.mark.parametrize("keep", [[], ["--keep"]])
+def test_a_copy_with_a_name_and_a_buffer_of_its_own_reads_its_log_once(
+    nameless: Site, monkeypatch: pytest.MonkeyPatch, keep: list[str]
+) -> None:
+    """A batch that came along, and one that it made before it noticed, are of the first node; its log is not."""
+    site = nameless
+    site.append(*lines(0, 10))
+    run_on("a", site, monkeypatch, "--keep")
+    site.away()
+    site.append(*lines(10, 20))
+    run_on("a", site, monkeypatch, *keep)
+    copy = site.clone()
+    site.back()
+    run_on("a", site, monkeypatch)
+    copy.append(*lines(20, 30))
+    run_on("b", copy, monkeypatch, *keep)
+    copy.back()
+    copy.append(*lines(30, 40))
+    assert COPIED in run_on("b", copy, monkeypatch, *keep)
+    assert site.emails() == users(0, 40)
+    assert {row[-1] for row in site.rows()} == {"a", "b"}
+
+
 def test_a_node_that_is_set_counts(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site = nameless
     site.append(*lines(0, 10))
