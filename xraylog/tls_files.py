@@ -46,6 +46,10 @@ TLS = (
         "the server does not accept {sslcert}: openssl x509 -noout -issuer -dates -in {sslcert}",
     ),
     (
+        "[Cc]ertificate authentication failed",
+        "its CN must be the role's name: openssl x509 -noout -subject -in {sslcert}; or change [postgresql] user",
+    ),
+    (
         "client certificate",
         "expected one that the server trusts in {sslcert}: openssl x509 -noout -issuer -dates -in {sslcert}",
     ),
@@ -58,6 +62,10 @@ def to_mend(said: str, options: Mapping[str, str]) -> str:
     missing = [key for key in ("sslcert", "sslkey") if options.get(key) and not os.path.exists(files[key])]
     if missing:
         return "; ".join(f"[postgresql] {key}: there is no {files[key]}" for key in missing)
+    if "client certificate" in said and not os.path.exists(files["sslcert"]):
+        return (
+            f"there is no {files['sslcert']}: put it there, or name it in [postgresql] sslcert, and its key in sslkey"
+        )
     if closed := _closed_file(said):
         return file_advice.mend(Path(closed), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     for pattern, to_do in TLS:
@@ -70,7 +78,7 @@ def to_mend(said: str, options: Mapping[str, str]) -> str:
 
 def without_noise(said: str) -> str:
     """Return the words without the bytes that some builds of OpenSSL give as the reason for a closed file."""
-    return re.sub('": .*', '": Permission denied', said) if _closed_file(said) else said
+    return re.sub('": .*', '": Permission denied', said, flags=re.DOTALL) if _closed_file(said) else said
 
 
 def _closed_file(said: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,18 @@ def test_what_ends_a_statement_is_named_in_any_language() -> None:
     assert 'ALTER ROLE "xray" RESET statement_timeout; ALTER DATABASE "logs" RESET statement_timeout' in found.to_do
 
 
+def test_a_server_that_takes_the_connection_and_does_not_answer_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        conninfo = make_conninfo("", **{**KEYWORDS, "port": silent.getsockname()[1], "connect_timeout": 2})
+        verdict = logins.explain(conninfo)
+    assert verdict is not None
+    assert str(verdict.error) == logins.UNANSWERED
+    assert not verdict.is_for_operator
+    found = refusals.describe(str(verdict.error), KEYWORDS, None)
+    assert found is not None
+    assert "does not answer" in found.cause
+
+
 # --- the client's files of TLS ---------------------------------------------------------------------------------
 
 
@@ -153,6 +166,14 @@ def test_a_certificate_that_is_not_there(port: str) -> None:
     said, is_for_operator = explained(port, sslmode="require", sslcert="/nowhere/postgresql.crt")
     assert is_for_operator
     assert "[postgresql] sslcert: there is no /nowhere/postgresql.crt" in said
+
+
+def test_a_certificate_that_the_server_asks_for(port: str, home: Path) -> None:
+    assert f"-subject -in {home}" not in explained(port, sslmode="require")[0]
+    (home / "postgresql.crt").unlink()
+    said, is_for_operator = explained(port, sslmode="require")
+    assert is_for_operator
+    assert f"there is no {home}/postgresql.crt: put it there, or name it in [postgresql] sslcert" in said
 
 
 @pytest.mark.usefixtures("home")

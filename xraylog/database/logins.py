@@ -67,6 +67,9 @@ LOCATION = re.compile(r"^LOCATION: .*\n?", re.MULTILINE)
 OTHER_SERVER = re.compile(r"\b(?:LDAP|RADIUS)\b")  # so in every language
 VERBOSE = 2  # PQERRORS_VERBOSE
 READ, WRITE = pq.PollingStatus.READING, pq.PollingStatus.WRITING
+SILENT = "connection timeout expired"
+UNANSWERED = f"{SILENT}: the connection was taken, and not answered"
+REACHED_S = 1.0
 NO_LIMIT_S = 130  # for connect_timeout = 0: as long as TCP itself tries
 
 
@@ -106,7 +109,8 @@ class Failure(NamedTuple):
     @property
     def words(self) -> str:
         """The words without being verbose: no place in the server's source, and no SQLSTATE."""
-        return tls_files.without_noise(STATE.sub(r":  \2", LOCATION.sub("", self.said)).strip())
+        said = STATE.sub(r":  \2", LOCATION.sub("", self.said)).strip()
+        return tls_files.without_noise("\n".join(dict.fromkeys(said.splitlines())))  # with and without TLS alike
 
     @property
     def to_do(self) -> str:
@@ -128,6 +132,12 @@ def explain(conninfo: str) -> Verdict | None:
     said = "\n".join(dict.fromkeys(failure.words for failure in decisive))
     to_do = next((failure.to_do for failure in decisive if failure.to_do), "")
     return Verdict(Failed(said, decisive[0].state or None), bool(to_mend), to_do)
+
+
+def after_timeout(conninfo: str) -> Failed:
+    """Return what is known after one attempt took too long: whether anything takes the connection at all."""
+    failure = _try(conninfo, REACHED_S)
+    return Failed(UNANSWERED if failure is None or failure.said != SILENT else SILENT)
 
 
 def is_for_operator(failure: Failure, conninfo: str) -> bool:
@@ -171,13 +181,13 @@ def _each_host(conninfo: str) -> Iterator[str]:
 # --- one attempt -----------------------------------------------------------------------------------------------
 
 
-def _try(conninfo: str) -> Failure | None:
+def _try(conninfo: str, timeout_s: float | None = None) -> Failure | None:
     """Return why a session does not begin; None if it does. It ends at once."""
     conn = pq.PGconn.connect_start(conninfo.encode())
     try:
         _make_verbose(conn)
         options = {option.keyword.decode(): (option.val or b"").decode(errors="replace") for option in conn.info}
-        said = _wait(conn, _timeout(options))
+        said = _wait(conn, timeout_s or _timeout(options))
         return None if said is None else Failure(said, options)
     finally:
         conn.finish()
@@ -195,7 +205,7 @@ def _wait(conn: pq.abc.PGconn, timeout_s: float) -> str | None:
         poll = select.poll()
         poll.register(conn.socket, select.POLLIN if polled == READ else select.POLLOUT)
         if not poll.poll(max(0, ends - time.monotonic()) * 1000):
-            return "connection timeout expired"
+            return SILENT if conn.status == pq.ConnStatus.STARTED else UNANSWERED
     return conn.get_error_message()
 
 

@@ -99,6 +99,17 @@ def _silent(keywords: Mapping[str, str]) -> Refusal:
     return Refusal(found, "if another one is meant, change [postgresql] host and port", seen)
 
 
+def _unanswered(keywords: Mapping[str, str]) -> Refusal:
+    found = (
+        f"what listens on {place(keywords)} does not answer: the server hangs, or asks a RADIUS or LDAP server that is "
+        "down, or it is another program"
+    )
+    seen = (
+        f"see on that machine: sudo ss -ltnp 'sport = :{keywords.get('port') or PORT}'; journalctl -u postgresql -n 50"
+    )
+    return Refusal(found, "if another one is meant, change [postgresql] host and port", seen)
+
+
 def _no_database(keywords: Mapping[str, str]) -> Refusal:
     name, role = _database(keywords), _role(keywords)
     create = f"{SUPERUSER}CREATE DATABASE {name} OWNER {role} ENCODING 'UTF8' TEMPLATE template0"
@@ -184,12 +195,13 @@ CAUSES = (
     (r"does not support SSL", _no_tls),
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
     (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),
+    (r"was taken, and not answered", _unanswered),
     (r"timeout expired|timed out|No route to host|Network is unreachable", _silent),
     (r'database ".*" does not exist', _no_database),
     (r'role ".*" does not exist', _no_role),
     (r"password authentication failed", _wrong_password),
     (r"no password supplied", _no_password),
-    (r"no pg_hba\.conf entry", _no_entry),
+    (r"pg_hba\.conf", _no_entry),  # in every language
     (r"[Pp]eer authentication failed", _peer),
     (r"is not permitted to log in", _no_login),
     (r"permission denied for database", _no_connect),

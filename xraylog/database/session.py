@@ -141,7 +141,8 @@ def _attempt(conninfo: str, keywords: Mapping[str, str]) -> deadline.Connection:
             from xraylog.database import logins  # only when there is no session
 
             if isinstance(error, psycopg.errors.ConnectionTimeout) and logins.hosts(conninfo) == 1:
-                raise Unavailable(message(error, keywords)) from error
+                timeout = logins.after_timeout(conninfo)
+                raise Unavailable(message(timeout, keywords)) from timeout
             found = logins.explain(conninfo)
             if found is None and is_last:
                 raise Unavailable(message(error, keywords)) from error
