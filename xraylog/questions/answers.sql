@@ -72,7 +72,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
         WHEN strpos(target, '*') > 0 THEN
             CASE WHEN target LIKE '*.%' THEN '.' ELSE '' END || rtrim(lower(address), '.')
             LIKE replace(replace(replace(replace(lower(target), '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
-        ELSE rtrim(lower(address), '.') = rtrim(lower(target), '.')
+        ELSE lower(address) IN (lower(rtrim(target, '.')), lower(rtrim(target, '.')) || '.')
     END
 $$;
 

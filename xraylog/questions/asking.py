@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, tzinfo
-from typing import Any, cast
+from typing import Any
 
 from xraylog.database import partitions
 from xraylog.database.session import Connection
@@ -13,16 +13,21 @@ from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 
 MAX_USERS = 20  # of a pattern
-# To group the rows of a day without a file; and JIT compiles for longer than it saves (PostgreSQL 10 does not know it).
+# Memory to group the rows of a day without a file. JIT compiles for longer than it saves (PostgreSQL 10 does not know
+# it). A role's own DateStyle may be one that psycopg does not read.
 SETTINGS = """
-    SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '64MB' END, true)
+    SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' WHEN 'work_mem' THEN '64MB' ELSE 'ISO, MDY' END, true)
     FROM pg_settings
-    WHERE name IN ('jit', 'work_mem')
+    WHERE name IN ('jit', 'work_mem', 'DateStyle')
 """
 NODES = "SELECT name, id FROM nodes ORDER BY name"
 USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
 FIRST_BETWEEN = """
     SELECT min("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
+"""
+# What is in no day: rows in a DEFAULT partition, or in a table without partitions.
+FIRST_BEFORE = """
+    SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
 """
 USER = "SELECT email::text FROM users WHERE email = %s"
 
@@ -45,12 +50,12 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
             for name, function in asked.items():
                 title = f"{name} of {user}" if len(users) > 1 else name
                 parts.append(_part(conn, title, function, {**values, "email": user, "node_id": node_id}, limit))
+        if question.states_start:
+            notes.insert(0, start_note(conn, zone))
     if len(users) == MAX_USERS:
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
     if question.nothing and not any(part.rows for part in parts):
         notes.insert(0, question.nothing(values))
-    if question.states_start:
-        notes.insert(0, start_note(conn, zone))
     since, until = (values.get(name) for name in ("since", "until"))
     return Answer(question.name, since, until, zone, parts, notes)
 
@@ -74,11 +79,13 @@ def start_note(conn: Connection, zone: tzinfo) -> str:
 
 def first_row(conn: Connection) -> datetime | None:
     """Return when the first row was. No index has the times of all days: look into one day after the other."""
-    for low, high in partitions.read_bounds(conn):
-        (first,) = conn.execute(FIRST_BETWEEN, [low, high]).fetchone() or (None,)
+    first: datetime | None = None
+    for bounds in partitions.read_bounds(conn):
+        (first,) = conn.execute(FIRST_BETWEEN, bounds).fetchone() or (None,)
         if first is not None:
-            return cast("datetime", first)
-    return None
+            break
+    (earlier,) = conn.execute(FIRST_BEFORE, [first, first]).fetchone() or (None,)
+    return earlier or first
 
 
 def find_node(conn: Connection, name: str | None) -> int | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 from helpers.site import Site
+
+from xraylog.database.session import Connection
+from xraylog.questions import asking
 
 # time, client, destination, tag of the outbound, user
 CONNECTIONS = (
@@ -65,6 +69,7 @@ def test_who_reached_a_target_whatever_its_form(busy: Site) -> None:
     assert reached(busy, "*.telegram.org", *DAY) == [("reader", 2, 1, 2), ("admin", 1, 1, 1)]
     assert reached(busy, "www.TELEGRAM.org", *DAY) == [("admin", 1, 1, 1)]
     assert reached(busy, "telegram.org", *DAY) == [("reader", 1, 1, 1)]
+    assert reached(busy, "*.telegram_org", *DAY) == []
     assert reached(busy, "999.51.100.7", *DAY) == [("reader", 1, 1, 1)]
 
 
@@ -125,8 +130,9 @@ def test_what_went_out_by_a_tag(busy: Site) -> None:
     assert "no row went out by Block in this window" in answer(busy, "outbound", "Block", *DAY)["notes"][0]
 
 
-def test_what_many_users_suddenly_contact(busy: Site) -> None:
-    """Destinations of the day before are known; the note says from when on there are rows."""
+def test_what_many_users_suddenly_contact(busy: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Destinations of the day before are known; the note says from when on there are rows. Any DateStyle serves."""
+    monkeypatch.setenv("PGOPTIONS", "-c DateStyle=German")
     for user in ("a", "b", "reader"):
         busy.append(
             f"2025/11/18 00:00:01 from 203.0.113.9:1 accepted tcp:c2.example:443 [in -> direct] email: {user}\n"
@@ -140,6 +146,13 @@ def test_what_many_users_suddenly_contact(busy: Site) -> None:
         ("once.example", 1, 1),
     ]
     assert "rows from 2025-11-17 10:00:01+00:00 on" in found["notes"][0]
+
+
+def test_the_first_row_is_found_where_there_are_no_partitions(conn: Connection) -> None:
+    conn.execute('CREATE TABLE logs ("timestamp" timestamptz)')
+    assert asking.first_row(conn) is None
+    conn.execute("INSERT INTO logs VALUES ('2025-11-17 10:00+00'), ('2025-11-16 10:00+00')")
+    assert asking.first_row(conn) == datetime(2025, 11, 16, 10, tzinfo=timezone.utc)
 
 
 REFUSED = {
