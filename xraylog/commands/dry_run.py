@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.commands.gap import Finder, Gap, log_with
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
-from xraylog.database.positions import Position, Range
+from xraylog.database.positions import Owner, Position, Range
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.ingest import confirmation, continuation, last_minutes
 from xraylog.maintenance import retention
@@ -46,6 +46,7 @@ class DatabaseState:
     stored: Mapping[Path, Position] = field(default_factory=dict)  # of each log that is known
     bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
     waiting: BufferCounts = BufferCounts()
+    copied: str = ""  # that this installation is a copy, which gets positions of its own
     gaps: Sequence[Gap] = ()  # before the lines of the buffer
     old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
 
@@ -143,7 +144,9 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
     has_positions = not {"nodes", "log_positions"} & {*found.missing}
 
     has_tails = ("log_positions", "tail") not in found.missing_columns
-    owner = confirmation.owner(installation.read(cfg.buffer_path))
+    known = installation.read(cfg.buffer_path)
+    copied = has_positions and has_tails and confirmation.is_copy(conn, cfg, known)
+    owner = Owner(installation.Installation().owner_id, is_new=False) if copied else confirmation.owner(known)
 
     def position(origin: Origin, log: Log | None = None) -> Position | None:
         node_id = references.known_node(conn, origin.node) if has_positions else None
@@ -151,6 +154,8 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
             return None
         size, tail_at = (None, None) if log is None else (log.max_offset, log.tail)
         there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
+        if copied:
+            there = replace(there, offset=max(there.offset, confirmation.stored_in(known, origin, log)))
         return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)
 
     def is_known(digest: bytes, _end: int) -> bool:
@@ -176,6 +181,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log))},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
+        confirmation.describe_copy(cfg, known) if copied else "",
         gaps.found,
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
     )
@@ -250,6 +256,8 @@ def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | Data
             yield f"buffer: its {buffer.size} bytes would wait"
         return
     yield f"database: {known.server}"
+    if known.copied:
+        yield f"state: {known.copied}; it would get positions of its own"
     waiting = known.waiting
     if not buffer.is_empty:
         lines = waiting.rows + waiting.rejected

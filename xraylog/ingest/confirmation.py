@@ -25,10 +25,11 @@ from xraylog.config import Config
 from xraylog.database import confirmations, positions, session
 from xraylog.database.confirmations import Confirmation
 from xraylog.database.positions import Owner, Position, PositionUpdate
+from xraylog.database.session import Connection
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
-from xraylog.records import Fingerprint
+from xraylog.records import Fingerprint, Origin
 
 
 def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buffer) -> Iterator[LoadResult]:
@@ -94,6 +95,23 @@ def owner(known: Installation) -> Owner:
 def is_copied(known: Installation, there: Confirmation) -> bool:
     """Return whether the last confirmation was another installation's, which has the same state."""
     return there.receipt is not None and there.receipt.hex() not in (known.receipt, known.asked)
+
+
+def is_copy(conn: Connection, cfg: Config, known: Installation) -> bool:
+    """Return whether the next run would find that this installation was copied. Changes nothing."""
+    if not known.confirmed:
+        return False
+    there = confirmations.last_confirmation(conn, known.digest, cfg.node)
+    return there.number >= known.confirmed and (is_copied(known, there) or is_moved(cfg, known))
+
+
+def stored_in(known: Installation, origin: Origin, log: Log | None) -> int:
+    """Return up to where the state has the log of these lines as stored. `log`: where it is at hand."""
+    places = [(Fingerprint(one.head_length, bytes.fromhex(one.head)), one) for one in known.logs]
+    found = (
+        one.offset for head, one in places if (has(log, head, one) if log is not None else head in origin.fingerprints)
+    )
+    return max(found, default=0)
 
 
 def is_moved(cfg: Config, known: Installation) -> bool:

@@ -52,6 +52,22 @@ def test_a_clone_and_its_original_store_each_line_once(site: Site, load_path: st
     assert site.emails() == users(500, 560) + users(100, 130) + users(200, 230)
 
 
+@pytest.mark.parametrize("keep", [[], ["--keep"]])
+def test_a_dry_run_knows_that_it_is_a_copy(site: Site, keep: list[str]) -> None:
+    """The original's position is further than the copy's log, or within lines that only the copy has."""
+    site.append(*lines(500, 510))
+    site.run("--keep")
+    copy = site.clone()
+    site.append(*lines(100, 103 if keep else 101))
+    site.run("--keep")
+    copy.append(*lines(200, 202))
+    told = copy.run("--dry-run", *keep).stdout
+    assert COPIED in told
+    assert "2 lines = 2 rows" in told
+    copy.run(*keep)
+    assert COPIED not in copy.run("--dry-run").stdout
+
+
 def test_the_clone_may_be_the_first_to_run(site: Site) -> None:
     """Then the original is the one that finds out."""
     site.append(*lines(500, 560))
