@@ -76,7 +76,7 @@ def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> d
         options.parser.error(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
     if question.needs and all(getattr(options, name) is None for name in question.needs):
         options.parser.error(f"expected {' or '.join(question.needs)}, found neither")
-    window = asking.window(question, since, until, now)
+    window = asking.window(question, vars(options), since, until, now)
     if window and window["since"] >= window["until"]:
         options.parser.error("expected --since before --until")
     return {**vars(options), **window}
@@ -129,12 +129,13 @@ def parser() -> argparse.ArgumentParser:
     for question in QUESTIONS:
         one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
         question.options(one)
-        one.set_defaults(question=question, parser=one)
+        one.set_defaults(question=question, parser=one, until=None)
         if question.window is not None:
             one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
-            one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
+            if question.has_end:
+                one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
         else:
-            one.set_defaults(since=None, until=None)
+            one.set_defaults(since=None)
         one.add_argument("--node", metavar="NAME", help="one node only")
         limit = cli.number(0, MAX_LIMIT)
         one.add_argument("--limit", type=limit, metavar="N", default=DEFAULT_LIMIT,

@@ -22,8 +22,11 @@ from xraylog.database.capabilities import Capabilities
 
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
 GOAL_OF_A_DAY = 300  # for those that group all rows of a day by user and address
-WHOLE_DAY = ("traffic(", "traffic_per(", "users_that_reached(NULL", "rows_by_", "users_of_ports", "users_by_outbound",
-             "destinations_by_outbound", "new_destinations", "users_that_fan_out({window}")  # fmt: skip
+WHOLE_DAY = (
+    "traffic(", "traffic_per(", "users_that_reached(NULL", "rows_by_", "users_of_ports", "users_by_outbound",
+    "destinations_by_outbound", "new_destinations", "users_that_fan_out({window}", "users_over_time(",
+    "sharing('simultaneous', {window}",
+)  # fmt: skip
 ENDPOINTS, PROBES = 200_000, 5_000
 END = date(2025, 11, 18)
 NAMES = """
@@ -71,14 +74,19 @@ ROWS = """
 # those that will be pruned, and a server with JIT compiles.
 TYPED = "'{since} 00:00+00', '{end} 00:00+00'"
 DEFAULT = "timestamptz '{end} 00:00+00' - interval '{window}', '{end} 00:00+00'"
+PARTS = ("ports_of", "outbound_tags_of", "addresses_of", "days_of", "total_of")
 QUESTIONS = (  # with the window, where the question has one
     ("addresses_of_users('{last} 09:00+00', '{last} 10:00+00')", ""),
+    ("sharing('simultaneous', '{last} 09:00+00', '{last} 10:00+00')", ""),
+    ("sharing('simultaneous', {window})", "1 day"),
     ("networks_of('{user}@example.com', {window})", "1 day"),
     ("networks_of('{user}@example.com', {window})", "30 days"),
     ("networks_of('1@example.com', {window})", "1 day"),
     ("destinations_of('{user}@example.com', {window})", "1 day"),
     ("destinations_of('{user}@example.com', {window})", "30 days"),
     ("destinations_of('1@example.com', {window})", "1 day"),
+    *((f"{part}('{{user}}@example.com', {{window}})", "30 days") for part in PARTS),
+    *((f"{part}('1@example.com', {{window}})", "1 day") for part in PARTS),
     ("users_of('host10000.example.com', {window})", "1 day"),
     ("users_of('host10000.example.com', {window})", "30 days"),
     ("users_of('host1.example.com', {window})", "1 day"),
@@ -98,6 +106,10 @@ QUESTIONS = (  # with the window, where the question has one
     ("destinations_by_outbound('block', {window})", "1 day"),
     ("new_destinations({window})", "1 day"),
     ("last_seen('2000-01-01')", ""),
+    ("last_seen_of(ARRAY['{user}@example.com', '1@example.com', 'stranger'], '2000-01-01')", ""),
+    ("online('{last} 19:55+00', '{last} 20:00+00')", ""),
+    ("users_over_time('5m', {window})", "1 day"),
+    ("users_over_time('hour', {window})", "1 day"),
     ("traffic_by_hour('{last} 00:00+00', '{last} 12:00+00')", ""),
     ("traffic_by_hour({window})", "1 day"),
     ("traffic('hour', {window})", "1 day"),

@@ -64,6 +64,24 @@ def path(text: str) -> Path:
     return Path(name(text))
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text file, or of standard input, each once; without blanks around them and empty ones."""
+    where = "standard input" if text == "-" else text
+    try:
+        raw = sys.stdin.buffer.read() if text == "-" else path(text).read_bytes()
+        lines = raw.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"expected a file with one name a line: {where}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{where}: expected UTF-8, found other bytes at {error.start}") from None
+    if "\0" in "".join(lines):
+        raise argparse.ArgumentTypeError(f"{where}: expected a text, found a NUL byte")
+    found = list(dict.fromkeys(filter(None, map(str.strip, lines))))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{where}: expected one name a line, found none")
+    return found
+
+
 def number(minimum: int, maximum: int) -> Callable[[str], int]:
     """Return the type of a whole number from `minimum` to `maximum`."""
 

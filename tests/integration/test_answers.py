@@ -45,10 +45,19 @@ SOURCES = (
 )  # fmt: skip
 EACH = {  # a call of each function, in a window of one day
     "addresses_of_users": "addresses_of_users('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "sharing": "sharing('simultaneous', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "networks_of": "networks_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "destinations_of": "destinations_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "total_of": "total_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "days_of": "days_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "ports_of": "ports_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "outbound_tags_of": "outbound_tags_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "addresses_of": "addresses_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "users_of": "users_of('www.example.com', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "who_reached": "who_reached('www.example.com', 443, '2025-11-17 12:00+00', '11 hours')",
+    "online": "online('2025-11-17 08:00+00', '2025-11-17 12:00+00')",
+    "users_over_time": "users_over_time('hour', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "last_seen_of": "last_seen_of('{alice,stranger}'::text[], '2025-11-17 00:00+00')",
     "last_seen": "last_seen('2025-11-17 00:00+00')",
     "traffic_by_hour": "traffic_by_hour('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "traffic": "traffic('hour', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
@@ -269,10 +278,96 @@ def test_who_reached_a_host_and_port_around_a_time(filled: Connection, host: str
     same(ask(filled, "who_reached", host, port, at, *([] if hours is None else [within])), expected, 0, reverse=False)
 
 
+@in_each_window
+@pytest.mark.parametrize("email", ["alice", "nobody", "unknown"])
+def test_parts_of_a_user(filled: Connection, email: str, since: datetime, until: datetime) -> None:
+    own = [row for row in window(since, until) if row.email == email]
+
+    def by(key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:
+        return list(grouped(own, key).items())
+
+    def hosts(rows: list[Row]) -> int:
+        return len({row.host for row in rows} - {None})
+
+    ports = [(port, len(rows), hosts(rows), *span(rows)[1:]) for port, rows in by(lambda row: row.host_port)]
+    same(ask(filled, "ports_of", email, since, until), ports, by=1)
+    tags = [(tag, len(rows), hosts(rows), *span(rows)[1:]) for tag, rows in by(lambda row: row.outbound)]
+    same(ask(filled, "outbound_tags_of", email, since, until), tags, by=1)
+    sources = [(source and ip(source), network(source), *span(rows)) for source, rows in by(lambda row: row.source)]
+    same(ask(filled, "addresses_of", email, since, until), sources, by=2)
+    days = [
+        (day, len(rows), hosts(rows), addresses(rows), *span(rows)[1:])
+        for day, rows in by(lambda row: row.at.astimezone(timezone.utc).date())
+    ]
+    same(ask(filled, "days_of", email, since, until), days, by=0, reverse=False)
+    total = (len(own), hosts(own), addresses(own), len({network(row.source) for row in own} - {None}))
+    assert ask(filled, "total_of", email, since, until) == [(*total, *(span(own)[1:] if own else (None, None)))]
+
+
 def ip(source: str) -> Any:
     """As psycopg gives an inet: an interface only where there is a mask."""
     whole = ip_interface(source)
     return whole if "/" in source else whole.ip
+
+
+def test_last_seen_of_names(filled: Connection) -> None:
+    everyone = {row[0]: row for row in ask(filled, "last_seen", MIDNIGHT)}
+    found = ask(filled, "last_seen_of", ["stranger", "bob", "nobody"], MIDNIGHT)
+    assert found == [everyone["bob"], ("nobody", None, None), ("stranger", None, None)]
+
+
+PAUSE, LOOKBACK = timedelta(minutes=30), timedelta(hours=6)
+
+
+@pytest.mark.parametrize("hours", [0, 11, 30])
+def test_online(filled: Connection, hours: int) -> None:
+    since, until = MIDNIGHT + hours * HOUR, MIDNIGHT + (hours + 1) * HOUR
+    expected = []
+    for email, rows in grouped(window(since - LOOKBACK, until), lambda row: row.email).items():
+        times = sorted(row.at for row in rows)
+        starts = [at for before, at in zip([None, *times], times, strict=False) if not before or at - before >= PAUSE]
+        recent = [row for row in rows if row.at >= since]
+        if recent and email:
+            sources = {row.source for row in recent} - {None}
+            expected.append((email, starts[-1], times[-1], len(recent), sources, {network(one) for one in sources}))
+    found = [
+        (*row[:4], {str(one) for one in row[4] or ()}, {*(row[5] or ())}) for row in ask(filled, "online", since, until)
+    ]
+    assert found == sorted(expected, key=lambda row: (row[1], row[0]))
+
+
+@in_each_window
+@pytest.mark.parametrize(("by", "seconds"), [("5m", 300), ("hour", 3600), ("day", 86400)])
+def test_users_over_time(filled: Connection, by: str, seconds: int, since: datetime, until: datetime) -> None:
+    def slot(row: Row, length: int) -> datetime:
+        return datetime.fromtimestamp(row.at.timestamp() // length * length, timezone.utc)
+
+    named = [row for row in window(since, until) if row.email]
+    expected = [
+        (begin, len({row.email for row in rows}),
+         max(len({row.email for row in few}) for few in grouped(rows, lambda row: slot(row, 300)).values()))
+        for begin, rows in grouped(named, lambda row: slot(row, seconds)).items()
+    ]  # fmt: skip
+    assert ask(filled, "users_over_time", by, since, until) == sorted(expected)
+
+
+@in_each_window
+@pytest.mark.parametrize(("by", "column"), [("simultaneous", 1), ("addresses", 4), ("networks", 5)])
+def test_sharing(filled: Connection, by: str, column: int, since: datetime, until: datetime) -> None:
+    expected = []
+    for email, rows in grouped([row for row in window(since, until) if row.email], lambda row: row.email).items():
+        slots = grouped(rows, lambda row: row.at.timestamp() // 600 * 600)
+        most = {begin: max(networks(few, 4), networks(few, 6)) for begin, few in slots.items()}
+        at = datetime.fromtimestamp(min(begin for begin in most if most[begin] == max(most.values())), timezone.utc)
+        of_window = addresses(rows), len({network(row.source) for row in rows} - {None})
+        many = sum(number > 1 for number in most.values())
+        expected.append((email, max(most.values()), many, at, *of_window, *span(rows)))
+    same([tuple(utc(value) for value in row) for row in ask(filled, "sharing", by, since, until)],
+         [tuple(utc(value) for value in row) for row in expected], by=column)  # fmt: skip
+
+
+def utc(value: Any) -> Any:
+    return value.astimezone(timezone.utc) if isinstance(value, datetime) else value
 
 
 @pytest.mark.parametrize("since", [MIDNIGHT, MIDNIGHT + 58 * HOUR, MIDNIGHT + 90 * HOUR])
@@ -446,10 +541,10 @@ def test_only_the_days_of_the_window_are_read(filled: Connection, function: str)
     """The planner sees through the call, even where it does not know the window's constants."""
     plan = "\n".join(line for (line,) in filled.execute(f"EXPLAIN SELECT * FROM {EACH[function]}"))
     read = {day for day in DAYS if f"logs_{day.replace('-', '_')}" in plan}
-    open_end = {*DAYS[2:]} if function == "last_seen" else set()
+    open_end = {*DAYS[2:]} if function in ("last_seen", "last_seen_of") else set()
     if function == "who_reached" and filled.info.server_version < 110000:
         assert read == {*DAYS}  # PostgreSQL 10 has only the planner to leave days out, and `at - within` is no constant
-    elif function == "who_reached" and filled.info.server_version < 120000:
+    elif function in ("who_reached", "online") and filled.info.server_version < 120000:
         assert DAYS[1] in read  # PostgreSQL 11 leaves days out of an Append, but not yet of a Merge Append
     else:
         before = {DAYS[0]} if function == "new_destinations" else set()

@@ -112,7 +112,76 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ) a
     JOIN users u ON u.id = a.user_id
     GROUP BY u.email
-    ORDER BY addresses DESC, rows DESC
+    ORDER BY addresses DESC, rows DESC, u.email
+$$;
+
+-- Who shares an account: `simultaneous` are the most networks of one user, /24 or /48, in one slot of ten minutes, `at` is
+-- the first slot that had them, `slots` are those with more than one. IPv4 and IPv6 count each by itself, because a
+-- client often has both. Ordered by 'simultaneous', by 'addresses' or by 'networks', the last two those of the window.
+-- OFFSET 0 has the planner compute an address once, where it would substitute its expression for each mention.
+CREATE OR REPLACE FUNCTION sharing(
+    by    text DEFAULT 'simultaneous',
+    since timestamptz DEFAULT now() - interval '1 hour',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email        text,
+    simultaneous bigint,
+    slots        bigint,
+    at           timestamptz,
+    addresses    bigint,
+    networks     bigint,
+    rows         bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, m.simultaneous, m.slots, m.at, w.addresses, w.networks, w.rows, w.first, w.last
+    FROM (
+        SELECT s.user_id, max(s.networks) AS simultaneous, count(*) FILTER (WHERE s.networks > 1) AS slots,
+               to_timestamp((array_agg(s.slot ORDER BY s.networks DESC, s.slot))[1] * 600) AS at
+        FROM (
+            SELECT n.user_id, n.slot,
+                   greatest(count(*) FILTER (WHERE family(n.network) = 4), count(*) FILTER (WHERE family(n.network) = 6))
+                   AS networks
+            FROM (
+                SELECT a.user_id, a.slot, client_network(a.address) AS network
+                FROM (
+                    SELECT r.user_id, r.slot, client_address(r.source_ip) AS address
+                    FROM (
+                        SELECT l.user_id, floor(date_part('epoch', l."timestamp") / 600) AS slot, l.source_ip
+                        FROM logs l
+                        WHERE l."timestamp" >= sharing.since AND l."timestamp" < sharing.until
+                        UNION ALL
+                        SELECT NULL, NULL, NULL FROM logs WHERE false
+                    ) r
+                    GROUP BY r.user_id, r.slot, r.source_ip
+                    OFFSET 0
+                ) a
+                GROUP BY a.user_id, a.slot, network
+            ) n
+            GROUP BY n.user_id, n.slot
+        ) s
+        GROUP BY s.user_id
+    ) m
+    JOIN (
+        SELECT a.user_id, count(DISTINCT a.address) AS addresses, count(DISTINCT client_network(a.address)) AS networks,
+               sum(a.rows)::bigint AS rows, min(a.first) AS first, max(a.last) AS last
+        FROM (
+            SELECT s.user_id, client_address(s.source_ip) AS address, s.rows, s.first, s.last
+            FROM (
+                SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+                FROM logs l
+                WHERE l."timestamp" >= sharing.since AND l."timestamp" < sharing.until
+                GROUP BY l.user_id, l.source_ip
+            ) s
+            OFFSET 0
+        ) a
+        GROUP BY a.user_id
+    ) w ON w.user_id = m.user_id
+    JOIN users u ON u.id = m.user_id
+    ORDER BY CASE sharing.by WHEN 'addresses' THEN w.addresses WHEN 'networks' THEN w.networks END DESC NULLS LAST,
+             m.simultaneous DESC, m.slots DESC, w.addresses DESC, w.rows DESC, u.email
 $$;
 
 
@@ -144,7 +213,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         GROUP BY address
     ) a
     GROUP BY network
-    ORDER BY rows DESC
+    ORDER BY rows DESC, network
 $$;
 
 
@@ -162,8 +231,8 @@ RETURNS TABLE (
     last        timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = d.destination_id), d.destination_port, d.rows,
-           d.first, d.last
+    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = d.destination_id) AS destination, d.destination_port,
+           d.rows, d.first, d.last
     FROM (
         SELECT l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
                max(l."timestamp") AS last
@@ -173,7 +242,142 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
           AND l.destination_id IS NOT NULL
         GROUP BY l.destination_id, l.destination_port
     ) d
-    ORDER BY d.rows DESC
+    ORDER BY d.rows DESC, destination, d.destination_port
+$$;
+
+-- All of one user in the window: one row, with zeros where there is nothing.
+CREATE OR REPLACE FUNCTION total_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    rows         bigint,
+    destinations bigint,
+    addresses    bigint,
+    networks     bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT count(*), count(DISTINCT a.destination_id), count(DISTINCT a.address), count(DISTINCT client_network(a.address)),
+           min(a."timestamp"), max(a."timestamp")
+    FROM (
+        SELECT l."timestamp", l.destination_id, client_address(l.source_ip) AS address
+        FROM logs l
+        WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = total_of.email)
+          AND l."timestamp" >= total_of.since AND l."timestamp" < total_of.until
+        OFFSET 0
+    ) a
+$$;
+
+
+-- On which days one user was there, days of the session's TimeZone.
+CREATE OR REPLACE FUNCTION days_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '30 days',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    day          date,
+    rows         bigint,
+    destinations bigint,
+    addresses    bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT date_trunc('day', l."timestamp")::date AS day, count(*), count(DISTINCT l.destination_id),
+           count(DISTINCT client_address(l.source_ip)), min(l."timestamp"), max(l."timestamp")
+    FROM logs l
+    WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = days_of.email)
+      AND l."timestamp" >= days_of.since AND l."timestamp" < days_of.until
+    GROUP BY day
+    ORDER BY day
+$$;
+
+
+-- Which ports one user reached.
+CREATE OR REPLACE FUNCTION ports_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    port         integer,
+    rows         bigint,
+    destinations bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT l.destination_port AS port, count(*) AS rows, count(DISTINCT l.destination_id), min(l."timestamp"),
+           max(l."timestamp")
+    FROM logs l
+    WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = ports_of.email)
+      AND l."timestamp" >= ports_of.since AND l."timestamp" < ports_of.until
+      AND l.destination_port IS NOT NULL
+    GROUP BY port
+    ORDER BY rows DESC, port
+$$;
+
+
+-- By which outbound tags one user went out. The tag is null for rows without one.
+CREATE OR REPLACE FUNCTION outbound_tags_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    outbound     text,
+    rows         bigint,
+    destinations bigint,
+    first        timestamptz,
+    last         timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (SELECT t.name::text FROM tags t WHERE t.id = o.outbound_tag_id) AS outbound, o.rows, o.destinations,
+           o.first, o.last
+    FROM (
+        SELECT l.outbound_tag_id, count(*) AS rows, count(DISTINCT l.destination_id) AS destinations,
+               min(l."timestamp") AS first, max(l."timestamp") AS last
+        FROM logs l
+        WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = outbound_tags_of.email)
+          AND l."timestamp" >= outbound_tags_of.since AND l."timestamp" < outbound_tags_of.until
+        GROUP BY l.outbound_tag_id
+    ) o
+    ORDER BY o.rows DESC, outbound
+$$;
+
+
+-- From which addresses one user connected. The address is null for lines without a source.
+CREATE OR REPLACE FUNCTION addresses_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    address inet,
+    network cidr,
+    rows    bigint,
+    first   timestamptz,
+    last    timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT a.address, client_network(a.address), a.rows, a.first, a.last
+    FROM (
+        SELECT client_address(s.source_ip) AS address, sum(s.rows)::bigint AS rows, min(s.first) AS first,
+               max(s.last) AS last
+        FROM (
+            SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = addresses_of.email)
+              AND l."timestamp" >= addresses_of.since AND l."timestamp" < addresses_of.until
+            GROUP BY l.source_ip
+        ) s
+        GROUP BY address
+    ) a
+    ORDER BY a.rows DESC, a.address
 $$;
 
 
@@ -504,6 +708,131 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         LIMIT 1
     ) seen ON true
     ORDER BY last DESC NULLS LAST, email
+$$;
+
+-- The same for a list of names, also for those that the database does not know.
+CREATE OR REPLACE FUNCTION last_seen_of(
+    emails text[],
+    since  timestamptz DEFAULT now() - interval '30 days'
+)
+RETURNS TABLE (
+    email     text,
+    last      timestamptz,
+    source_ip inet
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT n.email, seen."timestamp" AS last, client_address(seen.source_ip)
+    FROM unnest(last_seen_of.emails) AS n (email)
+    LEFT JOIN users u ON u.email = n.email
+    LEFT JOIN LATERAL (
+        SELECT l."timestamp", l.source_ip
+        FROM logs l
+        WHERE l.user_id = u.id AND l."timestamp" >= last_seen_of.since
+        ORDER BY l."timestamp" DESC
+        LIMIT 1
+    ) seen ON true
+    ORDER BY last DESC NULLS LAST, n.email
+$$;
+
+-- Who is online: users with a row in the window, from where, and since when: `online_since` is where the stretch began
+-- that no pause of 30 minutes interrupts, looked for up to six hours before the window. Rows are grouped into slots of 20
+-- minutes first, which have no such pause in them.
+CREATE OR REPLACE FUNCTION online(
+    since timestamptz DEFAULT now() - interval '5 minutes',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email        text,
+    online_since timestamptz,
+    last         timestamptz,
+    rows         bigint,
+    addresses    inet[],
+    networks     cidr[]
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, t.online_since, t.last, c.rows, c.addresses, c.networks
+    FROM (
+        SELECT s.user_id,
+               max(s.first) FILTER (WHERE s.pause IS NULL OR s.pause >= interval '30 minutes') AS online_since,
+               max(s.last) AS last
+        FROM (
+            SELECT p.user_id, p.first, p.last,
+                   p.first - lag(p.last) OVER (PARTITION BY p.user_id ORDER BY p.first) AS pause
+            FROM (
+                SELECT r.user_id, min(r."timestamp") AS first, max(r."timestamp") AS last
+                FROM (
+                    SELECT l.user_id, l."timestamp", floor(date_part('epoch', l."timestamp") / 1200) AS slot
+                    FROM logs l
+                    WHERE l."timestamp" >= online.since - interval '6 hours' AND l."timestamp" < online.until
+                    UNION ALL
+                    SELECT NULL, NULL, NULL FROM logs WHERE false
+                ) r
+                GROUP BY r.user_id, r.slot
+            ) p
+        ) s
+        GROUP BY s.user_id
+    ) t
+    JOIN (
+        SELECT a.user_id, sum(a.rows)::bigint AS rows,
+               array_agg(DISTINCT a.address) FILTER (WHERE a.address IS NOT NULL) AS addresses,
+               array_agg(DISTINCT client_network(a.address)) FILTER (WHERE a.address IS NOT NULL) AS networks
+        FROM (
+            SELECT s.user_id, client_address(s.source_ip) AS address, s.rows
+            FROM (
+                SELECT l.user_id, l.source_ip, count(*) AS rows
+                FROM logs l
+                WHERE l."timestamp" >= online.since AND l."timestamp" < online.until
+                GROUP BY l.user_id, l.source_ip
+            ) s
+            OFFSET 0
+        ) a
+        GROUP BY a.user_id
+    ) c ON c.user_id = t.user_id
+    JOIN users u ON u.id = t.user_id
+    ORDER BY t.online_since, u.email
+$$;
+
+
+-- How many users there were by '5m', 'hour' or 'day', in the session's TimeZone; and the most of them at once, which is
+-- in five minutes. A period without a user is left out.
+CREATE OR REPLACE FUNCTION users_over_time(
+    by    text DEFAULT 'hour',
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    begin   timestamptz,
+    users   bigint,
+    at_once bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    WITH s AS (
+        SELECT r.slot, r.user_id
+        FROM (
+            SELECT floor(date_part('epoch', l."timestamp") / 300) AS slot, l.user_id
+            FROM logs l
+            WHERE l."timestamp" >= users_over_time.since AND l."timestamp" < users_over_time.until
+              AND l.user_id IS NOT NULL
+            UNION ALL
+            SELECT NULL, NULL FROM logs WHERE false
+        ) r
+        GROUP BY r.slot, r.user_id
+    ), p AS (
+        SELECT c.slot, c.users,
+               CASE users_over_time.by
+                   WHEN '5m' THEN to_timestamp(c.slot * 300)
+                   ELSE date_trunc(users_over_time.by, to_timestamp(c.slot * 300))
+               END AS begin
+        FROM (SELECT s.slot, count(*) AS users FROM s GROUP BY s.slot) c
+    )
+    SELECT m.begin, d.users, m.at_once
+    FROM (SELECT p.begin, max(p.users) AS at_once FROM p GROUP BY p.begin) m
+    JOIN (
+        SELECT g.begin, count(*) AS users
+        FROM (SELECT p.begin, s.user_id FROM s JOIN p ON p.slot = s.slot GROUP BY p.begin, s.user_id) g
+        GROUP BY g.begin
+    ) d ON d.begin = m.begin
+    ORDER BY m.begin
 $$;
 
 

@@ -56,7 +56,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
     if question.nothing and not any(part.rows for part in parts):
         notes.insert(0, question.nothing(values))
-    since, until = (values.get(name) for name in ("since", "until"))
+    since, until = values.get("since"), values.get("until") if question.has_end else None
     return Answer(question.name, since, until, zone, parts, notes)
 
 
@@ -117,9 +117,12 @@ def like(pattern: str) -> str:
     return pattern.replace("*", "%")
 
 
-def window(question: Question, since: datetime | None, until: datetime | None, now: datetime) -> dict[str, datetime]:
+def window(
+    question: Question, values: Mapping[str, Any], since: datetime | None, until: datetime | None, now: datetime
+) -> dict[str, datetime]:
     """Return the window that was asked for, or the question's own."""
-    if question.window is None:
+    length = question.length_for(values)
+    if length is None:
         return {}
     end = until or now
-    return {"since": since or end - question.window, "until": end}
+    return {"since": since or end - length, "until": end}

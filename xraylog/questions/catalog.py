@@ -13,6 +13,15 @@ from xraylog.questions import targets
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
+ONLINE = (
+    "Counted: users with a row in the window. Left out: connections that began before it, because xray writes a row "
+    "when one begins. online_since is looked for up to 6 hours back; after a pause of 30 minutes it begins anew."
+)
+SEEN = "Without a time: users with no row in the window, and names that the database does not know."
+SHARING = (
+    "simultaneous: networks (/24, /48; IPv4 and IPv6 each by itself) in one slot of ten minutes. A phone that leaves "
+    "its Wi-Fi has two in one slot; a shared account has them in many slots."
+)
 ADDRESSES = "Not counted as addresses: 0.0.0.0, 127.0.0.1, ::1 and ::, which stand for a unix socket or a proxy."
 
 NO_API = "Left out: the calls of xray's own API."
@@ -40,11 +49,22 @@ class Question:
     states_start: bool = False  # a note says from when on there are rows
     needs: tuple[str, ...] = ()  # options of which one has to be given
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
+    narrowed_window: timedelta | None = None  # where it is given, unless it is `window` as well
+    has_end: bool = True  # whether --until changes the answer
 
     def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the parts that answer, by what was given and by --only."""
-        parts = self.narrowed[1] if self.narrowed and values.get(self.narrowed[0]) is not None else self.parts
+        parts = self.narrowed[1] if self.narrowed and self.is_narrowed(values) else self.parts
         return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
+
+    def length_for(self, values: Mapping[str, Any]) -> timedelta | None:
+        """Return how long the window is where no --since says it."""
+        given: timedelta | None = values.get("length")
+        return given or (self.is_narrowed(values) and self.narrowed_window) or self.window
+
+    def is_narrowed(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the option is given with which other parts answer."""
+        return self.narrowed is not None and values.get(self.narrowed[0]) is not None
 
     @property
     def choices(self) -> list[str]:
@@ -73,6 +93,29 @@ def _outbound(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tag", metavar="TAG", nargs="?", help="users and destinations of this one, as the log has it")
 
 
+def _minutes(text: str) -> timedelta:
+    return timedelta(minutes=cli.number(1, 7 * 24 * 60)(text))
+
+
+def _online(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", dest="length", type=_minutes, metavar="N",
+                        help="before --until, unless there is --since (default: 5)")  # fmt: skip
+    parser.add_argument(
+        "--by", choices=("5m", "hour", "day"), help="how many users there were over time (default: a day)"
+    )
+
+
+def _sharing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", choices=("simultaneous", "addresses", "networks"), default="simultaneous",
+                        help="the order: networks at the same time, or addresses or networks of the window "
+                        "(default: simultaneous)")  # fmt: skip
+
+
+def _last_seen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--users", dest="emails", type=cli.lines_of, metavar="FILE",
+                        help="these users, one name a line, also those never seen; -: standard input")  # fmt: skip
+
+
 def _traffic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=("hour", "day"), default="hour", help="of the log's zone (default: hour)")
     parser.add_argument("--per", choices=("node", "outbound", "inbound"), help="count each node or tag by itself")
@@ -80,9 +123,28 @@ def _traffic(parser: argparse.ArgumentParser) -> None:
 
 QUESTIONS = (
     Question(
+        "online",
+        "who is online, from where, since when; or how many were, over time",
+        {"users": "online"},
+        timedelta(minutes=5),
+        _online,
+        (ONLINE, ADDRESSES),
+        narrowed=("by", {"periods": "users_over_time"}),
+        narrowed_window=DAY,
+    ),
+    Question("sharing", "who shares an account", {"users": "sharing"}, HOUR, _sharing, (SHARING, ADDRESSES)),
+    Question(
         "user",
-        "where one user went, and from where",
-        {"destinations": "destinations_of", "networks": "networks_of"},
+        "where one user went, when, by which ports and tags, and from where",
+        {
+            "destinations": "destinations_of",
+            "ports": "ports_of",
+            "outbound": "outbound_tags_of",
+            "addresses": "addresses_of",
+            "networks": "networks_of",
+            "days": "days_of",
+            "total": "total_of",
+        },
         DAY,
         _user,
         (ADDRESSES,),
@@ -141,5 +203,14 @@ QUESTIONS = (
         (ACCEPTED, ADDRESSES),
         narrowed=("per", {"periods": "traffic_per"}),
     ),
-    Question("last-seen", "when each user was last seen, and from where", {"users": "last_seen"}, 30 * DAY),
+    Question(
+        "last-seen",
+        "when each user was last seen, and from where",
+        {"users": "last_seen"},
+        30 * DAY,
+        _last_seen,
+        (SEEN,),
+        narrowed=("emails", {"users": "last_seen_of"}),
+        has_end=False,
+    ),
 )

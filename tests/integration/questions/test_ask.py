@@ -13,7 +13,8 @@ import pytest
 from helpers.site import Site, line, lines
 from psycopg.sql import SQL, Identifier
 
-WHEN = ("--since", "2025-11-17", "--until", "2025-11-17")
+SINCE = ("--since", "2025-11-17")
+WHEN = (*SINCE, "--until", "2025-11-17")
 
 
 @pytest.fixture
@@ -35,18 +36,20 @@ def answer(site: Site, *arguments: str) -> Any:
 
 def test_the_menu_shows_each_question(asked: Site) -> None:
     shown = ask(asked, "--help")
-    for question in ("user", "rejected", "traffic", "last-seen"):
+    for question in ("online", "sharing", "user", "rejected", "traffic", "last-seen"):
         assert f"\n    {question} " in shown
 
 
 def test_a_table_states_its_window_and_has_aligned_columns(asked: Site) -> None:
-    assert ask(asked, "last-seen", "--since", "2025-11-17", "--until", "2025-11-17", "--limit", "2") == (
-        "2025-11-17 00:00:00+00:00 to 2025-11-18 00:00:00+00:00 (UTC)\n\n"
+    shown = ask(asked, "last-seen", "--since", "2025-11-17", "--limit", "2")
+    assert shown == (
+        "since 2025-11-17 00:00:00+00:00 (UTC)\n\n"
         "email         last                       source_ip\n"
         "------------  -------------------------  -----------\n"
         "=cmd|\\x1b[2J  2025-11-17 10:15:23+00:00  203.0.113.9\n"
         "u0            2025-11-17 10:15:23+00:00  203.0.113.1\n"
-        "2 rows, and there are more: --limit\n"
+        "2 rows, and there are more: --limit\n\n"
+        "Without a time: users with no row in the window, and names that the database does not know.\n"
     )
 
 
@@ -59,11 +62,11 @@ def test_times_are_in_the_zone_of_the_log(asked: Site) -> None:
 
 
 def test_nothing_of_a_client_acts_on_a_terminal_or_in_a_spreadsheet(asked: Site) -> None:
-    shown = ask(asked, "last-seen", *WHEN, "--csv")
+    shown = ask(asked, "last-seen", *SINCE, "--csv")
     assert "\x1b" not in shown
     assert {row["email"] for row in csv.DictReader(io.StringIO(shown))} >= {"'=cmd|\\x1b[2J", "u7"}
-    assert "\x1b" not in ask(asked, "last-seen", *WHEN, "--json")
-    assert "=cmd|\x1b[2J" in {row["email"] for row in answer(asked, "last-seen", *WHEN)["users"]}
+    assert "\x1b" not in ask(asked, "last-seen", *SINCE, "--json")
+    assert "=cmd|\x1b[2J" in {row["email"] for row in answer(asked, "last-seen", *SINCE)["users"]}
 
 
 def test_one_user_and_those_of_a_pattern(asked: Site) -> None:

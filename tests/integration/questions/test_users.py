@@ -65,3 +65,112 @@ def test_traffic_by_hour_counts_neither_rejections_nor_calls_of_the_api(ask: Any
 def test_traffic_of_a_day_by_name(ask: Any, per: str, names: list[tuple[Any, ...]]) -> None:
     found = ask(TRAFFIC, "traffic", *DAY, "--by", "day", "--per", per)
     assert rows(found["periods"]) == [(moment("00:00:00"), *name) for name in names]
+
+
+# --- online ------------------------------------------------------------------------------------------------
+
+ONLINE = [
+    *[line(f"{at}:00", "203.0.113.1", "ann") for at in ("10:29", "11:00", "11:20", "11:49", "11:56")],
+    line("11:57:00", "[::ffff:203.0.113.2]", "ann"),
+    line("11:58:00", "[2001:db8:1::1]", "ann"),
+    line("11:54:59", "203.0.113.3", "bob"),  # before the window
+    line("12:00:00", "203.0.113.3", "bob"),  # after it
+    *[line(f"{5 + n // 3:02}:{n % 3 * 20:02}:30", "203.0.113.4", "eve") for n in range(21)],  # each 20 minutes
+    line("11:59:00", "127.0.0.1", "eve"),
+]
+NOON = ("--until", "2025-11-17 12:00")
+
+
+def test_online_since_the_last_pause_of_half_an_hour(ask: Any) -> None:
+    found = ask(ONLINE, "online", *NOON)
+    assert rows(found["users"]) == [
+        ("eve", moment("06:00:30"), moment("11:59:00"), 1, None, None),  # looked for up to six hours back
+        ("ann", moment("11:00:00"), moment("11:58:00"), 3,
+         ["203.0.113.1", "203.0.113.2", "2001:db8:1::1"], ["203.0.113.0/24", "2001:db8:1::/48"]),
+    ]  # fmt: skip
+    assert found["since"] == moment("11:55:00")
+
+
+def test_users_over_time_and_the_most_at_once(ask: Any) -> None:
+    found = ask(ONLINE, "online", *NOON, "--by", "hour", "--since", "2025-11-17 10:00")
+    assert rows(found["periods"]) == [(moment("10:00:00"), 2, 1), (moment("11:00:00"), 3, 2)]
+
+
+def test_minutes_are_the_window_of_online(ask: Any) -> None:
+    found = ask(ONLINE, "online", *NOON, "--minutes", "6")
+    assert [row[0] for row in rows(found["users"])] == ["eve", "ann", "bob"]
+
+
+# --- sharing -----------------------------------------------------------------------------------------------
+
+SHARING = [
+    *[line(f"10:0{n}:00", f"203.0.113.{n}", "phone") for n in range(1, 6)],  # addresses of one pool
+    line("10:09:59", "203.0.113.1", "home"),
+    line("10:09:59", "[2001:db8:1::1]", "home"),  # both kinds
+    line("10:10:00", "198.51.100.1", "home"),  # the next slot
+    line("10:21:00", "203.0.113.1", "shared"),
+    line("10:22:00", "198.51.100.1", "shared"),
+    line("10:29:00", "192.0.2.1", "shared"),
+    line("10:31:00", "203.0.113.1", "shared"),
+    line("10:32:00", "192.0.2.1", "shared"),
+    line("10:33:00", "127.0.0.1", "shared"),
+]
+
+
+def test_sharing_is_what_happens_at_the_same_time(ask: Any) -> None:
+    found = ask(SHARING, "sharing", *DAY)
+    assert [row[:7] for row in rows(found["users"])] == [
+        ("shared", 3, 2, moment("10:20:00"), 3, 3, 6),
+        ("phone", 1, 0, moment("10:00:00"), 5, 1, 5),
+        ("home", 1, 0, moment("10:00:00"), 3, 3, 3),
+    ]
+
+
+def test_sharing_by_addresses(ask: Any) -> None:
+    found = ask(SHARING, "sharing", *DAY, "--by", "addresses")
+    assert [row[0] for row in rows(found["users"])] == ["phone", "shared", "home"]
+
+
+# --- one user ----------------------------------------------------------------------------------------------
+
+USER = [
+    line("10:00:00", "203.0.113.1", "ann", "a.example:443"),
+    line("10:01:00", "203.0.113.1", "ann", "b.example:443"),
+    line("10:02:00", "203.0.113.2", "ann", "b.example:22", "in -> block"),
+    line("10:03:00", "127.0.0.1", "ann", "a.example:443"),
+    line("10:04:00", "203.0.113.9", "bob", "c.example:80"),
+]
+
+
+def test_all_of_one_user(ask: Any) -> None:
+    found = ask(USER, "user", "ann", *DAY)
+    first, last = moment("10:00:00"), moment("10:03:00")
+    assert [row[:3] for row in rows(found["destinations"])] == [
+        ("a.example", 443, 2), ("b.example", 22, 1), ("b.example", 443, 1)
+    ]  # fmt: skip
+    assert [row[:3] for row in rows(found["ports"])] == [(443, 3, 2), (22, 1, 1)]
+    assert [row[:3] for row in rows(found["outbound"])] == [("direct", 3, 2), ("block", 1, 1)]
+    assert [row[:3] for row in rows(found["addresses"])] == [
+        ("203.0.113.1", "203.0.113.0/24", 2), ("203.0.113.2", "203.0.113.0/24", 1), (None, None, 1)
+    ]  # fmt: skip
+    assert rows(found["days"]) == [("2025-11-17", 4, 2, 2, first, last)]
+    assert rows(found["total"]) == [(4, 2, 2, 1, first, last)]
+
+
+# --- last seen ---------------------------------------------------------------------------------------------
+
+
+def test_last_seen_has_each_user_of_a_list(ask: Any, site: Site) -> None:
+    names = site.log.with_name("names")
+    names.write_bytes("\ufeffstranger\r\n\r\nann\nann\n".encode())
+    found = ask(USER, "last-seen", "--since", "2025-11-17", "--users", str(names))
+    assert rows(found["users"]) == [("ann", moment("10:03:00"), None), ("stranger", None, None)]
+
+
+def test_a_list_of_users_that_is_none_is_an_error(site: Site) -> None:
+    for content in (b"", b"\xff\n", b"a\0b\n"):
+        names = site.log.with_name("names")
+        names.write_bytes(content)
+        done = site.run("last-seen", "--users", str(names), script="ask_logs", status=2)
+        assert "expected" in done.stderr
+    assert "No such file" in site.run("last-seen", "--users", "missing", script="ask_logs", status=2).stderr
