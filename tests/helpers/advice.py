@@ -194,6 +194,8 @@ TESTED: dict[str, dict[str, str]] = {
         "by that socket only": REFUSALS,
         "every session that the server has": REFUSALS,
         "nothing answers at": REFUSALS,
+        "what listens on {} does not": "unit/test_logins.py::"
+        "test_a_server_that_takes_the_connection_and_does_not_answer_is_away",
         "{}ALTER ROLE": ADVICE + "test_a_role_that_is_not_there",
         "if another one is meant, change [postgresql] dbname": ADVICE + "test_a_database_that_is_not_there",
         "if another one is meant, change [postgresql] host": ADVICE + "test_a_server_that_is_down",
