@@ -250,7 +250,7 @@ class _Walk:
             maker, quoted = user_name(kind.st_uid), shlex.quote(at)
             raise Unsafe(
                 self.path,
-                f"a link that {maker} made at {at}; see where it leads: ls -l {quoted}; if it is meant: "
+                f"a link that the user {maker} made at {at}; see where it leads: ls -l {quoted}; if it is meant: "
                 f"chown -h {user_name(os.geteuid())} {quoted}",
             )
         if _is_of_kernel(self.folder):

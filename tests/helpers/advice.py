@@ -394,7 +394,7 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/safe_open.py": {
         "a file of {} in a folder": USERS + "test_in_a_folder_like_tmp_only_files_of_this_user_are_ours",
         "a file of {} with {} names": USERS + "test_a_hard_link_to_roots_file_is_not_opened",
-        "a link that {} made": USERS + "test_a_link_to_roots_file_is_not_followed",
+        "a link that the user {} made": USERS + "test_a_link_to_roots_file_is_not_followed",
         "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
     },
     "xraylog/telemetry/prometheus.py": {

@@ -79,7 +79,7 @@ def test_a_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
     with folder_of(OTHER) as theirs:
         with acting_as(OTHER):
             (theirs / "page").symlink_to(tmp_path / "victim")
-        with pytest.raises(OSError, match="a link that nobody made"):
+        with pytest.raises(OSError, match="a link that the user nobody made"):
             atomic_file.replace(theirs / "page", b"whole", 0o600)
         assert os.listdir(theirs) == ["page"]
     assert (tmp_path / "victim").read_bytes() == b"root's"

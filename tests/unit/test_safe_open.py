@@ -144,9 +144,9 @@ def test_a_link_of_another_user_is_not_followed(
 ) -> None:
     link = request.getfixturevalue(place) / "link"
     link_by(OTHER, link, secret)
-    with pytest.raises(Unsafe, match=rf"a link that nobody made at {link}.*chown -h root {link}"):
+    with pytest.raises(Unsafe, match=rf"a link that the user nobody made at {link}.*chown -h root {link}"):
         opened(link, kind)
-    assert "a link that nobody made" in (safe_open.complaint(link) or "")
+    assert "a link that the user nobody made" in (safe_open.complaint(link) or "")
     assert secret.read_text() == "root's"
 
 
@@ -162,7 +162,7 @@ def test_nothing_is_created_where_a_link_of_another_user_leads(theirs: Path, tmp
 @every_opener
 def test_a_folder_that_is_a_link_of_another_user_is_not_entered(theirs: Path, secret: Path, kind: str) -> None:
     link_by(OTHER, theirs / "folder", secret.parent)
-    with pytest.raises(Unsafe, match="a link that nobody made"):
+    with pytest.raises(Unsafe, match="a link that the user nobody made"):
         opened(theirs / "folder" / secret.name, kind)
     with pytest.raises(Unsafe):
         safe_open.real_path(theirs / "folder" / secret.name)

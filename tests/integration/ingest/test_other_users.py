@@ -64,7 +64,7 @@ def test_a_link_to_roots_file_is_not_followed(theirs: Site, victim: Path, name: 
         (theirs.folder / name).symlink_to(victim)
     link = theirs.folder / name
     done = theirs.run(status=78 if name == "own.log" else 3)
-    assert f"a link that nobody made at {link}; see where it leads: ls -l {link}" in done.stderr
+    assert f"a link that the user nobody made at {link}; see where it leads: ls -l {link}" in done.stderr
     assert victim.read_bytes() == SECRET
     assert os.listdir(victim.parent) == ["victim"]  # no lock beside it, either
 
@@ -137,8 +137,8 @@ def test_the_state_beside_the_buffer_may_not_be_a_link(theirs: Site, victim: Pat
     state = theirs.folder / "buffer.jsonl.state"
     with acting_as(OTHER):
         state.symlink_to(victim)
-    assert f"a link that nobody made at {state}" in theirs.run("--check", status=3).stdout
-    assert f"a link that nobody made at {state}" in theirs.run(status=3).stderr
+    assert f"a link that the user nobody made at {state}" in theirs.run("--check", status=3).stdout
+    assert f"a link that the user nobody made at {state}" in theirs.run(status=3).stderr
     assert victim.read_bytes() == SECRET
     state.unlink()
     theirs.run()
@@ -189,7 +189,7 @@ def test_settings_by_a_link_are_not_followed(theirs: Site, script: str, tmp_path
     theirs.config.rename(tmp_path / "real.ini")
     with acting_as(OTHER):
         theirs.config.symlink_to(tmp_path / "real.ini")
-    assert "a link that nobody made" in theirs.run(script=script, status=78).stderr
+    assert "a link that the user nobody made" in theirs.run(script=script, status=78).stderr
 
 
 def test_the_page_is_not_written_by_a_link_and_is_nobody_elses(theirs: Site, victim: Path) -> None:
@@ -199,7 +199,7 @@ def test_the_page_is_not_written_by_a_link_and_is_nobody_elses(theirs: Site, vic
         page.symlink_to(victim)
         (theirs.folder / ".report.html.new").touch()
     done = theirs.run("--output", str(page), script="report_logs", status=3)
-    assert f"a link that nobody made at {page}" in done.stderr
+    assert f"a link that the user nobody made at {page}" in done.stderr
     assert victim.read_bytes() == SECRET
     page.unlink()
     theirs.run("--output", str(page), script="report_logs")
@@ -239,7 +239,7 @@ def test_check_tells_what_a_run_would_refuse(theirs: Site, victim: Path, name: s
         (theirs.folder / name).unlink(missing_ok=True)
         (theirs.folder / name).symlink_to(victim)
     said = theirs.run("--check", status=3).stdout
-    assert f"✗ files: a link that nobody made at {theirs.folder / name}; see where it leads" in said
+    assert f"✗ files: a link that the user nobody made at {theirs.folder / name}; see where it leads" in said
     assert "until then a run exits with status 3, or 78: docs/security.md" in said
     (theirs.folder / name).unlink()
     assert "✓ files: no other user decides" in theirs.run("--check", status=3 if name == "access.log" else 0).stdout
