@@ -52,6 +52,10 @@ def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
     if number == errno.EROFS:
         seen = shlex.join(["findmnt", "-T", str(path)])
         return f"it is mounted read-only (a container: mount it without :ro); which one: {seen}"
+    if number == errno.EFBIG:
+        return "it is larger than the process may write, see: ulimit -f"
+    if number == errno.EIO:
+        return "the disk may be broken, see: sudo dmesg"
     if number in (errno.EMFILE, errno.ENFILE):
         return f"too many files are open; {do('ulimit -n 1024')}"
     return f"see: {shlex.join(['namei', '-l', str(path)])}"

@@ -76,6 +76,8 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
         written = (cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path)
         folders = dict.fromkeys(str(path.parent) for path in written if path)
         return "make room: " + shlex.join(["df", "-h", *folders])
+    if path is None and isinstance(error, OSError):
+        return file_advice.mend(cfg.buffer_path, error, Needs.FOLDER)
     if path is None:  # standard input
         return f"what to do: cat LOG | {command(cfg, '--logfile', '-')}"
     key = _key_of(path, cfg)

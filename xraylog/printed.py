@@ -27,6 +27,7 @@ CREDENTIALS = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 HIDDEN = "***"
+STANDARD_OUTPUT = "standard output"
 SHORT = 4  # characters: what is shorter is hidden as a word of its own only, because it is in many others
 
 
@@ -62,7 +63,7 @@ def write(stream: TextIO | None, text: str) -> None:
     except OSError as error:
         _write_nowhere(stream)
         if error.errno != errno.EPIPE and stream is not sys.stderr:
-            raise OSError(error.errno, error.strerror, "standard output") from error
+            raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
 
 
 @functools.cache  # once is enough

@@ -29,7 +29,9 @@ def missing() -> str:
         except ImportError as error:
             if error.name is not None:
                 return f"expected the package {error.name}, found none; {install_command()}"
-            return f"expected the package {name}, found: {'; '.join(str(error).splitlines())}; {install_command()}"
+            found = "; ".join(str(error).splitlines())
+            mend = "unset PSYCOPG_IMPL" if "PSYCOPG_IMPL" in os.environ else install_command()
+            return f"expected the package {name}, found: {found}; {mend}"
     return ""
 
 

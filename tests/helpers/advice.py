@@ -9,6 +9,7 @@ from helpers.messages import Message
 ADVICE = "integration/test_advice.py::"
 FILES = "integration/ingest/test_file_faults.py::"
 LOG_CHECKS = "integration/ingest/test_log_checks.py::"
+STREAMS = "integration/telemetry/test_streams.py::"
 UNIT = "unit/test_file_advice.py::"
 OFFLINE = "integration/ingest/test_offline.py::test_a_database_that_refuses_us_is_for_the_operator_and_no_line_waits"
 REFUSALS = "unit/test_refusals.py::test_a_text_has_its_cause_and_its_way_out"
@@ -259,6 +260,8 @@ TESTED: dict[str, dict[str, str]] = {
         "it is a link to": FILES + "test_a_lock_that_is_a_link_to_nowhere",
         "chattr +{} forbids": FILES + "test_an_attribute_of_the_log_is_named",
         "in the config: offline_file": UNIT + "test_a_folder_of_the_system_is_given_to_nobody",
+        "it is larger than": UNIT + "test_limits_and_broken_disks_are_called_so",
+        "the disk may be broken": UNIT + "test_limits_and_broken_disks_are_called_so",
         "it is mounted read-only": UNIT + "test_what_is_mounted_read_only_is_found",
         "make room": ADVICE + "test_a_folder_for_what_is_piped_in_that_is_full_is_named",
         "name a file in it": FILES + "test_a_folder_in_the_place_of_our_file_is_no_green_light",
@@ -326,6 +329,7 @@ TESTED: dict[str, dict[str, str]] = {
         "change [parser] logfile": PART,
         "another run is at work": ADVICE + "test_another_run_at_work_is_shown",
         "interrupted; ": NOTHING + "the next run resumes",
+        "{}: {}; not all was printed": STREAMS + "test_a_full_disk_under_standard_output_is_one_line",
         "{} of {} lines {}": LOG_CHECKS + "test_a_log_from_days_ahead_is_not_taken_for_another_log",
         "not one of {} lines": "integration/ingest/test_outcome.py::"
         "test_one_line_says_what_happens_next_and_what_mends_it",

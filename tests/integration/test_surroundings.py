@@ -153,6 +153,13 @@ def test_a_python_without_the_packages_learns_how_to_get_them(script: str) -> No
     assert f" -m pip install -r {ROOT / 'requirements.txt'}" in said
 
 
+def test_a_variable_that_keeps_psycopg_from_starting_is_named(site: Site) -> None:
+    said = in_shell(site, 'exec "$@"', PSYCOPG_IMPL="nonsense").stderr
+    assert said.endswith("; unset PSYCOPG_IMPL\n")
+    in_shell(site, 'unset PSYCOPG_IMPL; exec "$@"', PSYCOPG_IMPL="nonsense")
+    assert site.log.exists() is False
+
+
 def test_the_systems_python_gets_an_environment_of_its_own(tmp_path: Path) -> None:
     """Where pip may not install for all (PEP 668), and there is no .venv yet."""
     (tmp_path / "EXTERNALLY-MANAGED").touch()

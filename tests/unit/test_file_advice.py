@@ -32,7 +32,12 @@ def test_too_many_open_files() -> None:
     assert mend("/x/y", errno.EMFILE) == "too many files are open; what to do: ulimit -n 1024"
 
 
-@pytest.mark.parametrize("number", [errno.ELOOP, errno.EIO, errno.ENAMETOOLONG])
+def test_limits_and_broken_disks_are_called_so() -> None:
+    assert mend("/x/y", errno.EFBIG) == "it is larger than the process may write, see: ulimit -f"
+    assert mend("/x/y", errno.EIO) == "the disk may be broken, see: sudo dmesg"
+
+
+@pytest.mark.parametrize("number", [errno.ELOOP, errno.ENAMETOOLONG])
 def test_for_any_other_error_the_way_to_the_file_is_shown(number: int, tmp_path: Path) -> None:
     assert mend(tmp_path / "x", number) == f"see: namei -l {tmp_path}/x"
 

@@ -24,7 +24,7 @@ def refuse_for_output(cfg: Config, path: Path) -> None:
     """Raise ConfigError if a page cannot be put there: it is no file, or another of our files, or the log."""
     real = real_path("--output", path)
     # Not by Path's own methods: in a folder that this user may not enter they raise.
-    is_other = os.path.exists(real) and not os.path.isfile(real)
+    is_other = os.path.exists(path) and not os.path.isfile(path)  # not of `real`: a pipe has no path
     found = "a folder" if os.path.isdir(real) else "no regular file" if is_other else ""
     if not found and not os.path.isdir(real.parent):
         found = f"no folder {real.parent}"

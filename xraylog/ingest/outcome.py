@@ -21,6 +21,7 @@ from xraylog.database.positions import PositionConflict
 from xraylog.ingest import log_checks, new_users, run_counts
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
+from xraylog.printed import STANDARD_OUTPUT
 from xraylog.telemetry import prometheus, stats
 from xraylog.telemetry.prometheus import Metrics
 
@@ -179,6 +180,9 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     if isinstance(error, (logfile.Unusable, offline_buffer.Damaged)):
         logger.error("{}", hints.joined(error, "nothing was read", hints.on(error, cfg)))
         return Exit.OPERATOR
+    if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
+        logger.error("{}: {}; not all was printed: print it where there is room", error.filename, error.strerror)
+        return Exit.FAILED
     if isinstance(error, OSError):
         what = f"{error.filename or 'disk'}: {error.strerror}"
         logger.error("{}", hints.joined(what, "committed rows are kept", hints.on(error, cfg)))
