@@ -60,8 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         return fail(Exit.OPERATOR, hints.joined(error, hints.on(error, cfg)))
     except verify.ChecksumMismatch as error:
         return fail(Exit.OPERATOR, error)
-    except OSError as error:
-        return fail(Exit.FAILED, f"{error.filename or 'disk'}: {error.strerror}; {RESUMES}")
     except KeyboardInterrupt:
         return fail(Exit.FAILED, f"interrupted; {RESUMES}; until then parse_logs.py stays offline (see --status)")
     except Exception as error:  # the only place that catches everything
