@@ -31,6 +31,7 @@ class Doubt(NamedTuple):
 
     found: str
     to_do: str
+    kind: str  # the same each time that there is the same reason
 
 
 def look(log: LogFile, cfg: Config, now: datetime) -> Doubt | None:
@@ -59,6 +60,7 @@ def compare(path: str, local: datetime, written: datetime, cfg: Config, now: dat
             "it was written",
             f"xray's zone is likely {name}{why}: set [parser] timezone = {name} in {cfg.path}; rows that were stored "
             "before keep their times",
+            f"as if of the zone {name}",
         )
     return None if written + offset <= now + AHEAD else ahead(path, written + offset, cfg, now)
 
@@ -69,6 +71,7 @@ def ahead(what: str, newest: datetime, cfg: Config, now: datetime) -> Doubt:
         f"{what}: dated until {newest:%Y-%m-%d %H:%M} UTC, {length(newest - now)} ahead of this machine's clock",
         f"if it is slow ({now:%Y-%m-%d %H:%M} UTC, as date -u shows): sudo timedatectl set-ntp true; if xray's zone is "
         f"not {cfg.zone.key}: [parser] timezone in {cfg.path}",
+        "ahead of this machine's clock",
     )
 
 

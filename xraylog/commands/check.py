@@ -5,6 +5,7 @@ Changes nothing, anywhere: what it tries in the database is rolled back, and use
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -32,7 +33,7 @@ from xraylog.database import (
     table_faults,
 )
 from xraylog.database.session import Connection
-from xraylog.ingest import confirmation
+from xraylog.ingest import confirmation, log_checks
 from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
@@ -163,6 +164,10 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
         return
     try:
         with logfile.opened(path) as log:
+            if log is None and not os.path.isdir(path.parent):
+                to_do = f"change [parser] logfile in {cfg.path}; or: {file_advice.make_folder(path.parent)}"
+                yield "log", f"{path.parent}: expected the folder of an access log, found none", to_do
+                return
             if log is None:
                 seen = shlex.join(["ls", "-la", str(path.parent)])
                 to_do = f"wait for xray's first line, or change [parser] logfile in {cfg.path}; what is there: {seen}"
@@ -170,7 +175,9 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                 return
             yield "log", f"{path} has {log.size} bytes", ""
             if (doubt := log_clock.look(log, cfg, datetime.now(timezone.utc))) is not None:
-                yield "time", *doubt
+                yield "time", doubt.found, doubt.to_do
+            elif log.is_empty or log.is_drained():
+                yield from _times_before(cfg, path)
             if not log.writable:
                 to_do = hints.joined("its lines would be loaded and stay", hints.to_drain(path, cfg))
                 yield "draining", "the log may not be written", to_do
@@ -185,6 +192,14 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                 )
     except logfile.Unusable as error:
         yield "log", str(error), hints.joined("a run now would exit with status 3", hints.on(error, cfg))
+
+
+def _times_before(cfg: Config, path: Path) -> Iterator[Finding]:
+    """Yield what runs found about the times of lines that have left the log."""
+    with contextlib.suppress(OSError):  # another finding tells
+        for kind, first in log_checks.known_doubts(cfg, path).items():
+            found = f"{path}: since {confirmation.moment(first)} its lines were dated {kind}"
+            yield "time", found, f"change [parser] timezone in {cfg.path}, or set the clock: see the warning of the run"
 
 
 def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:

@@ -45,8 +45,19 @@ def report_times(cfg: Config, log: LogFile) -> bool:
     """Warn once a day that the times of a log can hardly be right; return whether they are in doubt."""
     doubt = log_clock.look(log, cfg, datetime.now(timezone.utc))
     if doubt is not None:
-        _report_doubt(cfg, f"times {path_text(log.path)}", doubt)
+        _report_doubt(cfg, _times(cfg, log.path) + doubt.kind, doubt)
+    else:
+        reminders.end(cfg, _times(cfg, log.path))
     return doubt is not None
+
+
+def known_doubts(cfg: Config, path: Path) -> dict[str, float]:
+    """Return what runs found about the times of a log that is empty by now, and when first; not with another zone."""
+    return reminders.noticed(cfg, _times(cfg, path))
+
+
+def _times(cfg: Config, path: Path) -> str:
+    return f"times of {path_text(path)} in {cfg.zone.key}: "
 
 
 def report_newest(cfg: Config, what: str, newest: str) -> None:
@@ -58,7 +69,7 @@ def report_newest(cfg: Config, what: str, newest: str) -> None:
 
 def _report_doubt(cfg: Config, key: str, doubt: Doubt) -> None:
     is_due = reminders.note(cfg, key, time.time()).is_due
-    logger.log("WARNING" if is_due else "INFO", "{}; {}", *doubt)
+    logger.log("WARNING" if is_due else "INFO", "{}; {}", doubt.found, doubt.to_do)
 
 
 def describe_misdated(cfg: Config) -> str:

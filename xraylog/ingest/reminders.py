@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,11 +36,18 @@ def note(cfg: Config, what: str, now: float, patience_s: float = 0) -> Since:
 
 
 def end(cfg: Config, what: str) -> None:
-    """Forget it: it is no longer so."""
+    """Forget what begins so: it is no longer so."""
     known = installation.read(cfg.buffer_path, is_told=False)
-    if what in known.reminders:
-        others = {key: value for key, value in known.reminders.items() if key != what}
+    others = {key: value for key, value in known.reminders.items() if not key.startswith(what)}
+    if others != known.reminders:
         installation.write(cfg.buffer_path, replace(known, reminders=others))
+
+
+def noticed(cfg: Config, what: str) -> dict[str, float]:
+    """Return what begins so, without its beginning, and when it was noticed first. Raises OSError."""
+    known, now = installation.read(cfg.buffer_path, is_told=False), time.time()
+    found = {key.removeprefix(what): value for key, value in known.reminders.items() if key.startswith(what)}
+    return {key: _times(value, now)[0] for key, value in found.items() if _is_recent(value, now)}
 
 
 def _times(value: object, now: float) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -64,8 +65,14 @@ def test_another_zone_is_one_warning_a_day_and_a_check_finds_it(site: Site) -> N
     assert named in done.stdout
     assert named in site.run("--keep").stderr
     site.append(written_now(2, timedelta()))
-    assert site.run("--keep").stderr == ""
+    assert site.run().stderr == ""
+    gone = site.run("--check", status=Exit.OPERATOR).stdout
+    assert re.search("time: .*access.log: since .* its lines were dated as if of the zone UTC", gone)
+    site.append(written_now(3, timedelta(hours=8)))
+    assert "zone is likely Asia/Shanghai" in site.run("--keep").stderr  # another reason is told at once
     site.set("parser", timezone="UTC")
+    site.log.unlink()
+    site.append(written_now(4, timedelta()))
     assert "time: " not in site.run("--check").stdout
 
 
