@@ -96,6 +96,11 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/commands/check.py": {
         "as a superuser, in database": TRIAL + "test_transactions_that_are_nearly_used_up",
+        "change [parser] logfile in": PART,
+        "change [parser] timezone in": LOG_CHECKS + "test_another_zone_is_one_warning_a_day_and_a_check_finds_it",
+        "{}: expected the folder of an access log": "integration/ingest/test_run.py::"
+        "test_a_folder_of_the_log_that_does_not_exist_is_no_success",
+        "{}: since {} its lines were dated": PART,
         "soon not enough": TRIAL + "test_ids_that_are_nearly_used_up",
         "statement_timeout is": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "{} of 2,000,000,000 are used up": TRIAL + "test_transactions_that_are_nearly_used_up",
@@ -185,6 +190,8 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
     "xraylog/database/refusals.py": {
+        "what listens on {} does not answer": "unit/test_logins.py::"
+        "test_a_server_that_takes_the_connection_and_does_not_answer_is_away",
         "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",

@@ -69,7 +69,7 @@ def test_another_zone_is_one_warning_a_day_and_a_check_finds_it(site: Site) -> N
     gone = site.run("--check", status=Exit.OPERATOR).stdout
     assert re.search("time: .*access.log: since .* its lines were dated as if of the zone UTC", gone)
     site.append(written_now(3, timedelta(hours=8)))
-    assert "zone is likely Asia/Shanghai" in site.run("--keep").stderr  # another reason is told at once
+    assert "zone is likely Asia/Shanghai" in site.run("--keep").stderr  # another reason, at once
     site.set("parser", timezone="UTC")
     site.log.unlink()
     site.append(written_now(4, timedelta()))
