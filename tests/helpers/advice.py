@@ -190,8 +190,6 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
     "xraylog/database/refusals.py": {
-        "what listens on {} does not answer": "unit/test_logins.py::"
-        "test_a_server_that_takes_the_connection_and_does_not_answer_is_away",
         "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",
