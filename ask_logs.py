@@ -122,7 +122,7 @@ def hint(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the questions and their options, as --help shows them."""
-    parser = argparse.ArgumentParser(description="Answer a question about what the database knows.")
+    parser = cli.ArgumentParser(description="Answer a question about what the database knows.")
     cli.add_config(parser)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     questions = parser.add_subparsers(title="questions", metavar="QUESTION", required=True)

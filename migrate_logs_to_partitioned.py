@@ -6,7 +6,6 @@ from __future__ import annotations
 import xraylog.required  # noqa: F401  # first: it says what has to be installed
 
 # isort: split
-import argparse
 import io
 import sys
 from collections.abc import Iterable, Sequence
@@ -168,7 +167,7 @@ def fail(status: Exit, *complaints: object) -> Exit:
 
 def parse_options(arguments: Sequence[str] | None) -> Options:
     """Return what was typed; exit with 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         description="Turn a plain logs table into one that is partitioned by day. It can be stopped anywhere: the same "
         "command resumes. Meanwhile parse_logs.py buffers its lines by itself. Start with --dry-run.",
         epilog="Exit status: 0 done, 1 stopped, and the same command resumes, 2 usage, 3 the operator must act, "

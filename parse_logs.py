@@ -6,7 +6,6 @@ from __future__ import annotations
 import xraylog.required  # noqa: F401  # first: it says what has to be installed
 
 # isort: split
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +84,7 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
 
 def parse_options(arguments: Sequence[str] | None) -> Options:
     """Return what was typed; exit with 2 when it is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         usage="%(prog)s [options]", description="Load what is new in xray's access log into PostgreSQL."
     )
     cli.add_config(parser)

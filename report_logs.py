@@ -168,7 +168,7 @@ def _page(text: str) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """Return the options, as --help shows them."""
-    parser = argparse.ArgumentParser(
+    parser = cli.ArgumentParser(
         usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
     )
     add = parser.add_argument

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import enum
 import io
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from xraylog import printed
 
 
 class Exit(enum.IntEnum):
@@ -20,6 +23,14 @@ class Exit(enum.IntEnum):
     OPERATOR = 3  # the operator must act
     BUSY = 75  # another run has the log
     CONFIGURATION = 78
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """One whose help may have a reader that has left: Python 3.10 raises there."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with contextlib.suppress(OSError):
+            printed.write(file or sys.stderr, message)
 
 
 RUN_OPTIONS = frozenset(("config", "logfiles", "keep", "again", "verbose", "quiet"))

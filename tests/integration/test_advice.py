@@ -179,7 +179,7 @@ def test_a_lock_that_another_session_keeps(plain: Site, monkeypatch: pytest.Monk
     from xraylog.database import session
 
     plain.run("--keep")
-    monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
     with psycopg.connect(**plain.database) as other:  # type: ignore[arg-type]
         other.execute("LOCK TABLE log_positions IN ACCESS EXCLUSIVE MODE")
         plain.append(line(3))
