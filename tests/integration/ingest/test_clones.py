@@ -176,55 +176,58 @@ def killed(site: Site) -> None:
         assert site.run_here("--keep") == -9
 
 
-def run_on(host: str, site: Site, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+@contextlib.contextmanager
+def host_name(host: str) -> Iterator[None]:
+    """Inside, the host has this name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: host)
+        yield
+
+
+def run_on(host: str, site: Site, *arguments: str) -> str:
     """A run on a host of this name; return what it said."""
     before = len(site.output())
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "gethostname", lambda: host)
+    with host_name(host):
         assert site.run_here(*arguments) == 0
     return site.output()[before:]
 
 
-def test_another_name_of_the_host_is_not_another_node(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_name_of_the_host_is_not_another_node(nameless: Site) -> None:
     """A container that is recreated; its log keeps its lines."""
     site = nameless
     for number, host in enumerate(("a", "b", "b", "c", "c")):
         site.append(*lines(10 * number, 10 * number + 10))
         if number == 3:
             site.away()
-        said = run_on(host, site, monkeypatch, "--keep")
+        said = run_on(host, site, "--keep")
         site.back()
         assert ("this host's name is" in said) == (number in (1, 3, 4))  # the fourth run was offline
-    assert "WARNING" not in run_on("c", site, monkeypatch, "--keep")
+    assert "WARNING" not in run_on("c", site, "--keep")
     assert site.emails() == users(0, 50)
     assert {row[-1] for row in site.rows()} == {"a"}
 
 
 @pytest.mark.parametrize("strike", [offline, killed])
-def test_the_name_is_known_before_anything_is_confirmed(
-    nameless: Site, monkeypatch: pytest.MonkeyPatch, strike: Callable[[Site], None]
-) -> None:
+def test_the_name_is_known_before_anything_is_confirmed(nameless: Site, strike: Callable[[Site], None]) -> None:
     """The first run buffered its lines, or was killed after it had stored them; then the host gets another name."""
     site = nameless
     site.append(*lines(0, 10))
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "gethostname", lambda: "a")
+    with host_name("a"):
         strike(site)
-    run_on("b", site, monkeypatch, "--keep")
+    run_on("b", site, "--keep")
     assert site.emails() == users(0, 10)
     assert {row[-1] for row in site.rows()} == {"a"}
 
 
-def test_the_name_is_known_in_a_new_database_too(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_is_known_in_a_new_database_too(nameless: Site) -> None:
     """The run that found that it is another one was killed before its lines were confirmed."""
     site = nameless
     site.append(*lines(0, 10))
-    run_on("a", site, monkeypatch, "--keep")
+    run_on("a", site, "--keep")
     site.restore({})
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "gethostname", lambda: "a")
+    with host_name("a"):
         killed(site)
-    run_on("b", site, monkeypatch, "--keep")
+    run_on("b", site, "--keep")
     assert site.emails() == users(0, 10)
     assert {row[-1] for row in site.rows()} == {"a"}
 
@@ -238,13 +241,13 @@ def test_a_copy_with_a_name_of_its_own_gets_a_node_of_its_own(
     site = nameless
     site.append(*lines(0, 10))
     with on_machine(machines[0], monkeypatch, tmp_path):
-        run_on("a", site, monkeypatch, "--keep")
+        run_on("a", site, "--keep")
     copy = site.clone()
     pairs = [(site, "a", machines[0], 100), (copy, "b", machines[1], 200)]
     for one, host, machine, start in (pairs if first == "original" else pairs[::-1]) * 2:
         one.append(*lines(start, start + 10))
         with on_machine(machine, monkeypatch, tmp_path):
-            run_on(host, one, monkeypatch, "--keep")
+            run_on(host, one, "--keep")
     by_node = {name: {row[9] for row in site.rows() if row[-1] == name} for name in ("a", "b")}
     assert site.emails() == users(0, 10) + users(100, 110) + users(100, 110) + users(200, 210) + users(200, 210)
     if first == "original" or machines[0] != machines[1]:
@@ -252,35 +255,33 @@ def test_a_copy_with_a_name_of_its_own_gets_a_node_of_its_own(
 
 
 @pytest.mark.parametrize("keep", [[], ["--keep"]])
-def test_a_copy_with_a_name_and_a_buffer_of_its_own_reads_its_log_once(
-    nameless: Site, monkeypatch: pytest.MonkeyPatch, keep: list[str]
-) -> None:
+def test_a_copy_with_a_name_and_a_buffer_of_its_own_reads_its_log_once(nameless: Site, keep: list[str]) -> None:
     """A batch that came along, and one that it made before it noticed, are of the first node; its log is not."""
     site = nameless
     site.append(*lines(0, 10))
-    run_on("a", site, monkeypatch, "--keep")
+    run_on("a", site, "--keep")
     site.away()
     site.append(*lines(10, 20))
-    run_on("a", site, monkeypatch, *keep)
+    run_on("a", site, *keep)
     copy = site.clone()
     site.back()
-    run_on("a", site, monkeypatch)
+    run_on("a", site)
     copy.append(*lines(20, 30))
-    run_on("b", copy, monkeypatch, *keep)
+    run_on("b", copy, *keep)
     copy.back()
     copy.append(*lines(30, 40))
-    assert COPIED in run_on("b", copy, monkeypatch, *keep)
+    assert COPIED in run_on("b", copy, *keep)
     assert site.emails() == users(0, 40)
     assert {row[-1] for row in site.rows()} == {"a", "b"}
 
 
-def test_a_node_that_is_set_counts(nameless: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_set_counts(nameless: Site) -> None:
     site = nameless
     site.append(*lines(0, 10))
-    run_on("a", site, monkeypatch)
+    run_on("a", site)
     site.set("parser", node="chosen")
     site.append(*lines(10, 20))
-    assert "WARNING" not in run_on("b", site, monkeypatch)
+    assert "WARNING" not in run_on("b", site)
     assert [row[-1] for row in site.rows()] == ["a"] * 10 + ["chosen"] * 10
 
 
