@@ -10,20 +10,19 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import psycopg
-from psycopg.sql import Identifier
+from loguru import logger
 
 from xraylog import __version__, cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
-from xraylog.database import schema, session
+from xraylog.database import session
 from xraylog.printed import complain, prepare_streams, write
 from xraylog.questions import asking, moments, present
 from xraylog.questions.catalog import QUESTIONS, Question
 from xraylog.questions.present import Answer
 from xraylog.telemetry import run_log
 
-DEFAULT_LIMIT = 50  # rows of a table, on a terminal and elsewhere
+DEFAULT_LIMIT = 50  # rows of a table that a person reads
 MAX_LIMIT = 999_999_999
 
 
@@ -40,15 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     run_log.to_stderr("WARNING")
     try:
         return run(cfg, options)
-    except asking.Unknown as error:
-        complain(error)
-        return Exit.OPERATOR
-    except (session.Unavailable, session.Unsuitable) as error:
-        complain(hints.joined(error, hint(error, cfg)))
-        return Exit.FAILED if isinstance(error, session.Unavailable) else Exit.OPERATOR
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return Exit.FAILED
+    except (Exception, KeyboardInterrupt) as error:  # the only place that catches everything
+        return explain(error, cfg, options.verbose)
 
 
 def run(cfg: Config, options: argparse.Namespace) -> Exit:
@@ -57,9 +49,36 @@ def run(cfg: Config, options: argparse.Namespace) -> Exit:
     values = values_of(cfg, question, options)
     with session.connect({"application_name": "ask_logs", **cfg.connection}, to_write=False) as conn:
         conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{cfg.report_timeout_s}s"])
-        answer = asking.ask(conn, question, values, cfg.zone, options.limit or None)
+        answer = asking.ask(conn, question, values, cfg.zone, limit_of(options))
     print_answer(answer, options)
     return Exit.DONE
+
+
+def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
+    """Print why there is no answer, with the command that fixes it; return the exit status."""
+    if isinstance(error, asking.Unknown):
+        complain(error)
+        return Exit.OPERATOR
+    if isinstance(error, (session.Unavailable, session.Unsuitable)):
+        complain(hints.joined(error, hints.on_reading(error, cfg, "ask for less with --since")))
+        return Exit.FAILED if isinstance(error, session.Unavailable) else Exit.OPERATOR
+    if isinstance(error, KeyboardInterrupt):
+        complain("interrupted")
+        return Exit.FAILED
+    if isinstance(error, OSError):
+        complain(f"{error.filename or 'standard output'}: expected to write the answer, found: {error.strerror}")
+        return Exit.OPERATOR
+    message = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
+    logger.opt(exception=error if verbose else None).error("{}; for the traceback: -v before the question", message)
+    return Exit.FAILED
+
+
+def limit_of(options: argparse.Namespace) -> int | None:
+    """Return how many rows a table has at most. What a machine reads is cut only if that was asked for."""
+    if options.limit is None:
+        return None if options.csv or options.json else DEFAULT_LIMIT
+    limit: int = options.limit
+    return limit or None
 
 
 def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> dict[str, Any]:
@@ -100,21 +119,10 @@ def print_answer(answer: Answer, options: argparse.Namespace) -> None:
     if options.json:
         write(sys.stdout, present.as_json(answer))
     elif options.csv:
-        complain(present.window(answer))
+        complain(present.window(answer), *present.cuts(answer))
         write(sys.stdout, present.as_csv(answer))
     else:
         write(sys.stdout, present.as_table(answer))
-
-
-def hint(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
-    """Return what fixes it: a setting or a command."""
-    if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
-        return f"ask for less with --since, or raise [report] statement_timeout in {cfg.path}"
-    if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
-        user = cfg.connection.get("user")
-        role = Identifier(user).as_string(None) if user else "the role that libpq uses"
-        return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
-    return hints.on(error, cfg)
 
 
 # --- the command line ----------------------------------------------------------------------------------------
@@ -124,6 +132,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the questions and their options, as --help shows them."""
     parser = cli.ArgumentParser(description="Answer a question about what the database knows.")
     cli.add_config(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of what nobody expected")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     questions = parser.add_subparsers(title="questions", metavar="QUESTION", required=True)
     for question in QUESTIONS:
@@ -138,8 +147,8 @@ def parser() -> argparse.ArgumentParser:
             one.set_defaults(since=None)
         one.add_argument("--node", metavar="NAME", help="one node only")
         limit = cli.number(0, MAX_LIMIT)
-        one.add_argument("--limit", type=limit, metavar="N", default=DEFAULT_LIMIT,
-                         help=f"rows of a table; 0: all (default: {DEFAULT_LIMIT})")  # fmt: skip
+        one.add_argument("--limit", type=limit, metavar="N",
+                         help=f"rows of a table; 0: all (default: {DEFAULT_LIMIT}, or all as CSV or JSON)")  # fmt: skip
         if len(question.choices) > 1:
             one.add_argument("--only", choices=question.choices, help="this table of the answer; needed with --csv")
         form = one.add_mutually_exclusive_group()

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
 
-import psycopg
 from loguru import logger
-from psycopg.sql import Identifier
 
 from xraylog import __version__, atomic_file, cli, config, file_advice, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
-from xraylog.database import schema, session
+from xraylog.database import session
 from xraylog.file_advice import Needs
 from xraylog.printed import complain, prepare_streams
 from xraylog.report import collect, run_history
@@ -104,12 +102,14 @@ def write(output: Path, text: str, found: Findings) -> Exit:
 
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     """Log why there is no page, with the command that fixes it; return the exit status."""
+    if isinstance(error, (session.Unavailable, session.Unsuitable)):
+        hint = hints.on_reading(error, cfg, "ask for fewer --days")
     if isinstance(error, session.Unavailable):
         what = f"PostgreSQL is not available: {error}"
-        logger.error("{}", hints.joined(what, "no page was written", hint(error, cfg)))
+        logger.error("{}", hints.joined(what, "no page was written", hint))
         return Exit.FAILED
     if isinstance(error, session.Unsuitable):
-        logger.error("{}", hints.joined(error, "no page was written", hint(error, cfg)))
+        logger.error("{}", hints.joined(error, "no page was written", hint))
         return Exit.OPERATOR
     if isinstance(error, collect.UnknownNode):
         logger.error("--node: {}; no page was written", error)
@@ -121,17 +121,6 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     traceback = error if verbose else None
     logger.opt(exception=traceback).error("{}; no page was written; for the traceback: -v", message)
     return Exit.FAILED
-
-
-def hint(error: session.Unavailable | session.Unsuitable, cfg: Config) -> str:
-    """Return what fixes it: a setting or a command."""
-    if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
-        return f"ask for fewer --days, or raise [report] statement_timeout in {cfg.path}"
-    if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
-        user = cfg.connection.get("user")
-        role = Identifier(user).as_string(None) if user else "the role that libpq uses"
-        return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
-    return hints.on(error, cfg)
 
 
 def log_query(name: str, seconds: float) -> None:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import psycopg
+from psycopg.sql import Identifier
 
 from xraylog import file_advice, safe_open
 from xraylog.accesslog import archive, logfile, offline_buffer
@@ -54,6 +55,17 @@ def on(error: Exception, cfg: Config) -> str:
     if isinstance(error, (session.Unavailable, session.Unsuitable)):
         return _on_database(error, cfg)
     return f"what to do: {command(cfg, '--check')}"
+
+
+def on_reading(error: Exception, cfg: Config, less: str) -> str:
+    """Return what fixes an error of a script that only reads. `less`: how to ask for what takes less time."""
+    if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
+        return f"{less}, or raise [report] statement_timeout in {cfg.path}"
+    if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+        user = cfg.connection.get("user")
+        role = Identifier(user).as_string(None) if user else "the role that libpq uses"
+        return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
+    return on(error, cfg)
 
 
 def holder(error: Exception, cfg: Config) -> str:

@@ -36,6 +36,10 @@ TESTED: dict[str, dict[str, str]] = {
         "not undone; ": NOTHING + "the operator did not agree",
     },
     "parse_logs.py": {"{}: expected a log, found none": NOTHING + "the operator typed the pattern, and sees it"},
+    "ask_logs.py": {
+        "{}: expected to write the answer": "integration/questions/test_ask.py::"
+        "test_an_answer_that_cannot_be_written_is_an_error_of_one_line",
+    },
     "report_logs.py": {
         "--node: ": ADVICE + "test_a_list_of_the_nodes_that_there_are",
         "expected the package": "integration/report/test_report.py::"
@@ -275,6 +279,10 @@ TESTED: dict[str, dict[str, str]] = {
         "{} is a file, and no folder": ADVICE + "test_a_file_in_the_place_of_a_folder",
     },
     "xraylog/hints.py": {
+        "what to do, as their owner: GRANT SELECT": "integration/report/test_report.py::"
+        "test_a_role_that_may_not_read_one_of_them_gets_the_grant_it_needs",
+        "{}, or raise [report] statement_timeout": "integration/report/test_report.py::"
+        "test_a_query_that_takes_too_long_ends",
         "[parser] offline_file": PART,
         "change [postgresql] in": ADVICE + "test_a_setting_that_libpq_does_not_understand",
         "which GRANT it needs": ADVICE + "test_a_role_that_lacks_a_right",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -46,13 +46,15 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         conn.execute(SETTINGS)
         node_id = find_node(conn, values.get("node"))
         users = find_users(conn, values["email"]) if "email" in values else [None]
-        for user in users:
-            for name, function in asked.items():
-                title = f"{name} of {user}" if len(users) > 1 else name
-                parts.append(_part(conn, title, function, {**values, "email": user, "node_id": node_id}, limit))
+        for name, function in asked.items():
+            one_each = [
+                _part(conn, name, function, {**values, "email": user, "node_id": node_id}, limit)
+                for user in users[:MAX_USERS]
+            ]
+            parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
-    if len(users) == MAX_USERS:
+    if len(users) > MAX_USERS:
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
     if question.nothing and not any(part.rows for part in parts):
         notes.insert(0, question.nothing(values))
@@ -66,6 +68,12 @@ def _part(conn: Connection, title: str, function: str, values: Mapping[str, Any]
     most = None if limit is None else limit + 1
     rows = conn.execute(f"{text}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
     return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)
+
+
+def _of_users(users: Sequence[str | None], parts: Sequence[Part]) -> Part:
+    """Return the tables of several users as one, in which each row names its user."""
+    rows = [(user, *row) for user, part in zip(users, parts, strict=False) for row in part.rows]
+    return Part(parts[0].name, ("user", *parts[0].columns), rows, any(part.is_cut for part in parts))
 
 
 def start_note(conn: Connection, zone: tzinfo) -> str:
@@ -99,10 +107,10 @@ def find_node(conn: Connection, name: str | None) -> int | None:
 
 
 def find_users(conn: Connection, pattern: str) -> list[str]:
-    """Return the user of this name, or those whose names fit a pattern. Raises Unknown."""
+    """Return the user of this name, or those whose names fit a pattern, up to one too many. Raises Unknown."""
     found = conn.execute(USER, [pattern]).fetchall()
     if not found and "*" in pattern:
-        found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS]).fetchall()
+        found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS + 1]).fetchall()
     if not found:
         near = conn.execute(USERS_LIKE, [f"%{like(pattern)}%", 5]).fetchall()
         hint = f"; there are {', '.join(repr(name) for (name,) in near)}" if near else "; for all: last-seen"

@@ -41,7 +41,7 @@ class Answer:
 
 def as_table(answer: Answer) -> str:
     """Return aligned columns; times in the answer's zone, to the second."""
-    blocks = [f"{_window(answer)}\n"]
+    blocks = [f"{window(answer)}\n"]
     for part in answer.parts:
         title = f"{part.name}\n" if len(answer.parts) > 1 else ""
         blocks.append(f"{title}{_aligned(part, answer.zone)}{_count(part)}\n")
@@ -78,12 +78,13 @@ def as_json(answer: Answer) -> str:
     return json.dumps(found, indent=1).replace("\x7f", "\\u007f") + "\n"
 
 
+def cuts(answer: Answer) -> list[str]:
+    """Return how many rows the tables have that are not whole."""
+    return [_count(part) for part in answer.parts if part.is_cut]
+
+
 def window(answer: Answer) -> str:
     """Return the window in words."""
-    return _window(answer)
-
-
-def _window(answer: Answer) -> str:
     since, until = (
         moment.astimezone(answer.zone).isoformat(" ", "seconds") if moment else None
         for moment in (answer.since, answer.until)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -13,6 +15,10 @@ import pytest
 from helpers.site import Site, line, lines
 from psycopg.sql import SQL, Identifier
 
+import ask_logs
+from xraylog.questions import asking
+
+SINCE = ("--since", "2025-11-17")
 SINCE = ("--since", "2025-11-17")
 WHEN = (*SINCE, "--until", "2025-11-17")
 
@@ -75,9 +81,69 @@ def test_one_user_and_those_of_a_pattern(asked: Site) -> None:
         ("host7.example", 443, 3)
     ]
     several = answer(asked, "user", "u*", *WHEN)
-    assert {name for name in several if name.startswith("destinations")} == {
-        f"destinations of u{n}" for n in (0, 1, 2, 3, 4, 7)
-    }
+    assert [(row["user"], row["rows"]) for row in several["destinations"]] == [
+        *((f"u{n}", 1) for n in range(5)),
+        ("u7", 3),
+    ]
+    shown = ask(asked, "user", "u*", *WHEN, "--csv", "--only", "destinations")
+    assert [row["user"] for row in csv.DictReader(io.StringIO(shown))] == [f"u{n}" for n in (0, 1, 2, 3, 4, 7)]
+
+
+def test_a_pattern_that_fits_many_users_says_which_are_shown(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, note in ((6, False), (5, True)):
+        monkeypatch.setattr(asking, "MAX_USERS", most)
+        found = answer(asked, "user", "u*", *WHEN)
+        assert len(found["destinations"]) == most
+        assert any(text == f"The first {most} users whose names fit are shown." for text in found["notes"]) == note
+
+
+def test_only_a_table_is_cut_unasked(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ask_logs, "DEFAULT_LIMIT", 2)
+    assert "2 rows, and there are more: --limit" in ask(asked, "last-seen", *SINCE)
+    assert len(answer(asked, "last-seen", *SINCE)["users"]) == 7
+    assert len(ask(asked, "last-seen", *SINCE, "--csv").splitlines()) == 1 + 7
+    cut = asked.run("last-seen", *SINCE, "--csv", "--limit", "3", script="ask_logs")
+    assert len(cut.stdout.splitlines()) == 1 + 3
+    assert "there are more: --limit" in cut.stderr
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("last-seen", "--since", "0001-01-01"),
+        ("traffic", "--until", "0001-01-02"),
+        ("traffic", "--since", "9999-12-30"),
+    ],
+)
+def test_a_window_at_the_end_of_time_is_an_answer_or_an_error_of_one_line(
+    asked: Site, question: tuple[str, ...]
+) -> None:
+    asked.set("parser", timezone="America/New_York")
+    command = asked.command(*question, script="ask_logs")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 2)
+    assert "Traceback" not in done.stderr
+
+
+def test_what_nobody_expected_is_one_line(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no\nsuch luck")
+
+    monkeypatch.setattr(asking, "ask", fail)
+    said = ask(asked, "traffic", status=1)
+    assert said.endswith("unexpected RuntimeError: no; such luck; for the traceback: -v before the question\n")
+    assert said.count("\n") == 1
+
+
+def test_an_answer_that_cannot_be_written_is_an_error_of_one_line(asked: Site) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            asked.command("traffic", *WHEN, script="ask_logs"),
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 3
+    assert "expected to write the answer, found: No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_name_that_is_none_is_an_error_that_shows_similar_ones(asked: Site) -> None:
