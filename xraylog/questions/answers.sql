@@ -400,6 +400,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = users_of.address)
           AND l."timestamp" >= users_of.since AND l."timestamp" < users_of.until
+          AND l.action <> 'api'
         GROUP BY l.user_id
     ) v
     LEFT JOIN users u ON u.id = v.user_id
@@ -429,6 +430,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     LEFT JOIN nodes n ON n.id = l.node_id
     WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = who_reached.address)
       AND l.destination_port = who_reached.port
+      AND l.action <> 'api'
       AND l."timestamp" >= who_reached.at - who_reached.within
       AND l."timestamp" <= who_reached.at + who_reached.within
     ORDER BY l."timestamp"
@@ -853,6 +855,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         SELECT date_trunc('hour', l."timestamp") AS hour
         FROM logs l
         WHERE l."timestamp" >= traffic_by_hour.since AND l."timestamp" < traffic_by_hour.until
+          AND l.action <> 'api'
         UNION ALL
         SELECT NULL FROM logs WHERE false
     ) h
