@@ -1,6 +1,6 @@
 """What the rows of a run are about, for the metrics: users, addresses, actions, outbound tags. Pure.
 
-Only a run that writes metrics counts: it takes the parser's thread a tenth of a microsecond for each row.
+Only a run that writes metrics counts, because it takes time for each row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records to rows in COPY's binary format: the server has no text to parse, which is most of its work.
+"""Records to rows in COPY's binary format: the server has no text to parse (benchmarks/load.py shows both).
 
 The format is that of PostgreSQL's page on COPY, section "Binary Format": a row is its number of columns and, for each
 column, a length and as many bytes, or the length -1 for NULL. The bytes are those that the receive function of the
@@ -135,8 +135,7 @@ def _times_and_ports(some: Records) -> Sequence[bytes]:
     """Return a piece for each row: timestamp and port, each but the first length included.
 
     All decimal numbers of a chunk are read at once, as one integer in which each has 64 bits, eight digits: first every
-    two neighbours become a number from 0 to 99, then two of these one from 0 to 9999, then all eight. int() takes
-    three times as long for one after the other.
+    two neighbours become a number from 0 to 99, then two of these one from 0 to 9999, then all eight.
     """
     count, ports = len(some), some.source_ports
     has_nulls = None in ports
