@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +108,14 @@ def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Se
     if dsn := request.config.getoption("--dsn"):
         return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
     return own_server(*FAST, "max_connections=200").keywords()
+
+
+@pytest.fixture(autouse=True)
+def ends_its_threads() -> Iterator[None]:
+    """A thread that outlives its test keeps all later runs from being forked."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.fixture

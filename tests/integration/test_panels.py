@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.documents import BLOCKS
 from helpers.site import Site, line, lines, users
-from helpers.users import OTHER, as_root
+from helpers.users import OTHER, as_root, becoming
 
 from xraylog.cli import Exit
 
@@ -74,11 +74,11 @@ def test_the_user_nobody_in_a_folder_of_roots(site: Site, mode: int) -> None:
         owned = [site.log, site.config, folder / "var", *([folder / "log"] if mode == 0o700 else [])]
         for path in owned:
             os.chown(path, OTHER, OTHER)
-        right = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # this Python may be root's
-        become = ["setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups", *right]
-        checked = subprocess.run([*become, *site.command("--check")], capture_output=True, text=True, check=False)
+        checked = subprocess.run(
+            [*becoming(OTHER), *site.command("--check")], capture_output=True, text=True, check=False
+        )
         assert "✗" not in checked.stdout, checked.stdout
-        done = subprocess.run([*become, *site.command()], capture_output=True, text=True, check=False)
+        done = subprocess.run([*becoming(OTHER), *site.command()], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (Exit.DONE, "")
         assert site.emails() == users(0, 3)
         assert site.log.read_bytes() == b""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.site import ROOT, Site, line, lines, users
-from helpers.users import as_root, folder_of
+from helpers.users import as_root, becoming, folder_of
 
 from xraylog.cli import Exit
 
@@ -43,9 +43,7 @@ def test_a_user_without_a_name_or_a_home(database: dict[str, str], away: bool) -
             site.away()
         for path in folder.iterdir():
             os.chown(path, NAMELESS, NAMELESS)
-        # That one right, because this Python may be in a folder of root's.
-        right = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-        become = ["setpriv", f"--reuid={NAMELESS}", f"--regid={NAMELESS}", "--clear-groups", *right, "env", "-i"]
+        become = becoming(NAMELESS)
         done = subprocess.run([*become, *site.command()], capture_output=True, text=True, check=False, cwd="/")
         assert done.returncode == Exit.DONE, done.stderr
         assert (site.buffered() if away else site.emails()) == users(0, 3)

@@ -6,7 +6,7 @@ import contextlib
 import selectors
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -23,13 +23,18 @@ class Wire:
         self._server = server
         self._door = socket.create_server(("127.0.0.1", 0))
         self.port = self._door.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._serve)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=target, args=arguments))
+        self._threads[-1].start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):  # the door was closed
             while True:
                 run, _ = self._door.accept()
-                threading.Thread(target=self._relay, args=(run,), daemon=True).start()
+                self._start(self._relay, run)
 
     def _relay(self, run: socket.socket) -> None:
         heard = True
@@ -45,6 +50,9 @@ class Wire:
                     key.data.sendall(data)
 
     def close(self) -> None:
+        self._door.shutdown(socket.SHUT_RDWR)  # wakes accept(), which close() alone would not
+        for thread in self._threads:
+            thread.join()
         self._door.close()
 
 
