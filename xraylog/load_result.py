@@ -15,7 +15,7 @@ class LoadResult:
 
     lines: int = 0
     rows: int = 0  # lines that are now in `logs`
-    rejected: int = 0  # lines that are now in `rejected_lines`
+    rejected: int = 0  # unparsed lines: they are now in `rejected_lines`
     ignored: Mapping[Ignored, int] = field(default_factory=dict)
     new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
     imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
@@ -23,8 +23,8 @@ class LoadResult:
     older: int = 0  # databases that were found to lack what they had confirmed
     missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
     dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
-    unparsed: int = 0  # of the rejected lines, those that are none of xray's, as far as the parser knows
-    misdated: int = 0  # of the rejected lines, those of a date that cannot be
+    foreign: int = 0  # of the unparsed lines, those that are none of xray's, as far as the parser knows
+    misdated: int = 0  # of the unparsed lines, those of a date that cannot be
     newest: str = ""  # minute of the newest record, UTC, "2025-11-17 10:15"
 
     def __add__(self, other: LoadResult) -> LoadResult:
@@ -39,7 +39,7 @@ class LoadResult:
             self.older + other.older,
             self.missing + other.missing,
             self.dropped + other.dropped,
-            self.unparsed + other.unparsed,
+            self.foreign + other.foreign,
             self.misdated + other.misdated,
             max(self.newest, other.newest),
         )
@@ -54,7 +54,7 @@ class LoadResult:
             rejected,
             batch.ignored,
             new_names,
-            unparsed=len(batch.numbered_bad_lines) - misdated,
+            foreign=len(batch.numbered_bad_lines) - misdated,
             misdated=misdated,
             newest=batch.newest if rows else "",
         )

@@ -257,7 +257,7 @@ class Batch:
 
     @property
     def stored(self) -> int:
-        """How many lines will be rows or rejected lines."""
+        """How many lines will be rows or unparsed lines."""
         return len(self.records) + len(self.numbered_bad_lines)
 
     @property

@@ -124,7 +124,7 @@ def test_a_process_that_is_frozen_while_the_buffer_is_imported(site: Site, froze
     assert site.emails() == users(0, 20)
 
 
-def test_rejected_lines_are_read_again_by_a_process_that_is_frozen(site: Site, frozen: Freezer) -> None:
+def test_unparsed_lines_are_read_again_by_a_process_that_is_frozen(site: Site, frozen: Freezer) -> None:
     site.append(*lines(0, 10), "damaged\n")
     site.run_here()
     site.query("UPDATE rejected_lines SET line = %s", line(10).rstrip().encode())
@@ -260,7 +260,7 @@ def test_a_dead_session_that_does_not_end_is_named_by_each_run(
     assert site.emails() == users(0, 20)
 
 
-def test_rejected_lines_are_read_again_after_a_dead_session(alone: Site) -> None:
+def test_unparsed_lines_are_read_again_after_a_dead_session(alone: Site) -> None:
     with psycopg.connect(**alone.database, autocommit=True) as conn:  # type: ignore[arg-type]
         alone.append(line(3), "damaged\n")
         with no_standby(alone):

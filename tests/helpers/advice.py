@@ -145,7 +145,7 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/commands/ownership.py": {"until then a run exits": USERS + "test_check_tells_what_a_run_would_refuse"},
     "xraylog/commands/trial.py": {
-        "a good line was rejected": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
+        "a good line was left unparsed": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
         "a line needs one session": NOTHING + "it cannot happen: a trial stores one line",
     },
     "xraylog/config/reader.py": dict.fromkeys(

@@ -271,7 +271,7 @@ class Site:
         return int(count)
 
     def rejected(self) -> list[tuple[str, bytes]]:
-        """Reason and bytes of every rejected line, oldest first."""
+        """Reason and bytes of every unparsed line, oldest first."""
         return self.query("SELECT reason, line FROM rejected_lines ORDER BY id")  # type: ignore[return-value]
 
     def last_stats(self) -> dict[str, Any]:

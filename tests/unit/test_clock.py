@@ -121,7 +121,7 @@ def test_a_pass_that_has_not_come_yet_is_not_the_second() -> None:
 
 
 def test_lines_that_are_read_alone_are_in_the_first_pass() -> None:
-    """Rejected lines, which are read again: they are of any log, and nobody knows what stood before them."""
+    """Unparsed lines, which are read again: they are of any log, and nobody knows what stood before them."""
     one = grammar_of("Europe/Berlin")
     said = [one.parse_alone(f"2025/10/26 {text}:30 {ACCEPTED}".encode()) for text in ("02:50", "02:10")]
     assert [row.timestamp[11:16] for row in said if isinstance(row, AccessRecord)] == ["00:50", "00:10"]

@@ -284,7 +284,7 @@ REASONS: list[str | bytes] = [
 
 
 @pytest.mark.parametrize("why", REASONS, ids="I: {!r:.60}".format)
-def test_a_rejected_line_is_a_row_and_its_reason_is_not_stored(why: str | bytes) -> None:
+def test_a_rejected_connection_is_a_row_and_its_reason_is_not_stored(why: str | bytes) -> None:
     for source in ("from 1.2.3.4:5", "from tcp:1.2.3.4:5", "from udp:1.2.3.4:5", "1.2.3.4:5"):
         assert parse(AT, source, " rejected  ", why) == AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected")
 
@@ -466,7 +466,7 @@ def test_a_time_before_2015_or_more_than_two_days_ahead_is_bad(zone: str, hour: 
 
 NAMED = {
     "email": "from 1.2.3.4:5 accepted tcp:x:443 [in -> out] email: {}",
-    "email of a rejected line": "from 1.2.3.4:5 rejected  Insecure encryption email: {}",
+    "email of a rejected connection": "from 1.2.3.4:5 rejected  Insecure encryption email: {}",
     "inbound": "from 1.2.3.4:5 accepted tcp:x:443 [{} -> out]",
     "outbound": "from 1.2.3.4:5 accepted tcp:x:443 [in -> {}] email: e",
     "only tag": "from 1.2.3.4:5 accepted tcp:x:443 [{}]",

@@ -33,6 +33,8 @@ WORDS = {
     r"stands? in the way": "prevents, blocks",
     r"be rid of": "remove",
     r"begun": "started",
+    r"rejected lines?": "unparsed lines: rejected is what xray does to a connection",
+    r"lines? not understood": "unparsed lines",
 }
 PATTERNS = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE | re.MULTILINE): better for word, better in WORDS.items()}
 

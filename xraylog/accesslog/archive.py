@@ -23,7 +23,7 @@ from xraylog.records import HEAD_BYTES, TAIL_BYTES, tail_digest
 # The first bytes: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; bzip2's block sizes follow in ASCII;
 # RFC 8878, section 3.1.1.
 GZIP, XZ, BZIP2, ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
-# As file(1) knows them. Read as text, such a file would become rejected lines, and be drained. With the command that
+# As file(1) knows them. Read as text, such a file would become unparsed lines, and be drained. With the command that
 # decompresses it to standard output.
 OTHERS = {
     **{bytes([0x50 + kind]) + b"\x2a\x4d\x18": ("zstd or lz4", "zstd -dc") for kind in range(16)},  # a skippable frame

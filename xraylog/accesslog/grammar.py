@@ -39,7 +39,7 @@ ANOTHER_LINE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (?:fro
 PREFIXED = "expected xray's timestamp first, found before it: "
 STATUS = re.compile(rb"(?:^| )(accepted|rejected) ")
 CLOSING_BRACKET = ord("]")
-BRACKET = re.compile(rb" \[(.*?)\](?= |\Z)", re.DOTALL)  # of a rejected line: a reason may follow
+BRACKET = re.compile(rb" \[(.*?)\](?= |\Z)", re.DOTALL)  # of a rejected connection: a reason may follow
 ARROW = re.compile(rb" (?:->|>>|==>) ")
 BARE_ARROW = re.compile(rb"->|==>|>>")
 GLUED = "expected one line, found the timestamp of another in it"

@@ -262,7 +262,7 @@ def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | Data
     if not buffer.is_empty:
         lines = waiting.rows + waiting.rejected
         yield (
-            f"buffer: {lines} lines would be imported first = {waiting.rows} rows + {waiting.rejected} rejected; "
+            f"buffer: {lines} lines would be imported first = {waiting.rows} rows + {waiting.rejected} unparsed; "
             f"{waiting.stored} more are stored already"
         )
 
@@ -277,7 +277,7 @@ def describe_gap(cfg: Config, gap: Gap, logs: Sequence[Log]) -> tuple[str, bool]
         rows, rejected, ignored = found.actions.total(), found.reasons.total(), found.ignored.total()
         return (
             f"missing: {source}, bytes {listed}: this database lacks them, and they would be loaded before the buffer "
-            f"from {path_text(log.path)}: {found.lines} lines = {rows} rows + {rejected} rejected + {ignored} ignored"
+            f"from {path_text(log.path)}: {found.lines} lines = {rows} rows + {rejected} unparsed + {ignored} ignored"
         ), False
 
 
@@ -286,11 +286,11 @@ def findings(log: Log, start: int, counts: Counts, known: DatabaseState | Databa
     rows, rejected, ignored = counts.actions.total(), counts.reasons.total(), counts.ignored.total()
     yield f"would be read from byte {start} on" if counts.lines else f"nothing new after byte {start}"
     if counts.lines:
-        yield f"{counts.lines} lines = {rows} rows + {rejected} rejected + {ignored} ignored"
+        yield f"{counts.lines} lines = {rows} rows + {rejected} unparsed + {ignored} ignored"
     if rows:
         yield f"rows by action: {_listed(counts.actions)}"
     if rejected:
-        yield f"rejected lines by reason: {_listed(counts.reasons)}"
+        yield f"unparsed lines by reason: {_listed(counts.reasons)}"
     if ignored:
         yield f"ignored lines by kind: {_listed(counts.ignored)}"
     yield from _days(counts.days, known)

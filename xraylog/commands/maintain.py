@@ -1,4 +1,4 @@
-"""Work beside loading: partitions ahead, the drop of old days, rejected lines read again. Of no log."""
+"""Work beside loading: partitions ahead, the drop of old days, unparsed lines read again. Of no log."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def drop_old(cfg: Config) -> Exit:
 
 
 def replay_rejected(cfg: Config) -> Exit:
-    """Parse this node's rejected lines again: what is a record by now moves into `logs`. Returns the exit status."""
+    """Parse this node's unparsed lines again: what is a record by now moves into `logs`. Returns the exit status."""
     total, status, mask = LoadResult(), Exit.DONE, Mask(*cfg.mask_source)
     try:
         with _connected(cfg, cfg.node) as conn:
@@ -78,7 +78,7 @@ def replay_rejected(cfg: Config) -> Exit:
             found = replay.pending(conn, schema.ensure(conn), cfg.node)
             if found.others:
                 logger.info(
-                    "{} rejected lines of other nodes are left alone; replay them with their own configs", found.others
+                    "{} unparsed lines of other nodes are left alone; replay them with their own configs", found.others
                 )
             target = Target(conn, functools.partial(_connected, cfg, cfg.node))
             grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask, cfg.api_tags)
@@ -86,13 +86,13 @@ def replay_rejected(cfg: Config) -> Exit:
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):
                 total += result
                 for row_id, reason in stays:
-                    logger.debug("rejected line {}: {}", row_id, reason)
+                    logger.debug("unparsed line {}: {}", row_id, reason)
     except (session.Unavailable, session.Unsuitable) as reason:
         kept = "what was not moved stays in rejected_lines"
         logger.error("{}", hints.joined(reason, kept, hints.on(reason, cfg)))
         status = Exit.FAILED if isinstance(reason, session.Unavailable) else Exit.OPERATOR
     logger.info(
-        "{} rejected lines read = {} rows + {} ignored + {} still rejected",
+        "{} unparsed lines read = {} rows + {} ignored + {} still unparsed",
         total.lines,
         total.rows,
         sum(total.ignored.values()),
@@ -105,7 +105,7 @@ def replay_rejected(cfg: Config) -> Exit:
 
 
 def parse_rejected(parse: ParseLine, far: int, mask: Mask) -> Parse:
-    """Return the parser of rejected lines, to which the reason matters, too.
+    """Return the parser of unparsed lines, to which the reason matters, too.
 
     A line stays whose date was further than `far` days from those of the lines around it: these are not there to be
     asked again. One without room for its day may have come from the offline buffer, and is a record already; whoever

@@ -30,7 +30,7 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
     """Store a line as a run would, and undo it; only ids of the sequences are used up.
 
     `makes_days`: on a day that has no partition. Raises what a run would raise, and Unsuitable for what a run would
-    put among the rejected lines.
+    put among the unparsed lines.
     """
     with psycopg.Transaction(conn, force_rollback=True):
         schema.ensure(conn)
@@ -42,7 +42,7 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
         update = PositionUpdate(position, batch.end, Fingerprint(0, b""))
         result, _ = target.loader(cfg.node).load(batch, update)
         if result.rejected:
-            raise Unsuitable(f"a good line was rejected{_reason(conn)}")
+            raise Unsuitable(f"a good line was left unparsed{_reason(conn)}")
 
 
 def _reason(conn: Connection) -> str:

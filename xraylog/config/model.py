@@ -46,7 +46,7 @@ class Config:
     node: str
     node_is_set: bool  # else it is the host's name
     truncate_above: int  # bytes
-    stray_days: int  # a line further than that from the lines around it is rejected
+    stray_days: int  # a line further than that from the lines around it is unparsed
     api_tags: tuple[str, ...]  # outbound tags of xray's own API and metrics
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output

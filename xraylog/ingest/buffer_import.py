@@ -47,7 +47,7 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     confirmation.confirm(cfg, target)
     buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
     logger.info(
-        "{} imported: {} rows + {} rejected + {} stored before",
+        "{} imported: {} rows + {} unparsed + {} stored before",
         buffer.path,
         imported.total.rows,
         imported.total.rejected,

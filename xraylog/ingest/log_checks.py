@@ -73,7 +73,7 @@ def _report_doubt(cfg: Config, key: str, doubt: Doubt) -> None:
 
 
 def describe_misdated(cfg: Config) -> str:
-    """Return what is wrong with lines that were rejected for their date, and what to do."""
+    """Return what is wrong with lines that are unparsed for their date, and what to do."""
     shown = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     return (
         "are dated before 2015 or more than two days ahead of this machine's clock, and are in rejected_lines; if it "

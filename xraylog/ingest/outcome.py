@@ -25,7 +25,7 @@ from xraylog.printed import STANDARD_OUTPUT
 from xraylog.telemetry import prometheus, stats
 from xraylog.telemetry.prometheus import Metrics
 
-MIN_SUSPICIOUS = 20  # rejected lines without one good line
+MIN_SUSPICIOUS = 20  # unparsed lines without one good line
 
 
 class Recorder:
@@ -131,14 +131,14 @@ class Recorder:
         """Log one line that adds up, and write the statistics row."""
         total = self._totals["online"] + self._totals["offline"]
         logger.info(
-            "{} lines read = {} rows + {} rejected + {} ignored{}",
+            "{} lines read = {} rows + {} unparsed + {} ignored{}",
             total.lines,
             total.rows,
             total.rejected,
             sum(total.ignored.values()),
             f" + {total.dropped} dropped by a trigger" if total.dropped else "",
         )
-        if total.unparsed >= MIN_SUSPICIOUS and not total.rows:
+        if total.foreign >= MIN_SUSPICIOUS and not total.rows:
             question = f"is {describe(self._paths)} its access log? If not, change [parser] logfile in {self._cfg.path}"
             logger.warning("not one of {} lines is xray's; {}", total.lines, question)
         if total.misdated >= MIN_SUSPICIOUS and not total.rows:

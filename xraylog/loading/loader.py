@@ -1,4 +1,4 @@
-"""Batches into `logs`: rows, rejected lines and position in one transaction, all or nothing.
+"""Batches into `logs`: rows, unparsed lines and position in one transaction, all or nothing.
 
 There are three load paths. `attach`: many rows of a day that has no partition yet. `foreign_keys`: many rows of other
 days, if the role may disable the triggers of the foreign keys; their keys are checked in bulk. Otherwise COPY with
@@ -189,7 +189,7 @@ class Loader:
     def _store(
         self, batch: Batch, updates: Sequence[PositionUpdate], names: Resolved
     ) -> tuple[int, int, list[Position]]:
-        """Run the transaction; return how many rows and rejected lines there are, and the new positions."""
+        """Run the transaction; return how many rows and unparsed lines there are, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
             stored, rejected = rejects.copy_or_reject(

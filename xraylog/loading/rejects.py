@@ -110,7 +110,7 @@ def copy_or_reject(
     copy: Callable[[Records], int],
 ) -> tuple[int, int]:
     """Store the batch's records with `copy`; write the rows that the database rejects to rejected_lines, with the bad
-    lines. In a transaction. Return how many rows and rejected lines there are.
+    lines. In a transaction. Return how many rows and unparsed lines there are.
     """
     rows = RejectedRows(batch)
     usable = rows.without_days(rejected_days, rows.without_names(rejected_names))

@@ -1,1 +1,1 @@
-"""What keeps the database in shape: retention, unused names, rejected lines read again."""
+"""What keeps the database in shape: retention, unused names, unparsed lines read again."""

@@ -1,4 +1,4 @@
-"""Rejected lines that are read again, and moved into `logs` where they are records by now.
+"""Unparsed lines that are read again, and moved into `logs` where they are records by now.
 
 What a line says is the parser's to tell: it comes as a function. A batch of lines leaves rejected_lines in the
 transaction that stores its records, so each of them is in one place, whatever is killed.
@@ -66,7 +66,7 @@ DELETE_LINES = """
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The rejected lines there are."""
+    """The unparsed lines there are."""
 
     node_id: int | None = None  # None: there are none of this node
     first: int = 0  # id

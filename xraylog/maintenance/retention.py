@@ -1,4 +1,4 @@
-"""Remove what is older than `[retention] days`: partitions of `logs`, rejected lines, and unused names.
+"""Remove what is older than `[retention] days`: partitions of `logs`, unparsed lines, and unused names.
 
 A partition goes as a whole, and only when its upper bound, as the catalog has it, is not after the first moment that
 is kept. That is asked once more, by the table's oid, in the transaction that marks it or drops it. `detached` says how
@@ -103,7 +103,7 @@ def to_drop(conn: Connection, days: int, now: datetime) -> list[ExpiredTable]:
 
 
 def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
-    """How many rejected lines a run at `now` would remove. Only reads."""
+    """How many unparsed lines a run at `now` would remove. Only reads."""
     with session.transaction(conn):
         if reason_to_wait(conn) is not None:
             return 0

@@ -199,7 +199,7 @@ class Findings:
 
     @property
     def rejected_lines(self) -> int:
-        """Return how many lines of all nodes were not understood."""
+        """Return how many lines of all nodes are unparsed."""
         return sum(node.rejected_lines for node in self.nodes)
 
     @property

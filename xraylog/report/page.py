@@ -182,7 +182,7 @@ def _notes(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str
         yield f"Runs that did not reach PostgreSQL: {_count(runs.offline)} of {_count(runs.count)}.", ()
     if found.rejected_lines:
         yield (
-            f"Lines not understood: {_count(found.rejected_lines)}. They are in rejected_lines, each with the reason.",
+            f"Unparsed lines: {_count(found.rejected_lines)}. They are in rejected_lines, each with the reason.",
             (),
         )
 

@@ -26,8 +26,11 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
     "xraylog_last_run_timestamp_seconds": ("gauge", "When the last run began, whatever became of it."),
     "xraylog_last_run_exit_status": ("gauge", "Exit status of the last run that came to its end."),
     "xraylog_run_duration_seconds": ("gauge", "How long that run took."),
-    "xraylog_lines_total": ("counter", "Lines by outcome. A buffered line is counted once more when it is imported."),
-    "xraylog_rejected_lines_total": ("counter", "Lines that went to rejected_lines."),
+    "xraylog_lines_total": (
+        "counter",
+        "Lines by outcome; rejected: unparsed. Buffered ones count again when imported.",
+    ),
+    "xraylog_rejected_lines_total": ("counter", "Unparsed lines, which are no rows and went to rejected_lines."),
     "xraylog_buffer_bytes": ("gauge", "Size of the offline buffer after the last run."),
     "xraylog_log_bytes": ("gauge", "Size of the access log after the last run."),
     "xraylog_database_older_timestamp_seconds": (
@@ -37,7 +40,10 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
     "xraylog_last_row_timestamp_seconds": ("gauge", "Minute of the newest row that a run stored, 0 for none."),
     "xraylog_last_run_users": ("gauge", "Distinct users in the lines that the last run read."),
     "xraylog_last_run_addresses": ("gauge", "Distinct source addresses in these lines."),
-    "xraylog_last_run_rows": ("gauge", "Rows of these lines by action: accepted, rejected by xray, or xray's own API."),
+    "xraylog_last_run_rows": (
+        "gauge",
+        "Rows of these lines by action: accepted, rejected (connections that xray refused), or xray's own API.",
+    ),
     "xraylog_last_run_outbound_rows": ("gauge", "Rows of these lines by outbound tag; the less frequent as other."),
 }
 (LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER, LAST_ROW,

@@ -81,9 +81,9 @@ def test_lines_are_counted_by_kind(site: Site, dry_run: DryRun) -> None:
     site.append(*KINDS)
     said = dry_run()
     assert f"{site.log}:\n  would be read from byte 0 on\n" in said
-    assert "  13 lines = 7 rows + 3 rejected + 3 ignored\n" in said
+    assert "  13 lines = 7 rows + 3 unparsed + 3 ignored\n" in said
     assert "  rows by action: 6 accepted; 1 rejected\n" in said
-    assert "  rejected lines by reason: 2 expected a timestamp first; 1 expected a port up to 65535\n" in said
+    assert "  unparsed lines by reason: 2 expected a timestamp first; 1 expected a port up to 65535\n" in said
     assert "  ignored lines by kind: 2 blank; 1 comment\n" in said
     assert "  2025-11-16: 1 rows, a partition would be made\n  2025-11-17: 6 rows, a partition would be made\n" in said
     assert "  its lines would be taken out" in said
@@ -93,7 +93,7 @@ def test_lines_are_counted_by_kind(site: Site, dry_run: DryRun) -> None:
 @pytest.mark.parametrize("log", [*SAMPLES.glob("xray_24*.log"), None], ids=lambda path: path.name if path else "kinds")
 def test_a_run_does_what_was_announced(site: Site, dry_run: DryRun, log: Path | None) -> None:
     site.append(*([log.read_bytes()] if log else KINDS))
-    found = re.search(r"(\d+) lines = (\d+ rows \+ \d+ rejected \+ \d+ ignored)", dry_run())
+    found = re.search(r"(\d+) lines = (\d+ rows \+ \d+ unparsed \+ \d+ ignored)", dry_run())
     assert found is not None
     assert f"{found[1]} lines read = {found[2]}" in site.run("-v").stderr
 
@@ -105,7 +105,7 @@ def test_it_goes_on_where_a_run_would(site: Site, dry_run: DryRun) -> None:
     assert f"{site.log}:\n  nothing new after byte {stored}\n" in dry_run()
     site.append(*lines(20, 23), line(24)[:30])
     said = dry_run("--keep")
-    assert f"would be read from byte {stored} on\n  3 lines = 3 rows + 0 rejected + 0 ignored\n" in said
+    assert f"would be read from byte {stored} on\n  3 lines = 3 rows + 0 unparsed + 0 ignored\n" in said
     assert "2025-11-17: 3 rows, its partition is there\n  its lines would stay there (--keep)\n" in said
     assert "would be read from byte 0 on\n  16 lines = 10 rows" in dry_run("--again")
 
@@ -115,7 +115,7 @@ def test_without_a_database_it_says_where_lines_would_go(site: Site, dry_run: Dr
     site.away()
     said = dry_run()
     assert re.match(rf"database: not available: .*; lines would go to {site.buffer}; the server is down: ", said)
-    assert "10 lines = 10 rows + 0 rejected + 0 ignored\n" in said
+    assert "10 lines = 10 rows + 0 unparsed + 0 ignored\n" in said
     assert "2025-11-17: 10 rows\n" in said
     site.run_here("--keep")
     site.append(*lines(10, 13))
@@ -143,7 +143,7 @@ def test_what_waits_in_the_buffer_is_counted(site: Site, dry_run: DryRun) -> Non
     site.back()
     site.append(*lines(25, 29))
     said = dry_run()
-    assert "buffer: 6 lines would be imported first = 5 rows + 1 rejected; 20 more are stored already\n" in said
+    assert "buffer: 6 lines would be imported first = 5 rows + 1 unparsed; 20 more are stored already\n" in said
     assert "4 lines = 4 rows" in said
     site.run_here()
     assert site.emails() == users(0, 29)

@@ -87,7 +87,7 @@ def test_schema_md_names_every_column_with_its_type_and_no_other(conn: Connectio
     assert documented == set(there)
 
 
-def test_the_query_for_rejected_lines_prints_no_byte_that_a_terminal_obeys(site: Site) -> None:
+def test_the_query_for_unparsed_lines_prints_no_byte_that_a_terminal_obeys(site: Site) -> None:
     site.append(b"not \x1b[2J a line \xff\x00 of xray\t\\ \xd1\x8e\n")
     site.run()
     (query,) = [query for query in QUERIES if "encode(" in query]

@@ -115,7 +115,7 @@ def test_rows_that_a_trigger_drops_are_counted_with_its_name(used: Site, load_pa
     said = used.run("-v").stderr
     dropped = 10 - (len(used.rows()) - before)
     assert 0 < dropped < 10
-    assert f"10 lines read = {10 - dropped} rows + 0 rejected + 0 ignored + {dropped} dropped by a trigger" in said
+    assert f"10 lines read = {10 - dropped} rows + 0 unparsed + 0 ignored + {dropped} dropped by a trigger" in said
     assert "dropped by trigger odd on logs_2025_11_17, and are in no table" in said
     assert "report" not in said
 

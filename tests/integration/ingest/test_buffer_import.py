@@ -57,7 +57,7 @@ def test_an_import_says_how_far_it_is(site: Site, monkeypatch: pytest.MonkeyPatc
     told = re.findall(rf"{site.buffer}: (\d+) of {size} bytes imported", site.output())
     assert [int(number) for number in told] == sorted(int(number) for number in told)
     assert len(told) == 5
-    assert f"{site.buffer} imported: 100 rows + 0 rejected + 0 stored before" in site.output()
+    assert f"{site.buffer} imported: 100 rows + 0 unparsed + 0 stored before" in site.output()
 
 
 @pytest.mark.parametrize("first", ["online", "offline"])

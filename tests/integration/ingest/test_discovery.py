@@ -243,7 +243,7 @@ OTHERS = [
 
 @pytest.mark.parametrize(("magic", "what"), OTHERS)
 def test_what_is_compressed_otherwise_is_refused_and_stays(site: Site, magic: bytes, what: str) -> None:
-    """Read as text it would be rejected line by line, and emptied."""
+    """Read as text every line of it would be unparsed, and it would be emptied."""
     name = packed(site, "access.log.1.zst", magic + random.Random(0).randbytes(1000))
     good = packed(site, "access.log.2", text(0, 10))
     said = site.run("--logfile", good, "--logfile", name, status=3).stderr

@@ -140,7 +140,7 @@ def test_forged_lines_that_come_alone_are_compared_with_what_has_left_the_log(si
         site.append(forged(n, n + 1)[0])
         if n % 2:
             site.away()
-        assert "1 rejected" in site.run("-v").stderr
+        assert "1 unparsed" in site.run("-v").stderr
         site.back()
     site.append(line(5, ago(-1)), line(6, ago(0)))
     site.run()

@@ -188,7 +188,7 @@ def test_with_a_mask_no_address_is_in_anything_that_runs_wrote(installed: Site) 
 
 
 def test_a_mask_changes_nothing_but_addresses(installed: Site) -> None:
-    """The same rows and the same rejected lines, apart from what is masked."""
+    """The same rows and the same unparsed lines, apart from what is masked."""
     clients = Clients()
     installed.append(*clients.lines())
     installed.run("--keep")
@@ -397,7 +397,7 @@ def section(title: str) -> list[list[str]]:
 
 @pytest.fixture
 def do(site: Site) -> Iterator[Callable[[list[str]], None]]:
-    """Two days of Alice's and of others', rejected lines of both; then SQL can be done to them."""
+    """Two days of Alice's and of others', unparsed lines of both; then SQL can be done to them."""
     by = "2025/11/{0} 10:15:23 from 203.0.113.{0}:5 accepted tcp:x.example:443 [in >> out] email: {1}@example.com\n"
     site.append(
         *(by.format(day, user) for day in (17, 18) for user in ("alice", "bob")),
@@ -472,7 +472,7 @@ def test_the_page_masks_the_rows_of_a_day_as_a_run_would(site: Site, do: Callabl
     assert site.query(after) == [("203.0.113.18/32",)] * 2
 
 
-def test_the_document_shows_what_is_left_of_a_rejected_line() -> None:
+def test_the_document_shows_what_is_left_of_an_unparsed_line() -> None:
     text = (ROOT / "docs" / "privacy.md").read_text()
     shown = [line for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     assert shown[1:] == [

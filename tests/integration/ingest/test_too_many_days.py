@@ -85,7 +85,7 @@ def check_that_it_adds_up(site: Site, told: str) -> None:
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
-def test_days_without_room_go_to_rejected_lines(site: Site, load_path: str) -> None:
+def test_days_without_room_go_to_unparsed_lines(site: Site, load_path: str) -> None:
     site.load_path = load_path
     site.append(*of_days(ROOM + 5), *lines(1000, 1003, ago(0)))
     check_that_it_adds_up(site, site.run().stderr)
@@ -117,7 +117,7 @@ def test_with_room_a_replay_moves_them(site: Site, buffered: bool) -> None:
         site.run()
         site.back()
     site.run()
-    assert "6 rejected lines read = 0 rows + 0 ignored + 6 still rejected" in site.run("--replay-rejected", "-v").stderr
+    assert "6 unparsed lines read = 0 rows + 0 ignored + 6 still unparsed" in site.run("--replay-rejected", "-v").stderr
     assert refused(site).total() == 6
     site.query("DROP TABLE logs_" + (TODAY - timedelta(days=100)).strftime("%Y_%m_%d"))
     site.run("--replay-rejected")

@@ -113,7 +113,7 @@ def test_two_runs_without_a_lock_in_common_do_not_both_store_the_same_lines(log:
     assert stored(observer) == Counter(["u1"])
 
 
-def test_a_rejected_line_larger_than_a_field_is_kept_in_part(
+def test_an_unparsed_line_larger_than_a_field_is_kept_in_part(
     log: Log, observer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "MAX_LINE_BYTES", 100)

@@ -1,4 +1,4 @@
-"""Rejected lines that are records by now move into `logs`, each once; all else stays where it is."""
+"""Unparsed lines that are records by now move into `logs`, each once; all else stays where it is."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def table(site: Site) -> list[tuple[Any, ...]]:
 
 
 def counts(read: int, rows: int, ignored: int, still: int) -> str:
-    return f"{read} rejected lines read = {rows} rows + {ignored} ignored + {still} still rejected"
+    return f"{read} unparsed lines read = {rows} rows + {ignored} ignored + {still} still unparsed"
 
 
 # --- what moves
@@ -90,7 +90,7 @@ def test_what_is_a_record_moves_what_is_ignored_goes_and_what_is_bad_stays_as_it
     assert {row[-1] for row in site.rows()} == {"n1"}
     assert table(site) == bad
     assert counts(6, 3, 1, 2) in site.output()
-    assert f"rejected line {bad[0][0]}: expected a timestamp first, found none" in site.output()
+    assert f"unparsed line {bad[0][0]}: expected a timestamp first, found none" in site.output()
 
 
 def test_shapes_that_older_versions_rejected_move(site: Site) -> None:
@@ -141,7 +141,7 @@ def test_lines_of_other_nodes_are_left_alone_for_they_have_other_zones(site: Sit
     reject(site, line(0))
     reject(site, line(1), line(2), node="n2")
     said = site.run("-v", REPLAY).stderr
-    assert "2 rejected lines of other nodes are left alone" in said
+    assert "2 unparsed lines of other nodes are left alone" in said
     assert counts(1, 1, 0, 0) in said
     ((at, *_),) = site.rows()
     assert at.isoformat() == "2025-11-17T06:45:23.123456+00:00"

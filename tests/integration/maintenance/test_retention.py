@@ -539,10 +539,10 @@ def test_a_run_with_lines_stores_them_before_and_between(kept: Site, server: Con
         assert len(found(server)) == tables
 
 
-# --- rejected lines ------------------------------------------------------------------------------------------
+# --- unparsed lines ------------------------------------------------------------------------------------------
 
 
-def test_rejected_lines_of_the_same_days_go_some_at_a_time(server: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unparsed_lines_of_the_same_days_go_some_at_a_time(server: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     server.execute("INSERT INTO nodes (name) VALUES ('n1')")
     moments = ["2024-02-29 23:59:59.999999+00"] * 8 + ["2024-03-01 00:00+00", "2024-03-05 00:00+00"]
     for moment in moments:

@@ -39,7 +39,7 @@ def test_nodes_have_their_rows_and_moments(found: Findings, stored: Connection) 
     assert found.rows == len(INSIDE)
 
 
-def test_nodes_have_the_rejected_lines_of_the_window_and_when_they_were_stored_last(
+def test_nodes_have_the_unparsed_lines_of_the_window_and_when_they_were_stored_last(
     filled: Connection, database: dict[str, str]
 ) -> None:
     (node,) = filled.execute("SELECT id FROM nodes WHERE name = 'n1'").fetchone() or (0,)

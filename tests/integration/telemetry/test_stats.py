@@ -329,7 +329,7 @@ def test_statistics_that_cannot_be_written_cost_no_line(
 
 # --- the line that adds up -----------------------------------------------------------------------------------
 
-SUM = re.compile(r"INFO +(\d+) lines read = (\d+) rows \+ (\d+) rejected \+ (\d+) ignored\n")
+SUM = re.compile(r"INFO +(\d+) lines read = (\d+) rows \+ (\d+) unparsed \+ (\d+) ignored\n")
 
 
 @pytest.mark.parametrize("batch_size", ["1", "3", "20000"])
@@ -358,6 +358,6 @@ def test_a_sum_that_does_not_add_up_is_an_error(
     site.append(*lines(0, 3))
     assert run(site, "-v") == 1
     told = capsys.readouterr().err
-    assert SUM.search(told)[0].endswith("4 lines read = 3 rows + 0 rejected + 0 ignored\n")  # type: ignore[index]
+    assert SUM.search(told)[0].endswith("4 lines read = 3 rows + 0 unparsed + 0 ignored\n")  # type: ignore[index]
     assert "ERROR" in told
     assert site.last_stats()["processed"] == 3

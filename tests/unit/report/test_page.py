@@ -42,7 +42,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
         "Unknown, because it cannot be read: the statistics",
         "1.5 MB in the offline buffer: the next run that reaches PostgreSQL imports them.",
         "Runs that did not reach PostgreSQL: 2 of 3.",
-        "Lines not understood: 12. They are in rejected_lines, each with the reason.",
+        "Unparsed lines: 12. They are in rejected_lines, each with the reason.",
     ]
     assert notes(Findings(window), run_history.Runs(), NOON) == ["No rows in these days."]
 
