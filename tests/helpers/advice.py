@@ -194,6 +194,8 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
     "xraylog/database/refusals.py": {
+        "Citus's coordinator may not": "unit/test_citus.py::test_it_names_the_place_of_the_password_for_the_workers",
+        "a worker of Citus is away": "unit/test_citus.py::test_a_worker_that_is_away_is_an_outage",
         "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",

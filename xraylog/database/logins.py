@@ -29,6 +29,7 @@ TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "2
 OF_POOLERS = ("08P01", "58", "XX")  # with these, poolers say everything: their words, which are English, decide
 INVALID_AUTHORIZATION = "28000"
 # Of pgbouncer, Supavisor, PgCat, Odyssey, Pgpool-II and RDS Proxy, and of a server whose SQLSTATE could not be read.
+# The last two lines are Citus's, and libpq's as Citus repeats them: a worker went away, or a shard is being moved.
 BUSY = re.compile(
     r"""no\ more\ connections\ allowed | client\ connections\ exceeded | max\ clients\ reached
       | max\ client\ connections | too\ many\ (?:clients|connections|tcp\ connections)
@@ -38,8 +39,16 @@ BUSY = re.compile(
       | (?:server|pooler|bouncer)?\ ?(?:is\ )?shutting\ down | unable\ to\ check\ out | timed-out\ waiting
       | could\ not\ get\ connection\ from\ the\ pool | all\ ?servers\ ?down | all\ backend\ nodes\ are\ down
       | failed\ to\ get\ remote\ server\ connection | failed\ to\ create\ a\ backend\ connection
+      | failed\ to\ COPY\ to\ shard | could\ not\ acquire\ the\ lock\ required\ to | SSL\ SYSCALL\ error
+      | server\ closed\ the\ connection\ unexpectedly | connection\ not\ open | connection\ to\ the\ remote\ node
     """,
     re.IGNORECASE | re.VERBOSE,
+)
+REFUSED_BY_WORKER = re.compile(
+    r"""connection\ to\ the\ remote\ node .* (?:no\ password\ supplied | password\ authentication\ failed
+      | pg_hba\.conf | (?:role|database)\ ".*"\ does\ not\ exist)
+    """,
+    re.VERBOSE | re.DOTALL,
 )
 # libpq's words for a server that it does not want, for its own files, and for settings that it finds wrong late.
 UNWANTED = re.compile(
@@ -158,6 +167,11 @@ def is_for_operator(failure: Failure, conninfo: str) -> bool:
 def is_busy(said: str) -> bool:
     """Return whether these are a pooler's words for a server that is busy or away."""
     return BUSY.search(said) is not None
+
+
+def is_refused_among_servers(said: str) -> bool:
+    """Return whether Citus's coordinator may not connect to a worker: with the SQLSTATE of a server that is away."""
+    return REFUSED_BY_WORKER.search(said) is not None
 
 
 def hosts(conninfo: str) -> int:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog.database import detach, lock_table, schema, session
+from xraylog.database import citus, detach, lock_table, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
@@ -122,8 +122,7 @@ class Partitions:
 
     def _create(self, days: list[str]) -> list[str]:
         with session.transaction(self._conn, schema.PARTITIONS_LOCK):
-            self._conn.execute("SELECT set_config('lock_timeout', %s, true)", [f"{DDL_LOCK_TIMEOUT_S}s"])
-            self._conn.execute(schema.ONE_BY_ONE)
+            citus.before_ddl(self._conn, f"{DDL_LOCK_TIMEOUT_S}s")
             bounds = read_bounds(self._conn)
             missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
             detach.make_room(self._conn, missing)
@@ -155,6 +154,13 @@ class Partitions:
         if not Capabilities.of(self._conn).keys_on_partitioned:
             for statement in schema.keys_and_indexes(name):
                 self._conn.execute(statement)
+
+
+def are_there(conn: Connection, days: Iterable[str]) -> bool:
+    """Return whether each of these days has its partitions now."""
+    with session.transaction(conn):
+        bounds = read_bounds(conn)
+    return not any(gaps(day, bounds) for day in days)
 
 
 def read_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[float, float]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from psycopg import pq
-from psycopg.sql import Identifier
+from psycopg.sql import Identifier, Literal
 
 from xraylog.printed import HIDDEN, has_credentials, passwords
 
@@ -191,7 +191,22 @@ def _cancelled(keywords: Mapping[str, str]) -> Refusal:
     return Refusal(found, "", f"see: SHOW statement_timeout; {SUPERUSER}{reset}statement_timeout")
 
 
+def _worker_refuses(keywords: Mapping[str, str]) -> Refusal:
+    found = "Citus's coordinator may not connect to a worker as this role"
+    let_in = "in the worker's pg_hba.conf let every server in; with a password, on every server, "
+    name = Literal(keywords.get("user") or "ROLE").as_string(None)
+    login = f"INSERT INTO pg_dist_authinfo VALUES (0, {name}, 'password=…')"  # noqa: S608  # for the operator to read
+    return Refusal(found, "", f"{let_in}{SUPERUSER}{login}")
+
+
+def _worker_away(_: Mapping[str, str]) -> Refusal:
+    health = "SELECT * FROM citus_check_cluster_node_health() WHERE result IS NOT TRUE"
+    return Refusal("a worker of Citus is away, or moves a shard", "", f"see: {health}")
+
+
 CAUSES = (
+    (r"(?s)connection to the remote node .*(no password supplied|authentication failed|pg_hba)", _worker_refuses),
+    (r"failed to COPY to shard|could not acquire the lock required to|connection to the remote node", _worker_away),
     (r"does not support SSL", _no_tls),
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
     (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),
@@ -208,7 +223,7 @@ CAUSES = (
     (r"too many (clients|connections)|no more connections|max client|remaining connection slots", _full),
     (r"the database system is", _starting),
     (r"no answer for .* from the server's process", _hanging),
-    (r"server closed the connection unexpectedly|terminating connection|connection to server was lost", _broken),
+    (r"server closed the connection|SSL SYSCALL error|terminating connection|connection to server was lost", _broken),
 )
 BY_STATE = {  # in whatever language the server speaks
     "28P01": _wrong_password,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import markers, migration_record, session
+from xraylog.database import citus, markers, migration_record, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
@@ -138,13 +138,6 @@ NEVER_NULL = ("id", "timestamp", "action")
 
 
 MIGRATING = "logs is being migrated, and not all of its days are in it"
-
-# Citus runs DDL on all shards at once, over several connections; through the keys to reference tables, which every
-# shard has, these wait for each other: "distributed deadlock". Where only other tables are distributed it does no harm.
-ONE_BY_ONE = """
-    SELECT set_config('citus.multi_shard_modify_mode', 'sequential', true)
-    WHERE to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL
-"""
 
 
 class Plain(Unsuitable):
@@ -336,7 +329,7 @@ def ensure(conn: Connection) -> Findings:
         with session.transaction(conn, PARTITIONS_LOCK):
             findings = inspect(conn)  # another run may have been faster
             if not findings.misfits:
-                conn.execute(ONE_BY_ONE)
+                citus.before_ddl(conn, f"{session.LOCK_TIMEOUT_S}s")
                 _create(conn, findings)
                 findings = inspect(conn)
     if findings.misfits:

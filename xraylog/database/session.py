@@ -268,6 +268,8 @@ def is_temporary(error: psycopg.Error) -> bool:
     from xraylog.database import logins  # only when something failed
 
     if error.sqlstate is not None:
+        if logins.is_refused_among_servers(str(error)):
+            return False
         is_pooler = error.sqlstate.startswith(logins.OF_POOLERS) and logins.is_busy(str(error))
         return error.sqlstate.startswith(logins.TEMPORARY) or is_pooler
     return isinstance(error, psycopg.OperationalError)  # the connection broke: no server left to give a state

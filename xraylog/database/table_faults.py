@@ -40,6 +40,12 @@ TRIGGERS = """
     ORDER BY 2, 1
     LIMIT 3
 """
+# Columns that others added, and that refuse our own rows.
+STRICT_COLUMNS = """
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef
+      AND attidentity = '' AND attname <> ALL(%s)
+"""
 
 
 # The largest id of the others is not in an index: `logs` would be read as a whole, and may have an id twice.
@@ -71,10 +77,17 @@ def raise_if_at_fault(conn: Connection, error: psycopg.Error) -> None:
     if isinstance(error, errors.SequenceGeneratorLimitExceeded):
         said = f"{session.message(error)}: ALTER SEQUENCE ... NO MAXVALUE"
         raise Unsuitable(next(used_up(conn), said)) from error
-    if isinstance(error, errors.UniqueViolation) and _is_primary_key(conn, diag.schema_name, diag.constraint_name):
+    if isinstance(error, errors.UniqueViolation) and (
+        diag.constraint_name is None  # Citus gives no names: there, a unique key of `logs` has the id in it
+        or _is_primary_key(conn, diag.schema_name, diag.constraint_name)
+    ):
         raise Unsuitable(f"{session.message(error)}: {diag.message_detail}; {_ids_are_taken(conn, table)}") from error
     if isinstance(error, errors.NotNullViolation) and diag.column_name not in {"id", *schema.COLUMNS[table]}:
-        ((column,),) = conn.execute("SELECT quote_ident(%s)", [diag.column_name])
+        ours = ["id", *schema.COLUMNS[table]]
+        column = diag.column_name or next((name for (name,) in conn.execute(STRICT_COLUMNS, [table, ours])), None)
+        if column is None:
+            return
+        ((column,),) = conn.execute("SELECT quote_ident(%s)", [column])
         raise Unsuitable(
             f"{table}.{column} is not ours, is NOT NULL and has no default: "
             f"ALTER TABLE {table} ALTER {column} DROP NOT NULL, or SET DEFAULT"

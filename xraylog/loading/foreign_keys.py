@@ -12,9 +12,9 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Identifier
 
-from xraylog.database import schema, session
+from xraylog.database import citus, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 from xraylog.loading import binary_rows, copy_rows
@@ -58,14 +58,10 @@ LOAD_PATHS = """
                    SELECT FROM pg_attribute WHERE attrelid = ANY(%(tables)s::text[]::regclass[]) AND attname = 'id'
                        AND atttypid <> 'integer'::regtype)
                AS takes_binary,
-           current_user,
-           to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL AS has_citus
+           current_user
 """
 MAY_DISABLE = "has_parameter_privilege('session_replication_role', 'SET')"
 MAY_DISABLE_BEFORE_15 = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
-
-# A table of Citus: naming it is an error where Citus is missing, hence `has_citus` first.
-DISTRIBUTED = "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition WHERE logicalrelid = 'logs'::regclass)"
 
 # FOR KEY SHARE in the order of the ids, as the triggers lock them one by one: a DELETE of names waits.
 LOCK_NAMES = """
@@ -77,7 +73,9 @@ LOCK_NAMES = """
     SELECT (SELECT count(*) FROM u), (SELECT count(*) FROM p), (SELECT count(*) FROM e), (SELECT count(*) FROM t),
            (SELECT count(*) FROM n)
 """
-SET_REPLICATION_ROLE = "SELECT set_config('session_replication_role', %s, true)"
+REPLICATION_ROLE = "session_replication_role"
+SET_REPLICATION_ROLE = f"SELECT set_config('{REPLICATION_ROLE}', %s, true)"
+COUNT_NAMES = "SELECT count(*) FROM {} WHERE id = ANY(%s)"
 
 
 class NamesMissing(Exception):
@@ -95,12 +93,14 @@ class LoadPaths:
     may_disable_triggers: bool
     takes_binary: bool  # the columns have the types of Schema.md
     role: str
-    is_distributed: bool  # by Citus: SET does not reach its servers, and ATTACH would send the rows once more
+    is_distributed: bool  # by Citus: ATTACH would send the rows once more
+    workers_agree: bool  # the role may disable triggers on each of Citus's workers, too
 
     @property
     def can_check_in_bulk(self) -> bool:
-        """Return whether the row triggers may be disabled."""
-        return self.has_only_our_keys and self.may_lock and self.may_disable_triggers and not self.is_distributed
+        """Return whether the row triggers may be disabled. Where `logs` is distributed, names are not locked."""
+        may = self.workers_agree if self.is_distributed else self.may_lock
+        return self.has_only_our_keys and self.may_disable_triggers and may
 
     @property
     def can_attach(self) -> bool:
@@ -109,17 +109,23 @@ class LoadPaths:
 
     @property
     def row_format(self) -> RowFormat:
-        """What rows are sent as: the text of a value fits columns of other types, too."""
+        """What rows are sent as: the text of a value fits columns of other types, too.
+
+        Citus's coordinator reads every row in either case, to find its shard; what was measured there is text.
+        """
         return copy_rows.BINARY if self.takes_binary and not self.is_distributed else copy_rows.TEXT
 
     @property
     def hint(self) -> str | None:
         """What would make loading faster; None if nothing would."""
-        if self.can_check_in_bulk or not self.has_only_our_keys or self.is_distributed:
+        if self.can_check_in_bulk or not self.has_only_our_keys:
             return None
+        if self.is_distributed:
+            grant = f"GRANT SET ON PARAMETER {REPLICATION_ROLE} TO {self.role}"
+            return f"foreign keys are checked row by row; faster, from PostgreSQL 15 on, with, on every server: {grant}"
         grants = [f"GRANT UPDATE ON {', '.join(schema.REFERENCE_TABLES)} TO {self.role}"] if not self.may_lock else []
         if not self.may_disable_triggers:
-            grants.append(f"GRANT SET ON PARAMETER session_replication_role TO {self.role}")
+            grants.append(f"GRANT SET ON PARAMETER {REPLICATION_ROLE} TO {self.role}")
         return f"foreign keys are checked row by row; faster, from PostgreSQL 15 on, with {'; '.join(grants)}"
 
 
@@ -134,7 +140,8 @@ class ForeignKeyChecks:
         """Return what the catalog allows."""
         if self._paths is None:
             modern = Capabilities.of(self._conn).parameter_privileges
-            query = SQL(LOAD_PATHS).format(may_disable_triggers=SQL(MAY_DISABLE if modern else MAY_DISABLE_BEFORE_15))
+            may_disable = SQL(MAY_DISABLE if modern else MAY_DISABLE_BEFORE_15)
+            query = SQL(LOAD_PATHS).format(may_disable_triggers=may_disable)
             values = {
                 "columns": list(schema.KEYS),
                 "referenced": list(schema.KEYS.values()),
@@ -143,9 +150,11 @@ class ForeignKeyChecks:
                 "types": list(binary_rows.COLUMNS.values()),
             }
             with session.transaction(self._conn):
-                ((*row, has_citus),) = self._conn.execute(query, values)
-                (distributed,) = self._conn.execute(DISTRIBUTED) if has_citus else [(False,)]
-            self._paths = LoadPaths(*row, *distributed)
+                (row,) = self._conn.execute(query, values)
+                is_distributed = citus.has_logs(self._conn)
+                asked = SQL("SELECT {}").format(may_disable).as_string(self._conn)
+                workers_agree = is_distributed and citus.agrees_on_workers(self._conn, asked)
+            self._paths = LoadPaths(*(*row, is_distributed, workers_agree))
         return self._paths
 
     @property
@@ -164,16 +173,31 @@ class ForeignKeyChecks:
     @contextlib.contextmanager
     def without_triggers(self) -> Iterator[None]:
         """Copy without row triggers inside, in a transaction: `lock` what the rows refer to before it ends."""
-        self._conn.execute(SET_REPLICATION_ROLE, ["replica"])
+        self._set_replication_role("replica")
         yield
-        self._conn.execute(SET_REPLICATION_ROLE, ["origin"])
+        self._set_replication_role("origin")
+
+    def _set_replication_role(self, role: str) -> None:
+        if self.detect().is_distributed:
+            citus.set_everywhere(self._conn, REPLICATION_ROLE, role)
+        else:
+            self._conn.execute(SET_REPLICATION_ROLE, [role])
 
     def lock(self, ids: Mapping[str, Iterable[int]]) -> None:
         """Lock names, given as ids by table, until the transaction ends: they cannot be deleted. Raises NamesMissing.
 
         Before or after COPY makes no difference: we wait for a concurrent DELETE and then find the name missing.
+        Citus locks a reference table as a whole for one of its rows, and runs deadlocked: there they are only counted.
+        Our own DELETE, of unused names, needs the lock of our node; one made by hand could come between.
         """
         used = {table: sorted(set(ids[table])) for table in schema.REFERENCE_TABLES}
-        (found,) = self._conn.execute(LOCK_NAMES, used)
-        if list(found) != [len(used[table]) for table in schema.REFERENCE_TABLES]:
+        found = self._count(used) if self.detect().is_distributed else self._conn.execute(LOCK_NAMES, used).fetchone()
+        if found != tuple(map(len, used.values())):
             raise NamesMissing
+
+    def _count(self, used: Mapping[str, list[int]]) -> tuple[int, ...]:
+        counts = []
+        for table, ids in used.items():
+            ((count,),) = self._conn.execute(SQL(COUNT_NAMES).format(Identifier(table)), [ids])
+            counts.append(count)
+        return tuple(counts)

@@ -31,6 +31,7 @@ from xraylog.loading import copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
+from xraylog.loading.rejects import Store
 from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, Records
 
@@ -103,8 +104,8 @@ class Target:
         raise Unsuitable(f"names vanish while rows that use them are stored; to see what deletes them: {who}")
 
     @contextlib.contextmanager
-    def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Callable[[Records], int]]:
-        """Open a transaction of a node, for about `count` rows; yield a function that copies records into `logs`.
+    def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Store]:
+        """Open a transaction of a node, for about `count` rows; yield what stores records in `logs`.
 
         Raises NamesMissing at its end.
         """
@@ -115,8 +116,11 @@ class Target:
             with self.keys.without_triggers() if in_bulk else contextlib.nullcontext():
                 return copy_rows.copy(self.conn, [("logs", rows)] if rows else [], row_format)
 
+        def insert(records: Records) -> int:
+            return copy_rows.insert(self.conn, copy_rows.TEXT.rows(records, names.ids, node_id))
+
         with session.transaction(self.conn, positions.node_lock(node), by_index=True):
-            yield copy
+            yield Store(copy, insert)
             if in_bulk:
                 self.keys.lock(names.used(node_id))
 
@@ -191,8 +195,8 @@ class Loader:
     ) -> tuple[int, int, list[Position]]:
         """Run the transaction; return how many rows and unparsed lines there are, and the new positions."""
         position = updates[0].position
-        with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as copy:
+        with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
             stored, rejected = rejects.copy_or_reject(
-                self._conn, batch, position, names.refused, self._days.refused(batch.days()), copy
+                self._conn, batch, position, names.refused, self._days.refused(batch.days()), store
             )
             return stored, rejected, [positions.move(self._conn, update) for update in updates]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import retry, session, table_faults
+from xraylog.database import citus, partitions, retry, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.session import Connection, Unsuitable
@@ -32,6 +33,13 @@ class Rejected:
     offset: int
     reason: str
     line: bytes
+
+
+class Store(NamedTuple):
+    """How records get into `logs` in a transaction; each returns how many did."""
+
+    copy: Callable[[Records], int]
+    insert: Callable[[Records], int]  # of one record: where COPY does not say why it is refused
 
 
 class RejectedRows:
@@ -107,31 +115,42 @@ def copy_or_reject(
     position: Position,
     rejected_names: Mapping[tuple[str, str], str],
     rejected_days: Mapping[str, str],
-    copy: Callable[[Records], int],
+    store: Store,
 ) -> tuple[int, int]:
-    """Store the batch's records with `copy`; write the rows that the database rejects to rejected_lines, with the bad
+    """Store the batch's records with `store`; write the rows that the database rejects to rejected_lines, with the bad
     lines. In a transaction. Return how many rows and unparsed lines there are.
     """
     rows = RejectedRows(batch)
     usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
-    stored = _copy_by_halves(conn, usable, copy, rows)
+    stored = _copy_by_halves(conn, usable, store, rows)
     rejected = rows.rejected()
     write_rejects(conn, position, rejected)
     return stored, len(rejected)
 
 
-def _copy_by_halves(conn: Connection, usable: Sequence[int], copy: Callable[[Records], int], rows: RejectedRows) -> int:
+def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows: RejectedRows) -> int:
     """Find the rows that the database rejects by bisection, and load the others; return how many.
 
     The server's CONTEXT names the row only for some errors, and in its own language.
     """
 
     def copy_part(part: Sequence[int]) -> int:
+        records = rows.records.select(part)
+        try:
+            return attempt(store.copy, records)
+        except errors.InternalError_ as error:
+            if not citus.lost_the_reason(conn, error):
+                raise
+            if len(part) > 1:
+                raise _ValuesRejected(session.message(error), None) from error
+        return attempt(store.insert, records)
+
+    def attempt(action: Callable[[Records], int], records: Records) -> int:
         try:
             with conn.transaction():
-                return copy(rows.records.select(part))
+                return action(records)
         except (DataError, IntegrityError) as error:
-            raise_unless_poison(conn, error)
+            raise_unless_poison(conn, error, records)
             raise _ValuesRejected(session.message(error), error.diag.constraint_name) from error
 
     def reject(index: int, rejected: _ValuesRejected) -> int:
@@ -175,14 +194,16 @@ def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[byt
         yield b"\n"
 
 
-def raise_unless_poison(conn: Connection, error: psycopg.Error) -> None:
+def raise_unless_poison(conn: Connection, error: psycopg.Error, records: Records) -> None:
     """Raise what is at fault if the rows are not: a partition or name that vanished, or tables that refuse any row.
 
     Raises the error, PartitionMissing or Unsuitable.
     """
     if isinstance(error, errors.ForeignKeyViolation):
         raise error
-    # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name
-    if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
+    # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name; Citus never gives that name
+    is_nameless = isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
+    days = {minute[:DAY] for minute in records.minutes}
+    if is_nameless and not (citus.has_logs(conn) and partitions.are_there(conn, days)):
         raise PartitionMissing from error
     table_faults.raise_if_at_fault(conn, error)

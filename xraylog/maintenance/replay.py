@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import retry, schema, session
+from xraylog.database import citus, retry, schema, session
 from xraylog.database.references import Resolved
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.load_result import LoadResult
@@ -182,20 +183,28 @@ def _sort(parsed: Parsed) -> SortedLines:
     return lines
 
 
-def _store(target: Target, node: str, node_id: int, lines: SortedLines, names: Resolved) -> LoadResult:
+def _store(
+    target: Target, node: str, node_id: int, lines: SortedLines, names: Resolved, by_insert: bool = False
+) -> LoadResult:
     """Move the lines in one transaction. Raises BatchRejected."""
     for reason in names.refused.values():
         raise BatchRejected(reason)
     try:
-        with target.transaction(node, node_id, names, len(lines.ids)) as copy:
+        with target.transaction(node, node_id, names, len(lines.ids)) as store:
             taken, left_out = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
             records = lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken])
-            rows = copy(records)
+            rows = store.insert(records) if by_insert and records else store.copy(records)
             if rows < len(records):
                 raise BatchRejected("a trigger on logs drops it")
     except (DataError, IntegrityError) as error:
-        rejects.raise_unless_poison(target.conn, error)
+        rejects.raise_unless_poison(target.conn, error, lines.records)
         raise BatchRejected(session.message(error)) from error
+    except errors.InternalError_ as error:
+        if by_insert or not citus.lost_the_reason(target.conn, error):
+            raise
+        if len(lines.ids) > 1:
+            raise BatchRejected(session.message(error)) from error
+        return _store(target, node, node_id, lines, names, by_insert=True)
     return LoadResult(len(taken) + len(left_out), rows, 0, Counter(lines.ignored[row_id] for row_id in left_out))
 
 

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL
 
-from xraylog.database import detach, markers, partitions, retry, schema, session
+from xraylog.database import citus, detach, markers, partitions, retry, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
@@ -231,8 +231,8 @@ def _drop(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
 
 
 def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
-    """Mark it; False where the server cannot detach it CONCURRENTLY."""
-    if not Capabilities.of(conn).detach_concurrently:
+    """Mark it; False where the server cannot detach it CONCURRENTLY. Citus refuses that, with whatever SQLSTATE."""
+    if not Capabilities.of(conn).detach_concurrently or citus.has_logs(conn):
         return False
 
     def mark() -> bool:
@@ -309,7 +309,7 @@ def _drop_now(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
 
 def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     """Return whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
-    query = SQL('SELECT EXISTS (SELECT FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
+    query = SQL('SELECT EXISTS (SELECT 1 FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
     ((has,),) = conn.execute(query, [cutoff])
     return bool(has)
 
@@ -323,7 +323,7 @@ def _recheck(conn: Connection, old: ExpiredTable, cutoff: datetime) -> ExpiredTa
 def _ddl(conn: Connection) -> Iterator[None]:
     """Open a short transaction in which no other run creates, attaches or drops partitions."""
     with session.transaction(conn, schema.PARTITIONS_LOCK):
-        conn.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+        citus.before_ddl(conn, LOCK_TIMEOUT)
         yield
 
 

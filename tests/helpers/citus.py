@@ -1,0 +1,122 @@
+"""What Citus does, as far as one server can do it: its catalog, its functions, what a cluster was seen to refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from xraylog.database import schema
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CATALOG = """
+    CREATE TABLE pg_dist_partition (logicalrelid regclass NOT NULL, partmethod "char" NOT NULL, partkey text);
+    ALTER TABLE pg_dist_partition SET SCHEMA pg_catalog;
+    CREATE TABLE pg_dist_shard (logicalrelid regclass NOT NULL, shardid bigint);
+    ALTER TABLE pg_dist_shard SET SCHEMA pg_catalog;
+    CREATE TABLE pg_dist_node (nodename text, nodeport integer, isactive boolean, noderole text,
+                               shouldhaveshards boolean);
+    ALTER TABLE pg_dist_node SET SCHEMA pg_catalog;
+    GRANT SELECT ON pg_catalog.pg_dist_partition, pg_catalog.pg_dist_shard, pg_catalog.pg_dist_node TO PUBLIC;
+    INSERT INTO pg_catalog.pg_dist_node VALUES ('coordinator', 5432, true, 'primary', false),
+        ('one', 5432, true, 'primary', true), ('two', 5432, true, 'primary', true);
+    CREATE TABLE cluster_health (from_nodename text, from_nodeport integer, to_nodename text, to_nodeport integer,
+                                 result boolean);
+    INSERT INTO cluster_health VALUES ('coordinator', 5432, 'one', 5432, true);
+    GRANT SELECT ON cluster_health TO PUBLIC;
+    CREATE FUNCTION pg_catalog.citus_check_cluster_node_health() RETURNS SETOF cluster_health LANGUAGE sql AS
+        $$ SELECT * FROM public.cluster_health $$;
+    CREATE FUNCTION pg_catalog.run_command_on_workers(command text)
+    RETURNS TABLE (nodename text, nodeport integer, success boolean, result text) LANGUAGE sql AS
+        $$ VALUES ('one', 5432, true, 't'), ('two', 5432, true, 't') $$;
+    CREATE FUNCTION pg_catalog.citus_total_relation_size(relation regclass) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT pg_total_relation_size(relation) $$;
+"""
+# A worker's answer where the role lacks the right.
+WORKER_WITHOUT_GRANT = """
+    CREATE OR REPLACE FUNCTION pg_catalog.run_command_on_workers(command text)
+    RETURNS TABLE (nodename text, nodeport integer, success boolean, result text) LANGUAGE sql AS
+        $$ VALUES ('one', 5432, true, 't'), ('two', 5432, true, 'f') $$;
+"""
+# With these SQLSTATEs, and in nearly these words.
+REFUSED_DDL = r"""
+    CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_query() ~* 'DETACH\s+PARTITION\s.*\s(CONCURRENTLY|FINALIZE)' THEN
+            RAISE EXCEPTION 'this command is not supported on distributed tables' USING ERRCODE = 'XX000';
+        ELSIF current_query() ~* 'ALTER\s+TABLE\s+"?logs"?\s+ADD\s+FOREIGN\s+KEY' THEN
+            RAISE EXCEPTION 'cannot add NOT VALID foreign key on partitioned table "logs"' USING ERRCODE = '42809';
+        END IF;
+    END $$;
+    CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE PROCEDURE refuse();
+"""
+# A worker refuses a row. The coordinator's COPY keeps its words and nothing else; an INSERT the SQLSTATE, too.
+REFUSED_ROWS = r"""
+    CREATE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.source_port = 1031 THEN
+            RAISE EXCEPTION 'new row for relation "logs_103444" violates check constraint "no_port"'
+                USING ERRCODE = CASE WHEN current_query() ~* '^\s*COPY' THEN 'XX000' ELSE '23514' END;
+        END IF;
+        RETURN NEW;
+    END $$;
+"""
+
+
+def distribute(conn: Connection, *, workers_agree: bool = True) -> None:
+    """Citus has our tables: `logs` is distributed over two workers, the names are on each of them."""
+    conn.execute(CATALOG)
+    conn.execute(REFUSED_DDL)
+    conn.execute("INSERT INTO pg_dist_partition VALUES ('logs', 'h', 'id')")
+    for table in schema.REFERENCE_TABLES:
+        conn.execute("INSERT INTO pg_dist_partition VALUES (%s, 'n', NULL)", [table])
+    conn.execute("INSERT INTO pg_dist_shard SELECT 'logs', n FROM generate_series(1, 8) n")
+    if not workers_agree:
+        conn.execute(WORKER_WITHOUT_GRANT)
+
+
+def refuse_row_7(conn: Connection) -> None:
+    """From here on the workers refuse the row of line(7), in each partition that there is now."""
+    conn.execute(REFUSED_ROWS)
+    partitions = conn.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'logs'::regclass")
+    for (name,) in partitions.fetchall():
+        table = sql.SQL(name)  # quoted by the catalog
+        conn.execute(sql.SQL("CREATE TRIGGER worker BEFORE INSERT ON {} FOR EACH ROW EXECUTE PROCEDURE refuse_row()")
+                     .format(table))  # fmt: skip
+        conn.execute(sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER worker").format(table))
+
+
+def record(monkeypatch: pytest.MonkeyPatch, path: Path) -> Callable[[], list[str]]:
+    """Record every statement that this process, and its children, send from here on; return how they are read."""
+    path.touch()
+
+    def recorded(real: Callable[..., Any]) -> Callable[..., Any]:
+        def send(cursor: Any, query: Any, *arguments: Any, **keywords: Any) -> Any:
+            text = query.as_string(cursor) if isinstance(query, sql.Composable) else query
+            text = text.decode() if isinstance(text, bytes) else text
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+            os.write(descriptor, json.dumps(text).encode() + b"\n")
+            os.close(descriptor)
+            return real(cursor, query, *arguments, **keywords)
+
+        return send
+
+    for kind, name in ((psycopg.Cursor, "execute"), (psycopg.Cursor, "copy"), (psycopg.ServerCursor, "execute")):
+        monkeypatch.setattr(kind, name, recorded(getattr(kind, name)))
+
+    def read() -> list[str]:
+        return [" ".join(json.loads(text).split()) for text in path.read_text().splitlines()]
+
+    return read
+
+
+def settings(statements: Sequence[str]) -> list[str]:
+    """What is set for the workers, in order."""
+    return [text for text in statements if text.startswith("SET LOCAL")]
