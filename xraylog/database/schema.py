@@ -64,7 +64,7 @@ TABLES: Mapping[str, str] = {  # in the order of their references
             inbound_tag_id   integer,
             outbound_tag_id  integer,
             user_id          integer,
-            node_id          integer
+            node_id          integer{keys}
         ) PARTITION BY RANGE ("timestamp")""",
     "log_positions": """
         CREATE TABLE log_positions (
@@ -341,22 +341,25 @@ def ensure(conn: Connection) -> Findings:
 def _create(conn: Connection, findings: Findings) -> None:
     keys_on_logs = Capabilities.of(conn).keys_on_partitioned
     for name in findings.missing:
-        for statement in create(name):
+        for statement in create(name, keys_on_logs):
             conn.execute(statement)
-        if name == "logs" and keys_on_logs:
-            for statement in keys_and_indexes("logs"):
-                conn.execute(statement)
     for table, column in findings.missing_columns:
         conn.execute(_add_column(table, column, keys_on_logs))
     for name in findings.to_relax:
         conn.execute(SQL("ALTER TABLE logs ALTER COLUMN {} DROP NOT NULL").format(Identifier(name)))
 
 
-def create(name: str) -> Iterator[Composed]:
-    """Return the DDL for one table, with its index; without the keys and indexes of logs."""
-    yield SQL(TABLES[name]).format()
+def create(name: str, keys_on_logs: bool = True) -> Iterator[Composed]:
+    """Return the DDL for one table, with its keys and indexes; those of logs only where it can have them.
+
+    The keys are inside CREATE TABLE: Citus refuses to add one that refers to a reference table afterwards.
+    """
+    keys = SQL("").join(SQL(",\n            {}").format(_key(column)) for column in KEYS if keys_on_logs)
+    yield SQL(TABLES[name]).format(keys=keys)
     if name in INDEXES:
         yield SQL(INDEXES[name]).format()
+    if name == "logs" and keys_on_logs:
+        yield from (create_index(name, index) for index in LOGS_INDEXES)
 
 
 def _add_column(table: str, column: str, keys: bool) -> Composed:
@@ -368,7 +371,7 @@ def _add_column(table: str, column: str, keys: bool) -> Composed:
 
 
 def keys_and_indexes(table: str) -> Iterator[Composed]:
-    """Yield the foreign keys and indexes of logs: for the parent, or for each partition of PostgreSQL 10."""
+    """Yield the foreign keys and indexes of logs, for a partition of PostgreSQL 10."""
     for column in KEYS:
         yield add_key(table, column)
     for index in LOGS_INDEXES:
@@ -377,8 +380,13 @@ def keys_and_indexes(table: str) -> Iterator[Composed]:
 
 def add_key(table: str, column: str) -> Composed:
     """Return the DDL for the foreign key of a column of logs."""
-    return SQL("ALTER TABLE {table} ADD FOREIGN KEY ({column}) REFERENCES {referenced}").format(
-        table=Identifier(table), column=Identifier(column), referenced=Identifier(KEYS[column])
+    return SQL("ALTER TABLE {table} ADD {key}").format(table=Identifier(table), key=_key(column))
+
+
+def _key(column: str) -> Composed:
+    referenced = Identifier(KEYS[column])
+    return SQL("FOREIGN KEY ({column}) REFERENCES {referenced}").format(
+        column=Identifier(column), referenced=referenced
     )
 
 
