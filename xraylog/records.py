@@ -31,6 +31,7 @@ class AccessRecord(NamedTuple):
     inbound_tag: str | None = None
     outbound_tag: str | None = None
     email: str | None = None
+    reject_reason: str = ""  # of a rejected one; empty where it is not known
 
 
 Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # of names, by reference table
@@ -44,6 +45,7 @@ class Request:
     protocol: str | None
     destination: str | None
     destination_port: int | None
+    reject_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +92,7 @@ class Records:
             route.inbound_tag,
             route.outbound_tag,
             route.email,
+            request.reject_reason,
         )
 
     def __iter__(self) -> Iterator[AccessRecord]:
@@ -103,7 +106,13 @@ class Records:
         self.source_ips.append(record.source_ip)
         self.source_ports.append(None if record.source_port is None else str(record.source_port))
         self.requests.append(
-            intern_request(record.action, record.protocol, record.destination, record.destination_port)
+            intern_request(
+                record.action,
+                record.protocol,
+                record.destination,
+                record.destination_port,
+                record.reject_reason,
+            )
         )
         self.routes.append(intern_route(record.inbound_tag, record.outbound_tag, record.email))
 

@@ -41,6 +41,7 @@ from xraylog.accesslog import grammar, parser
 from xraylog.accesslog.destination import NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.parser import Parser
+from xraylog.accesslog.reject_reasons import RejectReason
 from xraylog.records import AccessRecord, BadLine, Batch, Ignored
 
 some_examples = settings(deadline=None, max_examples=300)
@@ -54,7 +55,8 @@ def table(rows: dict[str, dict[Any, Any]], *names: str) -> pytest.MarkDecorator:
 
 
 # Whole lines, except the timestamp where there is none, and the fields from source_ip on: address, port, action,
-# protocol, destination, its port, inbound, outbound, email. What is left out at the end is null.
+# protocol, destination, its port, inbound, outbound, email, reason of a rejection. What is left out at the end is null.
+NOTHING = (None,) * 6  # from protocol to email
 TO_X = ("1.2.3.4", 5, "accepted", "tcp", "x", 443)
 LINES: dict[str, dict[str, tuple[Any, ...]]] = {
     "A": {
@@ -75,7 +77,9 @@ LINES: dict[str, dict[str, tuple[Any, ...]]] = {
         "2020/05/01 09:00:00 1.2.3.4:5 accepted tcp:x:443 [out] email:e ": (*TO_X, None, "out", "e"),
         "2019/08/01 09:00:00 1.2.3.4:5 accepted tcp:x:443 email:e ": (*TO_X, None, None, "e"),
         "2018/08/01 09:00:00 1.2.3.4:5 accepted tcp:x:443 ": TO_X,
-        "2017/11/21 20:09:24 1.2.3.4:5 rejected  Proxy|VMess|Encoding: invalid user": ("1.2.3.4", 5, "rejected"),
+        "2017/11/21 20:09:24 1.2.3.4:5 rejected  Proxy|VMess|Encoding: invalid user": (
+            *("1.2.3.4", 5, "rejected", *NOTHING, "invalid user"),
+        ),
     },
     "C": {
         "from tcp:192.168.0.10 : 54321 accepted tcp:example.com : 443 [in >> out] email:user@example.com": (
@@ -157,7 +161,8 @@ def test_a_source_is_an_address_a_network_or_null(source: str, stored: tuple[str
     for key in ("from ", ""):  # before xray 1.8.24 there was none
         accepted = parse(AT, key, source, " accepted tcp:x:443 [in -> out] email: e")
         assert accepted == AccessRecord(STORED_AT, *stored, "accepted", "tcp", "x", 443, "in", "out", "e")
-        assert parse(AT, key, source, " rejected  why") == AccessRecord(STORED_AT, *stored, "rejected")
+        rejected = AccessRecord(STORED_AT, *stored, "rejected", reject_reason="other")
+        assert parse(AT, key, source, " rejected  why") == rejected
 
 
 NO_SOURCES = "999.1.2.3:4 1.2.3:4 example.com:4 1.2.3.4 1.2.3.4: 1.2.3.4:x 1.2.3.4:-1 1.2.3.4\0:5 [2001:db8::12:443"
@@ -263,34 +268,77 @@ def test_after_accepted_come_destination_tags_and_user(text: str | bytes, fields
         assert parse(AT, "1.2.3.4:5 accepted ", text, " [a b -> c]") == row
 
 
-REASONS: list[str | bytes] = [
-    "proxy/vless/encoding: invalid request user id",
-    "proxy/vless/encoding: failed to read request version > read tcp 1.2.3.4:443->5.6.7.8:6001: read: connection reset",
-    "proxy/vless/encoding: failed to read request version > read tcp [::1]:443->[::2]:65535: i/o timeout",
-    "proxy/socks: unknown Socks version: 71",
-    "proxy/socks: TCP bind is not supported.",
-    "proxy/socks: insufficient header > unexpected EOF",
-    "proxy/trojan: not trojan protocol",
-    "common/drain: unable to drain connection > EOF > proxy/vmess/encoding: invalid user > user do not exist",
-    "proxy/shadowsocks: failed to match an user > proxy/shadowsocks: Not Found",
-    "v2ray.com/core/proxy/vmess/encoding: failed to drain connection DrainSize = 800 41 22 > Not Found",
-    b"proxy/socks: failed to read address > common/protocol: invalid domain name: \xff\xfe\0 bad",
-    b"proxy/socks: failed to read address > common/protocol: invalid domain name: " + b"\x80" * 255,
-    "common/protocol: invalid domain name: [a -> b] email: x",
-    "common/protocol: invalid domain name: 6.6.6.6:6 accepted tcp:h:1 [a -> b] email: x",
-    "common/protocol: invalid domain name: Insecure encryption email: x",
-    "",
-]
+# What follows `rejected` and two blanks, and the reason that is stored.
+REASONS: dict[str | bytes, str] = {
+    "proxy/vless/encoding: invalid request user id": "invalid user",
+    "proxy/vless/encoding: invalid request user id: 5783a3e7-e373-51cd-8642-c83782b807c5": "invalid user",
+    "proxy/trojan: not a valid user": "invalid user",
+    "proxy/socks: invalid username or password": "invalid user",
+    "proxy/shadowsocks: failed to match an user > proxy/shadowsocks: Not Found": "invalid user",
+    "common/drain: common/drain: unable to drain connection > EOF > proxy/vmess/encoding: invalid user > user do not "
+    "exist": "invalid user",
+    "v2ray.com/core/proxy/vmess/encoding: failed to drain connection DrainSize = 800 41 22 > "
+    "v2ray.com/core/proxy/vmess/encoding: invalid user > v2ray.com/core/proxy/vmess: Not Found": "invalid user",
+    "proxy/vmess/encoding: invalid user > replayed request": "replay",
+    "proxy/vmess/encoding: duplicated session id, possibly under replay attack, but this is a AEAD request": "replay",
+    "proxy/shadowsocks: failed iv check > proxy/shadowsocks: IV is not unique": "replay",
+    "proxy/vmess/encoding: invalid user: VMessAEAD is enforced and a non VMessAEAD connection is received. You can "
+    "still disable it": "insecure encryption",
+    "proxy/socks: no matching auth method": "no login",
+    "proxy/socks: socks 4 is not allowed when auth is required.": "no login",
+    "proxy/vless/encoding: invalid request version": "not this protocol",
+    "proxy/trojan: not trojan protocol": "not this protocol",
+    "proxy/socks: unknown Socks version: 71": "not this protocol",
+    "proxy/vless/inbound: firstLen < 18 (VLESS)": "not this protocol",
+    "proxy/shadowsocks: len(bs) <= 32": "not this protocol",
+    "proxy/socks: TCP bind is not supported.": "unsupported command",
+    "proxy/socks: UDP is not enabled.": "unsupported command",
+    "proxy/socks: unknown command 9": "unsupported command",
+    "proxy/vless/encoding: invalid request address": "bad destination",
+    "proxy/vmess/encoding: invalid remote address": "bad destination",
+    "proxy/trojan: failed to read address and port > common/protocol: unknown address type: 9": "bad destination",
+    "v2ray.com/core/proxy/shadowsocks: failed to read address > cipher: message authentication failed": "wrong key",
+    "proxy/vmess/encoding: invalid auth, but this is a AEAD request": "wrong key",
+    "proxy/vless/encoding: failed to read request version > read tcp [::1]:443->[::2]:65535: i/o timeout": "timeout",
+    "proxy/vless/encoding: failed to read request version > read tcp 1.2.3.4:443->5.6.7.8:6001: read: connection reset "
+    "by peer": "connection closed",
+    "proxy/socks: insufficient header > unexpected EOF": "connection closed",
+    "proxy/socks: insufficient header > EOF": "connection closed",
+    "proxy/vless/encoding: failed to read > read tcp 1.2.3.4:443->5.6.7.8:6001: wsarecv: An existing connection was "
+    "forcibly closed by the remote host.": "connection closed",
+    # What a client wrote decides nothing.
+    b"proxy/socks: failed to read address > common/protocol: invalid domain name: \xff\xfe\0 bad": "bad destination",
+    b"proxy/socks: failed to read address > common/protocol: invalid domain name: " + b"\x80" * 255: "bad destination",
+    "common/protocol: invalid domain name: [a -> b] email: x": "bad destination",
+    "common/protocol: invalid domain name: 6.6.6.6:6 accepted tcp:h:1 [a -> b] email: x": "bad destination",
+    "common/protocol: invalid domain name: Insecure encryption email: x": "bad destination",
+    "common/protocol: invalid domain name: invalid user > replayed request": "bad destination",
+    # A host that a fork names is none of these.
+    "dial tcp: lookup EOF.invalid-user.example: no such host": "other",
+    "a reason that nobody knows yet": "other",
+    "": "other",
+}
 
 
-@pytest.mark.parametrize("why", REASONS, ids="I: {!r:.60}".format)
-def test_a_rejected_connection_is_a_row_and_its_reason_is_not_stored(why: str | bytes) -> None:
+@pytest.mark.parametrize(("why", "name"), REASONS.items(), ids="I: {!r:.60}".format)
+def test_of_a_rejected_connection_the_name_of_its_reason_is_stored(why: str | bytes, name: str) -> None:
     for source in ("from 1.2.3.4:5", "from tcp:1.2.3.4:5", "from udp:1.2.3.4:5", "1.2.3.4:5"):
-        assert parse(AT, source, " rejected  ", why) == AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected")
+        row = AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", reject_reason=name)
+        assert parse(AT, source, " rejected  ", why) == row
+
+
+def test_each_reason_of_the_catalogue_has_a_line_here() -> None:
+    assert {*REASONS.values()} == {reason.value for reason in RejectReason}
+
+
+@pytest.mark.parametrize("length", [1 << 10, 1 << 20])
+def test_a_long_reason_is_sorted_by_its_beginning(length: int) -> None:
+    row = AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", reject_reason="invalid user")
+    assert parse(AT, "from 1.2.3.4:5 rejected  invalid request user id: ", "0 " * length) == row
 
 
 def test_one_rejection_names_a_user() -> None:
-    row = AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", email="a b")
+    row = AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", email="a b", reject_reason="insecure encryption")
     assert parse(AT, "from 1.2.3.4:5 rejected  Insecure encryption email: a b") == row
     assert parse(AT, "1.2.3.4:5 rejected  Insecure encryptionemail:a b ") == row
 
@@ -533,7 +581,7 @@ HTTP = ("http-in", "direct", None)
 XRAY: dict[int, tuple[Any, ...]] = {
     1: ("40:50", LOCAL, 60626, "accepted", "tcp", LOCAL, 8800, "socks-in", "direct"),
     6: ("40:50", LOCAL, 60668, "accepted", "tcp", "blocked.test", 8800, "socks-in", "block"),
-    9: ("40:51", LOCAL, 60098, "rejected"),
+    9: ("40:51", LOCAL, 60098, "rejected", *NOTHING, "invalid user"),
     17: ("40:51", LOCAL, 44106, "accepted", "http", "::1", 8800, *HTTP),
     18: ("40:51", LOCAL, 44110, "accepted", "http", "blocked.test", 80, "http-in", "block"),
     26: ("40:53", LOCAL, 44822, "accepted", "tcp", LOCAL, 8800, "doko", "out -> put] x"),
@@ -548,7 +596,7 @@ XRAY: dict[int, tuple[Any, ...]] = {
     93: ("41:21", LOCAL, 46964, "accepted", None, LOCAL, None, *HTTP),
     95: ("41:21", LOCAL, 46978, "accepted", "http", LOCAL, 8800, *HTTP),
     98: ("41:21", LOCAL, 47010, "accepted", "http", LOCAL, 8800, *HTTP),
-    125: ("41:36", LOCAL, 49558, "rejected"),  # its reason holds bytes that are not UTF-8, and a NUL
+    125: ("41:36", LOCAL, 49558, "rejected", *NOTHING, "bad destination"),  # a name with NUL, and bytes not of UTF-8
     156: ("41:46", LOCAL, 55464, "accepted", "udp", LOCAL, 5353, "trojan-in", "direct", "troy@example.com"),
     172: ("41:47", LOCAL, 41214, "api", "tcp", LOCAL, 0, "api", "api"),
 }
@@ -596,6 +644,7 @@ PIECES = (
     "from |DNS|@|unix:|tcp:|udp:|//|http://|1.2.3.4:5|[2001:db8::1%eth0]:443|203.0.*.*:1|[Masked IPv4]:1|x.example:443"
     "|[2001:db8::/32]:1| accepted | rejected  | [in -> out]| [|]| | email: |email:|e|api from | api -> api| : |\0|\r|\t"
     "|#|[Info] | got answer: |2025/11/17 10:15:23 |9999/99/99 99:99:99|me:pa55@|/?q|:99999|Insecure encryption email: "
+    "| invalid request user id| > EOF|invalid domain name: "
 )
 pieces = st.sampled_from(PIECES.encode().split(b"|")) | st.just("ю".encode() * 90) | st.binary(max_size=4)
 nearly = st.lists(pieces, max_size=12).map(b"".join)
@@ -612,6 +661,9 @@ accesses = st.tuples(
 any_bytes = st.binary(max_size=200) | nearly | nearly.map(lambda text: AT + text) | accesses
 
 
+REJECT_REASONS = {reason.value for reason in RejectReason}
+
+
 def check(line: bytes, got: Kind) -> None:
     """Every value of a row fits its column, and a bad line is kept as it was."""
     assert isinstance(got, AccessRecord | BadLine | Ignored)
@@ -626,6 +678,7 @@ def check(line: bytes, got: Kind) -> None:
         for port in (got.source_port, got.destination_port):
             assert port is None or 0 <= port <= 65535
         assert got.action in {"accepted", "rejected", "api"}
+        assert (got.reject_reason in REJECT_REASONS) if got.action == "rejected" else not got.reject_reason
         assert got.protocol in {*PROTOCOLS.values(), *(network.decode() for network in NETWORKS)}
         for name in (got.destination, got.inbound_tag, got.outbound_tag, got.email):
             assert name is None or (1 <= len(name.encode().decode()) <= 255 and "\0" not in name)
@@ -695,10 +748,13 @@ def test_a_record_written_as_xray_writes_it_is_read_back(
     end = "" if email is None else f" email: {email}"
     expected = AccessRecord(stored_at, *source[1], "accepted", *to[1], *bracket[1], email)
     assert parse(begin, " accepted ", to[0], bracket[0], end) == expected
-    assert parse(begin, " rejected  ", to[0], bracket[0], end) == AccessRecord(stored_at, *source[1], "rejected")
+    assert parse(begin, " rejected  ", to[0], bracket[0], end) == AccessRecord(
+        stored_at, *source[1], "rejected", reject_reason="other"
+    )
 
 
-known_lines = st.sampled_from([*SECOND_LINES, WHOLE + b"\r", AT, b"", b"#"])
+REJECTED_LINES = [AT + b"from 1.2.3.4:5 rejected  " + raw(why) for why in REASONS]
+known_lines = st.sampled_from([*SECOND_LINES, *REJECTED_LINES, WHOLE + b"\r", AT, b"", b"#"])
 masks = st.sampled_from([UNMASKED, Mask(24, 48), Mask(0, 0)])
 some_lines = st.lists(known_lines | any_bytes.map(lambda line: line.replace(b"\n", b"")), max_size=20)
 

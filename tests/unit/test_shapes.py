@@ -71,8 +71,10 @@ EMAILS = [
 
 @pytest.mark.parametrize("email", EMAILS)
 def test_any_other_email_is_kept_to_its_last_letter(email: str) -> None:
-    assert parse(AT, FROM, "accepted tcp:x:443 [in >> out] email: ", email)[-1] == email
-    assert parse(AT, FROM, "accepted tcp:x:443 email: ", email)[-1] == email
+    for tags in (" [in >> out]", ""):
+        said = parse(AT, FROM, "accepted tcp:x:443", tags, " email: ", email)
+        assert isinstance(said, AccessRecord)
+        assert said.email == email
 
 
 def test_known_fields_are_no_part_of_any_other_part_of_the_line() -> None:
@@ -127,19 +129,27 @@ REJECTED: dict[str, tuple[Any, ...]] = {
     ),
     " email: bob": (None, None, None, None, None, "bob"),
     " email: bob uplink=0 downlink=0": (None, None, None, None, None, "bob"),
-    # Of the reason nothing is kept, because a client can write it.
+    # Of the text of a reason nothing is kept, because a client can write it.
     "tcp:x:443 invalid domain name: y [a -> b] email: forged": ("tcp", "x", 443),
     "tcp:x:443 [in >> out] bad name [a -> b] email: forged": ("tcp", "x", 443, "in", "out"),
     "tcp:x bad": (),
     "proxy/socks: bad email: forged": (),
     " tcp:x:443 [in >> out] email: forged": (),
 }
+REJECTED_FOR = {
+    "tcp:example.com:443 invalid user uplink=0 downlink=0": "invalid user",
+    "tcp:example.com:443 [in >> out] invalid user": "invalid user",
+    "tcp:x:443 invalid domain name: y [a -> b] email: forged": "bad destination",
+}
 
 
 @pytest.mark.parametrize(("text", "fields"), REJECTED.items(), ids=REJECTED)
 def test_what_stands_before_the_reason_of_a_rejection_is_kept(text: str, fields: tuple[Any, ...]) -> None:
     for source in (FROM, "1.2.3.4:5 "):
-        assert parse(AT, source, "rejected ", text) == AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", *fields)
+        said = parse(AT, source, "rejected ", text)
+        assert isinstance(said, AccessRecord)
+        assert said._replace(reject_reason="") == AccessRecord(STORED_AT, "1.2.3.4", 5, "rejected", *fields)
+        assert said.reject_reason == REJECTED_FOR.get(text, "other")
 
 
 # --- messages of Go and of libraries -----------------------------------------------------------------------------

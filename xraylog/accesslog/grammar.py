@@ -8,7 +8,7 @@ xray-core builds the line in common/log/access.go and the bracket in app/dispatc
 
 Nothing in it is quoted or escaped, FROM and TO may be empty, and older versions left out this or that. Lines
 are taken apart as bytes, from the outside in, and a field is decoded when it is stored: what is not stored (a
-reason, a URL's path) may be any bytes. Every search is linear in the line's length: a client chooses the bytes.
+reason's text, a URL's path) may be any bytes. Every search is linear in the line's length: a client chooses the bytes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
 from zoneinfo import ZoneInfo
 
-from xraylog.accesslog import destination, other_lines, suffixes, values
+from xraylog.accesslog import destination, other_lines, reject_reasons, suffixes, values
 from xraylog.accesslog.clock import Clock
 from xraylog.accesslog.destination import MASKED_WHOLE, MAX_ADDRESS_BYTES, NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
+from xraylog.accesslog.reject_reasons import RejectReason
 from xraylog.accesslog.values import MAX_CHARACTERS, PORT, ParseError, UnstorableValue
 from xraylog.records import DATED, MINUTE, UTC, AccessRecord, BadLine, Ignored, Request, Route
 
@@ -270,27 +271,29 @@ def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
 
 def _rejected(
     rest: bytes, has_from: bool
-) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None]:
+) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None, str]:
     """Return what follows `rejected`, as the fields of a record from `protocol` on.
 
     xray leaves TO empty, so that the reason follows two blanks: free text, which can hold what a client sent. Forks
     write a destination there; then tags and email directly after it are no part of a reason.
     """
     if named := NAMED.fullmatch(rest):
-        return None, None, None, None, None, values.name("email", suffixes.cut(named[1]).rstrip(b" "))
+        why = reject_reasons.sort(rest[: named.start(1)])
+        return None, None, None, None, None, values.name("email", suffixes.cut(named[1]).rstrip(b" ")), why.value
     if (to := destination.at_start(rest)) is None:
-        return None, None, None, None, None, None
+        return None, None, None, None, None, None, reject_reasons.sort(rest).value
     found = destination.read(to)
-    tags, email = _before_reason(suffixes.cut(rest[len(to) :]))
-    return *found, *_tags(tags, has_from), email
+    tags, email, why = _before_reason(suffixes.cut(rest[len(to) :]))
+    return *found, *_tags(tags, has_from), email, why.value
 
 
-def _before_reason(rest: bytes) -> tuple[bytes, str | None]:
-    """Return the inside of the bracket, and the email, where they stand before the reason, or instead of it."""
+def _before_reason(rest: bytes) -> tuple[bytes, str | None, RejectReason]:
+    """Return the inside of the bracket and the email, where they stand before the reason or instead of it, and it."""
     bracket = BRACKET.match(rest)
     end = bracket.end() if bracket else 0
-    email = _email(rest, end) if rest.startswith(b" email:", end) else None
-    return bracket[1] if bracket else b"", email
+    has_email = rest.startswith(b" email:", end)
+    email = _email(rest, end) if has_email else None
+    return bracket[1] if bracket else b"", email, reject_reasons.sort(b"" if has_email else rest[end:])
 
 
 def _accepted(

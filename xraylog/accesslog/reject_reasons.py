@@ -1,0 +1,75 @@
+"""Why xray rejected a connection, as one of a few names. Pure: no files, no database, no clock, no logging.
+
+xray writes a chain of errors, the outermost first: `proxy/socks: failed to read address > common/protocol: invalid
+domain name: …`. It is free text, other in each version, and a client can write what follows `invalid domain name: `.
+So none of it is kept but the name of what it is: this catalogue. The names are in the database and in documents:
+a name stays what it is, and stays in use.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import re
+
+MAX_REASON_BYTES = 1 << 10  # read of a reason: those of xray and v2ray are shorter
+OF_CLIENT = re.compile(rb"invalid domain name", re.IGNORECASE)  # what follows is what a client wrote
+
+
+class RejectReason(enum.Enum):
+    """What the reasons of xray and v2ray come to; the values are those of `logs.reject_reason`."""
+
+    REPLAY = "replay"
+    INSECURE = "insecure encryption"
+    INVALID_USER = "invalid user"
+    NO_LOGIN = "no login"
+    OTHER_PROTOCOL = "not this protocol"
+    UNSUPPORTED = "unsupported command"
+    BAD_DESTINATION = "bad destination"
+    UNDECIPHERABLE = "wrong key"
+    TIMEOUT = "timeout"
+    CLOSED = "connection closed"
+    OTHER = "other"
+
+
+# In this order: one chain can name several. `unable to drain connection > EOF > … invalid user > user do not exist` is
+# an invalid user, and `invalid user > replayed request` is a replay. Before a cause of the network come those that
+# xray gives; `failed to read …` alone says nothing, its cause does.
+PHRASES = {
+    RejectReason.REPLAY: rb"replayed request|replay attack|replay detected|iv check",
+    RejectReason.INSECURE: rb"insecure encryption|non VMessAEAD connection",
+    RejectReason.INVALID_USER: (
+        rb"invalid (?:request )?user(?: id)?\b|not a valid user|user do not exist|failed to match an user"
+        rb"|invalid username or password"
+    ),
+    RejectReason.NO_LOGIN: rb"no matching auth method|not allowed when auth is required",
+    RejectReason.OTHER_PROTOCOL: (
+        rb"invalid (?:request|protocol) version|not trojan protocol|unknown socks version|firstLen <|len\(bs\) <"
+    ),
+    RejectReason.UNSUPPORTED: (
+        rb"TCP bind is not supported|UDP is not enabled|(?:unknown|unsupported|invalid)(?: request)? command"
+        rb"|unknown security type|fragmented payload"
+    ),
+    RejectReason.BAD_DESTINATION: (
+        rb"invalid domain name|invalid (?:request|remote) address|unknown address (?:type|family)"
+    ),
+    RejectReason.UNDECIPHERABLE: rb"message authentication failed|invalid auth\b",
+    RejectReason.TIMEOUT: rb"i/o timeout|deadline exceeded|timed out",
+    RejectReason.CLOSED: (
+        rb"connection reset|broken pipe|(?<![^ ])EOF(?![^ ])|closed pipe|closed network connection|forcibly closed"
+        rb"|connection (?:was )?aborted"
+    ),
+}
+PATTERNS = {reason: re.compile(phrases, re.IGNORECASE) for reason, phrases in PHRASES.items()}
+
+
+def sort(reason: bytes) -> RejectReason:
+    """Return which reason of the catalogue a line's text is: all that it says after `rejected`, tags and user."""
+    text = reason[:MAX_REASON_BYTES]
+    of_client = OF_CLIENT.search(text)
+    return _sort(text[: of_client.end()] if of_client else text)
+
+
+@functools.lru_cache(maxsize=1 << 10)  # scanners get the same one again and again
+def _sort(text: bytes) -> RejectReason:
+    return next((reason for reason, pattern in PATTERNS.items() if pattern.search(text)), RejectReason.OTHER)
