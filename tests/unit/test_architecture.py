@@ -134,7 +134,7 @@ def test_only_the_report_needs_the_packages_of_the_report(module: Module) -> Non
 
 
 READING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "collect"}
-DRAWING = {"charts", "page", "time_series"}
+DRAWING = {"charts", "figures", "notes", "page", "stalls", "time_series", "wording"}
 
 
 @every_module

@@ -34,13 +34,18 @@ CONFIG = {"background": None, "font": "system-ui, sans-serif", "view": {"stroke"
 
 
 def over_time(
-    label: str, unit: str, hours: Sequence[tuple[datetime, Sequence[int]]], marks: Mapping[datetime, str]
+    label: str,
+    title: str,
+    hours: Sequence[tuple[datetime, Sequence[int]]],
+    length: timedelta,
+    marks: Mapping[datetime, str],
 ) -> str:
-    """Draw rows by hour or day (`unit`), the series stacked, as SVG.
+    """Draw counts of pieces of time that are so long, the series stacked, as SVG.
 
-    `label`: what it shows, in our own words. `marks`: moments that the axis names.
+    `label`: what it shows, in our own words. `title`: of the axis. `marks`: moments that the other axis names. No area
+    has a stroke: where a piece is some pixels wide, it would hide what it is to separate.
     """
-    end = [(hour + timedelta(**{f"{unit}s": 1}), of_series) for hour, of_series in hours[-1:]]  # as wide as the others
+    end = [(hour + length, of_series) for hour, of_series in hours[-1:]]  # as wide as the others
     values = [
         {"hour": int(hour.timestamp() * MILLISECONDS), "rows": rows, "series": number}
         for hour, of_series in [*hours, *end]
@@ -54,7 +59,7 @@ def over_time(
             "width": WIDTH,
             "height": HEIGHT,
             "data": {"values": values},
-            "mark": {"type": "area", "interpolate": "step-after", "stroke": "var(--page)", "strokeWidth": 0.5},
+            "mark": {"type": "area", "interpolate": "step-after"},
             "encoding": {
                 "x": {
                     "field": "hour",
@@ -69,7 +74,7 @@ def over_time(
                 "y": {
                     "field": "rows",
                     "type": "quantitative",
-                    "axis": {"title": f"rows by {unit}", "format": "~s", "tickCount": 5},
+                    "axis": {"title": title, "format": "~s", "tickCount": 5},
                 },
                 "color": _colours("series", count, [f"var(--series-{number})" for number in range(count)]),
                 "order": {"field": "series"},
@@ -91,8 +96,8 @@ def sharing(name: str, one: str, other: str) -> tuple[str, str]:
     return one, other
 
 
-def week(label: str, rows: Sequence[Sequence[int]]) -> str:
-    """Draw rows by weekday, Monday first, and hour of the day, as SVG: the more, the stronger the colour."""
+def week(label: str, rows: Sequence[Sequence[float]]) -> str:
+    """Draw average rows by weekday, Monday first, and hour of the day, as SVG: the more, the stronger the colour."""
     most = max((max(day) for day in rows), default=0)
     values = [
         {"day": day, "hour": hour, "shade": _shade(count, most)}
@@ -122,8 +127,8 @@ def week(label: str, rows: Sequence[Sequence[int]]) -> str:
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
-def _shade(count: int, most: int) -> int:
-    return 0 if not count else 1 + count * (SHADES - 2) // most
+def _shade(count: float, most: float) -> int:
+    return 0 if not count else 1 + int(count * (SHADES - 2) // most)
 
 
 def _colours(field: str, count: int, colours: Sequence[str]) -> dict[str, Any]:

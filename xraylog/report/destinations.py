@@ -45,7 +45,7 @@ DESTINATIONS = SQL("""
         GROUP BY l.destination_id
     ), ranked AS (
         SELECT destination.*, row_number() OVER (ORDER BY rows DESC, destination_id) AS place,
-               row_number() OVER (PARTITION BY rows_before = 0
+               row_number() OVER (PARTITION BY rows_before = 0, rows * 2 >= rows_before * 3
                                   ORDER BY rows - rows_before DESC, destination_id) AS gain,
                count(*) FILTER (WHERE rows > 0) OVER () AS total,
                min(first) FILTER (WHERE rows_before > 0) OVER () AS before
@@ -53,7 +53,8 @@ DESTINATIONS = SQL("""
     )
     SELECT r.destination_id, e.address::text, r.rows, r.rows_before, r.place, r.gain, r.total, r.before
     FROM ranked r JOIN endpoints e ON e.id = r.destination_id
-    WHERE r.rows > 0 AND r.place <= %(max_destinations)s OR r.rows > r.rows_before AND r.gain <= %(max_changed)s
+    WHERE r.rows > 0 AND r.place <= %(max_destinations)s
+          OR r.rows * 2 >= r.rows_before * 3 AND r.gain <= %(max_changed)s
     ORDER BY r.place
 """).format(window=BOTH)
 
@@ -108,7 +109,7 @@ def read(session: Session, mask: Mask, thresholds: Thresholds) -> Ranked:
         for number, address, rows, before, place, gain, *_ in chosen
     ]
     gained = sorted(((gain, of) for of, _, gain in found if gain <= max_changed), key=itemgetter(0))
-    changed = [of for _, of in gained if of.rows > of.rows_before]
+    changed = [of for _, of in gained if of.rows * 2 >= of.rows_before * 3]  # a large one gains some by chance
     total, before = chosen[0][-2:] if chosen else (0, None)
     ((has_older_rows,),) = session.query("older rows", OLDER)
     ports = session.query("ports", PORTS, most=thresholds.max_ports)

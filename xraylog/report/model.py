@@ -8,10 +8,13 @@ from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
-GAP = timedelta(hours=1)  # the shortest time without any line that is shown
+GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
 ONE_DAY = timedelta(days=1)
+NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
-MAX_DAYS_BY_HOUR = 62  # over two months an hour is less than a pixel of a chart; over a year, a tenth of one
+# The units of charts, the shortest first, and up to how many days each is at least 4 of a chart's 960 pixels wide. The
+# last one has no limit: over a year a day has 2.6.
+UNITS = {"hour": 10, "six hours": 60, "day": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,14 @@ class Window:
         return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
 
     @property
+    def has_partial_day(self) -> bool:
+        """Return whether the last day was not over when the window ends."""
+        return self.until < _midnight(self.last + ONE_DAY, self.zone)
+
+    @property
     def unit(self) -> str:
         """Return what the charts count rows by."""
-        return "hour" if len(self.days) <= MAX_DAYS_BY_HOUR else "day"
+        return next(unit for unit, most in UNITS.items() if most is None or len(self.days) <= most)
 
     @property
     def midnights(self) -> list[datetime]:
@@ -83,7 +91,7 @@ class Node:
 
     name: str
     rows: int
-    first: datetime | None  # of its rows in the window
+    first: datetime | None  # of its accepted rows in the window
     last: datetime | None
     rejected_lines: int  # in the window
     stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
@@ -91,7 +99,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time without any line of a node."""
+    """A time without an accepted connection of a node. Scanners that knock meanwhile, and a panel's calls, are none."""
 
     node: str
     since: datetime
@@ -110,8 +118,18 @@ class Slot:
     start: datetime
     node: str
     outbound: str | None
-    is_rejected: bool
+    action: str | None  # None in tables that were made by hand
     rows: int
+
+    @property
+    def is_accepted(self) -> bool:
+        """Return whether clients were let in."""
+        return self.action not in NOT_LET_IN
+
+    @property
+    def is_rejected(self) -> bool:
+        """Return whether xray refused these connections."""
+        return self.action == "rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +159,11 @@ class Destination:
     users: int
     ports: Sequence[str]  # as in tcp/443
     visitors: Sequence[tuple[str, int]]
+
+    @property
+    def gain(self) -> int:
+        """Return how many more rows it has than in the period before."""
+        return self.rows - self.rows_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,19 +227,19 @@ class Findings:
 
     @property
     def silent(self) -> list[str]:
-        """Return the nodes whose runs did something lately, without any row in the last hour of the window."""
+        """Return the nodes whose runs did something lately, without an accepted row in the last hour of the window."""
         alive = [(node.name, node.last or node.stored) for node in self.nodes if node.stored]
         return [name for name, last in alive if last and GAP <= self.window.until - last < RETIRED_AFTER]
 
     @property
     def absent(self) -> list[str]:
-        """Return the nodes without any row in the window whose runs did something since it began."""
+        """Return the nodes without an accepted row in the window whose runs did something since it began."""
         since = self.window.since
-        return [node.name for node in self.nodes if not node.rows and node.stored and node.stored >= since]
+        return [node.name for node in self.nodes if not node.last and node.stored and node.stored >= since]
 
     @property
     def interrupted(self) -> list[str]:
-        """Return the nodes that had rows in the window, then none for a day: longer than a quiet night."""
+        """Return the nodes that let clients in, then none for a day: longer than a quiet night."""
         loaded = {node.name for node in self.nodes if node.stored}
         long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and gap.since > self.window.since}
         return sorted(loaded & long)

@@ -57,18 +57,29 @@ for (const choice of document.querySelectorAll("input[name=zone]")) {
 
 const NAME = 0, ROWS = 1, ADDRESSES = 3, FIRST = 6, LAST = 7, DAYS = 8, FROM = 9, TO = 10;
 
+function drawn(name, points, className) {
+  const line = document.createElementNS("http://www.w3.org/2000/svg", name);
+  line.setAttribute("points", points);
+  if (className) line.setAttribute("class", className);
+  return line;
+}
+
 function daysLine(days) {
   const most = Math.max(1, ...days);
   const last = Math.max(1, days.length - 1);
   const points = days.map((rows, day) => `${((day * 88) / last + 1).toFixed(0)},${(19 - (rows * 18) / most).toFixed(0)}`);
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
   svg.setAttribute("class", "days");
   svg.setAttribute("viewBox", "0 0 90 20");
   svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `rows by day, at most ${number.format(most)}`);
-  line.setAttribute("points", points.length > 1 ? points.join(" ") : `1,1 89,1`);
-  svg.append(line);
+  svg.setAttribute("aria-label", `rows by day, at most ${number.format(most)}${data.partial ? "; the last day is not over" : ""}`);
+  if (points.length === 1) {
+    svg.append(drawn("polyline", "1,1 89,1", data.partial && "partial"));
+  } else {
+    const whole = data.partial ? points.slice(0, -1) : points;
+    svg.append(drawn("polyline", whole.join(" ")));
+    if (data.partial) svg.append(drawn("polyline", points.slice(-2).join(" "), "partial"));
+  }
   return svg;
 }
 
@@ -115,6 +126,9 @@ function pairs(title, head, rows) {
     row.append(element("td", name, "name"), element("td", number.format(count)));
   }
   const scroll = element("div", undefined, "scroll");
+  scroll.tabIndex = 0; // or the keyboard cannot scroll it
+  scroll.setAttribute("role", "region");
+  scroll.setAttribute("aria-label", title);
   scroll.append(table);
   box.append(scroll);
   return box;
@@ -179,6 +193,18 @@ for (const table of document.querySelectorAll("table.sorted")) {
   }
 }
 
+const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/; // or the beginning of one
+
+function elsewhere(table, wanted) {
+  if (table.id !== "users" || data.masked || !ADDRESS.test(wanted)) return "";
+  const shown = data.users.reduce((sum, user) => sum + user[FROM].length, 0);
+  const all = data.users.reduce((sum, user) => sum + user[ADDRESSES], 0);
+  if (shown >= all && data.hasAllUsers) return "";
+  return ` This page has the most frequent addresses of each user, ${number.format(shown)} of ${number.format(all)}.`
+    + ` All are in the database: SELECT DISTINCT u.email, l.source_ip FROM logs l JOIN users u ON u.id = l.user_id`
+    + ` WHERE l."timestamp" >= '${data.days[0]}' AND host(l.source_ip) LIKE '${wanted}%'`;
+}
+
 for (const search of document.querySelectorAll("input[type=search]")) {
   const table = document.getElementById(search.dataset.table);
   const found = document.getElementById(search.getAttribute("aria-describedby"));
@@ -189,7 +215,7 @@ for (const search of document.querySelectorAll("input[type=search]")) {
       row.hidden = !`${row.cells[0].textContent} ${row.dataset.also ?? ""}`.toLowerCase().includes(wanted);
       count += row.hidden ? 0 : 1;
     }
-    found.textContent = `${number.format(count)} shown`;
+    found.textContent = `${number.format(count)} shown.${elsewhere(table, wanted)}`;
   });
 }
 

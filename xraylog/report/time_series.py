@@ -1,4 +1,4 @@
-"""Count the rows of slots by hour, day and weekday of a zone, for charts and tables. Pure."""
+"""Count the rows of slots by hour, six hours, day and weekday of a zone, for charts and tables. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_MARKS = 10  # days that an axis names
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Rows by hour or day, split into series: the largest first, the rest together in the last."""
+    """Rows by hour, six hours or day, split into series: the largest first, the rest together in the last."""
 
     names: Sequence[str]
     rows: Sequence[tuple[datetime, Sequence[int]]]
@@ -29,7 +29,7 @@ class Series:
 
 
 def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Series:
-    """Return rows by hour or day of the window, empty ones too, split by what `name` calls a slot."""
+    """Return rows by hour, six hours or day of the window, empty ones too, split by what `name` calls a slot."""
     begin = START_OF[found.window.unit]
     rows: dict[datetime, Counter[str]] = defaultdict(Counter)
     for slot in slots:
@@ -50,7 +50,7 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
 
 
 def _starts(found: Findings, zone: ZoneInfo) -> list[datetime]:
-    """Return when the hours or days of the window begin. If clocks go back by half an hour, one hour has half of it."""
+    """Return when each piece of the window begins. If clocks go back by half an hour, one hour has half of it."""
     begin = START_OF[found.window.unit]
     count = -((found.window.since - found.window.until) // SLOT)
     return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
@@ -63,21 +63,36 @@ def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
     return moment.astimezone(timezone.utc) - past
 
 
+def _six_hours(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return when the zone's quarter of the day began, in UTC: where clocks change, one has five hours or seven."""
+    local = moment.astimezone(zone)
+    return datetime.combine(local.date(), time(local.hour // 6 * 6), zone).astimezone(timezone.utc)
+
+
 def _day(moment: datetime, zone: ZoneInfo) -> datetime:
     """Return when the zone's day began, in UTC."""
     return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
 
 
-START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "day": _day}
+START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "six hours": _six_hours, "day": _day}
+LENGTH_OF = {"hour": timedelta(hours=1), "six hours": timedelta(hours=6), "day": timedelta(days=1)}
 
 
-def by_weekday(slots: Iterable[Slot], zone: ZoneInfo) -> list[list[int]]:
-    """Return rows by weekday, Monday first, and hour of the day."""
+def by_weekday(found: Findings, zone: ZoneInfo) -> list[list[float]]:
+    """Return the average rows by weekday, Monday first, and hour of the day: 30 days have five of some weekdays."""
     rows = [[0] * 24 for _ in range(7)]
-    for slot in slots:
+    for slot in found.slots:
         local = slot.start.astimezone(zone)
         rows[local.weekday()][local.hour] += slot.rows
-    return rows
+    since, until = found.window.since, found.window.until
+    begins = (since + number * SLOT for number in range(-((since - until) // SLOT)))
+    hours = Counter((local.weekday(), local.hour) for local in {_hour_of_the_clock(begin, zone) for begin in begins})
+    return [[count / max(1, hours[day, hour]) for hour, count in enumerate(of)] for day, of in enumerate(rows)]
+
+
+def _hour_of_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return the hour that a clock on the wall shows; where it is set back, the same one for two hours."""
+    return moment.astimezone(zone).replace(minute=0, second=0, microsecond=0, tzinfo=None)
 
 
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:

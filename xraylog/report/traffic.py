@@ -1,4 +1,4 @@
-"""Traffic by time and node, and the hours without any."""
+"""Traffic by time and node, and the hours without an accepted connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 from xraylog.database import partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
-from xraylog.report.model import GAP, SLOT, Gap, Node, Slot, Source, Thresholds, Window
+from xraylog.report.model import GAP, NOT_LET_IN, SLOT, Gap, Node, Slot, Source, Thresholds, Window
 from xraylog.report.snapshot import Row, Session
 
 NO_NODE = "(no node)"
@@ -20,21 +20,21 @@ NO_SOURCE = "(no address)"  # xray hid it, or the client used a unix socket
 # The UNION ALL adds no row: without it the planner expects as many slots as rows, and sorts all rows instead of hashing
 # them.
 TRAFFIC = """
-    SELECT t.node_id, t.slot, g.name, t.rejected, t.rows, t.first, t.last
+    SELECT t.node_id, t.slot, g.name, t.action, t.rows, t.first, t.last
     FROM (
-        SELECT s.node_id, s.slot, s.tag, s.rejected, count(*) AS rows, min(s.at) AS first, max(s.at) AS last
+        SELECT s.node_id, s.slot, s.tag, s.action, count(*) AS rows, min(s.at) AS first, max(s.at) AS last
         FROM (
             SELECT l.node_id, {slot} AS slot,
-                   l.outbound_tag_id AS tag, l.action = 'rejected' AS rejected, l."timestamp" AS at
+                   l.outbound_tag_id AS tag, l.action::text AS action, l."timestamp" AS at
             FROM logs l
             WHERE {window}
             UNION ALL
             SELECT NULL, NULL, NULL, NULL, NULL WHERE false
         ) s
-        GROUP BY s.node_id, s.slot, s.tag, s.rejected
+        GROUP BY s.node_id, s.slot, s.tag, s.action
     ) t
     LEFT JOIN tags g ON g.id = t.tag
-    ORDER BY t.slot, t.node_id, g.name, t.rejected
+    ORDER BY t.slot, t.node_id, g.name, t.action
 """
 
 # One partition at a time, by its bounds: no index has all moments in order, and a role may read logs but not its
@@ -57,17 +57,18 @@ HEALTH = """
 
 
 def read(session: Session) -> list[Row]:
-    """Return rows of: node id, slot, outbound tag, whether rejected, number of rows, first and last moment."""
+    """Return rows of: node id, slot, outbound tag, action, number of rows, first and last moment."""
     query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
     return session.query("traffic", query)
 
 
 def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
     """Return the rows of `read` as slots, with names in place of ids."""
-    return [
-        Slot(since, names.get(node, NO_NODE), tag, is_rejected, rows)
-        for node, since, tag, is_rejected, rows, *_ in found
-    ]
+    return [Slot(since, names.get(node, NO_NODE), tag, action, rows) for node, since, tag, action, rows, *_ in found]
+
+
+def _is_accepted(row: Row) -> bool:
+    return row[3] not in NOT_LET_IN
 
 
 def newest(session: Session) -> datetime | None:
@@ -83,15 +84,18 @@ def newest(session: Session) -> datetime | None:
 def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
     """Return what came from each node, and when, including nodes without rows in the window."""
     rows: dict[int | None, list[Row]] = defaultdict(list)
+    accepted: dict[int | None, list[Row]] = defaultdict(list)
     for slot in slots:
         rows[slot[0]].append(slot)
+        if _is_accepted(slot):
+            accepted[slot[0]].append(slot)
     known = {number: (rejected, stored) for number, rejected, stored in session.query("health", HEALTH)}
     return [
         Node(
             names.get(number, NO_NODE),
             sum(slot[4] for slot in rows[number]),
-            min((slot[5] for slot in rows[number]), default=None),
-            max((slot[6] for slot in rows[number]), default=None),
+            min((slot[5] for slot in accepted[number]), default=None),
+            max((slot[6] for slot in accepted[number]), default=None),
             *known.get(number, (0, None)),
         )
         for number in sorted({*known, *rows}, key=lambda number: names.get(number, NO_NODE))
@@ -99,11 +103,11 @@ def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, st
 
 
 def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:
-    """Return the times without any line of a node, the longest first; exact, because slots have both ends.
+    """Return the times without an accepted row of a node, the longest first; exact, because slots have both ends.
 
     `nodes`: all that are shown, including those that were silent all the time.
     """
-    pieces = [(names.get(node, NO_NODE), first, last) for node, *_, first, last in slots]
+    pieces = [(names.get(slot[0], NO_NODE), *slot[5:]) for slot in slots if _is_accepted(slot)]
     ends = [(node.name, window.until, window.until) for node in nodes]
     found, reached = [], dict[str, datetime]()
     for node, first, last in [*sorted(pieces, key=lambda piece: piece[1]), *ends]:

@@ -34,10 +34,10 @@ def test_destinations_are_those_of_plain_sql(found: Findings) -> None:
         assert goal.users == len(visitors)
         assert dict(goal.visitors) == visitors
         assert set(goal.ports) == {f"{row.protocol}/{row.port}" for row in rows}
-    rising = {host: rows - before[host] for host, rows in counts.items() if before[host] and rows > before[host]}
-    assert {goal.address: goal.rows - goal.rows_before for goal in found.rising}.items() <= rising.items()
+    rising = {host: rows - before[host] for host, rows in counts.items() if before[host] and rows >= before[host] * 1.5}
+    assert {goal.address: goal.gain for goal in found.rising}.items() <= rising.items()
     gains = sorted(rising.values(), reverse=True)[: Thresholds().max_changed]
-    assert [goal.rows - goal.rows_before for goal in found.rising] == gains
+    assert [goal.gain for goal in found.rising] == gains
     assert {goal.address for goal in found.new} == {host for host in counts if not before[host]}
     assert rising
 

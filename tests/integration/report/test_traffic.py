@@ -22,14 +22,15 @@ from helpers.report_data import (
 )
 
 from xraylog.database.session import Connection
-from xraylog.report import page, time_series, traffic
+from xraylog.report import figures, time_series, traffic
 from xraylog.report.model import Findings, Window
 
 
 def test_nodes_have_their_rows_and_moments(found: Findings, stored: Connection) -> None:
     expected = stored.execute(
         """
-        SELECT coalesce(n.name, '(no node)'), count(*), min(l."timestamp"), max(l."timestamp")
+        SELECT coalesce(n.name, '(no node)'), count(*), min(l."timestamp") FILTER (WHERE l.action = 'accepted'),
+               max(l."timestamp") FILTER (WHERE l.action = 'accepted')
         FROM logs l LEFT JOIN nodes n ON n.id = l.node_id
         WHERE l."timestamp" >= %s AND l."timestamp" < %s GROUP BY 1 ORDER BY 1
         """,
@@ -60,10 +61,10 @@ def test_nodes_have_the_unparsed_lines_of_the_window_and_when_they_were_stored_l
     assert (nodes["n2"].rejected_lines, nodes["n2"].stored) == (0, None)
 
 
-def test_gaps_are_the_times_of_an_hour_or_more_between_two_rows_of_a_node(found: Findings) -> None:
+def test_gaps_are_the_times_of_an_hour_or_more_between_two_accepted_rows_of_a_node(found: Findings) -> None:
     expected = set()
     for node in NODES:
-        moments = sorted(row.at for row in INSIDE if row.node == node)
+        moments = sorted(row.at for row in INSIDE if row.node == node and row.action == "accepted")
         for one, other in zip([WINDOW.since, *moments], [*moments, WINDOW.until], strict=True):
             if other - one >= timedelta(hours=1):
                 expected.add((node or traffic.NO_NODE, one, other))
@@ -74,7 +75,7 @@ def test_gaps_are_the_times_of_an_hour_or_more_between_two_rows_of_a_node(found:
 
 def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, database: dict[str, str]) -> None:
     at = [WINDOW.since + timedelta(days=n, minutes=1, microseconds=n) for n in range(3)]
-    fill(conn, [ROWS[0]._replace(at=moment, node="n1") for moment in at])
+    fill(conn, [ROWS[0]._replace(at=moment, node="n1", action="accepted") for moment in at])
     assert {(gap.since, gap.until) for gap in read(database).gaps if gap.node == "n1"} == {
         (at[0], at[1]),
         (at[1], at[2]),
@@ -84,7 +85,7 @@ def test_a_node_that_stores_one_row_a_day_has_exact_gaps(conn: Connection, datab
 
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
 def test_traffic_by_hour_and_tag_is_that_of_plain_sql(found: Findings, stored: Connection, zone: ZoneInfo) -> None:
-    hours = time_series.over_time(found, zone, found.slots, page._tag)
+    hours = time_series.over_time(found, zone, found.slots, figures.tag)
     stored.execute("SELECT set_config('TimeZone', %s, false)", [zone.key])
     expected = stored.execute(
         """
@@ -115,16 +116,26 @@ def test_the_week_is_that_of_plain_sql(found: Findings, stored: Connection, zone
         """,
         [WINDOW.since, WINDOW.until],
     ).fetchall()
-    week = time_series.by_weekday(found.slots, zone)
-    assert {(day, hour, rows) for day, of in enumerate(week) for hour, rows in enumerate(of) if rows} == set(expected)
+    week = time_series.by_weekday(found, zone)  # three days: of each weekday and hour there is one at most
+    shown = {(day, hour): rows for day, of in enumerate(week) for hour, rows in enumerate(of) if rows}
+    assert shown == pytest.approx({(day, hour): rows for day, hour, rows in expected})
+
+
+def test_the_week_has_averages(conn: Connection, database: dict[str, str]) -> None:
+    """Eight days from a Monday on: two Mondays, and one of each other weekday."""
+    window = Window.of(BERLIN, 8, LAST, NOON + timedelta(days=9))
+    fill(conn, [ROWS[0]._replace(at=NOON - timedelta(days=n)) for n in (0, 7, 7, 7, 6)])
+    week = time_series.by_weekday(read(database, window), BERLIN)
+    assert (week[0][13], week[1][13], sum(map(sum, week))) == (2, 1, 3)
 
 
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
 def test_more_than_two_months_are_shown_by_day(filled: Connection, database: dict[str, str], zone: ZoneInfo) -> None:
     window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
-    assert Window.of(BERLIN, 62, LAST, NOON).unit == "hour"
+    units = {days: Window.of(BERLIN, days, LAST, NOON).unit for days in (10, 11, 60, 61)}
+    assert units == {10: "hour", 11: "six hours", 60: "six hours", 61: "day"}
     found = read(database, window)
-    days = time_series.over_time(found, zone, found.slots, page._tag)
+    days = time_series.over_time(found, zone, found.slots, figures.tag)
     counts = dict(
         filled.execute(
             """SELECT date_trunc('day', "timestamp" AT TIME ZONE %s) AT TIME ZONE %s, count(*)
@@ -149,7 +160,13 @@ def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
 
 
 def test_a_node_that_was_silent_all_the_time_is_a_gap(conn: Connection, database: dict[str, str]) -> None:
-    fill(conn, [ROWS[0]._replace(at=WINDOW.since + timedelta(minutes=50 * n), node="n1") for n in range(87)])
+    fill(
+        conn,
+        [
+            ROWS[0]._replace(at=WINDOW.since + timedelta(minutes=50 * n), node="n1", action="accepted")
+            for n in range(87)
+        ],
+    )
     assert [(gap.node, gap.since, gap.until) for gap in read(database).gaps] == [("n2", WINDOW.since, WINDOW.until)]
 
 

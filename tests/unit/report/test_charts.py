@@ -15,7 +15,7 @@ from xraylog.report import charts
 
 def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
     hour = WINDOW.since
-    drawn = charts.over_time("rows", "hour", [(hour, [7])], {})
+    drawn = charts.over_time("rows", "rows", [(hour, [7])], timedelta(hours=1), {})
     (path,) = [path for path in re.findall(r"<path[^>]*>", drawn) if "--series-0" in path]
     places = {float(x) for x, _ in re.findall(r"[ML]([0-9.]+),([0-9.]+)", path)}
     assert {min(places), max(places)} == {0, charts.WIDTH}
@@ -23,5 +23,5 @@ def test_the_last_hour_is_drawn_as_wide_as_the_others() -> None:
 
 def test_the_last_day_is_drawn_as_wide_as_the_others() -> None:
     day = datetime(2025, 11, 17, tzinfo=UTC)
-    drawn = charts.over_time("rows", "day", [(day, [7]), (day + timedelta(days=1), [7])], {})
+    drawn = charts.over_time("rows", "rows", [(day, [7]), (day + timedelta(days=1), [7])], timedelta(days=1), {})
     assert " ".join(charts.AREA.findall(drawn)).count("L480,0") == 2

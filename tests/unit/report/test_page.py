@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -16,7 +17,7 @@ from helpers.report_data import (
 )
 
 from xraylog.report import page, run_history, traffic
-from xraylog.report.model import Findings, Gap, Node, Slot, User, Window
+from xraylog.report.model import Destination, Findings, Gap, Node, Slot, User, Window
 
 
 def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
@@ -30,6 +31,9 @@ def node(name: str, last: timedelta | None, stored: timedelta | None, rows: int 
     return Node(name, rows, first, end, rejected, None if stored is None else NOON - stored)
 
 
+GOAL = Destination("host.example", 9, 3, 1, ["tcp/443"], [("u", 9)])
+
+
 def test_what_an_operator_should_look_at_comes_first() -> None:
     window = Window.of(BERLIN, 1, None, NOON)
     good = node("n1", HOUR / 2, HOUR / 3)
@@ -38,7 +42,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     bad = node("<b>", HOUR, HOUR, rejected=12)
     done = run_history.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(run_history.STATISTICS,))
     assert notes(Findings(window, [good, bad]), done, NOON) == [
-        "No row in the last hour: &lt;b&gt;",
+        "Nobody was let in during the last hour: &lt;b&gt;",
         "Unknown, because it cannot be read: the statistics",
         "1.5 MB in the offline buffer: the next run that reaches PostgreSQL imports them.",
         "Runs that did not reach PostgreSQL: 2 of 3.",
@@ -63,14 +67,14 @@ def test_a_node_is_silent_when_nothing_came_of_it_in_the_last_hour(quiet: Node, 
     told = notes(
         Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3), quiet]), run_history.Runs(), NOON
     )
-    assert told == ["No row in the last hour: n"] * is_silent
+    assert told == ["Nobody was let in during the last hour: n"] * is_silent
 
 
 def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() -> None:
     past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
     nodes = [node("n1", HOUR, HOUR), node("n2", None, HOUR, rows=0), node("n3", None, HOUR * 24 * 9, rows=0)]
     told = notes(Findings(past, nodes), run_history.Runs(), NOON + timedelta(days=9))
-    assert told == ["No row in these days, but runs since then: n2"]
+    assert told == ["Nobody was let in during these days, but there were runs: n2"]
 
 
 def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
@@ -85,15 +89,17 @@ def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
     assert notes(Findings(window, nodes, quiet), run_history.Runs(), NOON) == []
     gaps = [Gap(name, NOON - HOUR * 30, NOON - HOUR * 6) for name in ("n2", "n1", "n2")]
     assert notes(Findings(window, nodes, [*quiet, *gaps]), run_history.Runs(), NOON) == [
-        "A day or more without any row: n1, n2"
+        "Nobody was let in for a day or more: n1, n2"
     ]
 
 
 def test_a_node_that_is_silent_for_a_day_is_named_once() -> None:
     window = Window.of(BERLIN, 3, None, NOON)
     down = Findings(window, [node("n1", HOUR * 30, HOUR * 30)], [Gap("n1", NOON - HOUR * 30, NOON)])
-    assert notes(down, run_history.Runs(), NOON) == ["No row in the last hour: n1"]
-    assert notes(down, run_history.Runs(), NOON + HOUR) == ["A day or more without any row: n1"]  # these days are over
+    assert notes(down, run_history.Runs(), NOON) == ["Nobody was let in during the last hour: n1"]
+    assert notes(down, run_history.Runs(), NOON + HOUR) == [
+        "Nobody was let in for a day or more: n1"
+    ]  # these days are over
 
 
 def test_of_many_nodes_that_are_silent_some_are_named() -> None:
@@ -102,19 +108,38 @@ def test_of_many_nodes_that_are_silent_some_are_named() -> None:
     assert told.endswith("n8, n9 and others")
 
 
+def test_a_node_that_stopped_letting_clients_in_stands_out_although_scanners_knocked() -> None:
+    """Four and a half hours of one afternoon, of eight."""
+    window = Window.of(BERLIN, 8, LAST, NOON + timedelta(days=9))
+    since, until = NOON - 3 * HOUR * 24, NOON - 3 * HOUR * 24 + 4.5 * HOUR
+    quarters = [window.since + n * HOUR / 4 for n in range((window.until - window.since) // (HOUR / 4))]
+    slots = [
+        Slot(at, "n1", "direct", "rejected" if since <= at < until else "accepted", rows=7) for at in quarters
+    ]  # fmt: skip
+    gap = Gap("n1", since, until)
+    found = Findings(window, [node("n1", HOUR / 2, HOUR / 3)], [gap], slots)
+    assert notes(found, run_history.Runs(), NOON + timedelta(days=9)) == [
+        "Nobody was let in, at a time at which other days have connections: n1 from 2025-11-14 13:00 to 17:30"
+    ]
+    few = [replace(slot, rows=1) for slot in slots]
+    assert notes(replace(found, slots=few), run_history.Runs(), NOON + timedelta(days=9)) == []
+
+
 def test_the_page_of_a_first_period_that_began_late_warns_of_it() -> None:
     for late, is_marked in ((timedelta(hours=7), False), (timedelta(hours=8), True)):  # a tenth of 3 days: 7.2 hours
-        found = Findings(WINDOW, [node("n1", HOUR, HOUR)], before=WINDOW.before + late, is_first_period=True)
-        shown = page.render(found, run_history.Runs(), NOON, is_masked=False)
+        found = Findings(WINDOW, [node("n1", HOUR, HOUR)], slots=[Slot(WINDOW.since, "n1", None, "accepted", 7)],
+                         before=WINDOW.before + late, is_first_period=True)  # fmt: skip
+        shown = page.render(replace(found, rising=[GOAL], new=[GOAL]), run_history.Runs(), NOON, is_masked=False)
         assert ("Rows with a destination only begin at" in shown) == is_marked == found.has_partial_period_before
+        assert ("<h3>Rising</h3>" in shown, "<h3>New</h3>" in shown) == (not is_marked, not is_marked)
 
 
 def test_a_page_of_more_than_two_months_has_days_and_no_hours() -> None:
     window = Window.of(BERLIN, 63, LAST, NOON)
-    found = Findings(window, [node("n1", HOUR, HOUR)], slots=[Slot(NOON - HOUR, "n1", "direct", False, 7)])
+    found = Findings(window, [node("n1", HOUR, HOUR)], slots=[Slot(NOON - HOUR, "n1", "direct", "accepted", 7)])
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
-    assert "<h3>By day and outbound tag</h3>" in text
-    assert "by hour" not in text.lower()
+    assert "<h3>Rows per day, by outbound tag</h3>" in text
+    assert "per hour" not in text
 
 
 @pytest.mark.parametrize("sign", ["x", "é", "<", "🙂"])

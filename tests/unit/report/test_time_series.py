@@ -12,10 +12,10 @@ from helpers.report_data import (
     WINDOW,
 )
 
-from xraylog.report import page, time_series
+from xraylog.report import figures, time_series
 from xraylog.report.model import Findings, Slot, Window
 
-SLOT = Slot(WINDOW.since, "n1", None, False, 7)
+SLOT = Slot(WINDOW.since, "n1", None, "accepted", 7)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ SLOT = Slot(WINDOW.since, "n1", None, False, 7)
 def test_no_row_vanishes_where_clocks_change_by_half_an_hour(zone: str, last: date) -> None:
     window = Window.of(ZoneInfo(zone), 7, last, NOON)
     quarters = (window.until - window.since) // timedelta(minutes=15)
-    slots = [Slot(window.since + timedelta(minutes=15 * n), "n", None, False, 1) for n in range(quarters)]
-    hours = time_series.over_time(Findings(window), window.zone, slots, page._tag)
+    slots = [Slot(window.since + timedelta(minutes=15 * n), "n", None, "accepted", 1) for n in range(quarters)]
+    hours = time_series.over_time(Findings(window), window.zone, slots, figures.tag)
     assert hours.totals == [quarters]
     assert len({hour for hour, _ in hours.rows}) == len(hours.rows)
 

@@ -1,0 +1,43 @@
+"""What an operator should look at first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from xraylog.report import stalls, wording
+from xraylog.report.model import Findings, Gap
+from xraylog.report.run_history import Runs
+
+
+def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield what an operator should look at first, each with the names that it is about."""
+    if not found.rows:
+        yield "No rows in these days.", ()
+    is_over = found.window.until < written
+    silent = [] if is_over else found.silent
+    if silent:
+        yield "Nobody was let in during the last hour:", silent
+    if is_over and found.absent:
+        yield "Nobody was let in during these days, but there were runs:", found.absent
+    if interrupted := [name for name in found.interrupted if name not in silent]:
+        yield "Nobody was let in for a day or more:", interrupted
+    if stalled := [_described(gap, found) for gap in stalls.find(found) if gap.node not in silent]:
+        yield "Nobody was let in, at a time at which other days have connections:", stalled
+    if runs.unseen:
+        yield "Unknown, because it cannot be read:", runs.unseen
+    if runs.buffer_bytes:
+        size = wording.size(runs.buffer_bytes)
+        yield f"{size} in the offline buffer: the next run that reaches PostgreSQL imports them.", ()
+    if runs.offline:
+        yield f"Runs that did not reach PostgreSQL: {wording.count(runs.offline)} of {wording.count(runs.count)}.", ()
+    if found.rejected_lines:
+        yield (
+            f"Unparsed lines: {wording.count(found.rejected_lines)}. They are in rejected_lines, each with the reason.",
+            (),
+        )
+
+
+def _described(gap: Gap, found: Findings) -> str:
+    since, until = (moment.astimezone(found.window.zone) for moment in (gap.since, gap.until))
+    return f"{gap.node} from {since:%Y-%m-%d %H:%M} to {until:%H:%M}"
