@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Answer a question about what the database knows. By hand; it only reads, and a role with SELECT is enough."""
+"""Answer a question about what the database knows. By hand; it only reads, and a role with SELECT is enough.
+
+One command writes: `networks load` (load_networks), into a table of its own.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from loguru import logger
 from xraylog import __version__, cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
-from xraylog.database import session
-from xraylog.printed import complain, prepare_streams, write
+from xraylog.database import networks, session
+from xraylog.networks import files
+from xraylog.printed import complain, prepare_streams, say, write
 from xraylog.questions import asking, moments, present
 from xraylog.questions.catalog import QUESTIONS, Question
 from xraylog.questions.present import Answer
@@ -27,7 +31,7 @@ MAX_LIMIT = 999_999_999
 
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
-    """Answer one question; return the exit status."""
+    """Answer one question, or load networks; return the exit status."""
     prepare_streams()
     options = parser().parse_args(arguments)
     try:
@@ -38,25 +42,39 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         return Exit.CONFIGURATION
     run_log.to_stderr("WARNING")
     try:
-        return run(cfg, options)
+        return Exit(options.run(cfg, options))
     except (Exception, KeyboardInterrupt) as error:  # the only place that catches everything
         return explain(error, cfg, options.verbose)
 
 
-def run(cfg: Config, options: argparse.Namespace) -> Exit:
+def answer(cfg: Config, options: argparse.Namespace) -> Exit:
     """Ask the database, and print what it answers."""
     question: Question = options.question
     values = values_of(cfg, question, options)
     with session.connect({"application_name": "ask_logs", **cfg.connection}, to_write=False) as conn:
         conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{cfg.report_timeout_s}s"])
-        answer = asking.ask(conn, question, values, cfg.zone, limit_of(options))
-    print_answer(answer, options)
+        found = asking.ask(conn, question, values, cfg.zone, limit_of(options))
+    print_answer(found, options)
+    return Exit.DONE
+
+
+def load_networks(cfg: Config, options: argparse.Namespace) -> Exit:
+    """Replace what the files have in the table networks. The files are read before the database is asked."""
+    found = files.read_all(options.files)
+    parts = [networks.Part(file.rows, file.has_country, file.has_provider, file.versions) for file in found]
+    with session.connect({"application_name": "ask_logs", **cfg.connection}) as conn:
+        counts = networks.replace(conn, parts)
+    say(*(f"{file.path}: {file.lines:,} lines" for file in found))
+    say(
+        f"networks: {counts.networks:,} rows, {counts.with_country:,} with a country, "
+        f"{counts.with_provider:,} with a provider"
+    )
     return Exit.DONE
 
 
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     """Print why there is no answer, with the command that fixes it; return the exit status."""
-    if isinstance(error, asking.Unknown):
+    if isinstance(error, (asking.Unknown, files.Unreadable)):
         complain(error)
         return Exit.OPERATOR
     if isinstance(error, (session.Unavailable, session.Unsuitable)):
@@ -138,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     for question in QUESTIONS:
         one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
         question.options(one)
-        one.set_defaults(question=question, parser=one, until=None)
+        one.set_defaults(run=answer, question=question, parser=one, until=None)
         if question.window is not None:
             one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
             if question.has_end:
@@ -154,7 +172,21 @@ def parser() -> argparse.ArgumentParser:
         form = one.add_mutually_exclusive_group()
         form.add_argument("--csv", action="store_true", help="print comma-separated values")
         form.add_argument("--json", action="store_true", help="print JSON")
+    add_networks(questions)
     return parser
+
+
+def add_networks(commands: Any) -> None:
+    """Add the command that writes."""
+    about = "load files that say which country and provider a network has; this alone writes into the database"
+    actions = commands.add_parser("networks", help=about, description=f"{about}.").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    about = "replace countries or providers, of IPv4 or IPv6, by what the files have"
+    load = actions.add_parser("load", help=about, description=f"{about}.")
+    about = "CSV or TSV, also with gzip: start,end or a network; then country, asn, provider"
+    load.add_argument("files", metavar="FILE", nargs="+", type=cli.path, help=about)
+    load.set_defaults(run=load_networks)
 
 
 if __name__ == "__main__":

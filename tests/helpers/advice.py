@@ -186,6 +186,15 @@ TESTED: dict[str, dict[str, str]] = {
         "{}, is dead, keeps": "faults/test_hang.py::test_a_dead_session_that_does_not_end_is_named_by_each_run",
         "{}, kept the locks": NOTHING + "it has been ended",
     },
+    "xraylog/database/networks.py": {
+        "networks: expected the columns": "integration/questions/test_networks.py::"
+        "test_another_applications_table_is_left_alone",
+        "networks: expected the right": "integration/questions/test_networks.py::"
+        "test_a_role_that_may_not_gets_the_statements_to_run",
+        "networks: expected the table": "integration/questions/test_networks.py::"
+        "test_a_role_that_may_not_gets_the_statements_to_run",
+    },
+    "xraylog/networks/files.py": {"expected UTF-8": PART},
     "xraylog/database/partitions.py": {
         "table {}: expected a partition": ADVICE + "test_a_table_with_the_name_of_a_partition",
         "table {}: expected to make it": "integration/database/test_partitions.py::"

@@ -11,6 +11,7 @@ from pathlib import Path
 from psycopg.pq.abc import PGresult
 
 from helpers.site import ROOT
+from xraylog.database import networks
 
 PAGES = sorted(
     str(path.relative_to(ROOT))
@@ -84,12 +85,18 @@ RECENT_ROWS = (
     "INSERT INTO logs (\"timestamp\", action, node_id) SELECT now(), 'accepted', min(id) FROM nodes",
 )
 
+SOME_NETWORKS = (
+    "INSERT INTO networks VALUES ('203.0.113.0/24', 'AU', NULL, NULL), ('203.0.113.0/25', NULL, 64496, 'Example, Inc.')"
+)
+
 # Page, words in the block, and what is decided; the first that fits. A block that is not here is run as it is.
 DECISIONS: dict[tuple[str, str], Decision] = {
     ("README.md", "CREATE DATABASE xray"): run_by(
         "integration/test_documents.py::test_both_pages_that_create_the_database_say_the_same"
     ),
     ("docs/install.md", "CREATE DATABASE xray"): run_by("integration/test_documents.py::installation"),
+    ("docs/networks.md", "npm pack"): run_by("integration/questions/test_networks.py::test_a_real_file"),
+    ("docs/networks.md", "places_of"): Decision("a load has created it", before=(networks.CREATE, SOME_NETWORKS)),
     ("docs/many-nodes.md", "AS node"): Decision("it asks for the last day", before=RECENT_ROWS),
     ("docs/many-nodes.md", "create_distributed_table"): run_by(
         "integration/ingest/test_nodes.py::test_the_document_distributes_every_table_of_names"

@@ -1044,3 +1044,82 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
       AND l.destination_id IS NOT NULL AND l.action <> 'api'
     ORDER BY l."timestamp", l.id
 $$;
+
+
+-- What follows reads the table `networks`, which is only there once the operator has loaded a file (docs/networks.md):
+-- it is created without a look at it.
+SET check_function_bodies = off;
+
+-- Country and provider of each address, or of a network that is in one of the table; null where it has none. Networks
+-- with a country do not overlap, and neither do those with a provider: the only one that can have an address is the last
+-- that is not after it.
+CREATE OR REPLACE FUNCTION places_of(addresses inet[])
+RETURNS TABLE (
+    address  inet,
+    country  text,
+    asn      bigint,
+    provider text
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT a.address, c.country, p.asn, p.provider
+    FROM unnest(places_of.addresses) AS a (address)
+    LEFT JOIN LATERAL (
+        SELECT n.network, n.country
+        FROM networks n
+        WHERE n.network <= a.address AND n.country IS NOT NULL
+        ORDER BY n.network DESC
+        LIMIT 1
+    ) c ON c.network >>= a.address
+    LEFT JOIN LATERAL (
+        SELECT n.network, n.asn, n.provider
+        FROM networks n
+        WHERE n.network <= a.address AND n.provider IS NOT NULL
+        ORDER BY n.network DESC
+        LIMIT 1
+    ) p ON p.network >>= a.address
+$$;
+
+-- From how many countries and providers these users connected: beside `sharing`. OFFSET 0 has each address looked up
+-- once.
+CREATE OR REPLACE FUNCTION places_of_users(
+    emails text[],
+    since  timestamptz DEFAULT now() - interval '1 hour',
+    until  timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email     text,
+    countries bigint,
+    providers bigint
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, count(DISTINCT c.country), count(DISTINCT p.provider)
+    FROM (
+        SELECT DISTINCT s.user_id, client_address(s.source_ip) AS address
+        FROM (
+            SELECT l.user_id, l.source_ip
+            FROM logs l
+            WHERE l.user_id = ANY (ARRAY(SELECT u.id FROM users u WHERE u.email = ANY (places_of_users.emails)))
+              AND l."timestamp" >= places_of_users.since AND l."timestamp" < places_of_users.until
+            GROUP BY l.user_id, l.source_ip
+        ) s
+        OFFSET 0
+    ) a
+    JOIN users u ON u.id = a.user_id
+    LEFT JOIN LATERAL (
+        SELECT n.network, n.country
+        FROM networks n
+        WHERE n.network <= a.address AND n.country IS NOT NULL
+        ORDER BY n.network DESC
+        LIMIT 1
+    ) c ON c.network >>= a.address
+    LEFT JOIN LATERAL (
+        SELECT n.network, n.provider
+        FROM networks n
+        WHERE n.network <= a.address AND n.provider IS NOT NULL
+        ORDER BY n.network DESC
+        LIMIT 1
+    ) p ON p.network >>= a.address
+    GROUP BY u.email
+$$;
+
+RESET check_function_bodies;

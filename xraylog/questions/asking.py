@@ -8,7 +8,7 @@ from typing import Any
 
 from xraylog.database import partitions
 from xraylog.database.session import Connection
-from xraylog.questions import statements
+from xraylog.questions import beside, statements
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 
@@ -54,6 +54,9 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
             parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
+        if question.beside:
+            parts, more = with_places(conn, question, parts, {**values, "node_id": node_id})
+            notes += more
     if len(users) > MAX_USERS:
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
     if question.nothing and not any(part.rows for part in parts):
@@ -62,11 +65,31 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     return Answer(question.name, since, until, zone, parts, notes)
 
 
+def with_places(
+    conn: Connection, question: Question, parts: list[Part], values: Mapping[str, Any]
+) -> tuple[list[Part], list[str]]:
+    """Return the parts with what the table networks knows of their addresses, and notes about it."""
+    is_readable, notes = beside.readable(conn)
+    wanted = [one for one in question.beside if any(part.name == one.part and part.rows for part in parts)]
+    if not (is_readable and wanted):
+        return parts, notes
+
+    def ask_about(function: str, keys: list[str]) -> list[tuple[Any, ...]]:
+        statement = statements.read()[function]
+        of_keys = {**values, next(iter(statement.parameters)): keys}
+        return conn.execute(_text(statement, values), of_keys).fetchall()
+
+    return beside.add(parts, wanted, ask_about), [beside.note(wanted)]
+
+
+def _text(statement: statements.Statement, values: Mapping[str, Any]) -> str:
+    return statement.text if values["node_id"] is None else statement.of_node()
+
+
 def _part(conn: Connection, title: str, function: str, values: Mapping[str, Any], limit: int | None) -> Part:
     statement = statements.read()[function]
-    text = statement.text if values["node_id"] is None else statement.of_node()
     most = None if limit is None else limit + 1
-    rows = conn.execute(f"{text}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
+    rows = conn.execute(f"{_text(statement, values)}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
     return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from xraylog import cli
 from xraylog.questions import targets
+from xraylog.questions.beside import Beside, places
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
@@ -50,6 +51,7 @@ class Question:
     needs: tuple[str, ...] = ()  # options of which one has to be given
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
     narrowed_window: timedelta | None = None  # where it is given, unless it is `window` as well
+    beside: tuple[Beside, ...] = ()  # what else is shown where its table is filled
     has_end: bool = True  # whether --until changes the answer
 
     def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
@@ -131,8 +133,21 @@ QUESTIONS = (
         (ONLINE, ADDRESSES),
         narrowed=("by", {"periods": "users_over_time"}),
         narrowed_window=DAY,
+        beside=(Beside("users", "addresses", {"countries": "country", "providers": "provider"}),),
     ),
-    Question("sharing", "who shares an account", {"users": "sharing"}, HOUR, _sharing, (SHARING, ADDRESSES)),
+    Question(
+        "sharing",
+        "who shares an account",
+        {"users": "sharing"},
+        HOUR,
+        _sharing,
+        (SHARING, ADDRESSES),
+        beside=(
+            Beside(
+                "users", "email", {"countries": "countries", "providers": "providers"}, "places_of_users", "networks"
+            ),
+        ),
+    ),
     Question(
         "user",
         "where one user went, when, by which ports and tags, and from where",
@@ -148,6 +163,7 @@ QUESTIONS = (
         DAY,
         _user,
         (ADDRESSES,),
+        beside=(places("addresses", "address"), places("networks", "network")),
     ),
     Question(
         "reached",
@@ -193,7 +209,12 @@ QUESTIONS = (
         notes=(NO_API,),
         states_start=True,
     ),
-    Question("rejected", "sources that were rejected", {"sources": "rejected_sources"}),
+    Question(
+        "rejected",
+        "sources that were rejected",
+        {"sources": "rejected_sources"},
+        beside=(places("sources", "source_ip"),),
+    ),
     Question(
         "traffic",
         "rows, users and addresses by hour or day, by node or tag",

@@ -1,0 +1,204 @@
+"""Country and provider beside addresses, where the operator has loaded files of networks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from helpers.site import ROOT, Site
+from psycopg.sql import SQL, Identifier
+
+from xraylog.questions import statements
+
+DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
+PACKAGE = "@ip-location-db/asn-country@2.3.2026061719"  # CC0-1.0, 4.7 MB
+COUNTRIES = "203.0.113.0,203.0.113.127,AU\n203.0.113.128,203.0.113.255,NZ\n198.51.100.0,198.51.100.255,DE\n"
+PROVIDERS = '203.0.113.0,203.0.113.255,64496,"Example, Inc."\n198.51.100.0,198.51.100.255,64497,=cmd\n'
+LOADED = "SELECT network::text, country, asn, provider FROM networks ORDER BY network"
+
+
+def line(at: str, source: str, user: str) -> str:
+    return f"2025/11/17 {at} from {source}:1000 accepted tcp:a.example:443 [in -> direct] email: {user}\n"
+
+
+@pytest.fixture
+def asked(site: Site) -> Site:
+    """A site whose user has two addresses of one provider in two countries, another provider, and an unknown one."""
+    sources = ("203.0.113.1", "203.0.113.200", "198.51.100.7", "[2001:db8:1::1]")
+    site.append(*(line("11:58:00", source, "ann") for source in sources), line("11:59:00", "203.0.113.2", "bob"))
+    site.append("2025/11/17 11:59:30 from 198.51.100.7:1 rejected  proxy/vless/encoding: invalid request version\n")
+    site.run()
+    return site
+
+
+def load(site: Site, *texts: str, status: int = 0) -> str:
+    paths = [site.folder / f"networks{number}.csv" for number in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    done = site.run("networks", "load", *map(str, paths), script="ask_logs", status=status)
+    return done.stderr if status else done.stdout
+
+
+def answer(site: Site, *arguments: str) -> Any:
+    return json.loads(site.run(*arguments, "--json", script="ask_logs").stdout)
+
+
+def fetch(site: Site, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        return conn.execute(query).fetchall()  # type: ignore[call-overload,no-any-return]
+
+
+def test_without_networks_answers_are_as_before(asked: Site) -> None:
+    before = answer(asked, "user", "ann", *DAY)
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute("CREATE TABLE networks (network cidr, country text)")  # another application's
+        assert answer(asked, "user", "ann", *DAY) == before
+        conn.execute("ALTER TABLE networks ADD asn bigint, ADD provider text")  # our own, but empty
+        assert answer(asked, "user", "ann", *DAY) == before
+
+
+def test_country_and_provider_are_beside_addresses(asked: Site) -> None:
+    assert "5 rows, 3 with a country, 2 with a provider" in load(asked, COUNTRIES, PROVIDERS)
+    found = answer(asked, "user", "ann", *DAY)
+    assert {(row["address"], row["country"], row["provider"]) for row in found["addresses"]} == {
+        ("203.0.113.1", "AU", "Example, Inc."),
+        ("203.0.113.200", "NZ", "Example, Inc."),
+        ("198.51.100.7", "DE", "=cmd"),
+        ("2001:db8:1::1", None, None),
+    }
+    assert {(row["network"], row["country"], row["provider"]) for row in found["networks"]} == {
+        ("203.0.113.0/24", None, "Example, Inc."),  # in two countries
+        ("198.51.100.0/24", "DE", "=cmd"),
+        ("2001:db8:1::/48", None, None),
+    }
+    (online,) = [
+        row for row in answer(asked, "online", "--until", "2025-11-17 12:00")["users"] if row["email"] == "ann"
+    ]
+    assert list(online)[4:8] == ["addresses", "countries", "providers", "networks"]
+    assert (online["countries"], online["providers"]) == (["DE", "AU", "NZ"], ["=cmd", "Example, Inc."])
+    sharing = answer(asked, "sharing", *DAY)
+    assert {(row["email"], row["countries"], row["providers"]) for row in sharing["users"]} == {
+        ("ann", 3, 2),
+        ("bob", 1, 1),
+    }
+    assert answer(asked, "sharing", *DAY, "--node", "n1")["users"] == sharing["users"]
+    assert "countries, providers: as the table networks has them, empty where it has none." in sharing["notes"]
+    (rejected,) = answer(asked, "rejected", *DAY)["sources"]
+    assert (rejected["source_ip"], rejected["country"], rejected["provider"]) == ("198.51.100.7", "DE", "=cmd")
+    assert ",DE,'=cmd," in asked.run("rejected", *DAY, "--csv", script="ask_logs").stdout
+
+
+def test_the_functions_give_the_same(asked: Site) -> None:
+    load(asked, COUNTRIES, PROVIDERS)
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute((ROOT / "answers.sql").read_bytes())
+        for name, values in (
+            ("places_of", [["203.0.113.200", "192.0.2.1", "198.51.100.0/25", "2001:db8::1"]]),
+            ("places_of_users", [["ann", "bob"], "2025-11-17", "2025-11-18"]),
+        ):
+            statement = statements.read()[name]
+            own = conn.execute(statement.text, dict(zip(statement.parameters, values, strict=True))).fetchall()
+            casts = SQL(", ").join(SQL(f"%s::{kind}") for kind in statement.parameters.values())
+            assert own == conn.execute(SQL("SELECT * FROM {}({})").format(Identifier(name), casts), values).fetchall()
+            assert any(row[1] for row in own)
+
+
+def test_a_file_replaces_what_it_is_about(asked: Site) -> None:
+    """Countries and providers, IPv4 and IPv6, are files of their own; all of them are there after their loads."""
+    v6 = "2001:db8::,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,FR\n"
+    for text in (COUNTRIES, v6, PROVIDERS, "198.51.100.0/24,AT\n"):
+        load(asked, text)
+    countries = [(network, country) for network, country, _, _ in fetch(asked, LOADED) if country]
+    assert countries == [("198.51.100.0/24", "AT"), ("2001:db8::/32", "FR")]
+    both = "198.51.100.0/24,64499,CH,Both\n"
+    load(asked, both)
+    assert fetch(asked, LOADED) == [("198.51.100.0/24", "CH", 64499, "Both"), ("2001:db8::/32", "FR", None, None)]
+    load(asked, "198.51.100.0/25,IT\n")
+    assert fetch(asked, LOADED)[:2] == [
+        ("198.51.100.0/24", None, 64499, "Both"),
+        ("198.51.100.0/25", "IT", None, None),
+    ]
+
+
+def test_a_wrong_file_changes_nothing(asked: Site) -> None:
+    load(asked, COUNTRIES)
+    before = fetch(asked, LOADED)
+    assert "networks1.csv, line 2: expected an address, found 'x'" in load(
+        asked, PROVIDERS, "192.0.2.0,192.0.2.255,AU\nx,x,AU\n", status=3
+    )
+    assert fetch(asked, LOADED) == before
+
+
+@pytest.fixture
+def role(asked: Site) -> Iterator[psycopg.Connection[Any]]:
+    """A superuser's session; the site is used as a role that may only read what is there."""
+    name = f"reader_of_{asked.database['dbname']}"
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(name)))
+        conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(name)))
+        conn.execute("REVOKE CREATE ON SCHEMA public FROM public")
+        asked.set("postgresql", user=name, password="only for this test")  # noqa: S106
+        yield conn
+        conn.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
+        conn.execute(SQL("DROP ROLE {}").format(Identifier(name)))
+
+
+def advised(said: str) -> list[str]:
+    return said.strip().partition("as its owner: ")[2].split("; ") if "as its owner" in said else []
+
+
+def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psycopg.Connection[Any]) -> None:
+    """As the message says, then it may; and so may one that reads."""
+    for statement in advised(load(asked, COUNTRIES, status=3)):
+        role.execute(statement)  # type: ignore[call-overload]
+    assert "3 with a country" in load(asked, COUNTRIES)
+
+    role.execute(SQL("REVOKE ALL ON networks FROM {}").format(Identifier(asked.settings["postgresql"]["user"])))
+    found = answer(asked, "rejected", *DAY)
+    assert "country" not in found["sources"][0]
+    (note,) = [note for note in found["notes"] if "GRANT" in note]
+    role.execute(note.partition("networks: ")[2])  # type: ignore[call-overload]
+    assert answer(asked, "rejected", *DAY)["sources"][0]["country"] == "DE"
+    for statement in advised(load(asked, COUNTRIES, status=3)):
+        role.execute(statement)  # type: ignore[call-overload]
+    load(asked, COUNTRIES)
+
+
+def test_another_applications_table_is_left_alone(asked: Site) -> None:
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute("CREATE TABLE networks (id integer)")
+    said = load(asked, COUNTRIES, status=3)
+    assert "expected the columns network, country, asn, provider" in said
+    assert "CREATE SCHEMA xraylog AUTHORIZATION" in said
+
+
+def test_a_real_file(asked: Site, tmp_path: Path) -> None:
+    """As npm has it: 68,000 ranges of IPv6."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("there is no npm to fetch a file of networks with")
+    done = subprocess.run(
+        [npm, "pack", "--silent", PACKAGE], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"npm cannot fetch {PACKAGE}: {done.stderr.strip()[-200:]}")
+    (archive,) = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        member = packed.extractfile("package/asn-country-ipv6.csv")
+        assert member is not None
+        path = tmp_path / "countries.csv"
+        path.write_bytes(member.read())
+    shown = asked.run("networks", "load", str(path), script="ask_logs").stdout
+    assert f"{len(path.read_text().splitlines()):,} lines" in shown
+    first, last, country = path.read_text().splitlines()[-1].split(",")
+    statement = statements.read()["places_of"]
+    with psycopg.connect(**asked.database) as conn:  # type: ignore[arg-type]
+        rows = conn.execute(statement.text, {"addresses": [first, last]}).fetchall()
+    assert [row[1] for row in rows] == [country, country]

@@ -1,0 +1,108 @@
+"""Read a file of networks, plain or compressed with gzip."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from xraylog.networks import ranges
+from xraylog.networks.ranges import Known, Range, Unreadable
+
+__all__ = ["NetworkFile", "Unreadable", "read", "read_all"]
+
+GZIP = b"\x1f\x8b"
+NULL = r"\N"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFile:
+    """What a file says, checked line by line."""
+
+    path: Path
+    lines: int
+    has_country: bool
+    has_provider: bool
+    versions: frozenset[int]  # of IP
+    rows: str  # as COPY reads them: network, country, asn, provider
+
+    @property
+    def about(self) -> set[str]:
+        """Return what it replaces, in words."""
+        kinds = (("countries", self.has_country), ("providers", self.has_provider))
+        return {f"{kind} of IPv{version}" for kind, is_there in kinds if is_there for version in self.versions}
+
+
+def read_all(paths: Iterable[Path]) -> list[NetworkFile]:
+    """Return what each file says. Raises Unreadable, also for two that are about the same."""
+    found: list[NetworkFile] = []
+    for path in paths:
+        file = read(path)
+        for other in found:
+            about = file.about & other.about
+            if about:
+                raise Unreadable(
+                    f"{path}: expected one file of the {min(about)}, found another, {other.path}; load one of them"
+                )
+        found.append(file)
+    return found
+
+
+def read(path: Path) -> NetworkFile:
+    """Return what a file says. Raises Unreadable, with the name of the file, and the line."""
+    try:
+        with path.open("rb") as file:
+            is_gzip = file.read(len(GZIP)) == GZIP
+        with gzip.open(path) if is_gzip else path.open("rb") as text:
+            return _read(path, cast(BinaryIO, text))
+    except (OSError, EOFError, zlib.error) as error:
+        said = getattr(error, "strerror", None) or error
+        raise Unreadable(f"{path}: expected a file with a network on each line, found: {said}") from error
+
+
+def _read(path: Path, file: BinaryIO) -> NetworkFile:
+    first = file.readline().decode("utf-8-sig", "replace")
+    file.seek(0)
+    reader = csv.reader(_texts(file), delimiter="\t" if "\t" in first else ",", strict=True)
+    found: list[Range] = []
+    lines, layout = 0, None
+    try:
+        for fields in reader:
+            if not fields:
+                continue
+            if layout is None:
+                layout = ranges.layout(fields)
+                if layout.has_header:
+                    continue
+            one = layout.range(fields)
+            lines += 1
+            if one.known.country or one.known.provider:
+                found.append(one)
+    except (Unreadable, csv.Error, UnicodeDecodeError) as error:
+        said = f"expected UTF-8, found {error.object[error.start]:#x}" if isinstance(error, UnicodeError) else error
+        line = reader.line_num + isinstance(error, UnicodeError)  # the reader did not get that one
+        raise Unreadable(f"{path}, line {line}: {said}") from error
+    if layout is None or not found:
+        raise Unreadable(f"{path}: expected networks with a country or a provider, found none")
+    rows = "".join(f"{network}{_columns(one.known)}" for one in ranges.disjoint(found) for network in one.networks())
+    versions = frozenset(one.version for one in found)
+    return NetworkFile(path, lines, layout.has_country, layout.has_provider, versions, rows)
+
+
+def _texts(file: BinaryIO) -> Iterator[str]:
+    """Yield the lines, without a byte order mark."""
+    for number, line in enumerate(file):
+        yield line.decode("utf-8" if number else "utf-8-sig")
+
+
+@functools.lru_cache(maxsize=4096)
+def _columns(known: Known) -> str:
+    """Return the rest of a row as COPY reads it. A name has no blanks but single ones."""
+    asn = NULL if known.asn is None else known.asn
+    provider = NULL if known.provider is None else known.provider.replace("\\", "\\\\").replace("\0", "")
+    return f"\t{known.country or NULL}\t{asn}\t{provider}\n"
