@@ -202,6 +202,16 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: expected this partition": "integration/ingest/test_nodes.py::test_the_owner_can_paste_what_makes_an_older_day",
     },
     "xraylog/database/positions.py": {"{}: expected no position": NOTHING + "the other run stores these lines"},
+    "xraylog/commands/cluster.py": dict.fromkeys(
+        (
+            "SELECT alter_distributed_table",
+            "not every server lets",
+            "server {} does not reach",
+            "start it, or let them in",
+            "{} shards are many",
+        ),
+        "integration/commands/test_check_citus.py::test_what_is_wrong_with_the_cluster_is_named",
+    ),
     "xraylog/database/refusals.py": {
         "Citus's coordinator may not": "unit/test_citus.py::test_it_names_the_place_of_the_password_for_the_workers",
         "a worker of Citus is away": "unit/test_citus.py::test_a_worker_that_is_away_is_an_outage",

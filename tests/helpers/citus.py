@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,15 @@ CATALOG = """
     GRANT SELECT ON cluster_health TO PUBLIC;
     CREATE FUNCTION pg_catalog.citus_check_cluster_node_health() RETURNS SETOF cluster_health LANGUAGE sql AS
         $$ SELECT * FROM public.cluster_health $$;
-    CREATE FUNCTION pg_catalog.run_command_on_workers(command text)
-    RETURNS TABLE (nodename text, nodeport integer, success boolean, result text) LANGUAGE sql AS
-        $$ VALUES ('one', 5432, true, 't'), ('two', 5432, true, 't') $$;
     CREATE FUNCTION pg_catalog.citus_total_relation_size(relation regclass) RETURNS bigint LANGUAGE sql AS
         $$ SELECT pg_total_relation_size(relation) $$;
 """
-# A worker's answer where the role lacks the right.
+# The workers' answers where the role has the right on all, or lacks it on one.
+WORKER_WITH_GRANT = """
+    CREATE OR REPLACE FUNCTION pg_catalog.run_command_on_workers(command text)
+    RETURNS TABLE (nodename text, nodeport integer, success boolean, result text) LANGUAGE sql AS
+        $$ VALUES ('one', 5432, true, 't'), ('two', 5432, true, 't') $$;
+"""
 WORKER_WITHOUT_GRANT = """
     CREATE OR REPLACE FUNCTION pg_catalog.run_command_on_workers(command text)
     RETURNS TABLE (nodename text, nodeport integer, success boolean, result text) LANGUAGE sql AS
@@ -78,8 +81,7 @@ def distribute(conn: Connection, *, workers_agree: bool = True) -> None:
     for table in schema.REFERENCE_TABLES:
         conn.execute("INSERT INTO pg_dist_partition VALUES (%s, 'n', NULL)", [table])
     conn.execute("INSERT INTO pg_dist_shard SELECT 'logs', n FROM generate_series(1, 8) n")
-    if not workers_agree:
-        conn.execute(WORKER_WITHOUT_GRANT)
+    conn.execute(WORKER_WITH_GRANT if workers_agree else WORKER_WITHOUT_GRANT)
 
 
 def refuse_row_7(conn: Connection) -> None:
@@ -115,6 +117,36 @@ def record(monkeypatch: pytest.MonkeyPatch, path: Path) -> Callable[[], list[str
         return [" ".join(json.loads(text).split()) for text in path.read_text().splitlines()]
 
     return read
+
+
+NAMES = "|".join(schema.REFERENCE_TABLES)
+ROWS = re.compile(r'\b(?:FROM|JOIN|INTO|UPDATE|COPY|TABLE|ON)\s+"?logs(?:_\w+)?"?\b')  # statements about them
+REFUSED = {  # forms that a cluster refused, or was slow at
+    "GROUPING SETS": re.compile(r"\bGROUPING\s+SETS\b|\b(?:CUBE|ROLLUP)\s*\("),
+    "a SELECT of no column": re.compile(r"\bSELECT\s+FROM\b"),
+    "LATERAL": re.compile(r"\bLATERAL\s*\((?:[^()]|\([^()]*\))*\blogs\b"),
+    "a correlated subquery": re.compile(r"\(\s*SELECT\s[^()]*\sFROM\s+logs\s+(\w+)\s+WHERE\s+\1\.\w+\s*=\s*\w+\.\w+"),
+    "a UNION ALL of no row": re.compile(r"\bWHERE\s+false\b"),
+    "names that depend on rows": re.compile(rf'^(?:DELETE\s+FROM|UPDATE|INSERT\s+INTO)\s+"?(?:{NAMES})\b'),
+    "DDL": re.compile(r"\bATTACH\s+PARTITION\b|\bCONCURRENTLY\b|\bFINALIZE\b|\bADD\s+FOREIGN\s+KEY\b"),
+    "now() on the workers": re.compile(r'"timestamp"\s*[<>]=?\s*(?:date_trunc\([^)]*)?now\(\)'),
+}
+LOCK = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|KEY\s+SHARE|UPDATE|SHARE)\b")
+
+
+def refused(statements: Sequence[str]) -> list[str]:
+    """Return what Citus would refuse, or be slow at, each with the form that it is."""
+    found = [f"{form}: {text}" for text in statements if ROWS.search(text)
+             for form, pattern in REFUSED.items() if pattern.search(text)]  # fmt: skip
+    for number, text in enumerate(statements):
+        if LOCK.search(text) and re.search(rf"\b(?:{NAMES})\b", text):
+            found.append(f"a lock of names: {text}")
+        if "set_config('session_replication_role'" in text:
+            found.append(f"a setting that stays here: {text}")
+        before = " ".join(statements[max(0, number - 2) : number])
+        if text.startswith("SET LOCAL") and "citus" not in text and not re.search("multi_shard.*propagate", before):
+            found.append(f"a setting out of order: {text}")
+    return found
 
 
 def settings(statements: Sequence[str]) -> list[str]:

@@ -584,7 +584,26 @@ def test_the_statement_that_ask_logs_sends_gives_the_same_rows(filled: Connectio
 
 
 def test_of_each_function_the_statement_is_known() -> None:
-    assert set(statements.read()) == {*EACH, *BESIDE}
+    assert set(statements.read()) == set(statements.read(is_distributed=True)) == {*EACH, *BESIDE}
+
+
+def test_where_citus_distributes_logs_other_forms_give_the_same_rows(filled: Connection) -> None:
+    """Both those that ask_logs.py sends, and the functions, which become PL/pgSQL."""
+
+    def answers() -> dict[str, Answer]:
+        return {name: filled.execute(f"SELECT * FROM {call}").fetchall() for name, call in EACH.items()}
+
+    expected = answers()
+    filled.execute((ROOT / "answers_citus.sql").read_text())
+    languages = "SELECT DISTINCT lanname FROM pg_proc p JOIN pg_language l ON l.oid = prolang WHERE proname = ANY(%s)"
+    assert filled.execute(languages, [[*EACH, "places_of_users"]]).fetchall() == [("plpgsql",)]
+    assert answers() == expected
+    for name, statement in statements.read(is_distributed=True).items():
+        if name in BESIDE:
+            continue
+        given = filled.execute(f"SELECT {EACH[name].partition('(')[2].removesuffix(')')}").fetchone() or ()
+        values = dict(zip(statement.parameters, given, strict=False))
+        assert filled.execute(statement.text, values).fetchall() == expected[name], name
 
 
 @pytest.mark.parametrize("function", EACH)

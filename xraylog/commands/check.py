@@ -20,7 +20,7 @@ import psycopg
 from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
-from xraylog.commands import ownership, trial
+from xraylog.commands import cluster, ownership, trial
 from xraylog.config import Config
 from xraylog.database import (
     collation,
@@ -216,7 +216,12 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             yield from _dead_sessions(conn, cfg)
             is_ready = is_free
             for finding in itertools.chain(
-                _rights(conn, cfg), _schema(cfg, found), _names(conn), _limits(conn), [_partitions(conn)]
+                cluster.findings(conn) if is_there else [],
+                _rights(conn, cfg),
+                _schema(cfg, found),
+                _names(conn),
+                _limits(conn),
+                [_partitions(conn)],
             ):
                 is_ready = is_ready and not finding[2]
                 yield finding

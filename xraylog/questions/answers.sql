@@ -8,6 +8,8 @@
 -- Each is one SELECT, which the planner substitutes for the call: so the window excludes partitions, and the caller
 -- needs the rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent that.
 --
+-- Where Citus distributes `logs`, run answers_citus.sql after it.
+--
 -- In a window, `since` is included and `until` is not. A body names a parameter together with its function,
 -- `users_of.since`: so ask_logs.py finds them, and sends the same SELECT without the functions.
 
@@ -456,9 +458,9 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT u.email::text, v.destinations, v.addresses, v.ports, v.rows, v.scanned, v.first, v.last
     FROM (
-        SELECT s.user_id, count(s.destination_id) AS destinations,
-               count(a.id) AS addresses,
-               count(s.destination_port) AS ports, sum(s.rows)::bigint / 2 AS rows,
+        SELECT s.user_id, count(DISTINCT s.destination_id) AS destinations,
+               count(DISTINCT a.id) AS addresses,
+               count(DISTINCT s.destination_port) AS ports, sum(s.rows)::bigint AS rows,
                coalesce(sum(s.rows) FILTER (WHERE s.destination_port IN (22, 23, 25, 445, 3389)), 0)::bigint AS scanned,
                min(s.first) AS first, max(s.last) AS last
         FROM (
@@ -467,7 +469,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM logs l
             WHERE l."timestamp" >= users_that_fan_out.since AND l."timestamp" < users_that_fan_out.until
               AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action <> 'api'
-            GROUP BY GROUPING SETS ((l.user_id, l.destination_id), (l.user_id, l.destination_port))
+            GROUP BY l.user_id, l.destination_id, l.destination_port
         ) s
         LEFT JOIN (SELECT e.id FROM endpoints e WHERE endpoint_address(e.address) IS NOT NULL) a
                ON a.id = s.destination_id
@@ -521,8 +523,9 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT u.email::text, v.used_ports, v.destinations, v.rows, v.first, v.last
     FROM (
-        SELECT s.user_id, count(s.destination_port) AS used_ports, count(s.destination_id) AS destinations,
-               sum(s.rows)::bigint / 2 AS rows, min(s.first) AS first, max(s.last) AS last
+        SELECT s.user_id, count(DISTINCT s.destination_port) AS used_ports,
+               count(DISTINCT s.destination_id) AS destinations, sum(s.rows)::bigint AS rows, min(s.first) AS first,
+               max(s.last) AS last
         FROM (
             SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
                    max(l."timestamp") AS last
@@ -534,7 +537,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                       FROM regexp_split_to_table(users_of_ports.ports, ',') AS span
                   )
               AND l.action <> 'api'
-            GROUP BY GROUPING SETS ((l.user_id, l.destination_id), (l.user_id, l.destination_port))
+            GROUP BY l.user_id, l.destination_id, l.destination_port
         ) s
         GROUP BY s.user_id
     ) v
@@ -559,15 +562,15 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT o.name::text, v.users, v.destinations, v.rows, v.first, v.last
     FROM (
-        SELECT s.outbound_tag_id, count(s.user_id) AS users, count(s.destination_id) AS destinations,
-               sum(s.rows)::bigint / 2 AS rows, min(s.first) AS first, max(s.last) AS last
+        SELECT s.outbound_tag_id, count(DISTINCT s.user_id) AS users, count(DISTINCT s.destination_id) AS destinations,
+               sum(s.rows)::bigint AS rows, min(s.first) AS first, max(s.last) AS last
         FROM (
             SELECT l.outbound_tag_id, l.user_id, l.destination_id, count(*) AS rows, min(l."timestamp") AS first,
                    max(l."timestamp") AS last
             FROM logs l
             WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
               AND l.action = 'accepted'
-            GROUP BY GROUPING SETS ((l.outbound_tag_id, l.user_id), (l.outbound_tag_id, l.destination_id))
+            GROUP BY l.outbound_tag_id, l.user_id, l.destination_id
         ) s
         GROUP BY s.outbound_tag_id
     ) v
@@ -971,8 +974,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any. Two
--- groupings in one pass count different hosts and ports without sorting; so each row is counted twice.
+-- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any.
 CREATE OR REPLACE FUNCTION users_that_reached(
     target text,
     port   integer DEFAULT NULL,
@@ -990,8 +992,8 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT u.email::text, v.destinations, v.ports, v.rows, v.first, v.last
     FROM (
-        SELECT s.user_id, count(s.destination_id) AS destinations, count(s.destination_port) AS ports,
-               sum(s.rows)::bigint / 2 AS rows, min(s.first) AS first, max(s.last) AS last
+        SELECT s.user_id, count(DISTINCT s.destination_id) AS destinations, count(DISTINCT s.destination_port) AS ports,
+               sum(s.rows)::bigint AS rows, min(s.first) AS first, max(s.last) AS last
         FROM (
             SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
                    max(l."timestamp") AS last
@@ -1002,7 +1004,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                   )))
               AND (users_that_reached.port IS NULL OR l.destination_port = users_that_reached.port)
               AND l.destination_id IS NOT NULL AND l.action <> 'api'
-            GROUP BY GROUPING SETS ((l.user_id, l.destination_id), (l.user_id, l.destination_port))
+            GROUP BY l.user_id, l.destination_id, l.destination_port
         ) s
         GROUP BY s.user_id
     ) v
@@ -1030,15 +1032,15 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT l."timestamp", u.email::text, client_address(l.source_ip), l.source_port,
-           (SELECT e.address::text FROM endpoints e WHERE e.id = l.destination_id), l.destination_port,
-           o.name::text, n.name::text
+           e.address::text, l.destination_port, o.name::text, n.name::text
     FROM logs l
+    LEFT JOIN endpoints e ON e.id = l.destination_id
     LEFT JOIN users u ON u.id = l.user_id
     LEFT JOIN tags o ON o.id = l.outbound_tag_id
     LEFT JOIN nodes n ON n.id = l.node_id
     WHERE l."timestamp" >= connections_to.since AND l."timestamp" < connections_to.until
       AND (connections_to.target IS NULL OR l.destination_id = ANY (ARRAY(
-              SELECT e.id FROM endpoints e WHERE endpoint_fits(e.address, connections_to.target)
+              SELECT d.id FROM endpoints d WHERE endpoint_fits(d.address, connections_to.target)
           )))
       AND (connections_to.port IS NULL OR l.destination_port = connections_to.port)
       AND l.destination_id IS NOT NULL AND l.action <> 'api'

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
-from xraylog.database import partitions
+from xraylog.database import citus, partitions
 from xraylog.database.session import Connection
 from xraylog.questions import beside, statements
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
+from xraylog.questions.statements import Statement
 
 MAX_USERS = 20  # of a pattern
 # Memory to group the rows of a day without a file. JIT compiles for longer than it saves (PostgreSQL 10 does not know
@@ -44,11 +45,12 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
         conn.execute(SETTINGS)
+        known = statements.read(is_distributed=citus.has_logs(conn))
         node_id = find_node(conn, values.get("node"))
         users = find_users(conn, values["email"]) if "email" in values else [None]
         for name, function in asked.items():
             one_each = [
-                _part(conn, name, function, {**values, "email": user, "node_id": node_id}, limit)
+                _part(conn, name, known[function], {**values, "email": user, "node_id": node_id}, limit)
                 for user in users[:MAX_USERS]
             ]
             parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
@@ -82,12 +84,11 @@ def with_places(
     return beside.add(parts, wanted, ask_about), [beside.note(wanted)]
 
 
-def _text(statement: statements.Statement, values: Mapping[str, Any]) -> str:
+def _text(statement: Statement, values: Mapping[str, Any]) -> str:
     return statement.text if values["node_id"] is None else statement.of_node()
 
 
-def _part(conn: Connection, title: str, function: str, values: Mapping[str, Any], limit: int | None) -> Part:
-    statement = statements.read()[function]
+def _part(conn: Connection, title: str, statement: Statement, values: Mapping[str, Any], limit: int | None) -> Part:
     most = None if limit is None else limit + 1
     rows = conn.execute(f"{_text(statement, values)}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
     return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)

@@ -2,6 +2,8 @@
 
 A parameter is named with its function, `users_of.since`; here it becomes one of psycopg. The helpers, which return no
 table, are expressions, which the planner substitutes for their calls; here that happens to the text.
+
+Where Citus distributes `logs`, answers_citus.sql has some of them in another form.
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from xraylog.database import citus
+
 FILE = Path(__file__).with_name("answers.sql")
+FILE_FOR_CITUS = Path(__file__).with_name("answers_citus.sql")
 FUNCTION = re.compile(
     r"^CREATE OR REPLACE FUNCTION (?P<name>\w+)\((?P<parameters>.*?)\)\n"
     r"RETURNS (?P<returns>.*?)\nLANGUAGE sql [A-Z ]+ AS \$\$\n(?P<body>.*?)\n\$\$;$",
@@ -39,15 +44,20 @@ class Statement:
 
 
 @functools.cache
-def read() -> dict[str, Statement]:
-    """Return the statements of answers.sql by the name of their function."""
+def read(is_distributed: bool = False) -> dict[str, Statement]:
+    """Return the statements by the name of their function. `is_distributed`: in the forms that Citus takes."""
     found = list(FUNCTION.finditer(FILE.read_text(encoding="utf-8")))
+    if is_distributed:
+        found += FUNCTION.finditer(FILE_FOR_CITUS.read_text(encoding="utf-8"))
     helpers = {
         function["name"]: _helper(function)
         for function in reversed(found)  # one that calls another comes after it
         if not function["returns"].startswith("TABLE")
     }
-    return {function["name"]: _statement(function, helpers) for function in found if function["name"] not in helpers}
+    statements = [_statement(function, helpers) for function in found if function["name"] not in helpers]
+    if is_distributed:
+        statements = [replace(one, text=citus.without_planner_help(one.text)) for one in statements]
+    return {one.name: one for one in statements}
 
 
 def _helper(function: re.Match[str]) -> tuple[list[str], str]:

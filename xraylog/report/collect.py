@@ -155,4 +155,5 @@ def _query_all(first: Session, second: Session, executor: Executor, scope: Scope
         sources=sources,
         total_sources=total_sources,
         newest=None if slots or scope.node else traffic.newest(first),
+        has_snapshot=not first.is_distributed,
     )

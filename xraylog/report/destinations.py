@@ -58,7 +58,7 @@ DESTINATIONS = SQL("""
     ORDER BY r.place
 """).format(window=BOTH)
 
-OLDER = 'SELECT EXISTS (SELECT FROM logs WHERE "timestamp" < %(before)s)'
+OLDER = 'SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" < %(before)s)'
 
 PORTS = SQL("""
     SELECT p.name::text, f.destination_port, f.rows
@@ -73,21 +73,30 @@ PORTS = SQL("""
     ORDER BY f.rows DESC, f.destination_port, f.protocol_id
 """).format(window=WINDOW)
 
-# One scan for both: a row is about a user, or about a port.
+# One scan for both: a row is about a user, or about a port. No GROUPING SETS: Citus refuses them.
 VISITS = SQL("""
     WITH visit AS (
-        SELECT l.destination_id, grouping(l.user_id) = 1 AS is_port, l.user_id, l.protocol_id, l.destination_port,
-               count(*) AS rows
+        SELECT l.destination_id, l.user_id, l.protocol_id, l.destination_port, count(*) AS rows
         FROM logs l
         WHERE {window} AND l.destination_id = ANY(%(ids)s)
-        GROUP BY GROUPING SETS ((l.destination_id, l.user_id), (l.destination_id, l.protocol_id, l.destination_port))
+        GROUP BY l.destination_id, l.user_id, l.protocol_id, l.destination_port
+    ), counted AS (
+        SELECT destination_id, false AS is_port, user_id, NULL::integer AS protocol_id,
+               NULL::integer AS destination_port, sum(rows)::bigint AS rows
+        FROM visit
+        WHERE user_id IS NOT NULL
+        GROUP BY destination_id, user_id
+        UNION ALL
+        SELECT destination_id, true, NULL, protocol_id, destination_port, sum(rows)::bigint
+        FROM visit
+        WHERE destination_port IS NOT NULL
+        GROUP BY destination_id, protocol_id, destination_port
     ), ranked AS (
-        SELECT visit.*, coalesce(user_id, destination_port) AS number,
+        SELECT counted.*, coalesce(user_id, destination_port) AS number,
                count(*) OVER (PARTITION BY destination_id, is_port) AS total,
                row_number() OVER (PARTITION BY destination_id, is_port
                                   ORDER BY rows DESC, user_id, destination_port, protocol_id) AS place
-        FROM visit
-        WHERE coalesce(user_id, destination_port) IS NOT NULL
+        FROM counted
     )
     SELECT r.is_port, r.destination_id, r.number, coalesce(u.email::text, p.name::text), r.rows, r.total
     FROM ranked r LEFT JOIN users u ON u.id = r.user_id LEFT JOIN protocols p ON p.id = r.protocol_id

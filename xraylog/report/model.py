@@ -207,6 +207,7 @@ class Findings:
     is_first_period: bool = False  # no row is older than the period before
     node: str | None = None  # the only one that is shown; None: all
     newest: datetime | None = None  # the newest row of all, if the window has none
+    has_snapshot: bool = True  # all answers are of one moment
 
     @property
     def rows(self) -> int:

@@ -2,7 +2,8 @@
 
 One query keeps one core of the server busy, so two sessions ask side by side: the seconds of the questions that
 benchmarks/report.py prints add up to nearly twice those of the page. Both sessions are in transactions that are
-REPEATABLE READ and READ ONLY, of the same snapshot.
+REPEATABLE READ and READ ONLY, of the same snapshot. Where Citus distributes `logs`, its servers have no snapshot in
+common: rows that are stored meanwhile are in the later answers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
-from xraylog.database import deadline, session
+from xraylog.database import citus, deadline, session
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Session:
     conn: Connection
     progress: Progress
     values: Mapping[str, Any]
+    is_distributed: bool = False  # `logs` is, by Citus
 
     def query(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
         """Return all rows of a query."""
@@ -64,7 +66,8 @@ def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterato
     `timeout_s`: what a query may take. Raises Unavailable and Unsuitable, as the sessions do.
     """
     with contextlib.ExitStack() as stack:
-        first = Session(_begin(stack, sessions, timeout_s), progress, {})
+        conn = _begin(stack, sessions, timeout_s)
+        first = Session(conn, progress, {}, citus.has_logs(conn))
         (exported,) = first.conn.execute("SELECT pg_export_snapshot()").fetchone() or ("",)
         second = first
         # The server may have no session left, or a pooler may lead to another server.

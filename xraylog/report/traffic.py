@@ -8,7 +8,7 @@ from datetime import datetime
 
 from psycopg.sql import SQL
 
-from xraylog.database import partitions
+from xraylog.database import citus, partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
 from xraylog.report.model import GAP, NOT_LET_IN, SLOT, Gap, Node, Slot, Source, Thresholds, Window
@@ -58,7 +58,8 @@ HEALTH = """
 
 def read(session: Session) -> list[Row]:
     """Return rows of: node id, slot, outbound tag, action, number of rows, first and last moment."""
-    query = SQL(TRAFFIC).format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
+    text = SQL(citus.without_planner_help(TRAFFIC) if session.is_distributed else TRAFFIC)
+    query = text.format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
     return session.query("traffic", query)
 
 

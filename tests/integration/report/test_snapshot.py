@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import date, timedelta, timezone
 from typing import Any
 
 import psycopg
 import pytest
+from helpers import citus
 from helpers.report_data import (
     INSERT,
     INSIDE,
@@ -56,6 +58,14 @@ def test_one_session_does_where_there_is_no_second_one(filled: Connection, datab
         return database_session(database)
 
     assert collect.read(connect, Scope(WINDOW), lambda *_: None) == read(database)
+
+
+def test_where_citus_distributes_logs_the_page_is_the_same_and_says_that_it_has_no_snapshot(
+    filled: Connection, database: dict[str, str]
+) -> None:
+    expected = read(database)
+    citus.distribute(filled)
+    assert read(database) == replace(expected, has_snapshot=False)
 
 
 @pytest.mark.usefixtures("filled")

@@ -49,6 +49,8 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
         "Unparsed lines: 12. They are in rejected_lines, each with the reason.",
     ]
     assert notes(Findings(window), run_history.Runs(), NOON) == ["No rows in these days."]
+    (note,) = notes(Findings(window, [good], has_snapshot=False), run_history.Runs(), NOON)
+    assert note.startswith("Citus has no common snapshot: ")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+xraylog/questions/answers_citus.sql

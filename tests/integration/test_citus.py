@@ -1,0 +1,90 @@
+"""Whatever the product sends about rows where Citus distributes `logs` is in a form that Citus takes.
+
+The forms that it refuses are those that a cluster refused (tests/system/test_citus.py tries all of this on one).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from helpers import citus, load_paths
+from helpers.load_paths import BULK
+from helpers.report_data import read as read_page
+from helpers.site import Site, line, lines
+
+from xraylog.database import schema
+from xraylog.loading import attach, foreign_keys
+from xraylog.maintenance import prune
+from xraylog.questions import statements
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+TODAY = f"{datetime.now(timezone.utc):%Y/%m/%d} 00:00:00.5"
+
+BAD = {
+    "GROUPING SETS": "SELECT count(*) FROM logs GROUP BY GROUPING SETS ((user_id), (node_id))",
+    "a SELECT of no column": "SELECT EXISTS (SELECT FROM logs)",
+    "LATERAL": "SELECT * FROM users u LEFT JOIN LATERAL (SELECT 1 FROM logs l) s ON true",
+    "a correlated subquery": "SELECT id FROM users WHERE NOT EXISTS (SELECT 1 FROM logs l WHERE l.user_id = users.id)",
+    "a UNION ALL of no row": "SELECT 1 FROM logs UNION ALL SELECT NULL FROM logs WHERE false",
+    "names that depend on rows": "DELETE FROM users WHERE id NOT IN (SELECT user_id FROM logs)",
+    "DDL": "ALTER TABLE logs DETACH PARTITION logs_2025_11_17 CONCURRENTLY",
+    "now() on the workers": "SELECT count(*) FROM logs WHERE \"timestamp\" >= now() - interval '1 hour'",
+    "a lock of names": "SELECT 1 FROM users WHERE id = 1 FOR KEY SHARE",
+    "a setting that stays here": "SELECT set_config('session_replication_role', 'replica', true)",
+    "a setting out of order": "SET LOCAL \"lock_timeout\" TO '1s'",
+}
+
+
+@pytest.mark.parametrize("form", BAD)
+def test_a_form_that_citus_refuses_is_noticed(form: str) -> None:
+    (found,) = citus.refused(["SELECT 1", "SELECT 2", BAD[form]])
+    assert found.startswith(f"{form}: ")
+
+
+@pytest.fixture
+def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What is sent by runs of each kind, retention and names included, a page, and a question about each."""
+    schema.ensure(conn)
+    site.append(line(99), line(98, TODAY))
+    site.run()
+    citus.distribute(conn)
+    citus.refuse_row_7(conn)
+    read = citus.record(monkeypatch, tmp_path / "sent")
+    site.append(*lines(0, 20), "damaged\n")
+    for option in ("--dry-run", "--check"):
+        site.run_here(option)
+    site.run()
+    site.run("--replay-rejected")
+    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    load_paths.take(BULK)
+    monkeypatch.setattr(
+        foreign_keys, "LOAD_PATHS", foreign_keys.LOAD_PATHS.replace("tgisinternal", "(tgname = 'worker')")
+    )
+    site.append(*lines(20, 40))
+    site.run()
+    site.run("--make-partitions", "2")
+    read_page(site.database)
+    site.run("new", script="ask_logs")
+    site.run("user", "u1", "--node", "n1", script="ask_logs")
+    site.set("retention", days=30, prune_names="true")
+    site.run()
+    assert site.query("SELECT count(*) FROM logs") == [(1,)]  # retention has dropped the rest
+    assert list(prune.remove(conn)) == []
+    return read()
+
+
+def test_what_is_sent_about_rows_is_in_a_form_that_citus_takes(sent: list[str]) -> None:
+    assert citus.refused(sent) == []
+    for part in ("COPY ", "INSERT INTO logs", "SET LOCAL", "DROP TABLE", "EXCEPT SELECT", "DELETE FROM", "PARTITION OF",
+                 "run_command_on_workers", "citus_check_cluster_node_health", "FROM logs l"):  # fmt: skip
+        assert any(part in text for text in sent), part
+
+
+def test_each_answer_is_in_a_form_that_citus_takes() -> None:
+    answers = statements.read(is_distributed=True).values()
+    assert citus.refused([text for answer in answers for text in (answer.text, answer.of_node())]) == []

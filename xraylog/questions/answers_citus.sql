@@ -1,0 +1,129 @@
+-- The functions of answers.sql where Citus distributes `logs`; docs/many-nodes.md says how that is set up.
+--
+--     psql -f answers.sql -f answers_citus.sql
+--
+-- The answers are the same. Three ask in another way: Citus refuses to look into `logs` once for each name. All become
+-- PL/pgSQL, because it refuses functions in SQL that have parameters.
+
+
+-- Destinations that nobody contacted before. All days before the window are read.
+CREATE OR REPLACE FUNCTION new_destinations(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    destination text,
+    users       bigint,
+    rows        bigint,
+    first       timestamptz,
+    last        timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT (SELECT e.address::text FROM endpoints e WHERE e.id = v.destination_id) AS destination, v.users, v.rows,
+           v.first, v.last
+    FROM (
+        SELECT w.destination_id, count(w.user_id) AS users, sum(w.rows)::bigint AS rows, min(w.first) AS first,
+               max(w.last) AS last
+        FROM (
+            SELECT l.destination_id, l.user_id, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= new_destinations.since AND l."timestamp" < new_destinations.until
+              AND l.destination_id IS NOT NULL AND l.action <> 'api'
+            GROUP BY l.destination_id, l.user_id
+        ) w
+        GROUP BY w.destination_id
+    ) v
+    LEFT JOIN (
+        SELECT l.destination_id
+        FROM logs l
+        WHERE l."timestamp" < new_destinations.since AND l.destination_id IS NOT NULL
+        GROUP BY l.destination_id
+    ) before ON before.destination_id = v.destination_id
+    WHERE before.destination_id IS NULL
+    ORDER BY v.users DESC, v.rows DESC, v.destination_id
+$$;
+
+
+-- When each user was last seen, and from where; null for a user not seen since then.
+CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
+RETURNS TABLE (
+    email     text,
+    last      timestamptz,
+    source_ip inet
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, seen.last, client_address(seen.source_ip)
+    FROM users u
+    LEFT JOIN (
+        SELECT DISTINCT ON (s.user_id) s.user_id, s.last, s.source_ip
+        FROM (
+            SELECT l.user_id, l.source_ip, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= last_seen.since
+            GROUP BY l.user_id, l.source_ip
+        ) s
+        ORDER BY s.user_id, s.last DESC
+    ) seen ON seen.user_id = u.id
+    ORDER BY seen.last DESC NULLS LAST, u.email
+$$;
+
+-- The same for a list of names, also for those that the database does not know.
+CREATE OR REPLACE FUNCTION last_seen_of(
+    emails text[],
+    since  timestamptz DEFAULT now() - interval '30 days'
+)
+RETURNS TABLE (
+    email     text,
+    last      timestamptz,
+    source_ip inet
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT n.email, seen.last, client_address(seen.source_ip)
+    FROM unnest(last_seen_of.emails) AS n (email)
+    LEFT JOIN users u ON u.email = n.email
+    LEFT JOIN (
+        SELECT DISTINCT ON (s.user_id) s.user_id, s.last, s.source_ip
+        FROM (
+            SELECT l.user_id, l.source_ip, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= last_seen_of.since
+              AND l.user_id IN (SELECT o.id FROM users o WHERE o.email = ANY (last_seen_of.emails))
+            GROUP BY l.user_id, l.source_ip
+        ) s
+        ORDER BY s.user_id, s.last DESC
+    ) seen ON seen.user_id = u.id
+    ORDER BY seen.last DESC NULLS LAST, n.email
+$$;
+
+
+-- A UNION ALL that adds no row helps the planner of one server; Citus would send all rows to the coordinator for it.
+DO $do$
+DECLARE
+    answer    record;
+    statement text;
+BEGIN
+    FOR answer IN
+        SELECT pg_get_functiondef(p.oid) AS definition, p.prosrc
+        FROM pg_proc p
+        WHERE p.pronamespace = current_schema()::regnamespace
+          AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'sql')
+          AND p.proname = ANY (ARRAY[
+              'addresses_of_users', 'sharing', 'networks_of', 'destinations_of', 'total_of', 'days_of', 'ports_of',
+              'outbound_tags_of', 'addresses_of', 'users_of', 'who_reached', 'users_that_fan_out', 'rows_by_port',
+              'users_of_ports', 'rows_by_outbound', 'users_by_outbound', 'destinations_by_outbound',
+              'new_destinations', 'last_seen', 'last_seen_of', 'online', 'users_over_time', 'traffic_by_hour',
+              'traffic', 'traffic_per', 'rejected_sources', 'users_that_reached', 'connections_to', 'places_of_users'
+          ])
+    LOOP
+        statement := regexp_replace(
+            answer.prosrc, '\s+UNION ALL\s+SELECT (?:NULL(?:, )?)+ FROM logs WHERE false', '', 'g'
+        );
+        EXECUTE replace(
+            replace(answer.definition, E'\n LANGUAGE sql\n', E'\n LANGUAGE plpgsql\n'),
+            answer.prosrc,
+            E'\n#variable_conflict use_column\nBEGIN\n    RETURN QUERY' || statement || E'    ;\nEND\n'
+        );
+    END LOOP;
+END
+$do$;
