@@ -339,24 +339,34 @@ def test_a_lock_that_is_not_granted_is_an_outage(
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_deadlock_with_another_writer_is_tried_again(site: Site, load_path: str) -> None:
-    """Another session adds users in another order than ours, and the server ends one of the two."""
+    """Another session adds users in another order than ours, and the server ends the one that waits last: ours.
+
+    Each looks for a deadlock once, when it has waited a while. So a third one keeps ours between its users until the
+    other waits.
+    """
     site.append(line(0))
     site.run()
     site.load_path = load_path
     site.query(f"ALTER DATABASE {site.database['dbname']} SET deadlock_timeout = '50ms'")
-    site.append(line(1), line(2))
-    with psycopg.connect(**site.database) as other:  # type: ignore[arg-type]
-        other.execute("SET deadlock_timeout = '1h'")  # so that it is ours that is ended
-        other.execute("INSERT INTO users (email) VALUES ('u2')")
+    site.append(line(1), line(15), line(2))
+    insert = "INSERT INTO users (email) VALUES (%s)"
+    with psycopg.connect(**site.database) as other, psycopg.connect(**site.database) as third:  # type: ignore[arg-type]
+        other.execute("SET deadlock_timeout = '1h'")
+        other.execute(insert, ["u2"])
+        third.execute(insert, ["u15"])
+        waiting = threading.Thread(target=lambda: other.execute(insert, ["u1"]))
         with subprocess.Popen(site.command("-v"), stderr=subprocess.PIPE, text=True) as run:
             wait_until(lambda: site.runs_that_wait() == 1)
-            other.execute("INSERT INTO users (email) VALUES ('u1')")
+            waiting.start()
+            wait_until(lambda: site.sessions_that_wait() == 2)
+            third.rollback()
+            waiting.join()
             other.commit()
             _, said = run.communicate(timeout=600)
     assert run.returncode == 0, said
-    assert "2 lines read = 2 rows" in said
+    assert "3 lines read = 3 rows" in said
     assert site.last_stats()["mode"] == "online"
-    assert site.emails() == users(0, 3)
+    assert site.emails() == users(0, 3) + users(15, 16)
 
 
 def test_a_server_that_comes_up_after_our_attempt_refuses_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

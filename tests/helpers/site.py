@@ -263,9 +263,14 @@ class Site:
 
     def runs_that_wait(self, event_type: str = "Lock") -> int:
         """How many sessions of runs wait in this database."""
+        return self.sessions_that_wait(event_type, "parse_logs")
+
+    def sessions_that_wait(self, event_type: str = "Lock", application: str = "%") -> int:
+        """How many sessions of anybody wait in this database."""
         ((count,),) = self.query(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND application_name = 'parse_logs' AND wait_event_type = %s",
+            "AND application_name LIKE %s AND wait_event_type = %s",
+            application,
             event_type,
         )
         return int(count)
