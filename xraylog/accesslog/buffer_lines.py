@@ -5,11 +5,13 @@ Pure: no files, no database, no clock, no logging.
 
 from __future__ import annotations
 
+import base64
 import binascii
 import functools
 import json
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from xraylog.accesslog.masking import Mask
 from xraylog.records import (
@@ -20,10 +22,13 @@ from xraylog.records import (
     BadLine,
     Batch,
     LongLine,
+    Records,
     Request,
     Route,
     cut,
     interleave,
+    intern_request,
+    intern_route,
 )
 
 RECORD = b'{"timestamp": '
@@ -33,7 +38,69 @@ KEPT_BYTES = len(BEGIN) + ENCODED_BYTES + (1 << 16)  # of a line of the buffer: 
 TAIL_BYTES = 1 << 16  # the end of a line, with its reason and offset
 PIECE_BYTES = 3 << 14  # encoded at a time: no padding within a line
 
+# A record as `parts` writes it, or another line. No key is found inside a value: there each quote follows a backslash.
+LINE = re.compile(
+    r'(?:\{"timestamp": "(.{16})([^+\n]+)\+00", "source_ip": ([^,\n]+), "source_port": ([^,\n]+), ("action": .+), '
+    r'("inbound_tag": .+), "offset": ([0-9]+)\}|.*)\n'
+)
+
+LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: it is none
+
 encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Read(NamedTuple):
+    """What lines of the buffer hold."""
+
+    records: Records
+    bad_lines: list[tuple[int, BadLine]]  # with the number of their line
+    offsets: list[int]  # of each line, in the log
+
+
+def read(lines: Sequence[bytes | LongBadLine], text: bytes, mask: Mask) -> Read:
+    """Return what these lines of the buffer hold; `text`: the same, with an empty line for each long one.
+
+    Records come first, and what repeats itself in them is decoded once. Raises ValueError, KeyError and TypeError for
+    what we did not write.
+    """
+    found = LINE.findall(text.decode())
+    columns = [*zip(*found, strict=True)] or [()] * LINE.groups
+    count = columns[0].index("") if "" in columns[0] else len(lines)
+    minutes, seconds, addresses, ports, requests, routes, offsets = (column[:count] for column in columns)
+    address_of = {text: mask.source(json.loads(text)) for text in set(addresses)}
+    request_of = {text: intern_request(**json.loads(f"{{{text}}}")) for text in set(requests)}
+    route_of = {text: intern_route(**json.loads(f"{{{text}}}")) for text in set(routes)}
+    records = Records(
+        list(minutes),
+        list(seconds),
+        list(map(address_of.__getitem__, addresses)),
+        [None if port == "null" else port for port in ports],
+        list(map(request_of.__getitem__, requests)),
+        list(map(route_of.__getitem__, routes)),
+    )
+    others = _read_one_by_one(lines[count:], mask)
+    records.extend(others.records)
+    bad_lines = [(count + number, bad) for number, bad in others.bad_lines]
+    return Read(records, bad_lines, [*map(int, offsets), *others.offsets])
+
+
+def _read_one_by_one(lines: Sequence[bytes | LongBadLine], mask: Mask) -> Read:
+    found = Read(Records(), [], [])
+    for number, line in enumerate(lines):
+        if line is None:
+            raise ValueError("a long line that we did not write")
+        if not isinstance(line, bytes):
+            found.offsets.append(line[0])
+            found.bad_lines.append((number, mask.bad_line(line[1])))
+            continue
+        values = json.loads(line)
+        found.offsets.append(values.pop("offset"))
+        if "line" in values:
+            bad = BadLine(base64.b64decode(values["line"]), values["reason"])
+            found.bad_lines.append((number, mask.bad_line(bad)))
+        else:
+            found.records.append(masked_record(values, mask))
+    return found
 
 
 def record(line: bytes, mask: Mask) -> AccessRecord | None:

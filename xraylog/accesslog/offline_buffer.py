@@ -12,7 +12,6 @@ are a chain, each naming the place of the one before it: the buffer, too, is whe
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import hashlib
@@ -27,14 +26,13 @@ from typing import Any, TypeAlias
 
 from xraylog import safe_open
 from xraylog.accesslog import buffer_lines, logfile
-from xraylog.accesslog.buffer_lines import encode
+from xraylog.accesslog.buffer_lines import LongBadLine, encode
 from xraylog.accesslog.known_text import Known
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
-from xraylog.records import BadLine, Batch, Fingerprint, LongLine, Origin, Records
+from xraylog.records import Batch, Fingerprint, LongLine, Origin
 
 Json: TypeAlias = dict[str, Any]
-LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: it is none
 
 HEADER = b'{"buffer": '
 MARK = b'{"mark": '
@@ -331,23 +329,9 @@ def _batch(lines: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask)
     if crc32 != mark["crc32"]:  # first: no message below can quote what we did not write
         raise ValueError("a checksum that does not fit")
     text = b"\n".join([*(line if isinstance(line, bytes) else b"" for line in lines), b""])
-    records, bad_lines, logged = Records(), [], []
-    for number, line in enumerate(lines):
-        if line is None:
-            raise ValueError("a long line that we did not write")
-        if not isinstance(line, bytes):
-            logged.append(line[0])
-            bad_lines.append((number, mask.bad_line(line[1])))
-            continue
-        values = json.loads(line)
-        logged.append(values.pop("offset"))
-        if "line" in values:
-            bad = BadLine(base64.b64decode(values["line"]), values["reason"])
-            bad_lines.append((number, mask.bad_line(bad)))
-        else:
-            records.append(buffer_lines.masked_record(values, mask))
+    records, bad_lines, offsets = buffer_lines.read(lines, text, mask)
     others = [number for number, _ in bad_lines]
-    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, logged, mask.line)
+    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, offsets, mask.line)
 
 
 def _is_whole(file: LogFile, place: int) -> bool:
