@@ -175,15 +175,15 @@ class Buffer:
             raise
         self._last_mark = file.size - len(mark)
 
-    def batches(self, is_known: Callable[[bytes, int], bool]) -> Iterator[Stored]:
-        """Yield all batches, one in memory at a time. Raises Damaged.
+    def batches(self, is_known: Callable[[bytes, int], bool], begin: int = 0) -> Iterator[Stored]:
+        """Yield all batches, or those from a place after a mark on, one in memory at a time. Raises Damaged.
 
         `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
         """
         lines: list[bytes | LongBadLine] = []
-        at, header = 0, self.file.line_at(0)
-        for begin, text in self.file.blocks(0, buffer_lines.KEPT_BYTES):
-            if begin != at:
+        at, header = begin, self.file.line_at(0)
+        for start, text in self.file.blocks(begin, buffer_lines.KEPT_BYTES):
+            if start != at:
                 raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
             if isinstance(text, LongLine):
                 lines.append(self._long_bad_line(at, text))

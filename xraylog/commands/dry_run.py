@@ -158,12 +158,10 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
             there = replace(there, offset=max(there.offset, confirmation.stored_in(known, origin, log)))
         return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)
 
-    def is_known(digest: bytes, _end: int) -> bool:
-        node_id = references.known_node(conn, buffer.node) if has_positions else None
-        return node_id is not None and positions.has_batch(conn, node_id, digest)
-
+    node_id = references.known_node(conn, buffer.node) if has_positions and not buffer.is_empty else None
+    imported = set() if node_id is None else positions.imported_batches(conn, node_id)
     waiting, gaps = Counter[str](), Finder()
-    for stored in () if buffer.is_empty else buffer.batches(is_known):
+    for stored in () if buffer.is_empty else buffer.batches(lambda digest, _end: digest in imported):
         origin, batch = stored.origin, stored.batch
         if batch is None:
             continue

@@ -12,7 +12,7 @@ from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.offline_buffer import Stored
 from xraylog.database import positions
 from xraylog.database.positions import Position, Range
-from xraylog.ingest import buffer_import
+from xraylog.ingest import buffer_import, buffered_log
 from xraylog.records import Origin
 
 
@@ -37,7 +37,7 @@ class Finder:
         if stored.origin.again:
             return
         offset, later = (there.offset, there.later) if there else (0, ())
-        seen = [Range(0, begin, one.log_end) for one, begin in self._seen if buffer_import.is_one_log(one, stored)]
+        seen = [Range(0, begin, one.log_end) for one, begin in self._seen if buffered_log.is_one_log(one, stored)]
         known = sorted([*later, *seen], key=lambda one: one[1:])
         parts = [(begin, end) for begin, end in positions.gaps(offset, known, stored.after) if end is not None]
         is_before_it = bool(parts) and parts[-1][1] == stored.after

@@ -300,9 +300,8 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
     return replace(position, committed_offset=offset, offset=offset)
 
 
-SELECT_BATCH = """
-    SELECT FROM log_positions
-    WHERE node_id = %s AND head_length = 0 AND head = %s
+SELECT_BATCHES = """
+    SELECT head FROM log_positions WHERE node_id = %s AND head_length = 0
 """
 
 
@@ -311,9 +310,9 @@ def batch_position(node_id: int, buffer: str) -> Position:
     return Position(None, node_id, buffer, buffer, 0, 0)
 
 
-def has_batch(conn: Connection, node_id: int, digest: bytes) -> bool:
-    """Return whether the batch with this digest was imported, from the buffer or from a copy of it."""
-    return conn.execute(SELECT_BATCH, [node_id, digest]).fetchone() is not None
+def imported_batches(conn: Connection, node_id: int) -> set[bytes]:
+    """Return the digests of the batches that were imported, from the buffer or from a copy of it."""
+    return {digest for (digest,) in conn.execute(SELECT_BATCHES, [node_id])}
 
 
 SELECT_TEXTS = """

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from loguru import logger
@@ -18,11 +18,12 @@ from xraylog.accesslog.offline_buffer import Buffer, Stored
 from xraylog.config import Config
 from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.ingest import confirmation
+from xraylog.ingest import buffered_log, confirmation
+from xraylog.ingest.buffered_log import BufferedLog
 from xraylog.ingest.source import Gap, Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
-from xraylog.records import Fingerprint, Origin
+from xraylog.records import Batch, Fingerprint, Origin
 
 PROGRESS_S = 10
 MAX_COVERED = 20
@@ -35,14 +36,13 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     first, if a log still has them. Where none does, the log's position stays where it is, and what comes after the gap
     gets a position of its own: no position ever moves over lines that are not in this database.
     Each batch moves the position of its log, and gets a row by which it is known, in the transaction of its rows.
+    Batches that follow each other in a log take the load paths of the log itself.
     Yields after each commit.
     """
     if buffer.is_empty:
         return
     imported = Import(cfg, target, buffer)
-    for stored in buffer.batches(imported.is_known):
-        yield from imported.load(stored, sources)
-        del stored  # before the next one is read: one in memory, not two
+    yield from imported.load_all(sources)
     imported.move_past_known([source for source in sources if not source.again])
     confirmation.confirm(cfg, target)
     buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
@@ -61,46 +61,67 @@ class Import:
     def __init__(self, cfg: Config, target: Target, buffer: Buffer) -> None:
         self.total, self.skipped, self.end = LoadResult(), 0, 0
         self._cfg, self._target, self._buffer = cfg, target, buffer
-        self._node_id, self._source = target.node_id(buffer.node), logfile.path_text(buffer.path)
+        self._node_id = target.node_id(buffer.node)
+        self._batch_position = positions.batch_position(self._node_id, logfile.path_text(buffer.path))
         self._known_to = find_buffer(target, buffer, self._node_id).offset  # by an older version
+        self._known = positions.imported_batches(target.conn, self._node_id)
         self._covered: list[Stored] = []  # what is known already, by its log: one of each
         self._reported = time.monotonic()
 
     def is_known(self, digest: bytes, end: int) -> bool:
         """Return whether a batch was imported before: from this buffer, or from a copy of it."""
-        with session.transaction(self._target.conn):
-            known = positions.has_batch(self._target.conn, self._node_id, digest)
-        return known or end <= self._known_to
+        return digest in self._known or end <= self._known_to
 
-    def load(self, stored: Stored, sources: Sequence[Source]) -> Iterator[LoadResult]:
-        """Store a batch, after what is missing before it, unless it is known; yield after each commit."""
-        self.end, batch = stored.end, stored.batch
-        if batch is None:
-            self._cover(stored)
-            return
-        there = self._found(stored.origin)
-        if has_gap(there, stored):
-            yield from load_gap(self._cfg, self._target, stored, there, sources)
+    def load_all(self, sources: Sequence[Source]) -> Iterator[LoadResult]:
+        """Store the batches in their order, each after what is missing before it; yield after each commit."""
+        while (stored := next(self._buffer.batches(self.is_known, self.end), None)) is not None:
+            if (batch := stored.batch) is None:
+                self.end = stored.end
+                self._cover(stored)
+                continue
             there = self._found(stored.origin)
+            if has_gap(there, stored):
+                yield from load_gap(self._cfg, self._target, stored, there, sources)
+                there = self._found(stored.origin)
+            place = there.after(stored.after)
+            if buffered_log.can_begin(stored, place) and not (self._covered or has_own_node(stored, sources)):
+                log = BufferedLog(self._buffer, self.is_known, self._batch_position, self.end, stored)
+                del stored, batch  # before the next one is read: one in memory, not two
+                yield from self._load_log(log, place)
+            else:
+                yield self._load_batch(stored, batch, there, sources)
+                del stored, batch
+
+    def _load_log(self, log: BufferedLog, place: Position) -> Iterator[LoadResult]:
+        """Store batches that follow each other in one log, as if they came from there."""
+        for result, position in self._target.loader(log.node).load_all(log, place):
+            self.end = log.buffered_to(position.offset)
+            yield self._counted(result)
+        self._known |= log.digests
+
+    def _load_batch(self, stored: Stored, batch: Batch, there: Position, sources: Sequence[Source]) -> LoadResult:
+        """Store what the database lacks of a batch."""
         lines, end_of_log = batch.lines, stored.origin.fingerprint(stored.log_end)
-        updates = [
-            PositionUpdate(
-                positions.batch_position(self._node_id, self._source), stored.end, Fingerprint(0, stored.digest)
-            )
-        ]
+        updates = [buffered_log.batch_update(self._batch_position, stored)]
         if not stored.origin.again:
             batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
             there = there.after(stored.after)
         if end_of_log and (stored.log_end > there.offset or stored.origin.again):
             updates.insert(0, PositionUpdate(there, stored.log_end, end_of_log, stored.tail))
         result, _ = self._target.loader(stored.origin.node).load(batch, *updates)
-        if any(has_own_node(source, stored) for source in sources):
+        if has_own_node(stored, sources):
             self._cover(dataclasses.replace(stored, batch=None))
-        self.total, self.skipped = self.total + result, self.skipped + lines - batch.stored
+        self.end, self.skipped = stored.end, self.skipped + lines - batch.stored
+        self._known.add(stored.digest)
+        return self._counted(result)
+
+    def _counted(self, result: LoadResult) -> LoadResult:
+        """Count what a commit stored; return it as imported."""
+        self.total += result
         if time.monotonic() - self._reported > PROGRESS_S:
             self._reported = time.monotonic()
-            logger.info("{}: {} of {} bytes imported", self._buffer.path, stored.end, self._buffer.size)
-        yield LoadResult(
+            logger.info("{}: {} of {} bytes imported", self._buffer.path, self.end, self._buffer.size)
+        return LoadResult(
             new_names=result.new_names,
             imported=result.rows,
             imported_rejected=result.rejected,
@@ -113,7 +134,7 @@ class Import:
             head, end, log = known.origin.fingerprint(known.log_end), known.log_end, source.log
             if head is None or not begins_with(log, head, end) or log.tail(end) != known.tail:
                 continue
-            for node in {known.origin.node, source.node if has_own_node(source, known) else known.origin.node}:
+            for node in {known.origin.node, source.node if has_own_node(known, [source]) else known.origin.node}:
                 there = find_origin(self._target, offline_buffer.origin(node, log))
                 if known.after <= there.offset < end:
                     with session.transaction(self._target.conn, positions.node_lock(node)):
@@ -124,7 +145,7 @@ class Import:
         last = self._covered[-1] if self._covered else None
         if known.origin.again:
             return
-        if last is not None and last.log_end == known.after and is_one_log(last, known):
+        if last is not None and last.log_end == known.after and buffered_log.is_one_log(last, known):
             known = dataclasses.replace(known, after=self._covered.pop().after)
         self._covered = [*self._covered, known][-MAX_COVERED:]
 
@@ -138,15 +159,9 @@ class Import:
         return there
 
 
-def has_own_node(source: Source, stored: Stored) -> bool:
+def has_own_node(stored: Stored, sources: Iterable[Source]) -> bool:
     """Return whether a copy of a machine has got a name of its own since this batch of its log was buffered."""
-    return not source.cfg.node_is_set and source.node != stored.origin.node
-
-
-def is_one_log(one: Stored, later: Stored) -> bool:
-    """Return whether two batches are of one log."""
-    is_one_node = one.origin.node == later.origin.node
-    return is_one_node and one.origin.fingerprint(one.log_end) in later.origin.fingerprints
+    return any(not source.cfg.node_is_set and source.node != stored.origin.node for source in sources)
 
 
 def has_gap(there: Position, stored: Stored) -> bool:

@@ -115,6 +115,10 @@ class Source:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
         return update(self.log, position, offset)
 
+    def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
+        """Return this move alone."""
+        return [self.position_update(position, offset)]
+
     def _last_day(self) -> date | None:
         return last_minutes.day_before(self.cfg, self.log)
 
@@ -198,6 +202,10 @@ class Gap:
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
         return update(self.log, position, offset)
+
+    def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
+        """Return this move alone."""
+        return [self.position_update(position, offset)]
 
 
 def update(log: Log, position: Position, offset: int) -> PositionUpdate:

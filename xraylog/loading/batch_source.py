@@ -15,5 +15,8 @@ class BatchSource(Protocol):
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, in their order."""
 
-    def position_update(self, position: Position, offset: int) -> PositionUpdate:
-        """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
+    def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
+        """Return the move of the log's position to `offset`, and then what else moves with it.
+
+        The lines before `offset` are on disk by then.
+        """

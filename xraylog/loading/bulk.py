@@ -173,7 +173,9 @@ class BulkLoader:
 
     def _finish(self, group: Group) -> Position:
         rejects.write_rejects(self._conn, self._position, group.rejected)
-        return positions.move(self._conn, self._source.position_update(self._position, group.end))
+        updates = self._source.position_updates(self._position, group.end)
+        position, *_ = [positions.move(self._conn, update) for update in updates]
+        return position
 
     def _new_days(self, batch: PreparedBatch) -> set[str]:
         """Return the days without a partition that have many rows in this batch and the next one."""

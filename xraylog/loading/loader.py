@@ -159,7 +159,7 @@ class Loader:
                 del batch
                 yield from self._load_in_bulk(batches, source, position)
                 return
-            result, (position,) = self.load(batch, source.position_update(position, batch.end))
+            result, (position, *_) = self.load(batch, *source.position_updates(position, batch.end))
             del batch  # before the next one is read
             yield result, position
 

@@ -1,0 +1,92 @@
+"""What the offline buffer holds of one log: batches that follow each other are loaded as the log itself would be."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+from xraylog.accesslog.offline_buffer import Buffer, Damaged, Stored
+from xraylog.database.positions import Position, PositionUpdate
+from xraylog.records import Batch, Fingerprint
+
+
+class BufferedLog:
+    """Batches that follow each other in the buffer and in their log: a BatchSource, with the log's offsets."""
+
+    def __init__(
+        self, buffer: Buffer, is_known: Callable[[bytes, int], bool], imported: Position, begin: int, first: Stored
+    ) -> None:
+        """Begin at the offset `begin` in the buffer, with the batch that was read there.
+
+        `imported`: where the row of an imported batch begins, see `positions.batch_position`.
+        """
+        self.node = first.origin.node
+        self._buffer = buffer
+        self._is_known = is_known
+        self._imported = imported
+        self._begin = begin
+        self._first = [first]  # until it is taken: one in memory, not two
+        self._read: list[Stored] = []  # without their lines
+
+    def batches(self, offset: int) -> Iterator[Batch]:
+        """Yield the batches from `offset` on, up to one that is of another place, known, or damaged."""
+        self._read = [stored for stored in self._read if stored.log_end <= offset]
+        with contextlib.suppress(Damaged):  # whoever reads on from there is told
+            for stored in self._stored():
+                if stored.batch is None or (self._read and not follows(self._read[-1], stored)):
+                    return
+                self._read.append(dataclasses.replace(stored, batch=None))
+                yield stored.batch
+                del stored  # before the next one is read
+
+    def _stored(self) -> Iterator[Stored]:
+        begin = self.buffered_to()
+        if self._first:
+            begin = self._first[0].end
+            yield self._first.pop()
+        yield from self._buffer.batches(self._is_known, begin)
+
+    def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
+        """Return the move of the log's position to `offset`, and of each batch up to there, which is imported then."""
+        moved = [stored for stored in self._read if position.offset < stored.log_end <= offset]
+        heads = [(head, last.tail) for last in moved[-1:] if (head := last.origin.fingerprint(offset))]
+        log = [PositionUpdate(position, offset, head, tail) for head, tail in heads]
+        return [*log, *(batch_update(self._imported, stored) for stored in moved)]
+
+    def buffered_to(self, offset: int | None = None) -> int:
+        """Return the offset in the buffer after the last batch that was read, of those up to `offset` in the log."""
+        ends = (stored.end for stored in self._read if offset is None or stored.log_end <= offset)
+        return max(ends, default=self._begin)
+
+    @property
+    def digests(self) -> set[bytes]:
+        """By what the batches that were read are known."""
+        return {stored.digest for stored in self._read}
+
+
+def batch_update(imported: Position, stored: Stored) -> PositionUpdate:
+    """Return what makes a batch known as imported, in the transaction of its rows."""
+    return PositionUpdate(imported, stored.end, Fingerprint(0, stored.digest))
+
+
+def can_begin(stored: Stored, place: Position) -> bool:
+    """Return whether the database has nothing of this batch, nor of what comes after it in its log."""
+    has_later = any(found.end > place.offset for found in place.later)
+    return stored.batch is not None and place.offset <= stored.batch.start and _moves(stored) and not has_later
+
+
+def follows(last: Stored, stored: Stored) -> bool:
+    """Return whether a batch continues the log where the last one ended."""
+    return stored.after == last.log_end and is_one_log(last, stored) and _moves(stored)
+
+
+def is_one_log(one: Stored, later: Stored) -> bool:
+    """Return whether two batches are of one log."""
+    is_one_node = one.origin.node == later.origin.node
+    return is_one_node and one.origin.fingerprint(one.log_end) in later.origin.fingerprints
+
+
+def _moves(stored: Stored) -> bool:
+    """Return whether the log's position moves to the end of the batch, and from nowhere else."""
+    return not stored.origin.again and stored.origin.fingerprint(stored.log_end) is not None
