@@ -7,12 +7,15 @@ import hashlib
 import re
 from collections import Counter
 
+import psycopg
 import pytest
-from helpers.load_paths import LOAD_PATHS
+from helpers.load_paths import LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import installation
+from xraylog.database import schema
 from xraylog.ingest import buffer_import
+from xraylog.loading import attach, bulk
 
 
 def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
@@ -25,6 +28,45 @@ def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
     site.log.unlink()  # also when the log is missing
     site.run()
     assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(50)]
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_batches_that_follow_each_other_are_committed_as_those_of_a_log(
+    site: Site, load_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one COPY and one transaction, unless row by row."""
+    monkeypatch.setattr(bulk, "MAX_GROUP_S", 3600)
+    monkeypatch.setattr(attach, "MAX_LOCK_S", 3600)
+    site.set("parser", batch_size="10")
+    site.load_path = load_path
+    site.append(*lines(0, 45), "damaged\n")
+    site.away()
+    site.run()
+    site.back()
+    assert site.run_here() == 0
+    assert [row[9] for row in site.rows()] == [f"u{n}" for n in range(45)]
+    assert len(site.rejected()) == 1
+    ((transactions,),) = site.query("SELECT count(DISTINCT xmin::text) FROM logs")
+    assert transactions == (5 if load_path == ROW_BY_ROW else 1)
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_row_that_the_database_refuses_costs_an_import_nothing_else(
+    site: Site, load_path: str, conn: psycopg.Connection[tuple[int]]
+) -> None:
+    schema.ensure(conn)
+    conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1049)")
+    site.set("parser", batch_size="10")
+    site.load_path = load_path
+    site.append(*lines(0, 45))
+    site.away()
+    site.run()
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 45) - Counter(["u25"])
+    assert [bytes_of_it for _, bytes_of_it in site.rejected()] != []
+    site.run()
+    assert site.emails() == users(0, 45) - Counter(["u25"])
 
 
 @pytest.mark.faults

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import offline_buffer
@@ -144,6 +145,23 @@ def test_a_file_that_is_no_buffer_is_left_alone(site: Site) -> None:
     assert "expected our buffer" in site.run(status=3).stderr
     assert site.buffer.read_text() == '{"precious": 1}\n'
     assert site.log.read_bytes() == line(1).encode()
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_what_is_before_the_damage_is_imported(site: Site, load_path: str) -> None:
+    site.set("parser", batch_size="5")
+    site.load_path = load_path
+    site.away()
+    site.append(*lines(0, 20))
+    site.run()
+    site.buffer.write_bytes(site.buffer.read_bytes().replace(b'"u12"', b'"uXX"'))
+    site.back()
+    for _ in range(2):
+        assert "a checksum that does not fit" in site.run(status=3).stderr
+        assert site.emails() == users(0, 10)
+    site.buffer.write_bytes(site.buffer.read_bytes().replace(b'"uXX"', b'"u12"'))
+    site.run()
+    assert site.emails() == users(0, 20)
 
 
 def test_a_buffer_damaged_in_its_middle_is_reported_and_new_lines_are_safe(site: Site) -> None:
