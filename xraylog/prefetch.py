@@ -1,4 +1,4 @@
-"""Prefetching iterator: a thread produces the next items while the caller waits for the server or the disk."""
+"""Iterators that look ahead; one of them in a thread, while the caller waits for the server or the disk."""
 
 from __future__ import annotations
 
@@ -44,20 +44,18 @@ class Prefetcher(Generic[Item]):
 
     def __next__(self) -> Item:
         if self.peek() is None:
+            if self._error is not None:
+                raise self._error
             raise StopIteration
         with self._changed:
             self._changed.notify_all()
             return self._waiting.popleft()
 
-    def peek(self) -> Item | None:
-        """Return the next item without taking it; None at the end."""
+    def peek(self, ahead: int = 0) -> Item | None:
+        """Return an item without taking it, the next or a later one; None at the end, and where no more may wait."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._has_ended)
-            if self._waiting:
-                return self._waiting[0]
-        if self._error is not None:
-            raise self._error
-        return None
+            self._changed.wait_for(lambda: len(self._waiting) > ahead or self._has_ended or not self._may_continue())
+            return self._waiting[ahead] if len(self._waiting) > ahead else None
 
     def _produce(self) -> None:
         try:
@@ -78,3 +76,24 @@ class Prefetcher(Generic[Item]):
 
     def _may_continue(self) -> bool:
         return self._is_left or sum(map(self._size, self._waiting)) <= self._room
+
+
+def chunks(items: Iterator[Item], is_enough: Callable[[list[Item]], bool]) -> Iterator[list[Item]]:
+    """Yield items together, as soon as they are enough. What their iterator raises is raised after the items before it.
+
+    The caller takes the items out of the list, and may go on with the iterator itself.
+    """
+    taken: list[Item] = []
+    try:
+        for item in items:
+            taken.append(item)
+            del item
+            if is_enough(taken):
+                yield taken
+                taken = []
+    except Exception:
+        if taken:
+            yield taken
+        raise
+    if taken:
+        yield taken

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from helpers.faults import Steps
 from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
-from helpers.site import Site, backends, create_database, day, drop_database, line, lines, users, wait_until
+from helpers.site import AT, Site, backends, create_database, day, drop_database, line, lines, users, wait_until
 from server import Server
 
 from xraylog.accesslog import drain, logfile
@@ -109,15 +109,18 @@ def test_killed_at_every_step_while_the_database_is_away(steps: Steps, site: Sit
     steps.expect({"pwrite in write_at", "fsync in append", "fdatasync in _blank"}, names)
 
 
-def test_killed_at_every_step_of_an_import(steps: Steps, site: Site) -> None:
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_killed_at_every_step_of_an_import(steps: Steps, site: Site, load_path: str) -> None:
     """Before and after COPY and commit, before the buffer is cleared, before its position is."""
     site.run_here()
     site.set("parser", batch_size="20")
+    site.load_path = load_path
     expected: Counter[str] = Counter()
 
     def prepare(step: int) -> None:
+        at = day(step) if load_path == ATTACH else AT
         for first, count in ((0, 30), (100, 10)):
-            site.append(*lines(step * 1000 + first, step * 1000 + first + count))
+            site.append(*lines(step * 1000 + first, step * 1000 + first + count, at))
             expected.update(users(step * 1000 + first, step * 1000 + first + count))
             site.away()
             assert site.run_here(*(["--keep"] if step // 2 % 2 else [])) == 0

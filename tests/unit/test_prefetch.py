@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from xraylog.prefetch import Prefetcher
+from xraylog.prefetch import Prefetcher, chunks
 
 
 def test_items_come_in_their_order_and_can_be_seen_before_they_are_taken() -> None:
@@ -39,6 +39,47 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         assert next(prefetched) == 1
         with pytest.raises(OSError, match="the disk"):
             next(prefetched)
+
+
+def test_one_may_look_as_far_ahead_as_there_is_room() -> None:
+    with Prefetcher(iter([5, 5, 1, 1]), 9, size=int) as items:
+        assert [items.peek(number) for number in range(4)] == [5, 5, None, None]  # two have more than 9 together
+        assert next(items) == 5
+        assert [items.peek(number) for number in range(4)] == [5, 1, 1, None]
+
+
+def test_looking_ahead_does_not_meet_an_error() -> None:
+    """What comes before it can be finished."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk")
+
+    with Prefetcher(items(), 9) as prefetched:
+        assert (prefetched.peek(), prefetched.peek(1)) == (1, None)
+        assert next(prefetched) == 1
+        assert prefetched.peek() is None
+        with pytest.raises(OSError, match="the disk"):
+            next(prefetched)
+
+
+def test_items_come_together_until_they_are_enough() -> None:
+    items = iter(range(1, 8))
+    found = chunks(items, lambda taken: sum(taken) >= 6)
+    assert next(found) == [1, 2, 3]
+    assert next(items) == 4  # the caller may go on by itself
+    assert list(found) == [[5, 6], [7]]
+
+
+def test_items_before_an_error_come_first() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk")
+
+    found = chunks(items(), lambda taken: len(taken) == 2)
+    assert next(found) == [1]
+    with pytest.raises(OSError, match="the disk"):
+        next(found)
 
 
 def test_leaving_waits_for_the_item_that_is_being_made() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from xraylog.database.positions import Position
 from xraylog.database.references import References
 from xraylog.database.session import Connection
 from xraylog.load_result import LoadResult
-from xraylog.loading import attach, copy_rows, rejects
+from xraylog.loading import attach, copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.copy_rows import RowFormat
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
@@ -149,7 +150,7 @@ class BulkLoader:
             raise BatchRejected(group.end) from error
 
     def _load_into_partitions(self, first: list[PreparedBatch], group: Group) -> LoadResult:
-        in_bulk = self._keys.checked_in_bulk(first[0].days.total())
+        in_bulk = self._keys.checked_in_bulk(self._rows(first[0]))
         with session.transaction(self._conn, self._node_lock, by_index=True):
             until = time.monotonic() + (MAX_GROUP_S if in_bulk else 0)
             with self._keys.without_triggers() if in_bulk else contextlib.nullcontext():
@@ -178,14 +179,33 @@ class BulkLoader:
         return position
 
     def _new_days(self, batch: PreparedBatch) -> set[str]:
-        """Return the days without a partition that have many rows in this batch and the next one."""
+        """Return the days without a partition that have many rows in this batch and those that wait with it."""
         counts = batch.days
         if self._days.known(counts) or not self._keys.detect().can_attach:
             return set()
         missing = self._days.missing(counts)
-        if any(counts[day] < attach.MIN_ATTACH_ROWS for day in missing) and (following := self._prefetched.peek()):
+        for following in self._ahead():
+            few = {day for day in missing if counts[day] < attach.MIN_ATTACH_ROWS}
+            if few.isdisjoint(following.days):
+                break
             counts = counts + following.days
         return {day for day in missing if counts[day] >= attach.MIN_ATTACH_ROWS}
+
+    def _rows(self, batch: PreparedBatch) -> int:
+        """Return how many rows this batch and those that wait with it have, if not more than matters."""
+        rows = batch.days.total()
+        for following in self._ahead():
+            if rows >= foreign_keys.MIN_BULK_ROWS:
+                break
+            rows += following.days.total()
+        return rows
+
+    def _ahead(self) -> Iterator[PreparedBatch]:
+        """Yield the batches after the one at hand, as many as there is room for."""
+        for number in itertools.count():
+            if (following := self._prefetched.peek(number)) is None:
+                return
+            yield following
 
     def _parts(
         self, first: list[PreparedBatch], group: Group, tables: Mapping[str, str], until: float

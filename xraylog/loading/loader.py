@@ -21,6 +21,7 @@ from typing import TypeVar
 import psycopg
 from psycopg import errors
 
+from xraylog import prefetch
 from xraylog.database import partitions, positions, references, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Owner, Position, PositionUpdate
@@ -152,16 +153,15 @@ class Loader:
     def _load_from(
         self, batches: Iterator[Batch], source: BatchSource, position: Position, one_by_one_until: float
     ) -> Iterator[tuple[LoadResult, Position]]:
-        """Load batch by batch up to an offset, and as long as they are small; then in bulk."""
-        while (batch := next(batches, None)) is not None:
-            if batch.start >= one_by_one_until and len(batch.records) >= foreign_keys.MIN_BULK_ROWS:
-                batches = itertools.chain([batch], batches)
-                del batch
-                yield from self._load_in_bulk(batches, source, position)
+        """Load batch by batch up to an offset, and as long as few rows come; then in bulk."""
+        for taken in prefetch.chunks(batches, _has_many_rows):
+            if taken[0].start >= one_by_one_until and _has_many_rows(taken):
+                yield from self._load_in_bulk(itertools.chain(_drained(taken), batches), source, position)
                 return
-            result, (position, *_) = self.load(batch, *source.position_updates(position, batch.end))
-            del batch  # before the next one is read
-            yield result, position
+            for batch in _drained(taken):
+                result, (position, *_) = self.load(batch, *source.position_updates(position, batch.end))
+                del batch  # before the next one is read
+                yield result, position
 
     def _load_in_bulk(
         self, batches: Iterator[Batch], source: BatchSource, position: Position
@@ -200,3 +200,14 @@ class Loader:
                 self._conn, batch, position, names.refused, self._days.refused(batch.days()), store
             )
             return stored, rejected, [positions.move(self._conn, update) for update in updates]
+
+
+def _has_many_rows(batches: Sequence[Batch]) -> bool:
+    """Return whether these batches pay for the second session that a bulk load takes."""
+    return sum(len(batch.records) for batch in batches) >= foreign_keys.MIN_BULK_ROWS
+
+
+def _drained(batches: list[Batch]) -> Iterator[Batch]:
+    """Yield the batches without keeping any."""
+    while batches:
+        yield batches.pop(0)

@@ -109,6 +109,22 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
     assert taken[ATTACH] == 1
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_the_size_of_a_batch_does_not_decide_the_path(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr(foreign_keys, "MIN_BULK_ROWS", 20)
+    monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 30)
+    monkeypatch.setattr(bulk, "MAX_GROUP_S", 3600)
+    site.set("parser", batch_size=batch_size)
+    for count, paths in ((40, {ATTACH: 1}), (19, {}), (20, {BULK: 1})):
+        taken.clear()
+        site.append(*lines(0, count, FIRST))
+        assert parse_logs.main(["--config", str(site.config)]) == 0
+        assert taken == paths
+    assert sum(site.emails().values()) == 40 + 19 + 20
+
+
 def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait for new partitions as long as a day is loaded: after a while it ends, and the rest goes another way."""
     monkeypatch.setattr(attach, "MAX_LOCK_S", 0.0)
