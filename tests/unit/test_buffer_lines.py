@@ -23,7 +23,7 @@ records = st.builds(
     AccessRecord,
     st.builds("2025-11-17 10:{:02}{}+00".format, st.integers(0, 59), seconds),
     st.sampled_from([None, "203.0.113.10", "2001:db8::1", "203.0.0.0/16"]),
-    port, st.sampled_from(["accepted", "rejected", "api"]), name, name, port, name, name, name,
+    port, st.sampled_from(["accepted", "rejected", "api"]), name, name, port, name, name, name, st.just(""),
 )  # fmt: skip
 bad_lines = st.builds(BadLine, st.binary(max_size=60), text)
 

@@ -32,7 +32,7 @@ class BufferedLog:
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield the batches from `offset` on, up to one that is of another place, known, or damaged."""
         self._read = [stored for stored in self._read if stored.log_end <= offset]
-        with contextlib.suppress(Damaged):  # whoever reads on from there is told
+        with contextlib.suppress(Damaged):  # read once more from there on, and then reported
             for stored in self._stored():
                 if stored.batch is None or (self._read and not follows(self._read[-1], stored)):
                     return
