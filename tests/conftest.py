@@ -67,6 +67,7 @@ def part(text: str) -> tuple[int, int]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
+    parser.addoption("--citus-bin", type=Path, help="folder of the binaries of a PostgreSQL with Citus")
     parser.addoption("--long", action="store_true", help="repeat what is random a thousand times")
     parser.addoption("--steps", type=part, default=(1, 1), help="K/N: strike a run at the K-th of each N steps alone")
     parser.addoption("--share", type=part, default=(1, 1), help="K/N: the K-th of each N tests, and all that are about "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from xraylog.database import partitions, schema, session
+from xraylog.database import citus, partitions, schema, session
 from xraylog.database.lock_table import LockTable
 from xraylog.database.session import Connection
 from xraylog.migration import day_counts, old_table
@@ -63,7 +63,8 @@ EXISTING = """
 
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
     """Return all that prevents a migration, each with the way out. Without counts, what the catalog knows."""
-    reasons = [*day_counts.unreadable(conn, table), *_rights(table), *_shape(table), *_ids(table, counts)]
+    reasons = [*_of_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_shape(table)]
+    reasons += _ids(table, counts)
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
     names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
     if table.sequence is not None and table.sequence.identity:
@@ -81,6 +82,22 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
             for name in _existing(conn, table, days)
         ]
     return reasons
+
+
+def _of_citus(conn: Connection) -> Iterator[str]:
+    """Yield why tables that Citus manages cannot be migrated: what it refuses comes late, and names another cause."""
+    managed = citus.distributed(conn, [*schema.REFERENCE_TABLES, "logs"])
+    if "logs" in managed:
+        yield (
+            "logs is distributed by Citus, which lets nobody change its sequence any more: copy all tables into a new "
+            "database with pg_dump, migrate there, and distribute them then"
+        )
+    elif managed:
+        yield (
+            f"{', '.join(managed)} are reference tables of Citus, which refuses new keys to them: "
+            f"SELECT undistribute_table('{managed[0]}', cascade_via_foreign_keys := true), each that is left, migrate, "
+            "and distribute them then"
+        )
 
 
 def _existing(conn: Connection, table: OldTable, names: list[str]) -> list[str]:

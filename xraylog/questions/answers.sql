@@ -560,20 +560,30 @@ RETURNS TABLE (
     last         timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT o.name::text, v.users, v.destinations, v.rows, v.first, v.last
+    WITH g AS (
+        SELECT l.outbound_tag_id, l.user_id, l.destination_id, count(*) AS rows, min(l."timestamp") AS first,
+               max(l."timestamp") AS last
+        FROM logs l
+        WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
+          AND l.action = 'accepted'
+        GROUP BY l.outbound_tag_id, l.user_id, l.destination_id
+    )
+    SELECT o.name::text, v.users, d.destinations, v.rows, v.first, v.last
     FROM (
-        SELECT s.outbound_tag_id, count(DISTINCT s.user_id) AS users, count(DISTINCT s.destination_id) AS destinations,
-               sum(s.rows)::bigint AS rows, min(s.first) AS first, max(s.last) AS last
+        SELECT s.outbound_tag_id, count(s.user_id) AS users, sum(s.rows)::bigint AS rows, min(s.first) AS first,
+               max(s.last) AS last
         FROM (
-            SELECT l.outbound_tag_id, l.user_id, l.destination_id, count(*) AS rows, min(l."timestamp") AS first,
-                   max(l."timestamp") AS last
-            FROM logs l
-            WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
-              AND l.action = 'accepted'
-            GROUP BY l.outbound_tag_id, l.user_id, l.destination_id
+            SELECT g.outbound_tag_id, g.user_id, sum(g.rows) AS rows, min(g.first) AS first, max(g.last) AS last
+            FROM g
+            GROUP BY g.outbound_tag_id, g.user_id
         ) s
         GROUP BY s.outbound_tag_id
     ) v
+    JOIN (
+        SELECT s.outbound_tag_id, count(s.destination_id) AS destinations
+        FROM (SELECT g.outbound_tag_id, g.destination_id FROM g GROUP BY g.outbound_tag_id, g.destination_id) s
+        GROUP BY s.outbound_tag_id
+    ) d ON d.outbound_tag_id IS NOT DISTINCT FROM v.outbound_tag_id
     LEFT JOIN tags o ON o.id = v.outbound_tag_id
     ORDER BY v.rows DESC, o.name
 $$;

@@ -350,6 +350,6 @@ def test_where_citus_distributes_other_tables_nothing_changes(
 
 def test_the_document_distributes_every_table_of_names() -> None:
     statements = documented("docs/many-nodes.md", "create_distributed_table")
-    assert len(statements) == 8
+    assert len(statements) == 9
     assert re.findall(r"create_reference_table\('(\w+)'\)", "".join(statements)) == list(schema.REFERENCE_TABLES)
-    assert re.findall(r"create_distributed_table\('(\w+)', 'id'\)", "".join(statements)) == ["logs"]
+    assert re.findall(r"create_distributed_table\('(\w+)', 'id', shard_count := 8\)", "".join(statements)) == ["logs"]

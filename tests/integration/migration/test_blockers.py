@@ -184,6 +184,23 @@ WITH_REASONS = {
 }
 
 
+OF_CITUS = """
+    CREATE TABLE pg_dist_partition (logicalrelid regclass NOT NULL);
+    ALTER TABLE pg_dist_partition SET SCHEMA pg_catalog;
+    INSERT INTO pg_dist_partition VALUES {names};
+"""
+WITH_REASONS |= {
+    "a logs that Citus distributes": (
+        OF_CITUS.format(names="('logs'), ('users')"),
+        r"logs is distributed by Citus, which lets nobody change its sequence any more",
+    ),
+    "names that are reference tables of Citus": (
+        OF_CITUS.format(names="('users'), ('tags')"),
+        r"tags, users are reference tables of Citus.*: SELECT undistribute_table\('tags', cascade_via_foreign_keys",
+    ),
+}
+
+
 @pytest.mark.parametrize(("obstacle", "reason"), WITH_REASONS.values(), ids=WITH_REASONS)
 def test_refused_before_the_first_change_with_the_way_out(
     conn: Connection, site: Site, obstacle: str, reason: str
