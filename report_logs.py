@@ -7,12 +7,11 @@ import xraylog.required  # first: it says what has to be installed
 
 # isort: split
 import argparse
-import re
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timezone
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from loguru import logger
@@ -23,6 +22,8 @@ from xraylog.config import Config
 from xraylog.database import session
 from xraylog.file_advice import Needs
 from xraylog.printed import complain, prepare_streams
+from xraylog.questions import moments
+from xraylog.questions.moments import Span
 from xraylog.report import collect, run_history
 from xraylog.report.collect import Scope
 from xraylog.report.masking import Mask
@@ -31,7 +32,7 @@ from xraylog.telemetry import run_log
 from xraylog.telemetry.prometheus import Metrics
 
 MAX_DAYS = 366
-FIRST_DAY = date(1970, 1, 1)
+FIRST_DAY = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Options:
     config: Path
     output: Path
     days: int
-    until: date | None  # inclusive; None: today
+    since: str | None  # as they were typed; what they are depends on the zone of the config
+    until: str | None
+    refresh: int  # seconds; 0: the page stays as it is
     node: str | None
     mask: bool
     verbose: bool
@@ -59,16 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     except config.ConfigError as error:
         complain(*error.complaints)
         return Exit.CONFIGURATION
-    refuse_impossible_day(options.until, today=datetime.now(cfg.zone).date())
+    now = datetime.now(timezone.utc)
+    window = window_of(cfg, options, now)
     start_logging(cfg, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # otherwise the queries go on in the server
     try:
-        return run(cfg, options)
+        return run(cfg, options, window, now)
     except (Exception, KeyboardInterrupt) as error:  # the only place that catches everything
         return explain(error, cfg, options.verbose)
 
 
-def run(cfg: Config, options: Options) -> Exit:
+def run(cfg: Config, options: Options, window: Window, now: datetime) -> Exit:
     """Read the database and the files of the runs, and write what they show."""
     try:
         from xraylog.report import page  # here: what it needs is in no other requirements
@@ -76,13 +80,12 @@ def run(cfg: Config, options: Options) -> Exit:
         install = xraylog.required.install_command("requirements-report.txt", "xraylog[report]")
         logger.error("expected the package {}, found none; {}", error.name, install)
         return Exit.OPERATOR
-    now = datetime.now(timezone.utc)
-    scope = Scope(Window.of(cfg.zone, options.days, options.until, now), Mask(options.mask), options.node)
+    scope = Scope(window, Mask(options.mask), options.node)
     keywords = {"application_name": "report_logs", **cfg.connection}
     found = collect.read(lambda: session.connect(keywords, to_write=False), scope, log_query, cfg.report_timeout_s)
     metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)
     runs = run_history.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, scope.window, metrics)
-    return write(options.output, page.render(found, runs, now, options.mask), found)
+    return write(options.output, page.render(found, runs, now, options.mask, options.refresh), found)
 
 
 def write(output: Path, text: str, found: Findings) -> Exit:
@@ -140,15 +143,6 @@ def start_logging(cfg: Config, options: Options) -> None:
 # --- the command line ----------------------------------------------------------------------------------------
 
 
-def _day(text: str) -> date:
-    try:
-        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-            return date.fromisoformat(text)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"expected a day as in 2025-11-17, found {text!r}")
-
-
 def _page(text: str) -> Path:
     if text == "-":
         raise argparse.ArgumentTypeError("expected the path of a file, found - (standard output is none)")
@@ -165,7 +159,10 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=_page, metavar="FILE", default="report.html", help="the page (default: report.html)")
     days = cli.number(1, MAX_DAYS)
     add("--days", type=days, metavar="N", default=7, help="how many days it shows (default: 7)")
-    add("--until", type=_day, metavar="DAY", help="the last one of them, as in 2025-11-17 (default: today)")
+    add("--since", metavar="TIME", help="from then on, in place of --days: 12h ago, a day, or a moment")
+    add("--until", metavar="TIME", help="the last day, as in 2025-11-17, or a moment (default: now)")
+    refresh = cli.number(10, 86_400)
+    add("--refresh", type=refresh, metavar="SECONDS", default=0, help="the page loads itself anew, as cron writes it")
     add("--node", metavar="NAME", help="one node only")
     mask = "addresses as /24 and /48, users and nodes by number: for a page to pass on"
     add("--mask", action="store_true", help=mask)
@@ -179,10 +176,23 @@ def parse_options(arguments: Sequence[str] | None) -> Options:
     return Options(**vars(parser().parse_args(arguments)))
 
 
-def refuse_impossible_day(until: date | None, today: date) -> None:
-    """Exit as argparse does. What `today` is depends on the zone of the config."""
-    if until and not FIRST_DAY <= until <= today:
-        parser().error(f"argument --until: expected a day from {FIRST_DAY} to {today}, found {until}")
+def window_of(cfg: Config, options: Options, now: datetime) -> Window:
+    """Return the time that the page shows. Exits as argparse does where there is none."""
+    try:
+        since = moments.read(options.since, now, cfg.zone).begin if options.since else None
+        until = moments.read(options.until, now, cfg.zone) if options.until else Span(now, now)
+    except moments.Unreadable as error:
+        parser().error(f"argument --since or --until: {error}")
+    if not FIRST_DAY <= until.begin <= now:
+        parser().error(
+            f"argument --until: expected a day or moment from {FIRST_DAY:%Y-%m-%d} to now, found {options.until}"
+        )
+    window = Window.ending(cfg.zone, min(until.end, now), options.days)
+    if since is not None:
+        window = replace(window, since=since)
+        if not FIRST_DAY <= since < window.until or len(window.days) > MAX_DAYS:
+            parser().error(f"argument --since: expected up to {MAX_DAYS} days before --until, found {options.since}")
+    return window
 
 
 if __name__ == "__main__":

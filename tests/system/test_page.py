@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -62,11 +63,11 @@ def column(page: Page, table: str, number: int) -> list[str]:
 
 def test_every_section_is_there_and_nothing_is_asked_of_anybody(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
-    headings = ["Health", "Traffic", "Users", "Destinations", "Rejected"]
+    headings = ["Now", "Traffic", "Users", "Destinations", "Outbound tags", "Ports", "Rejected"]
     assert page.locator("main h2:visible").all_inner_texts() == headings
-    assert page.locator("figure svg:visible").count() == 4  # by tag, node and weekday, and rejected
+    assert page.locator("figure svg:visible").count() == 5  # active users, by tag, node and weekday, and rejected
     for name in headings:
-        page.get_by_role("navigation").get_by_role("link", name=name).click()
+        page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
     policy = page.locator("meta[http-equiv]").get_attribute("content") or ""
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
@@ -115,15 +116,13 @@ def test_days_of_each_zone_have_a_table_of_their_own(site: Site, conn: Connectio
     site.set("parser", timezone="Asia/Kathmandu")
     report(site, "--days", "63")
     page = opened(page_of(site))
+    page.locator("details.numbers[data-chart=traffic] summary").click()
     for zone, name in (("UTC", "UTC"), ("Asia/Kathmandu", "Asia/Kathmandu")):
         page.get_by_label(name).check()
-        page.locator("#traffic details summary:visible").first.click()
-        table = page.locator("#traffic details table:visible").first
-        days = table.locator("tbody th").all_inner_texts()
+        days = page.locator("details.numbers[data-chart=traffic] tbody th").all_inner_texts()
         window = Window.of(ZoneInfo("Asia/Kathmandu"), 63, LAST, NOON + timedelta(days=9))
         rows = [row for row in ROWS if window.since <= row.at < window.until]
-        assert days == sorted({str(row.at.astimezone(ZoneInfo(zone)).date()) for row in rows})
-        page.locator("#traffic details summary:visible").first.click()
+        assert days == [f"{day} 00:00" for day in sorted({row.at.astimezone(ZoneInfo(zone)).date() for row in rows})]
 
 
 def test_both_zones_show_the_same_areas(written: Site, opened: Callable[..., Page]) -> None:
@@ -145,7 +144,7 @@ BOXES = """marks => marks.map((mark) => {
 
 def test_tables_sort_by_every_column_both_ways(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
-    for table in ("users", "top", "sources", "gaps", "ports", "nodes", "rising", "new"):
+    for table in ("users", "top", "sources", "gaps", "protocols", "groups", "tags", "nodes", "rising", "new"):
         for header in page.locator(f"#{table} thead button").all():
             place = int(header.evaluate("button => button.parentElement.cellIndex")) + 1
             ways = []
@@ -204,7 +203,7 @@ def test_a_user_is_found_by_an_address(written: Site, opened: Callable[..., Page
 def test_a_click_or_a_key_shows_a_users_addresses_and_destinations(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
     user = data(written)["users"][0]
-    page.get_by_role("button", name=user[0]).focus()
+    page.get_by_role("link", name=user[0]).first.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name=user[0])
     assert dialog.is_visible()
@@ -229,7 +228,7 @@ def test_a_user_with_more_addresses_than_are_shown_says_so(
     fill(conn, [INSIDE[0]._replace(at=WINDOW.midnights[1], email="alice", source=f"10.0.0.{n}") for n in range(120)])
     report(site, *options)
     page = opened(page_of(site))
-    page.locator("#users tbody button").click()
+    page.locator("#users tbody a").click()
     assert page.get_by_role("dialog").get_by_role("heading").nth(1).inner_text() == heading
 
 
@@ -238,9 +237,9 @@ def test_a_page_without_rows_leads_to_no_section_that_is_not_there(
 ) -> None:
     fill(conn, [])
     report(site)
-    links = opened(page_of(site)).locator("a[href^='#']")
+    links = opened(page_of(site)).locator("a[href^='#']:not([href*='='])")
     places = links.evaluate_all("links => links.map((link) => document.querySelector(link.hash)?.id)")
-    assert places == ["traffic", "health", "traffic"]
+    assert places == ["traffic", "now", "traffic"]
 
 
 def test_a_page_without_rows_works_where_the_browser_does_not_know_the_zone(
@@ -252,25 +251,22 @@ def test_a_page_without_rows_works_where_the_browser_does_not_know_the_zone(
     page_of(site).write_text(page_of(site).read_text().replace('"zone":"Europe/Berlin"', '"zone":"Europe/Younger"'))
     page = opened(page_of(site))
     assert page.get_by_label("UTC").is_checked()
-    assert page.locator("#nodes thead button").count() == 6
+    assert page.locator("#nodes thead button").count() == 10
 
 
 def test_who_visits_a_destination_is_shown(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
-    row = page.locator("#top tbody tr").first
-    count = int(row.locator("td").nth(2).inner_text())
-    row.get_by_text(f"{count} of {count}").click()
-    assert row.locator("li").count() == count
+    host = column(page, "top", 1)[0]
+    page.get_by_role("link", name=host, exact=True).first.click()
+    shown = page.get_by_role("dialog", name=host).locator("tbody td:first-child").all_inner_texts()
+    assert set(shown) == {row.email for row in INSIDE if row.host == host and row.email}
 
 
 def test_every_chart_has_its_numbers_as_a_table(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
-    for summary in page.locator(
-        "main section > details > summary:visible, main section > div > details > summary:visible"
-    ).all():
+    for summary in page.locator("details > summary:visible").all():
         summary.click()
-    page.locator("section#traffic details[open] table").first.wait_for()
-    rows = page.locator("section#traffic > details table").first.locator("tbody tr td").all_inner_texts()
+    rows = page.locator("details[data-chart=traffic] td").all_inner_texts()
     assert sum(int(text.replace(",", "")) for text in rows) == len(INSIDE)
     week = page.locator("#traffic .in-local details table tbody td").all_inner_texts()
     most = page.get_by_text("The stronger, the more rows: on average at most ").first.inner_text()
@@ -297,9 +293,11 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
         names = page.locator(f"#{table} tbody th").evaluate_all("cells => cells.map(cell => cell.textContent)")
         assert sorted(names) == sorted([*HOSTILE, *(NODES[:2] if table == "nodes" else ())]), table
     for text in HOSTILE:
-        page.locator("#users tbody button").and_(page.get_by_text(text, exact=True)).click()
-        assert page.locator("#user h2").evaluate("heading => heading.textContent") == text
-        page.keyboard.press("Escape")
+        for kind in ("user", "destination", "tag", "node"):
+            page.evaluate("address => { location.hash = address; }", f"{kind}={quote(text, safe='')}")
+            page.wait_for_function("kind => document.querySelector('#view h2').dataset.kind === kind", arg=kind)
+            assert page.locator("#view h2").evaluate("heading => heading.textContent") == text
+            assert page.locator("#view td").count()
     assert page.title() == "Xray traffic"
 
 

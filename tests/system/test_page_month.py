@@ -37,7 +37,8 @@ def user(number: int) -> User:
     by_day = [(number + day) % 7 * 10 for day in range(30)]
     from_ = [(f"203.0.113.{place}", 9 - place) for place in range(6)]
     to = [(f"host{place}.example", 9 - place) for place in range(6)]
-    return User(f"user{number}", sum(by_day), 20, 1, 0, 2, WINDOW.since, NOW, by_day, from_, to)
+    uses = {"tags": {"direct": 70, "block": 18}, "ports": {"web": 80, "DNS": 8}}
+    return User(f"user{number}", sum(by_day), 20, 1, 0, 2, WINDOW.since, NOW, by_day, from_, to, **uses)
 
 
 GOALS = [
@@ -52,6 +53,10 @@ FOUND = Findings(
     total_users=40,
     top=GOALS,
     rising=GOALS[:3],
+    tags={"direct": 2800, "block": 720},
+    port_groups={"web": 3200, "DNS": 320},
+    tag_goals={"block": [("host3.example", 700)]},
+    activity=[(WINDOW.since + timedelta(hours=hour), 1 << hour % 40) for hour in range(700)],
     total_destinations=500,
     before=WINDOW.before,
 )
@@ -76,7 +81,7 @@ def test_the_pixels_of_a_chart_are_in_proportion_to_the_rows(month: Path, opened
     for slot in FOUND.slots:
         rows[figures.tag(slot)] += slot.rows
     expected = [count / rows.total() for _, count in rows.most_common()]
-    assert [count / sum(counts) for count in counts] == pytest.approx(expected, abs=0.02)
+    assert [count / sum(counts) for count in counts] == pytest.approx(expected, abs=0.03)
 
 
 COUNT_PIXELS = """async ([png, colours]) => {
@@ -110,9 +115,98 @@ def test_a_search_for_an_address_says_that_the_page_has_not_all(month: Path, ope
     assert "host(l.source_ip) LIKE '198.51.100.7%'" in found
 
 
+def test_a_chart_shows_its_values_by_mouse_touch_and_keys(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month, viewport={"width": 1400, "height": 900})
+    plot = page.locator("figure[data-chart=traffic] .plot:visible")
+    plot.focus()
+    page.keyboard.press("Home")
+    tip = page.locator("#tip")
+    assert tip.inner_text().startswith("2025-10-19 00:00")
+    first = Counter[str]()
+    for slot in FOUND.slots:
+        if slot.start < WINDOW.since + timedelta(hours=6):
+            first[slot.outbound or ""] += slot.rows
+    assert all(f"{tag}: {rows:,}" in tip.inner_text() for tag, rows in first.items())
+    page.keyboard.press("ArrowRight")
+    assert tip.inner_text().startswith("2025-10-19 06:00")
+    box = plot.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 60)
+    assert tip.inner_text().startswith("2025-11-17 12:00")
+    page.mouse.move(2, 2)
+    assert not tip.is_visible()
+
+
+def test_a_legend_entry_hides_its_series_and_the_others_move_down(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month)
+    areas = page.locator("figure[data-chart=traffic] .in-local path[fill^='var(--series']")
+    assert areas.count() == 3
+    before = areas.nth(1).get_attribute("d")
+    entry = page.locator("figure[data-chart=traffic] .legend button").first
+    entry.click()
+    assert (areas.nth(0).is_visible(), entry.get_attribute("aria-pressed")) == (False, "false")
+    moved = areas.nth(1).get_attribute("d")
+    assert moved != before
+    entry.click()
+    assert areas.nth(0).is_visible()
+
+
+def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month)
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("link", name="user6", exact=True).click()
+    steps = [
+        ("destination", "host3.example"), ("user", "user7"), ("address", "203.0.113.2"), ("network", "203.0.113.0/24"),
+        ("user", "user9"), ("tag", "block"), ("user", "user8"), ("ports", "web"), ("user", "user3"),
+        ("day", "2025-11-16"),
+    ]  # fmt: skip
+    for kind, name in steps:
+        dialog.get_by_role("link", name=name, exact=True).first.click()
+        assert dialog.locator("h2").inner_text() == name
+        assert dialog.locator("h2").get_attribute("data-kind") == kind
+    page.go_back()
+    assert dialog.locator("h2").inner_text() == "user3"
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    page.go_back()
+    assert dialog.locator("h2").inner_text() == "user3"
+    page.evaluate("location.hash = 'user=nobody'")
+    page.get_by_text("This page has nothing of it.").wait_for()
+
+
+def test_a_destination_opens_all_of_its_visitors_that_the_page_has(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month)
+    page.locator("#top").get_by_role("link", name="host1.example").click()
+    assert "40 of 74 users" in page.locator("#view-facts").inner_text()
+    assert page.get_by_role("dialog").locator("tbody tr").count() == 40
+
+
+def test_a_table_is_saved_as_it_is_shown_and_nothing_of_it_is_a_formula(
+    month: Path, tmp_path: Path, opened: Callable[..., Page]
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(month.read_text().replace("host0.example", "=cmd|calc"))
+    page = opened(path)
+    page.get_by_label("Search these destinations").first.fill("calc")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV: The most visited ones").click()
+    saved = Path(download.value.path()).read_text().splitlines()
+    assert saved == ['"destination","rows","before","users","ports"', '"\'=cmd|calc","90","30","74","tcp/443"']
+
+
+def test_the_page_loads_itself_anew_if_it_was_asked_to(
+    month: Path, tmp_path: Path, opened: Callable[..., Page]
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(pages.render(FOUND, Runs(), NOW, is_masked=False, refresh_s=60))
+    page = opened(path)
+    assert page.get_by_label("loads itself anew after 60 s").is_checked()
+    assert opened(month).locator("#refresh").count() == 0
+
+
 def test_what_scrolls_in_a_dialog_is_reached_by_the_keyboard(month: Path, opened: Callable[..., Page]) -> None:
     page = opened(month)
-    page.get_by_role("button", name="user6", exact=True).click()
+    page.get_by_role("link", name="user6", exact=True).click()
     regions = page.get_by_role("dialog").get_by_role("region")
-    assert regions.count() == 3
+    assert regions.count() == 6  # addresses, destinations, days, networks, tags and ports
     assert all(region.get_attribute("tabindex") == "0" for region in regions.all())

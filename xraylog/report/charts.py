@@ -17,7 +17,7 @@ import vl_convert
 
 SERIES = 6  # colours that the colour-blind tell apart; more are one grey series
 SHADES = 7
-WIDTH, HEIGHT = 960, 200
+WIDTH, HEIGHT = 960, 170
 MILLISECONDS = 1000
 AREA = re.compile(r'<path [^>]*fill="var\(--series-[0-9]\)"[^>]*/>')
 AXIS = {
@@ -45,6 +45,7 @@ def over_time(
     `label`: what it shows, in our own words. `title`: of the axis. `marks`: moments that the other axis names. No area
     has a stroke: where a piece is some pixels wide, it would hide what it is to separate.
     """
+    top = _top(max((sum(of_series) for _, of_series in hours), default=0))
     end = [(hour + length, of_series) for hour, of_series in hours[-1:]]  # as wide as the others
     values = [
         {"hour": int(hour.timestamp() * MILLISECONDS), "rows": rows, "series": number}
@@ -74,12 +75,14 @@ def over_time(
                 "y": {
                     "field": "rows",
                     "type": "quantitative",
+                    "scale": {"domain": [0, top], "nice": False},
                     "axis": {"title": title, "format": "~s", "tickCount": 5},
                 },
                 "color": _colours("series", count, [f"var(--series-{number})" for number in range(count)]),
                 "order": {"field": "series"},
             },
         },
+        top,
     )
 
 
@@ -140,10 +143,21 @@ def _colours(field: str, count: int, colours: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _svg(label: str, spec: Mapping[str, Any]) -> str:
-    """Return SVG without a size, so that it is as wide as the page, and with coordinates of one decimal."""
+def _top(most: int) -> int:
+    """Return a round number for the end of an axis, which charts.js knows, too."""
+    step = int("1".ljust(len(str(most)), "0"))
+    return next(number for number in (step * n // 2 for n in range(2, 21)) if number >= max(most, 1))
+
+
+def _svg(label: str, spec: Mapping[str, Any], top: int = 0) -> str:
+    """Return SVG without a size, so that it is as wide as the page, and with coordinates of one decimal.
+
+    `data-plot` has what charts.js needs to find a value: where the plot is, how large, and the end of its axis.
+    """
     drawn = vl_convert.vegalite_to_svg({**spec, "padding": 2, "config": CONFIG})
     shape = re.search(r'viewBox="[^"]*"', drawn)
     inside = re.sub(r' (?:aria-[a-z]+|role|class)="[^"]*"', "", drawn[drawn.index("<g") : drawn.rindex("</svg>")])
     inside = re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", inside)
-    return f'<svg role="img" aria-label="{label}" {shape[0] if shape else ""}>{inside}</svg>'
+    origin = re.search(r"translate\(([\d.]+),([\d.]+)\)", inside)
+    plot = f"{origin[1]} {origin[2]} {WIDTH} {HEIGHT} {top}" if origin else ""
+    return f'<svg role="img" aria-label="{label}" data-plot="{plot}" {shape[0] if shape else ""}>{inside}</svg>'

@@ -12,7 +12,7 @@ from psycopg.sql import Identifier
 
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.report import destinations, snapshot, traffic, users
+from xraylog.report import destinations, snapshot, today, traffic, usage, users
 from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
 from xraylog.report.snapshot import Progress, Session, Sessions
@@ -120,6 +120,10 @@ def _executor(first: Session, second: Session) -> AbstractContextManager[Executo
     return nullcontext(_Immediate()) if second.conn is first.conn else ThreadPoolExecutor(1)
 
 
+def _uses(session: Session, totals: Future[Totals]) -> tuple[usage.OfUsers, usage.OfUsers]:
+    return usage.uses(session, [*totals.result().users])
+
+
 def _days(session: Session, window: Window, totals: Future[Totals]) -> Days:
     return users.days(session, window, totals.result())
 
@@ -130,19 +134,27 @@ def _query_all(first: Session, second: Session, executor: Executor, scope: Scope
     future_totals = executor.submit(users.totals, second, thresholds)
     future_slots = executor.submit(traffic.read, second)
     future_days = executor.submit(_days, second, window, future_totals)
+    future_uses = executor.submit(_uses, second, future_totals)
     ranked = destinations.read(first, mask, thresholds)
     sources, total_sources = traffic.sources(first, thresholds)
     totals = future_totals.result()
     user_destinations = users.destinations(first, totals, mask, thresholds)
     slots = future_slots.result()
     nodes = traffic.health(first, slots, names)
+    tags, ports = future_uses.result()
+    days = future_days.result()
     return Findings(
         window=window,
         node=names.get(first.values["node"]),
         nodes=nodes,
         gaps=traffic.gaps(slots, nodes, names, window),
         slots=traffic.slots(slots, names),
-        users=users.join(totals, future_days.result(), user_destinations, mask),
+        users=users.join(totals, days, user_destinations, tags, ports, mask),
+        activity=users.activity(window, totals, days),
+        today=today.read(first, window, names, traffic.NO_NODE),
+        tags=usage.sum_up(tags),
+        port_groups=usage.sum_up(ports),
+        tag_goals=usage.goals(first, tags, mask, thresholds),
         total_users=totals.total,
         rows_with_user=totals.rows,
         top=ranked.top,

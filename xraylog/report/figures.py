@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from markupsafe import Markup
 
 from xraylog.report import charts, time_series
-from xraylog.report.model import Findings, Slot
+from xraylog.report.model import NO_TAG, Findings, Slot
 from xraylog.report.time_series import Series
 
-REJECTED, NO_TAG = "(rejected)", "(no tag)"
+REJECTED = "(rejected)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Figure:
     title: str
     series: Series
     svg: Markup
+    unit: str  # of the numbers: rows or users
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +56,44 @@ def tag(slot: Slot) -> str:
 
 
 def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
-    unit = found.window.unit
+    unit, over_time = found.window.unit, partial(time_series.over_time, found, zone)
+    rejected = [slot for slot in found.slots if slot.is_rejected]
     week = time_series.by_weekday(found, zone)
     return InZone(
         side,
         zone,
         {
-            "traffic": _figure(found, zone, f"Rows per {unit}, by outbound tag", found.slots, tag),
-            "nodes": _figure(found, zone, f"Rows per {unit}, by node", found.slots, lambda slot: slot.node),
-            "rejected": _figure(
-                found, zone, f"Rejected rows per {unit}", (slot for slot in found.slots if slot.is_rejected), tag
-            ),
+            "active": _figure(found, zone, f"Active users per {unit}", time_series.active(found, zone), "users"),
+            "traffic": _figure(found, zone, f"Rows per {unit}, by outbound tag", over_time(found.slots, tag)),
+            "nodes": _figure(found, zone, f"Rows per {unit}, by node", over_time(found.slots, lambda slot: slot.node)),
+            "rejected": _figure(found, zone, f"Rejected rows per {unit}", over_time(rejected, tag)),
         },
         week,
         _markup(charts.week("Average rows by weekday and hour of the day", week)),
     )
 
 
-def _figure(found: Findings, zone: ZoneInfo, title: str, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Figure:
-    unit = found.window.unit
-    series = time_series.over_time(found, zone, slots, name)
-    length, marks = time_series.LENGTH_OF[unit], time_series.marks(found, zone)
-    return Figure(title, series, _markup(charts.over_time(title, f"rows per {unit}", series.rows, length, marks)))
+def _figure(found: Findings, zone: ZoneInfo, title: str, series: Series, unit: str = "rows") -> Figure:
+    length, marks = time_series.LENGTH_OF[found.window.unit], time_series.marks(found, zone)
+    return Figure(title, series, _markup(charts.over_time(title, unit, series.rows, length, marks)), unit)
+
+
+def numbers(zones: Sequence[InZone]) -> dict[str, Any]:
+    """Return what charts.js shows: by chart and zone, when each piece begins, and the counts of each series."""
+    return {
+        name: {
+            "title": figure.title,
+            "unit": figure.unit,
+            "names": figure.series.names,
+            "zones": {zone.side: _columns(zone.figures[name].series) for zone in zones},
+        }
+        for name, figure in (zones[0].figures.items() if zones else ())
+    }
+
+
+def _columns(series: Series) -> list[Any]:
+    counts = [*zip(*(counts for _, counts in series.rows), strict=True)]
+    return [[int(begin.timestamp()) for begin, _ in series.rows], counts]
 
 
 def _with(of: InZone, name: str, svg: str) -> InZone:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -11,6 +11,17 @@ SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
 ONE_DAY = timedelta(days=1)
 NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
+ONLINE = timedelta(minutes=10)  # who was let in so lately counts as online
+NO_TAG = "(no tag)"
+PORT_GROUPS: Mapping[str, Sequence[int]] = {
+    "web": (80, 443, 8080, 8443),
+    "DNS": (53, 853, 5353),
+    "mail": (25, 110, 143, 465, 587, 993, 995, 2525),
+    "messengers and push": (5222, 5223, 5228, 5229, 5230),
+    "remote access": (22, 23, 3389, 5900),
+    "BitTorrent": (*range(6881, 6890), 51413),
+}  # all others: "other"
+BLOCKING = ("block", "blackhole", "reject", "deny")  # how tags begin of what goes nowhere
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
 # The units of charts, the shortest first, and up to how many days each is at least 4 of a chart's 960 pixels wide. The
 # last one has no limit: over a year a day has 2.6.
@@ -19,25 +30,34 @@ UNITS = {"hour": 10, "six hours": 60, "day": None}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The days that a page shows, in one zone."""
+    """The time that a page shows, and its days in one zone."""
 
     zone: ZoneInfo
-    first: date
-    last: date  # inclusive
-    until: datetime  # exclusive: the end of the last day, or now
+    since: datetime
+    until: datetime  # exclusive
 
     @classmethod
     def of(cls, zone: ZoneInfo, days: int, last: date | None, now: datetime) -> Window:
-        """Return the window of `days` days, up to `last` or today."""
+        """Return the window of `days` whole days, up to `last` or today; today ends now."""
         today = now.astimezone(zone).date()
-        last = last or today
-        end = _midnight(last + timedelta(days=1), zone)
-        return cls(zone, last - timedelta(days=days - 1), last, min(end, now) if last == today else end)
+        end = _midnight((last or today) + ONE_DAY, zone)
+        return cls.ending(zone, min(end, now) if last in (None, today) else end, days)
+
+    @classmethod
+    def ending(cls, zone: ZoneInfo, until: datetime, days: int) -> Window:
+        """Return the window that ends then, and begins with a day, N of them."""
+        last = cls(zone, until, until).last
+        return cls(zone, _midnight(last - (days - 1) * ONE_DAY, zone), until)
 
     @property
-    def since(self) -> datetime:
-        """Return the first moment of the first day."""
-        return _midnight(self.first, self.zone)
+    def first(self) -> date:
+        """Return the first day."""
+        return self.since.astimezone(self.zone).date()
+
+    @property
+    def last(self) -> date:
+        """Return the last day, inclusive."""
+        return (self.until - timedelta(microseconds=1)).astimezone(self.zone).date()
 
     @property
     def before(self) -> datetime:
@@ -61,8 +81,13 @@ class Window:
 
     @property
     def midnights(self) -> list[datetime]:
-        """Return when each day begins."""
-        return [_midnight(day, self.zone) for day in self.days]
+        """Return when each day begins; the first one, when the window does."""
+        return [self.since, *(_midnight(day, self.zone) for day in self.days[1:])]
+
+    def hours(self, number: int) -> list[datetime]:
+        """Return when the hours of a day begin, counted from its begin."""
+        begin, end = [*self.midnights, self.until][number : number + 2]
+        return [begin + count * timedelta(hours=1) for count in range(-((begin - end) // timedelta(hours=1)))]
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -83,6 +108,7 @@ class Thresholds:
     max_per_destination: int = 8  # visitors, and ports
     max_ports: int = 30
     max_sources: int = 100  # rejected
+    max_per_tag: int = 50  # destinations
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +121,25 @@ class Node:
     last: datetime | None
     rejected_lines: int  # in the window
     stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What there is of the last day up to the end of the window, and of the same hours a week before."""
+
+    rows: int = 0  # accepted
+    rejected: int = 0
+    users: int = 0
+    online: int = 0
+    rows_before: int = 0
+    rejected_before: int = 0
+    users_before: int = 0
+
+    def with_counts(self, is_today: bool, rows: int, rejected: int, users: int, online: int) -> Comparison:
+        """Return it with the counts of one of the two days."""
+        if is_today:
+            return replace(self, rows=rows, rejected=rejected, users=users, online=online)
+        return replace(self, rows_before=rows, rejected_before=rejected, users_before=users)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +192,8 @@ class User:
     by_day: Sequence[int]
     visited_from: Sequence[tuple[str, int]]  # addresses or networks, and rows: the most first
     destinations: Sequence[tuple[str, int]]
+    tags: Mapping[str, int] = field(default_factory=dict)  # rows by outbound tag
+    ports: Mapping[str, int] = field(default_factory=dict)  # and by group of ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +253,11 @@ class Findings:
     before: datetime | None = None  # the first row with a destination of the period before
     is_first_period: bool = False  # no row is older than the period before
     node: str | None = None  # the only one that is shown; None: all
+    today: Mapping[str | None, Comparison] = field(default_factory=dict)  # by node; None: all of them
+    activity: Sequence[tuple[datetime, int]] = ()  # hours, and a bit for each of `users` that was let in
+    tags: Mapping[str, int] = field(default_factory=dict)  # accepted rows by outbound tag, users or not
+    port_groups: Mapping[str, int] = field(default_factory=dict)
+    tag_goals: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)  # destinations by outbound tag
     newest: datetime | None = None  # the newest row of all, if the window has none
     has_snapshot: bool = True  # all answers are of one moment
 

@@ -42,4 +42,5 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
 
 def _described(gap: Gap, found: Findings) -> str:
     since, until = (moment.astimezone(found.window.zone) for moment in (gap.since, gap.until))
-    return f"{gap.node} from {since:%Y-%m-%d %H:%M} to {until:%H:%M}"
+    end = f"{until:%H:%M}" if since.date() == until.date() else f"{until:%Y-%m-%d %H:%M}"
+    return f"{gap.node} from {since:%Y-%m-%d %H:%M} to {end}"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -21,19 +22,21 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from xraylog import __version__
-from xraylog.report import charts, figures, notes, wording
-from xraylog.report.model import Findings, User
+from xraylog.report import charts, client_data, figures, notes, wording
+from xraylog.report.model import BLOCKING, Comparison, Findings, User
 from xraylog.report.run_history import Runs
 
 HERE = Path(__file__).parent
+STYLES = ("page.css",)
+SCRIPTS = ("page.js", "charts.js", "views.js", "tables.js")  # one script, in this order
 UTC = ZoneInfo("UTC")
 JSON: dict[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
 SENTENCE_BYTES = 100  # how many of all users are shown
 MAX_BYTES = 2_000_000  # of the page: fewer users are shown where they would make it larger
 
 
-def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> str:
-    """Return the page as HTML, of at most MAX_BYTES. `written`: now."""
+def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refresh_s: int = 0) -> str:
+    """Return the page as HTML, of at most MAX_BYTES. `written`: now. `refresh_s`: after which it loads itself anew."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -42,16 +45,19 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = JSON
+    environment.filters["than"] = wording.than
     environment.filters["count"] = wording.count
     environment.filters["size"] = wording.size
     environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     environment.filters["local"] = lambda moment: moment.astimezone(found.window.zone).strftime("%Y-%m-%d %H:%M")
+    environment.filters["clock"] = lambda moment: moment.astimezone(found.window.zone).strftime("%H:%M")
     environment.filters["day"] = lambda moment: str(moment.astimezone(found.window.zone).date())
     environment.globals["weekdays"] = charts.WEEKDAYS
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = _text(STYLES), _text(SCRIPTS)
     zones = {"in-local": found.window.zone, "in-utc": UTC}
     if found.window.zone.key in ("UTC", "Etc/UTC"):
         del zones["in-utc"]
+    drawn = figures.draw(found, zones) if found.rows else []
     template = environment.get_template("page.html")
     values = {
         "runs": runs,
@@ -59,7 +65,14 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         "is_masked": is_masked,
         "version": __version__,
         "has_choice": len(zones) > 1,
-        "zones": figures.draw(found, zones) if found.rows else [],
+        "zones": drawn,
+        "refresh_s": refresh_s,
+        "tag_counts": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags)],
+        "blocking": [tag for tag in found.tags if tag.lower().startswith(BLOCKING)],
+        "group_counts": sorted(found.port_groups.items(), key=lambda of: -of[1]),
+        "nobody": Comparison(),
+        "that_day": "today" if found.window.until >= written else f"on {found.window.last}",
+        "all_nodes": found.today.get(None, Comparison()),
         "sign": max((node.stored for node in found.nodes if node.stored), default=None),
         "can_compare": found.before is not None and not found.has_partial_period_before,
         "notes": [*notes.of(found, runs, written)],
@@ -68,22 +81,27 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool) -> s
         "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
     }
-    text = str(template.render(found=found, data=_data(found, is_masked), **values))
+    data = partial(client_data.of, zones=drawn, is_masked=is_masked, refresh_s=refresh_s)
+    text = str(template.render(found=found, data=data(found), **values))
     if (excess := _bytes(text) - MAX_BYTES) > 0:
-        found = replace(found, users=_first_users(found, is_masked, excess))
-        text = str(template.render(found=found, data=_data(found, is_masked), **values))
+        found = replace(found, users=_first_users(found, data, excess))
+        text = str(template.render(found=found, data=data(found), **values))
     return text
+
+
+def _text(names: Sequence[str]) -> str:
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 def _bytes(text: str) -> int:
     return len(text.encode(errors="replace"))
 
 
-def _first_users(found: Findings, is_masked: bool, excess: int) -> Sequence[User]:
+def _first_users(found: Findings, data: Callable[[Findings], Any], excess: int) -> Sequence[User]:
     """Return the users with the most rows, without as many of the others as take `excess` bytes of the page."""
 
     def size(count: int) -> int:
-        return _bytes(htmlsafe_json_dumps(_data(replace(found, users=found.users[:count]), is_masked), **JSON))
+        return _bytes(htmlsafe_json_dumps(data(replace(found, users=found.users[:count])), **JSON))
 
     most = size(len(found.users)) - excess
     few, many = 0, len(found.users)
@@ -95,34 +113,3 @@ def _first_users(found: Findings, is_masked: bool, excess: int) -> Sequence[User
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _data(found: Findings, is_masked: bool) -> dict[str, Any]:
-    """Return the users as page.js takes them: a list for each, and every destination once."""
-    names: dict[str, int] = {}
-    users = [_row(user, names) for user in found.users]
-    return {
-        "zone": found.window.zone.key,
-        "masked": is_masked,
-        "partial": found.window.has_partial_day,
-        "hasAllUsers": len(found.users) >= found.total_users,
-        "days": [str(day) for day in found.window.days],
-        "users": users,
-        "names": [*names],
-    }
-
-
-def _row(user: User, names: dict[str, int]) -> list[Any]:
-    return [
-        user.name,
-        user.rows,
-        user.concurrent_addresses,
-        user.addresses,
-        user.networks_24,
-        user.networks_48,
-        int(user.first.timestamp()),
-        int(user.last.timestamp()),
-        user.by_day,
-        user.visited_from,
-        [[names.setdefault(address, len(names)), rows] for address, rows in user.destinations],
-    ]

@@ -6,23 +6,23 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import accumulate
-from statistics import median
 
 from xraylog.report.model import ONE_DAY, SLOT, Findings, Gap
 
-MIN_USUAL = 20  # accepted rows of a usual day at that time: with fewer, chance makes gaps
+MIN_USUAL = 20  # accepted rows of a slow day at that time: with fewer, chance makes gaps
+SLOW = 10  # of ten other days, the slowest
 MIN_DAYS = 2  # to compare with
 
 
 def find(found: Findings) -> list[Gap]:
-    """Return the gaps shorter than a day at whose time half of the other days have some rows, the newest first."""
+    """Return the gaps shorter than a day at whose time nine of ten other days have some rows, the newest first."""
     sums = _sums(found)
     stalls = [gap for gap in found.gaps if gap.length < ONE_DAY and _usual(gap, found, sums) >= MIN_USUAL]
     return sorted(stalls, key=lambda gap: gap.since, reverse=True)
 
 
-def _usual(gap: Gap, found: Findings, sums: Mapping[str, Sequence[int]]) -> float:
-    """Return how many accepted rows the node has at the time of the gap on the median of the other days."""
+def _usual(gap: Gap, found: Findings, sums: Mapping[str, Sequence[int]]) -> int:
+    """Return how many accepted rows the node has at the time of the gap on the slowest of ten other days."""
     since, until = found.window.since, found.window.until
     days = (until - since) // ONE_DAY
     counts = []
@@ -30,7 +30,7 @@ def _usual(gap: Gap, found: Findings, sums: Mapping[str, Sequence[int]]) -> floa
         begin, end = gap.since + number * ONE_DAY, gap.until + number * ONE_DAY
         if number and since <= begin and end <= until:
             counts.append(_between(sums[gap.node], begin - since, end - since))
-    return median(counts) if len(counts) >= MIN_DAYS else 0
+    return sorted(counts)[len(counts) // SLOW] if len(counts) >= MIN_DAYS else 0
 
 
 def _sums(found: Findings) -> Mapping[str, Sequence[int]]:

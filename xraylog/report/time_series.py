@@ -78,6 +78,15 @@ START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hou
 LENGTH_OF = {"hour": timedelta(hours=1), "six hours": timedelta(hours=6), "day": timedelta(days=1)}
 
 
+def active(found: Findings, zone: ZoneInfo) -> Series:
+    """Return how many users were let in by hour, six hours or day. Hours begin as the config's zone has them."""
+    begin = START_OF[found.window.unit]
+    users: dict[datetime, int] = defaultdict(int)
+    for hour, bits in found.activity:
+        users[begin(hour, zone)] |= bits
+    return Series(["users"], [(start, [users[start].bit_count()]) for start in _starts(found, zone)])
+
+
 def by_weekday(found: Findings, zone: ZoneInfo) -> list[list[float]]:
     """Return the average rows by weekday, Monday first, and hour of the day: 30 days have five of some weekdays."""
     rows = [[0] * 24 for _ in range(7)]

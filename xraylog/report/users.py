@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from psycopg.sql import SQL
@@ -38,6 +38,7 @@ class Days:
     """What is counted day by day, by user id."""
 
     rows: Mapping[int, Sequence[int]]  # of each day
+    hours: Mapping[int, Sequence[int]]  # of each day: a bit for each hour since it began in which the user was let in
     concurrent_addresses: Mapping[int, int]  # the most addresses within any ten minutes
 
 
@@ -171,13 +172,16 @@ DAY = """
     WITH source AS (
         SELECT l.user_id, l.source_ip, {piece} AS piece, min(l."timestamp") AS first,
                max(l."timestamp") + interval '10 min' AS until,
-               count(*) FILTER (WHERE l."timestamp" >= %(midnight)s) AS rows
+               count(*) FILTER (WHERE l."timestamp" >= %(midnight)s) AS rows, {hours} AS hours
         FROM logs l
         WHERE {window} AND {whose}
         GROUP BY l.user_id, l.source_ip, piece
     ), seen AS (
-        SELECT c.user_id, c.source_ip, min(c.first) AS first, max(c.until) AS until, sum(c.rows) AS rows
-        FROM (SELECT l.user_id, {client} AS source_ip, l.piece, l.first, l.until, l.rows FROM source l) c
+        SELECT c.user_id, c.source_ip, min(c.first) AS first, max(c.until) AS until, sum(c.rows) AS rows,
+               bit_or(c.hours) AS hours
+        FROM (
+            SELECT l.user_id, {client} AS source_ip, l.piece, l.first, l.until, l.rows, l.hours FROM source l
+        ) c
         GROUP BY c.user_id, c.source_ip, c.piece
     ), stay AS (
         SELECT user_id, first, until, lag(until) OVER pieces AS before, lead(first) OVER pieces AS next
@@ -197,12 +201,15 @@ DAY = """
         ) s
         GROUP BY user_id
     ), day AS (
-        SELECT user_id, sum(rows)::bigint AS rows FROM seen GROUP BY user_id
+        SELECT user_id, sum(rows)::bigint AS rows, bit_or(hours) AS hours FROM seen GROUP BY user_id
     )
-    SELECT d.user_id, d.rows, coalesce(t.addresses, 0)
+    SELECT d.user_id, d.rows, coalesce(t.addresses, 0), coalesce(d.hours, 0)
     FROM day d LEFT JOIN concurrent t USING (user_id)
 """
 WHOLE_DAY = SQL("NULL::timestamptz")
+HOURS = SQL("""bit_or(1 << greatest(0, width_bucket(l."timestamp", %(hours)s::timestamptz[]) - 1))
+                   FILTER (WHERE l."timestamp" >= %(midnight)s AND l.action NOT IN ('rejected', 'api'))""")
+NO_HOURS = SQL("NULL::integer")
 
 
 def _whose(totals: Totals) -> SQL:
@@ -216,27 +223,52 @@ def days(session: Session, window: Window, totals: Totals) -> Days:
     users who may have more than on the days before, because there are many pieces of ten minutes to sort.
     """
     by_day: dict[int, list[int]] = {}
+    by_hour: dict[int, list[int]] = {}
     maximum: dict[int, int] = {}
     slot = clock_slot(Capabilities.of(session.conn), CONCURRENT_WITHIN)
-    upper_bound = SQL(DAY).format(window=WINDOW, whose=_whose(totals), piece=WHOLE_DAY, client=CLIENT)
-    exact = SQL(DAY).format(window=WINDOW, whose=CHOSEN, piece=slot, client=CLIENT)
+    upper_bound = SQL(DAY).format(window=WINDOW, whose=_whose(totals), piece=WHOLE_DAY, client=CLIENT, hours=HOURS)
+    exact = SQL(DAY).format(window=WINDOW, whose=CHOSEN, piece=slot, client=CLIENT, hours=NO_HOURS)
     ends = [*window.midnights[1:], window.until]
     for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
-        values = {"since": max(midnight - CONCURRENT_WITHIN, window.since), "midnight": midnight, "until": end}
+        values = {
+            "since": max(midnight - CONCURRENT_WITHIN, window.since),
+            "midnight": midnight,
+            "until": end,
+            "hours": window.hours(number),
+        }
         day, candidates = window.days[number], list[int]()
         shown = [*totals.users]
-        for user, rows, addresses in session.query(f"days of users, {day}", upper_bound, **values, users=shown):
+        found = session.query(f"days of users, {day}", upper_bound, **values, users=shown)
+        for user, rows, addresses, hours in found:
             by_day.setdefault(user, [0] * len(ends))[number] = rows
+            by_hour.setdefault(user, [0] * len(ends))[number] = hours
             if addresses > maximum.setdefault(user, 0):
                 candidates.append(user)
         if candidates:
             what = f"concurrent addresses, {day}"
-            for user, _, addresses in session.query(what, exact, **values, users=candidates):
+            for user, _, addresses, _ in session.query(what, exact, **values, users=candidates):
                 maximum[user] = max(maximum[user], addresses)
-    return Days(by_day, maximum)
+    return Days(by_day, by_hour, maximum)
 
 
-def join(totals: Totals, days: Days, destinations: Mapping[int, Counts], mask: Mask) -> list[User]:
+def activity(window: Window, totals: Totals, days: Days) -> Sequence[tuple[datetime, int]]:
+    """Return each hour with a bit for each user that was let in, the one with the most rows first."""
+    found = []
+    for number in range(len(window.days)):
+        masks = [days.hours[user][number] for user in totals.users]
+        for place, hour in enumerate(window.hours(number)):
+            found.append((hour, sum(1 << user for user, mask in enumerate(masks) if mask >> place & 1)))
+    return found
+
+
+def join(
+    totals: Totals,
+    days: Days,
+    destinations: Mapping[int, Counts],
+    tags: Mapping[int | None, Mapping[str, int]],
+    ports: Mapping[int | None, Mapping[str, int]],
+    mask: Mask,
+) -> list[User]:
     """Return the users with the most rows, the first one first."""
     return [
         User(
@@ -251,6 +283,8 @@ def join(totals: Totals, days: Days, destinations: Mapping[int, Counts], mask: M
             by_day=days.rows[user],
             visited_from=totals.visited_from.get(user, ()),
             destinations=destinations.get(user, ()),
+            tags=tags.get(user, {}),
+            ports=ports.get(user, {}),
         )
         for user, (name, rows, first, last) in totals.users.items()
     ]

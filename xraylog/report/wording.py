@@ -11,3 +11,15 @@ def count(number: float) -> str:
 def size(number: int) -> str:
     """Return a number of bytes."""
     return f"{number / 1_000_000:.1f} MB" if number >= 100_000 else f"{number:,} bytes"
+
+
+def than(now: int, before: int) -> str:
+    """Return how a number compares with that of a week before."""
+    if not before:
+        return "none a week before"
+    part = round(100 * (now - before) / before)
+    return (
+        f"{abs(part):,} % {'more' if part > 0 else 'less'} than a week before ({count(before)})"
+        if part
+        else "as a week before"
+    )

@@ -215,7 +215,7 @@ def test_a_node_that_is_not_there_is_reported(site: Site) -> None:
         ("--days", "x"),
         ("--until", "2025-02-30"),
         ("--until", "0001-01-01"),
-        ("--until", "today"),
+        ("--until", "tomorrow"),
         ("--output", ""),
         ("--output", "-"),
     ],
@@ -299,10 +299,22 @@ def test_rejected_rows_without_a_source_are_shown(site: Site, conn: Connection) 
     assert "Nobody was rejected" not in text(site)
 
 
+@pytest.mark.usefixtures("filled")
+def test_a_page_may_show_hours(site: Site) -> None:
+    site.set("parser", timezone="UTC")
+    report(site, "--since", "2025-11-16 06:00", "--until", "2025-11-16 18:00")
+    since, until = (datetime(2025, 11, 16, hour, tzinfo=timezone.utc) for hour in (6, 18))
+    assert f"{sum(since <= row.at < until for row in ROWS):,} rows" in text(site)
+    done = report(site, "--since", "2025-11-17", "--until", "2025-11-16", status=2)
+    assert "--since: expected up to 366 days before --until, found 2025-11-17" in done.stderr
+    done = report(site, "--since", "soon", status=2)
+    assert "--since or --until: expected 30m, 12h, 7d" in done.stderr
+
+
 @pytest.mark.parametrize("until", ["2999-01-01", "0003-01-01", "1969-12-31"])
 def test_a_day_that_can_have_no_rows_is_refused(site: Site, until: str) -> None:
     done = site.run("--until", until, script="report_logs", status=2)
-    assert "--until: expected a day" in done.stderr
+    assert "--until: expected a day or moment" in done.stderr
     assert not (site.folder / "report.html").exists()
 
 

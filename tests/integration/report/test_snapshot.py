@@ -97,6 +97,9 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
         "destinations of users",
         "days of users, 2025-11-16",
         "concurrent addresses, 2025-11-16",
+        "outbound tags and ports",
+        "destinations of tags",
+        "today",
     }
     assert all(read_days <= {"2025_11_16"} for read_days in of_logs.values())
     assert len(days) > 4

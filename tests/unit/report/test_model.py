@@ -21,6 +21,14 @@ def test_the_window_is_whole_days_of_its_zone_up_to_the_last_one() -> None:
     assert WINDOW.before == WINDOW.since - timedelta(days=3)
 
 
+def test_a_window_may_begin_and_end_within_a_day() -> None:
+    window = Window(BERLIN, NOON - timedelta(hours=30), NOON)
+    assert window.days == [date(2025, 11, 16), LAST]
+    assert window.midnights == [NOON - timedelta(hours=30), datetime(2025, 11, 16, 23, tzinfo=timezone.utc)]
+    assert window.hours(1)[-1] == NOON - timedelta(hours=1)
+    assert Window.ending(BERLIN, NOON, 2).since == datetime(2025, 11, 15, 23, tzinfo=timezone.utc)
+
+
 def test_today_ends_now() -> None:
     window = Window.of(BERLIN, 2, None, NOON)
     assert (window.last, window.until) == (LAST, NOON)

@@ -86,7 +86,7 @@ def test_pipes_in_the_place_of_statistics_and_metrics_are_not_waited_for(tmp_pat
     found = run_history.read(tmp_path / "stats", "json", tmp_path / "stats", WINDOW, metrics)
     assert found == run_history.Runs(buffer_bytes=None, unseen=(run_history.BUFFER, run_history.STATISTICS))
     shown = page.render(Findings(WINDOW), found, NOON, is_masked=False)
-    assert "<dt>waiting in the buffer</dt><dd>unknown</dd>" in shown
+    assert '<dt>waiting in the buffer</dt><dd class="bad">unknown</dd>' in shown
     assert "There are no statistics" not in shown
     for path, form in (("stats", None), ("/dev/null", "json")):  # none are kept
         assert run_history.read(tmp_path / path, form, tmp_path / "none", WINDOW, metrics) == run_history.Runs()

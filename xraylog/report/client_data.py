@@ -1,0 +1,84 @@
+"""What the scripts of the page show, as JSON: lists, with every name once. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xraylog.report import figures
+from xraylog.report.figures import InZone
+from xraylog.report.model import BLOCKING, Destination, Findings, User
+
+
+class Names:
+    """Each name once, and its number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, name: str) -> int:
+        """Return the number of a name."""
+        return self._numbers.setdefault(name, len(self._numbers))
+
+    def pairs(self, counts: Iterable[tuple[str, int]]) -> list[tuple[int, int]]:
+        """Return names with their rows, as numbers."""
+        return [(self.number(name), rows) for name, rows in counts]
+
+    @property
+    def all(self) -> list[str]:
+        """Return the names in the order of their numbers."""
+        return [*self._numbers]
+
+
+def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int) -> dict[str, Any]:
+    """Return all of it."""
+    names = Names()
+    users = [_user(user, names) for user in found.users]
+    goals = {name: names.pairs(found.tag_goals.get(name, ())) for name in found.tags}
+    destinations = {names.number(goal.address): _destination(goal) for goal in (*found.top, *found.rising, *found.new)}
+    return {
+        "zone": found.window.zone.key,
+        "masked": is_masked,
+        "refresh": refresh_s,
+        "partial": found.window.has_partial_day,
+        "hasAllUsers": len(found.users) >= found.total_users,
+        "days": [str(day) for day in found.window.days],
+        "users": users,
+        "names": names.all,
+        "goals": goals,
+        "destinations": destinations,
+        "totalDestinations": found.total_destinations,
+        "gaps": [(gap.node, int(gap.since.timestamp()), int(gap.until.timestamp())) for gap in found.gaps[:1000]],
+        "charts": figures.numbers(zones),
+    }
+
+
+def by_blocking(tags: Mapping[str, int]) -> list[str]:
+    """Return the outbound tags, those first that go nowhere, then those with the most rows."""
+    return sorted(tags, key=lambda tag: (not tag.lower().startswith(BLOCKING), -tags[tag], tag))
+
+
+def _user(user: User, names: Names) -> list[Any]:
+    return [
+        user.name,
+        user.rows,
+        user.concurrent_addresses,
+        user.addresses,
+        user.networks_24,
+        user.networks_48,
+        int(user.first.timestamp()),
+        int(user.last.timestamp()),
+        user.by_day,
+        user.visited_from,
+        names.pairs(user.destinations),
+        names.pairs(_most_first(user.tags)),
+        names.pairs(_most_first(user.ports)),
+    ]
+
+
+def _destination(goal: Destination) -> list[Any]:
+    return [goal.rows, goal.rows_before, goal.users, goal.ports, goal.visitors]
+
+
+def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda of: (-of[1], of[0]))

@@ -1,0 +1,44 @@
+"""The last day of the page beside the same hours a week before, and who is online at its end, by node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from xraylog.report.model import ONLINE, Comparison, Window
+from xraylog.report.snapshot import Session
+
+A_WEEK = timedelta(days=7)
+
+# Two pieces of a day each: partitions of other days are not read. A row without a node_id is the sum of all nodes.
+TODAY = """
+    SELECT grouping(l.node_id) = 1 AS is_sum, l.node_id, l."timestamp" >= %(today)s AS is_today,
+           count(*) FILTER (WHERE l.action NOT IN ('rejected', 'api')) AS rows,
+           count(*) FILTER (WHERE l.action = 'rejected') AS rejected,
+           count(DISTINCT l.user_id) FILTER (WHERE l.action NOT IN ('rejected', 'api')) AS users,
+           count(DISTINCT l.user_id) FILTER (WHERE l.action NOT IN ('rejected', 'api')
+                                                   AND l."timestamp" >= %(online_since)s) AS online
+    FROM logs l
+    WHERE (l."timestamp" >= %(today)s AND l."timestamp" < %(until)s
+           OR l."timestamp" >= %(week_before)s AND l."timestamp" < %(week_before_until)s)
+          AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)
+    GROUP BY GROUPING SETS ((l.node_id, is_today), (is_today))
+"""
+
+
+def read(
+    session: Session, window: Window, names: Mapping[int | None, str], no_node: str
+) -> Mapping[str | None, Comparison]:
+    """Return the comparison by node; that of all nodes together under None."""
+    today = window.midnights[-1]
+    values = {
+        "today": today,
+        "online_since": max(today, window.until - ONLINE),
+        "week_before": today - A_WEEK,
+        "week_before_until": window.until - A_WEEK,
+    }
+    found: dict[str | None, Comparison] = {}
+    for is_sum, node, is_today, *counts in session.query("today", TODAY, **values):
+        name = None if is_sum else names.get(node, no_node)
+        found[name] = found.get(name, Comparison()).with_counts(is_today, *counts)
+    return found

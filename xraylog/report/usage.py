@@ -1,0 +1,96 @@
+"""Which outbound tags and groups of ports are used, by which users, and which destinations have which tag."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from psycopg.sql import SQL, Composed, Literal
+
+from xraylog.report.fragments import WINDOW
+from xraylog.report.masking import Mask
+from xraylog.report.model import NO_TAG, PORT_GROUPS, Thresholds
+from xraylog.report.snapshot import Session
+
+OTHER_PORTS = "other"
+
+Counts: TypeAlias = Mapping[str, int]
+OfUsers: TypeAlias = Mapping["int | None", Counts]
+
+USES = SQL("""
+    SELECT v.user_id, g.name::text, v.ports, v.rows
+    FROM (
+        SELECT CASE WHEN u.user_id = ANY(%(users)s) THEN u.user_id END AS user_id, u.outbound_tag_id, u.ports,
+               sum(u.rows)::bigint AS rows
+        FROM (
+            SELECT l.user_id, l.outbound_tag_id, {group} AS ports, count(*) AS rows
+            FROM logs l
+            WHERE {window} AND l.action NOT IN ('rejected', 'api')
+            GROUP BY l.user_id, l.outbound_tag_id, ports
+        ) u
+        GROUP BY 1, u.outbound_tag_id, u.ports
+    ) v
+    LEFT JOIN tags g ON g.id = v.outbound_tag_id
+    ORDER BY v.user_id, g.name, v.ports
+""")
+
+# Of the most frequent tag, mostly what goes out directly, the destinations are those that are visited most anyway.
+GOALS = SQL("""
+    SELECT g.name::text, e.address::text, f.rows
+    FROM (
+        SELECT l.outbound_tag_id, l.destination_id, count(*) AS rows,
+               row_number() OVER (PARTITION BY l.outbound_tag_id ORDER BY count(*) DESC, l.destination_id) AS place
+        FROM logs l
+        WHERE {window} AND l.action NOT IN ('rejected', 'api') AND l.destination_id IS NOT NULL
+              AND l.outbound_tag_id <> ALL(SELECT id FROM tags WHERE name = %(main_tag)s)
+        GROUP BY l.outbound_tag_id, l.destination_id
+    ) f
+    JOIN tags g ON g.id = f.outbound_tag_id
+    JOIN endpoints e ON e.id = f.destination_id
+    WHERE f.place <= %(most)s
+    ORDER BY g.name, f.place
+""").format(window=WINDOW)
+
+
+def _group() -> Composed:
+    """Return SQL for the number of the group that a destination's port is in."""
+    cases = [
+        SQL("WHEN l.destination_port = ANY({}) THEN {}").format(Literal([*ports]), Literal(number))
+        for number, ports in enumerate(PORT_GROUPS.values())
+    ]
+    return SQL("CASE {} ELSE {} END").format(SQL(" ").join(cases), Literal(len(PORT_GROUPS)))
+
+
+def uses(session: Session, shown: Sequence[int]) -> tuple[OfUsers, OfUsers]:
+    """Return rows by user id and tag, and by user id and group of ports; those of no user that is shown under None."""
+    tags: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    ports: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    groups = [*PORT_GROUPS, OTHER_PORTS]
+    query = USES.format(group=_group(), window=WINDOW)
+    for user, tag, group, rows in session.query("outbound tags and ports", query, users=shown):
+        tags[user][tag or NO_TAG] += rows
+        ports[user][groups[group]] += rows
+    return tags, ports
+
+
+def goals(
+    session: Session, tags: OfUsers, mask: Mask, thresholds: Thresholds
+) -> Mapping[str, Sequence[tuple[str, int]]]:
+    """Return the most frequent destinations by tag, except of the most frequent one."""
+    totals = sum_up(tags)
+    found: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    if len(totals) > 1:
+        values = {"main_tag": max(totals, key=lambda tag: totals[tag]), "most": thresholds.max_per_tag}
+        for tag, address, rows in session.query("destinations of tags", GOALS, **values):
+            found[tag].append((mask.destination(address), rows))
+    return found
+
+
+def sum_up(of_users: OfUsers) -> dict[str, int]:
+    """Return the rows of all users together, by tag or group."""
+    totals: dict[str, int] = defaultdict(int)
+    for counts in of_users.values():
+        for name, rows in counts.items():
+            totals[name] += rows
+    return dict(totals)
