@@ -258,6 +258,11 @@ TESTED: dict[str, dict[str, str]] = {
         "what it waits for": REFUSALS,
         "who has them": REFUSALS,
     },
+    "xraylog/database/reject_reason.py": {
+        "{}; what to do, as the owner of logs": "integration/ingest/test_nodes.py::"
+        "test_without_the_column_for_reasons_rows_come_in_until_the_owner_has_pasted_it",
+        "{}; the next run tries": NOTHING + "the next run tries",
+    },
     "xraylog/database/schema.py": {
         "{} is another application's": TRIAL + "test_users_of_another_application_stay_alone",
         "logs.timestamp: expected": ADVICE + "test_tables_that_do_not_fit",

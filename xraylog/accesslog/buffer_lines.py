@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -115,6 +116,28 @@ def record(line: bytes, mask: Mask) -> AccessRecord | None:
 def masked_record(values: dict[str, Any], mask: Mask) -> AccessRecord:
     """Return the record with these values; its source may be older than the mask."""
     return AccessRecord(**{**values, "source_ip": mask.source(values["source_ip"])})
+
+
+def reasons(batch: Batch) -> list[tuple[str, int]]:
+    """Return the reasons of the rejected records in their order, and how many in a row have each.
+
+    They are in the mark, and not in the lines, because there older versions ignore what they do not know.
+    """
+    found = (request.reject_reason for request in batch.records.requests if request.action == "rejected")
+    return [(reason, len([*run])) for reason, run in itertools.groupby(found)]
+
+
+def set_reasons(records: Records, found: Sequence[tuple[str, int]]) -> None:
+    """Set the reasons of the rejected records, as `reasons` returned them: older versions have written none."""
+    if not found:
+        return
+    each = itertools.chain.from_iterable(itertools.repeat(reason, count) for reason, count in found)
+    rejected = [number for number, request in enumerate(records.requests) if request.action == "rejected"]
+    for number, reason in zip(rejected, each, strict=True):
+        request = records.requests[number]
+        records.requests[number] = intern_request(
+            request.action, request.protocol, request.destination, request.destination_port, reason
+        )
 
 
 def parts(batch: Batch) -> Iterator[bytes]:

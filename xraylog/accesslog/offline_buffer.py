@@ -68,6 +68,7 @@ class Written:
     start: int
     end: int
     parts: list[bytes]
+    reject_reasons: list[tuple[str, int]]  # as `buffer_lines` has them
     tail: bytes | None
 
 
@@ -289,7 +290,7 @@ def write(batch: Batch, after: int, tail: bytes | None) -> Written:
 
     `tail`: what the log's text before the end of the batch is known by.
     """
-    return Written(after, batch.start, batch.end, list(buffer_lines.parts(batch)), tail)
+    return Written(after, batch.start, batch.end, [*buffer_lines.parts(batch)], buffer_lines.reasons(batch), tail)
 
 
 def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
@@ -298,6 +299,7 @@ def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
         "start": written.start,
         "after": written.after,
         "tail": written.tail.hex() if written.tail else None,
+        "reject_reasons": written.reject_reasons,
         "node": origin.node,
         "source": origin.source,
         "again": origin.again,
@@ -330,6 +332,7 @@ def _batch(lines: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask)
         raise ValueError("a checksum that does not fit")
     text = b"\n".join([*(line if isinstance(line, bytes) else b"" for line in lines), b""])
     records, bad_lines, offsets = buffer_lines.read(lines, text, mask)
+    buffer_lines.set_reasons(records, mark.get("reject_reasons", ()))
     others = [number for number, _ in bad_lines]
     return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, offsets, mask.line)
 

@@ -28,6 +28,7 @@ from xraylog.database import (
     dead_sessions,
     lock_table,
     partitions,
+    reject_reason,
     schema,
     session,
     table_faults,
@@ -344,8 +345,10 @@ def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
         yield "schema", schema.MIGRATING, f"finish it: {hints.command(cfg, script=hints.MIGRATION)}"
     elif trouble:
         yield "schema", "does not fit in every place", "; ".join(trouble)
-    elif found.complete:
+    elif found.complete and reject_reason.is_there(found):
         yield "schema", "complete", ""
+    elif found.complete:
+        yield "schema", f"{reject_reason.MISSING}: the next run of a role that owns logs adds it", ""
     else:
         missing = [*found.missing, *(f"{table}.{name}" for table, name in found.missing_columns)]
         changes = [f"logs.{name} will lose its NOT NULL" for name in found.to_relax]

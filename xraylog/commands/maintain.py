@@ -16,7 +16,7 @@ from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.masking import Mask
 from xraylog.cli import Exit
 from xraylog.config import Config
-from xraylog.database import dead_sessions, schema, session
+from xraylog.database import dead_sessions, reject_reason, schema, session
 from xraylog.database.partitions import Partitions
 from xraylog.database.session import Connection
 from xraylog.load_result import LoadResult
@@ -38,7 +38,8 @@ def make_partitions(cfg: Config, days: int) -> Exit:
     today = datetime.now(timezone.utc).date()
     try:
         with _connected(cfg) as conn:
-            for warning in schema.ensure(conn).warnings:
+            tables = schema.ensure(conn)
+            for warning in filter(None, (*tables.warnings, reject_reason.add(conn, tables))):
                 logger.warning("{}", warning)
             made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
     except session.Unavailable as reason:
@@ -75,12 +76,15 @@ def replay_rejected(cfg: Config) -> Exit:
         with _connected(cfg, cfg.node) as conn:
             for ended in dead_sessions.end(conn, cfg.node, cfg.answer_timeout_s):
                 logger.warning("{}", ended)
-            found = replay.pending(conn, schema.ensure(conn), cfg.node)
+            tables = schema.ensure(conn)
+            if missing := reject_reason.add(conn, tables):
+                logger.warning("{}", missing)
+            found = replay.pending(conn, tables, cfg.node)
             if found.others:
                 logger.info(
                     "{} unparsed lines of other nodes are left alone; replay them with their own configs", found.others
                 )
-            target = Target(conn, functools.partial(_connected, cfg, cfg.node))
+            target = Target(conn, functools.partial(_connected, cfg, cfg.node), has_reject_reason=not missing)
             grammar = Grammar(cfg.zone, datetime.now(timezone.utc), mask, cfg.api_tags)
             parse = parse_rejected(reject_masked(grammar.parse_alone, mask), cfg.stray_days, mask)
             for result, stays in replay.replay(target, cfg.node, found, parse, cfg.batch_size):

@@ -15,7 +15,7 @@ import psycopg
 
 from xraylog.accesslog.parser import Parser
 from xraylog.config import Config
-from xraylog.database import schema
+from xraylog.database import reject_reason, schema
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.loading.loader import Target
@@ -33,8 +33,8 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
     put among the unparsed lines.
     """
     with psycopg.Transaction(conn, force_rollback=True):
-        schema.ensure(conn)
-        target = Target(conn, _no_second_session)
+        found = schema.ensure(conn)
+        target = Target(conn, _no_second_session, has_reject_reason=reject_reason.is_there(found))
         now = datetime.now(timezone.utc)
         text = LINE.format(at=(_new_day(target, now) if makes_days else now).astimezone(cfg.zone)).encode()
         (batch,) = Parser(cfg.zone, now).batches([(0, text)], 1 << 20)

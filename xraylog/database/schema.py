@@ -58,6 +58,7 @@ TABLES: Mapping[str, str] = {  # in the order of their references
             source_ip        inet,
             source_port      integer,
             action           text        NOT NULL,
+            reject_reason    text,
             protocol_id      integer,
             destination_id   integer,
             destination_port integer,
@@ -110,6 +111,7 @@ INDEXES: Mapping[str, str] = {
     "log_positions": "CREATE INDEX ON log_positions (node_id, source)",
 }
 
+REJECT_REASON = "reject_reason"  # of logs; rows can do without it: `database.reject_reason`
 COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; with a type: added where it is missing
     **{table: {"id": "", name: ""} for table, name in REFERENCE_TABLES.items()},
     "logs": {
@@ -117,13 +119,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; with 
         "source_ip": "inet",
         "source_port": "integer",
         "action": "text",
-        "protocol_id": "integer",
-        "destination_id": "integer",
-        "destination_port": "integer",
-        "inbound_tag_id": "integer",
-        "outbound_tag_id": "integer",
-        "user_id": "integer",
-        "node_id": "integer",
+        REJECT_REASON: "text",
+        **dict.fromkeys((*KEYS, "destination_port"), "integer"),
     },
     "log_positions": {
         **dict.fromkeys(("id", "node_id", "source", "position", "head_length", "head", "updated_at"), ""),
@@ -222,8 +219,8 @@ class Findings:
 
     @property
     def complete(self) -> bool:
-        """Nothing to create or to change."""
-        return not (self.missing or self.missing_columns or self.to_relax)
+        """Nothing to create or to change that rows cannot do without."""
+        return not (self.missing or {*self.missing_columns} - {("logs", REJECT_REASON)} or self.to_relax)
 
     @property
     def warnings(self) -> list[str]:

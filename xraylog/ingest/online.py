@@ -13,9 +13,9 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
-from xraylog.database import dead_sessions, positions, schema, session, table_faults
+from xraylog.database import dead_sessions, positions, reject_reason, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.ingest import confirmation, continuation, log_checks
+from xraylog.ingest import confirmation, continuation, log_checks, reminders
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
@@ -31,11 +31,15 @@ def connected(cfg: Config) -> Iterator[Target]:
     """
     connect = functools.partial(session.connect, cfg.connection, answer_timeout_s=cfg.answer_timeout_s, node=cfg.node)
     with connect() as conn:
-        for warning in schema.ensure(conn).warnings:
+        found = schema.ensure(conn)
+        for warning in found.warnings:
             logger.warning("{}", warning)
+        missing = reject_reason.add(conn, found)
+        if missing and reminders.note(cfg, "logs.reject_reason", time.time()).is_due:
+            logger.warning("{}", missing)
         for ended in dead_sessions.end(conn, cfg.node, cfg.answer_timeout_s):
             logger.warning("{}", ended)
-        target = Target(conn, connect)
+        target = Target(conn, connect, has_reject_reason=missing is None)
         yield target
         if target.days.shortage:
             replay = hints.command(cfg, "--replay-rejected")

@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
+from xraylog.database.schema import REJECT_REASON
 from xraylog.records import MINUTE, Ids, Records, Request, Route
 
 # The order of the columns puts the two that differ from row to row side by side.
-COLUMNS = {  # of `logs`, and the type that its bytes are for
+COLUMNS = {  # of `logs`, and the type that its bytes are for; of an older `logs`, `columns`
     "timestamp": "timestamp with time zone",
     "source_port": "integer",
     "source_ip": "inet",
     "action": "text",
+    REJECT_REASON: "text",
     "protocol_id": "integer",
     "destination_id": "integer",
     "destination_port": "integer",
@@ -35,21 +37,27 @@ BEGIN = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # of a COPY: no flags,
 END = struct.pack(">h", -1)  # of a COPY
 
 CHUNK_ROWS = 1_000  # b"".join has a buffer for each piece: theirs stay in the processor's cache
-ROW = struct.pack(">hi", len(COLUMNS), 8)  # before a timestamp
+TIMESTAMP_BYTES = 8
 NULL = struct.pack(">i", -1)
 EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 SECONDS = 10  # characters of ":23.123456"
 LANES = 2  # a timestamp and a port, 64 bits each
 
 
-def rows(records: Records, ids: Ids, node_id: int) -> bytes:
+def columns(has_reject_reason: bool) -> dict[str, str]:
+    """Return the columns of a row, and the type that the bytes of each are for."""
+    return {name: kind for name, kind in COLUMNS.items() if has_reject_reason or name != REJECT_REASON}
+
+
+def rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> bytes:
     """Return rows without BEGIN and END. `ids`: of every name in the records.
 
     Requests and routes repeat themselves: the bytes of their columns are made once for each.
     """
     addresses = {address: _inet(address) for address in set(records.source_ips)}
-    requests = {request: _request(request, ids) for request in set(records.requests)}
-    node = _integer(node_id) + ROW  # each row ends with what the next one begins with
+    requests = {request: _request(request, ids, has_reject_reason) for request in set(records.requests)}
+    begin = struct.pack(">hi", len(columns(has_reject_reason)), TIMESTAMP_BYTES)  # of a row
+    node = _integer(node_id) + begin  # each row ends with what the next one begins with
     routes = {route: _route(route, ids) + node for route in set(records.routes)}
     chunks = [
         _interleave(
@@ -61,7 +69,7 @@ def rows(records: Records, ids: Ids, node_id: int) -> bytes:
         )
         for some in records.slices(CHUNK_ROWS)
     ]
-    return b"".join([ROW, *chunks])[: -len(ROW)] if chunks else b""
+    return b"".join([begin, *chunks])[: -len(begin)] if chunks else b""
 
 
 def _interleave(*columns: Iterable[bytes], count: int) -> bytes:
@@ -88,15 +96,20 @@ def _inet(address: str | None) -> bytes:
     return struct.pack(">iBBBB", 4 + len(data), family, int(bits or 8 * len(data)), 0, len(data)) + data
 
 
-def _request(request: Request, ids: Ids) -> bytes:
-    action = request.action.encode()
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack(">i", len(data)) + data
+
+
+def _request(request: Request, ids: Ids, has_reject_reason: bool) -> bytes:
     protocol, endpoint = (
         None if name is None else ids[table][name]
         for table, name in (("protocols", request.protocol), ("endpoints", request.destination))
     )
     return b"".join(
         (
-            struct.pack(">i", len(action)) + action,
+            _text(request.action),
+            _text(request.reject_reason) if has_reject_reason else b"",
             _integer(protocol),
             _integer(endpoint),
             _integer(request.destination_port),

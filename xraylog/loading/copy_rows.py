@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Container, Iterable
@@ -9,13 +10,14 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Identifier
 
+from xraylog.database import schema
 from xraylog.database.session import Connection
 from xraylog.loading import binary_rows
 from xraylog.records import CHUNK_ROWS, UTC, Ids, Records, interleave
 
 COPY = "COPY {table} ({columns}) FROM STDIN WITH (FORMAT {format}, FREEZE {freeze})"
 INSERT = "INSERT INTO logs ({columns}) VALUES ({values})"
-NULL = "\\N"
+NULL, TAB = "\\N", "\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,15 @@ def copy(
     return stored
 
 
-def insert(conn: Connection, row: bytes) -> int:
-    """Insert one row of `text_rows` by a statement of its own, and return how many: of its error, Citus keeps more."""
+def insert(conn: Connection, row: bytes, text: RowFormat) -> int:
+    """Insert one row of the text format by a statement of its own: of its error, Citus keeps more. Return how many."""
     values = [None if value == NULL else value for value in row.decode().rstrip("\n").split("\t")]
-    columns = SQL(", ").join(map(Identifier, TEXT.columns))
+    columns = SQL(", ").join(map(Identifier, text.columns))
     statement = SQL(INSERT).format(columns=columns, values=SQL(", ").join([SQL("%s")] * len(values)))
     return conn.execute(statement, values).rowcount
 
 
-def text_rows(records: Records, ids: Ids, node_id: int) -> bytes:
+def text_rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> bytes:
     """Return rows in COPY's text format. `ids`: of every name in the records.
 
     Nothing needs escaping: names are ids here, and the parser has validated the rest. Requests and routes repeat
@@ -74,7 +76,8 @@ def text_rows(records: Records, ids: Ids, node_id: int) -> bytes:
     )
     addresses = {address: f"{UTC}\t{NULL if address is None else address}\t" for address in set(records.source_ips)}
     requests = {
-        request: f"\t{request.action}\t{protocol[request.protocol]}\t{endpoint[request.destination]}\t"
+        request: f"\t{request.action}\t{f'{request.reject_reason}{TAB}' if has_reject_reason else ''}"
+        f"{protocol[request.protocol]}\t{endpoint[request.destination]}\t"
         f"{NULL if request.destination_port is None else request.destination_port}\t"
         for request in set(records.requests)
     }
@@ -96,12 +99,22 @@ def text_rows(records: Records, ids: Ids, node_id: int) -> bytes:
     )
 
 
-TEXT = RowFormat(
-    "text",
-    ("timestamp", "source_ip", "source_port", "action", "protocol_id", "destination_id", "destination_port",
-     "inbound_tag_id", "outbound_tag_id", "user_id", "node_id"),
-    b"",
-    b"",
-    text_rows,
-)  # fmt: skip
-BINARY = RowFormat("binary", tuple(binary_rows.COLUMNS), binary_rows.BEGIN, binary_rows.END, binary_rows.rows)
+TEXT_COLUMNS = (
+    *("timestamp", "source_ip", "source_port", "action", schema.REJECT_REASON, "protocol_id", "destination_id"),
+    *("destination_port", "inbound_tag_id", "outbound_tag_id", "user_id", "node_id"),
+)
+
+
+@functools.cache
+def text(has_reject_reason: bool) -> RowFormat:
+    """Return COPY's text format."""
+    columns = tuple(name for name in TEXT_COLUMNS if has_reject_reason or name != schema.REJECT_REASON)
+    return RowFormat("text", columns, b"", b"", functools.partial(text_rows, has_reject_reason))
+
+
+@functools.cache
+def binary(has_reject_reason: bool) -> RowFormat:
+    """Return COPY's binary format."""
+    columns = tuple(binary_rows.columns(has_reject_reason))
+    rows = functools.partial(binary_rows.rows, has_reject_reason)
+    return RowFormat("binary", columns, binary_rows.BEGIN, binary_rows.END, rows)

@@ -95,6 +95,7 @@ class LoadPaths:
     role: str
     is_distributed: bool  # by Citus: ATTACH would send the rows once more
     workers_agree: bool  # the role may disable triggers on each of Citus's workers, too
+    has_reject_reason: bool
 
     @property
     def can_check_in_bulk(self) -> bool:
@@ -113,7 +114,9 @@ class LoadPaths:
 
         Citus's coordinator reads every row in either case, to find its shard; what was measured there is text.
         """
-        return copy_rows.BINARY if self.takes_binary and not self.is_distributed else copy_rows.TEXT
+        if self.takes_binary and not self.is_distributed:
+            return copy_rows.binary(self.has_reject_reason)
+        return copy_rows.text(self.has_reject_reason)
 
     @property
     def hint(self) -> str | None:
@@ -132,8 +135,10 @@ class LoadPaths:
 class ForeignKeyChecks:
     """Which load paths this role may use, detected once, and only for many rows; and the checks of the second."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, has_reject_reason: bool = True) -> None:
         self._conn = conn
+        self._has_reject_reason = has_reject_reason
+        self.text = copy_rows.text(has_reject_reason)
         self._paths: LoadPaths | None = None
 
     def detect(self) -> LoadPaths:
@@ -142,19 +147,20 @@ class ForeignKeyChecks:
             modern = Capabilities.of(self._conn).parameter_privileges
             may_disable = SQL(MAY_DISABLE if modern else MAY_DISABLE_BEFORE_15)
             query = SQL(LOAD_PATHS).format(may_disable_triggers=may_disable)
+            binary = binary_rows.columns(self._has_reject_reason)
             values = {
                 "columns": list(schema.KEYS),
                 "referenced": list(schema.KEYS.values()),
                 "tables": list(schema.REFERENCE_TABLES),
-                "binary": list(binary_rows.COLUMNS),
-                "types": list(binary_rows.COLUMNS.values()),
+                "binary": list(binary),
+                "types": list(binary.values()),
             }
             with session.transaction(self._conn):
                 (row,) = self._conn.execute(query, values)
                 is_distributed = citus.has_logs(self._conn)
                 asked = SQL("SELECT {}").format(may_disable).as_string(self._conn)
                 workers_agree = is_distributed and citus.agrees_on_workers(self._conn, asked)
-            self._paths = LoadPaths(*(*row, is_distributed, workers_agree))
+            self._paths = LoadPaths(*(*row, is_distributed, workers_agree, self._has_reject_reason))
         return self._paths
 
     @property
@@ -168,7 +174,7 @@ class ForeignKeyChecks:
 
     def row_format(self, rows: int) -> RowFormat:
         """Return what a transaction of `rows` rows sends them as."""
-        return self.detect().row_format if rows >= MIN_BULK_ROWS else copy_rows.TEXT
+        return self.detect().row_format if rows >= MIN_BULK_ROWS else self.text
 
     @contextlib.contextmanager
     def without_triggers(self) -> Iterator[None]:

@@ -45,13 +45,18 @@ Stored = TypeVar("Stored")
 class Target:
     """One database, with what a run has learned about it; it has a loader for each node."""
 
-    def __init__(self, conn: Connection, open_second_session: Callable[[], AbstractContextManager[Connection]]) -> None:
+    def __init__(
+        self,
+        conn: Connection,
+        open_second_session: Callable[[], AbstractContextManager[Connection]],
+        has_reject_reason: bool = True,
+    ) -> None:
         """Names are committed in the second session while rows are stored in the first."""
         self.conn = conn
         self.open_second_session = open_second_session
         self.references = References(conn)
         self.days = partitions.Partitions(conn)
-        self.keys = ForeignKeyChecks(conn)
+        self.keys = ForeignKeyChecks(conn, has_reject_reason)
         self.owner = Owner()  # of the positions
         self.receipt: str | None = None  # of the confirmations of this run
         self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs`
@@ -118,7 +123,7 @@ class Target:
                 return copy_rows.copy(self.conn, [("logs", rows)] if rows else [], row_format)
 
         def insert(records: Records) -> int:
-            return copy_rows.insert(self.conn, copy_rows.TEXT.rows(records, names.ids, node_id))
+            return copy_rows.insert(self.conn, self.keys.text.rows(records, names.ids, node_id), self.keys.text)
 
         with session.transaction(self.conn, positions.node_lock(node), by_index=True):
             yield Store(copy, insert)

@@ -208,7 +208,7 @@ def test_a_hand_made_database_gets_what_it_lacks_and_loses_only_not_null_on_the_
         ("not null", table, column, None, None, None) for table in PARTITIONED for column in schema.MAY_BE_NULL
     }
     added = {(fact[0], fact[1], fact[2]) for fact in after - before if fact[1] in {fact[1] for fact in before}}
-    expected = {("column", table, "node_id") for table in PARTITIONED}
+    expected = {("column", table, name) for table in PARTITIONED for name in ("node_id", "reject_reason")}
     if conn.info.server_version >= 110000:
         expected |= {("constraint", table, "logs_node_id_fkey") for table in PARTITIONED}
     assert added == expected

@@ -172,6 +172,25 @@ def test_lines_of_a_day_that_the_role_may_not_make_wait_until_its_owner_did(node
     assert not insert.buffered()
 
 
+def test_without_the_column_for_reasons_rows_come_in_until_the_owner_has_pasted_it(
+    node: Node, conn: Connection
+) -> None:
+    make_partitions(node("n1", "xray"))
+    conn.execute("ALTER TABLE logs DROP COLUMN reject_reason")
+    insert = node("n2", "xray_insert")
+    for _ in range(2):
+        insert.append(line(1, TOMORROW), f"{TOMORROW} from 203.0.113.9:4 rejected  proxy/trojan: not a valid user\n")
+        assert insert.run_here() == 0
+    assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(4,)]
+    (warning,) = [text for text in insert.output().splitlines() if "logs.reject_reason" in text]  # one a day
+    conn.execute("SET ROLE xray")
+    conn.execute(warning[warning.index("ALTER TABLE") :])
+    insert.append(f"{TOMORROW} from 203.0.113.9:4 rejected  proxy/trojan: not a valid user\n")
+    assert insert.run_here() == 0
+    conn.execute("RESET ROLE")
+    assert conn.execute("SELECT reject_reason FROM logs WHERE reject_reason <> ''").fetchall() == [("invalid user",)]
+
+
 def test_the_owner_can_paste_what_makes_an_older_day(node: Node, site: Site) -> None:
     owner, insert = node("n1", "xray"), node("n2", "xray_insert")
     insert.append(*lines(0, 5, AT))

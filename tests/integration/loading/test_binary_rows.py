@@ -48,7 +48,12 @@ networks = st.builds(
 )
 addresses = st.none() | st.ip_addresses().map(str) | networks | st.sampled_from(["::ffff:203.0.113.5", "::", "::1"])
 requests = st.builds(
-    Request, st.sampled_from(["accepted", "rejected", "api"]), one_of("protocols"), one_of("endpoints"), ports
+    Request,
+    st.sampled_from(["accepted", "rejected", "api"]),
+    one_of("protocols"),
+    one_of("endpoints"),
+    ports,
+    st.sampled_from(["", "invalid user"]),
 )
 routes = st.builds(Route, one_of("tags"), one_of("tags"), one_of("users"))
 rows = st.tuples(
@@ -70,10 +75,10 @@ def two_tables(conn: Connection) -> Connection:
     return conn
 
 
-def copied(conn: Connection, found: Records) -> None:
+def copied(conn: Connection, found: Records, has_reject_reason: bool = True) -> None:
     """Assert that both formats store the same rows in the same order."""
     conn.execute("TRUNCATE as_text, as_binary")
-    for row_format in (copy_rows.TEXT, copy_rows.BINARY):
+    for row_format in (copy_rows.text(has_reject_reason), copy_rows.binary(has_reject_reason)):
         parts = [(f"as_{row_format.name}", row_format.rows(found, IDS, 5))]
         assert copy_rows.copy(conn, parts, row_format) == len(found)
     columns = ", ".join(f'"{name}"' for name in binary_rows.COLUMNS)
@@ -99,6 +104,13 @@ def test_as_they_do_where_rows_come_in_several_chunks(two_tables: Connection) ->
         for n in range(count)
     ]
     copied(two_tables, records_of(found))
+
+
+def test_and_into_a_table_that_is_older_than_the_reasons(two_tables: Connection) -> None:
+    request, route = Request("rejected", None, None, None, "invalid user"), Route(None, None, None)
+    found = records_of([("2025-11-17 10:15", ":23", "203.0.113.7", "5", request, route)] * 2)
+    copied(two_tables, found, has_reject_reason=False)
+    assert two_tables.execute("SELECT DISTINCT reject_reason FROM as_binary").fetchall() == [(None,)]
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------

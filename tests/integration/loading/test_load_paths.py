@@ -36,15 +36,18 @@ def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: 
 def test_each_way_leaves_the_same_rows_and_the_same_catalog(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
-    text = [*lines(0, 35, FIRST), "damaged\n", "\n", *lines(35, 70, SECOND), "damaged too\n", line(3, FIRST)]
+    text = [*lines(0, 35, FIRST), "damaged\n", "\n", *lines(35, 70, SECOND), "damaged too\n"]
+    text += [*[f"{SECOND} from 203.0.113.9:4 rejected  proxy/trojan: not a valid user\n"] * 3, line(3, FIRST)]
+    reasons = "SELECT action, reject_reason, count(*) FROM logs GROUP BY 1, 2 ORDER BY 1"
     seen = []
     for load_path in LOAD_PATHS:
         site.append(*text)
         assert go(site, monkeypatch, load_path) == 0
         seen.append((site.rows(), site.rejected(), facts(conn)))
+        assert site.query(reasons) == [("accepted", "", 71), ("rejected", "invalid user", 3)]
         conn.execute("DROP TABLE logs, log_positions, rejected_lines, users, endpoints, protocols, tags, nodes")
         (site.folder / "buffer.jsonl.state").unlink()  # else it is a database that lost what it confirmed
-    assert len(seen[0][0]) == 71
+    assert len(seen[0][0]) == 74
     assert all(found == seen[-1] for found in seen)
     assert set(taken) == {*LOAD_PATHS} - {ROW_BY_ROW}
 

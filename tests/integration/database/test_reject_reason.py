@@ -1,0 +1,85 @@
+"""Why xray rejected a connection is in its row: in a new database, in an older one, and after a wait in the buffer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers.site import Site, line
+
+from xraylog.database import reject_reason, schema
+from xraylog.database.session import Connection
+
+REJECTED = "2025/11/17 10:15:23.123456 from 203.0.113.9:4 rejected  "
+WHY = {
+    "proxy/vless/encoding: invalid request user id: 5783a3e7-e373-51cd-8642-c83782b807c5": "invalid user",
+    "proxy/socks: insufficient header > EOF": "connection closed",
+}
+TEXT = [line(0), *(f"{REJECTED}{why}\n" for why in WHY)]
+STORED = [("accepted", ""), *(("rejected", name) for name in WHY.values())]
+UNKNOWN = [("accepted", ""), *[("rejected", "")] * len(WHY)]
+
+
+def reasons(site: Site) -> list[tuple[str, str | None]]:
+    return site.query("SELECT action, reject_reason FROM logs ORDER BY id")  # type: ignore[return-value]
+
+
+def forget_column(conn: Connection) -> None:
+    """Leave `logs` as it was before there was the column."""
+    conn.execute(f"ALTER TABLE logs DROP COLUMN {schema.REJECT_REASON}")
+
+
+def test_an_older_database_gets_the_column_and_no_row_is_rewritten(site: Site, conn: Connection) -> None:
+    files = "SELECT relname, relfilenode FROM pg_class WHERE relname LIKE 'logs%' AND relkind = 'r' ORDER BY 1"
+    site.append(*TEXT)
+    site.run()
+    forget_column(conn)
+    before = conn.execute(files).fetchall()
+    site.append(*TEXT)
+    site.run()
+    assert reasons(site) == [*((action, None) for action, _ in STORED), *STORED]
+    assert conn.execute(files).fetchall() == before
+    assert site.output() == ""
+
+
+def test_a_reader_in_the_way_holds_up_no_row_and_the_next_run_adds_the_column(
+    site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reject_reason, "RETRY_S", 0)
+    monkeypatch.setattr(reject_reason, "LOCK_TIMEOUT", "10ms")
+    site.append(*TEXT)
+    site.run()
+    forget_column(conn)
+    with conn.transaction():
+        conn.execute("SELECT FROM logs")
+        site.append(*TEXT)
+        assert site.run_here() == 0
+        assert site.query("SELECT count(*) FROM logs") == [(2 * len(TEXT),)]
+    assert site.output().count("the next run tries to add it again") == 1
+    site.append(*TEXT)
+    site.run()
+    assert reasons(site)[2 * len(TEXT) :] == STORED
+
+
+def test_the_buffer_keeps_the_reasons_where_older_versions_do_not_look(site: Site) -> None:
+    site.away()
+    site.append(*TEXT)
+    site.run()
+    records = [json.loads(text) for text in site.buffer.read_bytes().splitlines()[1:-1]]
+    assert not any("reject_reason" in record for record in records)  # they take no key that they do not know
+    site.back()
+    site.run()
+    assert reasons(site) == STORED
+
+
+def test_a_buffer_of_an_older_version_has_rows_without_a_reason(site: Site) -> None:
+    site.away()
+    site.append(*TEXT)
+    site.run()
+    *before, mark = site.buffer.read_bytes().splitlines(keepends=True)
+    found = json.loads(mark)
+    del found["mark"]["reject_reasons"]
+    site.buffer.write_bytes(b"".join(before) + json.dumps(found).encode() + b"\n")
+    site.back()
+    site.run()
+    assert reasons(site) == UNKNOWN

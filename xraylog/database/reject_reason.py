@@ -1,0 +1,50 @@
+"""The column `logs.reject_reason`, which is younger than `logs`: added where it is missing, or done without.
+
+It may be null and has no default: so no version of PostgreSQL rewrites a row. What older rows have is null.
+"""
+
+from __future__ import annotations
+
+from psycopg import errors
+
+from xraylog.database import citus, partitions, schema, session
+from xraylog.database.retry import retry_on_lock_timeout
+from xraylog.database.schema import Findings
+from xraylog.database.session import Connection
+
+LOCK_TIMEOUT = f"{partitions.DDL_LOCK_TIMEOUT_S}s"
+RETRY_S = 5.0  # runs are not held up for what a later one can do as well
+ADD = f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} text"
+OWNED = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass"
+MISSING = (
+    f"logs.{schema.REJECT_REASON}: expected a column, found none, so rows do not say why xray rejected a connection"
+)
+
+
+def is_there(found: Findings) -> bool:
+    """Return whether rows can say why xray rejected a connection."""
+    return "logs" in found.tables and found.tables["logs"].types.get(schema.REJECT_REASON) == "text"
+
+
+def add(conn: Connection, found: Findings) -> str | None:
+    """Have the column; return None, or else why it is still missing, with what to do."""
+    if is_there(found):
+        return None
+    with session.transaction(conn):
+        ((is_owned,),) = conn.execute(OWNED)
+    if not is_owned:  # asking it of the server would be an error in its log, run after run
+        return f"{MISSING}; what to do, as the owner of logs: {ADD}"
+    try:
+        retry_on_lock_timeout(lambda: _add(conn), RETRY_S)
+    except (errors.OperationalError, errors.InsufficientPrivilege, errors.DuplicateColumn) as error:
+        if conn.closed:
+            raise
+        return f"{MISSING}; the next run tries to add it again: {session.message(error)}"
+    return None
+
+
+def _add(conn: Connection) -> None:
+    with session.transaction(conn, schema.PARTITIONS_LOCK):
+        if not is_there(schema.inspect(conn)):  # another run may have been faster
+            citus.before_ddl(conn, LOCK_TIMEOUT)
+            conn.execute(ADD)
