@@ -175,8 +175,14 @@ def advance_sequence(sequence: str, largest_id: int) -> Composed:
 
 
 def _create_logs(old: OldTable, name: str) -> Composed:
-    """Return DDL of the table: the old columns in their order, ours as Schema.md has them; then those it lacked."""
+    """Return DDL of the table: the old columns in their order, ours as Schema.md has them; then those it lacked.
+
+    The reason of a rejection takes no room directly after the action, where Schema.md has it.
+    """
     lines: list[Composable] = []
+    missing = {
+        name: SQL("{} {}").format(Identifier(name), SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns
+    }
     for column in old.columns:
         parts = [Identifier(column.name), SQL(column.new_type)]
         if column.collation and column.new_type == column.type:
@@ -193,7 +199,9 @@ def _create_logs(old: OldTable, name: str) -> Composed:
         if column.name in ("id", "timestamp") or (column.not_null and column.name not in schema.MAY_BE_NULL):
             parts.append(SQL("NOT NULL"))
         lines.append(SQL(" ").join(parts))
-    lines += [SQL("{} {}").format(Identifier(name), SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
+        if column.name == "action" and schema.REJECT_REASON in missing:
+            lines.append(missing.pop(schema.REJECT_REASON))
+    lines += missing.values()
     return SQL('CREATE TABLE {} (\n    {}\n) PARTITION BY RANGE ("timestamp")').format(
         Identifier(name), SQL(",\n    ").join(lines)
     )

@@ -44,6 +44,7 @@ def test_a_table_made_by_hand_is_carried_over(conn: Connection, site: Site) -> N
         "bytes": "double precision",
         "number": "integer",
         "node_id": "integer",
+        "reject_reason": "text",
     }
     on_parent = conn.info.server_version >= 110000
     found = indexes(conn, "logs" if on_parent else "logs_2025_11_17")
@@ -63,7 +64,7 @@ def test_a_table_made_by_hand_is_carried_over(conn: Connection, site: Site) -> N
     with pytest.raises(errors.ForeignKeyViolation):
         conn.execute("UPDATE logs SET user_id = 4")
     conn.execute("UPDATE logs SET source_ip = NULL")
-    ((comment,),) = conn.execute("SELECT col_description('logs'::regclass, 13)")
+    ((comment,),) = conn.execute("SELECT col_description('logs'::regclass, 14)")
     assert comment == "per connection"
     conn.execute("INSERT INTO logs (action, user_id, \"timestamp\") VALUES ('accepted', 1, '2025-11-17 12:00+00')")
     assert conn.execute("SELECT country, number FROM logs WHERE id > 60").fetchall() == [("de", 61)]
