@@ -128,7 +128,7 @@ REFUSED = {  # forms that a cluster refused, or was slow at
     "a correlated subquery": re.compile(r"\(\s*SELECT\s[^()]*\sFROM\s+logs\s+(\w+)\s+WHERE\s+\1\.\w+\s*=\s*\w+\.\w+"),
     "a UNION ALL of no row": re.compile(r"\bWHERE\s+false\b"),
     "names that depend on rows": re.compile(rf'^(?:DELETE\s+FROM|UPDATE|INSERT\s+INTO)\s+"?(?:{NAMES})\b'),
-    "DDL": re.compile(r"\bATTACH\s+PARTITION\b|\bCONCURRENTLY\b|\bFINALIZE\b|\bADD\s+FOREIGN\s+KEY\b"),
+    "DDL": re.compile(r"\bATTACH\s+PARTITION\b|\bCONCURRENTLY\b|\bFINALIZE\b|\blogs\"?\s+ADD\s+FOREIGN\s+KEY\b"),
     "now() on the workers": re.compile(r'"timestamp"\s*[<>]=?\s*(?:date_trunc\([^)]*)?now\(\)'),
 }
 LOCK = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|KEY\s+SHARE|UPDATE|SHARE)\b")
