@@ -10,19 +10,30 @@ from xraylog.report.snapshot import Session
 
 A_WEEK = timedelta(days=7)
 
-# Two pieces of a day each: partitions of other days are not read. A row without a node_id is the sum of all nodes.
+# Two pieces of a day each: partitions of other days are not read. A row without a node_id is the sum of all nodes. One
+# scan for both, and no GROUPING SETS: Citus refuses them.
 TODAY = """
-    SELECT grouping(l.node_id) = 1 AS is_sum, l.node_id, l."timestamp" >= %(today)s AS is_today,
-           count(*) FILTER (WHERE l.action NOT IN ('rejected', 'api')) AS rows,
-           count(*) FILTER (WHERE l.action = 'rejected') AS rejected,
-           count(DISTINCT l.user_id) FILTER (WHERE l.action NOT IN ('rejected', 'api')) AS users,
-           count(DISTINCT l.user_id) FILTER (WHERE l.action NOT IN ('rejected', 'api')
-                                                   AND l."timestamp" >= %(online_since)s) AS online
-    FROM logs l
-    WHERE (l."timestamp" >= %(today)s AND l."timestamp" < %(until)s
-           OR l."timestamp" >= %(week_before)s AND l."timestamp" < %(week_before_until)s)
-          AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)
-    GROUP BY GROUPING SETS ((l.node_id, is_today), (is_today))
+    WITH visit AS (
+        SELECT l.node_id, l."timestamp" >= %(today)s AS is_today, l.user_id,
+               count(*) FILTER (WHERE l.action NOT IN ('rejected', 'api')) AS rows,
+               count(*) FILTER (WHERE l.action = 'rejected') AS rejected,
+               count(*) FILTER (WHERE l.action NOT IN ('rejected', 'api')
+                                      AND l."timestamp" >= %(online_since)s) AS online
+        FROM logs l
+        WHERE (l."timestamp" >= %(today)s AND l."timestamp" < %(until)s
+               OR l."timestamp" >= %(week_before)s AND l."timestamp" < %(week_before_until)s)
+              AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)
+        GROUP BY l.node_id, is_today, l.user_id
+    )
+    SELECT false AS is_sum, node_id, is_today, sum(rows)::bigint AS rows, sum(rejected)::bigint AS rejected,
+           count(user_id) FILTER (WHERE rows > 0) AS users, count(user_id) FILTER (WHERE online > 0) AS online
+    FROM visit
+    GROUP BY node_id, is_today
+    UNION ALL
+    SELECT true, NULL, is_today, sum(rows)::bigint, sum(rejected)::bigint,
+           count(DISTINCT user_id) FILTER (WHERE rows > 0), count(DISTINCT user_id) FILTER (WHERE online > 0)
+    FROM visit
+    GROUP BY is_today
 """
 
 
