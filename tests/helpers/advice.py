@@ -186,13 +186,17 @@ TESTED: dict[str, dict[str, str]] = {
         "{}, is dead, keeps": "faults/test_hang.py::test_a_dead_session_that_does_not_end_is_named_by_each_run",
         "{}, kept the locks": NOTHING + "it has been ended",
     },
-    "xraylog/database/networks.py": {
-        "networks: expected the columns": "integration/questions/test_networks.py::"
+    "xraylog/database/optional.py": {
+        "{}: expected the columns": "integration/questions/test_networks.py::"
         "test_another_applications_table_is_left_alone",
-        "networks: expected the right": "integration/questions/test_networks.py::"
+        "{}: expected the right": "integration/questions/test_networks.py::"
         "test_a_role_that_may_not_gets_the_statements_to_run",
-        "networks: expected the table": "integration/questions/test_networks.py::"
+        "{}: expected the table": "integration/questions/test_networks.py::"
         "test_a_role_that_may_not_gets_the_statements_to_run",
+    },
+    "xraylog/ingest/dns.py": {
+        "{}: the names of its DNS answers": "integration/ingest/test_dns_names.py::"
+        "test_what_prevents_it_is_a_warning_with_the_statements_to_run",
     },
     "xraylog/networks/files.py": {"expected UTF-8": PART},
     "xraylog/database/partitions.py": {

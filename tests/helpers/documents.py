@@ -11,7 +11,7 @@ from pathlib import Path
 from psycopg.pq.abc import PGresult
 
 from helpers.site import ROOT
-from xraylog.database import networks
+from xraylog.database import dns_names, networks
 
 PAGES = sorted(
     str(path.relative_to(ROOT))
@@ -96,6 +96,7 @@ DECISIONS: dict[tuple[str, str], Decision] = {
     ),
     ("docs/install.md", "CREATE DATABASE xray"): run_by("integration/test_documents.py::installation"),
     ("docs/networks.md", "npm pack"): run_by("integration/questions/test_networks.py::test_a_real_file"),
+    ("docs/networks.md", "names_of"): Decision("a run has created it", before=(dns_names.CREATE,)),
     ("docs/networks.md", "places_of"): Decision("a load has created it", before=(networks.CREATE, SOME_NETWORKS)),
     ("docs/many-nodes.md", "AS node"): Decision("it asks for the last day", before=RECENT_ROWS),
     ("docs/many-nodes.md", "create_distributed_table"): run_by(

@@ -70,10 +70,15 @@ EACH = {  # a call of each function, in a window of one day
     "users_by_outbound": "users_by_outbound('block', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "destinations_by_outbound": "destinations_by_outbound('block', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "new_destinations": "new_destinations('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
-    "users_that_reached": "users_that_reached('*.EXAMPLE.com', NULL, '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
-    "connections_to": "connections_to('2001:db8::/32', 80, '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "users_that_reached": "users_that_reached('*.EXAMPLE.com', NULL, '2025-11-17 00:00Z', '2025-11-18 00:00Z', '{}')",
+    "connections_to": "connections_to('2001:db8::/32', 80, '2025-11-17 00:00+00', '2025-11-18 00:00+00', '{}')",
 }
-BESIDE = {"places_of", "places_of_users"}  # of tables that may not be there: tests/integration/questions/
+BESIDE = {
+    "places_of",
+    "places_of_users",
+    "names_of",
+    "addresses_named",
+}  # of tables that may not be there: tests/integration/questions/
 HELPERS = {"client_network", "client_address", "endpoint_address", "endpoint_fits"}
 
 

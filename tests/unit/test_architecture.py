@@ -24,7 +24,17 @@ ROWS = (
 HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
 PURE = {
     f"accesslog.{name}"
-    for name in ("buffer_lines", "grammar", "lines", "masking", "other_lines", "parser", "stray_days", "values")
+    for name in (
+        "buffer_lines",
+        "dns_answers",
+        "grammar",
+        "lines",
+        "masking",
+        "other_lines",
+        "parser",
+        "stray_days",
+        "values",
+    )
 }
 FILES = {"os", "io", "pathlib", "shutil", "tempfile"}
 

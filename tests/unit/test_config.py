@@ -134,6 +134,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
         "truncate_mib",
         "stray_days",
         "api_tags",
+        "dns_answers",
         "mask_source",
         "prune_names",
         "drop_old",

@@ -26,6 +26,7 @@ from xraylog.database import (
     collation,
     confirmations,
     dead_sessions,
+    dns_names,
     lock_table,
     partitions,
     reject_reason,
@@ -228,6 +229,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 yield finding
             if is_ready:
                 yield _trial(conn, cfg)
+            yield from _dns_names(conn, cfg)
     except (session.Unavailable, session.Unsuitable) as error:
         yield "server", str(error), hints.on(error, cfg) or "a run now would go offline"
 
@@ -302,6 +304,15 @@ def _names(conn: Connection) -> Iterator[Finding]:
     of_database = collation.changed(conn)
     for changed in (*([of_database] if of_database else []), *collation.changed_columns(conn)):
         yield "collation", *changed
+
+
+def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    """Yield whether the names of DNS answers can be stored, if they are wanted."""
+    if cfg.dns_answers:
+        with session.transaction(conn):
+            lacking = dns_names.TABLE.lacking(conn)
+        found = "cannot be written: names of addresses are left out" if lacking else "can be written"
+        yield "dns_names", found, lacking or ""
 
 
 def _limits(conn: Connection) -> Iterator[Finding]:

@@ -194,6 +194,8 @@ def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
         yield f"retention: {old} {kept or 'would be dropped'}", not (old.is_ours or old.is_foreign)
     if count := retention.rejected_to_drop(conn, days, now):
         yield f"retention: {count} lines of rejected_lines would be removed", False
+    if count := retention.dns_names_to_drop(conn, days, now):
+        yield f"retention: {count} names of dns_names would be removed", False
 
 
 # --- what it comes to ----------------------------------------------------------------------------------------

@@ -11,7 +11,17 @@ from zoneinfo import ZoneInfo
 from xraylog import safe_open
 
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "parser": ("logfile", "offline_file", "batch_size", "timezone", "node", "truncate_mib", "stray_days", "api_tags"),
+    "parser": (
+        "logfile",
+        "offline_file",
+        "batch_size",
+        "timezone",
+        "node",
+        "truncate_mib",
+        "stray_days",
+        "api_tags",
+        "dns_answers",
+    ),
     "stats": ("format", "output", "prometheus"),
     "privacy": ("mask_source",),
     "retention": ("days", "prune_names"),
@@ -48,6 +58,7 @@ class Config:
     truncate_above: int  # bytes
     stray_days: int  # a line further than that from the lines around it is unparsed
     api_tags: tuple[str, ...]  # outbound tags of xray's own API and metrics
+    dns_answers: bool  # keep the names that addresses had
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
     mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all

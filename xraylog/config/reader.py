@@ -120,6 +120,7 @@ class _Reader:
             truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
             stray_days=self.number("parser", "stray_days", DEFAULT_STRAY_DAYS, at_most=36_500),
             api_tags=tuple(tag.strip() for tag in (self.get("parser", "api_tags") or "api").split(",")),
+            dns_answers=self.yes_or_no("parser", "dns_answers"),
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
             mask_source=self.mask(),

@@ -12,12 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psycopg
-from psycopg.sql import Identifier
 
 from xraylog.database import session
-from xraylog.database.session import Connection, Unsuitable
+from xraylog.database.optional import OptionalTable
+from xraylog.database.session import Connection
 
-COLUMNS = ("network", "country", "asn", "provider")
 CREATE = """
     CREATE TABLE networks (
         network  cidr NOT NULL,
@@ -28,17 +27,9 @@ CREATE = """
     CREATE INDEX ON networks (network) WHERE country IS NOT NULL;
     CREATE INDEX ON networks (network) WHERE provider IS NOT NULL;
 """
-# One row, if there is such a table in the search path: whether it is our own, and what this role may do.
-STATE = """
-    SELECT (SELECT count(*) = 4 FROM pg_attribute a
-            WHERE a.attrelid = c.oid AND a.attname = ANY (%s) AND NOT a.attisdropped),
-           has_table_privilege(c.oid, 'SELECT'),
-           has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-           AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
-    FROM pg_class c
-    WHERE c.oid = to_regclass('networks') AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
-"""
-MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+TABLE = OptionalTable(
+    "networks", ("network", "country", "asn", "provider"), CREATE, ("SELECT", "INSERT", "UPDATE", "DELETE")
+)
 LOCK = "LOCK TABLE networks IN SHARE ROW EXCLUSIVE MODE"  # one load at a time; questions go on
 # What a file is about is replaced, for the versions of IP that it has; the rest stays.
 REPLACE_ALL = ("DELETE FROM networks WHERE family(network) = ANY (%s)",)
@@ -51,18 +42,7 @@ REPLACE_PROVIDER = (
     "UPDATE networks SET asn = NULL, provider = NULL WHERE provider IS NOT NULL AND family(network) = ANY (%s)",
 )
 COPY = "COPY networks (network, country, asn, provider) FROM STDIN"
-GRANT = "GRANT SELECT, INSERT, UPDATE, DELETE ON networks TO"
 COUNTS = "SELECT count(*), count(country), count(provider) FROM networks"
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What there is, and what this role may do with it."""
-
-    exists: bool = False
-    is_ours: bool = False
-    may_read: bool = False
-    may_write: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +71,6 @@ class Counts:
     with_provider: int
 
 
-def state(conn: Connection) -> State:
-    """Return what there is of the table. Changes nothing."""
-    row = conn.execute(STATE, [list(COLUMNS)]).fetchone()
-    return State() if row is None else State(True, *row)
-
-
 def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
     """Replace what the files have, in one transaction; return what the table has then. Raises Unsuitable.
 
@@ -104,7 +78,7 @@ def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
     """
     parts = list(parts)
     with session.transaction(conn):
-        _ensure(conn)
+        TABLE.ensure(conn)
         conn.execute(LOCK)
         for part in parts:
             for statement in part.replacements:
@@ -116,27 +90,3 @@ def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
     with contextlib.suppress(psycopg.Error):  # all is stored: what this role may not do, autovacuum does later
         conn.execute("VACUUM ANALYZE networks")
     return counts
-
-
-def _ensure(conn: Connection) -> None:
-    """Create the table, or raise Unsuitable with what the role lacks."""
-    found = state(conn)
-    role = Identifier(conn.info.user).as_string(conn)
-    if found.exists and not found.is_ours:
-        raise Unsuitable(
-            f"networks: expected the columns {', '.join(COLUMNS)}, found another application's table; use a schema of "
-            f"our own, as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
-            "then [postgresql] options = -c search_path=xraylog"
-        )
-    if found.exists and not found.may_write:
-        raise Unsuitable(f"networks: expected the right to write it, found none; as its owner: {GRANT} {role}")
-    if found.exists:
-        return
-    ((schema, may_create),) = conn.execute(MAY_CREATE)
-    if not may_create:
-        where = "a schema" if schema is None else f"schema {Identifier(schema).as_string(conn)}"
-        raise Unsuitable(
-            f"networks: expected the table, or the right to create it in {where}, found neither; as its owner: "
-            f"{' '.join(CREATE.split())} {GRANT} {role}"
-        )
-    conn.execute(CREATE)

@@ -15,7 +15,7 @@ from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.database import dead_sessions, positions, reject_reason, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.ingest import confirmation, continuation, log_checks, reminders
+from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
@@ -78,6 +78,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     drain(target, source, position)
     source.remember(source.stored_to)
     source.is_stored = True
+    dns.store(target, source)
 
 
 def may_be_unconfirmed(source: Source, offset: int) -> bool:

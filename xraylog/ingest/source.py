@@ -14,7 +14,9 @@ from loguru import logger
 from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, drain, offline_buffer, reading
 from xraylog.accesslog.archive import Archive, Piped
+from xraylog.accesslog.dns_answers import DnsAnswers
 from xraylog.accesslog.drain import Drained
+from xraylog.accesslog.grammar import AHEAD, EARLIEST
 from xraylog.accesslog.installation import Stored
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.parser import PREFIXED
@@ -45,6 +47,7 @@ class Source:
         self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
         self.sample = EmailSample()
         self.counts = RunCounts() if cfg.metrics_path else None
+        self.dns = DnsAnswers(cfg.zone, EARLIEST, datetime.now(timezone.utc) + AHEAD) if cfg.dns_answers else None
         self._counted_to = 0
         self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
         self.is_stored = False  # every line is in the database, and the log is drained
@@ -92,6 +95,8 @@ class Source:
             if self.counts and batch.start >= self._counted_to:  # a part of the log may be read once more
                 self.counts.add(batch.records)
                 self._counted_to = batch.end
+            if self.dns is not None:
+                self.dns.add(batch)
             yield batch
             del batch  # before the next one is read: one in memory, not two
 

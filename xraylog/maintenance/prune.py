@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import deadline, positions, schema, session
+from xraylog.database import deadline, dns_names, positions, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
@@ -86,20 +86,22 @@ def _columns(table: str) -> list[str]:
     return [column for column, referenced in schema.KEYS.items() if referenced == table]
 
 
-def _find(table: str) -> Composed:
+def _find(table: str, has_dns_names: bool) -> Composed:
     """Return the query for the ids that no row uses. Grouped first, by each of Citus's servers for itself."""
     used = [
         SQL("SELECT l.{0} FROM logs l WHERE l.{0} IS NOT NULL GROUP BY l.{0}").format(Identifier(column))
         for column in _columns(table)
     ]
+    if table == "endpoints" and has_dns_names:
+        used.append(SQL(dns_names.USED).format())
     return SQL(" EXCEPT ").join([SQL("SELECT id FROM {}").format(Identifier(table)), *used])
 
 
 def _unused(conn: Connection, table: str) -> Sequence[int]:
     """Their ids, 8 bytes each here; there may be millions."""
-    query = _find(table)
     ids = array("q")
     with deadline.allow(conn, MAX_SCAN_S), session.transaction(conn), conn.cursor("unused_names") as cursor:
+        query = _find(table, dns_names.TABLE.state(conn).exists)
         conn.execute("SELECT set_config('cursor_tuple_fraction', '1', true)")  # all of it is wanted, not the first rows
         cursor.itersize = 10_000
         cursor.execute(query)

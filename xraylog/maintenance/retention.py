@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL
 
-from xraylog.database import citus, detach, markers, partitions, retry, schema, session
+from xraylog.database import citus, detach, dns_names, markers, partitions, retry, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
@@ -32,7 +32,7 @@ LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
 MAX_DROPPING_S = 60  # thousands of forged days would keep a run from the next lines for a quarter of an hour
 POLL_S = 0.1
-REJECTED_CHUNK_ROWS = 10_000  # rows a transaction
+CHUNK_ROWS = 10_000  # rows a transaction
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
 CONCURRENT_DDL = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
@@ -113,6 +113,12 @@ def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
         return int(count)
 
 
+def dns_names_to_drop(conn: Connection, days: int, now: datetime) -> int:
+    """How many names of addresses a run at `now` would remove. Only reads."""
+    with session.transaction(conn):
+        return 0 if reason_to_wait(conn) is not None else dns_names.expired(conn, cutoff_at(conn, days, now))
+
+
 def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> Iterator[str]:
     """Drop what is old; yields a line for each thing done.
 
@@ -139,6 +145,9 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
     with _collect_errors(conn, "rejected_lines", trouble):
         if removed := _remove_rejected(conn, cutoff):
             yield f"rejected_lines: {removed} lines from before {cutoff:%Y-%m-%d} are removed"
+    with _collect_errors(conn, "dns_names", trouble):
+        if removed := _remove_dns_names(conn, cutoff):
+            yield f"dns_names: {removed} names from before {cutoff:%Y-%m-%d} are removed"
     if dropped and prune_names:
         with _collect_errors(conn, "unused names", trouble):
             partitions.Partitions(conn).ensure([f"{now:%Y-%m-%d}"])  # who reads all of logs is in the way of a new one
@@ -340,11 +349,22 @@ REMOVE_REJECTED = """
 
 
 def _remove_rejected(conn: Connection, cutoff: datetime) -> int:
-    """Delete the rows a few thousand at a time, so that a row's lock is held only briefly; return how many."""
+    return _remove_chunks(conn, lambda limit: conn.execute(REMOVE_REJECTED, [cutoff, limit]).rowcount)
+
+
+def _remove_dns_names(conn: Connection, cutoff: datetime) -> int:
+    with session.transaction(conn):
+        if not dns_names.expired(conn, cutoff):
+            return 0
+    return _remove_chunks(conn, lambda limit: dns_names.remove(conn, cutoff, limit))
+
+
+def _remove_chunks(conn: Connection, remove: Callable[[int], int]) -> int:
+    """Delete rows a few thousand at a time, so that a row's lock is held only briefly; return how many."""
     removed = 0
     while True:
         with session.transaction(conn):
-            count = conn.execute(REMOVE_REJECTED, [cutoff, REJECTED_CHUNK_ROWS]).rowcount
+            count = remove(CHUNK_ROWS)
         removed += count
-        if count < REJECTED_CHUNK_ROWS:
+        if count < CHUNK_ROWS:
             return removed

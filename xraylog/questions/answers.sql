@@ -984,12 +984,14 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any.
+-- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any. `also`
+-- are more addresses, those that a name had (`addresses_named`).
 CREATE OR REPLACE FUNCTION users_that_reached(
     target text,
     port   integer DEFAULT NULL,
     since  timestamptz DEFAULT now() - interval '1 day',
-    until  timestamptz DEFAULT now()
+    until  timestamptz DEFAULT now(),
+    also   text[] DEFAULT '{}'
 )
 RETURNS TABLE (
     email        text,
@@ -1010,7 +1012,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM logs l
             WHERE l."timestamp" >= users_that_reached.since AND l."timestamp" < users_that_reached.until
               AND (users_that_reached.target IS NULL OR l.destination_id = ANY (ARRAY(
-                      SELECT e.id FROM endpoints e WHERE endpoint_fits(e.address, users_that_reached.target)
+                      SELECT e.id FROM endpoints e
+                      WHERE endpoint_fits(e.address, users_that_reached.target) OR e.address = ANY (users_that_reached.also)
                   )))
               AND (users_that_reached.port IS NULL OR l.destination_port = users_that_reached.port)
               AND l.destination_id IS NOT NULL AND l.action <> 'api'
@@ -1028,7 +1031,8 @@ CREATE OR REPLACE FUNCTION connections_to(
     target text,
     port   integer DEFAULT NULL,
     since  timestamptz DEFAULT now() - interval '1 day',
-    until  timestamptz DEFAULT now()
+    until  timestamptz DEFAULT now(),
+    also   text[] DEFAULT '{}'
 )
 RETURNS TABLE (
     "timestamp"      timestamptz,
@@ -1050,7 +1054,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     LEFT JOIN nodes n ON n.id = l.node_id
     WHERE l."timestamp" >= connections_to.since AND l."timestamp" < connections_to.until
       AND (connections_to.target IS NULL OR l.destination_id = ANY (ARRAY(
-              SELECT d.id FROM endpoints d WHERE endpoint_fits(d.address, connections_to.target)
+              SELECT d.id FROM endpoints d
+              WHERE endpoint_fits(d.address, connections_to.target) OR d.address = ANY (connections_to.also)
           )))
       AND (connections_to.port IS NULL OR l.destination_port = connections_to.port)
       AND l.destination_id IS NOT NULL AND l.action <> 'api'
@@ -1058,8 +1063,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- What follows reads the table `networks`, which is only there once the operator has loaded a file (docs/networks.md):
--- it is created without a look at it.
+-- What follows reads the tables `networks` and `dns_names`, which are only there if the operator wants them
+-- (docs/networks.md): it is created without a look at them.
 SET check_function_bodies = off;
 
 -- Country and provider of each address, or of a network that is in one of the table; null where it has none. Networks
@@ -1132,6 +1137,53 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         LIMIT 1
     ) p ON p.network >>= a.address
     GROUP BY u.email
+$$;
+
+-- The names of addresses, by the answers of xray's DNS client from the day before the window to its end, at most five of
+-- each; null for what is no address, or has none. Days are in UTC.
+CREATE OR REPLACE FUNCTION names_of(
+    addresses text[],
+    since     timestamptz DEFAULT now() - interval '1 day',
+    until     timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    address text,
+    names   text[]
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT a.address, n.names
+    FROM unnest(names_of.addresses) AS a (address)
+    LEFT JOIN LATERAL (
+        SELECT array_agg(o.name) AS names
+        FROM (
+            SELECT DISTINCT e.address::text AS name
+            FROM dns_names d
+            JOIN endpoints e ON e.id = d.endpoint_id
+            WHERE d.address = endpoint_address(a.address)
+              AND d.day >= (names_of.since AT TIME ZONE 'UTC')::date - 1
+              AND d.day <= (names_of.until AT TIME ZONE 'UTC')::date
+            ORDER BY name
+            LIMIT 5
+        ) o
+    ) n ON true
+$$;
+
+-- The addresses that a name, or the names that fit a pattern, had: for `users_that_reached` and `connections_to`.
+CREATE OR REPLACE FUNCTION addresses_named(
+    target text,
+    since  timestamptz DEFAULT now() - interval '1 day',
+    until  timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    address text
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT DISTINCT host(d.address) AS address
+    FROM dns_names d
+    WHERE d.endpoint_id = ANY (ARRAY(SELECT e.id FROM endpoints e WHERE endpoint_fits(e.address, addresses_named.target)))
+      AND d.day >= (addresses_named.since AT TIME ZONE 'UTC')::date - 1
+      AND d.day <= (addresses_named.until AT TIME ZONE 'UTC')::date
+    ORDER BY address
 $$;
 
 RESET check_function_bodies;

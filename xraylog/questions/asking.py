@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
-from xraylog.database import citus, partitions
+from xraylog.database import citus, dns_names, partitions
 from xraylog.database.session import Connection
-from xraylog.questions import beside, statements
+from xraylog.questions import beside, statements, targets
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 from xraylog.questions.statements import Statement
 
 MAX_USERS = 20  # of a pattern
+MAX_ADDRESSES = 1_000  # of a name
 # Memory to group the rows of a day without a file. JIT compiles for longer than it saves (PostgreSQL 10 does not know
 # it). A role's own DateStyle may be one that psycopg does not read.
 SETTINGS = """
@@ -47,6 +48,9 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         conn.execute(SETTINGS)
         known = statements.read(is_distributed=citus.has_logs(conn))
         node_id = find_node(conn, values.get("node"))
+        if question.by_name:
+            values = {**values, "also": addresses_of(conn, known, values)}
+            notes += targets.also(values)
         users = find_users(conn, values["email"]) if "email" in values else [None]
         for name, function in asked.items():
             one_each = [
@@ -57,7 +61,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
         if question.beside:
-            parts, more = with_places(conn, question, parts, {**values, "node_id": node_id})
+            parts, more = with_more(conn, known, question, parts, {**values, "node_id": node_id})
             notes += more
     if len(users) > MAX_USERS:
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
@@ -67,21 +71,41 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     return Answer(question.name, since, until, zone, parts, notes)
 
 
-def with_places(
-    conn: Connection, question: Question, parts: list[Part], values: Mapping[str, Any]
+def with_more(
+    conn: Connection,
+    known: Mapping[str, Statement],
+    question: Question,
+    parts: list[Part],
+    values: Mapping[str, Any],
 ) -> tuple[list[Part], list[str]]:
-    """Return the parts with what the table networks knows of their addresses, and notes about it."""
-    is_readable, notes = beside.readable(conn)
-    wanted = [one for one in question.beside if any(part.name == one.part and part.rows for part in parts)]
-    if not (is_readable and wanted):
-        return parts, notes
+    """Return the parts with what optional tables know of their addresses, and notes about it."""
 
     def ask_about(function: str, keys: list[str]) -> list[tuple[Any, ...]]:
-        statement = statements.read()[function]
+        statement = known[function]
         of_keys = {**values, next(iter(statement.parameters)): keys}
         return conn.execute(_text(statement, values), of_keys).fetchall()
 
-    return beside.add(parts, wanted, ask_about), [beside.note(wanted)]
+    notes = []
+    shown = [one for one in question.beside if any(part.name == one.part and part.rows for part in parts)]
+    for table in {one.table.name: one.table for one in shown}.values():
+        is_readable, complaints = beside.readable(conn, table)
+        notes += complaints
+        if is_readable:
+            wanted = [one for one in shown if one.table is table]
+            parts = beside.add(parts, wanted, ask_about)
+            notes.append(beside.note(wanted))
+    return parts, notes
+
+
+def addresses_of(conn: Connection, known: Mapping[str, Statement], values: Mapping[str, Any]) -> list[str]:
+    """Return the addresses that the name in `target` had, where DNS answers are kept."""
+    target = values.get("target")
+    if target is None or targets.address(target.partition("/")[0]) or not beside.readable(conn, dns_names.TABLE)[0]:
+        return []
+    found = conn.execute(
+        f"{known['addresses_named'].text}\nLIMIT %(limit)s", {**values, "limit": MAX_ADDRESSES}
+    ).fetchall()
+    return [address for (address,) in found]
 
 
 def _text(statement: Statement, values: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Columns that stand beside an answer where their table is filled: the country and the provider of an address."""
+"""Columns that stand beside an answer where their table is filled: country, provider and names of an address."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from psycopg.sql import Identifier
+from psycopg.sql import SQL, Identifier
 
-from xraylog.database import networks
+from xraylog.database import dns_names, networks
+from xraylog.database.optional import OptionalTable
 from xraylog.database.session import Connection
 from xraylog.questions import statements
 from xraylog.questions.present import Part
 
-IS_FILLED = "SELECT EXISTS (SELECT FROM networks)"
-OF_NETWORKS = "{}: as the table networks has them, empty where it has none."
+IS_FILLED = "SELECT EXISTS (SELECT FROM {})"
+NOTES = {
+    networks.TABLE.name: "{}: as the table networks has them, empty where it has none.",
+    dns_names.TABLE.name: "{}: what DNS answers called an address, from the day before on, at most five; of any node.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class Beside:
     columns: Mapping[str, str]  # the name of each new one, and what the statement calls it
     function: str = "places_of"
     after: str | None = None  # the column after which they come; None: the key
+    table: OptionalTable = networks.TABLE  # which the function reads
 
 
 def places(part: str, key: str) -> Beside:
@@ -33,15 +38,21 @@ def places(part: str, key: str) -> Beside:
     return Beside(part, key, {"country": "country", "provider": "provider"})
 
 
-def readable(conn: Connection) -> tuple[bool, list[str]]:
-    """Return whether there are networks to be read, and a note if there are and this role may not."""
-    found = networks.state(conn)
-    if not (found.exists and found.is_ours):
-        return False, []
-    if not found.may_read:
+def names(part: str) -> Beside:
+    """Return the names that bare addresses had, beside the destinations of a part."""
+    return Beside(part, "destination", {"names": "names"}, "names_of", table=dns_names.TABLE)
+
+
+def readable(conn: Connection, table: OptionalTable) -> tuple[bool, list[str]]:
+    """Return whether the table has rows that this role may read, and a note if it may not."""
+    found = table.state(conn)
+    if found.exists and found.is_ours and not found.may_read:
         role = Identifier(conn.info.user).as_string(conn)
-        return False, [f"Without country and provider: as the owner of networks: GRANT SELECT ON networks TO {role}"]
-    ((is_filled,),) = conn.execute(IS_FILLED)
+        grant = f"as the owner of {table.name}: GRANT SELECT ON {table.name} TO {role}"
+        return False, [f"Without what {table.name} has; {grant}"]
+    if not found.is_readable:
+        return False, []
+    ((is_filled,),) = conn.execute(SQL(IS_FILLED).format(Identifier(table.name)))
     return is_filled, []
 
 
@@ -53,9 +64,9 @@ def add(parts: Sequence[Part], wanted: Sequence[Beside], ask: Callable[[str, lis
 
 
 def note(wanted: Sequence[Beside]) -> str:
-    """Return what the new columns are."""
+    """Return what the new columns are. `wanted`: those of one table."""
     names = dict.fromkeys(name for beside in wanted for name in beside.columns)
-    return OF_NETWORKS.format(", ".join(names))
+    return NOTES[wanted[0].table.name].format(", ".join(names))
 
 
 def _added(part: Part, beside: Beside, ask: Callable[[str, list[str]], Any]) -> Part:

@@ -10,7 +10,7 @@ from typing import Any
 
 from xraylog import cli
 from xraylog.questions import targets
-from xraylog.questions.beside import Beside, places
+from xraylog.questions.beside import Beside, names, places
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
@@ -52,6 +52,7 @@ class Question:
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
     narrowed_window: timedelta | None = None  # where it is given, unless it is `window` as well
     beside: tuple[Beside, ...] = ()  # what else is shown where its table is filled
+    by_name: bool = False  # the addresses that the target had are counted, too
     has_end: bool = True  # whether --until changes the answer
 
     def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
@@ -163,7 +164,7 @@ QUESTIONS = (
         DAY,
         _user,
         (ADDRESSES,),
-        beside=(places("addresses", "address"), places("networks", "network")),
+        beside=(places("addresses", "address"), places("networks", "network"), names("destinations")),
     ),
     Question(
         "reached",
@@ -174,6 +175,8 @@ QUESTIONS = (
         (targets.NAMES, targets.MASKED),
         targets.nothing,
         needs=("target", "port"),
+        beside=(names("connections"),),
+        by_name=True,
     ),
     Question(
         "scanners",
@@ -208,6 +211,7 @@ QUESTIONS = (
         DAY,
         notes=(NO_API,),
         states_start=True,
+        beside=(names("destinations"),),
     ),
     Question(
         "rejected",

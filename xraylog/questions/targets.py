@@ -11,6 +11,7 @@ from typing import Any
 NAMES = "A client that asked for a host name is stored under that name, not under its address."
 MASKED = "Destinations that xray masked (198.51.*.*) are in no network, and are nobody's address."
 MAX_PORT = 65535
+MAX_SHOWN = 5  # addresses in a note
 EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
 
 
@@ -49,6 +50,15 @@ def nothing(values: Mapping[str, Any]) -> str:
     return (
         f"no row names {wanted}{at_port} in this window: clients that asked for a host name are stored under that name"
     )
+
+
+def also(values: Mapping[str, Any]) -> list[str]:
+    """Return the note about the addresses that are counted with a name."""
+    found = values["also"]
+    if not found:
+        return []
+    shown = ", ".join(found[:MAX_SHOWN]) + (f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else "")
+    return [f"Also counted, because DNS answers gave them this name: {shown}. They may have other names, too."]
 
 
 def nothing_by_tag(values: Mapping[str, Any]) -> str:

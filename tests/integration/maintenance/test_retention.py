@@ -551,7 +551,7 @@ def test_unparsed_lines_of_the_same_days_go_some_at_a_time(server: Connection, m
             "VALUES (%s::timestamptz, 1, 'access.log', 0, 'no line', '')",
             [moment],
         )
-    monkeypatch.setattr(retention, "REJECTED_CHUNK_ROWS", 3)
+    monkeypatch.setattr(retention, "CHUNK_ROWS", 3)
     assert retention.rejected_to_drop(server, 30, NOW) == 8
     assert enforce(server) == ["rejected_lines: 8 lines from before 2024-03-01 are removed"]
     assert server.execute("SELECT count(*), min(rejected_at) FROM rejected_lines").fetchone() == (

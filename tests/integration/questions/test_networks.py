@@ -164,7 +164,7 @@ def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psyco
     found = answer(asked, "rejected", *DAY)
     assert "country" not in found["sources"][0]
     (note,) = [note for note in found["notes"] if "GRANT" in note]
-    role.execute(note.partition("networks: ")[2])  # type: ignore[call-overload]
+    role.execute(note.partition("as the owner of networks: ")[2])  # type: ignore[call-overload]
     assert answer(asked, "rejected", *DAY)["sources"][0]["country"] == "DE"
     for statement in advised(load(asked, COUNTRIES, status=3)):
         role.execute(statement)  # type: ignore[call-overload]

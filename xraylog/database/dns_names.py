@@ -1,0 +1,83 @@
+"""The table `dns_names`: which names an address had, by day and node. Only there where [parser] dns_answers is on.
+
+It has no foreign keys: a row whose name is gone means nothing, and no other table has to wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, timezone
+
+from xraylog.database import positions, session
+from xraylog.database.optional import OptionalTable
+from xraylog.database.session import Connection
+
+# The rows of a day lie next to one another: BRIN finds those that have expired.
+CREATE = """
+    CREATE TABLE dns_names (
+        day         date    NOT NULL,
+        node_id     integer NOT NULL,
+        address     inet    NOT NULL,
+        endpoint_id integer NOT NULL,
+        PRIMARY KEY (address, day, endpoint_id, node_id)
+    );
+    CREATE INDEX ON dns_names (endpoint_id);
+    CREATE INDEX ON dns_names USING brin (day) WITH (autosummarize = on);
+"""
+TABLE = OptionalTable("dns_names", ("day", "node_id", "address", "endpoint_id"), CREATE, ("SELECT", "INSERT", "DELETE"))
+CHUNK_NAMES = 5_000  # rows a transaction
+# The node's lock keeps prune_names away: a name that is there now stays until the row that uses it is there.
+EXISTING = "SELECT id FROM endpoints WHERE id = ANY (%s)"
+INSERT = """
+    INSERT INTO dns_names (day, node_id, address, endpoint_id)
+    SELECT day, %s, address, endpoint_id
+    FROM unnest(%s::date[], %s::inet[], %s::integer[]) AS found (day, address, endpoint_id)
+    ON CONFLICT DO NOTHING
+"""
+EXPIRED = "SELECT count(*) FROM dns_names WHERE day < %s"
+REMOVE = """
+    DELETE FROM dns_names
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM dns_names WHERE day < %s LIMIT %s))
+"""
+USED = "SELECT endpoint_id FROM dns_names"
+
+
+def store(
+    conn: Connection,
+    node: tuple[str, int],
+    found: Iterable[tuple[date, str, str]],
+    ids_of: Callable[[Sequence[str]], Mapping[str, int]],
+) -> int:
+    """Store days, addresses and names, those that are new; return how many. Raises Unsuitable.
+
+    `node`: its name and id. `ids_of`: returns the ids of names in `endpoints`, adding those that are missing.
+    """
+    with session.transaction(conn):
+        TABLE.ensure(conn)
+    rows, stored = sorted(found), 0
+    for start in range(0, len(rows), CHUNK_NAMES):
+        chunk = rows[start : start + CHUNK_NAMES]
+        ids = ids_of(sorted({name for _, _, name in chunk}))
+        with session.transaction(conn, positions.node_lock(node[0])):
+            existing = {number for (number,) in conn.execute(EXISTING, [list(ids.values())])}
+            known = [(day, address, ids[name]) for day, address, name in chunk if ids.get(name) in existing]
+            columns = [list(column) for column in zip(*known, strict=True)] or [[], [], []]
+            stored += conn.execute(INSERT, [node[1], *columns]).rowcount
+    return stored
+
+
+def expired(conn: Connection, cutoff: datetime) -> int:
+    """Return how many rows are of days before a moment. In a transaction."""
+    if not TABLE.state(conn).is_readable:
+        return 0
+    ((count,),) = conn.execute(EXPIRED, [_day(cutoff)])
+    return int(count)
+
+
+def remove(conn: Connection, cutoff: datetime, limit: int) -> int:
+    """Remove some rows of days before a moment; return how many. In a transaction."""
+    return conn.execute(REMOVE, [_day(cutoff), limit]).rowcount
+
+
+def _day(moment: datetime) -> date:
+    return moment.astimezone(timezone.utc).date()

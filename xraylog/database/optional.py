@@ -1,0 +1,83 @@
+"""Tables that are there only if the operator wants them: what exists of one, and what this role may do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.sql import Identifier
+
+from xraylog.database.session import Connection, Unsuitable
+
+# One row, if there is such a table in the search path.
+STATE = """
+    SELECT (SELECT count(*) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attname = ANY (%(columns)s) AND NOT a.attisdropped)
+           = cardinality(%(columns)s),
+           has_table_privilege(c.oid, 'SELECT'),
+           (SELECT bool_and(has_table_privilege(c.oid, name)) FROM unnest(%(rights)s::text[]) AS name)
+    FROM pg_class c
+    WHERE c.oid = to_regclass(%(table)s) AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
+"""
+MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+
+
+@dataclass(frozen=True, slots=True)
+class OptionalTable:
+    """One such table."""
+
+    name: str
+    columns: Sequence[str]
+    create: str  # the statements that make it
+    rights: Sequence[str]  # of a role that writes it
+
+    def state(self, conn: Connection) -> State:
+        """Return what there is. Changes nothing."""
+        values = {"table": self.name, "columns": list(self.columns), "rights": list(self.rights)}
+        row = conn.execute(STATE, values).fetchone()
+        return State() if row is None else State(True, *row)
+
+    def lacking(self, conn: Connection) -> str | None:
+        """Return what prevents this role from writing it, with the statements that mend it. Changes nothing."""
+        found, role = self.state(conn), Identifier(conn.info.user).as_string(conn)
+        grant = f"GRANT {', '.join(self.rights)} ON {self.name} TO {role}"
+        if found.exists and not found.is_ours:
+            return (
+                f"{self.name}: expected the columns {', '.join(self.columns)}, found another application's table; use "
+                f"a schema of our own, as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
+                "then [postgresql] options = -c search_path=xraylog"
+            )
+        if found.exists and not found.may_write:
+            return f"{self.name}: expected the right to write it, found none; as its owner: {grant}"
+        if found.exists:
+            return None
+        ((schema, may_create),) = conn.execute(MAY_CREATE)
+        if may_create:
+            return None
+        where = "a schema" if schema is None else f"schema {Identifier(schema).as_string(conn)}"
+        return (
+            f"{self.name}: expected the table, or the right to create it in {where}, found neither; as its owner: "
+            f"{' '.join(self.create.split())} {grant}"
+        )
+
+    def ensure(self, conn: Connection) -> None:
+        """Create it where it is missing. Raises Unsuitable with what this role lacks. In a transaction."""
+        if lacking := self.lacking(conn):
+            raise Unsuitable(lacking)
+        if not self.state(conn).exists:
+            conn.execute(self.create)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What there is, and what this role may do with it."""
+
+    exists: bool = False
+    is_ours: bool = False
+    may_read: bool = False
+    may_write: bool = False
+
+    @property
+    def is_readable(self) -> bool:
+        """Return whether there is such a table, and this role may read it."""
+        return self.exists and self.is_ours and self.may_read
