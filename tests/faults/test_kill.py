@@ -76,8 +76,12 @@ def test_killed_at_every_step(steps: Steps, site: Site, is_open: bool, count: in
         if is_open:
             stack.enter_context(xray(site.log))
         names = kill_at_every_step(steps, site, prepare, check)
-    steps.expect({"execute", "commit", "copy write", "pwrite in write_at"}, names)
-    steps.expect({"fsync in _collapse"} if is_open else {"fcntl in _lease", "ftruncate in truncate"}, names)
+    steps.expect({"execute", "commit", "copy write", "pwrite in write_at"}, names, site.folder / "steps")
+    steps.expect(
+        {"fsync in _collapse"} if is_open else {"fcntl in _lease", "ftruncate in truncate"},
+        names,
+        site.folder / "steps",
+    )
 
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["open in xray", "closed"])
@@ -106,7 +110,7 @@ def test_killed_at_every_step_while_the_database_is_away(steps: Steps, site: Sit
         if is_open:
             stack.enter_context(xray(site.log))
         names = kill_at_every_step(steps, site, prepare, check)
-    steps.expect({"pwrite in write_at", "fsync in append", "fdatasync in _blank"}, names)
+    steps.expect({"pwrite in write_at", "fsync in append", "fdatasync in _blank"}, names, site.folder / "steps")
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
@@ -138,7 +142,7 @@ def test_killed_at_every_step_of_an_import(steps: Steps, site: Site, load_path: 
         assert site.buffer.stat().st_size == 0
 
     names = kill_at_every_step(steps, site, prepare, check)
-    steps.expect({"commit", "ftruncate in truncate", "copy write"}, names)
+    steps.expect({"commit", "ftruncate in truncate", "copy write"}, names, site.folder / "steps")
 
 
 def test_killed_at_every_step_of_a_first_run(steps: Steps, site: Site, server_keywords: dict[str, str]) -> None:

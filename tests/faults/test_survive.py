@@ -94,7 +94,7 @@ def test_a_session_ended_at_every_step(steps: Steps, site: Site, load_path: str)
         return faults.after_step(step, site.folder / "steps", lambda: end_our_sessions(site))
 
     names = struck_at_every_step(steps, site, strike, {0})
-    steps.expect({"copy", "copy write", "copy end", "commit", "execute"}, names)
+    steps.expect({"copy", "copy write", "copy end", "commit", "execute"}, names, site.folder / "steps")
     assert '"mode": "offline"' in site.stats.read_text()
 
 
@@ -435,7 +435,9 @@ def test_a_disk_that_fails_at_every_step(
 
     site.run_here = run_and_come_back  # type: ignore[method-assign]
     names = struck_at_every_step(steps, site, strike, {0, 1})
-    steps.expect({f"pwrite {errno.errorcode[error]}", f"fdatasync {errno.errorcode[error]}"}, names)
+    steps.expect(
+        {f"pwrite {errno.errorcode[error]}", f"fdatasync {errno.errorcode[error]}"}, names, site.folder / "steps"
+    )
 
 
 def test_a_full_disk_under_the_buffer_leaves_the_log(site: Site) -> None:

@@ -336,7 +336,7 @@ def struck(site: Site, steps: Iterable[int], strike: Callable[[], None]) -> set[
 @pytest.mark.faults
 def test_killed_at_every_step(site: Site, steps: faults.Steps) -> None:
     names = struck(site, steps, faults.kill)
-    steps.expect({"execute", "commit", "copy", "copy write", "copy end"}, names)
+    steps.expect({"execute", "commit", "copy", "copy write", "copy end"}, names, site.folder / "steps")
 
 
 @pytest.mark.faults

@@ -508,7 +508,7 @@ def test_killed_at_every_step(kept: Site, server: Connection, beside_default: bo
         if status == 0:
             break
         names.add(kept.steps()[-1].split(" ")[0])
-    steps.expect({"execute"}, names)
+    steps.expect({"execute"}, names, kept.folder / "steps")
 
 
 def test_dropping_has_a_deadline_and_goes_on_in_the_next_run(
