@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.report_month import FOUND, NOW
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from xraylog.report import page as pages
+from xraylog.report.run_history import Runs
 
 
 def own(url: str, path: Path) -> bool:
@@ -52,3 +56,11 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert troubles == []
+
+
+@pytest.fixture(scope="session")
+def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a month."""
+    path = tmp_path_factory.mktemp("month") / "report.html"
+    path.write_text(pages.render(FOUND, Runs(), NOW, is_masked=False))
+    return path

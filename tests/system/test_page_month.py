@@ -5,68 +5,16 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from helpers.report_data import BERLIN
+from helpers.report_month import FOUND, NOW, WINDOW
 from playwright.sync_api import Page
 
 from xraylog.report import figures
 from xraylog.report import page as pages
-from xraylog.report.model import Destination, Findings, Node, Slot, User, Window
 from xraylog.report.run_history import Runs
-
-NOW = datetime(2025, 11, 17, 12, 20, tzinfo=timezone.utc)
-WINDOW = Window.of(BERLIN, 30, date(2025, 11, 17), NOW)
-SHARES = {"direct": 70, "block": 18, "warp": 12}  # rows of each piece of the day
-
-
-def slots() -> list[Slot]:
-    """Rows of each hour, more in the evening; one tag is rare, and none of them is always the same part."""
-    hours = range((WINDOW.until - WINDOW.since) // timedelta(hours=1))
-    starts = [WINDOW.since + timedelta(hours=number) for number in hours]
-    return [
-        Slot(start, "n1", tag, "accepted", rows * (1 + start.hour % 12) // (1 + start.day % 3))
-        for start in starts
-        for tag, rows in SHARES.items()
-    ]
-
-
-def user(number: int) -> User:
-    by_day = [(number + day) % 7 * 10 for day in range(30)]
-    from_ = [(f"203.0.113.{place}", 9 - place) for place in range(6)]
-    to = [(f"host{place}.example", 9 - place) for place in range(6)]
-    uses = {"tags": {"direct": 70, "block": 18}, "ports": {"web": 80, "DNS": 8}}
-    return User(f"user{number}", sum(by_day), 20, 1, 0, 2, WINDOW.since, NOW, by_day, from_, to, **uses)
-
-
-GOALS = [
-    Destination(f"host{place}.example", 90 - place, 30, 74, ["tcp/443"], [(f"user{n}", 9 - n) for n in range(8)])
-    for place in range(12)
-]
-FOUND = Findings(
-    WINDOW,
-    [Node("n1", sum(slot.rows for slot in slots()), WINDOW.since, NOW, 0, NOW)],
-    slots=slots(),
-    users=[user(number) for number in range(40)],
-    total_users=40,
-    top=GOALS,
-    rising=GOALS[:3],
-    tags={"direct": 2800, "block": 720},
-    port_groups={"web": 3200, "DNS": 320},
-    tag_goals={"block": [("host3.example", 700)]},
-    activity=[(WINDOW.since + timedelta(hours=hour), 1 << hour % 40) for hour in range(700)],
-    total_destinations=500,
-    before=WINDOW.before,
-)
-
-
-@pytest.fixture(scope="module")
-def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("month") / "report.html"
-    path.write_text(pages.render(FOUND, Runs(), NOW, is_masked=False))
-    return path
 
 
 def test_the_pixels_of_a_chart_are_in_proportion_to_the_rows(month: Path, opened: Callable[..., Page]) -> None:
