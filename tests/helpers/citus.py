@@ -66,7 +66,7 @@ REFUSED_ROWS = r"""
     BEGIN
         IF NEW.source_port = 1031 THEN
             RAISE EXCEPTION 'new row for relation "logs_103444" violates check constraint "no_port"'
-                USING ERRCODE = CASE WHEN current_query() ~* '^\s*COPY' THEN 'XX000' ELSE '23514' END;
+                USING ERRCODE = CASE WHEN current_query() ~* '^\s*COPY' THEN 'XX000' ELSE '{state}' END;
         END IF;
         RETURN NEW;
     END $$;
@@ -84,9 +84,9 @@ def distribute(conn: Connection, *, workers_agree: bool = True) -> None:
     conn.execute(WORKER_WITH_GRANT if workers_agree else WORKER_WITHOUT_GRANT)
 
 
-def refuse_row_7(conn: Connection) -> None:
+def refuse_row_7(conn: Connection, state: str = "23514") -> None:
     """From here on the workers refuse the row of line(7), in each partition that there is now."""
-    conn.execute(REFUSED_ROWS)
+    conn.execute(REFUSED_ROWS.replace("{state}", state))  # type: ignore[call-overload]
     partitions = conn.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'logs'::regclass")
     for (name,) in partitions.fetchall():
         table = sql.SQL(name)  # quoted by the catalog

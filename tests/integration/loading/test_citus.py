@@ -108,6 +108,27 @@ def test_a_row_that_a_worker_refuses_costs_its_row_only(
     assert refused + b"\n" == line(7).encode()
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("23502", "logs.shop is not ours, is NOT NULL and has no default: ALTER TABLE logs ALTER shop DROP NOT NULL"),
+        ("23505", "SELECT setval('logs_id_seq', (SELECT max(id) FROM logs))"),
+    ],
+)
+def test_tables_that_refuse_every_row_are_for_the_operator(site: Site, conn: Connection, state: str, said: str) -> None:
+    """Citus gives the SQLSTATE of an INSERT, but neither the column's nor the constraint's name."""
+    made(site, conn)
+    if state == "23502":
+        conn.execute("ALTER TABLE logs ADD COLUMN shop integer NOT NULL DEFAULT 1")
+        conn.execute("ALTER TABLE logs ALTER shop DROP DEFAULT")
+    citus.refuse_row_7(conn, state)
+    site.append(line(7))
+    assert site.run_here() == 3
+    assert said in site.output()
+    assert site.buffered() == users(7, 8)
+    assert site.rejected() == []
+
+
 def test_what_is_no_refusal_stays_an_error(site: Site, conn: Connection) -> None:
     """Where `logs` is not distributed, XX000 is what it says."""
     made(site, conn)
