@@ -47,7 +47,7 @@ def test_a_form_that_citus_refuses_is_noticed(form: str) -> None:
 
 @pytest.fixture
 def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """What is sent by runs of each kind, retention and names included, a page, and a question about each."""
+    """What is sent by runs of each kind, an import, retention and names included, by a page, and by questions."""
     schema.ensure(conn)
     site.append(line(99), line(98, TODAY))
     site.run()
@@ -65,7 +65,10 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(
         foreign_keys, "LOAD_PATHS", foreign_keys.LOAD_PATHS.replace("tgisinternal", "(tgname = 'worker')")
     )
+    site.away()
     site.append(*lines(20, 40))
+    site.run()
+    site.back()
     site.run()
     site.run("--make-partitions", "2")
     read_page(site.database)
