@@ -68,7 +68,7 @@ def store(
 
 def expired(conn: Connection, cutoff: datetime) -> int:
     """Return how many rows are of days before a moment. In a transaction."""
-    if not TABLE.state(conn).is_readable:
+    if not TABLE.state(conn).is_there:
         return 0
     ((count,),) = conn.execute(EXPIRED, [_day(cutoff)])
     return int(count)

@@ -78,6 +78,11 @@ class State:
     may_write: bool = False
 
     @property
+    def is_there(self) -> bool:
+        """Return whether there is such a table, and no other application's."""
+        return self.exists and self.is_ours
+
+    @property
     def is_readable(self) -> bool:
         """Return whether there is such a table, and this role may read it."""
-        return self.exists and self.is_ours and self.may_read
+        return self.is_there and self.may_read

@@ -101,7 +101,7 @@ def _unused(conn: Connection, table: str) -> Sequence[int]:
     """Their ids, 8 bytes each here; there may be millions."""
     ids = array("q")
     with deadline.allow(conn, MAX_SCAN_S), session.transaction(conn), conn.cursor("unused_names") as cursor:
-        query = _find(table, dns_names.TABLE.state(conn).exists)
+        query = _find(table, dns_names.TABLE.state(conn).is_there)
         conn.execute("SELECT set_config('cursor_tuple_fraction', '1', true)")  # all of it is wanted, not the first rows
         cursor.itersize = 10_000
         cursor.execute(query)

