@@ -406,7 +406,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         GROUP BY l.user_id
     ) v
     LEFT JOIN users u ON u.id = v.user_id
-    ORDER BY v.rows DESC
+    ORDER BY v.rows DESC, u.email
 $$;
 
 
@@ -435,7 +435,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
       AND l.action <> 'api'
       AND l."timestamp" >= who_reached.at - who_reached.within
       AND l."timestamp" <= who_reached.at + who_reached.within
-    ORDER BY l."timestamp"
+    ORDER BY l."timestamp", l.id
 $$;
 
 
@@ -980,7 +980,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         ) s
         GROUP BY address
     ) r
-    ORDER BY r.rows DESC
+    ORDER BY r.rows DESC, r.address
 $$;
 
 
