@@ -42,8 +42,8 @@ NAMES = """
 # One day. A client has one address at home, a new one each hour on the road, and sometimes IPv6; one account in
 # fifty is shared by ten homes.
 ROWS = """
-    INSERT INTO {table} ("timestamp", source_ip, source_port, action, protocol_id, destination_id, destination_port,
-                         inbound_tag_id, outbound_tag_id, user_id, node_id)
+    INSERT INTO {table} ("timestamp", source_ip, source_port, action, reject_reason, protocol_id, destination_id,
+                         destination_port, inbound_tag_id, outbound_tag_id, user_id, node_id)
     SELECT at,
            CASE WHEN probe THEN inet '198.18.0.0' + n / 200 % {probes}
                 WHEN way < 0.7 THEN inet '10.0.0.0' + person * 7919
@@ -52,6 +52,7 @@ ROWS = """
                 ELSE format('2001:db8:%s::%s', to_hex(person), to_hex(hour % 65536))::inet END,
            n % 64512 + 1024,
            CASE WHEN probe THEN 'rejected' ELSE 'accepted' END,
+           CASE WHEN NOT probe THEN '' WHEN n % 3 = 0 THEN 'invalid user' ELSE 'not this protocol' END,
            CASE WHEN NOT probe THEN n % 2 + 1 END,
            CASE WHEN NOT probe THEN host END,
            CASE WHEN NOT probe THEN CASE WHEN way < 0.95 THEN 443 ELSE 80 END END,
@@ -115,6 +116,8 @@ QUESTIONS = (  # with the window, where the question has one
     ("traffic('hour', {window})", "1 day"),
     ("traffic_per('node', 'day', {window})", "1 day"),
     ("rejected_sources({window})", "1 day"),
+    ("rejected_networks({window})", "1 day"),
+    ("rejected_reasons({window})", "1 day"),
     ("addresses_of_users({default})", "1 hour"),
     ("traffic_by_hour({default})", "12 hours"),
     ("rejected_sources({default})", "1 day"),

@@ -64,6 +64,8 @@ EACH = {  # a call of each function, in a window of one day
     "traffic": "traffic('hour', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "traffic_per": "traffic_per('outbound', 'hour', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rejected_sources": "rejected_sources('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "rejected_networks": "rejected_networks('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "rejected_reasons": "rejected_reasons('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "users_that_fan_out": "users_that_fan_out('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rows_by_port": "rows_by_port('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "users_of_ports": "users_of_ports('22,70-90', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
@@ -95,6 +97,7 @@ class Row(NamedTuple):
     email: str | None
     node: str | None
     outbound: str | None = None
+    reject_reason: str | None = None
 
 
 def some_rows() -> list[Row]:
@@ -108,7 +111,8 @@ def some_rows() -> list[Row]:
         at += chance.choice((timedelta(0), -timedelta(microseconds=1), timedelta(seconds=chance.randrange(3600))))
         source, action = chance.choice(SOURCES), chance.choice(("accepted", "rejected", "api"))
         host, port, email, node = map(chance.choice, (hosts, (80, 443), emails, ("n1", "n2", None)))
-        rows.append(Row(at, source, n + 1, action, host, port, email, node, chance.choice(TAGS)))
+        why = ("invalid user", "timeout", "", None)[n % 4] if action == "rejected" else ""
+        rows.append(Row(at, source, n + 1, action, host, port, email, node, chance.choice(TAGS), why))
     at = MIDNIGHT + timedelta(hours=5)
     return [*rows, Row(at, "203.0.113.7", 601, "accepted", "new.example", 443, "alice", "n1", "direct")]
 
@@ -116,10 +120,10 @@ def some_rows() -> list[Row]:
 ROWS = some_rows()
 INSERT = """
     INSERT INTO logs ("timestamp", source_ip, source_port, action, destination_id, destination_port, user_id, node_id,
-                      outbound_tag_id)
+                      outbound_tag_id, reject_reason)
     VALUES (%s, %s, %s, %s, (SELECT id FROM endpoints WHERE address = %s), %s,
             (SELECT id FROM users WHERE email = %s), (SELECT id FROM nodes WHERE name = %s),
-            (SELECT id FROM tags WHERE name = %s))
+            (SELECT id FROM tags WHERE name = %s), %s)
 """
 
 
@@ -227,7 +231,7 @@ def test_a_window_has_its_first_moment_and_not_its_last(answering: Connection) -
     assert [row[2:] for row in ask(answering, "networks_of", "alice", *given)] == [inside]
     assert [row[2:] for row in ask(answering, "destinations_of", "alice", *given)] == [inside]
     assert [row[1:] for row in ask(answering, "users_of", "www.example.com", *given)] == [inside]
-    assert [row[2:] for row in ask(answering, "rejected_sources", *given)] == [inside]
+    assert [row[3:] for row in ask(answering, "rejected_sources", *given)] == [inside]
     assert ask(answering, "traffic_by_hour", *given) == [(MIDNIGHT, 2)]
 
 
@@ -440,13 +444,31 @@ def test_traffic(filled: Connection, by: str, since: datetime, until: datetime) 
 
 
 @in_each_window
-def test_rejected_sources(filled: Connection, since: datetime, until: datetime) -> None:
+def test_rejected_by_source_network_and_reason(filled: Connection, since: datetime, until: datetime) -> None:
     rejected = [row for row in window(since, until) if row.action == "rejected"]
-    expected = [
-        (source and ip(source), network(source), *span(rows))
-        for source, rows in grouped(rejected, lambda row: row.source).items()
+
+    def why(row: Row) -> str:
+        return row.reject_reason or "not recorded"
+
+    by_source = grouped(rejected, lambda row: (row.source, why(row)))
+    expected: list[tuple[Any, ...]] = [
+        (source and ip(source), network(source), reason, *span(rows)) for (source, reason), rows in by_source.items()
     ]
-    same(ask(filled, "rejected_sources", since, until), expected, by=2)
+    same(ask(filled, "rejected_sources", since, until), expected, by=3)
+
+    def counted(rows: list[Row], *more: int) -> tuple[Any, ...]:
+        count, first, last = span(rows)
+        return (count, addresses(rows), *more, first, last)
+
+    by_network = grouped(rejected, lambda row: (network(row.source), why(row)))
+    expected = [(*key, *counted(rows)) for key, rows in by_network.items()]
+    same(ask(filled, "rejected_networks", since, until), expected, by=2)
+    by_reason = grouped(rejected, why)
+    expected = [
+        (reason, *counted(rows, len({network(row.source) for row in rows} - {None})))
+        for reason, rows in by_reason.items()
+    ]
+    same(ask(filled, "rejected_reasons", since, until), expected, by=1)
 
 
 MAPPED: dict[str | None, str | None] = {  # a client's address, or none
@@ -472,8 +494,8 @@ def test_mapped_addresses_are_those_of_ipv4_and_a_proxys_are_none(answering: Con
         (network("203.0.113.0/24"), 1, 2, *when),
     ]
     assert ask(answering, "rejected_sources", *day) == [
-        (None, None, 3, *when),
-        (client, network("203.0.113.0/24"), 2, *when),
+        (None, None, "not recorded", 3, *when),
+        (client, network("203.0.113.0/24"), "not recorded", 2, *when),
     ]
     reached = [row[2] for row in ask(answering, "who_reached", "www.example.com", 443, MIDNIGHT)]
     assert sorted(map(str, reached)) == sorted(map(str, [client, client, None, None, None]))
@@ -498,7 +520,7 @@ def test_without_a_window_they_answer_for_the_time_before_now(answering: Connect
     assert [row[0] for row in ask(answering, "last_seen")] == ["alice", "bob", "carol", "nobody"]
     assert [row[0] for row in ask(answering, "last_seen") if row[1]] == ["alice", "bob", "carol"]
     assert sum(row[1] for row in ask(answering, "traffic_by_hour")) == 1
-    assert [row[2] for row in ask(answering, "rejected_sources")] == [2]
+    assert [row[3] for row in ask(answering, "rejected_sources")] == [2]
 
 
 def looks_like_an_address(chance: random.Random) -> str:

@@ -16,6 +16,10 @@ LOCK_TIMEOUT = f"{partitions.DDL_LOCK_TIMEOUT_S}s"
 RETRY_S = 5.0  # runs are not held up for what a later one can do as well
 ADD = f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} text"
 OWNED = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass"
+EXISTS = """
+    SELECT EXISTS (SELECT FROM pg_attribute
+                   WHERE attrelid = to_regclass('logs') AND attname = %s AND atttypid = 'text'::regtype)
+"""
 MISSING = (
     f"logs.{schema.REJECT_REASON}: expected a column, found none, so rows do not say why xray rejected a connection"
 )
@@ -24,6 +28,12 @@ MISSING = (
 def is_there(found: Findings) -> bool:
     """Return whether rows can say why xray rejected a connection."""
     return "logs" in found.tables and found.tables["logs"].types.get(schema.REJECT_REASON) == "text"
+
+
+def exists(conn: Connection) -> bool:
+    """Return the same for a session that has not inspected the tables."""
+    ((found,),) = conn.execute(EXISTS, [schema.REJECT_REASON])
+    return bool(found)
 
 
 def add(conn: Connection, found: Findings) -> str | None:

@@ -955,7 +955,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Sources that were rejected: scanners, probes, clients whose account was removed.
+-- Sources that were rejected, and why: scanners, probes, clients whose account was removed. The next run adds the column
+-- reject_reason to a `logs` that is older than it; until then ask_logs.py has null in its place.
+DROP FUNCTION IF EXISTS rejected_sources(timestamptz, timestamptz);  -- earlier versions returned no reason
 CREATE OR REPLACE FUNCTION rejected_sources(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -963,24 +965,104 @@ CREATE OR REPLACE FUNCTION rejected_sources(
 RETURNS TABLE (
     source_ip inet,
     network   cidr,
+    reason    text,
     rows      bigint,
     first     timestamptz,
     last      timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT r.address, client_network(r.address), r.rows, r.first, r.last
+    SELECT r.address, client_network(r.address), r.reason, r.rows, r.first, r.last
     FROM (
-        SELECT client_address(s.source_ip) AS address, sum(s.rows)::bigint AS rows, min(s.first) AS first,
-               max(s.last) AS last
+        SELECT client_address(s.source_ip) AS address,
+               coalesce(nullif(s.why, ''), 'not recorded') AS reason, sum(s.rows)::bigint AS rows,
+               min(s.first) AS first, max(s.last) AS last
         FROM (
-            SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            SELECT l.source_ip, l.reject_reason AS why, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
             FROM logs l
-            WHERE l.action = 'rejected' AND l."timestamp" >= rejected_sources.since AND l."timestamp" < rejected_sources.until
-            GROUP BY l.source_ip
+            WHERE l.action = 'rejected' AND l."timestamp" >= rejected_sources.since
+                  AND l."timestamp" < rejected_sources.until
+            GROUP BY l.source_ip, l.reject_reason
         ) s
-        GROUP BY address
+        GROUP BY address, reason
     ) r
     ORDER BY r.rows DESC, r.address
+$$;
+
+
+-- The same by network: a scan from many addresses of one.
+CREATE OR REPLACE FUNCTION rejected_networks(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    network cidr,
+    reason  text,
+    rows    bigint,
+    sources bigint,
+    first   timestamptz,
+    last    timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT n.network, n.reason, n.rows, n.sources, n.first, n.last
+    FROM (
+        SELECT client_network(r.address) AS network, r.reason, sum(r.rows)::bigint AS rows,
+               count(r.address) AS sources, min(r.first) AS first, max(r.last) AS last
+        FROM (
+            SELECT client_address(s.source_ip) AS address,
+                   coalesce(nullif(s.why, ''), 'not recorded') AS reason, sum(s.rows)::bigint AS rows,
+                   min(s.first) AS first, max(s.last) AS last
+            FROM (
+                SELECT l.source_ip, l.reject_reason AS why, count(*) AS rows, min(l."timestamp") AS first,
+                       max(l."timestamp") AS last
+                FROM logs l
+                WHERE l.action = 'rejected' AND l."timestamp" >= rejected_networks.since
+                      AND l."timestamp" < rejected_networks.until
+                GROUP BY l.source_ip, l.reject_reason
+            ) s
+            GROUP BY address, reason
+        ) r
+        GROUP BY network, r.reason
+    ) n
+    ORDER BY n.rows DESC
+$$;
+
+
+-- The same by reason.
+CREATE OR REPLACE FUNCTION rejected_reasons(
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    reason   text,
+    rows     bigint,
+    sources  bigint,
+    networks bigint,
+    first    timestamptz,
+    last     timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT n.reason, n.rows, n.sources, n.networks, n.first, n.last
+    FROM (
+        SELECT r.reason, sum(r.rows)::bigint AS rows, count(r.address) AS sources,
+               count(DISTINCT client_network(r.address)) AS networks, min(r.first) AS first, max(r.last) AS last
+        FROM (
+            SELECT client_address(s.source_ip) AS address,
+                   coalesce(nullif(s.why, ''), 'not recorded') AS reason, sum(s.rows)::bigint AS rows,
+                   min(s.first) AS first, max(s.last) AS last
+            FROM (
+                SELECT l.source_ip, l.reject_reason AS why, count(*) AS rows, min(l."timestamp") AS first,
+                       max(l."timestamp") AS last
+                FROM logs l
+                WHERE l.action = 'rejected' AND l."timestamp" >= rejected_reasons.since
+                      AND l."timestamp" < rejected_reasons.until
+                GROUP BY l.source_ip, l.reject_reason
+            ) s
+            GROUP BY address, reason
+        ) r
+        GROUP BY r.reason
+    ) n
+    ORDER BY n.rows DESC
 $$;
 
 

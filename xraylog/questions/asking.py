@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
-from xraylog.database import citus, dns_names, partitions
+from xraylog.database import citus, dns_names, partitions, reject_reason
 from xraylog.database.session import Connection
 from xraylog.questions import beside, statements, targets
 from xraylog.questions.catalog import Question
@@ -46,7 +46,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
         conn.execute(SETTINGS)
-        known = statements.read(is_distributed=citus.has_logs(conn))
+        known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))
         node_id = find_node(conn, values.get("node"))
         if question.by_name:
             values = {**values, "also": addresses_of(conn, known, values)}

@@ -25,6 +25,10 @@ SHARING = (
 )
 ADDRESSES = "Not counted as addresses: 0.0.0.0, 127.0.0.1, ::1 and ::, which stand for a unix socket or a proxy."
 
+REJECTED = (
+    "reason: what xray's words come to, by a fixed catalogue; not recorded: the row is older than that, or has none. "
+    "Left out: lines that are no rows."
+)
 NO_API = "Left out: the calls of xray's own API."
 FANNED = (
     "addresses: destinations that are no host name. Left out: lines without a user. A scan of a network shows as many "
@@ -50,6 +54,7 @@ class Question:
     states_start: bool = False  # a note says from when on there are rows
     needs: tuple[str, ...] = ()  # options of which one has to be given
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
+    is_named_part: bool = False  # whether the value of this option is the one part to answer
     narrowed_window: timedelta | None = None  # where it is given, unless it is `window` as well
     beside: tuple[Beside, ...] = ()  # what else is shown where its table is filled
     by_name: bool = False  # the addresses that the target had are counted, too
@@ -58,6 +63,8 @@ class Question:
     def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the parts that answer, by what was given and by --only."""
         parts = self.narrowed[1] if self.narrowed and self.is_narrowed(values) else self.parts
+        if self.narrowed and self.is_named_part and (name := values.get(self.narrowed[0])):
+            parts = {name: parts[name]}
         return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
 
     def length_for(self, values: Mapping[str, Any]) -> timedelta | None:
@@ -112,6 +119,12 @@ def _sharing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=("simultaneous", "addresses", "networks"), default="simultaneous",
                         help="the order: networks at the same time, or addresses or networks of the window "
                         "(default: simultaneous)")  # fmt: skip
+
+
+def _rejected(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--by", choices=("reason", "network"), help="count by reason, or by network (/24, /48) and reason"
+    )
 
 
 def _last_seen(parser: argparse.ArgumentParser) -> None:
@@ -215,8 +228,13 @@ QUESTIONS = (
     ),
     Question(
         "rejected",
-        "sources that were rejected",
+        "sources that were rejected, and why; or how many, by reason or by network",
         {"sources": "rejected_sources"},
+        DAY,
+        _rejected,
+        (REJECTED, ADDRESSES),
+        narrowed=("by", {"reason": "rejected_reasons", "network": "rejected_networks"}),
+        is_named_part=True,
         beside=(places("sources", "source_ip"),),
     ),
     Question(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xraylog.database import citus
+from xraylog.database.schema import REJECT_REASON
 
 FILE = Path(__file__).with_name("answers.sql")
 FILE_FOR_CITUS = Path(__file__).with_name("answers_citus.sql")
@@ -26,6 +27,7 @@ FUNCTION = re.compile(
 # One a line: a parameter with its type and default, or a column of the answer.
 PARAMETER = re.compile(r'^\s*"?(?P<name>\w+)"?\s+(?P<type>[a-z0-9]+(?:\[\])?)(?:\s+DEFAULT\b.*?)?,?$', re.MULTILINE)
 ROWS = "FROM logs l"  # how each statement begins to read
+REASON = f"l.{REJECT_REASON}"
 ROWS_OF_NODE = "FROM (SELECT * FROM logs WHERE node_id = %(node_id)s) l"
 
 
@@ -44,8 +46,11 @@ class Statement:
 
 
 @functools.cache
-def read(is_distributed: bool = False) -> dict[str, Statement]:
-    """Return the statements by the name of their function. `is_distributed`: in the forms that Citus takes."""
+def read(is_distributed: bool = False, has_reject_reason: bool = True) -> dict[str, Statement]:
+    """Return the statements by the name of their function.
+
+    `is_distributed`: in the forms that Citus takes. `has_reject_reason`: whether `logs` has that column.
+    """
     found = list(FUNCTION.finditer(FILE.read_text(encoding="utf-8")))
     if is_distributed:
         found += FUNCTION.finditer(FILE_FOR_CITUS.read_text(encoding="utf-8"))
@@ -57,6 +62,8 @@ def read(is_distributed: bool = False) -> dict[str, Statement]:
     statements = [_statement(function, helpers) for function in found if function["name"] not in helpers]
     if is_distributed:
         statements = [replace(one, text=citus.without_planner_help(one.text)) for one in statements]
+    if not has_reject_reason:
+        statements = [replace(one, text=one.text.replace(REASON, "NULL::text")) for one in statements]
     return {one.name: one for one in statements}
 
 

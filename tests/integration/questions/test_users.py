@@ -174,3 +174,38 @@ def test_a_list_of_users_that_is_none_is_an_error(site: Site) -> None:
         done = site.run("last-seen", "--users", str(names), script="ask_logs", status=2)
         assert "expected" in done.stderr
     assert "No such file" in site.run("last-seen", "--users", "missing", script="ask_logs", status=2).stderr
+
+
+# --- rejected ----------------------------------------------------------------------------------------------
+
+
+def test_rejected_says_why_and_counts_by_reason_or_by_network(ask: Any) -> None:
+    why = [("203.0.113.9", "proxy/trojan: not a valid user")] * 2
+    why += [
+        ("203.0.113.8", "proxy/trojan: not a valid user"),
+        ("198.51.100.7", "proxy/socks: insufficient header > EOF"),
+    ]
+    lines = [f"2025/11/17 10:00:0{n} from {source}:1 rejected  {text}" for n, (source, text) in enumerate(why)]
+    times = [moment(f"10:00:0{n}") for n in range(4)]
+
+    found = rows(ask(lines, "rejected", *DAY)["sources"])
+    assert found[0] == ("203.0.113.9", "203.0.113.0/24", "invalid user", 2, *times[:2])
+    assert sorted(found[1:]) == [
+        ("198.51.100.7", "198.51.100.0/24", "connection closed", 1, times[3], times[3]),
+        ("203.0.113.8", "203.0.113.0/24", "invalid user", 1, times[2], times[2]),
+    ]
+    assert rows(ask([], "rejected", *DAY, "--by", "reason")["reason"]) == [
+        ("invalid user", 3, 2, 1, times[0], times[2]),
+        ("connection closed", 1, 1, 1, times[3], times[3]),
+    ]
+    assert rows(ask([], "rejected", *DAY, "--by", "network")["network"]) == [
+        ("203.0.113.0/24", "invalid user", 3, 2, times[0], times[2]),
+        ("198.51.100.0/24", "connection closed", 1, 1, times[3], times[3]),
+    ]
+
+
+def test_rejected_in_a_database_that_is_older_than_the_reasons(ask: Any, site: Site) -> None:
+    ask(["2025/11/17 10:00:00 from 203.0.113.9:1 rejected  proxy/trojan: not a valid user"], "rejected", *DAY)
+    site.query("ALTER TABLE logs DROP COLUMN reject_reason")
+    found = site.run("rejected", *DAY, "--by", "reason", "--json", script="ask_logs").stdout
+    assert [(row["reason"], row["rows"]) for row in json.loads(found)["reason"]] == [("not recorded", 1)]
