@@ -86,7 +86,7 @@ def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
     """Create the rows day by day, each day attached with its indexes once it has its rows, as a run does."""
     schema.ensure(conn)
     conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
-    conn.execute("INSERT INTO tags (name) VALUES ('direct'), ('block'), ('warp')")
+    conn.execute("INSERT INTO tags (name) VALUES ('direct'), ('warp')")
     sizes = {"users": options.users, "endpoints": ENDPOINTS, "burst": BURST}
     for days_ago in range(options.days, 0, -1):
         day = str(END - timedelta(days=days_ago))

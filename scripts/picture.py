@@ -1,35 +1,96 @@
-"""Take examples/report.png, the picture in the README, of the page that scripts/demo has written."""
+"""Take the pictures of the page in examples/, of a month that scripts/month.py makes up, with a server of their own."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import sync_playwright
+import month
+from playwright.sync_api import Browser, sync_playwright
+from server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / ".demo" / "report.html"
-PICTURE = ROOT / "examples" / "report.png"
-SIZE = {"width": 1100, "height": 1620}  # pixels: the health and the whole first chart
+EXAMPLES = ROOT / "examples"
+PICTURES: dict[str, dict[str, Any]] = {
+    "report.png": {"viewport": {"width": 1100, "height": 1250}},
+    "report-dark.png": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "dark"},
+    "report-phone.png": {"viewport": {"width": 390, "height": 844}},
+}
+CONFIG = """\
+[postgresql]
+host = {host}
+port = {port}
+dbname = {dbname}
+user = {user}
+password = {password}
+[parser]
+logfile = access.log
+offline_file = buffer.jsonl
+timezone = UTC
+node = {node}
+"""
 
 
 def main() -> int:
-    """Open the page in Chromium and save what it shows; return the exit status."""
+    """Load the month, write its page, and save what Chromium shows of it; return the exit status."""
     chromium = shutil.which("chromium")
     if chromium is None:
         print("expected chromium on the PATH, found none: apt-get install chromium", file=sys.stderr)
         return 1
-    with sync_playwright() as playwright:
-        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own does not work for root
-        browser = playwright.chromium.launch(executable_path=chromium, args=sandbox)
-        page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]  # a TypedDict there
-        page.goto(PAGE.as_uri())
-        page.screenshot(path=PICTURE)
-        browser.close()
-    print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
+    with tempfile.TemporaryDirectory(prefix="xraylog-picture-") as name:
+        server = Server(Path(name) / "postgresql")
+        server.start()
+        try:
+            page = write_page(Path(name), server)
+        finally:
+            server.stop("immediate")
+        with sync_playwright() as playwright:
+            sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own does not work for root
+            browser = playwright.chromium.launch(executable_path=chromium, args=sandbox)
+            for picture, options in PICTURES.items():
+                take(browser, page, EXAMPLES / picture, options)
+            browser.close()
     return 0
+
+
+def write_page(folder: Path, server: Server) -> Path:
+    """Load the month as the runs of two nodes would, and write its page."""
+    end = datetime.now(timezone.utc)
+    logs: dict[str, list[str]] = {node: [] for node in month.NODES}
+    for node, line in month.lines(end.replace(tzinfo=None)):
+        logs[node].append(line)
+    for node, lines in logs.items():
+        place = folder / node
+        place.mkdir()
+        (place / "access.log").write_text("".join(lines))
+        (place / "config.ini").write_text(CONFIG.format(node=node, **server.keywords()))
+        run("parse_logs.py", "--config", place / "config.ini", "-q")
+    page = folder / "report.html"
+    run("report_logs.py", "--config", folder / month.NODES[0] / "config.ini", "--days", "30", "--output", page, "-q")
+    return page
+
+
+def run(script: str, *options: str | Path) -> None:
+    """Run one of the scripts."""
+    subprocess.run([sys.executable, str(ROOT / script), *map(str, options)], check=True)
+
+
+def take(browser: Browser, page: Path, picture: Path, options: dict[str, Any]) -> None:
+    """Save what the page shows in such a window; in the dark one, a user, too."""
+    context = browser.new_context(**options)
+    opened = context.new_page()
+    opened.goto(page.as_uri())
+    if "color_scheme" in options:
+        opened.locator("#users tbody a").first.click()
+    opened.screenshot(path=picture)
+    context.close()
+    print(f"{picture}: {picture.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

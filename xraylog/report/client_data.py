@@ -7,7 +7,7 @@ from typing import Any
 
 from xraylog.report import figures
 from xraylog.report.figures import InZone
-from xraylog.report.model import BLOCKING, Destination, Findings, User
+from xraylog.report.model import Destination, Findings, User, goes_nowhere
 
 
 class Names:
@@ -55,7 +55,7 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
 
 def by_blocking(tags: Mapping[str, int]) -> list[str]:
     """Return the outbound tags, those first that go nowhere, then those with the most rows."""
-    return sorted(tags, key=lambda tag: (not tag.lower().startswith(BLOCKING), -tags[tag], tag))
+    return sorted(tags, key=lambda tag: (not goes_nowhere(tag), -tags[tag], tag))
 
 
 def _user(user: User, names: Names) -> list[Any]:

@@ -28,6 +28,11 @@ RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
 UNITS = {"hour": 10, "six hours": 60, "day": None}
 
 
+def goes_nowhere(tag: str) -> bool:
+    """Return whether an outbound tag is called like one that blocks."""
+    return tag.lower().startswith(BLOCKING)
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """The time that a page shows, and its days in one zone."""

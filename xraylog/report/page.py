@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from xraylog import __version__
 from xraylog.report import charts, client_data, figures, notes, wording
-from xraylog.report.model import BLOCKING, Comparison, Findings, User
+from xraylog.report.model import Comparison, Findings, User, goes_nowhere
 from xraylog.report.run_history import Runs
 
 HERE = Path(__file__).parent
@@ -68,7 +68,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "zones": drawn,
         "refresh_s": refresh_s,
         "tag_counts": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags)],
-        "blocking": [tag for tag in found.tags if tag.lower().startswith(BLOCKING)],
+        "blocking": [tag for tag in found.tags if goes_nowhere(tag)],
         "group_counts": sorted(found.port_groups.items(), key=lambda of: -of[1]),
         "nobody": Comparison(),
         "that_day": "today" if found.window.until >= written else f"on {found.window.last}",

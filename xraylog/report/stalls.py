@@ -9,20 +9,20 @@ from itertools import accumulate
 
 from xraylog.report.model import ONE_DAY, SLOT, Findings, Gap
 
-MIN_USUAL = 20  # accepted rows of a slow day at that time: with fewer, chance makes gaps
-SLOW = 10  # of ten other days, the slowest
+MIN_USUAL = 50  # accepted rows of a slow day at that time: with fewer, chance makes gaps
+SLOW = 20  # of twenty other days, the second slowest
 MIN_DAYS = 2  # to compare with
 
 
 def find(found: Findings) -> list[Gap]:
-    """Return the gaps shorter than a day at whose time nine of ten other days have some rows, the newest first."""
+    """Return the gaps shorter than a day at whose time nearly all other days have some rows, the newest first."""
     sums = _sums(found)
     stalls = [gap for gap in found.gaps if gap.length < ONE_DAY and _usual(gap, found, sums) >= MIN_USUAL]
     return sorted(stalls, key=lambda gap: gap.since, reverse=True)
 
 
 def _usual(gap: Gap, found: Findings, sums: Mapping[str, Sequence[int]]) -> int:
-    """Return how many accepted rows the node has at the time of the gap on the slowest of ten other days."""
+    """Return how many accepted rows the node has at the time of the gap on the second slowest of twenty days."""
     since, until = found.window.since, found.window.until
     days = (until - since) // ONE_DAY
     counts = []

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.report.fragments import WINDOW
 from xraylog.report.masking import Mask
-from xraylog.report.model import NO_TAG, PORT_GROUPS, Thresholds
+from xraylog.report.model import NO_TAG, PORT_GROUPS, Thresholds, goes_nowhere
 from xraylog.report.snapshot import Session
 
 OTHER_PORTS = "other"
@@ -35,7 +35,7 @@ USES = SQL("""
     ORDER BY v.user_id, g.name, v.ports
 """)
 
-# Of the most frequent tag, mostly what goes out directly, the destinations are those that are visited most anyway.
+# Only of tags that go nowhere: the destinations of the others are those that are visited most, and take too long.
 GOALS = SQL("""
     SELECT g.name::text, e.address::text, f.rows
     FROM (
@@ -43,7 +43,7 @@ GOALS = SQL("""
                row_number() OVER (PARTITION BY l.outbound_tag_id ORDER BY count(*) DESC, l.destination_id) AS place
         FROM logs l
         WHERE {window} AND l.action NOT IN ('rejected', 'api') AND l.destination_id IS NOT NULL
-              AND l.outbound_tag_id <> ALL(SELECT id FROM tags WHERE name = %(main_tag)s)
+              AND l.outbound_tag_id IN (SELECT id FROM tags WHERE name::text = ANY(%(blocking)s))
         GROUP BY l.outbound_tag_id, l.destination_id
     ) f
     JOIN tags g ON g.id = f.outbound_tag_id
@@ -77,11 +77,11 @@ def uses(session: Session, shown: Sequence[int]) -> tuple[OfUsers, OfUsers]:
 def goals(
     session: Session, tags: OfUsers, mask: Mask, thresholds: Thresholds
 ) -> Mapping[str, Sequence[tuple[str, int]]]:
-    """Return the most frequent destinations by tag, except of the most frequent one."""
-    totals = sum_up(tags)
+    """Return the most frequent destinations by tag, of tags that go nowhere."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    if len(totals) > 1:
-        values = {"main_tag": max(totals, key=lambda tag: totals[tag]), "most": thresholds.max_per_tag}
+    blocking = [tag for tag in sum_up(tags) if goes_nowhere(tag)]
+    if blocking:
+        values = {"blocking": blocking, "most": thresholds.max_per_tag}
         for tag, address, rows in session.query("destinations of tags", GOALS, **values):
             found[tag].append((mask.destination(address), rows))
     return found

@@ -75,7 +75,7 @@ const VIEWS = {
     const all = new Map(data.users.map((user) => [user[NAME], user[ROWS]]));
     return users.length || goals.length ? {
       facts: shared(sum(users.map(([, rows]) => rows)), sum([...all.values()])),
-      tables: [["Users", "user", users], [goals.length ? "Most frequent destinations" : "Destinations: those of the most frequent tag are under Destinations", "destination", goals]],
+      tables: [["Users", "user", users], [goals.length ? "Most frequent destinations" : "Destinations: only those of tags that go nowhere are counted", "destination", goals]],
       command: "ask_logs.py outbound TAG shows all of it",
     } : null;
   },
