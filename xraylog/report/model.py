@@ -104,7 +104,7 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
 class Thresholds:
     """How much the page shows: those with the most rows, up to these numbers."""
 
-    max_users: int = 2_000  # a line each: a page of 1.3 MB (benchmarks/report.py)
+    max_users: int = 2_000  # a line each: a page of 1.0 MB (benchmarks/report.py)
     max_per_user: int = 100  # addresses, and destinations, of one user
     max_of_all_users: int = 12_000  # the same, of all users together: busy databases show fewer of each
     busy_rows: int = 100  # of users with more rows, destinations of a single row are left out: too many to sort
