@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from helpers.report_month import FOUND, NOW
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from xraylog.report import page as pages
 from xraylog.report.run_history import Runs
+
+expect.set_options(timeout=60_000)  # a safety net: how fast the machine is decides nothing
 
 
 def own(url: str, path: Path) -> bool:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from helpers.report_data import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
 from helpers.site import ROOT, Site, create_database, drop_database
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from xraylog.database.session import Connection
 from xraylog.report.model import Window
@@ -206,14 +206,14 @@ def test_a_click_or_a_key_shows_a_users_addresses_and_destinations(written: Site
     page.get_by_role("link", name=user[0]).first.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name=user[0])
-    assert dialog.is_visible()
+    expect(dialog).to_be_visible()  # the page learns of a new address a moment later
     tables = dialog.locator("table")
     assert tables.nth(0).locator("tbody td:first-child").all_inner_texts() == [address for address, _ in user[9]]
     assert tables.nth(1).locator("tbody td:first-child").all_inner_texts() == [
         data(written)["names"][place] for place, _ in user[10]
     ]
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    expect(dialog).not_to_be_visible()
     assert page.evaluate("document.activeElement.textContent") == user[0]
 
 
@@ -258,7 +258,9 @@ def test_who_visits_a_destination_is_shown(written: Site, opened: Callable[..., 
     page = opened(page_of(written))
     host = column(page, "top", 1)[0]
     page.get_by_role("link", name=host, exact=True).first.click()
-    shown = page.get_by_role("dialog", name=host).locator("tbody td:first-child").all_inner_texts()
+    dialog = page.get_by_role("dialog", name=host)
+    expect(dialog).to_be_visible()
+    shown = dialog.locator("tbody td:first-child").all_inner_texts()
     assert set(shown) == {row.email for row in INSIDE if row.host == host and row.email}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.report_month import FOUND, NOW, WINDOW
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from xraylog.report import figures
 from xraylog.report import page as pages
@@ -102,6 +102,7 @@ def test_a_legend_entry_hides_its_series_and_the_others_move_down(month: Path, o
 def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[..., Page]) -> None:
     page = opened(month)
     dialog = page.get_by_role("dialog")
+    heading = dialog.locator("h2")
     page.get_by_role("link", name="user6", exact=True).click()
     steps = [
         ("destination", "host3.example"), ("user", "user7"), ("address", "203.0.113.2"), ("network", "203.0.113.0/24"),
@@ -110,14 +111,15 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
     ]  # fmt: skip
     for kind, name in steps:
         dialog.get_by_role("link", name=name, exact=True).first.click()
-        assert dialog.locator("h2").inner_text() == name
-        assert dialog.locator("h2").get_attribute("data-kind") == kind
+        expect(heading).to_have_text(name)
+        expect(heading).to_have_attribute("data-kind", kind)
     page.go_back()
-    assert dialog.locator("h2").inner_text() == "user3"
+    expect(heading).to_have_text("user3")
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    expect(dialog).not_to_be_visible()
+    page.wait_for_function("location.hash === ''")  # what Back leads away from
     page.go_back()
-    assert dialog.locator("h2").inner_text() == "user3"
+    expect(heading).to_have_text("user3")
     page.evaluate("location.hash = 'user=nobody'")
     page.get_by_text("This page has nothing of it.").wait_for()
 
@@ -125,7 +127,7 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
 def test_a_destination_opens_all_of_its_visitors_that_the_page_has(month: Path, opened: Callable[..., Page]) -> None:
     page = opened(month)
     page.locator("#top").get_by_role("link", name="host1.example").click()
-    assert "40 of 74 users" in page.locator("#view-facts").inner_text()
+    expect(page.locator("#view-facts")).to_contain_text("40 of 74 users")
     assert page.get_by_role("dialog").locator("tbody tr").count() == 40
 
 
@@ -156,5 +158,5 @@ def test_what_scrolls_in_a_dialog_is_reached_by_the_keyboard(month: Path, opened
     page = opened(month)
     page.get_by_role("link", name="user6", exact=True).click()
     regions = page.get_by_role("dialog").get_by_role("region")
-    assert regions.count() == 6  # addresses, destinations, days, networks, tags and ports
+    expect(regions).to_have_count(6)  # addresses, destinations, days, networks, tags and ports
     assert all(region.get_attribute("tabindex") == "0" for region in regions.all())
