@@ -21,20 +21,19 @@ END_S = 5.0  # for a session to end after its SIGTERM
 PAUSE_S = 0.05
 COPY_PAUSE_S = 1.0  # in which a COPY that is alive moves
 
-# A bigint is a lock's two halves in pg_locks. What a session does is hidden from other roles. In names of pg_catalog:
-# no transaction has set the search_path.
+# A bigint is a lock's two halves in pg_locks. What a session does is hidden from other roles.
 HOLDERS = """
     SELECT DISTINCT a.pid, a.usename::text, a.usename = session_user,
            extract(epoch FROM clock_timestamp() - a.state_change)::float8, {copied}
-    FROM pg_catalog.pg_locks l
-    JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
-      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+    FROM pg_locks l
+    JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND (l.classid::bigint << 32) | l.objid::bigint = ANY(%s) AND l.objsubid = 1
     ORDER BY a.pid
 """
 COPIED = "(SELECT bytes_processed FROM pg_catalog.pg_stat_progress_copy p WHERE p.pid = a.pid)"
-TERMINATE = "SELECT pg_catalog.pg_terminate_backend(%s)"
+TERMINATE = "SELECT pg_terminate_backend(%s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +59,27 @@ def holders(conn: Connection, *locks: str) -> list[Holder]:
     """Return the other sessions that hold one of these advisory locks."""
     copied = COPIED if Capabilities.of(conn).copy_progress else "NULL::bigint"
     query = SQL(HOLDERS).format(copied=SQL(copied))
-    found = {row[0]: Holder(*row) for row in conn.execute(query, [[*map(session.lock_key, locks)]])}
+    with session.transaction(conn):
+        found = {row[0]: Holder(*row) for row in conn.execute(query, [[*map(session.lock_key, locks)]])}
     return list(found.values())
 
 
+def locks_of(node: str) -> tuple[str, str]:
+    """Return the names of the locks by which the sessions of a node's runs are known."""
+    return session.run_mark(node), positions.node_lock(node)
+
+
 def find(conn: Connection, node: str, timeout_s: float) -> list[Holder]:
-    """Return the node's sessions that have not moved for longer than a run waits. A COPY whose bytes move is alive."""
-    locks = session.run_mark(node), positions.node_lock(node)
-    dead = [holder for holder in holders(conn, *locks) if holder.is_dead(timeout_s)]
+    """Return the node's sessions that are dead."""
+    return _dead_ones(conn, node, holders(conn, *locks_of(node)), timeout_s)
+
+
+def _dead_ones(conn: Connection, node: str, found: list[Holder], timeout_s: float) -> list[Holder]:
+    """Return those that have not moved for longer than a run waits. A COPY whose bytes move is alive."""
+    dead = [holder for holder in found if holder.is_dead(timeout_s)]
     if any(holder.copied is not None for holder in dead):
         time.sleep(COPY_PAUSE_S)
-        copied = {holder.pid: holder.copied for holder in holders(conn, *locks)}
+        copied = {holder.pid: holder.copied for holder in holders(conn, *locks_of(node))}
         dead = [holder for holder in dead if holder.pid in copied and copied[holder.pid] == holder.copied]
     return dead
 
@@ -80,23 +89,25 @@ def end(conn: Connection, node: str, timeout_s: float) -> Iterator[str]:
 
     Raises Unavailable with the names of those that keep it.
     """
-    for holder in find(conn, node, timeout_s):
+    found = holders(conn, *locks_of(node))
+    for holder in _dead_ones(conn, node, found, timeout_s):
         if not holder.is_own:
             continue
-        conn.execute(TERMINATE, [holder.pid])
+        with session.transaction(conn):
+            conn.execute(TERMINATE, [holder.pid])
         if not _has_ended(conn, node, holder):
             raise Unavailable(
                 f"{holder}, is dead, keeps the locks of node {node}, and does not end; "
                 f"if it is frozen, on the server's machine: kill -CONT {holder.pid}"
             )
         yield f"{holder}, kept the locks of node {node}: it was dead, and has been ended"
-    if holders(conn, positions.node_lock(node)):
+    if found and holders(conn, positions.node_lock(node)):
         _wait(conn, node)
 
 
 def _has_ended(conn: Connection, node: str, ended: Holder) -> bool:
     until = time.monotonic() + END_S
-    while any(holder.pid == ended.pid for holder in holders(conn, session.run_mark(node), positions.node_lock(node))):
+    while any(holder.pid == ended.pid for holder in holders(conn, *locks_of(node))):
         if time.monotonic() > until:
             return False
         time.sleep(PAUSE_S)

@@ -64,7 +64,8 @@ class Import:
         self._node_id = target.node_id(buffer.node)
         self._batch_position = positions.batch_position(self._node_id, logfile.path_text(buffer.path))
         self._known_to = find_buffer(target, buffer, self._node_id).offset  # by an older version
-        self._known = positions.imported_batches(target.conn, self._node_id)
+        with session.transaction(target.conn):
+            self._known = positions.imported_batches(target.conn, self._node_id)
         self._covered: list[Stored] = []  # what is known already, by its log: one of each
         self._reported = time.monotonic()
 

@@ -241,14 +241,14 @@ def _drop(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
 
 def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     """Mark it; False where the server cannot detach it CONCURRENTLY. Citus refuses that, with whatever SQLSTATE."""
-    if not Capabilities.of(conn).detach_concurrently or citus.has_logs(conn):
+    if not Capabilities.of(conn).detach_concurrently:
         return False
 
     def mark() -> bool:
         with _ddl(conn):
             now = _recheck(conn, old, cutoff)
             ((is_possible,),) = conn.execute(MAY_DETACH)
-            if now is None or now.stage is not Stage.ATTACHED or not is_possible:
+            if now is None or now.stage is not Stage.ATTACHED or not is_possible or citus.has_logs(conn):
                 return False
             conn.execute(detach.mark(now.table))
             return True
@@ -302,7 +302,8 @@ USERS = """
 
 def _users(conn: Connection) -> set[str]:
     """Return the transactions that have a lock on `logs`."""
-    return {transaction for (transaction,) in conn.execute(USERS)}
+    with session.transaction(conn):
+        return {transaction for (transaction,) in conn.execute(USERS)}
 
 
 def _drop_now(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:

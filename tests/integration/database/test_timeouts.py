@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -10,7 +13,7 @@ import pytest
 from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, day, lines, users, wait_until
 
-from xraylog.database import positions, session
+from xraylog.database import deadline, positions, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.ingest import online
 
@@ -85,6 +88,50 @@ def test_timeouts_of_the_role_or_the_database_decide_nothing(
     assert site.run_here() == 0
     assert "not available" not in site.output()
     assert site.emails() == users(0, 20)
+
+
+def test_each_statement_of_a_run_is_in_a_transaction_with_its_own_timeouts(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But the one that asks before anything else whether the server takes changes, and what PostgreSQL runs in none."""
+    outside = site.folder / "outside"  # runs are processes of their own
+    transaction, execute = session.transaction, psycopg.Cursor.execute
+    within: list[psycopg.Connection[Any]] = []
+
+    @contextlib.contextmanager
+    def opened(conn: session.Connection, *locks: str, **keywords: bool) -> Iterator[None]:
+        within.append(conn)
+        with contextlib.ExitStack() as stack:
+            stack.callback(within.remove, conn)
+            stack.enter_context(transaction(conn, *locks, **keywords))
+            yield
+
+    def executed(self: psycopg.Cursor[Any], query: Any, *arguments: Any, **keywords: Any) -> psycopg.Cursor[Any]:
+        if isinstance(self.connection, deadline.Connection) and self.connection not in within:
+            with outside.open("a") as found:
+                found.write(f"{query}\n")
+        return execute(self, query, *arguments, **keywords)
+
+    monkeypatch.setattr(session, "transaction", opened)
+    monkeypatch.setattr(psycopg.Cursor, "execute", executed)
+    site.append(*lines(0, 10), "damaged\n")
+    assert site.run_here() == 0
+    site.away()
+    site.append(*lines(10, 20), "damaged\n")
+    assert site.run_here() == 0
+    site.back()
+    site.append(*lines(20, 30, day(1)))
+    for options in [], ["--make-partitions", "1"], ["--replay-rejected"], ["--dry-run"]:
+        assert site.run_here(*options) == 0, site.output()
+    assert site.emails() == users(0, 30)
+    old = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime(2025, 1, 1, tzinfo=datetime.timezone.utc)
+    site.set("retention", days=old.days, prune_names="true")
+    assert site.run_here() == 0, site.output()
+    assert site.emails() == users(0, 20)
+    found = outside.read_text().splitlines()
+    assert {text for text in found if "DETACH PARTITION" not in text} == {
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')"
+    }
 
 
 @pytest.mark.parametrize("table", ["users", "rejected_lines"])
