@@ -854,6 +854,7 @@ $$;
 -- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds no row: without it the
 -- planner expects as many hours as rows, and sorts all rows instead of hashing them; without its FROM logs, the plan is
 -- not parallel.
+DROP FUNCTION IF EXISTS traffic_by_hour(timestamptz, timestamptz);  -- earlier versions returned another count, too
 CREATE OR REPLACE FUNCTION traffic_by_hour(
     since timestamptz DEFAULT date_trunc('hour', now()) - interval '11 hours',
     until timestamptz DEFAULT now()
@@ -971,7 +972,7 @@ RETURNS TABLE (
     last      timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT r.address, client_network(r.address), r.reason, r.rows, r.first, r.last
+    SELECT r.address AS source_ip, client_network(r.address) AS network, r.reason, r.rows, r.first, r.last
     FROM (
         SELECT client_address(s.source_ip) AS address,
                coalesce(nullif(s.why, ''), 'not recorded') AS reason, sum(s.rows)::bigint AS rows,
@@ -986,7 +987,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         ) s
         GROUP BY address, reason
     ) r
-    ORDER BY r.rows DESC, r.address
+    ORDER BY r.rows DESC, r.address, r.reason
 $$;
 
 
@@ -1004,27 +1005,10 @@ RETURNS TABLE (
     last    timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT n.network, n.reason, n.rows, n.sources, n.first, n.last
-    FROM (
-        SELECT client_network(r.address) AS network, r.reason, sum(r.rows)::bigint AS rows,
-               count(r.address) AS sources, min(r.first) AS first, max(r.last) AS last
-        FROM (
-            SELECT client_address(s.source_ip) AS address,
-                   coalesce(nullif(s.why, ''), 'not recorded') AS reason, sum(s.rows)::bigint AS rows,
-                   min(s.first) AS first, max(s.last) AS last
-            FROM (
-                SELECT l.source_ip, l.reject_reason AS why, count(*) AS rows, min(l."timestamp") AS first,
-                       max(l."timestamp") AS last
-                FROM logs l
-                WHERE l.action = 'rejected' AND l."timestamp" >= rejected_networks.since
-                      AND l."timestamp" < rejected_networks.until
-                GROUP BY l.source_ip, l.reject_reason
-            ) s
-            GROUP BY address, reason
-        ) r
-        GROUP BY network, r.reason
-    ) n
-    ORDER BY n.rows DESC
+    SELECT r.network, r.reason, sum(r.rows)::bigint AS rows, count(r.source_ip) AS sources, min(r.first), max(r.last)
+    FROM rejected_sources(rejected_networks.since, rejected_networks.until) r
+    GROUP BY r.network, r.reason
+    ORDER BY rows DESC, r.network, r.reason
 $$;
 
 
@@ -1042,32 +1026,17 @@ RETURNS TABLE (
     last     timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT n.reason, n.rows, n.sources, n.networks, n.first, n.last
-    FROM (
-        SELECT r.reason, sum(r.rows)::bigint AS rows, count(r.address) AS sources,
-               count(DISTINCT client_network(r.address)) AS networks, min(r.first) AS first, max(r.last) AS last
-        FROM (
-            SELECT client_address(s.source_ip) AS address,
-                   coalesce(nullif(s.why, ''), 'not recorded') AS reason, sum(s.rows)::bigint AS rows,
-                   min(s.first) AS first, max(s.last) AS last
-            FROM (
-                SELECT l.source_ip, l.reject_reason AS why, count(*) AS rows, min(l."timestamp") AS first,
-                       max(l."timestamp") AS last
-                FROM logs l
-                WHERE l.action = 'rejected' AND l."timestamp" >= rejected_reasons.since
-                      AND l."timestamp" < rejected_reasons.until
-                GROUP BY l.source_ip, l.reject_reason
-            ) s
-            GROUP BY address, reason
-        ) r
-        GROUP BY r.reason
-    ) n
-    ORDER BY n.rows DESC
+    SELECT r.reason, sum(r.rows)::bigint AS rows, count(r.source_ip) AS sources,
+           count(DISTINCT r.network) AS networks, min(r.first), max(r.last)
+    FROM rejected_sources(rejected_reasons.since, rejected_reasons.until) r
+    GROUP BY r.reason
+    ORDER BY rows DESC, r.reason
 $$;
 
 
 -- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any. `also`
 -- are more addresses, those that a name had (`addresses_named`).
+DROP FUNCTION IF EXISTS users_that_reached(text, integer, timestamptz, timestamptz);  -- earlier versions had no `also`
 CREATE OR REPLACE FUNCTION users_that_reached(
     target text,
     port   integer DEFAULT NULL,
@@ -1109,6 +1078,7 @@ $$;
 
 
 -- The same, connection by connection: the line that a letter asks for.
+DROP FUNCTION IF EXISTS connections_to(text, integer, timestamptz, timestamptz);  -- earlier versions had no `also`
 CREATE OR REPLACE FUNCTION connections_to(
     target text,
     port   integer DEFAULT NULL,

@@ -1,7 +1,8 @@
 """The SELECT of each function of answers.sql, to be sent as it is: a role that may only read creates no functions.
 
 A parameter is named with its function, `users_of.since`; here it becomes one of psycopg. The helpers, which return no
-table, are expressions, which the planner substitutes for their calls; here that happens to the text.
+table, are expressions, which the planner substitutes for their calls, as it does with a function that another one reads
+from; here that happens to the text.
 
 Where Citus distributes `logs`, answers_citus.sql has some of them in another form.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,10 @@ class Statement:
         """Return the text that reads the rows of one node, %(node_id)s."""
         return self.text.replace(ROWS, ROWS_OF_NODE)
 
+    def changed(self, change: Callable[[str], str]) -> Statement:
+        """Return the same statement with another text."""
+        return replace(self, text=change(self.text))
+
 
 @functools.cache
 def read(is_distributed: bool = False, has_reject_reason: bool = True) -> dict[str, Statement]:
@@ -59,12 +64,28 @@ def read(is_distributed: bool = False, has_reject_reason: bool = True) -> dict[s
         for function in reversed(found)  # one that calls another comes after it
         if not function["returns"].startswith("TABLE")
     }
-    statements = [_statement(function, helpers) for function in found if function["name"] not in helpers]
+    statements: dict[str, Statement] = {}
+    for function in found:
+        if function["name"] not in helpers:
+            called = functools.partial(_with_calls, called=list(statements.values()))
+            statements[function["name"]] = _statement(function, helpers).changed(called)
     if is_distributed:
-        statements = [replace(one, text=citus.without_planner_help(one.text)) for one in statements]
+        statements = {name: one.changed(citus.without_planner_help) for name, one in statements.items()}
     if not has_reject_reason:
-        statements = [replace(one, text=one.text.replace(REASON, "NULL::text")) for one in statements]
-    return {one.name: one for one in statements}
+        statements = {name: one.changed(_without_reason) for name, one in statements.items()}
+    return statements
+
+
+def _without_reason(text: str) -> str:
+    return text.replace(REASON, "NULL::text")
+
+
+def _with_calls(text: str, called: Iterable[Statement]) -> str:
+    """Return the text with each statement that it reads from, which is called with parameters of the same names."""
+    for one in called:
+        parameters = ", ".join(f"%({name})s::{kind}" for name, kind in one.parameters.items())
+        text = text.replace(f"FROM {one.name}({parameters}) ", f"FROM (\n{one.text}\n) ")
+    return text
 
 
 def _helper(function: re.Match[str]) -> tuple[list[str], str]:
