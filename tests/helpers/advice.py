@@ -266,6 +266,8 @@ TESTED: dict[str, dict[str, str]] = {
         "{}; what to do, as the owner of logs": "integration/ingest/test_nodes.py::"
         "test_without_the_column_for_reasons_rows_come_in_until_the_owner_has_pasted_it",
         "{}; the next run tries": NOTHING + "the next run tries",
+        "logs.{}: expected the type text": "integration/database/test_reject_reason.py::"
+        "test_a_column_of_that_name_and_another_type_holds_up_no_row_until_the_owner_has_pasted_what_mends_it",
     },
     "xraylog/database/schema.py": {
         "{} is another application's": TRIAL + "test_users_of_another_application_stay_alone",

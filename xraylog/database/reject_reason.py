@@ -20,9 +20,8 @@ EXISTS = """
     SELECT EXISTS (SELECT FROM pg_attribute
                    WHERE attrelid = to_regclass('logs') AND attname = %s AND atttypid = 'text'::regtype)
 """
-MISSING = (
-    f"logs.{schema.REJECT_REASON}: expected a column, found none, so rows do not say why xray rejected a connection"
-)
+UNKNOWN = "so rows do not say why xray rejected a connection"
+MISSING = f"logs.{schema.REJECT_REASON}: expected a column, found none, {UNKNOWN}"
 
 
 def is_there(found: Findings) -> bool:
@@ -40,6 +39,13 @@ def add(conn: Connection, found: Findings) -> str | None:
     """Have the column; return None, or else why it is still missing, with what to do."""
     if is_there(found):
         return None
+    if other := found.tables["logs"].types.get(schema.REJECT_REASON):
+        column = schema.REJECT_REASON
+        return (
+            f"logs.{column}: expected the type text, found {other}, {UNKNOWN}; what to do, as the owner of logs: "
+            f"ALTER TABLE logs ALTER COLUMN {column} TYPE text; if it is a column of your own: "
+            f"ALTER TABLE logs RENAME COLUMN {column} TO its_{column}"
+        )
     with session.transaction(conn):
         ((is_owned,),) = conn.execute(OWNED)
     if not is_owned:  # asking it of the server would be an error in its log, run after run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from helpers.site import Site, line
@@ -58,6 +59,24 @@ def test_a_reader_in_the_way_holds_up_no_row_and_the_next_run_adds_the_column(
     assert site.output().count("the next run tries to add it again") == 1
     site.append(*TEXT)
     site.run()
+    assert reasons(site)[2 * len(TEXT) :] == STORED
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+@pytest.mark.parametrize("kind", ["varchar(20)", "integer", "name"])
+def test_a_column_of_that_name_and_another_type_holds_up_no_row_until_the_owner_has_pasted_what_mends_it(
+    site: Site, conn: Connection, kind: str, choice: int
+) -> None:
+    site.append(*TEXT)
+    site.run()
+    forget_column(conn)
+    conn.execute(f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} {kind}")  # type: ignore[arg-type]  # from above
+    site.append(*TEXT)
+    said = site.run().stderr
+    assert reasons(site) == [*((action, None) for action, _ in 2 * STORED)]
+    conn.execute(re.findall("ALTER TABLE [^;]*", said)[choice])
+    site.append(*TEXT)
+    assert site.run().stderr == ""
     assert reasons(site)[2 * len(TEXT) :] == STORED
 
 
