@@ -351,7 +351,7 @@ def _partitions(conn: Connection) -> Finding:
 
 
 def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
-    trouble = [*found.misfits, *found.warnings]
+    trouble = [*found.misfits, *found.warnings, *filter(None, [reject_reason.misfit(found)])]
     if found.migrating:
         yield "schema", schema.MIGRATING, f"finish it: {hints.command(cfg, script=hints.MIGRATION)}"
     elif trouble:

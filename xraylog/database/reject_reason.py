@@ -35,17 +35,25 @@ def exists(conn: Connection) -> bool:
     return bool(found)
 
 
+def misfit(found: Findings) -> str | None:
+    """Return what to do with a column of that name and another type; None where there is none."""
+    column = schema.REJECT_REASON
+    other = found.tables["logs"].types.get(column) if "logs" in found.tables else None
+    if other in ("text", None):
+        return None
+    return (
+        f"logs.{column}: expected the type text, found {other}, {UNKNOWN}; what to do, as the owner of logs: "
+        f"ALTER TABLE logs ALTER COLUMN {column} TYPE text; if it is a column of your own: "
+        f"ALTER TABLE logs RENAME COLUMN {column} TO its_{column}"
+    )
+
+
 def add(conn: Connection, found: Findings) -> str | None:
     """Have the column; return None, or else why it is still missing, with what to do."""
     if is_there(found):
         return None
-    if other := found.tables["logs"].types.get(schema.REJECT_REASON):
-        column = schema.REJECT_REASON
-        return (
-            f"logs.{column}: expected the type text, found {other}, {UNKNOWN}; what to do, as the owner of logs: "
-            f"ALTER TABLE logs ALTER COLUMN {column} TYPE text; if it is a column of your own: "
-            f"ALTER TABLE logs RENAME COLUMN {column} TO its_{column}"
-        )
+    if mismatch := misfit(found):
+        return mismatch
     with session.transaction(conn):
         ((is_owned,),) = conn.execute(OWNED)
     if not is_owned:  # asking it of the server would be an error in its log, run after run

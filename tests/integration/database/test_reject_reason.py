@@ -73,6 +73,7 @@ def test_a_column_of_that_name_and_another_type_holds_up_no_row_until_the_owner_
     conn.execute(f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} {kind}")  # type: ignore[arg-type]  # from above
     site.append(*TEXT)
     said = site.run().stderr
+    assert said.strip().partition("logs.")[2] in site.run("--check", status=3).stdout
     assert reasons(site) == [*((action, None) for action, _ in 2 * STORED)]
     conn.execute(re.findall("ALTER TABLE [^;]*", said)[choice])
     site.append(*TEXT)
