@@ -617,7 +617,7 @@ def test_functions_of_earlier_versions_give_way(filled: Connection) -> None:
         for earlier in EARLIER.values():
             filled.execute(earlier)  # type: ignore[arg-type]  # written above
         for _ in range(2):
-            filled.execute(ANSWERS)  # type: ignore[arg-type]  # a file of ours
+            filled.execute(ANSWERS)  # type: ignore[arg-type]  # our own file
             for name in EACH:
                 ((count,),) = filled.execute("SELECT count(*) FROM pg_proc WHERE proname = %s", [name])
                 assert (name, count) == (name, 1)

@@ -13,11 +13,13 @@ import pytest
 from helpers import load_paths
 from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, facts, line, lines, users, wait_until
+from psycopg.sql import SQL, Identifier
 
 import parse_logs
 from xraylog.cli import Exit
-from xraylog.database import partitions, positions, references, schema
+from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.capabilities import Capabilities
+from xraylog.database.schema import REFERENCE_TABLES
 from xraylog.loading import attach, bulk, foreign_keys, loader
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -348,6 +350,23 @@ def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Si
             conn.execute("LOCK TABLE endpoints, tags, users, nodes IN SHARE ROW EXCLUSIVE MODE NOWAIT")
         resolving.join()
     assert conn.execute("SELECT count(*) FROM users").fetchall() == [(1,)]
+
+
+def test_a_new_day_is_attached_beside_open_readers(
+    site: Site, taken: Counter[str], conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a page or a pg_dump, which read for minutes. Before PostgreSQL 12 ATTACH waits for readers of logs."""
+    site.append(*lines(0, 5))
+    site.run()
+    tables = [*REFERENCE_TABLES, *(["logs"] if conn.info.server_version >= 120000 else [])]
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
+    with conn.transaction():
+        for table in tables:
+            conn.execute(SQL("SELECT FROM {}").format(Identifier(table)))
+        site.append(*lines(5, 40, SECOND))
+        assert go(site, monkeypatch, ATTACH) == 0
+    assert site.emails() == users(0, 40)
+    assert taken[ATTACH] == 1
 
 
 # --- together --------------------------------------------------------------------------------------------------------
