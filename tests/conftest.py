@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 import psycopg
 import pytest
-from helpers import faults, load_paths
-from helpers.site import Site, create_database, drop_database
+from helpers import faults, forked, load_paths
+from helpers.site import Site, create_database, drop_database, line
 from hypothesis import settings
 from loguru import logger
 from psycopg.conninfo import conninfo_to_dict
 from server import FAST, Server
 
+import parse_logs
 from xraylog.database import schema
 from xraylog.loading import attach, foreign_keys
 
@@ -57,6 +59,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out.update(item for n, item in enumerate(others, 1) if n % of != number % of)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Take what was collected out of the sight of the garbage collector, which would copy all of it in forked runs."""
+    gc.collect()
+    gc.freeze()
 
 
 def part(text: str) -> tuple[int, int]:
@@ -111,12 +119,25 @@ def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Se
     return own_server(*FAST, "max_connections=200").keywords()
 
 
+@pytest.fixture(scope="session")
+def warmed_up(server_keywords: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Do here, once, what each forked run would do again: late imports, regular expressions, psycopg's caches."""
+    site = Site(tmp_path_factory.mktemp("warmed_up"), create_database(server_keywords))
+    with Path(os.devnull).open("w") as nothing, contextlib.redirect_stderr(nothing):
+        for change in (site.back, site.away, site.back):
+            change()
+            site.append(line(0), "damaged\n")
+            assert parse_logs.main(["--config", str(site.config)]) == 0
+    logger.remove()
+    drop_database(site.database)
+
+
 @pytest.fixture(autouse=True)
 def ends_its_threads() -> Iterator[None]:
     """A thread that outlives its test keeps all later runs from being forked."""
-    before = set(threading.enumerate())
+    assert forked.other_threads() == []
     yield
-    assert set(threading.enumerate()) <= before
+    assert forked.other_threads() == []
 
 
 @pytest.fixture
@@ -186,7 +207,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
-def site(database: dict[str, str], tmp_path: Path) -> Iterator[Site]:
+def site(database: dict[str, str], tmp_path: Path, warmed_up: None) -> Iterator[Site]:  # noqa: ARG001  # happens before
     """A folder with config.ini and a log in it, and the test's database for it."""
     site = Site(tmp_path, database)
     yield site

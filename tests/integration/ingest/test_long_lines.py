@@ -126,14 +126,14 @@ def test_an_endless_line_of_a_pipe_is_kept_in_part(site: Site, conn: Connection)
     assert site.emails() == users(1, 3)
 
 
-# As much of a line as is kept, in each field that its grammar copies or decodes.
-LONG = MAX_LINE_BYTES - 200
-BEGIN = b"2025/11/17 10:15:23 from 203.0.113.1:5 accepted "
-FIELDS = (
-    BEGIN + b"http://h.example/" + b"z" * LONG + b" [a >> b] email: path\n",
-    BEGIN + b"tcp:h:443 [" + b" " * LONG + b"a >> b] email: tag\n",
-    BEGIN + b"tcp:h:443 [a >> b] email: " + b"e" * LONG + "\N{GRINNING FACE}\n".encode(),
-)
+def long_fields() -> tuple[bytes, ...]:
+    """As much of a line as is kept, in each field that its grammar copies or decodes."""
+    begin, long = b"2025/11/17 10:15:23 from 203.0.113.1:5 accepted ", MAX_LINE_BYTES - 200
+    return (
+        begin + b"http://h.example/" + b"z" * long + b" [a >> b] email: path\n",
+        begin + b"tcp:h:443 [" + b" " * long + b"a >> b] email: tag\n",
+        begin + b"tcp:h:443 [a >> b] email: " + b"e" * long + "\N{GRINNING FACE}\n".encode(),
+    )
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -141,11 +141,12 @@ def test_lines_that_are_just_kept_whole_are_read_one_at_a_time(site: Site, conn:
     if masked:
         site.set("privacy", mask_source="24/64")
     site.run()
-    site.append(*FIELDS, line(2))
+    texts = long_fields()
+    site.append(*texts, line(2))
     site.away()
     run(site, most=MOST + MAPPED)
     site.back()
     run(site, most=MOST + MAPPED)
     assert site.emails() == Counter(["path", "tag", "u2"])
     ((_, reason, length, *_),) = kept(conn)
-    assert (length, str(reason)[:35]) == (len(FIELDS[-1]) - 1, "expected at most 255 characters in ")
+    assert (length, str(reason)[:35]) == (len(texts[-1]) - 1, "expected at most 255 characters in ")
