@@ -14,19 +14,15 @@ import statistics
 from pathlib import Path
 
 from lines import DAYS, lines
-from load import check, may_switch, ours
-from stage import CONFIG, Run, Stage, arguments, parse_logs, staged, write
+from load import by_path, check, may_switch, ours
+from stage import CONFIG, Run, Stage, parse_logs, staged, write
 
 GOAL = 0.8
 
 
 def main() -> None:
     """Prepare, measure each path, print."""
-    parser = arguments("An import of the offline buffer compared with the log.", 1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=20_000)
-    parser.add_argument("--path", type=int, action="append", choices=(1, 2, 3), help="only this one")
-    options = parser.parse_args()
+    options = by_path("An import of the offline buffer compared with the log.")
     with staged(options.pg_bin) as stage:
         log = stage.folder / "all.log"
         write(log, lines(options.lines))

@@ -31,11 +31,7 @@ COLUMNS = (
 
 def main() -> None:
     """Prepare, measure each path, print."""
-    parser = arguments("A whole run compared with a bare COPY.", 1_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=20_000)
-    parser.add_argument("--path", type=int, action="append", choices=(1, 2, 3), help="only this one")
-    options = parser.parse_args()
+    options = by_path("A whole run compared with a bare COPY.")
     with staged(options.pg_bin) as stage:
         log = stage.folder / "all.log"
         write(log, lines(options.lines))
@@ -43,6 +39,15 @@ def main() -> None:
         prepare(stage, log)
         for path in options.path or (1, 2, 3):
             compare(stage, log, path, options)
+
+
+def by_path(description: str) -> argparse.Namespace:
+    """Return the options of a benchmark that measures each load path."""
+    parser = arguments(description, 1_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=20_000)
+    parser.add_argument("--path", type=int, action="append", choices=(1, 2, 3), help="only this one")
+    return parser.parse_args()
 
 
 def prepare(stage: Stage, log: Path) -> None:
