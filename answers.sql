@@ -1,1 +1,1 @@
-xraylog/questions/answers.sql
+xraylog/answers/answers.sql

@@ -1,1 +1,1 @@
-xraylog/questions/answers_citus.sql
+xraylog/answers/answers_citus.sql

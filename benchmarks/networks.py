@@ -18,9 +18,9 @@ from pathlib import Path
 import psycopg
 from stage import arguments, staged
 
+from xraylog.answers import statements
 from xraylog.database import networks
 from xraylog.networks import files
-from xraylog.questions import statements
 
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each is asked
 GIST = """

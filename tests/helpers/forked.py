@@ -68,7 +68,7 @@ def is_possible(script: str) -> bool:
 
 
 def other_threads() -> list[threading.Thread]:
-    """Return the threads beside this one, but for asyncio's that wait for the browser's driver: they hold no lock."""
+    """Return the threads beside this one, without asyncio's that wait for the browser's driver and hold no lock."""
     main = threading.main_thread()
     return [one for one in threading.enumerate() if one is not main and "waitpid-" not in one.name]
 

@@ -26,9 +26,9 @@ from helpers.site import ROOT
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
+from xraylog.answers import statements
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection
-from xraylog.questions import statements
 
 ANSWERS = (ROOT / "answers.sql").read_text()
 Address: TypeAlias = IPv4Interface | IPv6Interface

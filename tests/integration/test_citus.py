@@ -16,10 +16,10 @@ from helpers.load_paths import BULK
 from helpers.report_data import read as read_page
 from helpers.site import Site, line, lines
 
+from xraylog.answers import statements
 from xraylog.database import schema
 from xraylog.loading import attach, foreign_keys
 from xraylog.maintenance import prune
-from xraylog.questions import statements
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 TODAY = f"{datetime.now(timezone.utc):%Y/%m/%d} 00:00:00.5"

@@ -33,8 +33,8 @@ from helpers.site import ROOT, Site, line, lines, users, wait_until
 from psycopg.sql import SQL, Identifier
 from server import Server
 
+from xraylog.answers import statements
 from xraylog.database import schema, session
-from xraylog.questions import statements
 from xraylog.report.model import Window
 
 PASSWORD = "of-the-cluster"  # noqa: S105  # of servers that end with the tests

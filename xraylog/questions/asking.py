@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
+from xraylog.answers import statements
+from xraylog.answers.statements import Statement
 from xraylog.database import citus, dns_names, partitions, reject_reason
 from xraylog.database.session import Connection
-from xraylog.questions import beside, statements, targets
+from xraylog.questions import beside, targets
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
-from xraylog.questions.statements import Statement
 
 MAX_USERS = 20  # of a pattern
 MAX_ADDRESSES = 1_000  # of a name

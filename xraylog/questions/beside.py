@@ -8,10 +8,10 @@ from typing import Any
 
 from psycopg.sql import SQL, Identifier
 
+from xraylog.answers import statements
 from xraylog.database import dns_names, networks
 from xraylog.database.optional import OptionalTable
 from xraylog.database.session import Connection
-from xraylog.questions import statements
 from xraylog.questions.present import Part
 
 IS_FILLED = "SELECT EXISTS (SELECT FROM {})"

@@ -11,7 +11,7 @@ import pytest
 from helpers.site import ROOT, Site, lines
 from psycopg.sql import SQL, Identifier
 
-from xraylog.questions import statements
+from xraylog.answers import statements
 
 DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
 STORED = """

@@ -16,7 +16,7 @@ import pytest
 from helpers.site import ROOT, Site
 from psycopg.sql import SQL, Identifier
 
-from xraylog.questions import statements
+from xraylog.answers import statements
 
 DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
 PACKAGE = "@ip-location-db/asn-country@2.3.2026061719"  # CC0-1.0, 4.7 MB
