@@ -245,7 +245,10 @@ def test_a_folder_of_the_log_that_does_not_exist_is_no_success(site: Site) -> No
     assert site.emails() == users(1, 2)
 
 
-def test_a_log_named_on_the_command_line_that_is_missing_is_reported(site: Site) -> None:
+def test_a_log_named_on_the_command_line_that_is_missing_is_reported(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.folder)  # where the lock of such a log stays
     assert "nowhere.log: expected a log, found none" in site.run("--logfile", "nowhere.log").stderr
     assert "expected the path of a file" in site.run("--logfile", "", status=2).stderr
 
