@@ -42,6 +42,7 @@ SOURCES = (
     *(f"2001:db8:1:{n}::1" for n in range(1, 5)), "2001:db8:2::1", "198.18.0.0/24", None,
 )  # fmt: skip
 TAGS, NODES, PROTOCOLS = ("direct", "block", "warp", None), ("n1", "n2", None), ("tcp", "udp")
+WHYS = ("invalid user", "timeout", "invalid user", None, "")
 
 
 class Row(NamedTuple):
@@ -56,6 +57,7 @@ class Row(NamedTuple):
     tag: str | None
     email: str | None
     node: str | None
+    why: str | None = None  # rejected
 
 
 def some_rows() -> list[Row]:
@@ -85,17 +87,18 @@ def some_rows() -> list[Row]:
             host = chance.choice(HOSTS[: chance.choice((3, 10, len(HOSTS)))])
             port = chance.choice((443, 443, 80, 53)) if host else None
             tag, protocol = chance.choice(TAGS), chance.choice(PROTOCOLS)
-            rows.append(Row(at, chance.choice(SOURCES), action, protocol, host, port, tag, email, node))
+            why = WHYS[len(rows) % len(WHYS)] if action == "rejected" else None
+            rows.append(Row(at, chance.choice(SOURCES), action, protocol, host, port, tag, email, node, why))
     return rows
 
 
 ROWS = some_rows()
 INSERT = """
     INSERT INTO logs ("timestamp", source_ip, action, protocol_id, destination_id, destination_port,
-                      outbound_tag_id, user_id, node_id)
+                      outbound_tag_id, user_id, node_id, reject_reason)
     VALUES (%s, %s, %s, (SELECT id FROM protocols WHERE name = %s), (SELECT id FROM endpoints WHERE address = %s), %s,
             (SELECT id FROM tags WHERE name = %s), (SELECT id FROM users WHERE email = %s),
-            (SELECT id FROM nodes WHERE name = %s))
+            (SELECT id FROM nodes WHERE name = %s), %s)
 """
 NAMES = {"users": EMAILS, "endpoints": HOSTS, "tags": TAGS, "nodes": NODES, "protocols": PROTOCOLS}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta, timezone
 
 from helpers.report_data import BERLIN
-from xraylog.report.model import Destination, Findings, Node, Slot, User, Window
+from xraylog.report.model import Destination, Findings, Node, Reason, Slot, Source, User, Window
 
 NOW = datetime(2025, 11, 17, 12, 20, tzinfo=timezone.utc)
 WINDOW = Window.of(BERLIN, 30, date(2025, 11, 17), NOW)
@@ -35,6 +35,10 @@ GOALS = [
     Destination(f"host{place}.example", 90 - place, 30, 74, ["tcp/443"], [(f"user{n}", 9 - n) for n in range(8)])
     for place in range(12)
 ]
+SOURCES = [
+    Source(f"198.51.100.{place}", 90 - place, WINDOW.since, NOW, [("invalid user", 80 - place), ("timeout", 10)])
+    for place in range(12)
+]
 FOUND = Findings(
     WINDOW,
     [Node("n1", sum(slot.rows for slot in slots()), WINDOW.since, NOW, 0, NOW)],
@@ -49,4 +53,7 @@ FOUND = Findings(
     activity=[(WINDOW.since + timedelta(hours=hour), 1 << hour % 40) for hour in range(700)],
     total_destinations=500,
     before=WINDOW.before,
+    sources=SOURCES,
+    total_sources=12,
+    reasons=[Reason("invalid user", 894, 12), Reason("timeout", 120, 12)],
 )

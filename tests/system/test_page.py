@@ -144,7 +144,19 @@ BOXES = """marks => marks.map((mark) => {
 
 def test_tables_sort_by_every_column_both_ways(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
-    for table in ("users", "top", "sources", "gaps", "protocols", "groups", "tags", "nodes", "rising", "new"):
+    for table in (
+        "users",
+        "top",
+        "reasons",
+        "sources",
+        "gaps",
+        "protocols",
+        "groups",
+        "tags",
+        "nodes",
+        "rising",
+        "new",
+    ):
         for header in page.locator(f"#{table} thead button").all():
             place = int(header.evaluate("button => button.parentElement.cellIndex")) + 1
             ways = []
@@ -282,6 +294,7 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
         Row(WINDOW.midnights[1] + timedelta(hours=n), "10.0.0.1", "accepted", "tcp", text, 443, text, text, text)
         for n, text in enumerate(HOSTILE)
     ]
+    rows += [row._replace(action="rejected", why=row.email) for row in rows]
     fill(conn, [row for row in rows for _ in range(3)])
     report(site)
     page = opened(page_of(site))
@@ -291,7 +304,7 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
         page.evaluate("document.querySelectorAll('img, iframe, object, embed, link, base, a[href^=javascript]').length")
         == 0
     )
-    for table in ("users", "top", "nodes"):
+    for table in ("users", "top", "nodes", "reasons"):
         names = page.locator(f"#{table} tbody th").evaluate_all("cells => cells.map(cell => cell.textContent)")
         assert sorted(names) == sorted([*HOSTILE, *(NODES[:2] if table == "nodes" else ())]), table
     for text in HOSTILE:

@@ -136,7 +136,7 @@ def _query_all(first: Session, second: Session, executor: Executor, scope: Scope
     future_days = executor.submit(_days, second, window, future_totals)
     future_uses = executor.submit(_uses, second, future_totals)
     ranked = destinations.read(first, mask, thresholds)
-    sources, total_sources = traffic.sources(first, thresholds)
+    rejected = traffic.rejected(first, thresholds)
     totals = future_totals.result()
     user_destinations = users.destinations(first, totals, mask, thresholds)
     slots = future_slots.result()
@@ -164,8 +164,9 @@ def _query_all(first: Session, second: Session, executor: Executor, scope: Scope
         before=ranked.before,
         is_first_period=ranked.is_first_period,
         ports=ranked.ports,
-        sources=sources,
-        total_sources=total_sources,
+        sources=rejected.sources,
+        total_sources=rejected.total,
+        reasons=rejected.reasons,
         newest=None if slots or scope.node else traffic.newest(first),
         has_snapshot=not first.is_distributed,
     )

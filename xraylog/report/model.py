@@ -235,6 +235,16 @@ class Source:
     rows: int
     first: datetime
     last: datetime
+    reasons: Sequence[tuple[str, int]] = ()  # and rows: the most first
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why connections were rejected."""
+
+    name: str
+    rows: int
+    sources: int  # those that have an address
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +264,7 @@ class Findings:
     ports: Sequence[Port] = ()
     sources: Sequence[Source] = ()
     total_sources: int = 0
+    reasons: Sequence[Reason] = ()  # why, of all sources: the most rows first
     total_destinations: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
     is_first_period: bool = False  # no row is older than the period before

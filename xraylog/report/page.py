@@ -48,6 +48,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
     environment.filters["than"] = wording.than
     environment.filters["count"] = wording.count
     environment.filters["size"] = wording.size
+    environment.filters["reasons"] = wording.reasons
     environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     environment.filters["local"] = lambda moment: moment.astimezone(found.window.zone).strftime("%Y-%m-%d %H:%M")
     environment.filters["clock"] = lambda moment: moment.astimezone(found.window.zone).strftime("%H:%M")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg.sql import SQL
 
-from xraylog.database import citus, partitions
+from xraylog.database import citus, partitions, reject_reason
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
-from xraylog.report.model import GAP, NOT_LET_IN, SLOT, Gap, Node, Slot, Source, Thresholds, Window
+from xraylog.report.model import GAP, NOT_LET_IN, SLOT, Gap, Node, Reason, Slot, Source, Thresholds, Window
 from xraylog.report.snapshot import Row, Session
 
 NO_NODE = "(no node)"
@@ -119,29 +120,65 @@ def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None,
     return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))
 
 
-SOURCES = SQL("""
-    SELECT abbrev(s.source::inet), s.rows, s.first, s.last, s.total
-    FROM (
-        SELECT {shown} AS source, sum(l.rows)::bigint AS rows, min(l.first) AS first, max(l.last) AS last,
-               count(*) OVER () AS total
+# One scan; the sources and the reasons are made of its groups. `what` names what a row is.
+SOURCES = """
+    WITH rejected AS (
+        SELECT {shown} AS source, l.why, sum(l.rows) AS rows, min(l.first) AS first, max(l.last) AS last
         FROM (
-            SELECT {client} AS source_ip, sum(l.rows) AS rows, min(l.first) AS first, max(l.last) AS last
+            SELECT {client} AS source_ip, coalesce(nullif(l.why, ''), %(not_recorded)s) AS why,
+                   sum(l.rows) AS rows, min(l.first) AS first, max(l.last) AS last
             FROM (
-                SELECT l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+                SELECT l.source_ip, {why} AS why, count(*) AS rows, min(l."timestamp") AS first,
+                       max(l."timestamp") AS last
                 FROM logs l
                 WHERE {window} AND l.action = 'rejected'
-                GROUP BY l.source_ip
+                GROUP BY l.source_ip, {why}
             ) l
-            GROUP BY 1
+            GROUP BY 1, 2
         ) l
-        GROUP BY 1
-    ) s
-    ORDER BY s.rows DESC, s.source
-    LIMIT %(most)s
-""").format(window=WINDOW, shown=SHOWN, client=CLIENT)
+        GROUP BY 1, 2
+    ), top AS (
+        SELECT source, sum(rows)::bigint AS rows, min(first) AS first, max(last) AS last,
+               array_agg(why ORDER BY rows DESC, why) AS reasons,
+               array_agg(rows::bigint ORDER BY rows DESC, why) AS counts, count(*) OVER () AS total
+        FROM rejected
+        GROUP BY source
+        ORDER BY sum(rows) DESC, source
+        LIMIT %(most)s
+    )
+    SELECT 'source' AS what, abbrev(t.source::inet) AS name, t.rows, t.first, t.last, t.reasons, t.counts, t.total
+    FROM top t
+    UNION ALL
+    SELECT 'reason', r.why, sum(r.rows)::bigint, NULL, NULL, NULL, NULL, count(r.source)
+    FROM rejected r
+    GROUP BY r.why
+    ORDER BY rows DESC, name
+"""
+REASON = SQL("l.reject_reason")
+NO_REASON = SQL("NULL::text")
+NOT_RECORDED = "not recorded"  # as in answers.sql
 
 
-def sources(session: Session, thresholds: Thresholds) -> tuple[list[Source], int]:
-    """Return who was rejected most, and how many sources there were in total."""
-    found = session.query("rejected sources", SOURCES, most=thresholds.max_sources)
-    return [Source(address or NO_SOURCE, *rest) for address, *rest, _ in found], found[0][4] if found else 0
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Who was rejected most, and why."""
+
+    sources: Sequence[Source]
+    total: int  # sources
+    reasons: Sequence[Reason]  # of all sources; none where `logs` has no such column
+
+
+def rejected(session: Session, thresholds: Thresholds) -> Rejected:
+    """Return who was rejected most, and why."""
+    has_reasons = reject_reason.exists(session.conn)
+    query = SQL(SOURCES).format(window=WINDOW, shown=SHOWN, client=CLIENT, why=REASON if has_reasons else NO_REASON)
+    found = session.query("rejected sources", query, most=thresholds.max_sources, not_recorded=NOT_RECORDED)
+    sources, reasons, total = list[Source](), list[Reason](), 0
+    for what, name, rows, first, last, names, counts, number in found:
+        if what == "reason":
+            reasons.append(Reason(name, rows, number))
+        else:
+            of = [*zip(names, counts, strict=True)] if has_reasons else ()
+            sources.append(Source(name or NO_SOURCE, rows, first, last, of))
+            total = number
+    return Rejected(sources, total, reasons if has_reasons else ())

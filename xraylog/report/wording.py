@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def count(number: float) -> str:
     """Return a whole number with commas."""
@@ -23,3 +25,8 @@ def than(now: int, before: int) -> str:
         if part
         else "as a week before"
     )
+
+
+def reasons(found: Sequence[tuple[str, int]]) -> str:
+    """Return names with their numbers, or only the name where there is one."""
+    return ", ".join(f"{name} {count(rows)}" for name, rows in found) if len(found) > 1 else "".join(dict(found))

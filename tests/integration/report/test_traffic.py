@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -23,7 +24,8 @@ from helpers.report_data import (
 
 from xraylog.database.session import Connection
 from xraylog.report import figures, time_series, traffic
-from xraylog.report.model import Findings, Window
+from xraylog.report.masking import Mask
+from xraylog.report.model import Findings, Thresholds, Window
 
 
 def test_nodes_have_their_rows_and_moments(found: Findings, stored: Connection) -> None:
@@ -157,6 +159,57 @@ def test_rejected_sources_are_those_of_plain_sql(found: Findings) -> None:
     }
     assert found.total_sources == len(moments)
     assert [of.rows for of in found.sources] == sorted((of.rows for of in found.sources), reverse=True)
+
+
+def test_the_reasons_of_a_source_are_those_of_plain_sql(found: Findings) -> None:
+    reasons = defaultdict[str, Counter[str]](Counter)
+    for row in INSIDE:
+        if row.action == "rejected":
+            reasons[row.source or traffic.NO_SOURCE][row.why or "not recorded"] += 1
+    assert {of.address: dict(of.reasons) for of in found.sources} == reasons
+    assert all(of.reasons == sorted(of.reasons, key=lambda of: (-of[1], of[0])) for of in found.sources)
+    assert max(len(of.reasons) for of in found.sources) == 3
+
+
+def test_rows_and_sources_by_reason_are_those_of_plain_sql(found: Findings, stored: Connection) -> None:
+    expected = stored.execute(
+        """
+        SELECT coalesce(nullif(reject_reason, ''), 'not recorded'), count(*), count(DISTINCT source_ip)
+        FROM logs
+        WHERE action = 'rejected' AND "timestamp" >= %s AND "timestamp" < %s
+        GROUP BY 1 ORDER BY 2 DESC
+        """,
+        [WINDOW.since, WINDOW.until],
+    ).fetchall()
+    assert [(of.name, of.rows, of.sources) for of in found.reasons] == expected
+    assert sum(of.rows for of in found.reasons) == sum(of.rows for of in found.sources)
+
+
+def test_a_page_of_few_sources_counts_the_reasons_of_all(shared: dict[str, str], found: Findings) -> None:
+    few = read(shared, thresholds=Thresholds(max_sources=2))
+    assert few.sources == found.sources[:2]
+    assert (few.reasons, few.total_sources) == (found.reasons, found.total_sources)
+
+
+def test_masked_sources_have_the_same_reasons(shared: dict[str, str], found: Findings) -> None:
+    masked = read(shared, mask=Mask(hides=True))
+    assert [(of.name, of.rows) for of in masked.reasons] == [(of.name, of.rows) for of in found.reasons]
+    counts = Counter[str]()
+    for source in masked.sources:
+        counts.update(dict(source.reasons))
+        assert sum(rows for _, rows in source.reasons) == source.rows
+    assert counts == {of.name: of.rows for of in found.reasons}
+    known = [of for of in masked.sources if of.address != traffic.NO_SOURCE]
+    assert {of.name: of.sources for of in masked.reasons} == {
+        reason: sum(reason in dict(of.reasons) for of in known) for reason in counts
+    }
+
+
+def test_an_older_table_has_no_reasons(filled: Connection, database: dict[str, str], found: Findings) -> None:
+    filled.execute("ALTER TABLE logs DROP COLUMN reject_reason")
+    older = read(database)
+    assert older.sources == [replace(of, reasons=()) for of in found.sources]
+    assert (older.reasons, older.total_sources) == ((), found.total_sources)
 
 
 def test_a_node_that_was_silent_all_the_time_is_a_gap(conn: Connection, database: dict[str, str]) -> None:

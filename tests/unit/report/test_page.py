@@ -17,7 +17,7 @@ from helpers.report_data import (
 )
 
 from xraylog.report import page, run_history, traffic
-from xraylog.report.model import Destination, Findings, Gap, Node, Slot, User, Window
+from xraylog.report.model import Destination, Findings, Gap, Node, Reason, Slot, Source, User, Window
 
 
 def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
@@ -163,6 +163,23 @@ def test_a_page_that_would_be_too_large_shows_fewer_users_and_says_so(sign: str)
     assert [name for name, *_ in data["users"]] == [user.name for user in users[: len(data["users"])]]
     size = len(text.encode())
     assert page.MAX_BYTES * 0.99 < size <= page.MAX_BYTES
+
+
+def test_a_source_names_its_reasons_the_most_frequent_first() -> None:
+    one, other = [("invalid user", 1200), ("timeout", 3)], [("other", 7)]
+    sources = [Source(f"203.0.113.{n}", 9, NOON, NOON, of) for n, of in enumerate((one, other))]
+    found = Findings(
+        Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR / 2, HOUR / 3)], sources=sources,
+        slots=[Slot(NOON - HOUR, "n1", None, "rejected", 7)],
+        reasons=[Reason("invalid user", 1200, 1), Reason("other", 7, 1), Reason("timeout", 3, 1)],
+    )  # fmt: skip
+    text = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    rows = text.partition('<table id="sources"')[2].partition("</table>")[0]
+    assert re.findall('<td class="name left">(.*)</td>', rows) == ["invalid user 1,200, timeout 3", "other"]
+    assert '<table id="reasons"' in text
+    text = page.render(replace(found, reasons=()), run_history.Runs(), NOON, is_masked=False)
+    assert '<table id="reasons"' not in text
+    assert ">why<" not in text
 
 
 def test_a_page_that_is_not_too_large_shows_all_users() -> None:
