@@ -140,6 +140,9 @@ def test_killed_at_every_step_of_an_import(steps: Steps, site: Site, load_path: 
         assert site.run_here() == 0
         assert site.emails() == expected, (step, site.steps()[-1])
         assert site.buffer.stat().st_size == 0
+        if load_path == ATTACH:  # with hundreds of days each run would take twice the time
+            site.drop_days()
+            expected.clear()
 
     names = kill_at_every_step(steps, site, prepare, check)
     steps.expect({"commit", "ftruncate in truncate", "copy write"}, names, site.folder / "steps")

@@ -49,6 +49,9 @@ def struck_at_every_step(
         assert site.run_here() == 0, (site.steps()[-1], site.output()[-1000:])
         assert site.emails() == expected, site.steps()[-1]
         assert len(site.rejected()) == len(site.steps())
+        if site.load_path == ATTACH:  # with hundreds of days each run would take twice the time
+            site.drop_days()
+            expected.clear()
     raise AssertionError
 
 

@@ -74,6 +74,17 @@ FACTS = """
 """
 
 
+DROP_DAYS = """
+    DO $$
+    DECLARE
+        day regclass;
+    BEGIN
+        FOR day IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'logs'::regclass LOOP
+            EXECUTE 'DROP TABLE ' || day;
+        END LOOP;
+    END
+    $$
+"""
 numbers = itertools.count(1)
 
 
@@ -253,6 +264,10 @@ class Site:
         if not self.query("SELECT to_regclass('logs')")[0][0]:
             return Counter()
         return Counter(dict(self.query("SELECT email, count(*) FROM logs JOIN users ON users.id = user_id GROUP BY 1")))
+
+    def drop_days(self) -> None:
+        """Drop all rows with their partitions: what comes back later was stored twice."""
+        self.query(DROP_DAYS)
 
     def buffered(self) -> Counter[str]:
         """How often each user is in the buffer."""
