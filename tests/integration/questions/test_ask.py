@@ -16,7 +16,7 @@ from helpers.site import Site, line, lines
 from psycopg.sql import SQL, Identifier
 
 import ask_logs
-from xraylog.questions import asking
+from xraylog.questions import asking, catalog
 
 SINCE = ("--since", "2025-11-17")
 SINCE = ("--since", "2025-11-17")
@@ -42,8 +42,8 @@ def answer(site: Site, *arguments: str) -> Any:
 
 def test_the_menu_shows_each_question(asked: Site) -> None:
     shown = ask(asked, "--help")
-    for question in ("online", "sharing", "user", "rejected", "traffic", "last-seen"):
-        assert f"\n    {question} " in shown
+    for question in catalog.QUESTIONS:
+        assert f"\n    {question.name} " in shown
 
 
 def test_a_table_states_its_window_and_has_aligned_columns(asked: Site) -> None:
