@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psycopg.sql import Identifier
+from psycopg.sql import SQL, Identifier
 
 from xraylog.database.session import Connection, Unsuitable
 
@@ -19,6 +19,7 @@ STATE = """
     FROM pg_class c
     WHERE c.oid = to_regclass(%(table)s) AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
 """
+IS_FILLED = "SELECT EXISTS (SELECT FROM {})"
 MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 
 
@@ -36,6 +37,18 @@ class OptionalTable:
         values = {"table": self.name, "columns": list(self.columns), "rights": list(self.rights)}
         row = conn.execute(STATE, values).fetchone()
         return State() if row is None else State(True, *row)
+
+    def readable(self, conn: Connection) -> tuple[bool, list[str]]:
+        """Return whether it has rows that this role may read, and a note if it may not. Changes nothing."""
+        found = self.state(conn)
+        if found.is_there and not found.may_read:
+            role = Identifier(conn.info.user).as_string(conn)
+            grant = f"as the owner of {self.name}: GRANT SELECT ON {self.name} TO {role}"
+            return False, [f"Without what {self.name} has; {grant}"]
+        if not found.is_readable:
+            return False, []
+        ((is_filled,),) = conn.execute(SQL(IS_FILLED).format(Identifier(self.name)))
+        return is_filled, []
 
     def lacking(self, conn: Connection) -> str | None:
         """Return what prevents this role from writing it, with the statements that mend it. Changes nothing."""

@@ -89,7 +89,7 @@ def with_more(
     notes = []
     shown = [one for one in question.beside if any(part.name == one.part and part.rows for part in parts)]
     for table in {one.table.name: one.table for one in shown}.values():
-        is_readable, complaints = beside.readable(conn, table)
+        is_readable, complaints = table.readable(conn)
         notes += complaints
         if is_readable:
             wanted = [one for one in shown if one.table is table]
@@ -101,7 +101,7 @@ def with_more(
 def addresses_of(conn: Connection, known: Mapping[str, Statement], values: Mapping[str, Any]) -> list[str]:
     """Return the addresses that the name in `target` had, where DNS answers are kept."""
     target = values.get("target")
-    if target is None or targets.address(target.partition("/")[0]) or not beside.readable(conn, dns_names.TABLE)[0]:
+    if target is None or targets.address(target.partition("/")[0]) or not dns_names.TABLE.readable(conn)[0]:
         return []
     found = conn.execute(
         f"{known['addresses_named'].text}\nLIMIT %(limit)s", {**values, "limit": MAX_ADDRESSES}

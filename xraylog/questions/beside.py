@@ -6,15 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from psycopg.sql import SQL, Identifier
-
 from xraylog.answers import statements
 from xraylog.database import dns_names, networks
 from xraylog.database.optional import OptionalTable
-from xraylog.database.session import Connection
 from xraylog.questions.present import Part
 
-IS_FILLED = "SELECT EXISTS (SELECT FROM {})"
 NOTES = {
     networks.TABLE.name: "{}: as the table networks has them, empty where it has none.",
     dns_names.TABLE.name: "{}: what DNS answers called an address, from the day before on, at most five; of any node.",
@@ -41,19 +37,6 @@ def places(part: str, key: str) -> Beside:
 def names(part: str) -> Beside:
     """Return the names that bare addresses had, beside the destinations of a part."""
     return Beside(part, "destination", {"names": "names"}, "names_of", table=dns_names.TABLE)
-
-
-def readable(conn: Connection, table: OptionalTable) -> tuple[bool, list[str]]:
-    """Return whether the table has rows that this role may read, and a note if it may not."""
-    found = table.state(conn)
-    if found.is_there and not found.may_read:
-        role = Identifier(conn.info.user).as_string(conn)
-        grant = f"as the owner of {table.name}: GRANT SELECT ON {table.name} TO {role}"
-        return False, [f"Without what {table.name} has; {grant}"]
-    if not found.is_readable:
-        return False, []
-    ((is_filled,),) = conn.execute(SQL(IS_FILLED).format(Identifier(table.name)))
-    return is_filled, []
 
 
 def add(parts: Sequence[Part], wanted: Sequence[Beside], ask: Callable[[str, list[str]], Any]) -> list[Part]:
