@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta, timezone
 
 from helpers.report_data import BERLIN
-from xraylog.report.model import Destination, Findings, Node, Reason, Slot, Source, User, Window
+from xraylog.report.model import Destination, Findings, Node, Place, Reason, Slot, Source, User, Window
 
 NOW = datetime(2025, 11, 17, 12, 20, tzinfo=timezone.utc)
 WINDOW = Window.of(BERLIN, 30, date(2025, 11, 17), NOW)
@@ -39,6 +39,11 @@ SOURCES = [
     Source(f"198.51.100.{place}", 90 - place, WINDOW.since, NOW, [("invalid user", 80 - place), ("timeout", 10)])
     for place in range(12)
 ]
+PLACES = {
+    **{f"203.0.113.{place}": Place("DE", "Example Telecom AG") for place in range(4)},
+    "203.0.113.4": Place("NL", "A hosting company with a rather long name, Ltd."),
+    **{source.address: Place("ZA", None) for source in SOURCES[:3]},
+}
 FOUND = Findings(
     WINDOW,
     [Node("n1", sum(slot.rows for slot in slots()), WINDOW.since, NOW, 0, NOW)],
@@ -55,5 +60,6 @@ FOUND = Findings(
     before=WINDOW.before,
     sources=SOURCES,
     total_sources=12,
+    places=PLACES,
     reasons=[Reason("invalid user", 894, 12), Reason("timeout", 120, 12)],
 )

@@ -17,7 +17,7 @@ from helpers.report_data import read as read_page
 from helpers.site import Site, line, lines
 
 from xraylog.answers import statements
-from xraylog.database import schema
+from xraylog.database import networks, schema
 from xraylog.loading import attach, foreign_keys
 from xraylog.maintenance import prune
 
@@ -71,7 +71,9 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
     site.back()
     site.run()
     site.run("--make-partitions", "2")
-    read_page(site.database)
+    conn.execute(networks.CREATE)
+    conn.execute("INSERT INTO networks VALUES ('0.0.0.0/0', 'DE', 64496, 'Example')")
+    assert read_page(site.database).places
     site.run("new", script="ask_logs")
     site.run("user", "u1", "--node", "n1", script="ask_logs")
     site.set("retention", days=30, prune_names="true")

@@ -14,6 +14,7 @@ from helpers.report_data import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW,
 from helpers.site import ROOT, Site, create_database, drop_database
 from playwright.sync_api import Page, expect
 
+from xraylog.database import networks
 from xraylog.database.session import Connection
 from xraylog.report.model import Window
 
@@ -295,7 +296,11 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
         for n, text in enumerate(HOSTILE)
     ]
     rows += [row._replace(action="rejected", why=row.email) for row in rows]
+    rows = [row._replace(source=f"10.0.0.{n % len(HOSTILE)}") for n, row in enumerate(rows)]
     fill(conn, [row for row in rows for _ in range(3)])
+    conn.execute(networks.CREATE)  # the operator can load a file of anybody's
+    for n, text in enumerate(HOSTILE):
+        conn.execute("INSERT INTO networks VALUES (%s, %s, 1, %s)", [f"10.0.0.{n}/32", text, text])
     report(site)
     page = opened(page_of(site))
     assert page.title() == "Xray traffic"
@@ -304,11 +309,11 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
         page.evaluate("document.querySelectorAll('img, iframe, object, embed, link, base, a[href^=javascript]').length")
         == 0
     )
-    for table in ("users", "top", "nodes", "reasons"):
+    for table in ("users", "top", "nodes", "reasons", "countries", "providers"):
         names = page.locator(f"#{table} tbody th").evaluate_all("cells => cells.map(cell => cell.textContent)")
         assert sorted(names) == sorted([*HOSTILE, *(NODES[:2] if table == "nodes" else ())]), table
     for text in HOSTILE:
-        for kind in ("user", "destination", "tag", "node"):
+        for kind in ("user", "destination", "tag", "node", "country", "provider"):
             page.evaluate("address => { location.hash = address; }", f"{kind}={quote(text, safe='')}")
             page.wait_for_function("kind => document.querySelector('#view h2').dataset.kind === kind", arg=kind)
             assert page.locator("#view h2").evaluate("heading => heading.textContent") == text

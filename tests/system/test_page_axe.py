@@ -39,3 +39,6 @@ def test_nothing_keeps_people_from_using_the_page(
     page.evaluate("location.hash = 'user=user12'")
     page.get_by_role("dialog", name="user12").wait_for()
     assert violations(page, rules) == []
+    page.get_by_role("dialog").get_by_role("link", name="DE").first.click()
+    page.get_by_role("dialog", name="DE").wait_for()
+    assert violations(page, rules) == []

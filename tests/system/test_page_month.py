@@ -106,8 +106,9 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
     page.get_by_role("link", name="user6", exact=True).click()
     steps = [
         ("destination", "host3.example"), ("user", "user7"), ("address", "203.0.113.2"), ("network", "203.0.113.0/24"),
-        ("user", "user9"), ("tag", "block"), ("user", "user8"), ("ports", "web"), ("user", "user3"),
-        ("day", "2025-11-16"),
+        ("user", "user9"), ("country", "DE"), ("provider", "Example Telecom AG"), ("address", "203.0.113.1"),
+        ("provider", "Example Telecom AG"), ("user", "user2"), ("tag", "block"), ("user", "user8"),
+        ("ports", "web"), ("user", "user3"), ("day", "2025-11-16"),
     ]  # fmt: skip
     for kind, name in steps:
         dialog.get_by_role("link", name=name, exact=True).first.click()
@@ -122,6 +123,28 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
     expect(heading).to_have_text("user3")
     page.evaluate("location.hash = 'user=nobody'")
     page.get_by_text("This page has nothing of it.").wait_for()
+
+
+def test_a_country_shows_its_users_and_addresses(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month)
+    page.locator("#countries").get_by_role("link", name="NL", exact=True).click()
+    dialog = page.get_by_role("dialog", name="NL")
+    expect(dialog).to_be_visible()
+    headings = ["Users", "Addresses", "Providers"]
+    assert dialog.locator("h3").all_inner_texts() == headings
+    assert dialog.locator("table").nth(0).locator("tbody tr").count() == 40
+    (address,) = dialog.locator("table").nth(1).locator("tbody tr").all_inner_texts()
+    (name,) = {place.provider for place in FOUND.places.values() if place.country == "NL"}
+    assert address.split("\n") == ["203.0.113.4", f"NL, {name}", "\t200"]
+    page.evaluate("location.hash = 'user=user3'")
+    expect(page.locator("#view-facts")).to_contain_text("those on this page are of 2 countries, 2 providers")
+
+
+def test_rejected_sources_are_found_by_country_and_reason(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month)
+    for wanted, count in (("za", 3), ("timeout", 12), ("za timeout", 0)):
+        page.get_by_label("Search sources").fill(wanted)
+        assert page.locator("#sources tbody tr:visible").count() == count
 
 
 def test_a_destination_opens_all_of_its_visitors_that_the_page_has(month: Path, opened: Callable[..., Page]) -> None:
@@ -158,5 +181,5 @@ def test_what_scrolls_in_a_dialog_is_reached_by_the_keyboard(month: Path, opened
     page = opened(month)
     page.get_by_role("link", name="user6", exact=True).click()
     regions = page.get_by_role("dialog").get_by_role("region")
-    expect(regions).to_have_count(6)  # addresses, destinations, days, networks, tags and ports
+    expect(regions).to_have_count(8)  # addresses, destinations, days, networks, tags, ports, countries and providers
     assert all(region.get_attribute("tabindex") == "0" for region in regions.all())

@@ -19,7 +19,7 @@ STATE = """
     FROM pg_class c
     WHERE c.oid = to_regclass(%(table)s) AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
 """
-IS_FILLED = "SELECT EXISTS (SELECT FROM {})"
+IS_FILLED = "SELECT EXISTS (SELECT 1 FROM {})"
 MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 
 

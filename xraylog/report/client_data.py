@@ -7,7 +7,7 @@ from typing import Any
 
 from xraylog.report import figures
 from xraylog.report.figures import InZone
-from xraylog.report.model import Destination, Findings, User, goes_nowhere
+from xraylog.report.model import Destination, Findings, Place, User, goes_nowhere
 
 
 class Names:
@@ -30,10 +30,33 @@ class Names:
         return [*self._numbers]
 
 
+class Places:
+    """Each pair of a country and a provider once, and its number."""
+
+    def __init__(self, by_address: Mapping[str, Place]) -> None:
+        self._by_address = by_address
+        self._numbers: dict[Place, int] = {}
+
+    def entry(self, address: str, rows: int) -> tuple[str | int, ...]:
+        """Return an address with its rows, and the number of its place, if it is known."""
+        place = self._by_address.get(address)
+        return (
+            (address, rows) if place is None else (address, rows, self._numbers.setdefault(place, len(self._numbers)))
+        )
+
+    def all(self, names: Names) -> list[list[int | None]]:
+        """Return country and provider of each place, in the order of their numbers; None: unknown."""
+        return [
+            [None if name is None else names.number(name) for name in (place.country, place.provider)]
+            for place in self._numbers
+        ]
+
+
 def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int) -> dict[str, Any]:
     """Return all of it."""
     names = Names()
-    users = [_user(user, names) for user in found.users]
+    places = Places(found.places)
+    users = [_user(user, names, places) for user in found.users]
     goals = {name: names.pairs(found.tag_goals.get(name, ())) for name in found.tags}
     destinations = {names.number(goal.address): _destination(goal) for goal in (*found.top, *found.rising, *found.new)}
     return {
@@ -44,12 +67,13 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
         "hasAllUsers": len(found.users) >= found.total_users,
         "days": [str(day) for day in found.window.days],
         "users": users,
-        "names": names.all,
+        "places": places.all(names),
         "goals": goals,
         "destinations": destinations,
         "totalDestinations": found.total_destinations,
         "gaps": [(gap.node, int(gap.since.timestamp()), int(gap.until.timestamp())) for gap in found.gaps[:1000]],
         "charts": figures.numbers(zones),
+        "names": names.all,  # the last one: all others have named theirs
     }
 
 
@@ -58,7 +82,7 @@ def by_blocking(tags: Mapping[str, int]) -> list[str]:
     return sorted(tags, key=lambda tag: (not goes_nowhere(tag), -tags[tag], tag))
 
 
-def _user(user: User, names: Names) -> list[Any]:
+def _user(user: User, names: Names, places: Places) -> list[Any]:
     return [
         user.name,
         user.rows,
@@ -69,7 +93,7 @@ def _user(user: User, names: Names) -> list[Any]:
         int(user.first.timestamp()),
         int(user.last.timestamp()),
         user.by_day,
-        user.visited_from,
+        [places.entry(address, rows) for address, rows in user.visited_from],
         names.pairs(user.destinations),
         names.pairs(_most_first(user.tags)),
         names.pairs(_most_first(user.ports)),

@@ -248,6 +248,14 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """What the operator's files say about an address."""
+
+    country: str | None = None
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """Everything the page shows."""
 
@@ -276,6 +284,8 @@ class Findings:
     tag_goals: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)  # destinations by outbound tag
     newest: datetime | None = None  # the newest row of all, if the window has none
     has_snapshot: bool = True  # all answers are of one moment
+    places: Mapping[str, Place] = field(default_factory=dict)  # by address of a user, or of a source
+    complaints: Sequence[str] = ()  # about what this role may not read
 
     @property
     def rows(self) -> int:

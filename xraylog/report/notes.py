@@ -31,6 +31,8 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
         yield f"{size} in the offline buffer: the next run that reaches PostgreSQL imports them.", ()
     if runs.offline:
         yield f"Runs that did not reach PostgreSQL: {wording.count(runs.offline)} of {wording.count(runs.count)}.", ()
+    for complaint in found.complaints:
+        yield complaint, ()
     if not found.has_snapshot:
         yield "Citus has no common snapshot: what was stored meanwhile may be in some numbers and not in others.", ()
     if found.rejected_lines:

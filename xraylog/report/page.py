@@ -22,7 +22,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from xraylog import __version__
-from xraylog.report import charts, client_data, figures, notes, wording
+from xraylog.report import charts, client_data, figures, notes, origins, wording
 from xraylog.report.model import Comparison, Findings, User, goes_nowhere
 from xraylog.report.run_history import Runs
 
@@ -77,16 +77,18 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "sign": max((node.stored for node in found.nodes if node.stored), default=None),
         "can_compare": found.before is not None and not found.has_partial_period_before,
         "notes": [*notes.of(found, runs, written)],
+        "beside": [kind for kind in ("country", "provider") if any(getattr(of, kind) for of in found.places.values())],
+        "most_origins": origins.MAX_SHOWN,
         "style": Markup(style),  # noqa: S704  # our own file
         "script": Markup(script),  # noqa: S704  # our own file
         "policy": f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'",
     }
     data = partial(client_data.of, zones=drawn, is_masked=is_masked, refresh_s=refresh_s)
-    text = str(template.render(found=found, data=data(found), **values))
+    text = str(template.render(found=found, data=data(found), origins=origins.of(found), **values))
     if (excess := _bytes(text) - MAX_BYTES) > 0:
         found = replace(found, users=_first_users(found, data, excess))
-        text = str(template.render(found=found, data=data(found), **values))
+        text = str(template.render(found=found, data=data(found), origins=origins.of(found), **values))
     return text
 
 

@@ -19,6 +19,41 @@ function networkOf(address) {
 const usersWith = (column, name) => byRows(data.users.map((user) => [user[NAME], rowsOf(column === FROM ? user[FROM] : named(user[column]), name)]));
 const shared = (rows, all) => `${number.format(rows)} rows, ${((100 * rows) / (all || 1)).toFixed(1)} %`;
 
+// --- country and provider of an address, where the page has them ---
+
+const PLACE = 2; // of an address with its rows
+const KINDS = ["country", "provider"];
+let places;
+
+function placeOf(address) {
+  places ??= new Map(data.users.flatMap((user) => user[FROM]).filter((of) => of.length > PLACE)
+    .map((of) => [of[0], data.places[of[PLACE]].map((name) => (name === null ? undefined : data.names[name]))]));
+  return places.get(address) ?? [];
+}
+
+// Tables of the countries and providers of addresses with their rows; none where nothing is known of them.
+function origins(addresses, kinds = KINDS) {
+  return kinds.map((kind) => {
+    const counts = new Map();
+    for (const [address, rows] of addresses) {
+      const name = placeOf(address)[KINDS.indexOf(kind)];
+      if (name !== undefined) counts.set(name, (counts.get(name) ?? 0) + rows);
+    }
+    return [kind === "country" ? "Countries" : "Providers", kind, byRows([...counts])];
+  }).filter(([, , rows]) => rows.length);
+}
+
+// The users whose addresses on this page fit, and these addresses.
+function within(fits, kinds) {
+  const found = data.users.flatMap((user) => user[FROM].filter(([address]) => fits(address)).map(([address, rows]) => [user[NAME], address, rows]));
+  const add = (place) => byRows([...found.reduce((all, row) => all.set(row[place], (all.get(row[place]) ?? 0) + row[2]), new Map())]);
+  if (!found.length) return null;
+  return {
+    facts: `of the ${data.masked ? "networks" : "addresses"} on this page`,
+    tables: [["Users", "user", add(0)], [data.masked ? "Networks" : "Addresses", "address", add(1)], ...origins(add(1), kinds)],
+  };
+}
+
 const VIEWS = {
   user(name) {
     const user = data.users.find((one) => one[NAME] === name);
@@ -27,8 +62,9 @@ const VIEWS = {
     const few = shown < all ? `Addresses: the ${shown} most frequent of ${number.format(all)}` : "Addresses";
     const networks = new Map();
     for (const [address, rows] of user[FROM]) networks.set(networkOf(address), (networks.get(networkOf(address)) ?? 0) + rows);
+    const from = origins(user[FROM]).map(([title, kind, found]) => `${number.format(found.length)} ${found.length === 1 ? kind : title.toLowerCase()}`).join(", ");
     return {
-      facts: `${number.format(user[ROWS])} rows, ${user[TOGETHER]} addresses together, ${number.format(all)} in total`,
+      facts: `${number.format(user[ROWS])} rows, ${user[TOGETHER]} addresses together, ${number.format(all)} in total${from && `; those on this page are of ${from}`}`,
       tables: [
         [data.masked ? "Most frequent networks" : few, "address", user[FROM]],
         ["Most frequent destinations", "destination", named(user[TO])],
@@ -36,6 +72,7 @@ const VIEWS = {
         ["Networks of these addresses", "network", byRows([...networks])],
         ["Outbound tags", "tag", named(user[TAGS])],
         ["Ports", "ports", named(user[PORTS])],
+        ...origins(user[FROM]),
       ],
       command: "ask_logs.py user NAME shows all of it",
     };
@@ -53,12 +90,17 @@ const VIEWS = {
   },
   address(name) {
     const users = usersWith(FROM, name);
-    return users.length ? { facts: `in ${networkOf(name)}`, tables: [["Users", "user", users], ["Network", "network", [[networkOf(name), sum(users.map(([, rows]) => rows))]]]] } : null;
+    const rows = sum(users.map(([, count]) => count));
+    return users.length ? { facts: `in ${networkOf(name)}`, tables: [["Users", "user", users], ["Network", "network", [[networkOf(name), rows]]], ...origins([[name, rows]])] } : null;
   },
   network(name) {
-    const within = data.users.flatMap((user) => user[FROM].filter(([address]) => networkOf(address) === name).map(([address, rows]) => [user[NAME], address, rows]));
-    const add = (place) => within.reduce((all, row) => all.set(row[place], (all.get(row[place]) ?? 0) + row[2]), new Map());
-    return within.length ? { facts: "of the addresses on this page", tables: [["Users", "user", byRows([...add(0)])], ["Addresses", "address", byRows([...add(1)])]] } : null;
+    return within((address) => networkOf(address) === name);
+  },
+  country(name) {
+    return within((address) => placeOf(address)[0] === name, ["provider"]);
+  },
+  provider(name) {
+    return within((address) => placeOf(address)[1] === name, ["country"]);
   },
   day(name) {
     const place = data.days.indexOf(name);
@@ -99,6 +141,15 @@ const VIEWS = {
   },
 };
 
+// Country and provider below an address.
+function beside(address) {
+  const known = placeOf(address).map((name, place) => name !== undefined && link(KINDS[place], name)).filter(Boolean);
+  if (!known.length) return [];
+  const small = element("small");
+  known.forEach((one, place) => small.append(place ? ", " : "", one));
+  return [small];
+}
+
 function pairs(title, kind, rows) {
   const box = element("div");
   box.append(element("h3", title));
@@ -113,6 +164,7 @@ function pairs(title, kind, rows) {
   for (const [name, count] of rows) {
     const cell = element("td", undefined, "name");
     cell.append(kind in VIEWS ? link(kind, name) : name);
+    if (kind === "address") cell.append(...beside(name));
     body.insertRow().append(cell, element("td", number.format(count)));
   }
   box.append(scrolling(table, title));

@@ -17,7 +17,7 @@ from helpers.report_data import (
 )
 
 from xraylog.report import page, run_history, traffic
-from xraylog.report.model import Destination, Findings, Gap, Node, Reason, Slot, Source, User, Window
+from xraylog.report.model import Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
 
 
 def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
@@ -165,6 +165,26 @@ def test_a_page_that_would_be_too_large_shows_fewer_users_and_says_so(sign: str)
     assert page.MAX_BYTES * 0.99 < size <= page.MAX_BYTES
 
 
+def test_a_page_of_many_long_providers_is_not_too_large() -> None:
+    """Each address is of another one: those of users that are left out are left out, too."""
+    addresses = [f"10.0.{n // 250}.{n % 250}" for n in range(12_000)]
+    users = [
+        User(f"u{n}", 9, 6, 1, 0, 1, NOON, NOON, [9, 0, 0], [(of, 5) for of in addresses[n * 6 : n * 6 + 6]], [])
+        for n in range(2000)
+    ]
+    known = {of: Place("DE", f"{of} {'<' * 200}") for of in addresses}
+    found = Findings(WINDOW, [node("n1", HOUR / 2, HOUR / 3)], users=users, total_users=2000, places=known,
+                     slots=[Slot(NOON, "n1", None, "accepted", 7)])  # fmt: skip
+    text = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    shown = len(data["users"])
+    assert 0 < shown < 2000
+    assert len(data["places"]) == shown * 6
+    assert f"by the {shown * 6:,} addresses of users on this page" in text
+    assert "Providers, the 100 with the most rows of " in text
+    assert page.MAX_BYTES * 0.9 < len(text.encode()) <= page.MAX_BYTES
+
+
 def test_a_source_names_its_reasons_the_most_frequent_first() -> None:
     one, other = [("invalid user", 1200), ("timeout", 3)], [("other", 7)]
     sources = [Source(f"203.0.113.{n}", 9, NOON, NOON, of) for n, of in enumerate((one, other))]
@@ -175,7 +195,7 @@ def test_a_source_names_its_reasons_the_most_frequent_first() -> None:
     )  # fmt: skip
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
     rows = text.partition('<table id="sources"')[2].partition("</table>")[0]
-    assert re.findall('<td class="name left">(.*)</td>', rows) == ["invalid user 1,200, timeout 3", "other"]
+    assert re.findall('<td class="name left">(.*?)</td>', rows) == ["invalid user 1,200, timeout 3", "other"]
     assert '<table id="reasons"' in text
     text = page.render(replace(found, reasons=()), run_history.Runs(), NOON, is_masked=False)
     assert '<table id="reasons"' not in text

@@ -1,0 +1,62 @@
+"""From how many countries and providers users came, by the addresses on the page. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from xraylog.report.model import Findings, Place
+
+MAX_SHOWN = 100  # of each table
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A country or a provider, with what the page has of it."""
+
+    name: str
+    users: int
+    addresses: int  # with --mask, networks
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """What the page shows of countries and providers. Each list has the most rows first."""
+
+    addresses: int  # of users on this page
+    countries: Sequence[Origin]
+    providers: Sequence[Origin]
+
+    @property
+    def with_country(self) -> int:
+        """Return how many of the addresses have one."""
+        return sum(origin.addresses for origin in self.countries)
+
+    @property
+    def with_provider(self) -> int:
+        """Return how many of the addresses have one."""
+        return sum(origin.addresses for origin in self.providers)
+
+
+def of(found: Findings) -> Origins:
+    """Return where the users on the page came from."""
+    shown = {address for user in found.users for address, _ in user.visited_from} if found.places else ()
+    return Origins(
+        len(shown), _counted(found, lambda place: place.country), _counted(found, lambda place: place.provider)
+    )
+
+
+def _counted(found: Findings, key: Callable[[Place], str | None]) -> list[Origin]:
+    users, addresses = defaultdict[str, set[int]](set), defaultdict[str, set[str]](set)
+    rows = defaultdict[str, int](int)
+    for number, user in enumerate(found.users if found.places else ()):
+        for address, count in user.visited_from:
+            name = key(found.places.get(address, Place()))
+            if name:
+                users[name].add(number)
+                addresses[name].add(address)
+                rows[name] += count
+    counted = [Origin(name, len(users[name]), len(addresses[name]), rows[name]) for name in rows]
+    return sorted(counted, key=lambda origin: (-origin.rows, origin.name))
