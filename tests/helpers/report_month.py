@@ -9,6 +9,7 @@ from xraylog.report.model import Destination, Findings, Node, Place, Reason, Slo
 
 NOW = datetime(2025, 11, 17, 12, 20, tzinfo=timezone.utc)
 WINDOW = Window.of(BERLIN, 30, date(2025, 11, 17), NOW)
+BARE = "192.0.2.77"  # a destination without a name
 SHARES = {"direct": 70, "block": 18, "warp": 12}  # rows of each piece of the day
 
 
@@ -26,7 +27,7 @@ def slots() -> list[Slot]:
 def user(number: int) -> User:
     by_day = [(number + day) % 7 * 10 for day in range(30)]
     from_ = [(f"203.0.113.{place}", 9 - place) for place in range(6)]
-    to = [(f"host{place}.example", 9 - place) for place in range(6)]
+    to = [*((f"host{place}.example", 9 - place) for place in range(6)), (BARE, 3)]
     uses = {"tags": {"direct": 70, "block": 18}, "ports": {"web": 80, "DNS": 8}}
     return User(f"user{number}", sum(by_day), 20, 1, 0, 2, WINDOW.since, NOW, by_day, from_, to, **uses)
 
@@ -35,6 +36,7 @@ GOALS = [
     Destination(f"host{place}.example", 90 - place, 30, 74, ["tcp/443"], [(f"user{n}", 9 - n) for n in range(8)])
     for place in range(12)
 ]
+GOALS.append(Destination(BARE, 70, 20, 40, ["tcp/443"], [("user1", 9)]))
 SOURCES = [
     Source(f"198.51.100.{place}", 90 - place, WINDOW.since, NOW, [("invalid user", 80 - place), ("timeout", 10)])
     for place in range(12)
@@ -54,7 +56,8 @@ FOUND = Findings(
     rising=GOALS[:3],
     tags={"direct": 2800, "block": 720},
     port_groups={"web": 3200, "DNS": 320},
-    tag_goals={"block": [("host3.example", 700)]},
+    tag_goals={"block": [("host3.example", 700), (BARE, 20)]},
+    names={BARE: ["cdn.example", "www.a-shop-with-a-rather-long-name.example"]},
     activity=[(WINDOW.since + timedelta(hours=hour), 1 << hour % 40) for hour in range(700)],
     total_destinations=500,
     before=WINDOW.before,

@@ -17,7 +17,7 @@ from helpers.report_data import read as read_page
 from helpers.site import Site, line, lines
 
 from xraylog.answers import statements
-from xraylog.database import networks, schema
+from xraylog.database import dns_names, networks, schema
 from xraylog.loading import attach, foreign_keys
 from xraylog.maintenance import prune
 
@@ -73,7 +73,12 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
     site.run("--make-partitions", "2")
     conn.execute(networks.CREATE)
     conn.execute("INSERT INTO networks VALUES ('0.0.0.0/0', 'DE', 64496, 'Example')")
-    assert read_page(site.database).places
+    conn.execute(dns_names.CREATE)
+    conn.execute("UPDATE endpoints SET address = '198.51.100.7' WHERE address = 'host1.example'")
+    conn.execute("INSERT INTO dns_names SELECT '2025-11-17', 1, '198.51.100.7', min(id) FROM endpoints")
+    page = read_page(site.database)
+    assert page.places
+    assert page.names
     site.run("new", script="ask_logs")
     site.run("user", "u1", "--node", "n1", script="ask_logs")
     site.set("retention", days=30, prune_names="true")

@@ -14,7 +14,7 @@ from helpers.report_data import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW,
 from helpers.site import ROOT, Site, create_database, drop_database
 from playwright.sync_api import Page, expect
 
-from xraylog.database import networks
+from xraylog.database import dns_names, networks
 from xraylog.database.session import Connection
 from xraylog.report.model import Window
 
@@ -319,6 +319,47 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
             assert page.locator("#view h2").evaluate("heading => heading.textContent") == text
             assert page.locator("#view td").count()
     assert page.title() == "Xray traffic"
+
+
+def test_hostile_names_of_an_address_stay_text(site: Site, conn: Connection, opened: Callable[..., Page]) -> None:
+    row = ROWS[0]._replace(at=WINDOW.midnights[1], email="alice", host="198.51.100.7", port=443, action="accepted")
+    hosts = [f"198.51.100.{number}" for number in (7, 8, 9)]
+    fill(conn, [row._replace(host=host, tag=tag) for host in hosts for tag in ("direct", "block")])
+    conn.execute(dns_names.CREATE)
+    for text in HOSTILE:  # five of an address are shown
+        conn.execute(ADD_NAME, [text, hosts[HOSTILE.index(text) // 5]])
+    report(site)
+    page = opened(page_of(site))
+    shown = set[str]()
+    for host in hosts:
+        ((names,),) = conn.execute(NAMES_OF, [host])
+        shown |= {*names}
+        page.evaluate("address => { location.hash = address; }", f"destination={host}")
+        expect(page.locator("#view-facts")).to_contain_text("names: ")
+        facts = page.locator("#view-facts").evaluate("facts => facts.textContent")
+        cells = page.locator("#top tbody td:nth-child(2)").evaluate_all(
+            "cells => cells.map((cell) => cell.textContent)"
+        )
+        assert ", ".join(names) in facts
+        assert ", ".join(names) in cells
+    assert shown == {*HOSTILE}
+    page.evaluate("location.hash = 'user=alice'")
+    expect(page.get_by_role("dialog", name="alice")).to_be_visible()
+    assert (
+        page.evaluate("document.querySelectorAll('img, iframe, object, embed, link, base, a[href^=javascript]').length")
+        == 0
+    )
+    assert (page.title(), page.evaluate("document.scripts.length")) == ("Xray traffic", 2)
+
+
+ADD_NAME = """
+    WITH named AS (INSERT INTO endpoints (address) VALUES (%s) RETURNING id)
+    INSERT INTO dns_names SELECT '2025-11-16', 1, %s, id FROM named
+"""
+NAMES_OF = """
+    SELECT array_agg(e.address::text ORDER BY e.address::text)
+    FROM dns_names d JOIN endpoints e ON e.id = d.endpoint_id WHERE d.address = %s
+"""
 
 
 def test_a_script_that_got_into_the_page_would_not_run(

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from helpers.report_month import FOUND, NOW, WINDOW
+from helpers.report_month import BARE, FOUND, NOW, WINDOW
 from playwright.sync_api import Page, expect
 
 from xraylog.report import figures
@@ -140,6 +140,23 @@ def test_a_country_shows_its_users_and_addresses(month: Path, opened: Callable[.
     expect(page.locator("#view-facts")).to_contain_text("those on this page are of 2 countries, 2 providers")
 
 
+def test_an_address_has_its_names_beside_it_and_is_found_by_them(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month)
+    names = ", ".join(FOUND.names[BARE])
+    page.get_by_label("Search these destinations").first.fill("cdn.example")
+    row = page.locator("#top tbody tr:visible")
+    assert row.locator("> :nth-child(-n + 2)").all_inner_texts() == [BARE, names]
+    row.get_by_role("link", name=BARE, exact=True).click()
+    expect(page.locator("#view-facts")).to_contain_text(f"40 of 40 users; names: {names}")
+    page.get_by_role("dialog").get_by_role("link", name="user6", exact=True).click()
+    expect(page.get_by_role("dialog", name="user6").get_by_text(names)).to_be_visible()
+    page.evaluate("location.hash = 'tag=block'")
+    expect(page.get_by_role("dialog", name="block").get_by_text(names)).to_be_visible()
+    assert page.locator("#blocked-1 tbody tr").nth(1).locator("td").first.inner_text() == names
+    assert page.locator("#rising th").first.inner_text().startswith("destination")
+    assert page.locator("#rising thead").get_by_text("names").count() == 0  # none of those has any
+
+
 def test_rejected_sources_are_found_by_country_and_reason(month: Path, opened: Callable[..., Page]) -> None:
     page = opened(month)
     for wanted, count in (("za", 3), ("timeout", 12), ("za timeout", 0)):
@@ -164,7 +181,9 @@ def test_a_table_is_saved_as_it_is_shown_and_nothing_of_it_is_a_formula(
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as CSV: The most visited ones").click()
     saved = Path(download.value.path()).read_text().splitlines()
-    assert saved == ['"destination","rows","before","users","ports"', '"\'=cmd|calc","90","30","74","tcp/443"']
+    assert saved == [
+        '"destination","names","rows","before","users","ports"', '"\'=cmd|calc","","90","30","74","tcp/443"'
+    ]  # fmt: skip
 
 
 def test_the_page_loads_itself_anew_if_it_was_asked_to(

@@ -152,8 +152,8 @@ def test_only_the_report_needs_the_packages_of_the_report(module: Module) -> Non
         assert "report" not in {imported.partition(".")[0] for imported in module.ours}
 
 
-READING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "today", "usage", "places",
-           "collect"}  # fmt: skip
+READING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "today", "usage",
+           "places", "address_names", "collect"}  # fmt: skip
 DRAWING = {"charts", "client_data", "figures", "notes", "origins", "page", "stalls", "time_series", "wording"}
 
 

@@ -71,6 +71,7 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
         "goals": goals,
         "destinations": destinations,
         "totalDestinations": found.total_destinations,
+        "called": _called(found, names),
         "gaps": [(gap.node, int(gap.since.timestamp()), int(gap.until.timestamp())) for gap in found.gaps[:1000]],
         "charts": figures.numbers(zones),
         "names": names.all,  # the last one: all others have named theirs
@@ -98,6 +99,12 @@ def _user(user: User, names: Names, places: Places) -> list[Any]:
         names.pairs(_most_first(user.tags)),
         names.pairs(_most_first(user.ports)),
     ]
+
+
+def _called(found: Findings, names: Names) -> dict[int, list[int]]:
+    """Return the names of each address that the page has as a destination."""
+    addresses = [name for name in names.all if name in found.names]
+    return {names.number(address): [*map(names.number, found.names[address])] for address in addresses}
 
 
 def _destination(goal: Destination) -> list[Any]:

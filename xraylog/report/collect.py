@@ -12,7 +12,7 @@ from psycopg.sql import Identifier
 
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.report import destinations, places, snapshot, today, traffic, usage, users
+from xraylog.report import address_names, destinations, places, snapshot, today, traffic, usage, users
 from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
 from xraylog.report.snapshot import Progress, Session, Sessions
@@ -64,7 +64,8 @@ def read(sessions: Sessions, scope: Scope, progress: Progress, timeout_s: int = 
         first, second = replace(one, values=values), replace(other, values=values)
         with _executor(first, second) as executor:
             try:
-                return places.add(first, _query_all(first, second, executor, scope, shown))
+                found = places.add(first, _query_all(first, second, executor, scope, shown))
+                return address_names.add(first, found, scope.mask)
             except BaseException:  # Ctrl-C, too: do not wait for the query of the other session
                 executor.shutdown(wait=False, cancel_futures=True)
                 second.cancel()

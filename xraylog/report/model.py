@@ -285,6 +285,7 @@ class Findings:
     newest: datetime | None = None  # the newest row of all, if the window has none
     has_snapshot: bool = True  # all answers are of one moment
     places: Mapping[str, Place] = field(default_factory=dict)  # by address of a user, or of a source
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of destinations that are bare addresses
     complaints: Sequence[str] = ()  # about what this role may not read
 
     @property

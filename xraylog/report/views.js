@@ -83,7 +83,7 @@ const VIEWS = {
     if (!users.size && !known) return null;
     const of = known ? `${number.format(users.size)} of ${number.format(known[2])} users` : `${number.format(users.size)} users whose lists have it`;
     return {
-      facts: `${known ? `${number.format(known[0])} rows (${number.format(known[1])} in the period before), ports ${known[3].join(", ")}; ` : ""}${of}`,
+      facts: `${known ? `${number.format(known[0])} rows (${number.format(known[1])} in the period before), ports ${known[3].join(", ")}; ` : ""}${of}${namesOf(name).length ? `; names: ${namesOf(name).join(", ")}` : ""}`,
       tables: [["Users", "user", byRows([...users])]],
       command: "ask_logs.py reached NAME shows all of them",
     };
@@ -141,8 +141,17 @@ const VIEWS = {
   },
 };
 
-// Country and provider below an address.
-function beside(address) {
+let called;
+
+function namesOf(address) {
+  called ??= new Map(Object.entries(data.called).map(([number, of]) => [data.names[number], of.map((name) => data.names[name])]));
+  return called.get(address) ?? [];
+}
+
+// Below an address its country and provider; below a destination that is one, its names.
+function beside(kind, address) {
+  if (kind === "destination" && namesOf(address).length) return [element("small", namesOf(address).join(", "))];
+  if (kind !== "address") return [];
   const known = placeOf(address).map((name, place) => name !== undefined && link(KINDS[place], name)).filter(Boolean);
   if (!known.length) return [];
   const small = element("small");
@@ -164,7 +173,7 @@ function pairs(title, kind, rows) {
   for (const [name, count] of rows) {
     const cell = element("td", undefined, "name");
     cell.append(kind in VIEWS ? link(kind, name) : name);
-    if (kind === "address") cell.append(...beside(name));
+    cell.append(...beside(kind, name));
     body.insertRow().append(cell, element("td", number.format(count)));
   }
   box.append(scrolling(table, title));
