@@ -19,11 +19,13 @@ import os
 import pwd
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_LINKS = 40  # as the kernel has it
+MAX_TRIES = 40  # to open a file that keeps its name meanwhile
+REMOVED = " (deleted)"  # what /proc shows after the last name of an open file that was removed
 ROOT = 0  # the user
 KINDS = {
     stat.S_ISDIR: "a folder",
@@ -88,14 +90,10 @@ def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
     with found(path) as place:
         while True:
             try:
-                descriptor = place.open(flags & ~os.O_CREAT)
+                return _named(place, lambda: place.open(flags & ~os.O_CREAT), _refuse_foreign)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
-            else:
-                with _closed_on_error(descriptor):
-                    _refuse_foreign(place, descriptor)
-                return descriptor
             with contextlib.suppress(FileExistsError):  # another program was faster: see what it is
                 return place.open(flags | os.O_EXCL, mode)
 
@@ -106,29 +104,20 @@ def open_log(path: Path, flags: int) -> int:
     As root it is opened as its owner, unless only root can have put it there: nobody can name a file that is not
     theirs. Raises OSError.
     """
-    with found(path) as place:
-        there, folder = place.find(), os.fstat(place.folder)
+
+    def open_it() -> int:
+        there = place.find()
         owner = there.st_uid if there is not None else ROOT
-        with contextlib.nullcontext() if _is_ours(folder) else _as_user(owner):
-            descriptor = place.open(flags)
-        with _closed_on_error(descriptor):
-            _refuse_second_name(place, os.fstat(descriptor), folder)
-        return descriptor
+        with contextlib.nullcontext() if _is_ours(os.fstat(place.folder)) else _as_user(owner):
+            return place.open(flags)
+
+    with found(path) as place:
+        return _named(place, open_it, _refuse_second_name)
 
 
-def open_config(path: Path) -> int:
-    """Open the settings: for root those of root, because they say which files root writes. Raises OSError."""
-    descriptor = open_file(path, os.O_RDONLY)
-    with _closed_on_error(descriptor):
-        owner = os.fstat(descriptor).st_uid
-        if os.geteuid() == ROOT != owner and stat.S_ISREG(os.fstat(descriptor).st_mode):
-            name, quoted = user_name(owner), shlex.quote(os.path.abspath(path))
-            raise Unsafe(
-                path,
-                f"settings of {name}, by which {name} would decide what root writes; run as {name}, "
-                f"as in: runuser -u {name} -- COMMAND; or: chown root {quoted}",
-            )
-    return descriptor
+def waiting(pipe: int) -> int:
+    """Return another descriptor of a pipe, one that is to be read, once another program writes into it."""
+    return os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def real_path(path: Path) -> Path:
@@ -246,7 +235,8 @@ class _Walk:
         if self.links > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self.path))
         at = os.path.join(*self.here, name)
-        if not _is_ours(os.fstat(self.folder)) and (not _is_trusted(kind.st_uid) or kind.st_nlink > 1):
+        is_another = not _is_trusted(kind.st_uid) or kind.st_nlink > 1 or not _has_name(link)
+        if is_another and not _is_ours(os.fstat(self.folder)):
             maker, quoted = user_name(kind.st_uid), shlex.quote(at)
             raise Unsafe(
                 self.path,
@@ -321,9 +311,39 @@ def _is_of_kernel(folder: int) -> bool:
     return False
 
 
-def _refuse_foreign(place: Place, descriptor: int) -> None:
+def _named(
+    place: Place, open_it: Callable[[], int], refuse: Callable[[Place, os.stat_result, os.stat_result], None]
+) -> int:
+    """Open what is there, unless `refuse` raises for the file and the folder; return its descriptor. Raises OSError.
+
+    Once more if the file lost its name meanwhile: then what `refuse` has seen need not be all of its names.
+    """
+    for _ in range(MAX_TRIES):
+        descriptor = open_it()
+        with _closed_on_error(descriptor):
+            folder = os.fstat(place.folder)
+            refuse(place, os.fstat(descriptor), folder)
+            if not place.nofollow or _is_ours(folder) or _has_name(descriptor):
+                return descriptor
+        os.close(descriptor)
+    raise Unsafe(place.path, "a file that is removed whenever it is opened, in a folder where others may write")
+
+
+def _has_name(descriptor: int) -> bool:
+    """Return whether an open file, or link, has the name that it was opened by, or was renamed to.
+
+    Once it has lost it, it never has it again. So a count of names that was taken before includes this one: without
+    this look, a hard link that is removed between opening and counting passes for a file with one name.
+    """
+    try:
+        return not os.readlink(f"/proc/self/fd/{descriptor}").endswith(REMOVED)
+    except OSError:  # no /proc here
+        return True
+
+
+def _refuse_foreign(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
     if place.nofollow:
-        _refuse_another(place, os.fstat(descriptor), os.fstat(place.folder))
+        _refuse_another(place, file, folder)
 
 
 def _refuse_another(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
@@ -343,7 +363,7 @@ def _refuse_another(place: Place, file: os.stat_result, folder: os.stat_result) 
 
 def _refuse_second_name(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
     """Raise Unsafe for a file with a hard link elsewhere, if another user may have made it: it may be anybody's."""
-    if stat.S_ISREG(file.st_mode) and file.st_nlink > 1 and not _is_ours(folder):
+    if not stat.S_ISDIR(file.st_mode) and file.st_nlink > 1 and not _is_ours(folder):
         quoted = shlex.quote(str(place.path))
         raise Unsafe(
             place.path,

@@ -174,7 +174,11 @@ TESTED: dict[str, dict[str, str]] = {
         + "test_an_unknown_section_is_a_complaint_with_the_likely_spelling",
     },
     "xraylog/commands/dry_run.py": {"stays: a foreign table": NOTHING + "it stays"},
-    "xraylog/config/files.py": {"no folder {}": PART},
+    "xraylog/config/files.py": {
+        "no folder {}": PART,
+        "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
+        "settings that others may write": USERS + "test_settings_that_others_may_write_are_not_roots",
+    },
     "xraylog/report/users.py": {"concurrent addresses": NOTHING + "it is a part of the page"},
     "xraylog/database/collation.py": {
         "the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed",
@@ -441,10 +445,10 @@ TESTED: dict[str, dict[str, str]] = {
         "run it with": NOTHING + "this Python is not one of those that tests run on",
     },
     "xraylog/safe_open.py": {
+        "a file that is removed whenever": NOTHING + "another user removes it at each of our tries",
         "a file of {} in a folder": USERS + "test_in_a_folder_like_tmp_only_files_of_this_user_are_ours",
         "a file of {} with {} names": USERS + "test_a_hard_link_to_roots_file_is_not_opened",
         "a link that the user {} made": USERS + "test_a_link_to_roots_file_is_not_followed",
-        "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
     },
     "xraylog/telemetry/prometheus.py": {
         "{}: expected to replace the metrics": FILES + "test_the_file_is_named_and_the_command_mends_it",

@@ -644,6 +644,7 @@ BROKEN = {
     "a URI as a section": "[postgresql://u:SECRET@h/d]\n",
     "as a key": "[postgresql]\nSECRET = 1\npassword = SECRET\n",
     "as a port": "[postgresql]\nport = SECRET\npassword = SECRET\n",
+    "as a number": "[postgresql]\nanswer_timeout = SECRET\npassword = SECRET\n",
     "as sslmode": "[postgresql]\nsslmode = SECRET\npassword = SECRET\n",
     "as the log": "[postgresql]\npassword = SECRET\n[parser]\nlogfile = SECRET\noffline_file = SECRET\n",
     "as the node": "[postgresql]\npassword = SECRET\n[parser]\nnode = SECRET\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import pytest
 from helpers.users import OTHER, THIRD, acting_as, as_root, folder_of
 
 from xraylog import safe_open
+from xraylog.config.files import open_settings
 from xraylog.safe_open import Unsafe
 
 WRITE = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 OPENERS = {
     "file": lambda path: safe_open.open_file(path, WRITE),
     "log": lambda path: safe_open.open_log(path, os.O_RDWR),
-    "config": safe_open.open_config,
+    "config": open_settings,
 }
 every_opener = pytest.mark.parametrize("kind", OPENERS)
 
@@ -203,6 +205,72 @@ def test_a_hard_link_where_others_may_write_is_not_opened(
 
 
 @as_root
+@every_opener
+@pytest.mark.parametrize("place", ["theirs", "shared"])
+def test_a_hard_link_that_is_removed_before_it_is_counted_is_not_opened(
+    request: pytest.FixtureRequest, place: str, kind: str, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then the file has one name again: its own."""
+    link, victim = request.getfixturevalue(place) / "link", shared / "victim"
+    victim.write_text("root's")
+    real_open = safe_open.Place.open
+
+    def open_it(place: safe_open.Place, flags: int, mode: int = 0o600) -> int:
+        link.hardlink_to(victim)
+        try:
+            return real_open(place, flags, mode)
+        finally:
+            link.unlink()
+
+    monkeypatch.setattr(safe_open.Place, "open", open_it)
+    with pytest.raises(Unsafe, match="removed whenever it is opened"):
+        opened(link, kind)
+    assert victim.read_text() == "root's"
+
+
+@as_root
+def test_a_file_that_is_exchanged_while_it_is_opened_is_opened_once_more(
+    theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by logrotate: what counts is the file that has the name."""
+    log, new = theirs / "access.log", theirs / "new"
+    log.write_text("old\n")
+    new.write_text("new\n")
+    real_open, kept = safe_open.Place.open, new.stat()
+
+    def open_it(place: safe_open.Place, flags: int, mode: int = 0o600) -> int:
+        descriptor = real_open(place, flags, mode)
+        if new.exists():
+            new.replace(log)
+        return descriptor
+
+    monkeypatch.setattr(safe_open.Place, "open", open_it)
+    before = os.listdir("/proc/self/fd")
+    assert os.path.samestat(opened(log, "log"), kept)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@as_root
+def test_a_hard_link_to_a_link_that_is_removed_before_it_is_counted_is_not_followed(
+    theirs: Path, shared: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shared / "of root").symlink_to(secret)
+    link = theirs / "link"
+    os.link(shared / "of root", link, follow_symlinks=False)
+    real_open = os.open
+
+    def open_it(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        descriptor = real_open(path, flags, mode, dir_fd=dir_fd)
+        if path == "link":
+            link.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_it)
+    with pytest.raises(Unsafe, match="a link that the user root made"):
+        opened(link)
+
+
+@as_root
 def test_a_file_of_another_user_where_others_may_write_is_not_ours(shared: Path) -> None:
     (shared / "buffer").write_text("theirs")
     os.chown(shared / "buffer", OTHER, OTHER)
@@ -310,3 +378,40 @@ def test_root_takes_settings_only_from_root(theirs: Path, tmp_path: Path) -> Non
             opened(path, "config")
     with acting_as(OTHER):
         opened(theirs / "config.ini", "config")
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_root_takes_no_settings_that_others_may_write(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text("x")
+    path.chmod(mode)
+    with pytest.raises(Unsafe, match=f"settings that others may write.*chmod go-w {path}"):
+        opened(path, "config")
+
+
+@as_root
+def test_root_takes_no_settings_from_a_pipe_of_another_user_and_does_not_wait_for_it(theirs: Path) -> None:
+    with acting_as(OTHER):
+        os.mkfifo(theirs / "config.ini")
+    with pytest.raises(Unsafe, match="settings of nobody"):
+        opened(theirs / "config.ini", "config")
+
+
+@as_root
+def test_a_pipe_that_the_run_was_started_with_may_be_another_users() -> None:
+    """As of `sudo parse_logs.py --config /dev/stdin`."""
+    with acting_as(OTHER):
+        read, write = os.pipe()
+    assert stat.S_ISFIFO(opened(Path(f"/dev/fd/{read}"), "config").st_mode)
+    os.close(read)
+    os.close(write)
+
+
+def test_settings_are_waited_for_in_a_pipe_of_this_user(tmp_path: Path) -> None:
+    pipe = tmp_path / "config.ini"
+    os.mkfifo(pipe, 0o600)
+    writing = ["/bin/sh", "-c", 'echo settings > "$0"', str(pipe)]
+    with subprocess.Popen(writing) as writer, os.fdopen(open_settings(pipe)) as file:
+        assert file.read() == "settings\n"
+    assert writer.returncode == 0

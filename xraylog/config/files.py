@@ -5,11 +5,51 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
 from xraylog import safe_open
 from xraylog.config.model import Config, ConfigError
+
+
+def open_settings(path: Path) -> int:
+    """Open config.ini; return its descriptor. For root it must be root's, because it says which files root writes.
+
+    A pipe that the run was started with is taken, whoever made it: /dev/stdin, /dev/fd/63. Raises OSError.
+    """
+    with safe_open.found(path) as place:
+        is_passed = not place.nofollow
+    descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)  # another user's pipe is not waited for
+    try:
+        file = os.fstat(descriptor)
+        is_pipe = stat.S_ISFIFO(file.st_mode)
+        if os.geteuid() == safe_open.ROOT and (stat.S_ISREG(file.st_mode) or (is_pipe and not is_passed)):
+            _refuse_settings(path, file)
+        if is_passed or not is_pipe:
+            return descriptor
+        waiting = safe_open.waiting(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return waiting
+
+
+def _refuse_settings(path: Path, file: os.stat_result) -> None:
+    """Raise Unsafe for settings that are not root's alone."""
+    quoted = shlex.quote(os.path.abspath(path))
+    if file.st_uid != safe_open.ROOT:
+        name = safe_open.user_name(file.st_uid)
+        found = (
+            f"settings of {name}, by which {name} would decide what root writes; run as {name}, "
+            f"as in: runuser -u {name} -- COMMAND; or: chown root {quoted}"
+        )
+    elif file.st_mode & safe_open.OTHERS_MAY_WRITE:
+        found = f"settings that others may write, and so decide what root writes; read them, and: chmod go-w {quoted}"
+    else:
+        return
+    raise safe_open.Unsafe(path, found)
 
 
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from psycopg import pq
 
 from xraylog import file_advice, safe_open
-from xraylog.config.files import is_device, lock_path, real_path
+from xraylog.config.files import is_device, lock_path, open_settings, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
 from xraylog.printed import has_credentials, passwords
 
@@ -28,7 +28,7 @@ DEFAULT_TRUNCATE_MIB = 64
 DEFAULT_STRAY_DAYS = 45
 DEFAULT_ANSWER_TIMEOUT_S, DEFAULT_REPORT_TIMEOUT_S = 60, 300
 
-NAMES = ("host", "hostaddr", "dbname", "user")  # in [postgresql]
+NAMES, NUMBERS = ("host", "hostaddr", "dbname", "user"), ("port", *OUR_POSTGRESQL_KEYS)  # in [postgresql]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # what an editor or a page made of them, too
@@ -45,7 +45,7 @@ def read(path: Path) -> Config:
     """
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     try:
-        with os.fdopen(safe_open.open_config(path), encoding="utf-8-sig") as file:
+        with os.fdopen(open_settings(path), encoding="utf-8-sig") as file:
             text = file.read()
         parser.read_string(text)
     except FileNotFoundError:
@@ -167,7 +167,7 @@ class _Reader:
             for key, value in self.parser[section].items():
                 is_name = section == "postgresql" and key in NAMES
                 has_one = has_credentials(value) or (
-                    value in self.secrets and (section != "postgresql" or key == "port")
+                    value in self.secrets and (section != "postgresql" or key in NUMBERS)
                 )
                 if has_one and "password" not in key:
                     found = "a connection string: use the keys of this section" if is_name else "a password"

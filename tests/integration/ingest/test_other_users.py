@@ -184,6 +184,25 @@ def test_settings_of_another_user_are_not_roots(theirs: Site) -> None:
     assert "runuser -u nobody -- COMMAND" in done.stderr
 
 
+def test_settings_that_others_may_write_are_not_roots(theirs: Site) -> None:
+    theirs.config.chmod(0o622)
+    done = theirs.run(status=78)
+    assert (
+        f"settings that others may write, and so decide what root writes; read them, and: chmod go-w {theirs.config}"
+        in (done.stderr)
+    )
+    theirs.config.chmod(0o600)
+    theirs.run()
+
+
+def test_a_pipe_in_the_place_of_the_settings_is_not_waited_for(theirs: Site) -> None:
+    """The folder is another user's, who would write settings into it."""
+    with acting_as(OTHER):
+        theirs.config.rename(theirs.folder / "kept")
+        os.mkfifo(theirs.config)
+    assert "settings of nobody" in theirs.run(status=78).stderr
+
+
 @pytest.mark.parametrize("script", ["report_logs", "migrate_logs_to_partitioned"])
 def test_settings_by_a_link_are_not_followed(theirs: Site, script: str, tmp_path: Path) -> None:
     theirs.config.rename(tmp_path / "real.ini")
