@@ -25,7 +25,7 @@ from stage import ROOT, arguments, staged
 from xraylog.database import partitions, schema
 from xraylog.database.capabilities import Capabilities
 
-GOAL_S, GOAL_BYTES, BURST = 15, 2_000_000, 4
+GOAL_S, GOAL_BYTES, BURST = 12, 2_000_000, 4
 ENDPOINTS = 200_000
 END = date(2025, 11, 18)
 ROWS = """
