@@ -182,10 +182,11 @@ class LogFile(Log):
 
     def has_more_data_than(self, limit: int) -> bool:
         """Return whether more than `limit` bytes of it are no hole: a hole takes no room on the disk."""
-        return self.size > limit and sum(end - start for start, end in self._data()) > limit
+        return self.size > limit and sum(end - start for start, end in self.data(0, self.size)) > limit
 
-    def _data(self) -> Iterator[tuple[int, int]]:
-        return file_system.data_ranges(self._fd, 0, self.size)
+    def data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield beginning and end of what is no hole there: a hole can be larger than the disk."""
+        return file_system.data_ranges(self._fd, start, end)
 
     @property
     def descriptor(self) -> int:
@@ -247,9 +248,11 @@ class LogFile(Log):
             start += len(read)
 
     def line_at(self, start: int) -> bytes:
-        """Return the line that begins at `start`, with its line end."""
+        """Return the line that begins at `start`, with its line end; without it, if NULs come first: no line of ours
+        has one, and a hole is nothing else.
+        """
         line = b""
-        while not (read := self.read(start + len(line), LARGE_BLOCK)).count(b"\n") and read:
+        while (read := self.read(start + len(line), LARGE_BLOCK)) and not (read.count(b"\n") or read.count(b"\0")):
             line += read
         return line + read[: read.find(b"\n") + 1]
 

@@ -12,6 +12,7 @@ are a chain, each naming the place of the one before it: the buffer, too, is whe
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
 import hashlib
@@ -212,7 +213,7 @@ class Buffer:
     def _made(self) -> LogFile:
         if self._file is None:
             try:
-                os.close(safe_open.open_file(self.path, os.O_WRONLY | os.O_CREAT))
+                os.close(safe_open.open_file(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK))
             except (PermissionError, safe_open.Unsafe) as error:
                 raise logfile.Unusable.because(error, self.path, "to make the buffer") from error
             self._file = self._files.enter_context(logfile.opened_ours(self.path))
@@ -246,7 +247,8 @@ class Buffer:
         end = 0 if place is None else place + len(file.line_at(place))
         if last != place:
             self.torn = self.path.with_name(self.path.name + ".torn")
-            _keep(self.torn, file.pieces(end, file.size - end))
+            ranges = file.data(end, file.size)
+            _keep(self.torn, (piece for start, stop in ranges for piece in file.pieces(start, stop - start)))
         if end < file.size:
             file.truncate(end)
         file.sync()
@@ -348,7 +350,10 @@ def _is_whole(file: LogFile, place: int) -> bool:
 
 def _crc32(file: LogFile, place: int, mark: Json) -> int:
     """Return the checksum of the batch that the mark at `place` closes."""
-    pieces = file.pieces(max(0, place - mark["bytes"]), mark["bytes"])
+    start = max(0, place - mark["bytes"])
+    if start < place and next(file.data(start, place), None) != (start, place):
+        raise ValueError("a hole")
+    pieces = file.pieces(start, mark["bytes"])
     return functools.reduce(lambda sum_so_far, piece: zlib.crc32(piece, sum_so_far), pieces, 0)
 
 
@@ -373,6 +378,7 @@ def _last_mark(file: LogFile, end: int) -> int | None:
     """Where the last mark before `end` begins; its line must have its end there, too."""
     after = b""  # the first bytes after the window: a mark may begin at its edge
     ended = False  # whether there is a line end after the window
+    ranges: list[tuple[int, int]] | None = None
     while end > 0:
         start = max(0, end - WINDOW_BYTES)
         window = file.read(start, end - start) + after
@@ -383,4 +389,8 @@ def _last_mark(file: LogFile, end: int) -> int | None:
         ended = ended or limit >= 0
         after = window[: len(MARK)]
         end = start
+        if not window.strip(b"\0"):  # skip the hole that it may be in
+            ranges = list(file.data(0, end)) if ranges is None else ranges
+            before = bisect.bisect_left(ranges, (end, 0))
+            end = min(end, ranges[before - 1][1]) if before else 0
     return None

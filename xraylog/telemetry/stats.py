@@ -31,6 +31,7 @@ FIELDS = (
     "new_protocols",
     "new_tags",
 )
+FLAGS = os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK  # to wait for nobody, and to overwrite nothing
 CLOSED = "it is closed"
 FOUND = {  # what an error means where rows are written
     errno.EPIPE: "a pipe that nobody reads any more",
@@ -114,7 +115,7 @@ def _is_stream(path: Path) -> bool:
 
 def _send(path: Path, line: str) -> None:
     """Write a row into a stream. It is shorter than PIPE_BUF: a pipe takes it whole, or at once none of it."""
-    descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    descriptor = safe_open.open_file(path, FLAGS | os.O_WRONLY)
     try:
         os.write(descriptor, line.encode())
     finally:
@@ -123,7 +124,7 @@ def _send(path: Path, line: str) -> None:
 
 def _append(path: Path, line: str, header: str) -> None:
     """Append in one write, so that rows of other runs stay whole; on a line of its own, even after a torn one."""
-    with os.fdopen(safe_open.open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOCTTY), "ab+") as file:
+    with os.fdopen(safe_open.open_file(path, FLAGS | os.O_RDWR | os.O_CREAT), "ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         first = file.readline(len(header) + 2).decode(errors="replace").rstrip("\r\n")

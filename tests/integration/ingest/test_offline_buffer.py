@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import offline_buffer
+from xraylog.records import Origin
 
 
 def test_a_buffer_cut_anywhere_in_its_last_batch_loses_only_what_is_still_in_the_log(site: Site) -> None:
@@ -47,6 +49,43 @@ def test_a_buffer_cut_anywhere_in_its_first_batch_is_empty(site: Site) -> None:
             assert aside.is_empty
     site.run()
     assert site.buffered() == users(0, 1)
+
+
+HOLE = 1 << 41  # bytes: to read them takes a quarter of an hour
+AFTER_THE_HOLE = {
+    "nothing": b"",
+    "a mark that says its batch is the hole": b'\n{"mark": {"bytes": %d, "crc32": 1}}\n' % (HOLE // 2),
+    "a mark with a hole in it": b'\n{"mark": ',
+}
+
+
+@pytest.mark.parametrize("after", AFTER_THE_HOLE)
+def test_a_hole_in_the_buffer_is_neither_read_nor_kept(site: Site, after: str) -> None:
+    """It takes no room on the disk, and who may write the buffer can make one of any size."""
+    site.away()
+    site.append(*lines(0, 3))
+    site.run()
+    whole = site.buffer.stat().st_size
+    with site.buffer.open("r+b") as buffer:
+        buffer.seek(whole + HOLE)
+        buffer.write(AFTER_THE_HOLE[after])
+        buffer.truncate(buffer.tell() + HOLE)
+    site.run("--dry-run")
+    site.run()
+    assert site.buffer.stat().st_size == whole
+    torn = site.folder / "buffer.jsonl.torn"
+    assert not torn.exists() or torn.stat().st_size < 1 << 20
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 3)
+
+
+def test_the_buffer_is_not_waited_for_if_a_pipe_takes_its_place(site: Site) -> None:
+    """It is created with the first line in it; by then another user can have made a pipe of that name."""
+    with offline_buffer.opened(site.buffer) as aside:
+        os.mkfifo(site.buffer)
+        with pytest.raises(OSError, match="No such device or address"):
+            aside.put(offline_buffer.Written(0, 0, 1, [b"x"], [], None), Origin("n1", "log", [], None, False))
 
 
 @pytest.mark.parametrize("place", ["record", "mark"])
