@@ -248,7 +248,7 @@ class LogFile(Log):
             start += len(read)
 
     def line_at(self, start: int) -> bytes:
-        """Return the line that begins at `start`, with its line end; without it, if NULs come first: no line of ours
+        """Return the line that begins at `start`, with its line end; without it, if NULs come first: none of our lines
         has one, and a hole is nothing else.
         """
         line = b""
