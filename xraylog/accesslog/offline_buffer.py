@@ -12,7 +12,6 @@ are a chain, each naming the place of the one before it: the buffer, too, is whe
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import functools
 import hashlib
@@ -23,21 +22,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from xraylog import safe_open
-from xraylog.accesslog import buffer_lines, logfile
+from xraylog.accesslog import buffer_lines, buffer_marks, logfile
 from xraylog.accesslog.buffer_lines import LongBadLine, encode
+from xraylog.accesslog.buffer_marks import Json
 from xraylog.accesslog.known_text import Known
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.records import Batch, Fingerprint, LongLine, Origin
 
-Json: TypeAlias = dict[str, Any]
-
 HEADER = b'{"buffer": '
-MARK = b'{"mark": '
-WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
 
 
 class Damaged(Exception):
@@ -97,7 +92,7 @@ class Buffer:
         if self._file is not None:
             self._refuse_foreign(self._file)
         if self._file is not None and read_only:
-            self._last_mark = _last_mark(self._file, self._file.size)
+            self._last_mark = buffer_marks.last(self._file, self._file.size)
         elif self._file is not None:
             self._recover(self._file)
 
@@ -154,21 +149,21 @@ class Buffer:
         while place is not None:
             found = before = None
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                mark = _mark(self.file.line_at(place))
+                mark = buffer_marks.read(self.file.line_at(place))
                 before = mark["previous"]
                 found = Mark(mark["end"], _after(mark), _origin(mark), bytes.fromhex(mark.get("tail") or ""))
             if found:
                 yield found
                 if before is None:
                     return
-            place = before if before is not None and before < place else _last_mark(self.file, place)
+            place = before if before is not None and before < place else buffer_marks.last(self.file, place)
 
     def put(self, written: Written, origin: Origin) -> None:
         """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
         file = self._made()
         size = file.size
         header = [] if size else [_header(origin.node)]
-        mark = MARK + encode(_mark_of(written, origin, self._last_mark)).encode() + b"}\n"
+        mark = buffer_marks.MARK + encode(_mark_of(written, origin, self._last_mark)).encode() + b"}\n"
         try:
             file.append([*header, *written.parts, mark])
         except OSError:
@@ -194,7 +189,7 @@ class Buffer:
                 continue
             for line in text.split(b"\n")[:-1]:
                 at += len(line) + 1
-                if line.startswith(MARK):
+                if line.startswith(buffer_marks.MARK):
                     digest = hashlib.sha256(header + line).digest()
                     stored = self._stored(None if is_known(digest, at) else lines, line, digest, at)
                     lines = []
@@ -234,10 +229,10 @@ class Buffer:
         """
         if not file.writable:
             raise logfile.Unusable.denied(self.path, "a buffer that may be written")
-        last = place = _last_mark(file, file.size)
-        if place is not None and not _is_whole(file, place):
-            place = _last_mark(file, place)
-            if place is not None and not _is_whole(file, place):
+        last = place = buffer_marks.last(file, file.size)
+        if place is not None and not buffer_marks.is_whole(file, place):
+            place = buffer_marks.last(file, place)
+            if place is not None and not buffer_marks.is_whole(file, place):
                 raise Damaged(
                     f"{self.path}, byte {place}: expected one of our batches, found a checksum that does not fit"
                 )
@@ -247,7 +242,7 @@ class Buffer:
         end = 0 if place is None else place + len(file.line_at(place))
         if last != place:
             self.torn = self.path.with_name(self.path.name + ".torn")
-            ranges = file.data(end, file.size)
+            ranges = buffer_marks.without_holes(file, end, file.size)
             _keep(self.torn, (piece for start, stop in ranges for piece in file.pieces(start, stop - start)))
         if end < file.size:
             file.truncate(end)
@@ -255,10 +250,12 @@ class Buffer:
 
     def _stored(self, lines: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
         try:
-            mark = _mark(mark_line)
+            mark = buffer_marks.read(mark_line)
             batch = None
             if lines is not None:
-                batch = _batch(lines, _crc32(self.file, end - len(mark_line) - 1, mark), mark, self._mask)
+                batch = _batch(
+                    lines, buffer_marks.checksum(self.file, end - len(mark_line) - 1, mark), mark, self._mask
+                )
             tail = bytes.fromhex(mark["tail"]) if mark.get("tail") else None
             return Stored(batch, mark["end"], _origin(mark), digest, end, _after(mark), tail)
         except (ValueError, KeyError, TypeError) as error:
@@ -313,11 +310,6 @@ def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
     }
 
 
-def _mark(line: bytes) -> Json:
-    mark: Json = json.loads(line)["mark"]
-    return mark
-
-
 def _after(mark: Json) -> int:
     after: int = mark["after"] if "after" in mark else mark["start"]  # in a buffer of an older version
     return after
@@ -339,24 +331,6 @@ def _batch(lines: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask)
     return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, offsets, mask.line)
 
 
-def _is_whole(file: LogFile, place: int) -> bool:
-    """Return whether the batch before the mark at `place` is what was written: a crash may leave any of its blocks."""
-    try:
-        mark = _mark(file.line_at(place))
-        return _crc32(file, place, mark) == int(mark["crc32"])
-    except (ValueError, KeyError, TypeError, OSError):
-        return False
-
-
-def _crc32(file: LogFile, place: int, mark: Json) -> int:
-    """Return the checksum of the batch that the mark at `place` closes."""
-    start = max(0, place - mark["bytes"])
-    if start < place and next(file.data(start, place), None) != (start, place):
-        raise ValueError("a hole")
-    pieces = file.pieces(start, mark["bytes"])
-    return functools.reduce(lambda sum_so_far, piece: zlib.crc32(piece, sum_so_far), pieces, 0)
-
-
 def _keep(path: Path, torn: Iterable[bytes]) -> None:
     """Append to a file that nobody but a person reads, durably. Raises Unusable."""
     try:
@@ -372,25 +346,3 @@ def _keep(path: Path, torn: Iterable[bytes]) -> None:
 
 def _header(node: str) -> bytes:
     return HEADER + encode(secrets.token_hex(16)).encode() + b', "node": ' + encode(node).encode() + b"}\n"
-
-
-def _last_mark(file: LogFile, end: int) -> int | None:
-    """Where the last mark before `end` begins; its line must have its end there, too."""
-    after = b""  # the first bytes after the window: a mark may begin at its edge
-    ended = False  # whether there is a line end after the window
-    ranges: list[tuple[int, int]] | None = None
-    while end > 0:
-        start = max(0, end - WINDOW_BYTES)
-        window = file.read(start, end - start) + after
-        limit = len(window) if ended else window.rfind(b"\n")
-        place = window.rfind(b"\n" + MARK, 0, max(limit, 0))
-        if place >= 0:
-            return start + place + 1
-        ended = ended or limit >= 0
-        after = window[: len(MARK)]
-        end = start
-        if not window.strip(b"\0"):  # skip the hole that it may be in
-            ranges = list(file.data(0, end)) if ranges is None else ranges
-            before = bisect.bisect_left(ranges, (end, 0))
-            end = min(end, ranges[before - 1][1]) if before else 0
-    return None

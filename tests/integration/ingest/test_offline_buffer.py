@@ -11,7 +11,7 @@ import pytest
 from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
 
-from xraylog.accesslog import offline_buffer
+from xraylog.accesslog import buffer_marks, offline_buffer
 from xraylog.records import Origin
 
 
@@ -172,7 +172,7 @@ def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: py
     site.run("--keep")
     size = site.buffer.stat().st_size
     for window in range(12, size + 20):
-        monkeypatch.setattr(offline_buffer, "WINDOW_BYTES", window)
+        monkeypatch.setattr(buffer_marks, "WINDOW_BYTES", window)
         with offline_buffer.opened(site.buffer) as aside:
             assert not aside.is_empty
     assert site.buffer.stat().st_size == size

@@ -1,0 +1,74 @@
+"""The commit records of the offline buffer, `{"mark": …}`: where they are, and whether what they close is whole.
+
+Who may write the buffer can make it larger than the disk, of holes: they are not read.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import json
+import zlib
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from xraylog.accesslog.logfile import LogFile
+
+Json: TypeAlias = dict[str, Any]
+
+MARK = b'{"mark": '
+WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
+MOST_READ_BYTES = 1 << 30  # holes and all: a second of reading
+
+
+def read(line: bytes) -> Json:
+    """Return what the line of a mark says. Raises ValueError and KeyError."""
+    mark: Json = json.loads(line)["mark"]
+    return mark
+
+
+def last(file: LogFile, end: int) -> int | None:
+    """Return where the last mark before `end` begins; its line must have its end there, too."""
+    after = b""  # the first bytes after the window: a mark may begin at its edge
+    ended = False  # whether there is a line end after the window
+    ranges: list[tuple[int, int]] | None = None
+    while end > 0:
+        start = max(0, end - WINDOW_BYTES)
+        window = file.read(start, end - start) + after
+        limit = len(window) if ended else window.rfind(b"\n")
+        place = window.rfind(b"\n" + MARK, 0, max(limit, 0))
+        if place >= 0:
+            return start + place + 1
+        ended = ended or limit >= 0
+        after = window[: len(MARK)]
+        end = start
+        if not window.strip(b"\0"):  # skip the hole that it may be in
+            ranges = list(file.data(0, end)) if ranges is None else ranges
+            before = bisect.bisect_left(ranges, (end, 0))
+            end = min(end, ranges[before - 1][1]) if before else 0
+    return None
+
+
+def is_whole(file: LogFile, place: int) -> bool:
+    """Return whether the batch before the mark at `place` is what was written: a crash may leave any of its blocks."""
+    try:
+        mark = read(file.line_at(place))
+        return checksum(file, place, mark) == int(mark["crc32"])
+    except (ValueError, KeyError, TypeError, OSError):
+        return False
+
+
+def without_holes(file: LogFile, start: int, end: int) -> Iterable[tuple[int, int]]:
+    """Return what is to be read of this part. All of it, unless it is so large that it must be a hole to be there: file
+    systems were wrong about holes in what was just written (OpenZFS issue 15526).
+    """
+    return file.data(start, end) if end - start > MOST_READ_BYTES else [(start, end)]
+
+
+def checksum(file: LogFile, place: int, mark: Json) -> int:
+    """Return the checksum of the batch that the mark at `place` closes."""
+    start = max(0, place - mark["bytes"])
+    if next(iter(without_holes(file, start, place)), None) != (start, place):
+        raise ValueError("a hole")
+    pieces = file.pieces(start, mark["bytes"])
+    return functools.reduce(lambda sum_so_far, piece: zlib.crc32(piece, sum_so_far), pieces, 0)
