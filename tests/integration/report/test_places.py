@@ -73,13 +73,13 @@ def test_each_address_of_a_user_and_each_source_has_its_place(
     assert {"2001:db8:1:1::1", "198.18.0.0/24", "203.0.113.1"} <= expected.keys()
 
 
-def test_a_page_without_that_table_is_as_before_and_asks_one_question_more(
+def test_a_page_without_that_table_is_as_before_and_asks_whether_there_is_one(
     filled: Connection, database: dict[str, str], found: Findings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sent = citus.record(monkeypatch, tmp_path / "sent")
     assert read(database) == found
-    state = " ".join(optional.STATE.split())
-    assert (sent().count(state), [text for text in sent() if "FROM networks" in text]) == (1, [])
+    asked = " ".join(optional.STATE.split())  # of `networks`, and of `dns_names`
+    assert (sent().count(asked), [text for text in sent() if "FROM networks" in text]) == (2, [])
     filled.execute("CREATE TABLE networks (network cidr, country text)")  # another application's
     assert read(database) == found
     filled.execute("ALTER TABLE networks ADD asn bigint, ADD provider text")  # our own, but empty
