@@ -1,6 +1,6 @@
 """The commit records of the offline buffer, `{"mark": …}`: where they are, and whether what they close is whole.
 
-Who may write the buffer can make it larger than the disk, of holes: they are not read.
+Who may write the buffer can make it larger than the disk, of holes. What is larger than can be read is asked for them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def last(file: LogFile, end: int) -> int | None:
         after = window[: len(MARK)]
         end = start
         if not window.strip(b"\0"):  # skip the hole that it may be in
-            ranges = list(file.data(0, end)) if ranges is None else ranges
+            ranges = list(without_holes(file, 0, end)) if ranges is None else ranges
             before = bisect.bisect_left(ranges, (end, 0))
             end = min(end, ranges[before - 1][1]) if before else 0
     return None

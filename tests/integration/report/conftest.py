@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from helpers.report_data import ROWS, fill, read
-from helpers.site import create_database, drop_database
+from helpers.site import Site, create_database, drop_database
+from psycopg.sql import SQL, Identifier
 
+from xraylog.database import schema
 from xraylog.database.session import Connection
 from xraylog.report.model import Findings
 
@@ -57,3 +59,17 @@ def stored(shared: dict[str, str]) -> Iterator[Connection]:
     """A session in `shared` that may only read."""
     with psycopg.connect(**shared, autocommit=True, options="-c default_transaction_read_only=on") as conn:  # type: ignore[arg-type]
         yield conn
+
+
+@pytest.fixture
+def reader(site: Site, conn: Connection) -> Iterator[None]:
+    """The role of the site's config: it may read all that a page needs, and no table that may not be there."""
+    name = f"reader_of_{site.database['dbname']}"
+    role = Identifier(name)
+    conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(role))
+    for table in schema.TABLES:
+        conn.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), role))
+    site.set("postgresql", user=name, password="only for this test")  # noqa: S106  # of this role alone
+    yield
+    conn.execute(SQL("DROP OWNED BY {}").format(role))
+    conn.execute(SQL("DROP ROLE {}").format(role))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from helpers import citus
-from helpers.report_data import LAST, NAMES, ROWS, WINDOW, Row, data, fill, read, report, text
+from helpers.report_data import LAST, ROWS, WINDOW, Row, data, fill, read, report, text
 from helpers.site import Site
-from psycopg.sql import SQL, Identifier
 
 from xraylog.database import dns_names, optional
 from xraylog.database.session import Connection
@@ -136,20 +134,7 @@ def test_of_more_names_than_fit_those_of_the_most_visited_are_shown(
     del with_names
 
 
-@pytest.fixture
-def reader(site: Site, with_names: Connection) -> Iterator[Identifier]:
-    """The role of the site's config: it may read all that a page needs."""
-    name = f"reader_of_{site.database['dbname']}"
-    with_names.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(name)))
-    for table in (*NAMES, "logs", "log_positions", "rejected_lines"):
-        with_names.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), Identifier(name)))
-    site.set("postgresql", user=name, password="only for this test")  # noqa: S106  # of this role alone
-    yield Identifier(name)
-    with_names.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
-    with_names.execute(SQL("DROP ROLE {}").format(Identifier(name)))
-
-
-@pytest.mark.usefixtures("reader")
+@pytest.mark.usefixtures("with_names", "reader")
 def test_a_role_that_may_not_read_them_gets_the_grant_it_needs(site: Site, conn: Connection) -> None:
     report(site, "--mask")
     assert "Without what" not in text(site)  # a masked page needs none

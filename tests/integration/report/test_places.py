@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import citus
-from helpers.report_data import INSIDE, NAMES, ROWS, WINDOW, data, fill, read, report, text
+from helpers.report_data import INSIDE, ROWS, WINDOW, data, fill, read, report, text
 from helpers.site import Site
 from psycopg.sql import SQL, Identifier
 
@@ -96,20 +95,7 @@ def test_a_page_without_that_table_has_no_such_section(site: Site, filled: Conne
     assert "Countries and providers" not in text(site)
 
 
-@pytest.fixture
-def reader(site: Site, with_networks: Connection) -> Iterator[Identifier]:
-    """The role of the site's config: it may read all that a page needs."""
-    name = f"reader_of_{site.database['dbname']}"
-    with_networks.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(name)))
-    for table in (*NAMES, "logs", "log_positions", "rejected_lines"):
-        with_networks.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), Identifier(name)))
-    site.set("postgresql", user=name, password="only for this test")  # noqa: S106  # of this role alone
-    yield Identifier(name)
-    with_networks.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
-    with_networks.execute(SQL("DROP ROLE {}").format(Identifier(name)))
-
-
-@pytest.mark.usefixtures("reader")
+@pytest.mark.usefixtures("with_networks", "reader")
 def test_a_role_that_may_not_read_them_gets_the_grant_it_needs(site: Site, conn: Connection) -> None:
     report(site)
     assert "Countries and providers" not in text(site)
