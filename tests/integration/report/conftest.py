@@ -62,14 +62,19 @@ def stored(shared: dict[str, str]) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def reader(site: Site, conn: Connection) -> Iterator[None]:
-    """The role of the site's config: it may read all that a page needs, and no table that may not be there."""
+def role(site: Site, conn: Connection) -> Iterator[Identifier]:
+    """The role of the site's config; it owns nothing and may read nothing yet."""
     name = f"reader_of_{site.database['dbname']}"
     role = Identifier(name)
     conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(role))
-    for table in schema.TABLES:
-        conn.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), role))
     site.set("postgresql", user=name, password="only for this test")  # noqa: S106  # of this role alone
-    yield
+    yield role
     conn.execute(SQL("DROP OWNED BY {}").format(role))
     conn.execute(SQL("DROP ROLE {}").format(role))
+
+
+@pytest.fixture
+def reader(conn: Connection, role: Identifier) -> None:
+    """The same role, which may read what a page needs: not the partitions, and no table that may not be there."""
+    for table in schema.TABLES:
+        conn.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), role))

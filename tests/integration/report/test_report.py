@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from zoneinfo import ZoneInfo
 import pytest
 from helpers.report_data import (
     INSIDE,
-    NAMES,
     ROWS,
     WINDOW,
     Row,
@@ -57,31 +55,19 @@ def test_a_table_that_is_missing_is_named(site: Site, filled: Connection) -> Non
     assert "rejected_lines, found none; a run of parse_logs.py creates them" in report(site, status=3).stderr
 
 
-@pytest.fixture
-def reader(site: Site, filled: Connection) -> Iterator[Identifier]:
-    """The role of the site's config; it owns nothing and may read nothing yet."""
-    name = f"reader_of_{site.database['dbname']}"
-    filled.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(name)))
-    site.set("postgresql", user=name, password="only for this test")  # noqa: S106  # of this role alone
-    yield Identifier(name)
-    filled.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
-    filled.execute(SQL("DROP ROLE {}").format(Identifier(name)))
-
-
-def test_a_role_that_may_only_read_is_enough(site: Site, conn: Connection, reader: Identifier) -> None:
-    for table in (*NAMES, "logs", "log_positions", "rejected_lines"):  # not on the partitions
-        conn.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), reader))
+@pytest.mark.usefixtures("filled", "reader")
+def test_a_role_that_may_only_read_is_enough(site: Site) -> None:
     report(site)
     report(site, "--until", "2025-12-31")
     assert "<code>--until 2025-11-" in text(site)
 
 
 def test_a_role_that_may_not_read_one_of_them_gets_the_grant_it_needs(
-    site: Site, conn: Connection, reader: Identifier
+    site: Site, filled: Connection, role: Identifier
 ) -> None:
-    conn.execute(SQL("GRANT SELECT ON logs, nodes TO {}").format(reader))
+    filled.execute(SQL("GRANT SELECT ON logs, nodes TO {}").format(role))
     (grant,) = re.findall("GRANT SELECT ON .*", report(site, status=3).stderr)
-    conn.execute(grant)
+    filled.execute(grant)
     report(site)
 
 
