@@ -115,11 +115,6 @@ def open_log(path: Path, flags: int) -> int:
         return _named(place, open_it, _refuse_second_name)
 
 
-def waiting(pipe: int) -> int:
-    """Return another descriptor of a pipe, one that is to be read, once another program writes into it."""
-    return os.open(f"/proc/self/fd/{pipe}", os.O_RDONLY | os.O_CLOEXEC)
-
-
 def real_path(path: Path) -> Path:
     """Return the path without links, each of which must be one that we follow. Raises OSError."""
     with found(path) as place:

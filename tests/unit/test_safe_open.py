@@ -12,6 +12,7 @@ import pytest
 from helpers.users import OTHER, THIRD, acting_as, as_root, folder_of
 
 from xraylog import safe_open
+from xraylog.config import files
 from xraylog.config.files import open_settings
 from xraylog.safe_open import Unsafe
 
@@ -411,7 +412,25 @@ def test_a_pipe_that_the_run_was_started_with_may_be_another_users() -> None:
 def test_settings_are_waited_for_in_a_pipe_of_this_user(tmp_path: Path) -> None:
     pipe = tmp_path / "config.ini"
     os.mkfifo(pipe, 0o600)
-    writing = ["/bin/sh", "-c", 'echo settings > "$0"', str(pipe)]
+    writing = ["/bin/sh", "-c", 'exec > "$0"; echo some; echo settings', str(pipe)]
     with subprocess.Popen(writing) as writer, os.fdopen(open_settings(pipe)) as file:
-        assert file.read() == "settings\n"
+        assert os.get_blocking(file.fileno())
+        assert file.read() == "some\nsettings\n"
     assert writer.returncode == 0
+
+
+@pytest.mark.parametrize("settings", [b"settings\n", b""])
+def test_a_program_that_wrote_settings_into_a_pipe_and_is_gone_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: bytes
+) -> None:
+    pipe = tmp_path / "config.ini"
+    os.mkfifo(pipe, 0o600)
+    wait_for_writer = files._wait_for_writer
+
+    def once_written(descriptor: int) -> None:
+        pipe.write_bytes(settings)
+        wait_for_writer(descriptor)
+
+    monkeypatch.setattr(files, "_wait_for_writer", once_written)
+    with os.fdopen(open_settings(pipe), "rb") as file:
+        assert file.read() == settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shlex
 import stat
 from collections.abc import Sequence
@@ -26,14 +27,24 @@ def open_settings(path: Path) -> int:
         is_pipe = stat.S_ISFIFO(file.st_mode)
         if os.geteuid() == safe_open.ROOT and (stat.S_ISREG(file.st_mode) or (is_pipe and not is_passed)):
             _refuse_settings(path, file)
-        if is_passed or not is_pipe:
-            return descriptor
-        waiting = safe_open.waiting(descriptor)
+        if is_pipe and not is_passed:
+            _wait_for_writer(descriptor)
     except BaseException:
         os.close(descriptor)
         raise
-    os.close(descriptor)
-    return waiting
+    return descriptor
+
+
+def _wait_for_writer(pipe: int) -> None:
+    """Wait until another program has opened a named pipe, opened here with O_NONBLOCK; reads of it wait from then on.
+
+    Not by opening it once more without O_NONBLOCK: a program that has written and gone in between would be waited for
+    for ever. Linux reports no hangup to a reader that has seen no writer yet: fs/pipe.c, pipe_poll.
+    """
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.poll()
+    os.set_blocking(pipe, True)
 
 
 def _refuse_settings(path: Path, file: os.stat_result) -> None:
