@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from psycopg.sql import Identifier
 
@@ -15,8 +12,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.report import address_names, destinations, places, snapshot, today, traffic, usage, users
 from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
-from xraylog.report.snapshot import Progress, Session, Sessions
-from xraylog.report.users import Days, Totals
+from xraylog.report.snapshot import Ask, Progress, Sessions
 
 
 class UnknownNode(Exception):
@@ -53,23 +49,20 @@ def read(sessions: Sessions, scope: Scope, progress: Progress, timeout_s: int = 
         if not _has_tables(one.conn):
             return Findings(scope.window)
         names: dict[int | None, str] = {number: name or f"(id {number})" for number, name in one.query("nodes", NODES)}
+        node = _node_id(scope.node, names)
         values = {
             "since": scope.window.since,
             "until": scope.window.until,
             "before": scope.window.before,
-            "node": _node_id(scope.node, names),
+            "node": node,
             **scope.mask.bits,
         }
         shown = {number: scope.mask.node(number, name) for number, name in names.items()}
         first, second = replace(one, values=values), replace(other, values=values)
-        with _executor(first, second) as executor:
-            try:
-                found = places.add(first, _query_all(first, second, executor, scope, shown))
-                return address_names.add(first, found, scope.mask)
-            except BaseException:  # Ctrl-C, too: do not wait for the query of the other session
-                executor.shutdown(wait=False, cancel_futures=True)
-                second.cancel()
-                raise
+        with snapshot.side_by_side(first, second) as ask:
+            found = _query_all(ask, scope, shown)
+        found = replace(found, node=shown.get(node), has_snapshot=not first.is_distributed)
+        return address_names.add(first, places.add(first, found), scope.mask)
 
 
 def _node_id(node: str | None, names: Names) -> int | None:
@@ -108,54 +101,36 @@ def _has_tables(conn: Connection) -> bool:
     return True
 
 
-class _Immediate(Executor):
-    """Run each call at once, in this thread: for when there is only one session."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(fn(*args, **kwargs))
-        return done
-
-
-def _executor(first: Session, second: Session) -> AbstractContextManager[Executor]:
-    return nullcontext(_Immediate()) if second.conn is first.conn else ThreadPoolExecutor(1)
-
-
-def _uses(session: Session, totals: Future[Totals]) -> tuple[usage.OfUsers, usage.OfUsers]:
-    return usage.uses(session, [*totals.result().users])
-
-
-def _days(session: Session, window: Window, totals: Future[Totals]) -> Days:
-    return users.days(session, window, totals.result())
-
-
-def _query_all(first: Session, second: Session, executor: Executor, scope: Scope, names: Names) -> Findings:
-    """Run the queries, split so that both sessions are busy for the same time (benchmarks/report.py)."""
+def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
+    """Run the queries: first those that others wait for, then the longest (benchmarks/report.py)."""
     window, mask, thresholds = scope.window, scope.mask, scope.thresholds
-    future_totals = executor.submit(users.totals, second, thresholds)
-    future_slots = executor.submit(traffic.read, second)
-    future_days = executor.submit(_days, second, window, future_totals)
-    future_uses = executor.submit(_uses, second, future_totals)
-    ranked = destinations.read(first, mask, thresholds)
-    rejected = traffic.rejected(first, thresholds)
+    future_totals = ask(users.totals, thresholds)
+    future_ranked = ask(destinations.read, mask, thresholds)
+    future_slots = ask(traffic.read)
     totals = future_totals.result()
-    user_destinations = users.destinations(first, totals, mask, thresholds)
+    future_days = ask(users.days, window, totals)
+    future_destinations = ask(users.destinations, totals, mask, thresholds)
+    future_uses = ask(usage.uses, [*totals.users])
+    future_goals = ask(usage.goals, mask, thresholds)
+    future_ports = ask(destinations.ports, thresholds)
+    future_rejected = ask(traffic.rejected, thresholds)
+    future_today = ask(today.read, window, names, traffic.NO_NODE)
     slots = future_slots.result()
-    nodes = traffic.health(first, slots, names)
-    tags, ports = future_uses.result()
-    days = future_days.result()
+    nodes = ask(traffic.health, slots, names).result()
+    newest = None if slots or scope.node else ask(traffic.newest).result()
+    ranked, rejected, days = future_ranked.result(), future_rejected.result(), future_days.result()
+    tags, port_groups = future_uses.result()
     return Findings(
         window=window,
-        node=names.get(first.values["node"]),
         nodes=nodes,
         gaps=traffic.gaps(slots, nodes, names, window),
         slots=traffic.slots(slots, names),
-        users=users.join(totals, days, user_destinations, tags, ports, mask),
+        users=users.join(totals, days, future_destinations.result(), tags, port_groups, mask),
         activity=users.activity(window, totals, days),
-        today=today.read(first, window, names, traffic.NO_NODE),
+        today=future_today.result(),
         tags=usage.sum_up(tags),
-        port_groups=usage.sum_up(ports),
-        tag_goals=usage.goals(first, tags, mask, thresholds),
+        port_groups=usage.sum_up(port_groups),
+        tag_goals=future_goals.result(),
         total_users=totals.total,
         rows_with_user=totals.rows,
         top=ranked.top,
@@ -164,10 +139,9 @@ def _query_all(first: Session, second: Session, executor: Executor, scope: Scope
         total_destinations=ranked.total,
         before=ranked.before,
         is_first_period=ranked.is_first_period,
-        ports=ranked.ports,
+        ports=future_ports.result(),
         sources=rejected.sources,
         total_sources=rejected.total,
         reasons=rejected.reasons,
-        newest=None if slots or scope.node else traffic.newest(first),
-        has_snapshot=not first.is_distributed,
+        newest=newest,
     )

@@ -31,7 +31,6 @@ class Ranked:
     total: int  # destinations
     before: datetime | None  # the first row of the period before; without one nothing rises, and nothing is new
     is_first_period: bool  # no row is older than the period before
-    ports: Sequence[Port]
 
 
 # Sorted by destination, the rows need no hash table: if a partition has been vacuumed, its index has them in that
@@ -121,7 +120,6 @@ def read(session: Session, mask: Mask, thresholds: Thresholds) -> Ranked:
     changed = [of for _, of in gained if of.rows * 2 >= of.rows_before * 3]  # a large one gains some by chance
     total, before = chosen[0][-2:] if chosen else (0, None)
     ((has_older_rows,),) = session.query("older rows", OLDER)
-    ports = session.query("ports", PORTS, most=thresholds.max_ports)
     return Ranked(
         top=[
             destination for destination, place, _ in found if place <= thresholds.max_destinations and destination.rows
@@ -131,8 +129,13 @@ def read(session: Session, mask: Mask, thresholds: Thresholds) -> Ranked:
         total=total,
         before=before,
         is_first_period=not has_older_rows,
-        ports=[Port(name or NO_PROTOCOL, port, rows) for name, port, rows in ports],
     )
+
+
+def ports(session: Session, thresholds: Thresholds) -> Sequence[Port]:
+    """Return the ports with the most rows."""
+    found = session.query("ports", PORTS, most=thresholds.max_ports)
+    return [Port(name or NO_PROTOCOL, port, rows) for name, port, rows in found]
 
 
 def _visits(session: Session, mask: Mask, ids: Sequence[int], most: int) -> Mapping[int, Visits]:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = tuple[Any, ...]
 Sessions: TypeAlias = Callable[[], AbstractContextManager[Connection]]
+Of = ParamSpec("Of")
+Answer = TypeVar("Answer")
 Progress: TypeAlias = Callable[[str, float], None]  # called with the name of a query and its seconds
 
 WORK_MEM = "64MB"  # for each sort and hash table; the server's default of 4 MB writes to disk what this does not
@@ -52,8 +56,9 @@ class Session:
         self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
 
     def cancel(self) -> None:
-        """Cancel the query that is running, if any. Call it from another thread."""
-        self.conn.cancel()
+        """Cancel the query that is running, if any, as far as the server listens. Call it from another thread."""
+        with contextlib.suppress(psycopg.Error):
+            self.conn.cancel_safe(timeout=deadline.CANCEL_TIMEOUT_S)
 
 
 SILENCE_S = 60  # of a server that hangs: longer than its own limit for a query
@@ -101,3 +106,45 @@ def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, expo
     conn.execute(session.READ_SETTINGS)
     conn.execute(SETTINGS, [f"{timeout_s}s", WORK_MEM])
     return conn
+
+
+class Ask(Protocol):
+    """Ask a question in the session that is free next."""
+
+    def __call__(
+        self, question: Callable[Concatenate[Session, Of], Answer], *of: Of.args, **named: Of.kwargs
+    ) -> Future[Answer]:
+        """Return what will be its answer."""
+
+
+@contextlib.contextmanager
+def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
+    """Yield what asks, in threads: the caller waits for the answers."""
+    free, failed = SimpleQueue[Session](), list[BaseException]()
+    free.put(first)
+    if second.conn is not first.conn:
+        free.put(second)
+    with ThreadPoolExecutor(free.qsize()) as executor:
+
+        def ask(question: Callable[..., Answer], *of: Any, **named: Any) -> Future[Answer]:
+            return executor.submit(_answer, free, failed, lambda session: question(session, *of, **named))
+
+        try:
+            yield ask
+        except BaseException:  # Ctrl-C, too: do not wait for the queries that run
+            executor.shutdown(wait=False, cancel_futures=True)
+            first.cancel()
+            second.cancel()
+            raise
+
+
+def _answer(free: SimpleQueue[Session], failed: list[BaseException], question: Callable[[Session], Answer]) -> Answer:
+    """Return the answer. For later questions raise the first error, too: theirs is that a transaction failed."""
+    session = free.get()
+    try:
+        return question(session)
+    except BaseException as error:
+        failed.append(error)
+        raise failed[0] from None
+    finally:
+        free.put(session)

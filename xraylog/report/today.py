@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
+from psycopg.sql import SQL
+
+from xraylog.report.fragments import LET_IN
 from xraylog.report.model import ONLINE, Comparison, Window
 from xraylog.report.snapshot import Session
 
@@ -12,12 +15,12 @@ A_WEEK = timedelta(days=7)
 
 # Two pieces of a day each: partitions of other days are not read. A row without a node_id is the sum of all nodes. One
 # scan for both, and no GROUPING SETS: Citus refuses them.
-TODAY = """
+TODAY = SQL("""
     WITH visit AS (
         SELECT l.node_id, l."timestamp" >= %(today)s AS is_today, l.user_id,
-               count(*) FILTER (WHERE l.action NOT IN ('rejected', 'api')) AS rows,
+               count(*) FILTER (WHERE {let_in}) AS rows,
                count(*) FILTER (WHERE l.action = 'rejected') AS rejected,
-               count(*) FILTER (WHERE l.action NOT IN ('rejected', 'api')
+               count(*) FILTER (WHERE {let_in}
                                       AND l."timestamp" >= %(online_since)s) AS online
         FROM logs l
         WHERE (l."timestamp" >= %(today)s AND l."timestamp" < %(until)s
@@ -34,7 +37,7 @@ TODAY = """
            count(DISTINCT user_id) FILTER (WHERE rows > 0), count(DISTINCT user_id) FILTER (WHERE online > 0)
     FROM visit
     GROUP BY is_today
-"""
+""").format(let_in=LET_IN)
 
 
 def read(

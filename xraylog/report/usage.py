@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from psycopg.sql import SQL, Composed, Literal
 
-from xraylog.report.fragments import WINDOW
+from xraylog.report.fragments import LET_IN, WINDOW
 from xraylog.report.masking import Mask
 from xraylog.report.model import NO_TAG, PORT_GROUPS, Thresholds, goes_nowhere
 from xraylog.report.snapshot import Session
@@ -26,7 +26,7 @@ USES = SQL("""
         FROM (
             SELECT l.user_id, l.outbound_tag_id, {group} AS ports, count(*) AS rows
             FROM logs l
-            WHERE {window} AND l.action NOT IN ('rejected', 'api')
+            WHERE {window} AND {let_in}
             GROUP BY l.user_id, l.outbound_tag_id, ports
         ) u
         GROUP BY 1, u.outbound_tag_id, u.ports
@@ -35,6 +35,8 @@ USES = SQL("""
     ORDER BY v.user_id, g.name, v.ports
 """)
 
+TAGS = "SELECT id, name::text FROM tags"
+
 # Only of tags that go nowhere: the destinations of the others are those that are visited most, and take too long.
 GOALS = SQL("""
     SELECT g.name::text, e.address::text, f.rows
@@ -42,15 +44,15 @@ GOALS = SQL("""
         SELECT l.outbound_tag_id, l.destination_id, count(*) AS rows,
                row_number() OVER (PARTITION BY l.outbound_tag_id ORDER BY count(*) DESC, l.destination_id) AS place
         FROM logs l
-        WHERE {window} AND l.action NOT IN ('rejected', 'api') AND l.destination_id IS NOT NULL
-              AND l.outbound_tag_id IN (SELECT id FROM tags WHERE name::text = ANY(%(blocking)s))
+        WHERE {window} AND {let_in} AND l.destination_id IS NOT NULL
+              AND l.outbound_tag_id = ANY(%(blocking)s)
         GROUP BY l.outbound_tag_id, l.destination_id
     ) f
     JOIN tags g ON g.id = f.outbound_tag_id
     JOIN endpoints e ON e.id = f.destination_id
     WHERE f.place <= %(most)s
     ORDER BY g.name, f.place
-""").format(window=WINDOW)
+""").format(window=WINDOW, let_in=LET_IN)
 
 
 def _group() -> Composed:
@@ -67,19 +69,17 @@ def uses(session: Session, shown: Sequence[int]) -> tuple[OfUsers, OfUsers]:
     tags: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     ports: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     groups = [*PORT_GROUPS, OTHER_PORTS]
-    query = USES.format(group=_group(), window=WINDOW)
+    query = USES.format(group=_group(), window=WINDOW, let_in=LET_IN)
     for user, tag, group, rows in session.query("outbound tags and ports", query, users=shown):
         tags[user][tag or NO_TAG] += rows
         ports[user][groups[group]] += rows
     return tags, ports
 
 
-def goals(
-    session: Session, tags: OfUsers, mask: Mask, thresholds: Thresholds
-) -> Mapping[str, Sequence[tuple[str, int]]]:
+def goals(session: Session, mask: Mask, thresholds: Thresholds) -> Mapping[str, Sequence[tuple[str, int]]]:
     """Return the most frequent destinations by tag, of tags that go nowhere."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    blocking = [tag for tag in sum_up(tags) if goes_nowhere(tag)]
+    blocking = [number for number, name in session.query("tags", TAGS) if goes_nowhere(name)]
     if blocking:
         values = {"blocking": blocking, "most": thresholds.max_per_tag}
         for tag, address, rows in session.query("destinations of tags", GOALS, **values):

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from psycopg.sql import SQL
 
 from xraylog.database.capabilities import Capabilities
-from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
+from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW, clock_slot
 from xraylog.report.masking import Mask
 from xraylog.report.model import Thresholds, User, Window
 from xraylog.report.snapshot import Row, Session
@@ -208,7 +208,7 @@ DAY = """
 """
 WHOLE_DAY = SQL("NULL::timestamptz")
 HOURS = SQL("""bit_or(1 << greatest(0, width_bucket(l."timestamp", %(hours)s::timestamptz[]) - 1))
-                   FILTER (WHERE l."timestamp" >= %(midnight)s AND l.action NOT IN ('rejected', 'api'))""")
+                   FILTER (WHERE l."timestamp" >= %(midnight)s AND {let_in})""").format(let_in=LET_IN)
 NO_HOURS = SQL("NULL::integer")
 
 

@@ -20,13 +20,14 @@ from helpers.report_data import (
     read,
     report,
 )
-from helpers.site import Site, facts
+from helpers.site import Site, facts, wait_until
 
 from xraylog.database import session as databases
 from xraylog.database.session import Connection, Unavailable
 from xraylog.report import collect, snapshot
 from xraylog.report.collect import Scope
 from xraylog.report.model import Window
+from xraylog.report.snapshot import Session
 
 
 def test_both_sessions_see_the_same_rows(filled: Connection, database: dict[str, str]) -> None:
@@ -58,6 +59,32 @@ def test_one_session_does_where_there_is_no_second_one(filled: Connection, datab
         return database_session(database)
 
     assert collect.read(connect, Scope(WINDOW), lambda *_: None) == read(database)
+
+
+ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'"
+
+
+def open_pair(keywords: dict[str, str]) -> AbstractContextManager[tuple[Session, Session]]:
+    return snapshot.open_pair(lambda: database_session(keywords), 0, lambda *_: None)
+
+
+def test_what_is_reported_is_the_first_error_and_not_that_its_transaction_failed(database: dict[str, str]) -> None:
+    with open_pair(database) as pair, snapshot.side_by_side(*pair) as ask:
+        asked = [ask(Session.query, "the same", query) for query in ("SELECT 1 / 0", *["SELECT 1"] * 6)]
+        failed = [error for question in asked if (error := question.exception())]
+        assert {type(error) for error in failed} == {psycopg.errors.DivisionByZero}
+
+
+def test_an_interrupted_page_cancels_the_questions_of_both_sessions(site: Site, database: dict[str, str]) -> None:
+    def interrupted(*_: object) -> None:
+        with open_pair(database) as pair, snapshot.side_by_side(*pair) as ask:
+            for _ in range(3):
+                ask(Session.query, "the same", "SELECT pg_sleep(600)")
+            wait_until(lambda: site.query(ASLEEP) == [(2,)])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
 
 def test_where_citus_distributes_logs_the_page_is_the_same_and_says_that_it_has_no_snapshot(
