@@ -78,6 +78,29 @@ class Prefetcher(Generic[Item]):
         return self._is_left or sum(map(self._size, self._waiting)) <= self._room
 
 
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield each item once the next one is there, or none comes.
+
+    What their iterator raises is raised after the items before it.
+    """
+    waiting: deque[Item] = deque()
+    try:
+        for item in items:
+            waiting.append(item)
+            del item
+            if len(waiting) > 1:
+                yield waiting.popleft()
+    except Exception:
+        yield from _drained(waiting)
+        raise
+    yield from _drained(waiting)
+
+
+def _drained(waiting: deque[Item]) -> Iterator[Item]:
+    while waiting:
+        yield waiting.popleft()
+
+
 def chunks(items: Iterator[Item], is_enough: Callable[[list[Item]], bool]) -> Iterator[list[Item]]:
     """Yield items together, as soon as they are enough. What their iterator raises is raised after the items before it.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from xraylog.prefetch import Prefetcher, chunks
+from xraylog.prefetch import Prefetcher, chunks, one_ahead
 
 
 def test_items_come_in_their_order_and_can_be_seen_before_they_are_taken() -> None:
@@ -116,3 +116,25 @@ def test_items_are_made_ahead_as_long_as_there_is_room() -> None:
         assert next(prefetched) == 5
         assert third_made.wait(600)
         assert list(prefetched) == [5, 1, 1]
+
+
+def test_one_item_is_kept_back_until_the_next_one_is_there() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(3):
+            made.append(number)
+            yield number
+
+    assert [(item, len(made)) for item in one_ahead(items())] == [(0, 2), (1, 3), (2, 3)]
+
+
+def test_an_error_comes_after_the_item_that_was_kept_back() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk")
+
+    kept_back = one_ahead(items())
+    assert next(kept_back) == 1
+    with pytest.raises(OSError, match="the disk"):
+        next(kept_back)

@@ -13,6 +13,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
 import psycopg
@@ -20,7 +21,7 @@ import psycopg
 from xraylog.database import partitions, positions, schema, session
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
-from xraylog.database.references import References
+from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection
 from xraylog.load_result import LoadResult
 from xraylog.loading import attach, copy_rows, foreign_keys, rejects
@@ -28,7 +29,7 @@ from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.copy_rows import RowFormat
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.loading.rejects import Rejected, RejectedRows
-from xraylog.prefetch import Prefetcher
+from xraylog.prefetch import Prefetcher, one_ahead
 from xraylog.records import Batch
 
 MAX_GROUP_S = 1.0  # how long a group grows, if its days have a partition
@@ -64,9 +65,25 @@ class PreparedBatch:
         return sum(len(text) for _, text in self.rows) + rejected + ID_BYTES * sum(map(len, self.used.values()))
 
 
-def prepare(names: References, node_id: int, row_format: RowFormat, batch: Batch) -> PreparedBatch:
-    """Resolve the names, in a short transaction of their own: none stays locked for long. Raises Unsuitable."""
-    resolved = names.resolve(batch.records.names())
+def prepare_all(
+    names: References, resolver: Executor, node_id: int, row_format: RowFormat, batches: Iterator[Batch]
+) -> Iterator[PreparedBatch]:
+    """Prepare batches. Raises Unsuitable.
+
+    While the server looks up the names of one, the next is parsed: if most are new, both take long. Names are committed in short transactions of their own: none stays locked for long.
+    """
+
+    def start(batch: Batch) -> tuple[Batch, Future[Resolved]]:
+        return batch, resolver.submit(names.resolve, batch.records.names())
+
+    def finish(batch: Batch, resolved: Future[Resolved]) -> PreparedBatch:
+        return prepare(batch, resolved.result(), node_id, row_format)
+
+    return itertools.starmap(finish, one_ahead(map(start, batches)))  # keeps no batch that is prepared
+
+
+def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowFormat) -> PreparedBatch:
+    """Make the rows of a batch whose names are known."""
     rows = RejectedRows(batch)
     records = rows.records.select(rows.without_names(resolved.refused))
     rejected = rows.rejected()

@@ -15,6 +15,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.load_result import LoadResult
 from xraylog.loading import copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
-from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare
+from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare_all
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.loading.rejects import Store
 from xraylog.prefetch import Prefetcher
@@ -178,7 +179,8 @@ class Loader:
                 yield from self._load_from(batches, source, position, math.inf)
                 return
             row_format = self._keys.detect().row_format
-            prepared = map(functools.partial(prepare, names, position.node_id, row_format), batches)  # keeps no batch
+            resolver = stack.enter_context(ThreadPoolExecutor(1))
+            prepared = prepare_all(names, resolver, position.node_id, row_format, batches)
             prefetched = stack.enter_context(Prefetcher(prepared, PREFETCH_BYTES, operator.attrgetter("size")))
             node_lock = positions.node_lock(self._node)
             bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock, row_format)

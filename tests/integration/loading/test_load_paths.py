@@ -260,8 +260,7 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
             conn.execute("DELETE FROM users WHERE email = 'u7'")
         return ready
 
-    for module in (loader, bulk):
-        monkeypatch.setattr(module, "prepare", prepare)
+    monkeypatch.setattr(bulk, "prepare", prepare)
     site.append(*lines(5, 30))
     assert go(site, monkeypatch, BULK) == 0
     assert site.emails() == users(0, 30)
@@ -376,15 +375,21 @@ def test_a_new_day_is_attached_beside_open_readers(
 def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str) -> None:
     """While its names are looked up, or while the rows of the batch before are on their way."""
     ready_as_a_set(site, monkeypatch)
-    real, calls = bulk.prepare, []
+    prepare_all, calls = bulk.prepare_all, []
 
-    def prepare(names: references.References, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == at:
-            site.query("SELECT pg_terminate_backend(%s)", names._conn.info.backend_pid)
-        return real(names, *arguments)
+    def ended(names: references.References, *arguments: Any) -> Any:
+        real = names.resolve
 
-    monkeypatch.setattr(bulk, "prepare", prepare)
+        def resolve(*arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) == at:
+                site.query("SELECT pg_terminate_backend(%s)", names._conn.info.backend_pid)
+            return real(*arguments)
+
+        monkeypatch.setattr(names, "resolve", resolve)
+        return prepare_all(names, *arguments)
+
+    monkeypatch.setattr(loader, "prepare_all", ended)
     monkeypatch.setattr(bulk, "MAX_GROUP_S", 60.0)
     expected = users(0, 5)
     for at in range(1, 6):
