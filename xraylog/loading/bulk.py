@@ -70,7 +70,8 @@ def prepare_all(
 ) -> Iterator[PreparedBatch]:
     """Prepare batches. Raises Unsuitable.
 
-    While the server looks up the names of one, the next is parsed: if most are new, both take long. Names are committed in short transactions of their own: none stays locked for long.
+    While the server looks up the names of one, the next is parsed: if most are new, both take long. Names are committed
+    in short transactions of their own: none stays locked for long.
     """
 
     def start(batch: Batch) -> tuple[Batch, Future[Resolved]]:
