@@ -63,6 +63,12 @@ def test_the_zone_of_this_machine_comes_first(cfg: Config, monkeypatch: pytest.M
     assert "timezone = Africa/Cairo in " in found.to_do
 
 
+def test_an_offset_that_no_zone_has_is_named_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_clock, "system_zone", lambda: ZoneInfo(UTC))
+    for minutes, said in ((135, "2 h 15 min ahead of UTC"), (-135, "2 h 15 min after UTC")):
+        assert log_clock.likely_zone(timedelta(minutes=minutes), NOW) == f"one that is {said}"
+
+
 @pytest.mark.parametrize(
     ("zone", "local", "written"),
     [

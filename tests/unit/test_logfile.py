@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import gzip
 import os
 import subprocess
 import sys
@@ -14,7 +17,7 @@ from helpers import mounts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xraylog.accesslog import drain, file_system, logfile
+from xraylog.accesslog import archive, drain, file_system, logfile
 from xraylog.accesslog.logfile import BLOCK_BYTES, HEAD_BYTES, MARK, MARK_BYTES, LogFile
 
 LIMIT = 1 << 40  # truncate_above that no test's log reaches
@@ -432,7 +435,7 @@ def test_a_file_system_with_small_blocks_says_whether_it_can_collapse(
 
 
 @pytest.mark.parametrize(
-    ("largest", "error", "collapses"), [(1 << 42, 22, True), (1 << 42, 95, False), (1 << 31, 95, False)]
+    ("largest", "error", "collapses"), [(1 << 42, 22, True), (1 << 42, 95, False), (1 << 31, 95, False), (1, 22, False)]
 )
 def test_past_the_largest_file_less_is_asked_for(
     log_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, error: int, collapses: bool
@@ -444,6 +447,50 @@ def test_past_the_largest_file_less_is_asked_for(
     log_path.write_bytes(numbered(100))
     with opened(log_path) as log:
         assert file_system.can_collapse(log.descriptor) == collapses
+
+
+@pytest.mark.parametrize("error", [22, 5])
+def test_a_log_whose_blocks_cannot_be_taken_out_keeps_its_length(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Where no block size fits, it is known by its old beginning. Another error is the disk's: it is raised."""
+
+    def collapse(_: int, length: int) -> None:
+        raise OSError(error, f"not {length} bytes")
+
+    monkeypatch.setattr(file_system, "can_collapse", lambda _: True)
+    monkeypatch.setattr(file_system, "collapse", collapse)
+    length = 3 * logfile.LARGE_BLOCK
+    log_path.write_bytes(numbered(length))
+    ends = contextlib.nullcontext() if error == 22 else pytest.raises(OSError, match="not [0-9]+ bytes")
+    with held_open(log_path), opened(log_path) as log, ends:
+        assert drain.drain(log, length, LIMIT) == drain.Drained(length, log.fingerprint(length))
+    assert log_path.stat().st_size == length
+    assert log_path.read_bytes()[:HEAD_BYTES] == numbered(length)[:HEAD_BYTES]
+
+
+def test_a_file_system_without_locks_of_its_own_is_no_obstacle(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock file beside the log keeps other runs off."""
+
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    log_path.write_bytes(numbered(100))
+    with opened(log_path) as log:
+        assert log.size == 100
+
+
+@pytest.mark.parametrize("offset", [1, 64, 5_000, 100_000])
+def test_a_compressed_log_is_known_by_the_same_bytes_as_its_text(log_path: Path, tmp_path: Path, offset: int) -> None:
+    """So a position in a log holds for the file that rotation made of it."""
+    log_path.write_bytes(numbered(100_000))
+    packed = tmp_path / "access.log.1.gz"
+    packed.write_bytes(gzip.compress(log_path.read_bytes()))
+    with opened(log_path) as log, packed.open("rb") as file:
+        archived = archive.Archive(packed, file.fileno())
+        assert archived.tail(offset) == log.tail(offset)
+        assert archived.fingerprint(offset) == log.fingerprint(offset)
 
 
 def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,6 +252,20 @@ def test_what_is_compressed_otherwise_is_refused_and_stays(site: Site, magic: by
     assert Path(name).stat().st_size == 1000 + len(magic)
 
 
+@pytest.mark.parametrize(("name", "module", "program"), [("bz2", "bz2", "bzip2"), ("xz", "lzma", "xz")])
+def test_a_python_that_was_built_without_a_library_names_the_command_that_loads_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, name: str, module: str, program: str
+) -> None:
+    path = packed(site, f"access.log.1.{name}", STREAMS[name](text(0, 10)))
+    monkeypatch.setitem(sys.modules, module, None)
+    said = site.run("--logfile", path, status=3).stderr
+    assert f"{path}: expected the module {module} in this Python to read it, found none; " in said
+    mend = f"{program} -dc {path} | {' '.join(site.command('--logfile', '-'))}"
+    assert mend in said
+    subprocess.run(["/bin/sh", "-c", mend], check=True)
+    assert site.emails() == users(0, 10)
+
+
 def test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_named_loads_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection
+from xraylog.migration import backfill
 
 
 def test_a_migrated_database_is_what_schema_md_says(conn: Connection, site: Site, other_database: Connection) -> None:
@@ -37,6 +38,38 @@ def test_the_old_table_stays_until_it_is_to_be_dropped(conn: Connection, site: S
     assert conn.execute("SELECT to_regclass('logs_old')").fetchone() == (None,)
     assert content(conn) == before
     assert "nothing to do" in site.migrate("--drop-old").stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            KeyboardInterrupt(),
+            "interrupted; committed steps are kept; the same command resumes; until then parse_logs.py stays offline",
+        ),
+        (
+            RuntimeError("{no}\nsuch luck"),
+            "unexpected RuntimeError: {no}; such luck; committed steps are kept; the same command resumes",
+        ),
+    ],
+    ids=["Ctrl-C", "unexpected"],
+)
+def test_whatever_ends_it_is_one_line_with_the_way_on(
+    conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str
+) -> None:
+    make_plain_logs(conn)
+    before = content(conn)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backfill, "copy_day", fail)
+        printed = site.migrate(status=1).stderr
+    assert said in printed
+    assert printed.count("\n") == 1
+    site.migrate("--drop-old")
+    assert content(conn) == before
 
 
 def test_drop_old_in_the_config_drops_it(conn: Connection, site: Site) -> None:

@@ -21,6 +21,7 @@ from helpers.site import Site, facts, lines
 
 from xraylog.database import schema
 from xraylog.database.session import Connection
+from xraylog.migration import revert
 
 
 @pytest.mark.parametrize("table", [OLDER, BY_HAND], ids=["older", "by hand"])
@@ -114,6 +115,7 @@ def test_what_an_interrupted_undo_left_is_reported_and_in_the_way(conn: Connecti
     assert is_plain(conn)
     assert "what it had made is not yet dropped" in site.migrate("--status").stdout
     assert "--undo finishes that" in site.migrate(status=3).stderr
+    assert site.migrate("--undo", "--dry-run").stdout == f"{revert.DROP_NEW_TABLES}\n"
     site.migrate("--undo")
     assert "nothing has been migrated" in site.migrate("--status").stdout
     assert content(conn) == before

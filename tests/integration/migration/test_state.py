@@ -233,6 +233,7 @@ def test_what_nothing_is_known_of_is_never_called_done(conn: Connection, site: S
     for options in ([], ["--undo", "--yes"], ["--drop-old"], ["--dry-run"]):
         said = site.migrate(*options, status=3).stderr
         assert "nothing says whether the logs_old beside it is of a migration" in said
+    assert "nothing says whether the logs_old beside it is of a migration" in site.migrate("--status").stdout
     (comment,) = re.findall(r"COMMENT ON TABLE logs_old IS '.*?'", said)
     conn.execute(comment.replace("ZONE", "UTC"))
     site.migrate("--drop-old")

@@ -135,6 +135,19 @@ def test_what_nobody_expected_is_one_line(asked: Site, monkeypatch: pytest.Monke
     assert said.count("\n") == 1
 
 
+def test_an_interrupted_question_is_one_line(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asking, "ask", interrupt)
+    assert ask(asked, "traffic", status=1) == "interrupted\n"
+
+
+def test_a_config_that_cannot_be_used_is_no_question(asked: Site) -> None:
+    asked.set("parser", timezone="Mars/Phobos")
+    assert "[parser] timezone: expected" in ask(asked, "traffic", status=78)
+
+
 def test_an_answer_that_cannot_be_written_is_an_error_of_one_line(asked: Site) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
