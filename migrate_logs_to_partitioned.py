@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         return fail(Exit.OPERATOR, error)
     except session.Unavailable as error:
         return fail(Exit.FAILED, hints.joined(f"PostgreSQL is not available: {error}", RESUMES, hints.on(error, cfg)))
+    except trial.Blocked as error:
+        return fail(Exit.OPERATOR, "logs cannot be migrated yet; nothing was changed:", *error.reasons)
     except Unsuitable as error:
         return fail(Exit.OPERATOR, hints.joined(error, hints.on(error, cfg)))
     except verify.ChecksumMismatch as error:

@@ -462,7 +462,7 @@ def test_a_log_whose_blocks_cannot_be_taken_out_keeps_its_length(
     monkeypatch.setattr(file_system, "collapse", collapse)
     length = 3 * logfile.LARGE_BLOCK
     log_path.write_bytes(numbered(length))
-    ends = contextlib.nullcontext() if error == 22 else pytest.raises(OSError, match="not [0-9]+ bytes")
+    ends = contextlib.nullcontext() if error == 22 else pytest.raises(OSError, match=r"not [0-9]+ bytes")
     with held_open(log_path), opened(log_path) as log, ends:
         assert drain.drain(log, length, LIMIT) == drain.Drained(length, log.fingerprint(length))
     assert log_path.stat().st_size == length

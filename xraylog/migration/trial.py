@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 from psycopg import errors
 from psycopg.sql import Composed
@@ -17,10 +19,18 @@ SAMPLE_ROWS = 1000  # rows of the newest day
 TRIAL_TABLE = "logs_new"
 
 
+class Blocked(Unsuitable):
+    """Nothing was changed: each of the reasons prevents it, and says what to do."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
 def prepare(conn: Connection, zone: str) -> tuple[OldTable, DayCounts]:
     """Return the old table and its rows per day, once nothing prevents its migration.
 
-    Raises Unsuitable with every blocker, a line each, and StateChanged when logs is not plain any more.
+    Raises Blocked with every reason, and StateChanged when logs is not plain any more.
     """
     with state.transaction(conn):
         conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # no other session renames it meanwhile
@@ -35,7 +45,7 @@ def prepare(conn: Connection, zone: str) -> tuple[OldTable, DayCounts]:
         if counts is not None and not reasons:
             reasons = run(conn, old, counts)
         if counts is None or reasons:
-            raise Unsuitable("\n".join(["logs cannot be migrated yet; nothing was changed:", *reasons]))
+            raise Blocked(reasons)
         return old, counts
 
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from helpers import documents
 from helpers.schema import bounds
-from helpers.site import ROOT, Site, facts, line
+from helpers.site import ROOT, Site, facts, line, users
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
@@ -303,6 +303,22 @@ def test_logs_partitioned_by_something_else_do_not_fit(conn: Connection, key: st
     conn.execute(f'CREATE TABLE logs (id bigserial, "timestamp" timestamptz NOT NULL) PARTITION BY {key}')
     with pytest.raises(Unsuitable, match=re.escape(f'logs: expected PARTITION BY RANGE ("timestamp"), found {key}')):
         schema.ensure(conn)
+
+
+def test_a_view_called_logs_does_not_fit(conn: Connection) -> None:
+    conn.execute("CREATE VIEW logs AS SELECT now() AS timestamp")
+    assert "logs: expected a partitioned table, found another kind" in "; ".join(schema.inspect(conn).misfits)
+
+
+def test_where_the_database_refuses_the_node_the_lines_wait_in_the_buffer(site: Site, conn: Connection) -> None:
+    schema.ensure(conn)
+    conn.execute("ALTER TABLE nodes ADD CONSTRAINT short CHECK (length(name) < 3)")
+    site.append(line(0))
+    site.set("parser", node="node1")
+    said = site.run(status=3).stderr
+    assert "node 'node1': " in said
+    assert "short" in said
+    assert site.buffered() == users(0, 1)
 
 
 def test_a_unique_key_that_on_conflict_cannot_use_does_not_fit(conn: Connection) -> None:

@@ -49,6 +49,7 @@ def test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why
     finish = f"finish it: {shlex.join(site.command(script='migrate_logs_to_partitioned'))}"
     assert finish in run.stderr
     assert finish in site.run("--check", status=3).stdout
+    assert "logs is being migrated" in site.run("--dry-run").stdout
 
     site.migrate()
     site.append(line(5))

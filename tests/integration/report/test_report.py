@@ -32,6 +32,7 @@ import report_logs
 from xraylog import config
 from xraylog.database import partitions
 from xraylog.database.session import Connection
+from xraylog.report import collect
 
 
 @pytest.mark.usefixtures("filled")
@@ -165,6 +166,22 @@ def test_ended_while_it_asks_it_leaves_no_query_running(site: Site, filled: Conn
         assert (run.returncode, "interrupted; no page was written" in said) == (1, True), said
         wait_until(lambda: not sessions(site))
     assert not (site.folder / "report.html").exists()
+
+
+def test_what_nobody_expected_is_one_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("{no}\nsuch luck")
+
+    monkeypatch.setattr(collect, "read", fail)
+    said = report(site, status=1).stderr
+    assert said.endswith("unexpected RuntimeError: {no}; such luck; no page was written; for the traceback: -v\n")
+    assert said.count("\n") == 1
+
+
+def test_what_is_doubtful_in_the_config_is_a_warning(site: Site) -> None:
+    site.set("postgresql", password=site.database.get("password", "none"))
+    site.config.chmod(0o644)
+    assert "holds a password" in report(site).stderr
 
 
 def sessions(site: Site) -> list[tuple[Any, ...]]:
