@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -16,7 +17,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from server import FAST, Server
 
 from xraylog.database import session
-from xraylog.database.session import Connection
+from xraylog.database.session import Connection, Unavailable
 from xraylog.report import collect
 from xraylog.report.collect import Scope
 from xraylog.report.model import Findings, Window
@@ -167,3 +168,18 @@ def test_a_standby_is_called_by_its_name(own_server: Callable[..., Server], tmp_
         site.set("postgresql", host=",".join(["127.0.0.1"] * (1 + ports.count(","))), port=ports)
         site.set("postgresql", target_session_attrs="read-write")
         assert "PostgreSQL is not available: " in site.run().stderr
+
+
+def test_a_server_that_takes_the_connection_and_does_not_answer_is_tried_once() -> None:
+    """A run that asked all hosts once more would wait twice as long each time."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        keywords = {"host": "127.0.0.1", "port": str(silent.getsockname()[1]), "connect_timeout": "2"}
+        with pytest.raises(Unavailable, match="taken, and not answered"), session.connect(keywords):
+            raise AssertionError
+        silent.setblocking(False)
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                taken += 1
+    assert taken == 2  # the second asks only whether anything takes it
