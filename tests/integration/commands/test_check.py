@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import os
 import re
@@ -110,6 +111,15 @@ def test_another_log_is_looked_at_where_one_is_given(site: Site, check: Check) -
     assert texts(report, "log", "✓") == [f"{site.folder}/other.log has {len(line(1))} bytes"]
 
 
+def test_a_log_that_no_run_empties_is_called_so(site: Site, check: Check) -> None:
+    old = site.folder / "access.log.1.gz"
+    old.write_bytes(gzip.compress(line(1).encode()))
+    status, report = check("--logfile", str(old))
+    assert status == 0
+    assert texts(report, "log", "✓") == [f"{old} is compressed, and stays as it is"]
+    assert texts(check("--logfile", "-")[1], "log", "✓") == ["- is standard input, and stays as it is"]
+
+
 def state_of(site: Site) -> tuple[object, ...]:
     """Everything that a check could change: files and their times, the catalog, and what is in the tables.
 
@@ -181,6 +191,16 @@ def test_a_missing_log_is_reported(site: Site, check: Check) -> None:
     assert status == 3
     assert texts(report, "log", "✗")[0].startswith(f"{site.log} does not exist; ")
     assert len(texts(report, "server", "✓")) == 1
+
+
+def test_a_missing_folder_of_the_log_is_reported(site: Site, check: Check) -> None:
+    site.set("parser", logfile=str(site.folder / "xary" / "access.log"))
+    status, report = check()
+    assert status == 3
+    (said,) = texts(report, "log", "✗")
+    assert said.startswith(f"{site.folder}/xary: expected the folder of an access log, found none; ")
+    (site.folder / "xary").mkdir()
+    assert texts(check()[1], "log", "✗")[0].startswith(f"{site.folder}/xary/access.log does not exist; ")
 
 
 def test_a_log_that_is_no_file_is_reported(site: Site, check: Check) -> None:
