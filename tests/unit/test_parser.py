@@ -152,6 +152,14 @@ SOURCES: dict[str, dict[str, tuple[str | None, int | None]]] = {
         "tcp:[2001::/16]:7": ("2001::/16", 7),
         "[2001:db8:1:2::/64]:7": ("2001:db8:1:2::/64", 7),
         **dict.fromkeys(["[:::/32]:7", "tcp:[Masked IPv4]:7", "[Masked IPv6]:7"], (None, 7)),
+        # What was fd00::5, fe80::1%eth0, ::ffff:203.0.113.5 and 64:ff9b::203.0.113.5.
+        "[fd00:::/32]:7": ("fd00::/32", 7),
+        "tcp:[fe80:::/32%eth0]:7": ("fe80::/32", 7),
+        "[::ffff:203.0.*.*]:7": ("::ffff:203.0.0.0/112", 7),
+        "[::FFFF:203.0.113.*]:7": ("::FFFF:203.0.113.0/120", 7),
+        **dict.fromkeys(["[:::/32.0.*.*]:7", "[::/16.*.*.*]:7", "[Masked IPv6[Masked IPv4]]:7"], (None, 7)),
+        **dict.fromkeys(["[::ffff:0/112.0.113.5]:7", "[64:ff9b::/32.0.*.*]:7", "[64::/16.*.*.*]:7"], (None, 7)),
+        **dict.fromkeys(["[Masked IPv6.0.113.5]:7", "[::ffff:[Masked IPv4]]:7", "[Masked IPv6%eth0]:7"], (None, 7)),
     },
 }
 
@@ -166,6 +174,7 @@ def test_a_source_is_an_address_a_network_or_null(source: str, stored: tuple[str
 
 
 NO_SOURCES = "999.1.2.3:4 1.2.3:4 example.com:4 1.2.3.4 1.2.3.4: 1.2.3.4:x 1.2.3.4:-1 1.2.3.4\0:5 [2001:db8::12:443"
+NO_SOURCES += " [fd00:::]:5 [::ffff:999.0.*.*]:5 [x*]:5 [*]:5 [x.Masked]:5"
 NO_SOURCES += " [1.2.3.45:6 [::g]:4 999.0.*.*:4 [2001:db8::/129]:4 ::1%eth0:5 ::1%\0:5 dns tcp: 2025/11/17:4"
 
 
@@ -255,6 +264,11 @@ ACCEPTED: dict[str, dict[str | bytes, tuple[Any, ...]]] = {
         "http://[Masked IPv4]:8800/a [out]": ("http", "[Masked IPv4]", 8800, None, "out"),
         "http://[:::/32]:8800/v6": ("http", ":::/32", 8800),
         "//[2001::/16]:443 [http-in >> direct]": (None, "2001::/16", 443, "http-in", "direct"),
+        "tcp:[fd00:::/32]:443 [out]": ("tcp", "fd00:::/32", 443, None, "out"),
+        "http://[fe80::/16%25eth0]:8800/v6": ("http", "fe80::/16", 8800),
+        "http://me:pa55@[:::/32.0.*.*]/v6?x": ("http", ":::/32.0.*.*", 80),
+        "tcp:[Masked IPv6[Masked IPv4]]:443 [out]": ("tcp", "[Masked IPv6[Masked IPv4]]", 443, None, "out"),
+        "http://[Masked IPv6%eth0]/x": ("http", "[Masked IPv6%eth0]", 80),
     },
 }
 
@@ -477,6 +491,13 @@ def at(wall: str, **when: Any) -> str:
 def test_a_time_is_the_zones_wall_clock_and_is_stored_in_utc(zone: str, wall: str, stored: str) -> None:
     assert at(wall, zone=zone) == stored
     assert at(wall + ".000001", zone=zone) == stored.replace("+", ".000001+")
+
+
+@pytest.mark.parametrize("fraction", [".1234567", ".123456789", ",123", ".", "Z", "+03:30"])
+def test_a_longer_fraction_is_bad_and_the_reason_names_it(fraction: str) -> None:
+    assert reason("2025/11/17 10:15:23", fraction, " from 1.2.3.4:5 accepted tcp:x:443").endswith(
+        f"found '{fraction} '"
+    )
 
 
 @pytest.mark.parametrize("fraction", ["1", "12", "123", "1234", "12345", "123456", "000000"])

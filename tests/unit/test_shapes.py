@@ -38,6 +38,17 @@ SUFFIXES = [
     "egress: v4",
     "sniffed: bittorrent",
     "count: 3 duration: 1m2.5s",
+    "up_bytes=1 down_bytes=2",
+    "bytes_in: 1 bytes_out: 2",
+    "requestBytes: 100 responseBytes: 2000",
+    "RequestBytes=100",
+    "rx: 5 tx: 6",
+    "request_bytes: 100, response_bytes: 2000",
+    "uplink=1; downlink=2",
+    "original: 203.0.113.20:443 sniffed: tls",
+    "original: //x.example:443 sniffed: http/1.1",
+    "original: unix:/run/x.sock sniffed: TLS",
+    "original: tcp:[Masked IPv6[Masked IPv4]]:443 sniffed: tls",
 ]
 
 
@@ -65,6 +76,7 @@ EMAILS = [
     *("alice request_bytes : 1", "alicerequest_bytes: 1", "my_request_bytes: 1", "alice uplink=1;downlink=2"),
     *("alice request_bytes: -1", "alice uplink=one downlink=two", "alice request_bytes:  5", "alice bytes: 5"),
     *("ten bytes_per_second: 5", "a uplink = 1 downlink = 2", "request-bytes: 5", "alice Uplink=1 Downlink=2"),
+    *("office tx: 2", "rx=5", "alice maxbytes: 5", "alice original: x", "alice, bob", "alice; level: 0,"),
     *("duration: 5s", "alice duration=5s", "http://x/?uplink=1&downlink=2", "alice original=tcp sniffed=tls!"),
 ]  # fmt: skip
 
@@ -75,6 +87,14 @@ def test_any_other_email_is_kept_to_its_last_letter(email: str) -> None:
         said = parse(AT, FROM, "accepted tcp:x:443", tags, " email: ", email)
         assert isinstance(said, AccessRecord)
         assert said.email == email
+
+
+def test_a_comma_before_known_fields_is_no_part_of_the_email() -> None:
+    for separator in (",", ";"):
+        said = parse(AT, FROM, "accepted tcp:x:443 [out] email: alice", separator, " request_bytes: 1")
+        assert said == AccessRecord(STORED_AT, *X, None, "out", "alice")
+        said = parse(AT, FROM, "accepted tcp:x:443 [out]", separator, " request_bytes: 1")
+        assert said == AccessRecord(STORED_AT, *X, None, "out")
 
 
 def test_known_fields_are_no_part_of_any_other_part_of_the_line() -> None:
@@ -96,6 +116,9 @@ NETWORKS: dict[str, tuple[Any, ...]] = {
     "icmp:443": (None, "icmp", 443),
     "tcp:2001:db8::9:443": ("tcp", "2001:db8::9", 443),
     "::1:443": (None, "::1", 443),
+    "tcp:fe80::1%eth0:443": ("tcp", "fe80::1", 443),
+    "//2001:db8::9:443": (None, "2001:db8::9", 443),
+    "http://me:pa55@2001:db8::9:80/x": ("http", "2001:db8::9", 80),
 }
 
 
@@ -106,9 +129,19 @@ def test_a_known_network_before_the_host_is_the_protocol(to: str, fields: tuple[
     assert parse(AT, "from icmp:1.2.3.4:5 accepted ", to, " [in >> out] email: e") == row
 
 
-@pytest.mark.parametrize("to", ["mailto:alice:25", "tcp:a:b:443", "icmp:a:b:0", "http:x:80", "xtcp:x:443", "a:b:c:1"])
+WITH_A_COLON = ["mailto:alice:25", "tcp:a:b:443", "icmp:a:b:0", "http:x:80", "xtcp:x:443", "a:b:c:1"]
+WITH_A_COLON += ["//a:b:443", "http://a:b:80/x", "http://me:pa55@a:b:80/"]
+
+
+@pytest.mark.parametrize("to", WITH_A_COLON)
 def test_any_other_host_with_a_colon_is_bad(to: str) -> None:
     assert "without a colon" in reason(AT, FROM, "accepted ", to, " [in >> out] email: e")
+
+
+@pytest.mark.parametrize("name", ["[x]", "[x y]", "[x.example]", "[::1 ]", "[Masked IPv5]", "[x[Masked IPv4]]"])
+def test_only_an_address_stands_in_brackets(name: str) -> None:
+    for to in (f"tcp:{name}:443", f"{name}:443", f"//{name}:443", f"http://{name}/x"):
+        assert reason(AT, FROM, "accepted ", to, " [in >> out] email: e").startswith("expected an address in brackets")
 
 
 # --- rejected ----------------------------------------------------------------------------------------------------
@@ -129,16 +162,34 @@ REJECTED: dict[str, tuple[Any, ...]] = {
     ),
     " email: bob": (None, None, None, None, None, "bob"),
     " email: bob uplink=0 downlink=0": (None, None, None, None, None, "bob"),
+    " email:bob ": (None, None, None, None, None, "bob"),  # as xray before v1.1.5 writes it
+    "  email: bob": (None, None, None, None, None, "bob"),
+    " [in >> out] email: bob": (None, None, None, "in", "out", "bob"),
+    "[in >> out] email: bob": (None, None, None, "in", "out", "bob"),
+    " [out]": (None, None, None, None, "out"),
+    " [in >> out] proxy/trojan: not a valid user": (None, None, None, "in", "out"),
+    " [in >> out] Insecure encryption email: bob": (None, None, None, "in", "out", "bob"),
+    "tcp:x:443 [in >> out]  email: bob": ("tcp", "x", 443, "in", "out", "bob"),
+    "tcp:x:443 [out] email:bob ": ("tcp", "x", 443, None, "out", "bob"),
+    "tcp:x:443 [VLESS [x] -> b] email: bob": ("tcp", "x", 443, "VLESS [x]", "b", "bob"),
+    "tcp:x:443 [in -> b] invalid [x] user": ("tcp", "x", 443, "in", "b"),
+    "tcp:x:443 [in [x -> b] email: bob": ("tcp", "x", 443, "in [x", "b", "bob"),
+    "tcp:x:443 [a]b -> c] email: bob": ("tcp", "x", 443, "a]b", "c", "bob"),
     # Of the text of a reason nothing is kept, because a client can write it.
     "tcp:x:443 invalid domain name: y [a -> b] email: forged": ("tcp", "x", 443),
     "tcp:x:443 [in >> out] bad name [a -> b] email: forged": ("tcp", "x", 443, "in", "out"),
     "tcp:x bad": (),
     "proxy/socks: bad email: forged": (),
+    " [::1]:5 [a -> b] email: forged": (),
+    " [in >> out] proxy/socks: bad [a -> b] email: forged": (None, None, None, "in", "out"),
     " tcp:x:443 [in >> out] email: forged": (),
 }
 REJECTED_FOR = {
     "tcp:example.com:443 invalid user uplink=0 downlink=0": "invalid user",
     "tcp:example.com:443 [in >> out] invalid user": "invalid user",
+    "tcp:x:443 [in -> b] invalid [x] user": "other",
+    " [in >> out] proxy/trojan: not a valid user": "invalid user",
+    " [in >> out] Insecure encryption email: bob": "insecure encryption",
     "tcp:x:443 invalid domain name: y [a -> b] email: forged": "bad destination",
 }
 
@@ -227,6 +278,9 @@ def test_a_masked_dns_server_has_a_blank_in_its_name() -> None:
         "https://[Masked IPv6]/dns-query",
         "UDP:203.0.*.*:53",
         "TCP//[2001::/16]:53",
+        "UDP:[Masked IPv6%eth0]:53",
+        "UDP:[Masked IPv6[Masked IPv4]]:53",
+        "UDP:[fe80:::/32%eth0]:53",
     ):
         text = f"{server} got answer: www.example.com. -> [[Masked IPv4], Masked IPv6] 23.456789ms"
         assert parse(AT, text) is Ignored.DNS_ANSWER

@@ -17,13 +17,17 @@ from xraylog.accesslog.values import LAST_PORT, PORT, ParseError
 NETWORKS = frozenset(b"tcp udp unix unknown icmp icmp6 icmpv6 ip ip4 ip6 tcp4 tcp6 udp4 udp6 sctp".split())
 MASKED_WHOLE = (b"[Masked IPv4]", b"[Masked IPv6]")
 MASKED_ANYWHERE = re.compile(rb"\[Masked IPv[46]\]")
+MASKED_BRACKET = re.compile(
+    rb"\[(?=.{0,64}Masked IPv)(?:[0-9A-Fa-f:.*/]|\[Masked IPv4\]|Masked IPv6){1,64}(?:%[^\s\]]*)?\]"
+)
+IPV6_OR_MASKED = re.compile(rb"[0-9A-Fa-f:.*/]+")  # what stands in brackets, as far as its zone
 NOT_IN_A_HOST = re.compile(rb"[\s\[\]]")
 MAX_ADDRESS_BYTES = 64  # more than any address has: what is longer is none, nor is its beginning
 PATH = re.compile(rb"[/?#]")
-MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+\]")
+MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+[0-9.*]*(?:%[^\]/?#]*)?\]")
 SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
 URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
-FIRST_WORD = re.compile(rb"(?:\[Masked IPv[46]\]|\S)+")
+FIRST_WORD = re.compile(rb"(?:Masked IPv[46]|\S)+")
 
 Destination: TypeAlias = "tuple[str | None, str | None, int | None]"  # protocol, host, port
 
@@ -62,7 +66,7 @@ def at_start(text: bytes) -> bytes | None:
 def host(text: bytes) -> str | None:
     """Return a host to store. Raises ParseError."""
     if text.startswith(b"[") and text.endswith(b"]") and text not in MASKED_WHOLE:
-        text = text[1:-1].partition(b"%")[0]
+        text = _without_brackets(text)
     elif NOT_IN_A_HOST.search(text) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", text)):
         raise ParseError(f"expected a host, found {values.excerpt(text)}")
     if not text:
@@ -70,13 +74,30 @@ def host(text: bytes) -> str | None:
     return values.name("host", text)
 
 
+def _without_brackets(text: bytes) -> bytes:
+    """Return an IPv6 address, or what maskAddress left of it, without its zone. Raises ParseError."""
+    inside = text[1:-1].partition(b"%")[0]
+    if inside and not IPV6_OR_MASKED.fullmatch(inside):
+        if MASKED_BRACKET.fullmatch(text):
+            return text
+        raise ParseError(f"expected an address in brackets, found {values.excerpt(text)}")
+    return inside
+
+
 def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
     name, colon, port = to.rpartition(b":")
     if not name or not colon:
         raise ParseError(f"expected a destination and port, found {values.excerpt(to)}")
-    if b":" in name and not name.startswith(b"[") and not _is_ipv6(name):
+    return host(_without_colon(name)), values.port(port)
+
+
+def _without_colon(name: bytes) -> bytes:
+    """Return a host, and an IPv6 address without brackets without its zone. Raises ParseError for another colon."""
+    if b":" not in name or name.startswith(b"["):
+        return name
+    if not _is_ipv6(name):
         raise ParseError(f"expected a host without a colon, found {values.excerpt(name)}")
-    return host(name), values.port(port)
+    return name.partition(b"%")[0]
 
 
 def _is_ipv6(text: bytes) -> bool:
@@ -91,9 +112,8 @@ def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | 
     """Return host and port of a URL, from after its `//` on. User, password, path and query are not kept."""
     authority = _without_path(url, start)
     authority = authority[authority.rfind(b"@") + 1 :]
-    closing = authority.rfind(b"]")
-    colon = authority.find(b":", closing + 1)
-    name, port = (authority, b"") if colon < 0 else (authority[:colon], authority[colon + 1 :])
+    colon = authority.rfind(b":", authority.rfind(b"]") + 1)  # after the brackets of an IPv6 address
+    name, port = (authority, b"") if colon < 0 else (_without_colon(authority[:colon]), authority[colon + 1 :])
     if not name:
         return None, None
     if not port:

@@ -40,12 +40,17 @@ ANOTHER_LINE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})? (?:fro
 PREFIXED = "expected xray's timestamp first, found before it: "
 STATUS = re.compile(rb"(?:^| )(accepted|rejected) ")
 CLOSING_BRACKET = ord("]")
-BRACKET = re.compile(rb" \[(.*?)\](?= |\Z)", re.DOTALL)  # of a rejected connection: a reason may follow
+# Of a rejected connection, where a reason may follow: the first whole one, in which each bracket that opens is closed.
+BRACKET = re.compile(
+    rb" \[((?:[^\[\]]|\[[^\[\]]*\]|\](?! |\Z)){0,4096})\](?= |\Z)| \[(.*?)\](?= |\Z)",
+    re.DOTALL,
+)
 ARROW = re.compile(rb" (?:->|>>|==>) ")
 BARE_ARROW = re.compile(rb"->|==>|>>")
 GLUED = "expected one line, found the timestamp of another in it"
-# The rejections without a destination that name a user: proxy/vmess, xray up to v1.8.1; and one without a reason.
-NAMED = re.compile(rb" ?(?:Insecure encryption ?email: ?|email: )(.*)", re.DOTALL)
+BRACKET_ALONE = re.compile(rb" \[([^\[\]]*)\](?= |\Z)")  # without a destination: `[::1]:5 [in] email: e` is a reason
+# The rejections that name a user: proxy/vmess, xray up to v1.8.1; and those without a reason, before v1.1.5 `email:e `.
+NAMED = re.compile(rb" {1,2}(?:Insecure encryption ?)?email: ?(.*)", re.DOTALL)
 # The shapes of the tool's own documentation, which no xray writes: blanks round colons and arrows. Runs of
 # blanks are bounded, so that a line made of blanks costs no more than its length.
 DOCUMENTED = re.compile(
@@ -60,6 +65,12 @@ API = re.compile(rb"api {1,16}from {1,16}(.+?) {1,16}api {0,16}-> {0,16}api {0,1
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 V4 = re.compile(rb"(?:" + OCTET + rb"\.){3}" + OCTET)  # what IPv4Address reads, for a tenth of its time
 MASKED_V4 = re.compile(rb"\d{1,3}(?:\.\d{1,3}){0,2}(?:\.\*){1,3}")
+# maskAddress leaves this of an address that has an IPv4 part, or a zone: each of its expressions matches some of it.
+MASKED_MAPPED = re.compile(rb"(::ffff:)(" + MASKED_V4.pattern + rb")", re.IGNORECASE)
+MASKED_TWICE = re.compile(
+    rb"(?=.{0,64}Masked IPv|[0-9A-Fa-f]{0,4}:.{0,64}(?:\*|/\d{1,3}\.))"
+    rb"(?:[0-9A-Fa-f:.*/]|\[Masked IPv4\]|Masked IPv6){1,64}"
+)
 
 
 class Grammar:
@@ -213,6 +224,9 @@ def _without_timestamp(line: bytes) -> Ignored:
     if (kind := other_lines.kind_without_timestamp(line)) is not None:
         return _reject_if_two_lines(kind, line)
     if later := ANOTHER_TIMESTAMP.search(line):
+        if later.start() == 0:
+            after = values.excerpt(line[later.end() : line.find(b" ", later.end()) + 1 or None])
+            raise ParseError(f"expected a fraction of up to six digits, or none, after the seconds, found {after}")
         raise ParseError(PREFIXED + values.excerpt(line[: later.start()]))
     raise ParseError("expected a timestamp first, found none")
 
@@ -250,9 +264,16 @@ def _source_ip(address: bytes) -> str | None:
         return f"{_ip(IPv4Address, address.replace(b'*', b'0'))}/{32 - 8 * address.count(b'*')}"
     if not address.startswith(b"[") or not address.endswith(b"]"):
         return _ip(IPv4Address, address)
-    address, slash, prefix = address[1:-1].partition(b"%")[0].partition(b"/")
+    address = address[1:-1].partition(b"%")[0]
+    if MASKED_MAPPED.fullmatch(address):
+        return f"{_ip(IPv6Address, address.replace(b'*', b'0'))}/{128 - 8 * address.count(b'*')}"
+    if MASKED_TWICE.fullmatch(address):
+        return None
+    address, slash, prefix = address.partition(b"/")
     if address == b":::":  # what was left of ::1 before v26.1.23
         return None
+    if slash and address.endswith(b":::"):  # and of fd00::1, whose second group is zero
+        address = address[:-1]
     if not slash:
         return _ip(IPv6Address, address)
     if not (PORT.fullmatch(prefix) and int(prefix) <= 128):
@@ -274,26 +295,28 @@ def _rejected(
 ) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None, str]:
     """Return what follows `rejected`, as the fields of a record from `protocol` on.
 
-    xray leaves TO empty, so that the reason follows two blanks: free text, which can hold what a client sent. Forks
-    write a destination there; then tags and email directly after it are no part of a reason.
+    xray leaves TO empty, so that the reason follows two blanks: free text, which can hold what a client sent, but does
+    not begin with it. Forks write a destination there. Tags and email directly after it are no part of a reason, nor
+    are they in its place.
     """
-    if named := NAMED.fullmatch(rest):
-        why = reject_reasons.sort(rest[: named.start(1)])
-        return None, None, None, None, None, values.name("email", suffixes.cut(named[1]).rstrip(b" ")), why.value
-    if (to := destination.at_start(rest)) is None:
-        return None, None, None, None, None, None, reject_reasons.sort(rest).value
-    found = destination.read(to)
-    tags, email, why = _before_reason(suffixes.cut(rest[len(to) :]))
+    to = destination.at_start(rest)
+    found = (None, None, None) if to is None else destination.read(to)
+    if to is not None:
+        rest = rest[len(to) :]
+    elif not rest.startswith(b" "):
+        rest = b" " + rest
+    rest = suffixes.cut(rest)
+    tags, email, why = _before_reason(rest, (BRACKET_ALONE if to is None else BRACKET).match(rest))
     return *found, *_tags(tags, has_from), email, why.value
 
 
-def _before_reason(rest: bytes) -> tuple[bytes, str | None, RejectReason]:
+def _before_reason(rest: bytes, bracket: re.Match[bytes] | None) -> tuple[bytes, str | None, RejectReason]:
     """Return the inside of the bracket and the email, where they stand before the reason or instead of it, and it."""
-    bracket = BRACKET.match(rest)
+    tags = next(filter(None, bracket.groups()), b"") if bracket else b""
     end = bracket.end() if bracket else 0
-    has_email = rest.startswith(b" email:", end)
-    email = _email(rest, end) if has_email else None
-    return bracket[1] if bracket else b"", email, reject_reasons.sort(b"" if has_email else rest[end:])
+    named = NAMED.match(rest, end)
+    email = values.name("email", named[1].rstrip(b" ")) if named else None
+    return tags, email, reject_reasons.sort(rest[end : named.start(1) if named else None])
 
 
 def _accepted(

@@ -8,7 +8,7 @@ import re
 from xraylog.records import Ignored
 
 # app/dns: `UDP:8.8.8.8:53 got answer: host -> [ip] 23.4ms` (common/log/dns.go); maskAddress puts a blank into the name
-DNS_ANSWER = re.compile(rb"(?:\[Masked IPv[46]\]|\S)+ (?:got answer:|cache HIT:|cache OPTIMISTE:)(?: |$)")
+DNS_ANSWER = re.compile(rb"(?:Masked IPv[46]|\S)+ (?:got answer:|cache HIT:|cache OPTIMISTE:)(?: |$)")
 CONSOLE_LEVEL = re.compile(rb"\[(?:Debug|Info|Warning|Error|Unknown)\]")
 CONSOLE_START = re.compile(rb"Using (?:default config|config|confdir)|Reading config:")
 # Lines without a timestamp: the banner, a failed start, and what Go prints when it panics.
