@@ -34,6 +34,7 @@ logfile = access.log
 offline_file = buffer.jsonl
 timezone = UTC
 node = {node}
+dns_answers = true
 """
 
 
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def write_page(folder: Path, server: Server) -> Path:
-    """Load the month as the runs of two nodes would, and write its page."""
+    """Load the month as the runs of two nodes would, and the networks of its addresses; write its page."""
     end = datetime.now(timezone.utc)
     logs: dict[str, list[str]] = {node: [] for node in month.NODES}
     for node, line in month.lines(end.replace(tzinfo=None)):
@@ -71,8 +72,11 @@ def write_page(folder: Path, server: Server) -> Path:
         (place / "access.log").write_text("".join(lines))
         (place / "config.ini").write_text(CONFIG.format(node=node, **server.keywords()))
         run("parse_logs.py", "--config", place / "config.ini", "-q")
-    page = folder / "report.html"
-    run("report_logs.py", "--config", folder / month.NODES[0] / "config.ini", "--days", "30", "--output", page, "-q")
+    networks, page = folder / "networks.csv", folder / "report.html"
+    networks.write_text(month.NETWORKS)
+    config = folder / month.NODES[0] / "config.ini"
+    run("ask_logs.py", "--config", config, "networks", "load", networks)
+    run("report_logs.py", "--config", config, "--days", "30", "--output", page, "-q")
     return page
 
 
