@@ -114,7 +114,7 @@ def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> d
     if question.needs and all(getattr(options, name) is None for name in question.needs):
         options.parser.error(f"expected {' or '.join(question.needs)}, found neither")
     window = asking.window(question, vars(options), since, until, now)
-    if window and window["since"] >= window["until"]:
+    if window["since"] >= window["until"]:
         options.parser.error("expected --since before --until")
     return {**vars(options), **window}
 
@@ -157,12 +157,9 @@ def parser() -> argparse.ArgumentParser:
         one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
         question.options(one)
         one.set_defaults(run=answer, question=question, parser=one, until=None)
-        if question.window is not None:
-            one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
-            if question.has_end:
-                one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
-        else:
-            one.set_defaults(since=None)
+        one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
+        if question.has_end:
+            one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
         one.add_argument("--node", metavar="NAME", help="one node only")
         limit = cli.number(0, MAX_LIMIT)
         one.add_argument("--limit", type=limit, metavar="N",

@@ -178,8 +178,5 @@ def window(
     question: Question, values: Mapping[str, Any], since: datetime | None, until: datetime | None, now: datetime
 ) -> dict[str, datetime]:
     """Return the window that was asked for, or the question's own."""
-    length = question.length_for(values)
-    if length is None:
-        return {}
     end = until or now
-    return {"since": since or end - length, "until": end}
+    return {"since": since or end - question.length_for(values), "until": end}

@@ -47,7 +47,7 @@ class Question:
     name: str
     help: str
     parts: Mapping[str, str]  # names of tables, and the function that answers each
-    window: timedelta | None = DAY  # before --until, unless --since says otherwise; None: it has none
+    window: timedelta = DAY  # before --until, unless --since says otherwise
     options: Callable[[argparse.ArgumentParser], None] = no_options
     notes: tuple[str, ...] = field(default=())
     nothing: Callable[[Mapping[str, Any]], str] | None = None  # the note where no row was found
@@ -67,7 +67,7 @@ class Question:
             parts = {name: parts[name]}
         return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
 
-    def length_for(self, values: Mapping[str, Any]) -> timedelta | None:
+    def length_for(self, values: Mapping[str, Any]) -> timedelta:
         """Return how long the window is where no --since says it."""
         given: timedelta | None = values.get("length")
         return given or (self.is_narrowed(values) and self.narrowed_window) or self.window
