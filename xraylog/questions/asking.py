@@ -68,8 +68,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
     if question.nothing and not any(part.rows for part in parts):
         notes.insert(0, question.nothing(values))
-    since, until = values.get("since"), values.get("until") if question.has_end else None
-    return Answer(question.name, since, until, zone, parts, notes)
+    until = values["until"] if question.has_end else None
+    return Answer(question.name, values["since"], until, zone, parts, notes)
 
 
 def with_more(

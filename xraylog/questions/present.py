@@ -32,8 +32,8 @@ class Answer:
     """What is known, in which window, and what it leaves out."""
 
     question: str
-    since: datetime | None
-    until: datetime | None
+    since: datetime
+    until: datetime | None  # None: up to now
     zone: tzinfo
     parts: Sequence[Part]
     notes: Sequence[str] = field(default=())
@@ -85,13 +85,10 @@ def cuts(answer: Answer) -> list[str]:
 
 def window(answer: Answer) -> str:
     """Return the window in words."""
-    since, until = (
-        moment.astimezone(answer.zone).isoformat(" ", "seconds") if moment else None
-        for moment in (answer.since, answer.until)
-    )
-    if since and until:
-        return f"{since} to {until} ({answer.zone})"
-    return f"since {since} ({answer.zone})" if since else f"all rows ({answer.zone})"
+    since = _shown(answer.since, answer.zone)
+    if answer.until is None:
+        return f"since {since} ({answer.zone})"
+    return f"{since} to {_shown(answer.until, answer.zone)} ({answer.zone})"
 
 
 def _count(part: Part) -> str:
