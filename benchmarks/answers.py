@@ -140,21 +140,26 @@ def main() -> None:
 
 
 def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
-    """Create the rows day by day, each day attached with its indexes once it has its rows, as a run does."""
+    """Create the names, and the rows day by day."""
     schema.ensure(conn)
     conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
     sizes = {"users": options.users, "endpoints": ENDPOINTS, "probes": PROBES, "days": options.days}
     for days_ago in range(options.days - 1, -1, -1):
-        day = str(END - timedelta(days=days_ago + 1))
-        low, high = partitions.day_bounds(day)
-        name = partitions.partition_name(day, low, high)
-        conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))
-        conn.execute(ROWS.format(table=name, day=day, days_ago=days_ago, rows=options.rows // options.days, **sizes))
-        for index in schema.LOGS_INDEXES:
-            conn.execute(schema.create_index(name, index))
-        conn.execute(partitions.attach(name, "logs", low, high))
+        day = END - timedelta(days=days_ago + 1)
+        add_day(conn, day, ROWS, days_ago=days_ago, rows=options.rows // options.days, **sizes)
     conn.execute("VACUUM ANALYZE")
     conn.execute("CHECKPOINT")
+
+
+def add_day(conn: psycopg.Connection, day: date, insert: str, **sizes: int) -> None:
+    """Create the rows of a day, then its indexes, and attach it: as a run does."""
+    low, high = partitions.day_bounds(str(day))
+    name = partitions.partition_name(str(day), low, high)
+    conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))
+    conn.execute(insert.format(table=name, day=day, **sizes))
+    for index in schema.LOGS_INDEXES:
+        conn.execute(schema.create_index(name, index))
+    conn.execute(partitions.attach(name, "logs", low, high))
 
 
 def ask_all(stage: Stage, options: argparse.Namespace) -> None:

@@ -19,11 +19,10 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import psycopg
-from answers import NAMES
+from answers import NAMES, add_day
 from stage import ROOT, arguments, staged
 
-from xraylog.database import partitions, schema
-from xraylog.database.capabilities import Capabilities
+from xraylog.database import schema
 
 GOAL_S, GOAL_BYTES, BURST = 12, 2_000_000, 4
 ENDPOINTS = 200_000
@@ -83,20 +82,14 @@ def main() -> None:
 
 
 def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
-    """Create the rows day by day, each day attached with its indexes once it has its rows, as a run does."""
+    """Create the names, and the rows day by day."""
     schema.ensure(conn)
     conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
     conn.execute("INSERT INTO tags (name) VALUES ('direct'), ('warp')")
     sizes = {"users": options.users, "endpoints": ENDPOINTS, "burst": BURST}
     for days_ago in range(options.days, 0, -1):
-        day = str(END - timedelta(days=days_ago))
-        low, high = partitions.day_bounds(day)
-        name = partitions.partition_name(day, low, high)
-        conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))
-        conn.execute(ROWS.format(table=name, day=day, bursts=options.rows // options.days // BURST, **sizes))
-        for index in schema.LOGS_INDEXES:
-            conn.execute(schema.create_index(name, index))
-        conn.execute(partitions.attach(name, "logs", low, high))
+        day = END - timedelta(days=days_ago)
+        add_day(conn, day, ROWS, bursts=options.rows // options.days // BURST, **sizes)
     conn.execute("VACUUM ANALYZE")
     conn.execute("CHECKPOINT")
 

@@ -30,19 +30,7 @@ CONFIG = FOLDER / "config.ini"
 PAGE = FOLDER / "report.html"
 PERIOD = ("--days", "3", "--until", "2025-11-17")  # the days of examples/access.log
 
-SETTINGS = """\
-[postgresql]
-host = {host}
-port = {port}
-dbname = {dbname}
-user = {user}
-password = {password}
-
-[parser]
-logfile = access.log
-offline_file = buffer.jsonl
-timezone = UTC
-
+STATS = """
 [stats]
 format = json
 output = stats.jsonl
@@ -105,7 +93,7 @@ def start(server: Server) -> None:
     if not CONFIG.exists():
         shutil.copyfile(ROOT / "examples" / "access.log", FOLDER / "access.log")
         CONFIG.touch(0o600)
-        CONFIG.write_text(SETTINGS.format(**server.keywords()))
+        CONFIG.write_text(server.config() + STATS)
 
 
 def load() -> None:

@@ -22,17 +22,7 @@ PICTURES: dict[str, dict[str, Any]] = {
     "report-dark.png": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "dark"},
     "report-phone.png": {"viewport": {"width": 390, "height": 844}},
 }
-CONFIG = """\
-[postgresql]
-host = {host}
-port = {port}
-dbname = {dbname}
-user = {user}
-password = {password}
-[parser]
-logfile = access.log
-offline_file = buffer.jsonl
-timezone = UTC
+OF_NODE = """\
 node = {node}
 dns_answers = true
 """
@@ -70,7 +60,7 @@ def write_page(folder: Path, server: Server) -> Path:
         place = folder / node
         place.mkdir()
         (place / "access.log").write_text("".join(lines))
-        (place / "config.ini").write_text(CONFIG.format(node=node, **server.keywords()))
+        (place / "config.ini").write_text(server.config() + OF_NODE.format(node=node))
         run("parse_logs.py", "--config", place / "config.ini", "-q")
     networks, page = folder / "networks.csv", folder / "report.html"
     networks.write_text(month.NETWORKS)

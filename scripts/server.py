@@ -21,6 +21,19 @@ from pathlib import Path
 USER = "postgres"
 DATABASE = "xray"
 NOBODY = 65534
+CONFIG = """\
+[postgresql]
+host = {host}
+port = {port}
+dbname = {dbname}
+user = {user}
+password = {password}
+
+[parser]
+logfile = access.log
+offline_file = buffer.jsonl
+timezone = UTC
+"""
 # A sync takes milliseconds on ext4 in a virtual machine; tests that do not simulate a power loss need none.
 FAST = ("fsync=off", "full_page_writes=off")
 
@@ -53,6 +66,10 @@ class Server:
     def password(self) -> str:
         """Return the superuser's password, created with the server and kept in its folder."""
         return (self.folder / "password").read_text().strip()
+
+    def config(self) -> str:
+        """Return the beginning of a config.ini: the server, and a log with its buffer in the same folder."""
+        return CONFIG.format(**self.keywords())
 
     @property
     def port(self) -> int:
