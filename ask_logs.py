@@ -6,6 +6,8 @@ One command writes: `networks load` (load_networks), into a table of its own.
 
 from __future__ import annotations
 
+import xraylog.required  # noqa: F401  # first: it says what has to be installed
+
 # isort: split
 import argparse
 import sys

@@ -46,14 +46,18 @@ def install_command(requirements: str = "requirements.txt", package: str = "xray
     if sys.prefix != sys.base_prefix or not Path(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED").exists():
         return shlex.join([python, *install])
     own = ROOT / ".venv"
-    make = "" if (own / "bin/python").exists() else shlex.join([python, "-m", "venv", str(own)]) + " && "
     own_python = str(own / "bin/python")
-    return f"run it with {own_python}, after: {make}{shlex.join([own_python, *install])}"
+    as_owner = [] if os.access(ROOT, os.W_OK) else ["sudo"]
+    make = ""
+    if not os.path.exists(own_python):  # or it is a link into a folder like /root, where this user may follow none
+        clear = ["--clear"] if os.path.lexists(own_python) else []
+        make = shlex.join([*as_owner, python, "-m", "venv", *clear, str(own)]) + " && "
+    return f"run it with {own_python}, after: {make}{shlex.join([*as_owner, own_python, *install])}"
 
 
 def _other_python() -> str:
     own = ROOT / ".venv" / "bin" / "python"
-    return f"run it with {own}" if own.exists() else "run it with another one: ls /usr/bin/python3.*"
+    return f"run it with {own}" if os.path.exists(own) else "run it with another one: ls /usr/bin/python3.*"
 
 
 def _import(name: str) -> None:

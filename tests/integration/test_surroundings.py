@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.site import ROOT, Site, line, lines, users
-from helpers.users import as_root, becoming, folder_of
+from helpers.users import OTHER, as_root, becoming, folder_of
 
 from xraylog.cli import Exit
 
@@ -139,7 +139,7 @@ def test_variables_of_loguru_end_no_run(site: Site, variable: str) -> None:
 # --- what has to be installed --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["parse_logs", "migrate_logs_to_partitioned", "report_logs"])
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
 def test_a_python_without_the_packages_learns_how_to_get_them(script: str) -> None:
     """-S: without any package, as the system's own Python."""
     done = subprocess.run(
@@ -158,24 +158,46 @@ def test_a_variable_that_keeps_psycopg_from_starting_is_named(site: Site) -> Non
     assert site.log.exists() is False
 
 
-def test_the_systems_python_gets_an_environment_of_its_own(tmp_path: Path) -> None:
-    """Where pip may not install for all (PEP 668), and there is no .venv yet."""
-    (tmp_path / "EXTERNALLY-MANAGED").touch()
-    tree = tmp_path / "tree"
+def advice_of_the_systems_python(folder: Path, first: str = "") -> tuple[str, str]:
+    """Return what to run in folder/tree, and after which command: where pip may not install for all (PEP 668)."""
+    (folder / "EXTERNALLY-MANAGED").touch()
+    tree = folder / "tree"
     (tree / "xraylog").mkdir(parents=True)
     (tree / "requirements.txt").write_text("")
     (tree / "xraylog" / "required.py").write_text((ROOT / "xraylog" / "required.py").read_text())
     ask = (
-        f"import sys, sysconfig; sysconfig.get_path = lambda _: {str(tmp_path)!r}; sys.prefix = sys.base_prefix; "
+        f"import sys, sysconfig; sysconfig.get_path = lambda _: {str(folder)!r}; sys.prefix = sys.base_prefix; "
         f"sys.path.insert(0, {str(tree / 'xraylog')!r}); import importlib; importlib.import_module = lambda _: None; "
-        "import required; print(required.install_command())"
+        "import __future__, pathlib, shlex; "
+        f"{first}import required; print(required.install_command())"
     )
     done = subprocess.run([sys.executable, "-S", "-c", ask], capture_output=True, text=True, check=True)
     run, _, install = done.stdout.strip().removeprefix("run it with ").partition(", after: ")
+    return run, install
+
+
+def test_the_systems_python_gets_an_environment_of_its_own(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    run, install = advice_of_the_systems_python(tmp_path)
     assert run == str(tree / ".venv/bin/python")
     assert install.endswith(f"{run} -m pip install -r {tree / 'requirements.txt'}")
     make, _, _ = install.partition(" && ")
     assert shlex.split(make)[1:] == ["-m", "venv", str(tree / ".venv")]
+
+
+@as_root
+def test_an_environment_whose_python_this_user_may_not_reach_is_made_anew() -> None:
+    """It is a link into /root, as pyenv makes them: a user like xray's may not follow it."""
+    with folder_of(OTHER) as open_to_all, folder_of(0, mode=0o700) as closed:
+        (closed / "python3").symlink_to(sys.executable)
+        (open_to_all / "tree/.venv/bin").mkdir(parents=True)
+        (open_to_all / "tree/.venv/bin/python").symlink_to(closed / "python3")
+        # This Python may itself be in a folder of root's: the user is another one after it has started.
+        become = f"import os; os.chdir('/'); os.setgid({OTHER}); os.setuid({OTHER}); "
+        run, install = advice_of_the_systems_python(open_to_all, first=become)
+        own = open_to_all / "tree/.venv"
+        assert run == str(own / "bin/python")
+        assert f" -m venv --clear {own} && sudo {run} -m pip install " in install
 
 
 # --- the config ----------------------------------------------------------------------------------------------
