@@ -226,6 +226,17 @@ TESTED: dict[str, dict[str, str]] = {
         "a worker of Citus is away": "unit/test_citus.py::test_a_worker_that_is_away_is_an_outage",
         "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
+        "if it lets in with TLS alone": "unit/test_refusals.py::"
+        "test_a_server_that_lets_in_with_tls_alone_is_one_of_the_causes",
+        "the role {} has as many sessions": ADVICE + "test_a_role_or_a_database_that_may_have_no_more_sessions",
+        "the database {} has as many sessions": ADVICE + "test_a_role_or_a_database_that_may_have_no_more_sessions",
+        "the database {} lets no session begin": ADVICE + "test_a_database_that_lets_no_session_begin",
+        "the server is a standby": "unit/test_refusals.py::test_a_standby_that_takes_no_sessions_is_not_waited_for",
+        "change [postgresql] host: it must": "unit/test_refusals.py::"
+        "test_a_standby_that_takes_no_sessions_is_not_waited_for",
+        "idle_session_timeout is too short": STATES,
+        "the server's pg_hba.conf has the method ident": REFUSALS,
+        "write scram-sha-256 for it": REFUSALS,
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",
         "change [postgresql] sslmode": ADVICE + "test_a_setting_that_the_server_does_not_offer",
         "the server has no TLS": ADVICE + "test_a_setting_that_the_server_does_not_offer",

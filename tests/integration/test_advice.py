@@ -130,6 +130,12 @@ def test_a_password_that_is_another(role: str, site: Site) -> None:
     assert_mended(site)
 
 
+def test_a_password_that_has_expired(role: str, site: Site) -> None:
+    site.query(f"ALTER ROLE {role} VALID UNTIL '2020-01-01'")
+    follow_sql(told(site).partition("; if it has expired: ")[2].partition("; if there is none")[0], site.database)
+    assert_mended(site)
+
+
 def test_a_password_that_is_missing(role: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     monkeypatch.delenv("PGPASSWORD", raising=False)
     site.set("postgresql", password="", passfile="/nonexistent")
@@ -147,6 +153,32 @@ def test_a_role_that_may_not_log_in(role: str, site: Site) -> None:
 def test_a_role_that_may_not_connect(role: str, site: Site) -> None:  # noqa: ARG001
     site.query(f"REVOKE CONNECT ON DATABASE {site.database['dbname']} FROM PUBLIC")
     follow_sql(told(site).partition("as a superuser of PostgreSQL: ")[2], site.database)
+    assert_mended(site)
+
+
+@pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
+def test_a_role_or_a_database_that_may_have_no_more_sessions(role: str, site: Site, of: str) -> None:
+    name = role if of == "ROLE" else site.database["dbname"]
+    site.query(f"ALTER {of} {name} CONNECTION LIMIT 0")
+    said = told(site, Exit.DONE)
+    assert f'the {of.lower()} "{name}" has as many sessions as it may have; ' in said
+    follow_sql(said.partition("as a superuser of PostgreSQL: ")[2], site.database)
+    assert_mended(site)
+
+
+def test_a_database_that_lets_no_session_begin(role: str, site: Site) -> None:  # noqa: ARG001
+    elsewhere = {**site.database, "dbname": "template1"}
+    with psycopg.connect(**elsewhere, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(f"ALTER DATABASE {site.database['dbname']} ALLOW_CONNECTIONS false")
+    said = told(site)
+    follow_sql(said.partition("as a superuser of PostgreSQL: ")[2], elsewhere)
+    assert_mended(site)
+
+
+@pytest.mark.parametrize("place", ["ROLE {role}", "DATABASE {database}", "ROLE {role} IN DATABASE {database}"])
+def test_a_timeout_that_ends_every_statement(role: str, site: Site, place: str) -> None:
+    site.query(f"ALTER {place.format(role=role, database=site.database['dbname'])} SET statement_timeout = 1")
+    follow_sql(told(site, Exit.DONE).partition("as a superuser of PostgreSQL: ")[2], site.database)
     assert_mended(site)
 
 

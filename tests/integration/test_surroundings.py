@@ -186,7 +186,7 @@ def test_the_systems_python_gets_an_environment_of_its_own(tmp_path: Path) -> No
 
 
 @as_root
-def test_an_environment_whose_python_this_user_may_not_reach_is_made_anew() -> None:
+def test_an_environment_whose_python_this_user_may_not_reach_is_recreated() -> None:
     """It is a link into /root, as pyenv makes them: a user like xray's may not follow it."""
     with folder_of(OTHER) as open_to_all, folder_of(0, mode=0o700) as closed:
         (closed / "python3").symlink_to(sys.executable)

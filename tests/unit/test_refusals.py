@@ -22,7 +22,13 @@ TEXTS = [
     (
         'failed: FATAL:  no pg_hba.conf entry for host "192.0.2.1", user "xray", database "xray", no encryption',
         "the server's pg_hba.conf does not let this machine in",
-        ('add to the file that SHOW hba_file names: host "xray" "xray" ADDRESS/32 scram-sha-256; '
+        ('add above the others in the file that SHOW hba_file names: host "xray" "xray" 192.0.2.1/32 scram-sha-256; '
+        "as a superuser of PostgreSQL: SELECT pg_reload_conf()"),
+    ),
+    (
+        'failed: FATAL:  Ident authentication failed for user "xray"',
+        "the server's pg_hba.conf has the method ident, which asks a service of this machine for its user",
+        ("write scram-sha-256 for it in the file that SHOW hba_file names; "
         "as a superuser of PostgreSQL: SELECT pg_reload_conf()"),
     ),
     (
@@ -71,6 +77,7 @@ def test_a_text_has_its_cause_and_its_way_out(text: str, cause: str, to_do: str)
         ("55P03", "another session keeps the lock"),
         ("53100", "the server's disk is full"),
         ("57P01", "the server, or its administrator, ended the session"),
+        ("57P05", "idle_session_timeout is too short: a run is idle while it reads the log"),
     ],
 )
 def test_a_state_counts_whatever_the_language_is(state: str, cause: str) -> None:
@@ -78,6 +85,36 @@ def test_a_state_counts_whatever_the_language_is(state: str, cause: str) -> None
     assert found is not None
     assert found.cause == cause
     assert found.to_do
+
+
+@pytest.mark.parametrize(
+    ("client", "entry"),
+    [
+        ('host "2001:db8::1", user', 'host "xray" "xray" 2001:db8::1/128 scram-sha-256'),
+        ('host "[local]", user', 'local "xray" "xray" scram-sha-256'),
+        ('host "client.example.org", user', 'host "xray" "xray" ADDRESS/32 scram-sha-256'),
+        ("Host »192.0.2.1«, Benutzer", 'host "xray" "xray" ADDRESS/32 scram-sha-256'),
+    ],
+)
+def test_an_entry_of_pg_hba_conf_is_that_of_the_client(client: str, entry: str) -> None:
+    found = refusals.describe(f"FATAL:  no pg_hba.conf entry for {client}", KEYWORDS, "28000")
+    assert found is not None
+    assert f": {entry}; " in found.to_do
+    assert found.change == ""
+
+
+def test_a_server_that_lets_in_with_tls_alone_is_one_of_the_causes() -> None:
+    text = 'FATAL:  no pg_hba.conf entry for host "192.0.2.1", user "xray", database "xray", no encryption'
+    found = refusals.describe(text, {**KEYWORDS, "sslmode": "disable"}, "28000")
+    assert found is not None
+    assert found.change == "if it lets in with TLS alone, change [postgresql] sslmode"
+
+
+def test_a_standby_that_takes_no_sessions_is_not_waited_for() -> None:
+    text = "FATAL:  the database system is not accepting connections; DETAIL:  Hot standby mode is disabled."
+    found = refusals.describe(text, KEYWORDS, "57P03")
+    assert found is not None
+    assert found.change == "change [postgresql] host: it must lead to the primary"
 
 
 def test_what_nothing_is_known_of_has_no_cause() -> None:

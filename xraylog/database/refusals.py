@@ -5,6 +5,7 @@ libpq's own words are never translated here: Python leaves LC_MESSAGES alone. Th
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ LOCAL = re.compile(r"/|@|localhost$|127\.|::1$|$")
 PORT = "5432"
 START = "sudo systemctl start postgresql"
 SUPERUSER = "as a superuser of PostgreSQL: "
+RELOAD = "SELECT pg_reload_conf()"
 QUOTED = "in quotes"
 WAITS = "SELECT pid, wait_event_type, wait_event, query FROM pg_stat_activity WHERE application_name = 'parse_logs'"
 
@@ -33,14 +35,18 @@ class Refusal(NamedTuple):
 
 def describe(message: str, keywords: Mapping[str, str], sqlstate: str | None) -> Refusal | None:
     """Return what a message means, None if nothing is known. `keywords`: those of [postgresql]."""
+    shown = _shown({**_defaults(), **keywords})
+    for pattern, explain in CAUSES_OF_A_STATE:
+        if re.search(pattern, message):
+            return explain(shown)
     if sqlstate in BY_STATE:
-        return BY_STATE[sqlstate](_shown({**_defaults(), **keywords}))
+        return BY_STATE[sqlstate](shown)
     for state, refusal in STATES.items():
         if sqlstate is not None and sqlstate.startswith(state):
             return refusal
     for pattern, explain in CAUSES:
-        if re.search(pattern, message):
-            return explain(_shown({**_defaults(), **keywords}))
+        if found := re.search(pattern, message):
+            return explain({**shown, **found.groupdict("")})
     return None
 
 
@@ -129,7 +135,10 @@ def _create(role: str) -> str:
 def _wrong_password(keywords: Mapping[str, str]) -> Refusal:
     quotes = " (its quotes are part of it: a value has none)" if keywords.get("password") == QUOTED else ""
     role = _role(keywords)
-    change = f"{SUPERUSER}ALTER ROLE {role} PASSWORD 'choose one'; if there is none: {_create(role)}"
+    change = (
+        f"{SUPERUSER}ALTER ROLE {role} PASSWORD 'choose one'; if it has expired: "
+        f"ALTER ROLE {role} VALID UNTIL 'infinity'; if there is none: {_create(role)}"
+    )
     found = "the password is not that of the role, or there is no such role"
     return Refusal(found, f"change [postgresql] password{quotes}", change)
 
@@ -139,9 +148,26 @@ def _no_password(_: Mapping[str, str]) -> Refusal:
 
 
 def _no_entry(keywords: Mapping[str, str]) -> Refusal:
-    entry = f"host {_database(keywords)} {_role(keywords)} ADDRESS/32 scram-sha-256"
-    added = f"add to the file that SHOW hba_file names: {entry}; {SUPERUSER}SELECT pg_reload_conf()"
-    return Refusal("the server's pg_hba.conf does not let this machine in", "", added)
+    client = keywords.get("client", "")
+    kind, address = ("local", "") if client == "[local]" else ("host", f"{_network(client)} ")
+    entry = f"{kind} {_database(keywords)} {_role(keywords)} {address}scram-sha-256"
+    added = f"add above the others in the file that SHOW hba_file names: {entry}; {SUPERUSER}{RELOAD}"
+    change = "if it lets in with TLS alone, change [postgresql] sslmode" if keywords.get("sslmode") == "disable" else ""
+    return Refusal("the server's pg_hba.conf does not let this machine in", change, added)
+
+
+def _network(client: str) -> str:
+    """Return what stands for one client in pg_hba.conf, as far as the server's message has its address."""
+    try:
+        return str(ipaddress.ip_network(client))
+    except ValueError:
+        return "ADDRESS/32"
+
+
+def _ident(_: Mapping[str, str]) -> Refusal:
+    found = "the server's pg_hba.conf has the method ident, which asks a service of this machine for its user"
+    change = f"write scram-sha-256 for it in the file that SHOW hba_file names; {SUPERUSER}{RELOAD}"
+    return Refusal(found, "", change)
 
 
 def _peer(keywords: Mapping[str, str]) -> Refusal:
@@ -160,9 +186,29 @@ def _no_connect(keywords: Mapping[str, str]) -> Refusal:
     return Refusal(f"the role may not connect to the database {name}", "", grant)
 
 
+def _closed_database(keywords: Mapping[str, str]) -> Refusal:
+    name = _database(keywords)
+    opened = f"{SUPERUSER}ALTER DATABASE {name} ALLOW_CONNECTIONS true"
+    return Refusal(f"the database {name} lets no session begin", "", opened)
+
+
 def _full(_: Mapping[str, str]) -> Refusal:
     who = "who has them: SELECT pid, usename, application_name, state FROM pg_stat_activity"
     return Refusal("every session that the server has is taken", "", who)
+
+
+def _full_role(keywords: Mapping[str, str]) -> Refusal:
+    lift = f"{SUPERUSER}ALTER ROLE {_role(keywords)} CONNECTION LIMIT -1"
+    return Refusal(f"the role {_role(keywords)} has as many sessions as it may have", "", lift)
+
+
+def _full_database(keywords: Mapping[str, str]) -> Refusal:
+    lift = f"{SUPERUSER}ALTER DATABASE {_database(keywords)} CONNECTION LIMIT -1"
+    return Refusal(f"the database {_database(keywords)} has as many sessions as it may have", "", lift)
+
+
+def _standby(_: Mapping[str, str]) -> Refusal:
+    return Refusal("the server is a standby", "change [postgresql] host: it must lead to the primary", "")
 
 
 def _starting(_: Mapping[str, str]) -> Refusal:
@@ -180,15 +226,25 @@ def _broken(_: Mapping[str, str]) -> Refusal:
 
 def _no_tls(_: Mapping[str, str]) -> Refusal:
     change = "change [postgresql] sslmode"
-    return Refusal(
-        "the server has no TLS", change, f"with its certificate in place, {SUPERUSER}ALTER SYSTEM SET ssl = on"
-    )
+    to_do = f"with its certificate in place, {SUPERUSER}ALTER SYSTEM SET ssl = on; {RELOAD}"
+    return Refusal("the server has no TLS", change, to_do)
 
 
 def _cancelled(keywords: Mapping[str, str]) -> Refusal:
-    reset = f"ALTER ROLE {_role(keywords)} RESET statement_timeout; ALTER DATABASE {_database(keywords)} RESET "
     found = "a statement was cancelled: statement_timeout is too short, or another session did that"
-    return Refusal(found, "", f"see: SHOW statement_timeout; {SUPERUSER}{reset}statement_timeout")
+    return Refusal(found, "", f"see: SHOW statement_timeout; {_reset(keywords, 'statement_timeout')}")
+
+
+def _idle(keywords: Mapping[str, str]) -> Refusal:
+    found = "idle_session_timeout is too short: a run is idle while it reads the log"
+    return Refusal(found, "", _reset(keywords, "idle_session_timeout"))
+
+
+def _reset(keywords: Mapping[str, str], name: str) -> str:
+    """Return what takes back a setting of the role, of the database, or of the role in the database."""
+    role, database = f"ALTER ROLE {_role(keywords)}", _database(keywords)
+    places = (role, f"ALTER DATABASE {database}", f"{role} IN DATABASE {database}")
+    return SUPERUSER + "; ".join(f"{place} RESET {name}" for place in places)
 
 
 def _worker_refuses(keywords: Mapping[str, str]) -> Refusal:
@@ -216,8 +272,10 @@ CAUSES = (
     (r'role ".*" does not exist', _no_role),
     (r"password authentication failed", _wrong_password),
     (r"no password supplied", _no_password),
-    (r"pg_hba\.conf", _no_entry),  # in every language
+    (r'pg_hba\.conf(.*? host "(?P<client>[^"]+)")?', _no_entry),  # in every language
     (r"[Pp]eer authentication failed", _peer),
+    (r"[Ii]dent authentication failed", _ident),
+    (r'database ".*" is not currently accepting connections', _closed_database),
     (r"is not permitted to log in", _no_login),
     (r"permission denied for database", _no_connect),
     (r"too many (clients|connections)|no more connections|max client|remaining connection slots", _full),
@@ -225,12 +283,19 @@ CAUSES = (
     (r"no answer for .* from the server's process", _hanging),
     (r"server closed the connection|SSL SYSCALL error|terminating connection|connection to server was lost", _broken),
 )
+# Of a SQLSTATE that has several: only words tell which.
+CAUSES_OF_A_STATE = (
+    (r"too many connections for role", _full_role),
+    (r"too many connections for database", _full_database),
+    (r"Hot standby mode is disabled", _standby),
+)
 BY_STATE = {  # in whatever language the server speaks
     "28P01": _wrong_password,
     "3D000": _no_database,
     "53300": _full,
     "57014": _cancelled,
     "57P03": _starting,
+    "57P05": _idle,
 }
 SESSIONS = "SELECT pid, usename, application_name, state, query FROM pg_stat_activity WHERE state <> 'idle'"
 STATES = {  # of a session that is there, in whatever language the server speaks
