@@ -104,6 +104,9 @@ def limit_of(options: argparse.Namespace) -> int | None:
 def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> dict[str, Any]:
     """Return the values of the question's parameters. Exits with 2 when a moment is none."""
     now = datetime.now(timezone.utc)
+    for value in vars(options).values():
+        if isinstance(value, str) and not is_text(value):
+            options.parser.error(f"expected UTF-8, found {value!r}")
     try:
         since, until = window_of(cfg, options, now)
     except moments.Unreadable as error:
@@ -119,6 +122,11 @@ def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> d
     if window["since"] >= window["until"]:
         options.parser.error("expected --since before --until")
     return {**vars(options), **window}
+
+
+def is_text(value: str) -> bool:
+    """Return whether PostgreSQL can take it: of bytes that are not UTF-8, Python makes surrogates."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def window_of(cfg: Config, options: argparse.Namespace, now: datetime) -> tuple[datetime | None, datetime | None]:

@@ -58,12 +58,21 @@ def write(stream: TextIO | None, text: str) -> None:
     if stream is None:
         return
     try:
-        stream.write(text)
+        _write_encoded(stream, text)
         stream.flush()
     except OSError as error:
         _write_nowhere(stream)
         if error.errno != errno.EPIPE and stream is not sys.stderr:
             raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
+
+
+def _write_encoded(stream: TextIO, text: str) -> None:
+    """Write escapes for letters that the encoding of the stream lacks: a locale may be one without UTF-8."""
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 @functools.cache  # once is enough

@@ -72,7 +72,7 @@ def test_a_folder_that_was_removed_matters_to_relative_paths_only(site: Site) ->
         )
 
 
-@pytest.mark.parametrize("script", ["parse_logs", "migrate_logs_to_partitioned", "report_logs"])
+@pytest.mark.parametrize("script", ["parse_logs", "migrate_logs_to_partitioned", "report_logs", "ask_logs"])
 def test_the_config_in_a_folder_that_was_removed_is_found_nowhere(site: Site, script: str) -> None:
     command = [sys.executable, str(ROOT / f"{script}.py")]
     done = subprocess.run(

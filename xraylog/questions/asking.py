@@ -24,6 +24,9 @@ SETTINGS = """
     WHERE name IN ('jit', 'work_mem', 'DateStyle')
 """
 NODES = "SELECT name, id FROM nodes ORDER BY name"
+USERS_NEAR = """
+    SELECT email::text FROM users WHERE email COLLATE "default" ILIKE %s ORDER BY email LIMIT %s
+"""
 USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
 FIRST_BETWEEN = """
     SELECT min("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
@@ -50,8 +53,9 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))
         node_id = find_node(conn, values.get("node"))
         if question.by_name:
-            values = {**values, "also": addresses_of(conn, known, values)}
-            notes += targets.also(values)
+            addresses = addresses_of(conn, known, values)
+            values = {**values, "also": [*addresses, *targets.spelled(values.get("target"))]}
+            notes += targets.also(addresses)
         users = find_users(conn, values["email"]) if "email" in values else [None]
         for name, function in asked.items():
             one_each = [
@@ -161,7 +165,7 @@ def find_users(conn: Connection, pattern: str) -> list[str]:
     if not found and "*" in pattern:
         found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS + 1]).fetchall()
     if not found:
-        near = conn.execute(USERS_LIKE, [f"%{like(pattern)}%", 5]).fetchall()
+        near = conn.execute(USERS_NEAR, [f"%{like(pattern.strip())}%", 5]).fetchall()
         hint = f"; there are {', '.join(repr(name) for (name,) in near)}" if near else "; for all: last-seen"
         raise Unknown(f"expected the name of a user, or a pattern, found {pattern!r}{hint}")
     return [name for (name,) in found]

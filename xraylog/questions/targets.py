@@ -4,39 +4,74 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 NAMES = "A client that asked for a host name is stored under that name, not under its address."
 MASKED = "Destinations that xray masked (198.51.*.*) are in no network, and are nobody's address."
 MAX_PORT = 65535
+MAPPED_BITS = 96  # of ::ffff:198.51.100.0, before its IPv4 address
+# A host has no blank, comma, slash or colon, and a user no place before it. A pattern may be one of IPv6 addresses.
+NO_HOST = re.compile(r"[\s,/]|^[^*]*:|:[0-9]+$|[^*]@")
 MAX_SHOWN = 5  # addresses in a note
 EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
 
 
 def target(text: str) -> str:
     """Return the target as answers.sql takes it."""
-    plain = text.strip().removeprefix("[").removesuffix("]")
-    if found := address(plain):
+    plain = text.strip()
+    if found := address(plain.removeprefix("[").removesuffix("]")) or _network(re.sub(r"^\[(.*)\]", r"\1", plain)):
         return found
-    try:
-        if "/" in plain:
-            return str(ip_network(plain, strict=False))
-    except ValueError:
-        pass
-    if not plain or "/" in plain or re.search(r":[0-9]+$", plain):
+    if plain.startswith("[Masked ") or re.match("/[^/]", plain):  # of a unix socket: a path
+        return plain
+    plain = plain.removeprefix("[").removesuffix("]")
+    if not plain.strip(".") or NO_HOST.search(plain) or not plain.isprintable():
         raise argparse.ArgumentTypeError(f"{EXPECTED}, and a port as --port; found {text!r}")
-    return plain
+    return _as_in_dns(f"*{plain}" if plain.startswith(".") else plain)
 
 
 def address(text: str) -> str | None:
-    """Return an address in its usual form, a mapped one as IPv4; None if the text is none."""
+    """Return an address in its usual form, a mapped one as IPv4, without a zone; None if the text is none."""
     try:
         found = ip_address(text)
     except ValueError:
         return None
-    return str(getattr(found, "ipv4_mapped", None) or found)
+    return str(getattr(found, "ipv4_mapped", None) or found).partition("%")[0]
+
+
+def _network(text: str) -> str | None:
+    """Return a network without bits of a host, a mapped one as IPv4; None if the text is none."""
+    try:
+        found = ip_network(text, strict=False) if "/" in text else None
+    except ValueError:
+        found = None
+    mapped = getattr(found.network_address, "ipv4_mapped", None) if found else None
+    if found and mapped and found.prefixlen >= MAPPED_BITS:
+        return f"{mapped}/{found.prefixlen - MAPPED_BITS}"
+    return str(found) if found else None
+
+
+def _as_in_dns(name: str) -> str:
+    """Return a name as clients ask for it: bücher.example is xn--bcher-kva.example."""
+    labels = unicodedata.normalize("NFKC", name.lower()).split(".")
+    if name.isascii() or any("*" in label and not label.isascii() for label in labels):
+        return name
+    return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
+
+
+def spelled(target: str | None) -> list[str]:
+    """Return the letters of a name that is xn--bcher-kva.example in the DNS: few clients write them."""
+    try:
+        labels = [
+            label[4:].encode().decode("punycode") if label.startswith("xn--") else label
+            for label in (target or "").lower().split(".")
+        ]
+    except UnicodeError:
+        return []
+    name = ".".join(labels)
+    return [] if name.isascii() or not name.isprintable() else [name]
 
 
 def nothing(values: Mapping[str, Any]) -> str:
@@ -52,9 +87,8 @@ def nothing(values: Mapping[str, Any]) -> str:
     )
 
 
-def also(values: Mapping[str, Any]) -> list[str]:
+def also(found: Sequence[str]) -> list[str]:
     """Return the note about the addresses that are counted with a name."""
-    found = values["also"]
     if not found:
         return []
     shown = ", ".join(found[:MAX_SHOWN]) + (f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,32 @@ def test_nothing_of_a_client_acts_on_a_terminal_or_in_a_spreadsheet(asked: Site)
     assert {row["email"] for row in csv.DictReader(io.StringIO(shown))} >= {"'=cmd|\\x1b[2J", "u7"}
     assert "\x1b" not in ask(asked, "last-seen", *SINCE, "--json")
     assert "=cmd|\x1b[2J" in {row["email"] for row in answer(asked, "last-seen", *SINCE)["users"]}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("form", [(), ("--csv",)], ids=["table", "csv"])
+def test_names_are_escapes_where_the_encoding_lacks_their_letters(
+    site: Site, encoding: str, form: tuple[str, ...]
+) -> None:
+    site.append(line(7).replace("email: u7", "email: юзер"), line(8))
+    site.run()
+    done = subprocess.run(
+        site.command("last-seen", *SINCE, *form, script="ask_logs"),
+        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "\\u044e\\u0437\\u0435\\u0440" in done.stdout.decode("ascii")
+    assert "u8" in done.stdout.decode("ascii")
+
+
+def test_what_is_not_utf_8_is_an_error_of_the_command_line(asked: Site) -> None:
+    for question in (["user"], ["outbound"], ["reached"], ["traffic", "--node"], ["traffic", "--since"]):
+        done = subprocess.run(
+            [os.fsencode(word) for word in asked.command(*question, script="ask_logs")] + [b"a\xff"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.endswith("found 'a\\udcff'\n")
 
 
 def test_one_user_and_those_of_a_pattern(asked: Site) -> None:
@@ -161,6 +188,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_one_line(asked: Site) -
 
 def test_a_name_that_is_none_is_an_error_that_shows_similar_ones(asked: Site) -> None:
     assert "'u0', 'u1'" in ask(asked, "user", "u", status=3)
+    assert "there are 'u7'\n" in ask(asked, "user", " U7 ", status=3)
     assert "expected one of 'n1', found 'n9'" in ask(asked, "traffic", *WHEN, "--node", "n9", status=3)
 
 

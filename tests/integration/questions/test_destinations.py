@@ -71,6 +71,36 @@ def test_who_reached_a_target_whatever_its_form(busy: Site) -> None:
     assert reached(busy, "telegram.org", *DAY) == [("reader", 1, 1, 1)]
     assert reached(busy, "*.telegram_org", *DAY) == []
     assert reached(busy, "999.51.100.7", *DAY) == [("reader", 1, 1, 1)]
+    assert reached(busy, "::ffff:198.51.100.9/120", *DAY) == reached(busy, "198.51.100.0/24", *DAY)
+    assert reached(busy, "[2001:db8::]/32", *DAY) == reached(busy, "2001:db8::/32", *DAY)
+    assert reached(busy, ".telegram.org", *DAY) == reached(busy, "*.telegram.org", *DAY)
+
+
+def test_a_name_is_the_same_in_letters_and_in_the_dns(site: Site) -> None:
+    """Clients ask for xn--strae-oqa.example; what a URL, or a client that checks nothing, has is stored as written."""
+    for number, host in enumerate(("xn--strae-oqa.example", "XN--STRAE-OQA.example.", "straße.example", "a.example")):
+        site.append(
+            f"2025/11/17 10:00:0{number} from 203.0.113.1:1 accepted tcp:{host}:443 [in -> direct] email: u{number}\n"
+        )
+    site.run()
+    for target in ("straße.example", "STRAßE.example", "xn--strae-oqa.example"):
+        assert [user for user, *_ in reached(site, target, *DAY)] == ["u0", "u1", "u2"]
+    assert [user for user, *_ in reached(site, "*.straße.example", *DAY)] == ["u0", "u1"]
+
+
+def test_what_the_log_has_as_a_destination_can_be_asked_for(site: Site) -> None:
+    destinations = {
+        "tcp:[Masked IPv4]:443": "[Masked IPv4]",
+        "unix:/run/x.sock": "/run/x.sock",
+        "unix:@x": "@x",
+        "tcp:[fe80::1%eth0]:443": "fe80::1%eth0",
+        "tcp:[fe80::2%eth0]:443": "[fe80::2%1]",
+    }
+    for number, to in enumerate(destinations):
+        site.append(f"2025/11/17 10:00:0{number} from 203.0.113.1:1 accepted {to} [in -> direct] email: u{number}\n")
+    site.run()
+    for number, target in enumerate(destinations.values()):
+        assert [user for user, *_ in reached(site, target, *DAY)] == [f"u{number}"]
 
 
 def test_who_used_a_port_around_a_time(busy: Site) -> None:
@@ -160,6 +190,15 @@ REFUSED = {
     ("198.51.100.7:22",): "a port as --port",
     ("198.51.100.0/33",): "a network as in 198.51.100.0/24",
     ("https://example.com/",): "expected a host",
+    ("//example.com:443",): "a port as --port",
+    ("tcp:example.com",): "a port as --port",
+    ("example.com:https",): "a port as --port",
+    ("example.com:",): "a port as --port",
+    ("a.example,b.example",): "expected a host",
+    ("a.example b.example",): "expected a host",
+    ("user@example.com",): "expected a host",
+    ("a\x1b.example",): "expected a host",
+    ("..",): "expected a host",
     ("198.51.100.7", "--at", "today", "--since", "1h"): "found both",
     ("198.51.100.7", "--at", "today", "--within", "5"): "a duration as in 5m",
     ("198.51.100.7", "--at", "0001-01-01", "--within", "99999w"): "found '99999w'",
