@@ -13,7 +13,7 @@ from helpers.site import ROOT
 # Exceptions whose text reaches the operator. What argparse refuses is not here: it says what is expected.
 RAISED = {"Unusable", "denied", "because", "Unsuitable", "Unavailable", "ReadOnly", "Damaged", "Foreign", "ConfigError",
           "NotWritten", "Plain", "Migrating", "Busy", "UnknownNode", "PositionConflict", "ChecksumMismatch",
-          "Unsafe", "Refusal", "Changed"}  # fmt: skip
+          "Unsafe", "Refusal", "Changed", "Unparsed"}  # fmt: skip
 LOGGED = {"logger.warning", "logger.error", "complain", "self.complain", "fail", "self.complaints.append"}
 # Modules whose functions return, or yield, the text itself.
 TEXTS = {"xraylog/hints.py", "xraylog/file_advice.py", "xraylog/database/schema.py", "xraylog/database/table_faults.py",

@@ -27,6 +27,7 @@ from xraylog.database import (
     confirmations,
     dead_sessions,
     dns_names,
+    interference,
     lock_table,
     partitions,
     reject_reason,
@@ -221,6 +222,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 cluster.findings(conn) if is_there else [],
                 _rights(conn, cfg),
                 _schema(cfg, found),
+                _of_others(conn),
                 _names(conn),
                 _limits(conn),
                 [_partitions(conn)],
@@ -289,10 +291,12 @@ def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
     yield "rights", "not enough for a run" if trouble else enough, "; ".join(as_whom)
 
 
-def _days_are_made(conn: Connection) -> bool:
-    """Return whether a role that may only insert finds the partitions that it needs next."""
+def _days_are_made(conn: Connection, days: int = 2) -> bool:
+    """Return whether a role that may only insert finds the partitions that it needs next, from today on."""
+    if conn.execute("SELECT to_regclass('logs') IS NULL").fetchone() == (True,):
+        return False
     today = datetime.now(timezone.utc).date()
-    return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in (0, 1))
+    return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in range(days))
 
 
 def _names(conn: Connection) -> Iterator[Finding]:
@@ -326,21 +330,48 @@ def _limits(conn: Connection) -> Iterator[Finding]:
 
 
 def _trial(conn: Connection, cfg: Config) -> Finding:
-    """Return whether a line can be stored. A role that makes no partitions needs one of today."""
+    """Return whether a line can be stored, on a new day and today. A role that makes no partitions needs today's."""
+    has_today = _days_are_made(conn, days=1)
     try:
         try:
             trial.run(conn, cfg, makes_days=True)
         except psycopg.errors.InsufficientPrivilege:
-            if not _days_are_made(conn):
+            if not has_today:
                 raise
+        if has_today:  # with the triggers that are on its partition
             trial.run(conn, cfg, makes_days=False)
     except (session.Unavailable, session.Unsuitable) as reason:
         return "trial", str(reason), "until then lines wait in the buffer"
+    except trial.Dropped as reason:
+        return "trial", str(reason), "until then such rows are lost"
+    except trial.Unparsed as reason:
+        replay = hints.command(cfg, "--replay-rejected")
+        return "trial", str(reason), f"drop what refuses it; until then lines go to rejected_lines; then: {replay}"
     except psycopg.Error as error:
-        temporary = session.is_temporary(error)
-        to_do = "a run now would go offline" if temporary else f"let {conn.info.user} do this, or drop what refuses it"
-        return "trial", f"a line cannot be stored: {session.message(error)}", to_do
+        return "trial", f"a line cannot be stored: {session.message(error)}", _to_be_let(conn, error)
     return "trial", "a line was stored as a run stores it, and undone", ""
+
+
+def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
+    """Return what lets a run store lines after this error of a trial."""
+    statements = interference.culprits(conn, error)
+    if session.is_temporary(error):
+        to_do = "a run now would go offline"
+    elif statements:
+        to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
+    else:
+        to_do = f"let {conn.info.user} do this, or drop what refuses it"
+    return to_do
+
+
+def _of_others(conn: Connection) -> Iterator[Finding]:
+    """Yield what others put on our tables: policies are in the way; a trigger may refuse rows of some kind only."""
+    if policies := interference.policies(conn):
+        statements = "; ".join(dict.fromkeys(policy.statement for policy in policies))
+        found = f"row-level security hides or refuses rows of {', '.join(str(policy.table) for policy in policies)}"
+        yield "policies", found, f"as a superuser of PostgreSQL: {statements}"
+    for trigger in interference.triggers(conn):
+        yield "triggers", f"{trigger.table} has one of others; if it refuses or drops rows: {trigger.statement}", ""
 
 
 def _partitions(conn: Connection) -> Finding:

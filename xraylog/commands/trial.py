@@ -15,7 +15,7 @@ import psycopg
 
 from xraylog.accesslog.parser import Parser
 from xraylog.config import Config
-from xraylog.database import reject_reason, schema
+from xraylog.database import reject_reason, schema, table_faults
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.loading.loader import Target
@@ -23,33 +23,46 @@ from xraylog.records import Fingerprint
 
 SOURCE = "--check"
 LINE = "{at:%Y/%m/%d %H:%M:%S} from 192.0.2.1:1 accepted tcp:check.invalid:443 [check -> check] email: check\n"
+UNPARSED = "from --check\n"
+LAST_REASON = "SELECT reason FROM rejected_lines WHERE source = %s AND line_offset = 0 ORDER BY id DESC LIMIT 1"
 DAYS = 400  # up to today, in which a day without a partition is looked for
 
 
-def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
-    """Store a line as a run would, and undo it; only ids of the sequences are used up.
+class Unparsed(Exception):
+    """A good line would be among the unparsed lines."""
 
-    `makes_days`: on a day that has no partition. Raises what a run would raise, and Unsuitable for what a run would
-    put among the unparsed lines.
+
+class Dropped(Exception):
+    """A good line would be in no table."""
+
+
+def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
+    """Store a line, and one that is none, as a run would, and undo it; only ids of the sequences are used up.
+
+    `makes_days`: on a day that has no partition. Raises what a run would raise, Unparsed for what a run would put among
+    the unparsed lines, and Dropped for what it would lose.
     """
     with psycopg.Transaction(conn, force_rollback=True):
         found = schema.ensure(conn)
         target = Target(conn, _no_second_session, has_reject_reason=reject_reason.is_there(found))
         now = datetime.now(timezone.utc)
-        text = LINE.format(at=(_new_day(target, now) if makes_days else now).astimezone(cfg.zone)).encode()
+        at = (_new_day(target, now) if makes_days else now).astimezone(cfg.zone)
+        text = (LINE.format(at=at) + UNPARSED).encode()
         (batch,) = Parser(cfg.zone, now).batches([(0, text)], 1 << 20)
         position = Position(None, target.node_id(cfg.node), SOURCE, SOURCE, 0, 0)
         update = PositionUpdate(position, batch.end, Fingerprint(0, b""))
         result, _ = target.loader(cfg.node).load(batch, update)
-        if result.rejected:
-            raise Unsuitable(f"a good line was left unparsed{_reason(conn)}")
+        if result.rejected > 1:
+            raise Unparsed(f"a good line was left unparsed{_reason(conn)}")
+        if result.dropped:
+            raise Dropped(table_faults.rows_were_dropped(target.dropped_by))
 
 
 def _reason(conn: Connection) -> str:
     """Return why, for a role that may read it."""
     if conn.execute("SELECT has_table_privilege('rejected_lines', 'SELECT')").fetchone() != (True,):
         return "; a role that may read rejected_lines sees why"
-    ((reason,),) = conn.execute("SELECT reason FROM rejected_lines ORDER BY id DESC LIMIT 1")
+    ((reason,),) = conn.execute(LAST_REASON, [SOURCE])
     return f": {reason}"
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
-from xraylog.database.session import Connection
+from xraylog.database import interference
+from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import Fingerprint
 
 
@@ -246,19 +247,21 @@ UPDATE_POSITION = """
 
 # Not where another run, without a lock in common with ours, has started with the same lines: a copy, an archive of
 # them, or the same pipe. It can be anywhere in them by now: batches are committed by time.
-INSERT_POSITION = """
+OF_ANOTHER_RUN = """
+    SELECT FROM log_positions
+    WHERE node_id = %(node_id)s
+      AND (position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
+           AND (tail IS NULL OR %(tail)s::bytea IS NULL OR tail = %(tail)s::bytea)
+           OR id > %(newest_id)s AND head = ANY(%(head_digests)s::bytea[]))
+"""
+INSERT_POSITION = f"""
     INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from, tail, installation)
     SELECT %(node_id)s, %(source)s, %(offset)s, %(length)s, %(digest)s, %(stored_from)s, %(tail)s::bytea,
            %(owner)s::bytea
-    WHERE NOT EXISTS (
-        SELECT FROM log_positions
-        WHERE node_id = %(node_id)s
-          AND (position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
-               AND (tail IS NULL OR %(tail)s::bytea IS NULL OR tail = %(tail)s::bytea)
-               OR id > %(newest_id)s AND head = ANY(%(head_digests)s::bytea[]))
-    )
+    WHERE NOT EXISTS ({OF_ANOTHER_RUN})
     RETURNING id
 """
+UNMOVED = "SELECT FROM log_positions WHERE id = %(id)s AND position = %(committed_offset)s"
 
 
 INSERT_COPY = """
@@ -274,7 +277,9 @@ def insert(conn: Connection, update: PositionUpdate) -> None:
 
 
 def move(conn: Connection, update: PositionUpdate) -> Position:
-    """Move a position and return it. Raises PositionConflict when its row is not where this run left it."""
+    """Move a position and return it. Raises PositionConflict when its row is not where this run left it, and
+    Unsuitable when the row cannot be written.
+    """
     position, offset = update.position, update.offset
     values = {
         "id": position.id,
@@ -293,8 +298,12 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
     if position.id is None:
         for (row_id,) in conn.execute(INSERT_POSITION, values):
             return replace(position, id=row_id, committed_offset=offset, offset=offset)
+        if conn.execute(OF_ANOTHER_RUN, values).fetchone() is None:
+            raise_if_dropped(conn)
         raise PositionConflict(f"{position.source}: expected no position at {offset}, found another run's")
     if conn.execute(UPDATE_POSITION, values).rowcount != 1:
+        if conn.execute(UNMOVED, values).fetchone() is not None:
+            raise_if_dropped(conn)
         expected = f"expected its position at {position.committed_offset}, found another run's"
         raise PositionConflict(f"{position.source}: {expected}")
     return replace(position, committed_offset=offset, offset=offset)
@@ -303,6 +312,15 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
 SELECT_BATCHES = """
     SELECT head FROM log_positions WHERE node_id = %s AND head_length = 0
 """
+
+
+def raise_if_dropped(conn: Connection) -> None:
+    """Raise Unsuitable if others' triggers, rules or policies can be why no row of log_positions was written."""
+    if statements := interference.on(conn, "log_positions"):
+        raise Unsuitable(
+            "log_positions does not take how far a log is stored, and nothing of the log was stored; as its owner, or "
+            f"a superuser of PostgreSQL: {'; '.join(statements)}"
+        )
 
 
 def batch_position(node_id: int, buffer: str) -> Position:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import citus, partitions, retry, session, table_faults
+from xraylog.database import citus, interference, partitions, retry, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.session import Connection, Unsuitable
@@ -170,17 +170,24 @@ class _ValuesRejected(Exception):
 
 
 def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
-    """Write lines of the log at this position to rejected_lines."""
+    """Write lines of the log at this position to rejected_lines. Raises Unsuitable if it drops any."""
     if not rejected:
         return
-    with conn.cursor() as cursor, cursor.copy(COPY_REJECTED) as copy:
-        text = bytearray()
-        for part in _copy_text(position, rejected):
-            text += part
-            if len(text) >= WRITE_BYTES:
-                copy.write(bytes(text))
-                text.clear()
-        copy.write(bytes(text))
+    with conn.cursor() as cursor:
+        with cursor.copy(COPY_REJECTED) as copy:
+            text = bytearray()
+            for part in _copy_text(position, rejected):
+                text += part
+                if len(text) >= WRITE_BYTES:
+                    copy.write(bytes(text))
+                    text.clear()
+            copy.write(bytes(text))
+        stored = cursor.rowcount
+    if 0 <= stored < len(rejected) and (statements := interference.on(conn, "rejected_lines")):
+        raise Unsuitable(
+            "rejected_lines does not take unparsed lines; as its owner, or a superuser of PostgreSQL: "
+            + "; ".join(statements)
+        )
 
 
 def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[bytes]:

@@ -1,0 +1,92 @@
+"""What others put on our tables and what refuses, hides or drops what is written: triggers, rules, policies.
+
+Each is returned as the statement that takes it away: an error of PL/pgSQL, or of a rule, does not say where it is from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psycopg
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+
+
+class Found(NamedTuple):
+    """Something of others that statements on our tables meet."""
+
+    statement: str  # after which it does nothing
+    function: str | None  # that it calls
+    table: str | None  # None: it is on all tables
+
+
+# A trigger on `logs` is on each partition, too, and is taken away there with it.
+OBJECTS = """
+    WITH ours AS (
+        SELECT c.oid, c.relname AS name FROM pg_class c WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+        UNION ALL
+        SELECT inhrelid, 'logs' FROM pg_inherits WHERE inhparent = to_regclass('logs') AND 'logs' = ANY(%s)
+    )
+    SELECT DISTINCT ON (o.name, t.tgname)
+           format('ALTER TABLE %%s DISABLE TRIGGER %%I', t.tgrelid::regclass, t.tgname), p.proname::text, o.name::text
+    FROM pg_trigger t
+    JOIN ours o ON o.oid = t.tgrelid
+    JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+    ORDER BY o.name, t.tgname, t.tgrelid <> to_regclass('logs')
+"""
+RULES = """
+    SELECT format('DROP RULE %%I ON %%s', r.rulename, c.oid::regclass), NULL, c.relname::text
+    FROM pg_rewrite r
+    JOIN pg_class c ON c.oid = r.ev_class
+    WHERE c.relkind <> 'v' AND c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY 1
+"""
+EVENT_TRIGGERS = """
+    SELECT format('ALTER EVENT TRIGGER %I DISABLE', e.evtname), p.proname::text, NULL
+    FROM pg_event_trigger e
+    JOIN pg_proc p ON p.oid = e.evtfoid
+    WHERE e.evtenabled <> 'D' AND e.evtevent LIKE 'ddl_command%'
+    ORDER BY 1
+"""
+# Their owner is free of policies, unless they are forced; another role has to be freed of all.
+POLICIES = """
+    SELECT CASE WHEN pg_has_role(c.relowner, 'USAGE')
+                THEN format('ALTER TABLE %%s NO FORCE ROW LEVEL SECURITY', c.oid::regclass)
+                ELSE format('ALTER ROLE %%I BYPASSRLS', current_user) END, NULL, c.relname::text
+    FROM pg_class c
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid) AND row_security_active(c.oid)
+    ORDER BY 3
+"""
+
+
+def triggers(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+    """Return the triggers of others on these tables, and on partitions of logs."""
+    return [Found(*row) for row in conn.execute(OBJECTS, [list(tables)] * 2)]
+
+
+def rules(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+    """Return the rules on these tables. COPY into `logs` and `rejected_lines` does not meet them."""
+    return [Found(*row) for row in conn.execute(RULES, [list(tables)])]
+
+
+def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+    """Return what frees this role from row-level security: it hides rows, and COPY does not work with it."""
+    return [Found(*row) for row in conn.execute(POLICIES, [list(tables)])]
+
+
+def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
+    """Return the statements that take away what raised this error, as far as its context, or its kind, shows that."""
+    if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING where there is a rule
+        return [rule.statement for rule in rules(conn)]
+    called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
+    context = error.diag.context or ""
+    return [one.statement for one in called if re.search(rf"\b{re.escape(one.function or '')}\(", context)]
+
+
+def on(conn: Connection, table: str) -> list[str]:
+    """Return the statements that take away what may drop, or hide, rows of this table without an error."""
+    return [one.statement for one in (*triggers(conn, [table]), *rules(conn, [table]), *policies(conn, [table]))]
