@@ -104,6 +104,13 @@ def test_known_fields_are_no_part_of_any_other_part_of_the_line() -> None:
     assert reason(AT, FROM, "accepted tcp:x:443 uplinks=1 downlinks=2").startswith("expected")
 
 
+def test_the_reason_names_an_unknown_field_after_the_tags() -> None:
+    """Before the email, too: nothing tells where the field ends."""
+    for field in ("uplinks: 1", "level: 0 email: e", "request_bytes: 1 email: e"):
+        assert reason(AT, FROM, "accepted tcp:x:443 [in >> out] ", field).endswith(f"after the tags, found ' {field}'")
+    assert reason(AT, FROM, "accepted tcp:x:443 [in >> out").endswith("found none")
+
+
 # --- TO ----------------------------------------------------------------------------------------------------------
 
 NETWORKS: dict[str, tuple[Any, ...]] = {

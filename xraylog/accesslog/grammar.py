@@ -342,6 +342,8 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
     if closing < 0:
         closing = len(rest.rstrip(b" ")) - 1
         if rest[closing] != CLOSING_BRACKET:
+            if after := rest.find(b"] ", bracket) + 1:
+                raise ParseError(f"expected an email or nothing after the tags, found {values.excerpt(rest[after:])}")
             raise ParseError("expected ']' after the tags, found none")
     return rest[:bracket], rest[bracket + 2 : closing], _email(rest, closing + 1)
 
