@@ -72,8 +72,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
                  (host(endpoint_address(split_part(target, '/', 1)))
                   || substr(target, length(split_part(target, '/', 1)) + 1))::inet
         WHEN strpos(target, '*') > 0 THEN
-            CASE WHEN target LIKE '*.%' THEN '.' ELSE '' END || rtrim(lower(address), '.')
-            LIKE replace(replace(replace(replace(lower(target), '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
+            CASE WHEN target LIKE '*.%' THEN '.' ELSE '' END || rtrim(replace(lower(address), '::ffff:', ''), '.')
+            LIKE replace(replace(replace(replace(
+                     rtrim(replace(lower(target), '::ffff:', ''), '.'), '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')
         ELSE lower(address) IN (lower(rtrim(target, '.')), lower(rtrim(target, '.')) || '.')
     END
 $$;

@@ -14,7 +14,7 @@ MASKED = "Destinations that xray masked (198.51.*.*) are in no network, and are 
 MAX_PORT = 65535
 MAPPED_BITS = 96  # of ::ffff:198.51.100.0, before its IPv4 address
 # A host has no blank, comma, slash or colon, and a user no place before it. A pattern may be one of IPv6 addresses.
-NO_HOST = re.compile(r"[\s,/]|^[^*]*:|:[0-9]+$|[^*]@")
+NO_HOST = re.compile(r"[\s,/]|^[^*]*:[^*]*$|:[0-9]+$|[^*]@")
 MAX_SHOWN = 5  # addresses in a note
 EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
 

@@ -95,6 +95,10 @@ def test_what_the_log_has_as_a_destination_can_be_asked_for(site: Site) -> None:
         "unix:@x": "@x",
         "tcp:[fe80::1%eth0]:443": "fe80::1%eth0",
         "tcp:[fe80::2%eth0]:443": "[fe80::2%1]",
+        "tcp:[::ffff:192.0.2.7]:443": "192.0.2.*",
+        "tcp:[::ffff:198.51.100.7]:443": "::ffff:198.51.*",
+        "tcp:www.telegram.org:443": "*.telegram.org.",
+        "udp:[2001:db8:7::1]:443": "2001:db8:*",
     }
     for number, to in enumerate(destinations):
         site.append(f"2025/11/17 10:00:0{number} from 203.0.113.1:1 accepted {to} [in -> direct] email: u{number}\n")
