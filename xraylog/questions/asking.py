@@ -27,10 +27,15 @@ NODES = "SELECT name, id FROM nodes ORDER BY name"
 USERS_NEAR = """
     SELECT email::text FROM users WHERE email COLLATE "default" ILIKE %s ORDER BY email LIMIT %s
 """
+EMPTY = "The database has no row."
 USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
 FIRST_BETWEEN = """
     SELECT min("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
 """
+LAST_BETWEEN = """
+    SELECT max("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
+"""
+ANY_SINCE = """SELECT EXISTS (SELECT FROM logs WHERE "timestamp" >= %s)"""
 # What is in no day: rows in a DEFAULT partition, or in a table without partitions.
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
@@ -65,6 +70,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
             parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
+        if not any(part.rows for part in parts):
+            notes = [*dict.fromkeys(end_notes(conn, zone, values["since"]) + notes)]
         if question.beside:
             parts, more = with_more(conn, known, question, parts, {**values, "node_id": node_id})
             notes += more
@@ -133,9 +140,23 @@ def start_note(conn: Connection, zone: tzinfo) -> str:
     """Return the note from when on there are rows: what came before them was not new."""
     first = first_row(conn)
     if first is None:
-        return "The database has no row."
+        return EMPTY
     since = first.astimezone(zone).isoformat(" ", "seconds")
     return f"The database has rows from {since} on: what was contacted before that alone counts as new."
+
+
+def end_notes(conn: Connection, zone: tzinfo, since: datetime) -> list[str]:
+    """Return the note that all rows are older than the window, if so: an empty answer says nothing about users then."""
+    if conn.execute(ANY_SINCE, [since]).fetchone() == (True,):
+        return []
+    for bounds in reversed(partitions.read_bounds(conn)):
+        (last,) = conn.execute(LAST_BETWEEN, bounds).fetchone() or (None,)
+        if last is not None:
+            newest = last.astimezone(zone).isoformat(" ", "seconds")
+            return [
+                f"The newest row is from {newest}, before this window; why there is none since: parse_logs.py --check"
+            ]
+    return [] if first_row(conn) else [EMPTY]
 
 
 def first_row(conn: Connection) -> datetime | None:

@@ -192,6 +192,17 @@ def test_a_name_that_is_none_is_an_error_that_shows_similar_ones(asked: Site) ->
     assert "expected one of 'n1', found 'n9'" in ask(asked, "traffic", *WHEN, "--node", "n9", status=3)
 
 
+def test_an_empty_window_after_the_newest_row_says_so(asked: Site) -> None:
+    for question in ("online", "traffic", "ports", "sharing", "new", "rejected"):
+        notes = answer(asked, question, "--since", "2025-11-18")["notes"]
+        assert notes[0].startswith("The newest row is from 2025-11-17 10:15:23+00:00, before this window")
+    assert "newest" not in ask(asked, "traffic", "--since", "2025-11-16", "--until", "2025-11-16")
+    asked.query("DELETE FROM logs")
+    for question in ("online", "new"):
+        notes = answer(asked, question, "--since", "2025-11-17")["notes"]
+        assert (notes[0], notes.count(notes[0])) == ("The database has no row.", 1)
+
+
 def test_one_node_alone(asked: Site) -> None:
     asked.set("parser", node="n2")
     asked.append(*lines(20, 23))
