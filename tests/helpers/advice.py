@@ -117,8 +117,7 @@ TESTED: dict[str, dict[str, str]] = {
         "does not fit in every place": ADVICE + "test_tables_that_do_not_fit",
         "finish it: ": "integration/migration/test_state.py::"
         "test_as_long_as_it_is_unfinished_runs_stay_offline_by_themselves_and_say_why",
-        "not enough for a run": CHECK
-        + "test_rights_are_enough_when_a_run_can_store_a_new_day_and_else_the_advice_helps",
+        "not enough for a run": TRIAL + "test_ids_that_are_used_up_or_there_already",
         "or drop those that nobody needs": "integration/ingest/test_too_many_days.py::"
         "test_the_small_days_can_be_set_aside_as_the_page_says",
         "the log may not be written": FILES + "test_an_attribute_of_the_log_is_named",
@@ -151,6 +150,13 @@ TESTED: dict[str, dict[str, str]] = {
         "test_make_partitions_fails_when_the_database_is_away",
     },
     "xraylog/commands/ownership.py": {"until then a run exits": USERS + "test_check_tells_what_a_run_would_refuse"},
+    "xraylog/commands/rights.py": {
+        "not enough for a run": CHECK
+        + "test_rights_are_enough_when_a_run_can_store_a_new_day_and_else_the_advice_helps",
+        "the schema may not be used": CHECK
+        + "test_a_schema_that_a_role_may_not_use_is_opened_and_its_tables_stay_in_use",
+        "no schema of the search_path is there": CHECK + "test_a_search_path_that_leads_nowhere_is_taken_back",
+    },
     "xraylog/commands/trial.py": {
         "a good line was left unparsed": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
         "a line needs one session": NOTHING + "it cannot happen: a trial stores one line",
@@ -295,6 +301,7 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_column_of_that_name_and_another_type_holds_up_no_row_until_the_owner_has_pasted_what_mends_it",
     },
     "xraylog/database/schema.py": {
+        "{}.id: expected a whole number": TRIAL + "test_ids_of_another_application_that_are_no_numbers",
         "{} is another application's": TRIAL + "test_users_of_another_application_stay_alone",
         "logs.timestamp: expected": ADVICE + "test_tables_that_do_not_fit",
         "logs: expected PARTITION BY": ADVICE + "test_tables_that_do_not_fit",

@@ -11,7 +11,7 @@ import itertools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ import psycopg
 from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
-from xraylog.commands import cluster, ownership, trial
+from xraylog.commands import cluster, ownership, rights, trial
 from xraylog.config import Config
 from xraylog.database import (
     collation,
@@ -29,7 +29,6 @@ from xraylog.database import (
     dns_names,
     interference,
     lock_table,
-    partitions,
     reject_reason,
     schema,
     session,
@@ -41,32 +40,8 @@ from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
 
-RIGHTS = """
-    SELECT c.relname, pg_has_role(c.relowner, 'USAGE'),
-           has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
-           has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE'),
-           ARRAY(SELECT d.objid::regclass::text
-                 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
-                 WHERE d.refobjid = c.oid AND d.deptype = 'a'
-                   AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END),
-           quote_ident(pg_get_userbyid(c.relowner)),
-           (SELECT rolsuper FROM pg_roles r WHERE r.oid = c.relowner)
-    FROM pg_class c
-    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
-    ORDER BY c.relname
-"""
-NEEDED = {
-    **dict.fromkeys(schema.REFERENCE_TABLES, ("SELECT", "INSERT")),
-    "logs": ("INSERT",),
-    "log_positions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "rejected_lines": ("INSERT",),
-}
 TOO_MANY = "docs/operations.md#too-many-partitions"
 MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT')"
-IN_SCHEMA = """
-    SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
-           quote_ident(current_user)
-"""
 STATEMENT_TIMEOUT = """
     SELECT setting::integer, source FROM pg_settings
     WHERE name = 'statement_timeout' AND setting::integer BETWEEN 1 AND %s
@@ -214,13 +189,14 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             with session.transaction(conn):
                 found = schema.inspect(conn)
             is_there = not found.missing and not found.misfits and not found.missing_columns
-            if is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `_rights` tells
+            if is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `rights` tells
                 yield from _confirmed(conn, cfg)
             yield from _dead_sessions(conn, cfg)
             is_ready = is_free
             for finding in itertools.chain(
                 cluster.findings(conn) if is_there else [],
-                _rights(conn, cfg),
+                # What another application has is not to be granted: `_schema` tells.
+                [] if found.misfits and "logs" not in found.tables else rights.findings(conn, cfg),
                 _schema(cfg, found),
                 _of_others(conn),
                 _names(conn),
@@ -264,41 +240,6 @@ def _dead_sessions(conn: Connection, cfg: Config) -> Iterator[Finding]:
         yield "session", f"{dead}, keeps the locks of node {cfg.node}", remedy
 
 
-def _rights(conn: Connection, cfg: Config) -> Iterator[Finding]:
-    trouble, to_make_days = [], []
-    ((place, may_create, role),) = conn.execute(IN_SCHEMA)
-    found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
-    for name, owner, *granted, sequences, owner_name, is_superuser in found:
-        has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
-        needed = {*NEEDED[name], *(("SELECT", "DELETE") if name == "rejected_lines" and cfg.keep_days else ())}
-        lacking = [right for right in has if right in needed and not has[right]]
-        if lacking:
-            trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
-        trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
-        if name == "logs" and not owner:
-            become = f"ALTER TABLE logs OWNER TO {role}" if is_superuser else f"GRANT {owner_name} TO {role}"
-            to_make_days.append(f"only the owner of logs can make partitions: {become}")
-    if place is None:
-        trouble.append(f"no schema of the search_path is there and may be used: {schema.NEW_SCHEMA}")
-    elif not may_create:  # each new day is a new table
-        to_make_days.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
-    enough = "enough for a run"
-    if to_make_days and len(found) == len(schema.TABLES) and _days_are_made(conn):
-        enough += "; partitions are made by another role, and today's and tomorrow's are there"
-    else:
-        trouble += to_make_days
-    as_whom = [f"as their owner, or a superuser of PostgreSQL: {trouble[0]}", *trouble[1:]] if trouble else []
-    yield "rights", "not enough for a run" if trouble else enough, "; ".join(as_whom)
-
-
-def _days_are_made(conn: Connection, days: int = 2) -> bool:
-    """Return whether a role that may only insert finds the partitions that it needs next, from today on."""
-    if conn.execute("SELECT to_regclass('logs') IS NULL").fetchone() == (True,):
-        return False
-    today = datetime.now(timezone.utc).date()
-    return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in range(days))
-
-
 def _names(conn: Connection) -> Iterator[Finding]:
     """Yield what would give names the wrong id, or none."""
     for reason in (*table_faults.used_up(conn), *table_faults.repeating(conn)):
@@ -331,7 +272,7 @@ def _limits(conn: Connection) -> Iterator[Finding]:
 
 def _trial(conn: Connection, cfg: Config) -> Finding:
     """Return whether a line can be stored, on a new day and today. A role that makes no partitions needs today's."""
-    has_today = _days_are_made(conn, days=1)
+    has_today = rights.days_are_made(conn, days=1)
     try:
         try:
             trial.run(conn, cfg, makes_days=True)

@@ -245,8 +245,9 @@ def inspect(conn: Connection) -> Findings:
             table.not_null.add(column)
         if unique:
             table.unique.add(column)
-    foreign = tuple(_of_another_application(tables, Identifier(conn.info.user).as_string(conn)))
-    return Findings(tables, foreign or tuple(misfits(tables)), _migration(conn, tables.get("logs")))
+    role = Identifier(conn.info.user).as_string(conn)
+    foreign = tuple(_of_another_application(tables, role))
+    return Findings(tables, foreign or tuple(misfits(tables, role)), _migration(conn, tables.get("logs")))
 
 
 def _of_another_application(tables: Mapping[str, Table], role: str) -> Iterator[str]:
@@ -264,18 +265,14 @@ def _of_another_application(tables: Mapping[str, Table], role: str) -> Iterator[
 
 def _migration(conn: Connection, logs: Table | None) -> str | None:
     """Return what is written about a migration of logs: in the table for that, or else on logs_old."""
-    if logs is None or logs.kind != "p":
-        return None
-    return migration_record.read(conn, logs.record) or logs.comment_on_old
+    is_partitioned = logs is not None and logs.kind == "p"
+    return (migration_record.read(conn, logs.record) or logs.comment_on_old) if logs and is_partitioned else None
 
 
-TIMESTAMP = "timestamp with time zone"
-# Renaming it would break the other program.
-NEW_SCHEMA = "CREATE SCHEMA xraylog; ALTER ROLE CURRENT_USER SET search_path = xraylog"
-OWN_SCHEMA = f"if it is another program's, give this role a schema of its own: {NEW_SCHEMA}"
+TIMESTAMP, WHOLE_NUMBERS = "timestamp with time zone", ("int", "integer", "bigint", "smallint")
 
 
-def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
+def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
     """Yield each mismatch of these tables, with what to do."""
     if "logs" in tables and tables["logs"].kind == "r":
         yield (
@@ -289,9 +286,9 @@ def misfits(tables: Mapping[str, Table]) -> Iterator[str]:
                 yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
             if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # which will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
-    of_others = list(_misfits_of_others(tables))
-    yield from of_others[:-1]
-    yield from (f"{misfit}; {OWN_SCHEMA}" for misfit in of_others[-1:])
+    if of_others := list(_misfits_of_others(tables)):
+        of_others[-1] += f"; if it is another program's, give this role a schema of its own: {session.new_schema(role)}"
+    yield from of_others
 
 
 def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
@@ -303,6 +300,12 @@ def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
             yield f"{name}: expected a table, found another kind"
         elif name == "logs" and table.kind == "p" and table.partition_key != 'RANGE ("timestamp")':
             yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
+        elif (
+            name != "logs"
+            and "logs" not in tables
+            and not table.types.get("id", "integer").endswith(("int", "integer"))
+        ):
+            yield f"{name}.id: expected a whole number, found {table.types['id']}"
         for column in COLUMNS[name]:
             if column not in table.types and not COLUMNS[name][column]:
                 yield f"{name}.{column}: expected a column, found none"

@@ -232,7 +232,8 @@ def ambiguous_tables(conn: Connection, schema_name: str) -> list[str]:
 
 def _other_tables(conn: Connection) -> Iterator[str]:
     found = schema.inspect(conn)
-    yield from schema.misfits({name: table for name, table in found.tables.items() if name != "logs"})
+    others = {name: table for name, table in found.tables.items() if name != "logs"}
+    yield from schema.misfits(others, Identifier(conn.info.user).as_string(conn))
 
 
 def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:

@@ -522,6 +522,38 @@ def follow(advice: str, conn: Connection, owner: str, role: str) -> None:
         grant(conn, owner, role)
 
 
+@pytest.mark.usefixtures("collapsing")
+def test_a_schema_that_a_role_may_not_use_is_opened_and_its_tables_stay_in_use(
+    make_role: MakeRole, strict: Site, conn: Connection, check: Check
+) -> None:
+    """A schema of its own would be another, empty database."""
+    role = make_role("closed_role")
+    own_tables_but_no_more(conn, strict, role, make_role())
+    conn.execute(f"GRANT CREATE ON SCHEMA public TO {role['user']}")
+    conn.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {role['user']}")
+    run_as(strict, role)
+    _, report = check()
+    (text,) = texts(report, "rights", "✗")
+    assert text.endswith(f": GRANT USAGE, CREATE ON SCHEMA public TO {role['user']}")
+    follow(text, conn, "", role["user"])
+    assert run_as(strict, role) == 0
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_a_search_path_that_leads_nowhere_is_taken_back(
+    make_role: MakeRole, strict: Site, conn: Connection, check: Check
+) -> None:
+    role = make_role("lost_role")
+    nothing_there(conn, strict, role, make_role())
+    conn.execute(f"GRANT CREATE ON SCHEMA public TO {role['user']}")
+    conn.execute(f"ALTER ROLE {role['user']} SET search_path = nowhere")
+    run_as(strict, role)
+    _, report = check()
+    (text,) = texts(report, "rights", "✗")
+    conn.execute(text.rpartition(": ")[2])
+    assert run_as(strict, role) == 0
+
+
 def test_where_no_schema_can_be_created_in_none_is_named(site: Site, check: Check) -> None:
     site.set("postgresql", options="-c search_path=nowhere")
     status, report = check()

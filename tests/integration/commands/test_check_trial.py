@@ -247,6 +247,14 @@ def test_a_database_or_a_role_that_is_read_only(used: Site, of: str, as_role: Ca
     assert_mended(used)
 
 
+def test_ids_of_another_application_that_are_no_numbers(site: Site) -> None:
+    site.query("CREATE TABLE users (id uuid PRIMARY KEY, email text UNIQUE)")
+    site.append(*lines(0, 5))
+    (told,) = check(site)
+    assert "users.id: expected a whole number, found uuid; if it is another program's, " in told
+    assert 'CREATE SCHEMA xraylog AUTHORIZATION "postgres"; ALTER ROLE "postgres" SET ' in told
+
+
 def test_no_trial_waits_for_a_run_that_is_at_work(used: Site) -> None:
     with lockfile.locked(lockfile.lock_path(used.log, used.folder)):
         done = used.run("--check", status=Exit.OPERATOR)

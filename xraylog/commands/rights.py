@@ -1,0 +1,94 @@
+"""What --check looks at first in the database: whether a role may do what a run does, and which GRANT it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import TypeAlias
+
+from xraylog.config import Config
+from xraylog.database import partitions, schema, session
+from xraylog.database.session import Connection
+
+Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do
+
+RIGHTS = """
+    SELECT c.relname, pg_has_role(c.relowner, 'USAGE'),
+           has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'),
+           has_table_privilege(c.oid, 'UPDATE'), has_table_privilege(c.oid, 'DELETE'),
+           ARRAY(SELECT d.objid::regclass::text
+                 FROM pg_depend d JOIN pg_class s ON s.oid = d.objid
+                 WHERE d.refobjid = c.oid AND d.deptype = 'a'
+                   AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END),
+           quote_ident(pg_get_userbyid(c.relowner)),
+           (SELECT rolsuper FROM pg_roles r WHERE r.oid = c.relowner)
+    FROM pg_class c
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY c.relname
+"""
+NEEDED = {
+    **dict.fromkeys(schema.REFERENCE_TABLES, ("SELECT", "INSERT")),
+    "logs": ("INSERT",),
+    "log_positions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "rejected_lines": ("INSERT",),
+}
+IN_SCHEMA = """
+    SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+           quote_ident(current_user)
+"""
+# Of the schemas that the search_path names, "$user" apart.
+CLOSED_SCHEMAS = """
+    SELECT quote_ident(nspname) FROM pg_namespace
+    WHERE nspname = ANY(SELECT trim(name, ' "')
+                        FROM unnest(string_to_array(current_setting('search_path'), ',')) AS name)
+      AND NOT has_schema_privilege(oid, 'USAGE')
+    ORDER BY nspname = 'public' DESC, nspname
+"""
+SOURCE = "SELECT source FROM pg_settings WHERE name = 'search_path'"
+FROM_OUTSIDE = ("database", "user", "database user", "client")
+
+
+def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    """Yield whether the rights are enough; if they are not, the statements that give them."""
+    trouble, to_make_days = [], []
+    ((place, may_create, role),) = conn.execute(IN_SCHEMA)
+    found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
+    for name, owner, *granted, sequences, owner_name, is_superuser in found:
+        has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
+        needed = {*NEEDED[name], *(("SELECT", "DELETE") if name == "rejected_lines" and cfg.keep_days else ())}
+        lacking = [right for right in has if right in needed and not has[right]]
+        if lacking:
+            trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
+        trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
+        if name == "logs" and not owner:
+            become = f"ALTER TABLE logs OWNER TO {role}" if is_superuser else f"GRANT {owner_name} TO {role}"
+            to_make_days.append(f"only the owner of logs can make partitions: {become}")
+    if place is None:
+        trouble.append(_to_have_a_schema(conn, role))
+    elif not may_create:  # each new day is a new table
+        to_make_days.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
+    enough = "enough for a run"
+    if to_make_days and len(found) == len(schema.TABLES) and days_are_made(conn):
+        enough += "; partitions are made by another role, and today's and tomorrow's are there"
+    else:
+        trouble += to_make_days
+    as_whom = [f"as their owner, or a superuser of PostgreSQL: {trouble[0]}", *trouble[1:]] if trouble else []
+    yield "rights", "not enough for a run" if trouble else enough, "; ".join(as_whom)
+
+
+def days_are_made(conn: Connection, days: int = 2) -> bool:
+    """Return whether a role that may only insert finds the partitions that it needs next, from today on."""
+    if conn.execute("SELECT to_regclass('logs') IS NULL").fetchone() == (True,):
+        return False
+    today = datetime.now(timezone.utc).date()
+    return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in range(days))
+
+
+def _to_have_a_schema(conn: Connection, role: str) -> str:
+    """Return what gives this role a schema: one that it may not use yet, or a search_path that leads to one."""
+    for (closed,) in conn.execute(CLOSED_SCHEMAS):
+        return f"the schema may not be used: GRANT USAGE, CREATE ON SCHEMA {closed} TO {role}"
+    ((source,),) = conn.execute(SOURCE)
+    if source in FROM_OUTSIDE:
+        return f"no schema of the search_path is there: {session.to_reset(conn, 'search_path', 'DEFAULT', source)}"
+    return f"no schema of the search_path is there: {session.new_schema(role)}"
