@@ -14,7 +14,7 @@ from typing import Any
 from xraylog.printed import printable
 
 # What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width, as in Japanese
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _shown(value: Any, zone: tzinfo) -> str:
 
 def _cell(value: Any, zone: tzinfo) -> str:
     text = printable(_text(value, zone))
-    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA) else text
+    return f"'{text}" if isinstance(value, str | list) and text.startswith(FORMULA) else text
 
 
 def _text(value: Any, zone: tzinfo) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from helpers.site import Site, line, lines
 from psycopg.sql import SQL, Identifier
 
 import ask_logs
-from xraylog.questions import asking, catalog
+from xraylog.questions import asking, catalog, present
 
-SINCE = ("--since", "2025-11-17")
+NOW = datetime(2025, 11, 17, tzinfo=timezone.utc)
 SINCE = ("--since", "2025-11-17")
 WHEN = (*SINCE, "--until", "2025-11-17")
 
@@ -30,6 +31,13 @@ def asked(site: Site) -> Site:
     site.append(*lines(0, 5), *[line(7)] * 3, line(8).replace("email: u8", "email: =cmd|\x1b[2J"))
     site.run()
     return site
+
+
+@pytest.mark.parametrize("sign", "=+-@＝＋－＠")
+def test_no_name_and_no_list_of_names_begins_a_formula_in_a_spreadsheet(sign: str) -> None:
+    part = present.Part("users", ("email", "names", "rows"), [(f"{sign}cmd", [f"{sign}cmd", "b"], -1)])
+    shown = present.as_csv(present.Answer("q", NOW, NOW, timezone.utc, [part]))
+    assert list(csv.reader(io.StringIO(shown)))[1] == [f"'{sign}cmd", f"'{sign}cmd, b", "-1"]
 
 
 def ask(site: Site, *arguments: str, status: int = 0) -> str:

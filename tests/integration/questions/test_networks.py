@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import shutil
@@ -84,6 +86,8 @@ def test_country_and_provider_are_beside_addresses(asked: Site) -> None:
     ]
     assert list(online)[4:8] == ["addresses", "countries", "providers", "networks"]
     assert (online["countries"], online["providers"]) == (["DE", "AU", "NZ"], ["=cmd", "Example, Inc."])
+    shown = asked.run("online", "--since", "2025-11-17", "--csv", script="ask_logs").stdout
+    assert "'=cmd, Example, Inc." in {row["providers"] for row in csv.DictReader(io.StringIO(shown))}
     sharing = answer(asked, "sharing", *DAY)
     assert {(row["email"], row["countries"], row["providers"]) for row in sharing["users"]} == {
         ("ann", 3, 2),
