@@ -155,9 +155,9 @@ function cellsOf(table) {
   }));
 }
 
-// A spreadsheet runs what begins like a formula, and a client chooses host names.
-const quoted = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
-const flat = (text) => (/^[=+\-@]/.test(text) ? `'${text}` : text).replace(/[\t\r\n]/g, " ");
+// A spreadsheet runs what begins like a formula, also in full width, and a client chooses host names.
+const quoted = (text) => `"${(/^[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+const flat = (text) => (/^[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text).replace(/[\t\r\n]/g, " ");
 
 async function copy(table, status) {
   const text = cellsOf(table).map((row) => row.map(flat).join("\t")).join("\n");
