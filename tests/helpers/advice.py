@@ -395,6 +395,8 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer",
     },
     "xraylog/ingest/online.py": {
+        "if they are welcome": ADVICE + "test_a_few_rows_that_a_check_refuses",
+        "rows are in rejected_lines": ADVICE + "test_a_few_rows_that_a_check_refuses",
         "; {} bytes more were seen": PART,
         "{} was emptied, replaced or renamed": "integration/ingest/test_outcome.py::"
         "test_a_renamed_log_names_the_run_that_loads_the_rest",

@@ -280,6 +280,18 @@ def test_rows_that_a_check_refuses(plain: Site) -> None:
     assert plain.emails() == users(0, 200)
 
 
+@pytest.mark.parametrize("check", ["logs ADD CHECK (source_port = 1)", "users ADD CHECK (email = 'x')"])
+def test_a_few_rows_that_a_check_refuses(plain: Site, check: str) -> None:
+    """They are stored apart, and that is logged: an empty `logs` after a silent run looked like a good one."""
+    plain.run("--make-partitions", "0")
+    plain.query(f"ALTER TABLE {check}")
+    said = told(plain, Exit.DONE)
+    assert "rows are in rejected_lines, and not in logs: new row for relation " in said
+    follow_sql(said.partition("; if they are welcome: ")[2].partition("; then: ")[0], plain.database)
+    shell(said.partition("; then: ")[2])
+    assert_mended(plain)
+
+
 def test_a_table_with_the_name_of_a_partition(plain: Site) -> None:
     plain.run("--make-partitions", "0")
     plain.query("CREATE TABLE logs_2025_11_17 (mine text)")

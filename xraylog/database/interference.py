@@ -61,6 +61,13 @@ POLICIES = """
     WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid) AND row_security_active(c.oid)
     ORDER BY 3
 """
+CHECKS = """
+    SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', c.oid::regclass, k.conname), k.conname
+    FROM pg_constraint k
+    JOIN pg_class c ON c.oid = k.conrelid
+    WHERE k.contype = 'c' AND c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY 1
+"""
 
 
 def triggers(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
@@ -76,6 +83,11 @@ def rules(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> lis
 def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
     """Return what frees this role from row-level security: it hides rows, and COPY does not work with it."""
     return [Found(*row) for row in conn.execute(POLICIES, [list(tables)])]
+
+
+def constraints(conn: Connection, said: str) -> list[str]:
+    """Return the statements that take away the CHECKs which this message of the server names."""
+    return [statement for statement, name in conn.execute(CHECKS, [list(schema.TABLES)]) if f'"{name}"' in said]
 
 
 def culprits(conn: Connection, error: psycopg.Error) -> list[str]:

@@ -13,8 +13,9 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
-from xraylog.database import dead_sessions, positions, reject_reason, schema, session, table_faults
+from xraylog.database import dead_sessions, interference, positions, reject_reason, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
+from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders
 from xraylog.ingest.source import EMPTY, Source
 from xraylog.load_result import LoadResult
@@ -44,10 +45,20 @@ def connected(cfg: Config) -> Iterator[Target]:
         if target.days.shortage:
             replay = hints.command(cfg, "--replay-rejected")
             logger.warning("{}; their lines are in rejected_lines; then: {}", target.days.shortage, replay)
+        if target.refusal:
+            warn_of_refusal(cfg, target.conn, target.refusal)
         if target.dropped_by:
             logger.warning("{}", table_faults.rows_were_dropped(target.dropped_by))
         if target.keys.hint:
             logger.info("{}", target.keys.hint)
+
+
+def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
+    """Warn that a constraint of the operator's refused rows: they are stored, and in no answer."""
+    statements = "; ".join(interference.constraints(conn, refusal))
+    change = f"if they are welcome: {statements}; then" if statements else "once it lets them in"
+    replay = hints.command(cfg, "--replay-rejected")
+    logger.warning("rows are in rejected_lines, and not in logs: {}; {}: {}", refusal, change, replay)
 
 
 def load(target: Target, source: Source) -> Iterator[LoadResult]:

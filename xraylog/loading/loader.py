@@ -61,6 +61,7 @@ class Target:
         self.owner = Owner()  # of the positions
         self.receipt: str | None = None  # of the confirmations of this run
         self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs`
+        self.refusal: str | None = None  # of a row, by a constraint
         self._loaders: dict[str, Loader] = {}
 
     def accounted(self, result: LoadResult) -> LoadResult:
@@ -203,9 +204,10 @@ class Loader:
         """Run the transaction; return how many rows and unparsed lines there are, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
-            stored, rejected = rejects.copy_or_reject(
+            stored, rejected, refusal = rejects.copy_or_reject(
                 self._conn, batch, position, names.refused, self._days.refused(batch.days()), store
             )
+            self._target.refusal = self._target.refusal or refusal
             return stored, rejected, [positions.move(self._conn, update) for update in updates]
 
 

@@ -20,6 +20,7 @@ from xraylog.records import DAY, AccessRecord, BadLine, Batch, Records, cut
 COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line) FROM STDIN"
 
 MIN_SCHEMA_FAULT = 100  # rejected rows: with fewer, or up to 1 % of the batch, the rows are at fault, not the schema
+OF_CONSTRAINTS = "(SQLSTATE 23"
 NO_ROOM = "expected room for a partition of "
 WRITE_BYTES = 1 << 16  # of COPY text at a time: psycopg and libpq keep copies of what they are given
 # COPY's text format, section "Text Format" of its page
@@ -59,6 +60,11 @@ class RejectedRows:
         """Return the bad lines and the rejected rows, in the log's order."""
         bad_lines = [Rejected(offset, bad.reason, bad.line) for offset, bad in self._batch.bad_lines]
         return sorted(bad_lines + self.found, key=lambda line: line.offset)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why a table refused a row, if it was for a constraint: a value that it cannot have is the line's fault."""
+        return next((row.reason for row in self.found if OF_CONSTRAINTS in row.reason), None)
 
     def without_names(self, rejected: Mapping[tuple[str, str], str]) -> Sequence[int]:
         """Return the indices of the records that use none of the rejected names; reject the others."""
@@ -116,16 +122,16 @@ def copy_or_reject(
     rejected_names: Mapping[tuple[str, str], str],
     rejected_days: Mapping[str, str],
     store: Store,
-) -> tuple[int, int]:
+) -> tuple[int, int, str | None]:
     """Store the batch's records with `store`; write the rows that the database rejects to rejected_lines, with the bad
-    lines. In a transaction. Return how many rows and unparsed lines there are.
+    lines. In a transaction. Return how many rows and unparsed lines there are, and why a constraint refused a row.
     """
     rows = RejectedRows(batch)
     usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
     stored = _copy_by_halves(conn, usable, store, rows)
     rejected = rows.rejected()
     write_rejects(conn, position, rejected)
-    return stored, len(rejected)
+    return stored, len(rejected), rows.refusal
 
 
 def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows: RejectedRows) -> int:
