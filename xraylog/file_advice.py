@@ -20,6 +20,7 @@ from xraylog import safe_open
 # chattr(1) and linux/fs.h: by these attributes even root may not change a file.
 GET_ATTRIBUTES = 2 << 30 | array.array("l").itemsize << 16 | 0x6601  # FS_IOC_GETFLAGS
 ATTRIBUTES = {"i": 0x10, "a": 0x20}
+BUFFER = "buffer.jsonl"  # as in config.ini.example
 SHARED_DEPTH = 3  # names of a folder like /var/log, which is not to be given to one user
 
 
@@ -77,6 +78,13 @@ def attribute(path: Path) -> str:
     return ""
 
 
+def is_read_only(path: Path) -> bool:
+    """Return whether the file system of a file, or of its folder, is mounted read-only."""
+    with contextlib.suppress(OSError):
+        return bool(os.statvfs(path if os.path.exists(path) else path.parent).f_flag & os.ST_RDONLY)
+    return False
+
+
 def make_folder(folder: Path) -> str:
     """Return the command that makes a folder for this user."""
     return command("install", "-d", "-o", user(), "-m", "700", folder)
@@ -114,7 +122,8 @@ def _give(path: Path, needs: Needs) -> str:
     if needs is Needs.FILE:
         return command("install", "-o", user(), "-m", "600", "/dev/null", path)
     own = Path("/var/lib/xraylog")
-    return f"in the config: offline_file = {own / path.name.removesuffix('.lock')}, after: {make_folder(own)}"
+    name = path.name.removesuffix(".lock").removesuffix(".state")  # of a folder's lock, nobody gave the name
+    return f"in the config: offline_file = {own / (BUFFER if name[0] == '.' else name)}, after: {make_folder(own)}"
 
 
 def _attributes(path: Path) -> int:

@@ -105,7 +105,11 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
 
 def to_drain(path: Path, cfg: Config) -> str:
     """Return what lets a run empty a log that it may only read."""
-    return joined("to leave them there: --keep", file_advice.attribute(path) or _as_its_user(path, cfg))
+    if file_advice.is_read_only(path):
+        change = file_advice.mend(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+    else:
+        change = file_advice.attribute(path) or _as_its_user(path, cfg)
+    return joined("to leave them there: --keep", change)
 
 
 def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:

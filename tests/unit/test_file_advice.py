@@ -50,7 +50,10 @@ def test_a_folder_of_the_system_is_given_to_nobody() -> None:
     assert mend(name, errno.EACCES, Needs.REPLACED) == f"what to do: {SUDO}setfacl -m u:{user}:rwx /var"
     moved = "what to do: in the config: offline_file = /var/lib/xraylog/xraylog-test.jsonl, after: "
     assert mend(name, errno.EACCES, Needs.FOLDER) == moved + own
-    assert mend(f"{name}.lock", errno.EACCES, Needs.FOLDER) == moved + own
+    for beside in (".lock", ".state"):
+        assert mend(f"{name}{beside}", errno.EACCES, Needs.FOLDER) == moved + own
+    of_folder = mend("/var/.1be2ee877fa6b789.lock", errno.EACCES, Needs.FOLDER)
+    assert of_folder == moved.replace("xraylog-test.jsonl", "buffer.jsonl") + own
 
 
 def test_a_command_can_be_pasted_whatever_the_path_is(tmp_path: Path) -> None:

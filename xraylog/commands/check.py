@@ -115,6 +115,8 @@ def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
         number = 0 if os.access(path, os.W_OK) else errno.EACCES
     elif not os.access(path.parent, os.W_OK | os.X_OK):
         number = errno.EACCES if os.path.isdir(path.parent) or file_advice.barred(path) else errno.ENOENT
+    if number == errno.EACCES and file_advice.is_read_only(path):
+        number = errno.EROFS
     return OSError(number, os.strerror(number), str(named)) if number else None
 
 
@@ -189,7 +191,9 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             with session.transaction(conn):
                 found = schema.inspect(conn)
             is_there = not found.missing and not found.misfits and not found.missing_columns
-            if is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `rights` tells
+            if "log_positions" in found.missing:
+                yield from _confirmed(None, cfg)
+            elif is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `rights` tells
                 yield from _confirmed(conn, cfg)
             yield from _dead_sessions(conn, cfg)
             is_ready = is_free
@@ -212,14 +216,18 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
         yield "server", str(error), hints.on(error, cfg) or "a run now would go offline"
 
 
-def _confirmed(conn: Connection, cfg: Config) -> Iterator[Finding]:
-    """Return whether the database has what it confirmed; it may have been restored from a backup."""
+def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
+    """Yield whether the database has what it confirmed; it may have been restored from a backup, or be another one.
+
+    `conn`: None for a database without our tables.
+    """
     try:
         known = installation.read(cfg.buffer_path)
     except OSError as error:
         yield "state", f"{error.filename}: {error.strerror}", hints.on(error, cfg)
         return
-    there = confirmations.last_confirmation(conn, known.digest, cfg.node)
+    nothing = confirmations.Confirmation(0, 0)
+    there = nothing if conn is None else confirmations.last_confirmation(conn, known.digest, cfg.node)
     if there.number < known.confirmed:
         lacking = confirmation.describe(cfg, known, there.at)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")

@@ -52,6 +52,7 @@ STRICT_COLUMNS = """
 WITH_PRIMARY_KEYS = tuple(name for name in schema.TABLES if name != "logs")
 
 
+LARGEST = 2**63 - 1
 NEARLY = 0.9  # of its values
 
 
@@ -157,6 +158,9 @@ def _sequences(conn: Connection, tables: Sequence[str]) -> list[IdSequence]:
 
 def _wider(sequence: IdSequence) -> Iterator[str]:
     """Yield the statements after which there are more ids."""
+    if sequence.maximum >= LARGEST:  # nobody has had as many rows: it was set
+        yield _set_value(sequence)
+        return
     if not sequence.is_integer:
         yield f"ALTER SEQUENCE {sequence.name} NO MAXVALUE"
         return

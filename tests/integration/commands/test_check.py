@@ -522,6 +522,32 @@ def follow(advice: str, conn: Connection, owner: str, role: str) -> None:
         grant(conn, owner, role)
 
 
+def test_what_is_mounted_read_only_is_not_to_be_given_to_another_user(site: Site, check: Check, tmp_path: Path) -> None:
+    with mounts.image(tmp_path, "ext4", 1024) as folder:
+        site.append(line(0), to=folder / "access.log")
+        site.set("parser", logfile=str(folder / "access.log"), offline_file=str(folder / "buffer.jsonl"))
+        mount = ["mount", "-o", "remount,ro", str(folder)]
+        subprocess.run(mount, check=True)
+        _, report = check()
+        for what in ("lock", "state", "draining"):
+            for text in texts(report, what, "✗"):
+                assert "it is mounted read-only" in text
+                assert "; which one: findmnt -T " in text
+
+
+def test_another_database_than_that_which_confirmed_lines(site: Site, check: Check) -> None:
+    """A run ends with status 3 there, and so does a check."""
+    site.append(line(0))
+    site.run()
+    for (table,) in site.query("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition AND "
+                               "relnamespace = 'public'::regnamespace"):  # fmt: skip
+        site.query(f"DROP TABLE {table} CASCADE")
+    status, report = check()
+    assert status == 3
+    (text,) = texts(report, "state", "✗")
+    assert "the database is older than the log, or another one" in text
+
+
 @pytest.mark.usefixtures("collapsing")
 def test_a_schema_that_a_role_may_not_use_is_opened_and_its_tables_stay_in_use(
     make_role: MakeRole, strict: Site, conn: Connection, check: Check

@@ -54,6 +54,11 @@ def test_ids_of_rows_that_are_used_up(used: Site, load_path: str) -> None:
     refused_until_mended(used, "sequence logs_id_seq of logs.id is used up at 7")
 
 
+def test_a_sequence_that_was_set_to_the_largest_number(used: Site) -> None:
+    used.query("SELECT setval('logs_id_seq', 9223372036854775807)")
+    refused_until_mended(used, "sequence logs_id_seq of logs.id is used up at 9223372036854775807")
+
+
 @pytest.mark.parametrize("table", ["users", "endpoints"])
 def test_ids_of_names_that_are_used_up(used: Site, table: str) -> None:
     used.query("SELECT setval(%s, 2147483647)", SEQUENCES[table])
