@@ -83,7 +83,9 @@ def _buffer(cfg: Config) -> Iterator[Finding]:
     if (error := _obstacle(state)) is not None:
         yield "state", f"{state} cannot be replaced: {error.strerror}", hints.on(error, cfg)
     try:
-        with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), read_only=True):
+        with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), read_only=True) as buffer:
+            for _ in () if buffer.is_empty else buffer.batches(lambda *_: False):
+                pass  # damage shows when a batch is read
             error = _obstacle(cfg.buffer_path) if os.path.exists(cfg.buffer_path) else None
         if error is not None:
             yield "buffer", f"{cfg.buffer_path} cannot be written: {error.strerror}", hints.on(error, cfg)
@@ -297,6 +299,10 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
         replay = hints.command(cfg, "--replay-rejected")
         return "trial", str(reason), f"drop what refuses it; until then lines go to rejected_lines; then: {replay}"
     except psycopg.Error as error:
+        try:
+            table_faults.raise_if_at_fault(conn, error)
+        except session.Unsuitable as reason:
+            return "trial", str(reason), "until then lines wait in the buffer"
         return "trial", f"a line cannot be stored: {session.message(error)}", _to_be_let(conn, error)
     return "trial", "a line was stored as a run stores it, and undone", ""
 

@@ -139,6 +139,16 @@ def test_a_trigger_that_drops_rows_of_a_day(used: Site) -> None:
     assert told.endswith("; until then such rows are lost")
 
 
+def test_a_column_of_others_that_positions_have_no_value_for(used: Site) -> None:
+    used.query("ALTER TABLE log_positions ADD shop integer NOT NULL DEFAULT 1")
+    used.query("ALTER TABLE log_positions ALTER shop DROP DEFAULT")
+    (told,) = check(used)
+    assert "log_positions.shop is not ours" in told
+    follow(told.partition(", or SET DEFAULT")[0], used)
+    used.append(*lines(5, 10))
+    assert_mended(used)
+
+
 @pytest.mark.parametrize("table", ["users", "log_positions"])
 def test_a_rule_that_drops_rows_of_a_table(used: Site, table: str) -> None:
     used.query(f"CREATE RULE dropping AS ON INSERT TO {table} DO INSTEAD NOTHING")

@@ -176,7 +176,9 @@ def test_the_command_can_be_pasted(site: Site) -> None:
 
 def test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way(site: Site) -> None:
     damage(site)
+    (checked,) = re.findall("^✗ buffer: (.*)", site.run("--check", status=3).stdout, re.MULTILINE)
     said = site.run(status=3).stderr
+    assert checked.rpartition("; ")[2] == said.strip().rpartition("; ")[2]
     site.append(line(4))
     subprocess.run(["/bin/sh", "-c", said.partition("to continue with a new buffer: ")[2]], check=True)
     assert site.run().stderr == ""
