@@ -396,6 +396,17 @@ def test_an_unknown_key_is_a_complaint_with_the_likely_spelling(
 
 
 @pytest.mark.parametrize(
+    ("section", "key", "home"),
+    [("parser", "sslmode", "[postgresql]"), ("stats", "batch_size", "[parser]"), ("postgresql", "days", "[retention]")],
+)
+def test_a_key_in_the_wrong_section_is_a_complaint_with_the_right_one(
+    tmp_path: Path, section: str, key: str, home: str
+) -> None:
+    (complaint,) = complaints_of(tmp_path, **{section: {key: "x"}})
+    assert complaint.endswith(f"found an unknown key (it belongs into {home})")
+
+
+@pytest.mark.parametrize(
     ("section", "likely"), [("stat", "stats"), ("Parser", "parser"), ("postgres", "postgresql"), ("xyz", None)]
 )
 def test_an_unknown_section_is_a_complaint_with_the_likely_spelling(

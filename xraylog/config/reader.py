@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from psycopg import pq
 
 from xraylog import file_advice, safe_open
+from xraylog.config import spelling
 from xraylog.config.files import is_device, lock_path, open_settings, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
 from xraylog.printed import has_credentials, passwords
@@ -207,14 +208,16 @@ class _Reader:
                 known = ("postgresql", *KEYS)
                 self.complaints.append(
                     f"{self.path}: {_section(section, self.secrets)}: expected one of the sections {', '.join(known)}, "
-                    f"found an unknown one{_likely(section, known)}"
+                    f"found an unknown one{spelling.likely(section, known)}"
                 )
                 continue
             keys = _keys(section)
             for key in self.parser[section]:
                 if key not in keys:
                     what = "a keyword of libpq" if section == "postgresql" else f"one of {', '.join(keys)}"
-                    self.complain(section, self.shown(section, key), what, f"an unknown key{_likely(key, keys)}")
+                    others = {name: _keys(name) for name in ("postgresql", *KEYS)}
+                    hint = spelling.belongs(key, others) or spelling.likely(key, keys)
+                    self.complain(section, self.shown(section, key), what, f"an unknown key{hint}")
 
     def refuse_one_file_twice(self) -> None:
         """Refuse that the log, the buffer, the statistics, the metrics and our own log are written into one another."""
@@ -273,7 +276,7 @@ class _Reader:
             if text.lower() == choice.lower():
                 return choice
         if text:
-            self.complain(section, key, f"{', '.join(choices)} or nothing", repr(text) + _likely(text, choices))
+            self.complain(section, key, f"{', '.join(choices)} or nothing", repr(text) + spelling.likely(text, choices))
         return None
 
     def yes_or_no(self, section: str, key: str) -> bool:
@@ -391,10 +394,3 @@ def _zones_are_there() -> bool:
     except ZoneInfoNotFoundError:
         return False
     return True
-
-
-def _likely(word: str, known: tuple[str, ...]) -> str:
-    import difflib  # only where something is wrong: a good run need not import it
-
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""

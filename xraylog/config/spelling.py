@@ -1,0 +1,19 @@
+"""What an unknown key or section is likely meant to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def belongs(key: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """Return which sections have this key: it may be in the wrong one."""
+    homes = [f"[{name}]" for name, keys in sections.items() if key in keys]
+    return f" (it belongs into {' or '.join(homes)})" if homes else ""
+
+
+def likely(word: str, known: Sequence[str]) -> str:
+    """Return what a misspelt word is likely meant to be."""
+    import difflib  # only where something is wrong: a good run need not import it
+
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
