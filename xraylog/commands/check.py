@@ -41,6 +41,7 @@ from xraylog.printed import say
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
 
 TOO_MANY = "docs/operations.md#too-many-partitions"
+HAS_SCHEMA = "SELECT current_schema() IS NOT NULL"  # otherwise our tables may be in one that is closed to this role
 MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT')"
 STATEMENT_TIMEOUT = """
     SELECT setting::integer, source FROM pg_settings
@@ -193,7 +194,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             with session.transaction(conn):
                 found = schema.inspect(conn)
             is_there = not found.missing and not found.misfits and not found.missing_columns
-            if "log_positions" in found.missing:
+            if "log_positions" in found.missing and conn.execute(HAS_SCHEMA).fetchone() == (True,):
                 yield from _confirmed(None, cfg)
             elif is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `rights` tells
                 yield from _confirmed(conn, cfg)

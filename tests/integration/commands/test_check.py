@@ -559,6 +559,7 @@ def test_a_schema_that_a_role_may_not_use_is_opened_and_its_tables_stay_in_use(
     conn.execute(f"REVOKE ALL ON SCHEMA public FROM PUBLIC, {role['user']}")
     run_as(strict, role)
     _, report = check()
+    assert "state" not in [what for _, what, _ in report]
     (text,) = texts(report, "rights", "✗")
     assert text.endswith(f": GRANT USAGE, CREATE ON SCHEMA public TO {role['user']}")
     follow(text, conn, "", role["user"])
