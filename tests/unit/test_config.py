@@ -403,7 +403,7 @@ def test_a_key_in_the_wrong_section_is_a_complaint_with_the_right_one(
     tmp_path: Path, section: str, key: str, home: str
 ) -> None:
     (complaint,) = complaints_of(tmp_path, **{section: {key: "x"}})
-    assert complaint.endswith(f"found an unknown key (it belongs into {home})")
+    assert complaint.endswith(f"found an unknown key (it belongs in {home})")
 
 
 @pytest.mark.parametrize(

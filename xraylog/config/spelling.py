@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 def belongs(key: str, sections: Mapping[str, Sequence[str]]) -> str:
     """Return which sections have this key: it may be in the wrong one."""
     homes = [f"[{name}]" for name, keys in sections.items() if key in keys]
-    return f" (it belongs into {' or '.join(homes)})" if homes else ""
+    return f" (it belongs in {' or '.join(homes)})" if homes else ""
 
 
 def likely(word: str, known: Sequence[str]) -> str:

@@ -55,7 +55,8 @@ def connected(cfg: Config) -> Iterator[Target]:
 
 def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
     """Warn that a constraint of the operator's refused rows: they are stored, and in no answer."""
-    statements = "; ".join(interference.constraints(conn, refusal))
+    with session.transaction(conn):
+        statements = "; ".join(interference.constraints(conn, refusal))
     change = f"if they are welcome: {statements}; then" if statements else "once it lets them in"
     replay = hints.command(cfg, "--replay-rejected")
     logger.warning("rows are in rejected_lines, and not in logs: {}; {}: {}", refusal, change, replay)

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers.load_paths import ATTACH, LOAD_PATHS
-from helpers.site import AT, Site, day, lines, users, wait_until
+from helpers.site import AT, Site, day, line, lines, users, wait_until
 
 from xraylog.database import deadline, positions, session
 from xraylog.database.capabilities import Capabilities
@@ -128,6 +128,10 @@ def test_each_statement_of_a_run_is_in_a_transaction_with_its_own_timeouts(
     site.set("retention", days=old.days, prune_names="true")
     assert site.run_here() == 0, site.output()
     assert site.emails() == users(0, 20)
+    site.query("ALTER TABLE logs ADD CONSTRAINT not_this_port CHECK (source_port <> 1)")
+    site.append(line(30).replace(":1054 ", ":1 "))
+    assert site.run_here() == 0, site.output()
+    assert "DROP CONSTRAINT not_this_port" in site.output()
     found = outside.read_text().splitlines()
     assert {text for text in found if "DETACH PARTITION" not in text} == {
         "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')"
