@@ -78,8 +78,8 @@ class Prefetcher(Generic[Item]):
         return self._is_left or sum(map(self._size, self._waiting)) <= self._room
 
 
-def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield each item once the next one is there, or none comes.
+def one_ahead(items: Iterator[Item], is_ready: Callable[[Item], bool]) -> Iterator[Item]:
+    """Yield each item when it is ready, or once the next one is there, or none comes.
 
     What their iterator raises is raised after the items before it.
     """
@@ -88,7 +88,7 @@ def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
         for item in items:
             waiting.append(item)
             del item
-            if len(waiting) > 1:
+            while len(waiting) > 1 or (waiting and is_ready(waiting[0])):
                 yield waiting.popleft()
     except Exception:
         yield from _drained(waiting)

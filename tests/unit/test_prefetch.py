@@ -118,7 +118,7 @@ def test_items_are_made_ahead_as_long_as_there_is_room() -> None:
         assert list(prefetched) == [5, 1, 1]
 
 
-def test_one_item_is_kept_back_until_the_next_one_is_there() -> None:
+def test_an_item_that_is_not_ready_is_kept_back_until_the_next_one_is_there() -> None:
     made: list[int] = []
 
     def items() -> Iterator[int]:
@@ -126,7 +126,11 @@ def test_one_item_is_kept_back_until_the_next_one_is_there() -> None:
             made.append(number)
             yield number
 
-    assert [(item, len(made)) for item in one_ahead(items())] == [(0, 2), (1, 3), (2, 3)]
+    assert [(item, len(made)) for item in one_ahead(items(), lambda _: False)] == [(0, 2), (1, 3), (2, 3)]
+    made.clear()
+    assert [(item, len(made)) for item in one_ahead(items(), lambda _: True)] == [(0, 1), (1, 2), (2, 3)]
+    made.clear()
+    assert [(item, len(made)) for item in one_ahead(items(), lambda item: item == 1)] == [(0, 2), (1, 2), (2, 3)]
 
 
 def test_an_error_comes_after_the_item_that_was_kept_back() -> None:
@@ -134,7 +138,7 @@ def test_an_error_comes_after_the_item_that_was_kept_back() -> None:
         yield 1
         raise OSError("the disk")
 
-    kept_back = one_ahead(items())
+    kept_back = one_ahead(items(), lambda _: False)
     assert next(kept_back) == 1
     with pytest.raises(OSError, match="the disk"):
         next(kept_back)

@@ -13,7 +13,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 import psycopg
@@ -36,6 +36,7 @@ MAX_GROUP_S = 1.0  # how long a group grows, if its days have a partition
 MAX_GROUP_DAYS = 200  # of a group: its transaction locks the partition of each, and the indexes
 MAX_REJECTED_BYTES = 1 << 20  # of lines for rejected_lines, which wait for the end of the COPY
 PREFETCH_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: we make them in a quarter of a second
+FEW_NAMES_S = 0.05  # in which those of most batches are known: the next one is not kept in memory beside it then
 ID_BYTES = 60  # an int in a set
 
 
@@ -70,17 +71,21 @@ def prepare_all(
 ) -> Iterator[PreparedBatch]:
     """Prepare batches. Raises Unsuitable.
 
-    While the server looks up the names of one, the next is parsed: if most are new, both take long. Names are committed
-    in short transactions of their own: none stays locked for long.
+    While the server adds many names of one, the next is parsed: both take long. Names are committed in short
+    transactions of their own: none stays locked for long.
     """
 
     def start(batch: Batch) -> tuple[Batch, Future[Resolved]]:
         return batch, resolver.submit(names.resolve, batch.records.names())
 
+    def is_ready(started: tuple[Batch, Future[Resolved]]) -> bool:
+        return bool(wait([started[1]], FEW_NAMES_S).done)
+
     def finish(batch: Batch, resolved: Future[Resolved]) -> PreparedBatch:
         return prepare(batch, resolved.result(), node_id, row_format)
 
-    return itertools.starmap(finish, one_ahead(map(start, batches)))  # keeps no batch that is prepared
+    started: Iterator[tuple[Batch, Future[Resolved]]] = one_ahead(map(start, batches), is_ready)
+    return itertools.starmap(finish, started)  # keeps no batch that is prepared
 
 
 def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowFormat) -> PreparedBatch:
