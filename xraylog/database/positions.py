@@ -299,28 +299,28 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
         for (row_id,) in conn.execute(INSERT_POSITION, values):
             return replace(position, id=row_id, committed_offset=offset, offset=offset)
         if conn.execute(OF_ANOTHER_RUN, values).fetchone() is None:
-            raise_if_dropped(conn)
+            _raise_if_dropped(conn)
         raise PositionConflict(f"{position.source}: expected no position at {offset}, found another run's")
     if conn.execute(UPDATE_POSITION, values).rowcount != 1:
         if conn.execute(UNMOVED, values).fetchone() is not None:
-            raise_if_dropped(conn)
+            _raise_if_dropped(conn)
         expected = f"expected its position at {position.committed_offset}, found another run's"
         raise PositionConflict(f"{position.source}: {expected}")
     return replace(position, committed_offset=offset, offset=offset)
 
 
-SELECT_BATCHES = """
-    SELECT head FROM log_positions WHERE node_id = %s AND head_length = 0
-"""
-
-
-def raise_if_dropped(conn: Connection) -> None:
+def _raise_if_dropped(conn: Connection) -> None:
     """Raise Unsuitable if others' triggers, rules or policies can be why no row of log_positions was written."""
     if statements := interference.on(conn, "log_positions"):
         raise Unsuitable(
             "log_positions does not take how far a log is stored, and nothing of the log was stored; as its owner, or "
             f"a superuser of PostgreSQL: {'; '.join(statements)}"
         )
+
+
+SELECT_BATCHES = """
+    SELECT head FROM log_positions WHERE node_id = %s AND head_length = 0
+"""
 
 
 def batch_position(node_id: int, buffer: str) -> Position:

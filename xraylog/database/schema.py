@@ -265,11 +265,13 @@ def _of_another_application(tables: Mapping[str, Table], role: str) -> Iterator[
 
 def _migration(conn: Connection, logs: Table | None) -> str | None:
     """Return what is written about a migration of logs: in the table for that, or else on logs_old."""
-    is_partitioned = logs is not None and logs.kind == "p"
-    return (migration_record.read(conn, logs.record) or logs.comment_on_old) if logs and is_partitioned else None
+    if logs is None or logs.kind != "p":
+        return None
+    return migration_record.read(conn, logs.record) or logs.comment_on_old
 
 
-TIMESTAMP, WHOLE_NUMBERS = "timestamp with time zone", ("int", "integer", "bigint", "smallint")
+TIMESTAMP = "timestamp with time zone"
+WHOLE_NUMBERS = (None, "smallint", "integer", "bigint")  # None: there is no such column, which another line says
 
 
 def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
@@ -300,11 +302,7 @@ def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
             yield f"{name}: expected a table, found another kind"
         elif name == "logs" and table.kind == "p" and table.partition_key != 'RANGE ("timestamp")':
             yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
-        elif (
-            name != "logs"
-            and "logs" not in tables
-            and not table.types.get("id", "integer").endswith(("int", "integer"))
-        ):
+        elif name != "logs" and "logs" not in tables and table.types.get("id") not in WHOLE_NUMBERS:
             yield f"{name}.id: expected a whole number, found {table.types['id']}"
         for column in COLUMNS[name]:
             if column not in table.types and not COLUMNS[name][column]:

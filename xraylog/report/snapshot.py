@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = tuple[Any, ...]
 Sessions: TypeAlias = Callable[[], AbstractContextManager[Connection]]
-Of = ParamSpec("Of")
+Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 Progress: TypeAlias = Callable[[str, float], None]  # called with the name of a query and its seconds
 
@@ -112,7 +112,10 @@ class Ask(Protocol):
     """Ask a question in the session that is free next."""
 
     def __call__(
-        self, question: Callable[Concatenate[Session, Of], Answer], *of: Of.args, **named: Of.kwargs
+        self,
+        question: Callable[Concatenate[Session, Arguments], Answer],
+        *arguments: Arguments.args,
+        **keywords: Arguments.kwargs,
     ) -> Future[Answer]:
         """Return what will be its answer."""
 
@@ -126,8 +129,8 @@ def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
         free.put(second)
     with ThreadPoolExecutor(free.qsize()) as executor:
 
-        def ask(question: Callable[..., Answer], *of: Any, **named: Any) -> Future[Answer]:
-            return executor.submit(_answer, free, failed, lambda session: question(session, *of, **named))
+        def ask(question: Callable[..., Answer], *arguments: Any, **keywords: Any) -> Future[Answer]:
+            return executor.submit(_answer, free, failed, lambda session: question(session, *arguments, **keywords))
 
         try:
             yield ask

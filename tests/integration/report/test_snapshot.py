@@ -69,10 +69,9 @@ def open_pair(keywords: dict[str, str]) -> AbstractContextManager[tuple[Session,
 
 
 def test_what_is_reported_is_the_first_error_and_not_that_its_transaction_failed(database: dict[str, str]) -> None:
-    with open_pair(database) as pair, snapshot.side_by_side(*pair) as ask:
-        asked = [ask(Session.query, "the same", query) for query in ("SELECT 1 / 0", *["SELECT 1"] * 6)]
-        failed = [error for question in asked if (error := question.exception())]
-        assert {type(error) for error in failed} == {psycopg.errors.DivisionByZero}
+    with open_pair(database) as (one, _), snapshot.side_by_side(one, one) as ask:
+        asked = [ask(Session.query, "the same", query) for query in ("SELECT 1 / 0", "SELECT 1", "SELECT 2")]
+        assert [type(question.exception()) for question in asked] == [psycopg.errors.DivisionByZero] * 3
 
 
 def test_an_interrupted_page_cancels_the_questions_of_both_sessions(site: Site, database: dict[str, str]) -> None:
