@@ -274,7 +274,7 @@ def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
 def _limits(conn: Connection) -> Iterator[Finding]:
     """Yield what a run meets before it can do anything about it: a timeout that is too short, no more transactions."""
     for timeout, source in conn.execute(STATEMENT_TIMEOUT, [SHORTEST_MS]):
-        reset = session.to_reset(conn, "statement_timeout", "0", source)
+        reset = session.to_reset(conn, "statement_timeout", "0", source, first="SET statement_timeout = 0; ")
         yield "timeout", f"statement_timeout is {timeout} ms ({source}), too short for the first statement", reset
     for age, database in conn.execute(AGE, [OLDEST]):
         to_do = f"as a superuser, in database {database}: VACUUM (FREEZE); what keeps it from that: {OLD_TRANSACTIONS}"

@@ -232,7 +232,9 @@ def _no_tls(_: Mapping[str, str]) -> Refusal:
 
 def _cancelled(keywords: Mapping[str, str]) -> Refusal:
     found = "a statement was cancelled: statement_timeout is too short, or another session did that"
-    return Refusal(found, "", f"see: SHOW statement_timeout; {_reset(keywords, 'statement_timeout')}")
+    # The operator's own session has the timeout of the database, too.
+    reset = _reset(keywords, "statement_timeout", first="SET statement_timeout = 0; ")
+    return Refusal(found, "", f"see: SHOW statement_timeout; {reset}")
 
 
 def _idle(keywords: Mapping[str, str]) -> Refusal:
@@ -240,11 +242,14 @@ def _idle(keywords: Mapping[str, str]) -> Refusal:
     return Refusal(found, "", _reset(keywords, "idle_session_timeout"))
 
 
-def _reset(keywords: Mapping[str, str], name: str) -> str:
-    """Return what takes back a setting of the role, of the database, or of the role in the database."""
+def _reset(keywords: Mapping[str, str], name: str, first: str = "") -> str:
+    """Return what takes back a setting of the role, of the database, or of the role in the database.
+
+    `first`: what has to be run before it in the same session.
+    """
     role, database = f"ALTER ROLE {_role(keywords)}", _database(keywords)
     places = (role, f"ALTER DATABASE {database}", f"{role} IN DATABASE {database}")
-    return SUPERUSER + "; ".join(f"{place} RESET {name}" for place in places)
+    return SUPERUSER + first + "; ".join(f"{place} RESET {name}" for place in places)
 
 
 def _worker_refuses(keywords: Mapping[str, str]) -> Refusal:

@@ -115,7 +115,7 @@ def to_reset(conn: Connection, name: str, value: str, source: str, first: str = 
         "database user": f"{first}ALTER ROLE {role} IN DATABASE {database} RESET {name}",
         "client": "take it out of [postgresql] options, or of PGOPTIONS",
         "command line": "start the server without it",
-    }.get(source, f"ALTER SYSTEM SET {name} = {value}; SELECT pg_reload_conf()")
+    }.get(source, f"{first}ALTER SYSTEM SET {name} = {value}; SELECT pg_reload_conf()")
 
 
 def new_schema(role: str) -> str:
