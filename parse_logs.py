@@ -65,6 +65,7 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
     """Store every new line in PostgreSQL, or in the offline buffer while PostgreSQL is away."""
     with discovery.opened(paths, cfg.buffer_path.parent) as logs, offline.opened(cfg) as buffer:
         recorder.begin()
+        recorder.add(offline.missing(cfg, buffer))
         sources = source.with_new_lines(cfg, options, paths, logs)
         try:
             if sources or not buffer.is_empty:

@@ -21,7 +21,7 @@ class LoadResult:
     imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
     imported_rejected: int = 0
     older: int = 0  # databases that were found to lack what they had confirmed
-    missing: int = 0  # bytes of logs that were found to be in no database, nor in the log
+    missing: int = 0  # bytes that were found to be in no database, nor in a log, nor in the buffer
     dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
     foreign: int = 0  # of the unparsed lines, those that are none of xray's, as far as the parser knows
     misdated: int = 0  # of the unparsed lines, those of a date that cannot be

@@ -386,6 +386,9 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/ingest/log_checks.py": {
         "change [parser] logfile in": PART,
+        "{}: expected the {} bytes that a run left": PART,
+        "if there is a copy, let a run": "integration/ingest/test_offline_buffer.py::"
+        "test_a_buffer_that_others_cut_is_an_error_once_and_a_copy_brings_the_lines",
         "{}: expected xray's log, found none since": LOG_CHECKS + "test_a_log_that_never_appears_is_one_warning_a_day",
     },
     "xraylog/ingest/new_users.py": {"{} new users in {} rows": NOTHING + "docs/log-format.md names the fields"},

@@ -18,7 +18,7 @@ from xraylog.accesslog.offline_buffer import Buffer, Stored
 from xraylog.config import Config
 from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate
-from xraylog.ingest import buffered_log, confirmation
+from xraylog.ingest import buffered_log, confirmation, log_checks
 from xraylog.ingest.buffered_log import BufferedLog
 from xraylog.ingest.source import Gap, Source
 from xraylog.load_result import LoadResult
@@ -45,7 +45,11 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     yield from imported.load_all(sources)
     imported.move_past_known([source for source in sources if not source.again])
     confirmation.confirm(cfg, target)
-    buffer.clear(imported.end)  # its batches stay known: a copy of the buffer that is put back later has nothing new
+    # Its batches stay known: a copy of the buffer that is put back later has nothing new.
+    is_forgotten = log_checks.remember_buffered(cfg, 0)
+    buffer.clear(imported.end)
+    if not is_forgotten:  # the disk was full
+        log_checks.remember_buffered(cfg, 0)
     logger.info(
         "{} imported: {} rows + {} unparsed + {} stored before",
         buffer.path,

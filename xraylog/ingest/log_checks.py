@@ -1,4 +1,6 @@
-"""What a run reports of a log besides its lines: it never appears, its times cannot be right, others took bytes out."""
+"""What a run reports of a log besides its lines: it never appears, its times cannot be right; others took bytes out of
+it, or out of the buffer where its lines went.
+"""
 
 from __future__ import annotations
 
@@ -98,6 +100,24 @@ def remember_unread(cfg: Config, log: LogFile, stored_to: int) -> None:
 def unread(cfg: Config, path: Path) -> int:
     """Return how many bytes of the log the last run saw and did not store."""
     return installation.read(cfg.buffer_path, is_told=False).unread.get(path_text(path), 0)
+
+
+def remember_buffered(cfg: Config, size: int) -> bool:
+    """Remember how many bytes of the buffer hold lines that have left their log; return whether that is kept."""
+    known = installation.read(cfg.buffer_path, is_told=False)
+    return size == known.buffered or installation.write(cfg.buffer_path, replace(known, buffered=size))
+
+
+def bytes_cut(cfg: Config, size: int) -> int:
+    """Return how many bytes the buffer, of `size` bytes, lacks of lines which are in no log any more."""
+    return max(0, installation.read(cfg.buffer_path, is_told=False).buffered - size)
+
+
+def describe_cut(cfg: Config, size: int, missing: int) -> tuple[str, str]:
+    """Return what the buffer lacks, and what to do."""
+    found = f"{cfg.buffer_path}: expected the {size + missing} bytes that a run left there, found {size}"
+    to_do = "if there is a copy, let a run import this one first, then put the copy in its place: no line comes twice"
+    return f"{found}; the lines of the others had left the log, and are missing", to_do
 
 
 def lost(cfg: Config, log: LogFile, stored_to: int) -> str:

@@ -13,7 +13,7 @@ from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, Written
 from xraylog.config import Config
 from xraylog.database.positions import Position
-from xraylog.ingest import continuation
+from xraylog.ingest import continuation, log_checks
 from xraylog.ingest.source import Source, tail_of
 from xraylog.load_result import LoadResult
 from xraylog.prefetch import Prefetcher
@@ -48,6 +48,14 @@ def opened(cfg: Config) -> Iterator[Buffer]:
             see = shlex.join(["less", str(buffer.torn)])
             logger.warning("{}: after a crash its lines are still in the log; if there was none, see: {}", kept, see)
         yield buffer
+
+
+def missing(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
+    """Log once, and yield, that the buffer has lost lines since a run left it."""
+    if missing := log_checks.bytes_cut(cfg, buffer.size):
+        logger.error("{}", "; ".join(log_checks.describe_cut(cfg, buffer.size, missing)))
+        log_checks.remember_buffered(cfg, buffer.size)
+        yield LoadResult(missing=missing)
 
 
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
@@ -119,5 +127,6 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
         logger.info("{}: its lines stay: a database had the first ones, and has not answered", log.path)
     elif drained := source.drain(spooled_to):
         spooled_to = drained.offset
+        log_checks.remember_buffered(source.cfg, buffer.size)
         source.truncate(spooled_to, leave=logfile.MARK_BYTES)
     source.remember(spooled_to)

@@ -12,6 +12,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import buffer_marks, offline_buffer
+from xraylog.cli import Exit
 from xraylog.records import Origin
 
 
@@ -116,7 +117,7 @@ def test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer(site: Site) -
     damaged = site.buffer.read_bytes().replace(b'"u15"', b'"u1X"')
     site.buffer.write_bytes(damaged)
     site.back()
-    done = site.run()
+    done = site.run(status=Exit.OPERATOR)
     torn = Path(f"{site.buffer}.torn")
     assert f"{site.buffer} ended in a torn batch; it is now in {torn}" in done.stderr
     assert torn.read_bytes() == damaged
@@ -217,3 +218,71 @@ def test_a_buffer_damaged_in_its_middle_is_reported_and_new_lines_are_safe(site:
     site.buffer.write_bytes(site.buffer.read_bytes().replace(b'"uX"', b'"u2"'))
     site.run()
     assert site.emails() == users(0, 12)
+
+
+CUTS = ["inside the last batch", "between two batches", "to nothing", "taken away"]
+
+
+def cut(site: Site, where: str) -> bytes:
+    """Take a part of the buffer out of it, as another program or a person would; return what it was."""
+    whole = site.buffer.read_bytes()
+    between = whole.index(b"\n", whole.index(b'{"mark"')) + 1
+    ends = {"inside the last batch": len(whole) - 100, "between two batches": between, "to nothing": 0}
+    if where in ends:
+        os.truncate(site.buffer, ends[where])
+    else:
+        site.buffer.unlink()
+    return whole
+
+
+@pytest.mark.parametrize("where", CUTS)
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_buffer_that_others_cut_is_an_error_once_and_a_copy_brings_the_lines(
+    site: Site, where: str, is_back: bool
+) -> None:
+    site.away()
+    for start in (0, 4):
+        site.append(*lines(start, start + 4))
+        site.run()
+    whole = cut(site, where)
+    found = f"{site.buffer}: expected the {len(whole)} bytes that a run left there, found "
+    assert found in site.run("--check", status=3).stdout
+    site.append(*lines(8, 12))
+    if is_back:
+        site.back()
+    told = site.run(status=Exit.OPERATOR).stderr
+    assert found in told
+    assert "; the lines of the others had left the log, and are missing; if there is a copy, let a run " in told
+    assert found not in site.run().stderr
+    if not is_back:
+        site.back()
+        site.run()
+    site.buffer.write_bytes(whole)
+    site.run()
+    assert site.emails() == users(0, 12)
+    assert site.run().stderr == ""
+
+
+def test_a_buffer_that_was_imported_is_not_taken_for_one_that_others_cut(site: Site) -> None:
+    site.away()
+    site.append(*lines(0, 4))
+    site.run()
+    site.back()
+    assert site.run().stderr == ""
+    site.away()
+    site.append(*lines(4, 5))
+    assert "expected the" not in site.run().stderr
+    site.back()
+    assert site.run().stderr == ""
+    assert site.emails() == users(0, 5)
+
+
+def test_lines_that_are_still_in_their_log_come_into_the_buffer_again(site: Site) -> None:
+    site.away()
+    site.append(*lines(0, 4))
+    site.run("--keep")
+    cut(site, "inside the last batch")
+    assert "expected the" not in site.run("--keep").stderr
+    site.back()
+    assert site.run().stderr == ""
+    assert site.emails() == users(0, 4)
