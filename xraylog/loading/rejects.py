@@ -91,14 +91,16 @@ class RejectedRows:
                 self.found.append(Rejected(offset, reason, line))
         return [index for index, day in of_day.items() if day not in rejected]
 
-    def add(self, index: int, reason: str, constraint: str | None) -> None:
-        """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault."""
+    def add(self, index: int, reason: str, constraint: str | None, lift: str = "") -> None:
+        """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault.
+
+        `lift`: the statements that take away what refuses it, if it is not a constraint.
+        """
         self._reasons[constraint or reason] += 1
         if max(self._reasons.values()) >= max(MIN_SCHEMA_FAULT, len(self.records) / 100):
             seen = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'logs'::regclass"
-            raise Unsuitable(
-                f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch; what refuses them: {seen}"
-            )
+            mend = f"as their owner, or a superuser of PostgreSQL: {lift}" if lift else f"what refuses them: {seen}"
+            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch; {mend}")
         offset, line = self._batch.line(index)
         self.found.append(Rejected(offset, reason, line))
 
@@ -157,10 +159,11 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
                 return action(records)
         except (DataError, IntegrityError) as error:
             raise_unless_poison(conn, error, records)
-            raise _ValuesRejected(session.message(error), error.diag.constraint_name) from error
+            lift = "; ".join(interference.culprits(conn, error))
+            raise _ValuesRejected(session.message(error), error.diag.constraint_name, lift) from error
 
     def reject(index: int, rejected: _ValuesRejected) -> int:
-        rows.add(index, rejected.reason, rejected.constraint)
+        rows.add(index, rejected.reason, rejected.constraint, rejected.lift)
         return 0
 
     return sum(retry.bisect(usable, copy_part, reject, (_ValuesRejected,)))
@@ -169,10 +172,9 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
 class _ValuesRejected(Exception):
     """The database rejects the values of a row, whatever the number of attempts."""
 
-    def __init__(self, reason: str, constraint: str | None) -> None:
+    def __init__(self, reason: str, constraint: str | None, lift: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
-        self.constraint = constraint
+        self.reason, self.constraint, self.lift = reason, constraint, lift
 
 
 def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
@@ -212,6 +214,8 @@ def raise_unless_poison(conn: Connection, error: psycopg.Error, records: Records
 
     Raises the error, PartitionMissing or Unsuitable.
     """
+    if interference.culprits(conn, error):  # a trigger may give its errors any SQLSTATE
+        return
     if isinstance(error, errors.ForeignKeyViolation):
         raise error
     # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name; Citus never gives that name

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from helpers.site import line, lines
+from helpers.site import line, lines, users
 from server import Server
 
 from xraylog import records
@@ -169,6 +169,61 @@ def test_a_check_that_refuses_every_row_is_a_schema_that_does_not_fit(log: Log, 
     assert stored(observer) == Counter()
     assert rejected(observer) == []
     assert observer.execute("SELECT * FROM log_positions").fetchall() == []
+
+
+TRIGGER = """
+    CREATE FUNCTION refuses() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN IF {condition} THEN RAISE EXCEPTION 'not here' USING ERRCODE = '{state}'; END IF; RETURN new; END $$
+"""
+# As errors of partitions, names, ids, other columns and sequences have them.
+STATES = [
+    "check_violation",
+    "foreign_key_violation",
+    "unique_violation",
+    "not_null_violation",
+    "sequence_generator_limit_exceeded",
+]
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_row_that_a_trigger_refuses_is_rejected_whatever_state_it_gives(
+    log: Log, observer: Connection, state: str
+) -> None:
+    log.load(line(1))
+    observer.execute(TRIGGER.format(condition="new.destination_port = 13", state=state))
+    partition = f"logs_{line(1)[:10].replace('/', '_')}"
+    observer.execute(f"CREATE TRIGGER refuses BEFORE INSERT ON {partition} FOR EACH ROW EXECUTE PROCEDURE refuses()")
+    bad = line(50).replace(":443", ":13")
+    result = log.load(*lines(2, 50), bad, *lines(51, 90))
+    assert (result.rows, result.rejected) == (87, 1)
+    ((reason, kept),) = rejected(observer)
+    assert "not here" in reason
+    assert kept == bad.rstrip("\n").encode()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_trigger_that_refuses_every_row_is_named(log: Log, observer: Connection, state: str) -> None:
+    log.load(line(1))
+    observer.execute(TRIGGER.format(condition="true", state=state))
+    partition = f"logs_{line(1)[:10].replace('/', '_')}"
+    observer.execute(f"CREATE TRIGGER refuses BEFORE INSERT ON {partition} FOR EACH ROW EXECUTE PROCEDURE refuses()")
+    with pytest.raises(db.Unsuitable, match=f"ALTER TABLE {partition} DISABLE TRIGGER refuses"):
+        log.load(*lines(2, 300))
+    assert rejected(observer) == []
+    observer.execute(f"ALTER TABLE {partition} DISABLE TRIGGER refuses")
+    log.load(*lines(2, 300))
+    assert stored(observer) == users(1, 300)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_name_that_a_trigger_refuses_rejects_its_lines_only(log: Log, observer: Connection, state: str) -> None:
+    log.load(line(1))
+    observer.execute(TRIGGER.format(condition="new.email = 'u7'", state=state))
+    observer.execute("CREATE TRIGGER refuses BEFORE INSERT ON users FOR EACH ROW EXECUTE PROCEDURE refuses()")
+    result = log.load(*lines(2, 10), line(7))
+    assert (result.rows, result.rejected) == (7, 2)
+    assert stored(observer) == users(1, 10) - Counter(["u7"])
+    assert all("not here" in reason for reason, _ in rejected(observer))
 
 
 def test_a_few_refused_rows_of_a_small_batch_are_no_misfit(log: Log, observer: Connection) -> None:
