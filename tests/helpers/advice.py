@@ -218,6 +218,8 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/networks/files.py": {"expected UTF-8": PART},
     "xraylog/database/partitions.py": {
         "table {}: expected a partition": ADVICE + "test_a_table_with_the_name_of_a_partition",
+        "{}: expected to make this partition": "integration/database/test_partitions.py::"
+        "test_what_has_the_name_of_a_partition_is_renamed_as_the_error_says",
         "table {}: expected to make it": "integration/database/test_partitions.py::"
         "test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them",
         "{}: expected this partition": "integration/ingest/test_nodes.py::test_the_owner_can_paste_what_makes_an_older_day",
@@ -239,6 +241,8 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/database/refusals.py": {
         "Citus's coordinator may not": "unit/test_citus.py::test_it_names_the_place_of_the_password_for_the_workers",
         "a worker of Citus is away": "unit/test_citus.py::test_a_worker_that_is_away_is_an_outage",
+        "another object of the database has": TRIAL + "test_an_object_of_another_program_that_has_the_name_of_a_table",
+        "if it is another program's, give": TRIAL + "test_an_object_of_another_program_that_has_the_name_of_a_table",
         "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "if it lets in with TLS alone": "unit/test_refusals.py::"

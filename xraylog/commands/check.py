@@ -29,6 +29,7 @@ from xraylog.database import (
     dns_names,
     interference,
     lock_table,
+    refusals,
     reject_reason,
     schema,
     session,
@@ -313,10 +314,13 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
 def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
     """Return what lets a run store lines after this error of a trial."""
     statements = interference.culprits(conn, error)
+    known = refusals.describe("", {"user": conn.info.user}, error.sqlstate)
     if session.is_temporary(error):
         to_do = "a run now would go offline"
     elif statements:
         to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
+    elif known:
+        to_do = hints.joined(*known)
     else:
         to_do = f"let {conn.info.user} do this, or drop what refuses it"
     return to_do

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
 from xraylog.config import Config
-from xraylog.database import partitions, schema, session
+from xraylog.database import partitions, refusals, schema, session
 from xraylog.database.session import Connection
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do
@@ -23,7 +23,7 @@ RIGHTS = """
            quote_ident(pg_get_userbyid(c.relowner)),
            (SELECT rolsuper FROM pg_roles r WHERE r.oid = c.relowner)
     FROM pg_class c
-    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(c.oid)
     ORDER BY c.relname
 """
 NEEDED = {
@@ -91,4 +91,4 @@ def _to_have_a_schema(conn: Connection, role: str) -> str:
     ((source,),) = conn.execute(SOURCE)
     if source in FROM_OUTSIDE:
         return f"no schema of the search_path is there: {session.to_reset(conn, 'search_path', 'DEFAULT', source)}"
-    return f"no schema of the search_path is there: {session.new_schema(role)}"
+    return f"no schema of the search_path is there: {refusals.new_schema(role)}"

@@ -25,6 +25,18 @@ class PartitionMissing(Exception):
     """A row came for which there is no partition: it was detached or dropped after we saw it."""
 
 
+class _NameTaken(Exception):
+    """Something else has the name of a partition."""
+
+
+# What has a name of this schema, as ALTER takes it. Types that are no rows are not in pg_class.
+KIND = """
+    SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+                        WHEN 'f' THEN 'foreign table' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index'
+                        WHEN 'c' THEN 'type' ELSE 'table' END
+    FROM pg_class
+    WHERE oid = to_regclass(%s)
+"""
 # Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted. One that is
 # half detached takes no row any more; to_jsonb, because pg_inherits says so from PostgreSQL 14 on.
 BOUNDS = """
@@ -121,24 +133,24 @@ class Partitions:
         self._refused.clear()
 
     def _create(self, days: list[str]) -> list[str]:
-        with session.transaction(self._conn, schema.PARTITIONS_LOCK):
-            citus.before_ddl(self._conn, f"{DDL_LOCK_TIMEOUT_S}s")
-            bounds = read_bounds(self._conn)
-            missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
-            detach.make_room(self._conn, missing)
-            for name, low, high in missing:
-                self._create_one(name, low, high)
+        try:
+            with session.transaction(self._conn, schema.PARTITIONS_LOCK):
+                citus.before_ddl(self._conn, f"{DDL_LOCK_TIMEOUT_S}s")
+                bounds = read_bounds(self._conn)
+                missing = [(partition_name(day, *gap), *gap) for day in days for gap in gaps(day, bounds)]
+                detach.make_room(self._conn, missing)
+                for name, low, high in missing:
+                    self._create_one(name, low, high)
+        except _NameTaken as error:
+            raise Unsuitable(_name_taken(self._conn, str(error))) from error
         return [name for name, _, _ in missing]
 
     def _create_one(self, name: str, low: float, high: float) -> None:
         create = create_partition(name, low, high)
         try:
             self._conn.execute(create)
-        except errors.DuplicateTable as error:
-            raise Unsuitable(
-                f"table {name}: expected a partition of logs, found a table of its own; attach it to logs, or: "
-                f"ALTER TABLE {name} RENAME TO {name}_old"
-            ) from error
+        except (errors.DuplicateTable, errors.DuplicateObject) as error:
+            raise _NameTaken(name) from error
         except errors.CheckViolation as error:
             raise Unsuitable(
                 f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
@@ -154,6 +166,17 @@ class Partitions:
         if not Capabilities.of(self._conn).keys_on_partitioned:
             for statement in schema.keys_and_indexes(name):
                 self._conn.execute(statement)
+
+
+def _name_taken(conn: Connection, name: str) -> str:
+    """Return what has the name of a partition, and the statement that renames it."""
+    with session.transaction(conn):
+        kinds = [kind for (kind,) in conn.execute(KIND, [name])]
+    kind = kinds[0] if kinds else "type"
+    found = f"{name}: expected to make this partition of logs, found a {kind} of that name; as its owner: "
+    if kind == "table":
+        found = f"table {name}: expected a partition of logs, found a table of its own; attach it to logs, or: "
+    return f"{found}ALTER {kind.upper()} {name} RENAME TO {name}_old"
 
 
 def are_there(conn: Connection, days: Iterable[str]) -> bool:

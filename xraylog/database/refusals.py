@@ -252,6 +252,16 @@ def _reset(keywords: Mapping[str, str], name: str, first: str = "") -> str:
     return SUPERUSER + first + "; ".join(f"{place} RESET {name}" for place in places)
 
 
+def _taken(keywords: Mapping[str, str]) -> Refusal:
+    to_do = f"if it is another program's, give this role a schema of its own: {new_schema(_role(keywords))}"
+    return Refusal("another object of the database has the name of a table", "", to_do)
+
+
+def new_schema(role: str) -> str:
+    """Return what gives a role (quoted) a schema of its own: to rename a table would break the other program."""
+    return f"CREATE SCHEMA xraylog AUTHORIZATION {role}; ALTER ROLE {role} SET search_path = xraylog"
+
+
 def _worker_refuses(keywords: Mapping[str, str]) -> Refusal:
     found = "Citus's coordinator may not connect to a worker as this role"
     let_in = "in the worker's pg_hba.conf let every server in; with a password, on every server, "
@@ -297,6 +307,8 @@ CAUSES_OF_A_STATE = (
 BY_STATE = {  # in whatever language the server speaks
     "28P01": _wrong_password,
     "3D000": _no_database,
+    "42710": _taken,  # a type
+    "42P07": _taken,  # a sequence, an index, a composite type
     "53300": _full,
     "57014": _cancelled,
     "57P03": _starting,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import citus, markers, migration_record, session
+from xraylog.database import citus, markers, migration_record, refusals, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
@@ -159,7 +159,7 @@ CATALOG = """
     LEFT JOIN pg_class old ON c.relname = 'logs' AND old.relnamespace = c.relnamespace AND old.relname = 'logs_old'
     LEFT JOIN pg_class record
            ON c.relname = 'logs' AND record.relnamespace = c.relnamespace AND record.relname = 'xraylog_migration'
-    WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(c.oid)
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
     ORDER BY c.relname, a.attnum
 """
 
@@ -255,7 +255,8 @@ def _of_another_application(tables: Mapping[str, Table], role: str) -> Iterator[
     if "logs" in tables:  # the operator's own columns may be in ours
         return
     for name, table in tables.items():
-        if others := [column for column in table.types if column != "id" and column not in COLUMNS[name]]:
+        others = [column for column in table.types if column != "id" and column not in COLUMNS[name]]
+        if others and table.kind in "rpvmf":  # not a sequence, an index or a type
             yield (
                 f"{name} is another application's, with the columns {', '.join(others[:3])}: use a schema of our own, "
                 f"as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
@@ -289,7 +290,8 @@ def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
             if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # which will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
     if of_others := list(_misfits_of_others(tables)):
-        of_others[-1] += f"; if it is another program's, give this role a schema of its own: {session.new_schema(role)}"
+        own = refusals.new_schema(role)
+        of_others[-1] += f"; if it is another program's, give this role a schema of its own: {own}"
     yield from of_others
 
 

@@ -118,11 +118,6 @@ def to_reset(conn: Connection, name: str, value: str, source: str, first: str = 
     }.get(source, f"{first}ALTER SYSTEM SET {name} = {value}; SELECT pg_reload_conf()")
 
 
-def new_schema(role: str) -> str:
-    """Return what gives a role (quoted) a schema of its own: to rename a table would break the other program."""
-    return f"CREATE SCHEMA xraylog AUTHORIZATION {role}; ALTER ROLE {role} SET search_path = xraylog"
-
-
 @contextlib.contextmanager
 def _session(keywords: Mapping[str, str], answer_timeout_s: float | None, node: str | None) -> Iterator[Connection]:
     conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})

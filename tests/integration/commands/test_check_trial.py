@@ -227,6 +227,32 @@ def test_users_of_another_application_stay_alone(site: Site) -> None:
     assert site.query("SELECT count(*) FROM xraylog.logs") == [(10,)]
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "TYPE users AS ENUM ('a')",
+        "TYPE rejected_lines AS ENUM ('a')",
+        "DOMAIN tags AS text",
+        "TYPE logs AS (a integer)",
+        "SEQUENCE log_positions",
+        "INDEX logs ON other (a)",
+    ],
+)
+def test_an_object_of_another_program_that_has_the_name_of_a_table(
+    site: Site, as_role: Callable[[Site], str], made: str
+) -> None:
+    site.query("CREATE TABLE other (a integer)")
+    site.query(f"CREATE {made}")
+    site.append(*lines(0, 10))
+    as_role(site)
+    (told,) = check(site)
+    assert "; if it is another program's, give this role a schema of its own: " in site.run(status=Exit.OPERATOR).stderr
+    for statement in told.partition("a schema of its own: ")[2].split("; "):
+        site.query(statement)
+    site.run()
+    assert site.query("SELECT count(*) FROM xraylog.logs") == [(10,)]
+
+
 def test_a_statement_timeout_that_ends_the_first_statement(used: Site) -> None:
     name = used.database["dbname"]
     used.query(f"ALTER DATABASE {name} SET statement_timeout = '249ms'")

@@ -139,6 +139,28 @@ def test_a_table_with_the_name_of_a_partition_is_reported(conn: Connection) -> N
     assert list(bounds(conn)) == []
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "CREATE TYPE {name} AS ENUM ('a')",
+        "CREATE DOMAIN {name} AS text",
+        "CREATE TYPE {name} AS (a integer)",
+        "CREATE VIEW {name} AS SELECT 1 AS one",
+        "CREATE MATERIALIZED VIEW {name} AS SELECT 1 AS one",
+        "CREATE SEQUENCE {name}",
+        "CREATE INDEX {name} ON nodes (name, id)",
+    ],
+)
+def test_what_has_the_name_of_a_partition_is_renamed_as_the_error_says(conn: Connection, made: str) -> None:
+    schema.ensure(conn)
+    conn.execute(made.format(name=PARTITION))  # type: ignore[call-overload]
+    with pytest.raises(Unsuitable, match=f"{PARTITION}: expected to make this partition of logs, found a ") as caught:
+        partitions.Partitions(conn).ensure([DAY])
+    conn.execute(str(caught.value).partition("; as its owner: ")[2])  # type: ignore[call-overload]
+    partitions.Partitions(conn).ensure([DAY])
+    assert covered(conn) == [whole_day(DAY)]
+
+
 def test_forty_days_at_once_get_a_partition_each(conn: Connection) -> None:
     schema.ensure(conn)
     days = [str(date(2025, 11, 1) + timedelta(days=n)) for n in range(40)]
