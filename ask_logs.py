@@ -86,7 +86,7 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
         complain("interrupted")
         return Exit.FAILED
     if isinstance(error, OSError):
-        complain(f"{error.filename or 'standard output'}: expected to write the answer, found: {error.strerror}")
+        complain(hints.not_printed(error))
         return Exit.OPERATOR
     message = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
     logger.opt(exception=error if verbose else None).error("{}; for the traceback: -v before the question", message)

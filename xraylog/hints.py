@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import Identifier
 
-from xraylog import file_advice, safe_open
+from xraylog import file_advice, printed, safe_open
 from xraylog.accesslog import archive, logfile, offline_buffer
 from xraylog.config import Config
 from xraylog.database import refusals, schema, session
@@ -49,7 +49,8 @@ def on(error: Exception, cfg: Config) -> str:
     if isinstance(cause, OSError):
         if isinstance(error, stats.NotWritten) and cause.filename is None and cause.errno not in FULL:
             return f"name a file: [stats] output in {cfg.path}"
-        return _on_file(Path(cause.filename) if isinstance(cause.filename, str) else None, cause, cfg)
+        path = cause.filename or ((cfg.stats_path or "/dev/stdout") if isinstance(error, stats.NotWritten) else None)
+        return _on_file(Path(path) if isinstance(path, str | Path) else None, cause, cfg)
     if isinstance(error, (stats.NotWritten, prometheus.NotWritten)):
         return ""
     if isinstance(error, (session.Unavailable, session.Unsuitable)):
@@ -66,6 +67,14 @@ def on_reading(error: Exception, cfg: Config, less: str) -> str:
         role = Identifier(user).as_string(None) if user else "the role that libpq uses"
         return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
     return on(error, cfg)
+
+
+def not_printed(error: OSError) -> str:
+    """Return what became of standard output, and what mends it; `printed` says which file it leads to."""
+    what = f"{error.filename or printed.STANDARD_OUTPUT}: {error.strerror}; not all was printed"
+    if error.filename2 and error.errno in FULL:
+        return f"{what}; make room: {shlex.join(['df', '-h', str(Path(error.filename2).parent)])}"
+    return f"{what}; print it where there is room"
 
 
 def holder(error: Exception, cfg: Config) -> str:
@@ -85,8 +94,8 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
     if isinstance(error, safe_open.Unsafe):  # its text says what to type
         return "why: docs/security.md"
     if isinstance(error, OSError) and error.errno in FULL:
-        written = (cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path)
-        folders = dict.fromkeys(str(path.parent) for path in written if path)
+        written = [path] if path else [cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path]
+        folders = dict.fromkeys(str(safe_open.without_links(full).parent) for full in written if full)
         return "make room: " + shlex.join(["df", "-h", *folders])
     if path is None and isinstance(error, OSError):
         return file_advice.mend(cfg.buffer_path, error, Needs.FOLDER)
@@ -96,7 +105,8 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
     if key is None:
         return on_log(path, error, cfg)
     if isinstance(error, OSError):
-        change = f"if another one is meant, change {key} in {cfg.path}" if error.errno in MISNAMED else ""
+        is_named = error.errno in MISNAMED and not (path.name.endswith(".lock") and os.path.islink(path))
+        change = f"if another one is meant, change {key} in {cfg.path}" if is_named else ""
         return joined(change, file_advice.mend(path, error, _needs(path, cfg)))
     if path.name.endswith(".lock"):
         return file_advice.do(file_advice.command("rm", "-r", path))
@@ -115,6 +125,8 @@ def to_drain(path: Path, cfg: Config) -> str:
 def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
     """Return what mends a log that cannot be read."""
     real, piped = safe_open.without_links(path), command(cfg, "--logfile", "-")
+    if real == Path(os.devnull):
+        return f"xray's log goes nowhere: name a file, \"access\" in xray's config and [parser] logfile in {cfg.path}"
     if logfile.leads_to_output(path) or real.is_relative_to("/dev"):
         return f"xray prints its log: journalctl -u xray -o cat | {piped}; in a container: docker logs NAME | {piped}"
     if isinstance(error, PermissionError):

@@ -53,7 +53,8 @@ def write(stream: TextIO | None, text: str) -> None:
     """Write a text at once; to a stream that is closed, nothing.
 
     A reader that has left wants no more: what follows goes nowhere, and the program goes on to its own exit status.
-    Raises OSError for another error of standard output; nothing could report one of standard error.
+    Raises OSError for another error of standard output, with the file that it leads to as its second name; nothing
+    could report one of standard error.
     """
     if stream is None:
         return
@@ -61,9 +62,10 @@ def write(stream: TextIO | None, text: str) -> None:
         _write_encoded(stream, text)
         stream.flush()
     except OSError as error:
+        leads_to = _place(stream)
         _write_nowhere(stream)
         if error.errno != errno.EPIPE and stream is not sys.stderr:
-            raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
+            raise OSError(error.errno, error.strerror, STANDARD_OUTPUT, None, leads_to) from error
 
 
 def _write_encoded(stream: TextIO, text: str) -> None:
@@ -94,6 +96,14 @@ def _flush() -> None:
     with contextlib.suppress(OSError):
         write(sys.stdout, "")
     write(sys.stderr, "")
+
+
+def _place(stream: TextIO) -> str | None:
+    """Return the file that a stream leads to; None for a terminal, a pipe or a device."""
+    with contextlib.suppress(OSError, ValueError):
+        path = os.readlink(f"/proc/self/fd/{stream.fileno()}")
+        return path if os.path.isfile(path) else None
+    return None
 
 
 def _write_nowhere(stream: TextIO) -> None:

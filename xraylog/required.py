@@ -11,6 +11,7 @@ import shlex
 import sys
 import sysconfig
 from pathlib import Path
+from types import TracebackType
 
 PACKAGES = ("loguru", "psycopg")
 MINIMUM = (3, 10)
@@ -69,6 +70,15 @@ def _import(name: str) -> None:
         os.environ.update(variables)
 
 
+def _without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line that Ctrl-C ended the program before it could begin."""
+    if issubclass(kind, KeyboardInterrupt):
+        os.write(2, b"interrupted\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _without_traceback
 if found := missing():
     os.write(2, f"{found}\n".encode(errors="backslashreplace"))
     sys.exit(OPERATOR)

@@ -37,10 +37,6 @@ TESTED: dict[str, dict[str, str]] = {
         "logs cannot be migrated yet": BLOCKERS,
     },
     "parse_logs.py": {"{}: expected a log, found none": NOTHING + "the operator typed the pattern, and sees it"},
-    "ask_logs.py": {
-        "{}: expected to write the answer": "integration/questions/test_ask.py::"
-        "test_an_answer_that_cannot_be_written_is_an_error_of_one_line",
-    },
     "report_logs.py": {
         "--node: ": ADVICE + "test_a_list_of_the_nodes_that_there_are",
         "expected the package": "integration/report/test_report.py::"
@@ -357,6 +353,10 @@ TESTED: dict[str, dict[str, str]] = {
         "it stays as it is": ADVICE + "test_another_file_in_the_place_of_the_buffer",
         "its lines stay in it": DAMAGED,
         "make room": "faults/test_survive.py::test_a_full_disk_under_the_buffer_leaves_the_log",
+        "{}; make room": STREAMS + "test_the_disk_of_the_file_that_is_printed_to_is_named",
+        "{}; print it where there is room": STREAMS + "test_a_full_disk_under_standard_output_is_one_line",
+        "{}: {}; not all was printed": PART,
+        "xray's log goes nowhere": NOTHING + "xray writes another log then",
         "name a file: [stats] output": "integration/telemetry/test_streams.py::"
         "test_standard_output_that_is_closed_is_named_and_is_no_other_file",
         "name another file": ADVICE + "test_another_file_in_the_place_of_the_buffer",
@@ -415,7 +415,6 @@ TESTED: dict[str, dict[str, str]] = {
         "change [parser] logfile": PART,
         "another run is at work": ADVICE + "test_another_run_at_work_is_shown",
         "interrupted; ": NOTHING + "the next run resumes",
-        "{}: {}; not all was printed": STREAMS + "test_a_full_disk_under_standard_output_is_one_line",
         "{} of {} lines {}": LOG_CHECKS + "test_a_log_from_days_ahead_is_not_taken_for_another_log",
         "not one of {} lines": "integration/ingest/test_outcome.py::"
         "test_one_line_says_what_happens_next_and_what_mends_it",

@@ -27,6 +27,20 @@ def image(folder: Path, kind: str, block_bytes: int) -> Iterator[Path]:
         _run("umount", str(point))
 
 
+@contextlib.contextmanager
+def full(point: Path) -> Iterator[Path]:
+    """Yield a folder on a file system of its own without a free byte. Skips the test as `image` does."""
+    point.mkdir()
+    _run("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(point))
+    try:
+        with contextlib.suppress(OSError), (point / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        yield point
+    finally:
+        _run("umount", str(point))
+
+
 def _run(*command: str) -> None:
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)

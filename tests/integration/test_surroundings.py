@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,17 @@ def test_variables_of_loguru_end_no_run(site: Site, variable: str) -> None:
     name, _, value = variable.partition("=")
     assert in_shell(site, 'exec "$@"', **{name: value}).stderr == ""
     assert site.emails() == users(0, 3)
+
+
+@pytest.mark.parametrize("package", ["loguru", "psycopg"])
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*.py")))
+def test_an_interrupt_while_the_packages_are_imported_is_one_line(script: str, package: str, tmp_path: Path) -> None:
+    (tmp_path / f"{package}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / f"{script}.py", "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "interrupted\n")
 
 
 # --- what has to be installed --------------------------------------------------------------------------------

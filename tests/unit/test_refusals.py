@@ -44,7 +44,11 @@ TEXTS = [
     (
         "failed: FATAL:  sorry, too many clients already",
         "every session that the server has is taken",
-        "who has them: SELECT pid, usename, application_name, state FROM pg_stat_activity",
+        (
+            "who has them: SELECT pid, usename, application_name, state FROM pg_stat_activity; as a superuser of "
+            "PostgreSQL: SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE state = 'idle' AND state_change < now() - interval '1 hour'"
+        ),
     ),
     (
         "failed: FATAL:  the database system is starting up",

@@ -22,6 +22,10 @@ START = "sudo systemctl start postgresql"
 SUPERUSER = "as a superuser of PostgreSQL: "
 RELOAD = "SELECT pg_reload_conf()"
 QUOTED = "in quotes"
+END_IDLE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE state = 'idle' AND state_change < now() - interval '1 hour'"
+)
 WAITS = "SELECT pid, wait_event_type, wait_event, query FROM pg_stat_activity WHERE application_name = 'parse_logs'"
 
 
@@ -194,7 +198,7 @@ def _closed_database(keywords: Mapping[str, str]) -> Refusal:
 
 def _full(_: Mapping[str, str]) -> Refusal:
     who = "who has them: SELECT pid, usename, application_name, state FROM pg_stat_activity"
-    return Refusal("every session that the server has is taken", "", who)
+    return Refusal("every session that the server has is taken", "", f"{who}; {SUPERUSER}{END_IDLE}")
 
 
 def _full_role(keywords: Mapping[str, str]) -> Refusal:

@@ -181,7 +181,7 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
         logger.error("{}", hints.joined(error, "nothing was read", hints.on(error, cfg)))
         return Exit.OPERATOR
     if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
-        logger.error("{}: {}; not all was printed: print it where there is room", error.filename, error.strerror)
+        logger.error("{}", hints.not_printed(error))
         return Exit.FAILED
     if isinstance(error, OSError):
         what = f"{error.filename or 'disk'}: {error.strerror}"

@@ -107,6 +107,7 @@ def test_a_lock_that_is_a_link_to_nowhere(placed: Site) -> None:
     assert mend in placed.run("--check", status=Exit.OPERATOR).stdout.replace("sudo ", "")
     said = placed.run(status=Exit.OPERATOR).stderr
     assert mend in said.replace("sudo ", "")
+    assert "offline_file" not in said
     type_it(said.partition("what to do: ")[2])
     placed.run()
     assert placed.emails() == users(0, 3)
@@ -224,7 +225,6 @@ STREAMS = {
     "/dev/stdout": "a link to /dev/stdout, which is where a process prints",
     "/dev/stderr": "a link to /dev/stderr, which is where a process prints",
     "/proc/1/fd/1": "",  # of another user, or our own
-    "/dev/null": "a device",
 }
 
 
@@ -243,6 +243,16 @@ def test_a_log_that_leads_to_a_stream_names_where_xray_prints(placed: Site, stre
     pipe = " ".join([*placed.command(), "--logfile -"])
     assert f"journalctl -u xray -o cat | {pipe}; in a container: docker logs NAME | {pipe}" in done.stderr
     assert placed.rejected() == []
+
+
+def test_a_log_that_goes_nowhere_is_named_in_xrays_config(placed: Site) -> None:
+    placed.log.unlink()
+    placed.log.symlink_to("/dev/null")
+    for option in ("--check", "-v"):
+        done = placed.run(option, status=Exit.OPERATOR)
+        said = done.stdout + done.stderr
+        assert f"{placed.log}: expected a log in a file, found a device" in said
+        assert "xray's log goes nowhere: name a file, \"access\" in xray's config and [parser] logfile in " in said
 
 
 def test_a_named_pipe_as_log_is_to_be_piped_in(placed: Site) -> None:

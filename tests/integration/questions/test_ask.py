@@ -190,7 +190,7 @@ def test_an_answer_that_cannot_be_written_is_an_error_of_one_line(asked: Site) -
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 3
-    assert "expected to write the answer, found: No space left on device" in done.stderr
+    assert "standard output: No space left on device; not all was printed; " in done.stderr
     assert done.stderr.count("\n") == 1
 
 

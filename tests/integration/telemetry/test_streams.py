@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from helpers import forked
+from helpers import forked, mounts
 from helpers.site import Site, lines, users
 
 from xraylog.cli import Exit
@@ -125,6 +127,21 @@ def test_a_reader_that_has_seen_enough_changes_no_exit_status(site: Site, option
         ["/bin/bash", "-c", script, "bash", *site.command(option)], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (expected.returncode, "")
+
+
+def test_the_disk_of_the_file_that_is_printed_to_is_named(site: Site, tmp_path: Path) -> None:
+    site.append(*lines(0, 3))
+    with mounts.full(tmp_path / "full disk") as folder:
+        with (folder / "printed").open("wb") as file:
+            status, said = run_into(site, file.fileno(), "--check")
+        assert status == Exit.FAILED
+        assert "standard output: No space left on device; not all was printed; make room: df -h " in said
+        site.set("stats", output="/dev/stdout")
+        with (folder / "printed").open("wb") as file:
+            status, row = run_into(site, file.fileno())
+        assert status == Exit.OPERATOR
+        for advice in (said, row):
+            assert shlex.split(advice.partition("make room: ")[2].strip()) == ["df", "-h", str(folder)]
 
 
 @pytest.mark.parametrize("option", ["--check", "--dry-run"])
