@@ -65,6 +65,13 @@ def test_known_fields_after_the_email_are_no_part_of_it(suffix: str) -> None:
             assert bare == AccessRecord("2021-05-01 09:00:00+00", *X)
 
 
+@pytest.mark.parametrize("suffix", ["uplink: 5", "downlink=5", "rx: 1", "count: 3", "duration: 5s", "sniffed: new"])
+def test_one_known_field_in_the_place_of_the_email_is_none(suffix: str) -> None:
+    tagged = parse(AT, FROM, "accepted tcp:x:443 [in >> out] ", suffix)
+    assert tagged == AccessRecord(STORED_AT, *X, "in", "out")
+    assert parse(AT, FROM, "accepted tcp:x:443 ", suffix) == AccessRecord(STORED_AT, *X)
+
+
 # What operators call their users, and what only looks like a field.
 EMAILS = [
     *("alice: 5", "id: 17", "uid=17", "level: 0", "user=alice level=0", "limit: 100", "plan: 100GB", "port: 443"),

@@ -305,7 +305,7 @@ def _rejected(
         rest = rest[len(to) :]
     elif not rest.startswith(b" "):
         rest = b" " + rest
-    rest = suffixes.cut(rest)
+    rest = suffixes.cut(rest, has_email=True)  # or the reason, which is free text, too
     tags, email, why = _before_reason(rest, (BRACKET_ALONE if to is None else BRACKET).match(rest))
     return *found, *_tags(tags, has_from), email, why.value
 
@@ -333,7 +333,7 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
 
     The bracket closes at the first `]` before ` email:` or the end of the line: tags and emails are free text.
     """
-    rest = suffixes.cut(rest)
+    rest = suffixes.cut(rest, has_email=b" email:" in rest)
     bracket, at_email = rest.find(b" ["), rest.find(b" email:")
     if bracket < 0 or 0 <= at_email < bracket:
         end = len(rest) if at_email < 0 else at_email

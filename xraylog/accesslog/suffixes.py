@@ -23,7 +23,7 @@ SURE = (
     rb"sniffed(?:: ?|=)(?:" + SNIFFED + rb")",
     rb"egress(?:: ?|=)v[46]",
 )
-# A user may be called `office uplink: 2`, so one of these alone is none.
+# A user may be called `office uplink: 2`, so one of these alone is none after an email.
 IN_COMPANY = (
     rb"(?:uplink|downlink|upload|download|rx|tx|sent|received|bytes|count)(?:: ?|=)" + COUNT,
     rb"sniffed(?:: ?|=)[A-Za-z0-9+._/-]{1,32}",
@@ -37,12 +37,12 @@ SURE_FIELD = re.compile(rb" (?:" + b"|".join(SURE) + rb")" + END)
 WORD = re.compile(rb" ([a-z_]+)[:=]")
 
 
-def cut(rest: bytes) -> bytes:
-    """Return the text without the fields at its end."""
+def cut(rest: bytes, has_email: bool) -> bytes:
+    """Return the text without the fields at its end. `has_email`: whether they may be a part of it."""
     start = max(0, len(rest) - TAIL_BYTES)
     found = FIELDS.search(rest, start)
     if found is None:
         return rest
     fields = found[0]
-    is_sure = SURE_FIELD.search(fields) is not None or len({*WORD.findall(fields)}) > 1
+    is_sure = not has_email or SURE_FIELD.search(fields) is not None or len({*WORD.findall(fields)}) > 1
     return rest[: found.start()].rstrip(SEPARATORS) if is_sure else rest
