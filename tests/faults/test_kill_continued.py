@@ -52,6 +52,28 @@ def test_killed_at_every_step_of_the_first_run_of_a_copied_machine(steps: Steps,
     raise AssertionError
 
 
+def test_killed_at_every_step_of_a_run_that_only_drains_before_its_copy_runs(steps: Steps, site: Site) -> None:
+    """The copy's log has the lines that left the original's."""
+    for step in steps:
+        first = step * 10
+        original = site.clone(str(step))
+        original.set("parser", node=f"n{step}")
+        original.append(*lines(first, first + 3))
+        assert original.run_here("--keep") == 0
+        copy = original.clone("copy")
+        status = original.run_here(kill_at=step)
+        if step % 4 < 2:
+            assert original.run_here() == 0
+        for one in (copy, original):
+            assert one.run_here() == 0
+        found = Counter({user: count for user, count in site.emails().items() if first <= int(user[1:]) < first + 10})
+        assert found == users(first, first + 3), copy.output()
+        if status == 0:
+            return
+        assert status == -9, original.output()[-2000:]
+    raise AssertionError
+
+
 @contextlib.contextmanager
 def piped(text: str, kill_at: int | None, site: Site) -> Iterator[None]:
     """Inside, this text is what comes through the pipe."""

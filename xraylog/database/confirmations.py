@@ -35,6 +35,10 @@ UPDATE_CONFIRMATION = """
     RETURNING position, extract(epoch FROM updated_at)::float8
 """
 
+RENEW_RECEIPT = """
+    UPDATE log_positions SET tail = %(receipt)s WHERE stored_from = -1 AND head = %(digest)s
+"""
+
 INSERT_CONFIRMATION = """
     INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from, tail)
     VALUES (%(node_id)s, %(source)s, 1, 0, %(digest)s, -1, %(receipt)s)
@@ -46,6 +50,11 @@ def last_confirmation(conn: Connection, digest: bytes, node: str) -> Confirmatio
     """Return the last confirmation; without one, when the database last stored anything of the node."""
     (found,) = conn.execute(SELECT_CONFIRMATION, {"digest": digest, "node": node})
     return Confirmation(*found)
+
+
+def renew(conn: Connection, digest: bytes, receipt: bytes) -> None:
+    """Leave another receipt for what is confirmed already."""
+    conn.execute(RENEW_RECEIPT, {"digest": digest, "receipt": receipt})
 
 
 def confirm(conn: Connection, node_id: int, source: str, digest: bytes, receipt: bytes | None) -> Confirmation:

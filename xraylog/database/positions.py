@@ -140,18 +140,21 @@ def find(
     size: int | None = None,
     owner: Owner = ANYBODY,
     tail_at: TailAt | None = None,
+    on_delete: Callable[[], None] | None = None,
 ) -> Position:
     """Return where to resume in the file with these fingerprints, as `lookup` does, and keep its row alive.
 
-    `previous_digest`: the beginning of the digest that the file had before it was drained. Call it in a transaction
-    that holds the node's lock: a dead run's backend may still be committing.
+    `previous_digest`: the beginning of the digest that the file had before it was drained. `on_delete` is called when
+    a row is deleted that such a file had. Call it in a transaction that holds the node's lock: a dead run's backend may
+    still be committing.
     """
     position = lookup(conn, node_id, source, fingerprints, size, owner, tail_at)
     if position.offset:
         conn.execute(TOUCH_POSITION, [position.id])
     elif previous_digest:
         values = [node_id, source, len(previous_digest), previous_digest, owner.id, owner.id is None or owner.is_new]
-        conn.execute(DELETE_DRAINED, values)
+        if conn.execute(DELETE_DRAINED, values).rowcount and on_delete is not None:
+            on_delete()
         return Position(None, node_id, source, source, 0, 0, owner=owner.id)
     return position
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -140,7 +141,7 @@ class Import:
             if head is None or not begins_with(log, head, end) or log.tail(end) != known.tail:
                 continue
             for node in {known.origin.node, source.node if has_own_node(known, [source]) else known.origin.node}:
-                there = find_origin(self._target, offline_buffer.origin(node, log))
+                there = find_origin(self._cfg, self._target, offline_buffer.origin(node, log))
                 if known.after <= there.offset < end:
                     with session.transaction(self._target.conn, positions.node_lock(node)):
                         positions.move(self._target.conn, PositionUpdate(there, end, head, known.tail))
@@ -156,7 +157,7 @@ class Import:
 
     def _found(self, origin: Origin) -> Position:
         """Return how far the log of a batch is stored, with what another run imported of it."""
-        there = find_origin(self._target, origin)
+        there = find_origin(self._cfg, self._target, origin)
         for known in self._covered:
             head = known.origin.fingerprint(known.log_end)
             if known.after <= there.offset < known.log_end and head in origin.fingerprints:
@@ -191,7 +192,7 @@ def load_gap(
             log = files.enter_context(discovery.copy_of(Path(origin.source), head, end))
         if log is not None:
             yield from load_from(log, cfg, target, origin, there, end)
-            there = find_origin(target, origin)
+            there = find_origin(cfg, target, origin)
     if missing := there.gaps(end) if has_gap(there, stored) else []:
         logger.error(
             "{}, bytes {}: expected these lines in this database, or still in the log, found them in neither: the "
@@ -232,7 +233,7 @@ def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
         )
 
 
-def find_origin(target: Target, origin: Origin) -> Position:
+def find_origin(cfg: Config, target: Target, origin: Origin) -> Position:
     """Return how far the log of a buffered batch is stored.
 
     A copy of a log that is still there gets a row of its own.
@@ -240,7 +241,13 @@ def find_origin(target: Target, origin: Origin) -> Position:
     node_id = target.node_id(origin.node)
     with session.transaction(target.conn, positions.node_lock(origin.node)):
         position = positions.find(
-            target.conn, node_id, origin.source, origin.fingerprints, origin.previous_digest, owner=target.owner
+            target.conn,
+            node_id,
+            origin.source,
+            origin.fingerprints,
+            origin.previous_digest,
+            owner=target.owner,
+            on_delete=functools.partial(confirmation.leave_receipt, cfg, target),
         )
     head = origin.fingerprint(position.offset)
     if position.known_path != position.source and head and discovery.is_at(Path(position.known_path), head):

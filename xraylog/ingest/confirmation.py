@@ -31,6 +31,8 @@ from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 from xraylog.records import Fingerprint, Origin
 
+MAX_RECEIPTS = 50  # each is of a run that was killed, or that only drained a log
+
 
 def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buffer) -> Iterator[LoadResult]:
     """Log once that the database lacks what it confirmed, and yield a result that says so; or that this installation is
@@ -94,7 +96,8 @@ def owner(known: Installation) -> Owner:
 
 def is_copied(known: Installation, there: Confirmation) -> bool:
     """Return whether the last confirmation was another installation's, which has the same state."""
-    return there.receipt is not None and there.receipt.hex() not in (known.receipt, known.asked)
+    receipts = (known.receipt, known.asked, *known.earlier_receipts)
+    return there.receipt is not None and there.receipt.hex() not in receipts
 
 
 def is_copy(conn: Connection, cfg: Config, known: Installation) -> bool:
@@ -169,13 +172,13 @@ def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
     node_id = target.node_id(cfg.node)
     receipt, is_kept = known.receipt, target.receipt == known.receipt
     if not is_kept:
-        receipt = known.asked or installation.new_id()
-        is_kept = bool(known.asked) or installation.write(cfg.buffer_path, replace(known, asked=receipt))
+        known = with_receipt_asked(known)
+        receipt, is_kept = known.asked, installation.write(cfg.buffer_path, known)
     with session.transaction(target.conn, positions.node_lock(cfg.node)):
         kept = bytes.fromhex(receipt) if is_kept else None
         there = confirmations.confirm(target.conn, node_id, source, known.digest, kept)
     if is_kept:
-        known, target.receipt = replace(known, receipt=receipt, asked=""), receipt
+        known, target.receipt = replace(known, receipt=receipt, asked="", earlier_receipts=[]), receipt
     if stored is not None:
         known = known.with_log(stored)
     installation.write(
@@ -190,6 +193,27 @@ def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
             host=socket.gethostname(),
         ),
     )
+
+
+def leave_receipt(cfg: Config, target: Target) -> None:
+    """Leave a receipt in the transaction that moves a position away from lines that it stood for, if this run has left
+    none: a copy of this machine may still have them in its log, and has to find out that it is one.
+
+    To count a confirmation would make a backup from before look older, although it lacks no line.
+    """
+    known = installation.read(cfg.buffer_path)
+    if not known.confirmed or target.receipt is not None:
+        return
+    known = with_receipt_asked(known)
+    if installation.write(cfg.buffer_path, known):
+        confirmations.renew(target.conn, known.digest, bytes.fromhex(known.asked))
+        target.receipt = known.asked
+
+
+def with_receipt_asked(known: Installation) -> Installation:
+    """Return the state with another receipt to be asked for; the one before it may have been committed."""
+    earlier = [*known.earlier_receipts, *filter(None, [known.asked])]
+    return replace(known, asked=installation.new_id(), earlier_receipts=earlier[-MAX_RECEIPTS:])
 
 
 def knows(cfg: Config, stored: Stored | None) -> bool:

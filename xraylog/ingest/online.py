@@ -133,6 +133,7 @@ def find_position(target: Target, source: Source) -> Position:
             log.max_offset,
             target.owner,
             log.tail,
+            functools.partial(confirmation.leave_receipt, source.cfg, target),
         )
         positions.forget_old(target.conn, position)
         if not source.again:
@@ -167,7 +168,9 @@ def drain(target: Target, source: Source, position: Position) -> None:
         position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
     if position.id is None and not drained.offset:
         return  # no line of it was ever stored: there is no position to move
-    position = move(target, source, PositionUpdate(position, drained.offset, drained.fingerprint))
+    with session.transaction(target.conn, positions.node_lock(source.node)):
+        confirmation.leave_receipt(source.cfg, target)
+        position = positions.move(target.conn, PositionUpdate(position, drained.offset, drained.fingerprint))
     if source.truncate(drained.offset):
         source.stored_to = source.confirmed_to = 0
         move(target, source, PositionUpdate(position, 0, EMPTY))

@@ -78,6 +78,46 @@ def test_the_clone_may_be_the_first_to_run(site: Site) -> None:
     assert site.emails() == users(500, 560) + users(100, 130) + users(200, 230)
 
 
+@pytest.mark.parametrize("is_rotated", [False, True])
+@pytest.mark.parametrize("has_new_lines", [False, True])
+def test_the_copy_knows_its_lines_when_the_original_has_only_taken_them_out_of_its_log(
+    site: Site, is_rotated: bool, has_new_lines: bool
+) -> None:
+    site.append(*lines(500, 510))
+    site.run("--keep")
+    copy = site.clone()
+    site.run()
+    log = copy.log
+    if is_rotated:
+        log = log.rename(f"{log}.1")
+    if has_new_lines:
+        copy.append(*lines(510, 515), to=log)
+    said = copy.run(*(["--logfile", str(log)] if is_rotated else [])).stderr
+    assert said.count(COPIED) == 1
+    assert site.run().stderr == ""
+    assert site.emails() == users(500, 515 if has_new_lines else 510)
+
+
+def test_a_database_from_before_a_run_that_only_drained_makes_no_copy_of_the_original(site: Site) -> None:
+    """Nor does one from before several of them: each leaves a receipt, and the database has one of them."""
+    logs = [site.log.with_name(f"old{n}.log") for n in range(3)]
+    for n, log in enumerate(logs):
+        site.append(*lines(500 + n, 501 + n), to=log)
+        site.run("--keep", "--logfile", str(log))
+    backups = []
+    for log in logs:
+        backups.append(site.back_up())
+        site.run("--logfile", str(log))
+    site.append(*lines(600, 601))
+    for backup in reversed(backups):
+        site.restore(backup)
+        assert "state: the database has all that it confirmed" in site.run("--check").stdout
+    told = site.run().stderr
+    assert COPIED not in told
+    assert "older" not in told
+    assert site.emails() == users(500, 503) + users(600, 601)
+
+
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("first", ["original", "clone"])
 def test_a_buffer_that_came_along_is_imported_once(site: Site, keep: bool, first: str) -> None:
