@@ -13,7 +13,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog import hints
-from xraylog.accesslog import discovery, logfile, offline_buffer
+from xraylog.accesslog import discovery, installation, logfile, offline_buffer
 from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.offline_buffer import Buffer, Stored
 from xraylog.config import Config
@@ -135,16 +135,29 @@ class Import:
         )
 
     def move_past_known(self, sources: Sequence[Source]) -> None:
-        """Move the positions of these logs past what came in from a copy of the buffer: they still have its lines."""
-        for known, source in itertools.product(self._covered, sources):
-            head, end, log = known.origin.fingerprint(known.log_end), known.log_end, source.log
-            if head is None or not begins_with(log, head, end) or log.tail(end) != known.tail:
+        """Move positions past what came in from a copy of the buffer: logs may still have its lines, those of this run
+        and, on a copy of a machine, rotated ones that a later run is given.
+        """
+        is_copied = installation.read(self._cfg.buffer_path).copied_at > 0
+        for known in self._covered:
+            head, end = known.origin.fingerprint(known.log_end), known.log_end
+            if head is None:
                 continue
-            for node in {known.origin.node, source.node if has_own_node(known, [source]) else known.origin.node}:
-                there = find_origin(self._cfg, self._target, offline_buffer.origin(node, log))
+            logs = [source.log for source in sources if begins_with(source.log, head, end)]
+            origins = [offline_buffer.origin(known.origin.node, log) for log in logs if log.tail(end) == known.tail]
+            if not logs and is_copied:
+                origins = [known.origin]
+            for origin, node in itertools.product(origins, {known.origin.node, self._own_node(known, sources)}):
+                there = find_origin(self._cfg, self._target, dataclasses.replace(origin, node=node))
                 if known.after <= there.offset < end:
+                    move = positions.insert if is_copied and there.id is None else positions.move
                     with session.transaction(self._target.conn, positions.node_lock(node)):
-                        positions.move(self._target.conn, PositionUpdate(there, end, head, known.tail))
+                        move(self._target.conn, PositionUpdate(there, end, head, known.tail))
+
+    def _own_node(self, known: Stored, sources: Sequence[Source]) -> str:
+        """Return the node under which this installation goes on with the log of a batch that came along."""
+        own = next((source.node for source in sources if has_own_node(known, [source])), None)
+        return own or known.origin.node
 
     def _cover(self, known: Stored) -> None:
         """Remember a batch that another run imported: from a copy of this buffer, on a copy of this machine."""

@@ -147,6 +147,30 @@ def test_a_buffer_that_came_along_is_imported_once(site: Site, keep: bool, first
     assert not copy.buffered()
 
 
+@pytest.mark.parametrize("stored", [0, 10], ids=["nothing stored before", "ten lines stored before"])
+@pytest.mark.parametrize("first", ["original", "clone"])
+def test_a_buffer_that_came_along_is_known_in_a_log_that_was_rotated_since(site: Site, first: str, stored: int) -> None:
+    """Both have the buffered lines in their logs, too. Who comes second rotates its log before it runs."""
+    site.append(*lines(400, 401), to=site.folder / "other.log")
+    site.run("--logfile", str(site.folder / "other.log"))
+    if stored:
+        site.append(*lines(500, 500 + stored))
+        site.run("--keep")
+    site.away()
+    site.append(*lines(500 + stored, 530))
+    site.run("--keep")
+    copy = site.clone()
+    one, other = (site, copy) if first == "original" else (copy, site)
+    for machine in (one, other):
+        machine.back()
+    one.run()
+    rotated = other.log.rename(f"{other.log}.1")
+    other.append(*lines(600, 603))
+    assert other.run().stderr.count(COPIED) == 1
+    other.run("--logfile", str(rotated))
+    assert site.emails() == users(400, 401) + users(500, 530) + users(600, 603)
+
+
 def test_a_clone_of_a_clone_is_noticed_too(site: Site) -> None:
     site.append(*lines(500, 510))
     site.run("--keep")
