@@ -29,6 +29,7 @@ from xraylog.database import schema
 
 EQUAL = "u0"  # the user of lines that are all alike
 OLDER = "the database is older than the log, or another one: it confirmed"
+CUT = re.compile(r"buffer\.jsonl: expected the \d+ bytes that a run left there, found \d+; the lines of the others")
 GAP = re.compile(r"ERROR +(.*, bytes .*): expected these lines in this database, or still in the log")
 COPIED = "this installation was copied"
 OFFLINE = "PostgreSQL is not available"
@@ -46,6 +47,7 @@ OF_A_MACHINE = (
     "said",
     "may_say",
     "must_say",
+    "may_be_cut",
 )
 Users = Counter[str]
 
@@ -113,6 +115,7 @@ class Installation(RuleBasedStateMachine):
         self.before: Users = Counter()  # was certain when the database was replaced, and no run has said so yet
         self.never_confirmed: Users = Counter()  # was taken away from the runs
         self.may_say, self.must_say = False, False  # that the database is older
+        self.may_be_cut = False  # the buffer, by an older copy in its place
         self.said: list[str] = []
         self.start_generation()
 
@@ -195,8 +198,10 @@ class Installation(RuleBasedStateMachine):
 
     def judge(self, status: int, said: str) -> None:
         """The operator is called where lines are lost, and only there; a run that was killed may have called, too."""
-        is_older, gaps = OLDER in said, GAP.findall(said)
-        assert status in (-9, 3 if is_older or gaps else 0), said[-3000:]
+        is_older, gaps, is_cut = OLDER in said, GAP.findall(said), CUT.search(said) is not None
+        assert status in (-9, 3 if is_older or gaps or is_cut else 0), said[-3000:]
+        assert not is_cut or self.may_be_cut, said[-3000:]
+        self.may_be_cut = self.may_be_cut and not is_cut
         assert not is_older or self.may_say, said[-3000:]
         assert COPIED not in said or self.may_be_a_copy, said[-3000:]
         assert not gaps or self.lost, said[-3000:]
@@ -425,6 +430,7 @@ class Installation(RuleBasedStateMachine):
         self.never_confirmed |= waiting(there) - waiting(copy)
         self.copies = [other for other in self.copies if copy.startswith(other)] if there else self.copies
         self.site.buffer.write_bytes(copy)
+        self.may_be_cut = True
         return True
 
     def replace_the_database(self, replace: Callable[[], None], put_back: bool = False) -> None:
