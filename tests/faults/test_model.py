@@ -201,7 +201,7 @@ class Installation(RuleBasedStateMachine):
         is_older, gaps, is_cut = OLDER in said, GAP.findall(said), CUT.search(said) is not None
         assert status in (-9, 3 if is_older or gaps or is_cut else 0), said[-3000:]
         assert not is_cut or self.may_be_cut, said[-3000:]
-        self.may_be_cut = self.may_be_cut and not is_cut
+        self.may_be_cut = self.may_be_cut and (status == -9 or not is_cut)
         assert not is_older or self.may_say, said[-3000:]
         assert COPIED not in said or self.may_be_a_copy, said[-3000:]
         assert not gaps or self.lost, said[-3000:]
