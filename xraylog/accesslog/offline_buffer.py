@@ -109,11 +109,7 @@ class Buffer:
     @property
     def node(self) -> str:
         """The node that began it: the buffer's position is kept under this one, whoever imports it. Raises Damaged."""
-        try:
-            node: str = json.loads(self.file.line_at(0))["node"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{self.path}: expected our header in its first line, found another: {error}") from error
-        return node
+        return self._first_line()[1]
 
     @property
     def file(self) -> LogFile:
@@ -178,7 +174,7 @@ class Buffer:
         `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
         """
         lines: list[bytes | LongBadLine] = []
-        at, header = begin, self.file.line_at(0)
+        at, (header, _) = begin, self._first_line()
         for start, text in self.file.blocks(begin, buffer_lines.KEPT_BYTES):
             if start != at:
                 raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
@@ -204,6 +200,15 @@ class Buffer:
             raise Damaged(f"{self.path}: expected it to end at byte {imported}, found {self.size}; it was left alone")
         self.file.truncate(0)
         self._last_mark = None
+
+    def _first_line(self) -> tuple[bytes, str]:
+        """Return the first line, and the node in it. Raises Damaged."""
+        line = self.file.line_at(0)
+        try:
+            node: str = json.loads(line)["node"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Damaged(f"{self.path}: expected our header in its first line, found another: {error}") from error
+        return line, node
 
     def _made(self) -> LogFile:
         if self._file is None:
@@ -267,6 +272,11 @@ class Buffer:
             return buffer_lines.read_long(line, self.file.read(start + line.length - length, length))
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def damaged_path(path: Path) -> Path:
+    """Return where a damaged buffer is moved by hand."""
+    return path.with_name(f"{path.name}.damaged")
 
 
 @contextlib.contextmanager

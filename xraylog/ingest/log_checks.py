@@ -12,7 +12,7 @@ from pathlib import Path
 from loguru import logger
 
 from xraylog import hints
-from xraylog.accesslog import installation, log_clock
+from xraylog.accesslog import installation, log_clock, offline_buffer
 from xraylog.accesslog.log_clock import Doubt
 from xraylog.accesslog.logfile import LogFile, path_text
 from xraylog.config import Config
@@ -103,14 +103,23 @@ def unread(cfg: Config, path: Path) -> int:
 
 
 def remember_buffered(cfg: Config, size: int) -> bool:
-    """Remember how many bytes of the buffer hold lines that have left their log; return whether that is kept."""
+    """Remember that lines which have left their log are in the buffer, up to there; return whether that is kept."""
     known = installation.read(cfg.buffer_path, is_told=False)
     return size == known.buffered or installation.write(cfg.buffer_path, replace(known, buffered=size))
 
 
 def bytes_cut(cfg: Config, size: int) -> int:
     """Return how many bytes the buffer, of `size` bytes, lacks of lines which are in no log any more."""
-    return max(0, installation.read(cfg.buffer_path, is_told=False).buffered - size)
+    expected = installation.read(cfg.buffer_path, is_told=False).buffered
+    is_kept = _bytes_of(offline_buffer.damaged_path(cfg.buffer_path)) >= expected  # it was moved there, as we had said
+    return 0 if is_kept else max(0, expected - size)
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def describe_cut(cfg: Config, size: int, missing: int) -> tuple[str, str]:

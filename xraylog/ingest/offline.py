@@ -54,8 +54,9 @@ def missing(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
     """Log once, and yield, that the buffer has lost lines since a run left it."""
     if missing := log_checks.bytes_cut(cfg, buffer.size):
         logger.error("{}", "; ".join(log_checks.describe_cut(cfg, buffer.size, missing)))
-        log_checks.remember_buffered(cfg, buffer.size)
         yield LoadResult(missing=missing)
+    if installation.read(cfg.buffer_path, is_told=False).buffered > buffer.size:
+        log_checks.remember_buffered(cfg, buffer.size)
 
 
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:

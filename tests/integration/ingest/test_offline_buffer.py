@@ -286,3 +286,34 @@ def test_lines_that_are_still_in_their_log_come_into_the_buffer_again(site: Site
     site.back()
     assert site.run().stderr == ""
     assert site.emails() == users(0, 4)
+
+
+DAMAGE: dict[str, tuple[bytes, bytes, str]] = {  # what of it becomes what, and what is found
+    "a header that is no JSON": (b'"node"', b'"node', "expected our header in its first line, found another"),
+    "a header without a node": (b'"node"', b'"mode"', "expected our header in its first line, found another"),
+    "a header of zeros": (b'{"buffer": "', bytes(12), "expected our header in its first line, found "),
+    "a hole in the first batch": (b'{"timestamp"', bytes(1 << 20), "expected "),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_damaged_buffer_stays_as_it_is_and_new_lines_are_safe(site: Site, what: str) -> None:
+    part, becomes, found = DAMAGE[what]
+    site.away()
+    for start in (0, 3):
+        site.append(*lines(start, start + 3))
+        site.run()
+    site.back()
+    damaged = site.buffer.read_bytes().replace(part, becomes, 1)
+    site.buffer.write_bytes(damaged)
+    assert found in site.run("--check", status=Exit.OPERATOR).stdout
+    site.append(*lines(6, 9))
+    told = site.run(status=Exit.OPERATOR).stderr
+    assert found in told
+    assert site.buffer.read_bytes().startswith(damaged)
+    (way_out,) = re.findall(r"to continue with a new buffer: mv (\S+) (\S+)", told)
+    os.rename(*way_out)
+    site.append(*lines(9, 12))
+    assert site.run().stderr == ""
+    kept = Counter(re.findall(r'"email": "(\w+)"', Path(way_out[1]).read_text()))
+    assert site.emails() + kept == users(0, 12)
