@@ -110,16 +110,19 @@ def remember_buffered(cfg: Config, size: int) -> bool:
 
 def bytes_cut(cfg: Config, size: int) -> int:
     """Return how many bytes the buffer, of `size` bytes, lacks of lines which are in no log any more."""
-    expected = installation.read(cfg.buffer_path, is_told=False).buffered
-    is_kept = _bytes_of(offline_buffer.damaged_path(cfg.buffer_path)) >= expected  # it was moved there, as we had said
-    return 0 if is_kept else max(0, expected - size)
+    missing = max(0, installation.read(cfg.buffer_path, is_told=False).buffered - size)
+    return 0 if missing and _is_moved(cfg) else missing
 
 
-def _bytes_of(path: Path) -> int:
+def _is_moved(cfg: Config) -> bool:
+    """Return whether the buffer was moved away as damaged, as we say, since a run wrote the state: rename(2) changes the
+    file's ctime.
+    """
     try:
-        return path.stat().st_size
+        moved = offline_buffer.damaged_path(cfg.buffer_path).stat()
+        return moved.st_ctime_ns >= installation.state_path(cfg.buffer_path).stat().st_mtime_ns
     except OSError:
-        return 0
+        return False
 
 
 def describe_cut(cfg: Config, size: int, missing: int) -> tuple[str, str]:

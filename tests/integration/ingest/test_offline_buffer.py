@@ -317,3 +317,8 @@ def test_a_damaged_buffer_stays_as_it_is_and_new_lines_are_safe(site: Site, what
     assert site.run().stderr == ""
     kept = Counter(re.findall(r'"email": "(\w+)"', Path(way_out[1]).read_text()))
     assert site.emails() + kept == users(0, 12)
+    site.away()
+    site.append(*lines(12, 13))
+    site.run()
+    site.buffer.unlink()  # what was moved away is no other buffer's excuse
+    assert "expected the " in site.run(status=Exit.OPERATOR).stderr
