@@ -115,8 +115,9 @@ def bytes_cut(cfg: Config, size: int) -> int:
 
 
 def _is_moved(cfg: Config) -> bool:
-    """Return whether the buffer was moved away as damaged, as we say, since a run wrote the state: rename(2) changes the
-    file's ctime.
+    """Return whether the buffer was moved away as damaged, as we say, since a run wrote the state.
+
+    rename(2) changes the file's ctime.
     """
     try:
         moved = offline_buffer.damaged_path(cfg.buffer_path).stat()
