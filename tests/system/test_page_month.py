@@ -49,6 +49,21 @@ COUNT_PIXELS = """async ([png, colours]) => {
 }"""
 
 
+def test_no_table_is_wider_than_a_small_laptops_screen(month: Path, opened: Callable[..., Page]) -> None:
+    """Addresses, networks and reasons are long: what does not fit is read by scrolling to the side.
+
+    A chart's numbers have as many columns as it has series, and are in a part that is closed at first.
+    """
+    page = opened(month, viewport={"width": 1100, "height": 800})
+    widths = page.evaluate(
+        """[...document.querySelectorAll("table")].filter(table => !table.closest("details")).map(table => [
+            table.closest("section").id + ": " + table.tHead.innerText.replaceAll(/[^a-z]+/gi, " "),
+            table.scrollWidth, table.parentElement.clientWidth])"""
+    )
+    assert len(widths) > 5
+    assert [wide for wide in widths if wide[1] > wide[2]] == []
+
+
 def test_today_is_drawn_as_a_day_that_is_not_over(month: Path, opened: Callable[..., Page]) -> None:
     line = opened(month).locator("#users svg.days").first
     assert line.locator(".partial").get_attribute("points").count(" ") == 1  # type: ignore[union-attr]
