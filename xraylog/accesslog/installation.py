@@ -59,6 +59,7 @@ class Installation:
     id: str = ""  # whose positions are its own; in a state of an older version it is the token
     receipt: str = ""  # of the last confirmation that arrived here
     earlier_receipts: list[str] = field(default_factory=list)  # that were asked for since then
+    previous_receipts: list[str] = field(default_factory=list)  # of confirmations before it, the latest first
     asked: str = ""  # the receipt of one that was asked for, and may have been committed
     machine: str = ""  # a digest of the machine's id; empty: it has none
     node: str = ""  # under which its lines were stored last

@@ -234,11 +234,11 @@ def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
         return
     nothing = confirmations.Confirmation(0, 0)
     there = nothing if conn is None else confirmations.last_confirmation(conn, known.digest, cfg.node)
-    if there.number < known.confirmed:
+    if confirmation.is_older(known, there):
         lacking = confirmation.describe(cfg, known, there.at)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
         yield "state", lacking, f"the next run goes on; if there are archives of that time, load them: {load}"
-    elif known.confirmed and confirmation.is_copied(known, there):
+    elif confirmation.is_copied(known, there):
         yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
     elif known.older_at:
         since, until = (confirmation.moment(at) for at in (known.older_from, known.older_to))

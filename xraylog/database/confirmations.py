@@ -1,7 +1,8 @@
-"""What an installation had its database confirm: a row of log_positions for each, with a count and a receipt.
+"""What an installation had its database confirm: a row of log_positions for each, with a count and receipts.
 
-A smaller count than the installation remembers: the database was restored, or is another one. A receipt that it does
-not know: another installation has the same token, which is a copy.
+A smaller count than the installation remembers: the database was restored, or is another one. A last receipt that it
+does not know: another installation has the same token, which is a copy. The count may be the copy's then, so the
+receipts before it show whether the database has what this installation had confirmed.
 """
 
 from __future__ import annotations
@@ -10,16 +11,30 @@ from typing import NamedTuple
 
 from xraylog.database.session import Connection
 
+RECEIPT_BYTES = 16
+KEPT_BYTES = 64 * RECEIPT_BYTES  # of a row that each run writes
+
 
 class Confirmation(NamedTuple):
     """How often an installation had this database confirm what is stored."""
 
     number: int
     at: float  # seconds since 1970; 0: never
-    receipt: bytes | None = None  # that came with the last one
+    tail: bytes | None = None  # the receipts that came with the last ones, the latest first
+
+    @property
+    def receipts(self) -> list[str]:
+        """The latest receipts, the last one first, hexadecimal."""
+        tail = self.tail or b""
+        return [tail[start : start + RECEIPT_BYTES].hex() for start in range(0, len(tail), RECEIPT_BYTES)]
+
+    @property
+    def has_all_receipts(self) -> bool:
+        """Return whether no receipt was left out."""
+        return len(self.tail or b"") < KEPT_BYTES
 
 
-# A count is no place in a file: stored_from is -1, and it is kept for longer than a month. Its tail is the receipt.
+# A count is no place in a file: stored_from is -1, and it is kept for longer than a month. Its tail is the receipts.
 SELECT_CONFIRMATION = """
     SELECT coalesce(max(p.position) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s), 0),
            coalesce(extract(epoch FROM coalesce(
@@ -30,13 +45,16 @@ SELECT_CONFIRMATION = """
 """
 
 UPDATE_CONFIRMATION = """
-    UPDATE log_positions SET position = position + 1, tail = coalesce(%(receipt)s, tail), updated_at = now()
+    UPDATE log_positions
+    SET position = position + 1, updated_at = now(),
+        tail = coalesce(substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s), tail)
     WHERE stored_from = -1 AND head = %(digest)s
     RETURNING position, extract(epoch FROM updated_at)::float8
 """
 
 RENEW_RECEIPT = """
-    UPDATE log_positions SET tail = %(receipt)s WHERE stored_from = -1 AND head = %(digest)s
+    UPDATE log_positions SET tail = substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s)
+    WHERE stored_from = -1 AND head = %(digest)s
 """
 
 INSERT_CONFIRMATION = """
@@ -54,12 +72,12 @@ def last_confirmation(conn: Connection, digest: bytes, node: str) -> Confirmatio
 
 def renew(conn: Connection, digest: bytes, receipt: bytes) -> None:
     """Leave another receipt for what is confirmed already."""
-    conn.execute(RENEW_RECEIPT, {"digest": digest, "receipt": receipt})
+    conn.execute(RENEW_RECEIPT, {"digest": digest, "receipt": receipt, "kept": KEPT_BYTES})
 
 
 def confirm(conn: Connection, node_id: int, source: str, digest: bytes, receipt: bytes | None) -> Confirmation:
     """Count one more confirmation. `receipt`: None leaves the last one, because nobody could keep a new one."""
-    values = {"node_id": node_id, "source": source, "digest": digest, "receipt": receipt}
+    values = {"node_id": node_id, "source": source, "digest": digest, "receipt": receipt, "kept": KEPT_BYTES}
     for found in conn.execute(UPDATE_CONFIRMATION, values):
         return Confirmation(*found)
     (found,) = conn.execute(INSERT_CONFIRMATION, values)

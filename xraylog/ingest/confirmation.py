@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 from loguru import logger
 
 from xraylog import hints
 from xraylog.accesslog import installation, logfile
 from xraylog.accesslog.installation import Installation, Stored
-from xraylog.accesslog.logfile import Log
+from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import confirmations, positions, session
@@ -42,11 +43,9 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     target.owner = owner(known)
     if known.is_new:
         installation.begin(cfg, known)
-    if not known.confirmed:
-        return
     with session.transaction(target.conn):
         there = confirmations.last_confirmation(target.conn, known.digest, cfg.node)
-    if there.number >= known.confirmed:
+    if not is_older(known, there):
         if is_copied(known, there) or is_moved(cfg, known):
             cfg = own_node(cfg)
             for source in sources:
@@ -55,17 +54,16 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
             logger.warning("{}; {}", describe_copy(cfg, known), advise_copy(cfg))
             installation.write(cfg.buffer_path, own)
         return
-    older = Installation(
+    older = begun_again(
+        known,
         older_at=time.time(),
         older_from=there.at,
         older_to=known.confirmed_at,
-        last_minutes=known.last_minutes,
-        last_days=known.last_days,
-        id=known.id or known.token,
-        machine=known.machine,
-        node=known.node,
-        host=known.host,
+        # What a copy has stored here in the meantime may be where this one's lines end.
+        id="" if is_of_a_copy(known, there) else known.id or known.token,
+        node=cfg.node,
     )
+    target.owner = owner(older)
     older = begin(cfg, target, older)  # a run that loses its database here leaves the report to the next one
     logger.error(
         "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
@@ -75,6 +73,20 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     )
     installation.write(cfg.buffer_path, older)
     yield LoadResult(older=1)
+
+
+def begun_again(known: Installation, **changes: Any) -> Installation:
+    """Return a state with a token of its own, of which nothing is confirmed, with what is known of files."""
+    return Installation(
+        last_minutes=known.last_minutes,
+        last_days=known.last_days,
+        reminders=known.reminders,
+        unread=known.unread,
+        buffered=known.buffered,
+        machine=installation.machine(),
+        host=socket.gethostname(),
+        **changes,
+    )
 
 
 def begin(cfg: Config, target: Target, known: Installation) -> Installation:
@@ -94,18 +106,43 @@ def owner(known: Installation) -> Owner:
     return Owner(known.owner_id, known.is_new)
 
 
+def is_older(known: Installation, there: Confirmation) -> bool:
+    """Return whether the database lacks what it had confirmed.
+
+    A count that is large enough may be another installation's, which has the same state. Then the receipts tell, if the
+    database has them back to one of this installation.
+    """
+    if there.number < known.confirmed:
+        return True
+    has_latest = not latest_receipts(known).isdisjoint(there.receipts)
+    return not has_latest and is_of_a_copy(known, there)
+
+
+def is_of_a_copy(known: Installation, there: Confirmation) -> bool:
+    """Return whether another installation surely went on from this one's state: after a receipt of this one, or without
+    any. After the receipts that are kept, nobody can tell.
+    """
+    ours = {*latest_receipts(known), *known.previous_receipts}
+    if not (known.receipt and there.receipts) or there.receipts[0] in ours:
+        return False
+    none_is_ours = there.has_all_receipts and there.number >= known.confirmed
+    return none_is_ours or not ours.isdisjoint(there.receipts)
+
+
 def is_copied(known: Installation, there: Confirmation) -> bool:
     """Return whether the last confirmation was another installation's, which has the same state."""
-    receipts = (known.receipt, known.asked, *known.earlier_receipts)
-    return there.receipt is not None and there.receipt.hex() not in receipts
+    return bool(there.receipts) and there.receipts[0] not in latest_receipts(known)
+
+
+def latest_receipts(known: Installation) -> set[str]:
+    """Return the receipts any of which the database may have that has all that it confirmed."""
+    return {known.receipt, known.asked, *known.earlier_receipts} - {""}
 
 
 def is_copy(conn: Connection, cfg: Config, known: Installation) -> bool:
     """Return whether the next run would find that this installation was copied. Changes nothing."""
-    if not known.confirmed:
-        return False
     there = confirmations.last_confirmation(conn, known.digest, cfg.node)
-    return there.number >= known.confirmed and (is_copied(known, there) or is_moved(cfg, known))
+    return not is_older(known, there) and (is_copied(known, there) or is_moved(cfg, known))
 
 
 def stored_in(known: Installation, origin: Origin, log: Log | None) -> int:
@@ -119,7 +156,8 @@ def stored_in(known: Installation, origin: Origin, log: Log | None) -> int:
 
 def is_moved(cfg: Config, known: Installation) -> bool:
     """Return whether the state came from another machine, which has another name."""
-    return not cfg.node_is_set and known.is_elsewhere and known.node not in ("", cfg.node)
+    is_elsewhere = not cfg.node_is_set and known.is_elsewhere and known.node not in ("", cfg.node)
+    return is_elsewhere and not known.is_new
 
 
 def own_node(cfg: Config) -> Config:
@@ -131,28 +169,27 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
     """Give an installation positions of its own, which begin where the state says that it was stored, and return what
     it knows from now on.
 
-    `keep_all`: also those of logs that are not here, or were drained: batches of the buffer may be theirs.
+    Those of logs that are not here, too: they may have been rotated, and keep their lines. `keep_all`: also those of
+    logs that were drained: batches of the buffer may be theirs.
     """
-    copy = Installation(
-        last_minutes=known.last_minutes,
-        last_days=known.last_days,
-        machine=installation.machine(),
-        node=cfg.node,
-        host=socket.gethostname(),
-        copied_at=time.time(),
-        logs=known.logs,
-    )
+    copy = begun_again(known, node=cfg.node, copied_at=time.time(), logs=known.logs)
     target.owner = owner(copy)
     for node in {cfg.node, known.node or cfg.node}:  # the other one is that of batches which came along
         node_id = target.node_id(node)
         with session.transaction(target.conn, positions.node_lock(node)):
             for stored in known.logs:
                 head = Fingerprint(stored.head_length, bytes.fromhex(stored.head))
-                if keep_all or any(has(log, head, stored) for log in logs):
+                if keep_all or not any(is_drained(log, stored) for log in logs):
                     start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
                     update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
                     positions.insert(target.conn, update)
     return copy
+
+
+def is_drained(log: Log, stored: Stored) -> bool:
+    """Return whether this is the log whose lines were stored up to there, and they have left it."""
+    is_it = isinstance(log, LogFile) and logfile.path_text(log.path) == stored.source
+    return is_it and (log.is_empty or log.previous_digest is not None)
 
 
 def has(log: Log, head: Fingerprint, stored: Stored) -> bool:
@@ -178,7 +215,9 @@ def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
         kept = bytes.fromhex(receipt) if is_kept else None
         there = confirmations.confirm(target.conn, node_id, source, known.digest, kept)
     if is_kept:
-        known, target.receipt = replace(known, receipt=receipt, asked="", earlier_receipts=[]), receipt
+        before = [*filter(None, [known.receipt, *known.earlier_receipts]), *known.previous_receipts]
+        known = replace(known, receipt=receipt, asked="", earlier_receipts=[], previous_receipts=before[:MAX_RECEIPTS])
+        target.receipt = receipt
     if stored is not None:
         known = known.with_log(stored)
     installation.write(
@@ -232,14 +271,15 @@ def describe(cfg: Config, known: Installation, last_known_at: float) -> str:
 
 def describe_copy(cfg: Config, known: Installation) -> str:
     """Return what was found."""
-    state, since = installation.state_path(cfg.buffer_path), moment(known.confirmed_at)
+    state = installation.state_path(cfg.buffer_path)
+    since = f"since {moment(known.confirmed_at)} another" if known.confirmed else "another"
     if is_moved(cfg, known):
         return (
             f"node {cfg.node}, {cfg.log_path}: this installation was copied: {state} was written on another machine, "
             f"as that of node {known.node}"
         )
     return (
-        f"node {cfg.node}, {cfg.log_path}: this installation was copied: since {since} another one has stored lines "
+        f"node {cfg.node}, {cfg.log_path}: this installation was copied: {since} one has stored lines "
         f"as the one of {state}, "
         + ("which was written on another machine" if known.is_elsewhere else "or that file is an older copy")
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import itertools
 import os
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, lines, users
 
 from xraylog.accesslog import installation
+from xraylog.cli import Exit
 from xraylog.ingest import confirmation
 
 COPIED = "this installation was copied"
@@ -394,3 +398,130 @@ def test_a_copy_without_the_state_file_loses_nothing(site: Site) -> None:
     site.append(*lines(70, 80))
     site.run("--keep")
     assert not users(0, 50) + users(60, 80) - site.emails()
+
+
+# --- copies that meet other databases, rotated logs and archives; each found with two real clusters ----------------
+
+
+FIRST = [500, 560]  # lines of more than 4 KiB: what follows has the same beginning on both machines
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["drained", "kept"])
+@pytest.mark.parametrize("names", [("n1", "n1"), ("a", "b")], ids=["one name", "a name each"])
+def test_a_copy_does_not_hide_that_the_database_is_older(site: Site, keep: list[str], names: tuple[str, str]) -> None:
+    """The database is a standby that lacks the original's last run, and the copy has gone on in it."""
+    site.set("parser", node=names[0])
+    site.append(*lines(*FIRST))
+    site.run(*keep)
+    standby, copy = site.back_up(), site.clone()
+    copy.set("parser", node=names[1])
+    site.append(*lines(100, 105))
+    site.run(*keep)
+    for machine in (site, copy):
+        machine.fail_over(standby)
+    copy.append(*lines(200, 205))
+    copy.run(*keep)
+    site.append(*lines(110, 111))
+    told = site.run(*keep, status=Exit.OPERATOR).stderr
+    assert "the database is older than the log, or another one" in told
+    assert site.run(*keep).stderr == ""
+    kept = users(100, 105) if keep else Counter()
+    found, first = site.emails(), users(*FIRST)  # the first lines are in both logs, if they are kept
+    assert found - first - (first if keep else Counter()) == kept + users(110, 111) + users(200, 205)
+    assert found >= first
+    site.backups.remove(standby)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_copy_from_before_the_first_confirmation_is_noticed(site: Site, is_killed: bool) -> None:
+    site.append(*lines(*FIRST))
+    if is_killed:
+        for step in itertools.count(1):
+            site.run_here("--keep", kill_at=step)
+            if site.emails():
+                break
+        assert not installation.read(site.buffer).confirmed
+    else:
+        site.away()
+        site.run("--keep")
+        site.back()
+    copy = site.clone()
+    copy.back()
+    said = ""
+    for _ in range(2):
+        site.append(*lines(100, 105))
+        said += site.run("--keep").stderr
+        copy.append(*lines(200, 208))
+        said += copy.run("--keep").stderr
+    assert said.count(COPIED) == 1
+    assert "1970" not in said
+    own = users(100, 105) + users(100, 105) + users(200, 208) + users(200, 208)
+    assert site.emails() - own - users(*FIRST) == (users(*FIRST) if is_killed else Counter())  # what no run confirmed
+    assert site.emails() >= own + users(*FIRST)
+
+
+def test_a_log_that_was_rotated_before_the_copy_was_noticed_is_known(site: Site) -> None:
+    site.append(*lines(500, 505))
+    site.run("--keep")
+    copy = site.clone()
+    rotated = copy.log.rename(f"{copy.log}.1")
+    site.append(*lines(100, 101))
+    site.run()
+    copy.append(*lines(200, 201))
+    assert copy.run().stderr.count(COPIED) == 1
+    copy.run("--logfile", str(rotated))
+    assert site.emails() == users(500, 505) + users(100, 101) + users(200, 201)
+
+
+def test_an_archive_of_the_one_says_nothing_of_the_log_of_the_other(site: Site) -> None:
+    site.append(*lines(*FIRST))
+    site.run("--keep")
+    copy = site.clone()
+    alternately(site, copy, keep=True)
+    site.append(*lines(130, 136))
+    archive = Path(f"{site.log}.1.gz")
+    archive.write_bytes(gzip.compress(site.log.read_bytes()))
+    site.log.unlink()
+    site.run("--logfile", str(archive))
+    copy.append(*lines(230, 240))
+    copy.run("--keep")
+    assert site.emails() == users(*FIRST) + users(100, 136) + users(200, 240)
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["drained", "kept"])
+def test_a_machine_that_moves_together_with_its_database_has_one_node(
+    site: Site, keep: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its host has another name, its machine another id, and the database is another one."""
+    site.settings["parser"].pop("node")
+    site.write_config()
+    monkeypatch.setattr(socket, "gethostname", lambda: "h1")
+    with on_machine("one", monkeypatch, tmp_path):
+        site.append(*lines(*FIRST))
+        site.run(*keep)
+    monkeypatch.setattr(socket, "gethostname", lambda: "h2")
+    site.restore({})
+    with on_machine("two", monkeypatch, tmp_path):
+        site.append(*lines(100, 105))
+        site.run(*keep, status=Exit.OPERATOR)
+        site.append(*lines(110, 115))
+        assert site.run(*keep).stderr == ""
+    assert site.query("SELECT name FROM nodes") == [("h2",)]
+    assert site.emails() == users(100, 105) + users(110, 115) + (users(*FIRST) if keep else Counter())
+
+
+def test_a_database_that_is_older_does_not_make_the_buffer_forget_its_size(site: Site) -> None:
+    backup = site.back_up()
+    site.append(*lines(0, 3))
+    site.run()
+    site.away()
+    site.append(*lines(3, 6))
+    site.run()
+    site.back()
+    site.restore(backup)
+    for step in itertools.count(1):
+        site.run_here(kill_at=step)
+        if "the database is older" in site.output():
+            break
+    site.buffer.unlink()
+    assert "expected the " in site.run(status=Exit.OPERATOR).stderr
