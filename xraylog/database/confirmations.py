@@ -47,19 +47,21 @@ SELECT_CONFIRMATION = """
 UPDATE_CONFIRMATION = """
     UPDATE log_positions
     SET position = position + 1, updated_at = now(),
-        tail = coalesce(substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s), tail)
+        tail = coalesce(substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s), tail),
+        installation = %(owner)s::bytea
     WHERE stored_from = -1 AND head = %(digest)s
     RETURNING position, extract(epoch FROM updated_at)::float8
 """
 
 RENEW_RECEIPT = """
     UPDATE log_positions SET tail = substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s)
-    WHERE stored_from = -1 AND head = %(digest)s
+    WHERE stored_from = -1 AND (head = %(digest)s OR installation = %(owner)s)
+    RETURNING head = %(digest)s
 """
 
 INSERT_CONFIRMATION = """
-    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from, tail)
-    VALUES (%(node_id)s, %(source)s, 1, 0, %(digest)s, -1, %(receipt)s)
+    INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from, tail, installation)
+    VALUES (%(node_id)s, %(source)s, %(count)s, 0, %(digest)s, -1, %(receipt)s, %(owner)s::bytea)
     RETURNING position, extract(epoch FROM updated_at)::float8
 """
 
@@ -70,15 +72,26 @@ def last_confirmation(conn: Connection, digest: bytes, node: str) -> Confirmatio
     return Confirmation(*found)
 
 
-def renew(conn: Connection, digest: bytes, receipt: bytes) -> None:
-    """Leave another receipt for what is confirmed already."""
-    conn.execute(RENEW_RECEIPT, {"digest": digest, "receipt": receipt, "kept": KEPT_BYTES})
+class Confirmer(NamedTuple):
+    """Who has something confirmed."""
+
+    node_id: int
+    source: str  # the path of its state file, for people
+    digest: bytes  # of its token
+    owner: bytes  # whose positions are its own
 
 
-def confirm(conn: Connection, node_id: int, source: str, digest: bytes, receipt: bytes | None) -> Confirmation:
+def renew(conn: Connection, who: Confirmer, receipt: bytes) -> None:
+    """Leave another receipt for what is confirmed already, under each token that this installation had."""
+    values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
+    if not any(is_it for (is_it,) in conn.execute(RENEW_RECEIPT, values)):
+        conn.execute(INSERT_CONFIRMATION, {**values, "count": 0})
+
+
+def confirm(conn: Connection, who: Confirmer, receipt: bytes | None) -> Confirmation:
     """Count one more confirmation. `receipt`: None leaves the last one, because nobody could keep a new one."""
-    values = {"node_id": node_id, "source": source, "digest": digest, "receipt": receipt, "kept": KEPT_BYTES}
+    values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
     for found in conn.execute(UPDATE_CONFIRMATION, values):
         return Confirmation(*found)
-    (found,) = conn.execute(INSERT_CONFIRMATION, values)
+    (found,) = conn.execute(INSERT_CONFIRMATION, {**values, "count": 1})
     return Confirmation(*found)

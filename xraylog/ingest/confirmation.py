@@ -24,7 +24,7 @@ from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import confirmations, positions, session
-from xraylog.database.confirmations import Confirmation
+from xraylog.database.confirmations import Confirmation, Confirmer
 from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.database.session import Connection
 from xraylog.ingest.source import Source
@@ -64,6 +64,10 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         node=cfg.node,
     )
     target.owner = owner(older)
+    if older.id:
+        with session.transaction(target.conn, positions.node_lock(cfg.node)):
+            leave_receipt(cfg, target)  # a copy that has this token, or one from before, finds that it is not alone
+        target.receipt = None
     older = begin(cfg, target, older)  # a run that loses its database here leaves the report to the next one
     logger.error(
         "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
@@ -94,11 +98,16 @@ def begin(cfg: Config, target: Target, known: Installation) -> Installation:
 
     Otherwise a database that takes the place of this one, before this one has confirmed anything, would lack nothing.
     """
-    node_id = target.node_id(cfg.node)
-    source = logfile.path_text(installation.state_path(cfg.buffer_path))
+    who = confirmer(cfg, target, known)
     with session.transaction(target.conn, positions.node_lock(cfg.node)):
-        there = confirmations.confirm(target.conn, node_id, source, known.digest, None)
+        there = confirmations.confirm(target.conn, who, None)
     return replace(known, confirmed=there.number, confirmed_at=there.at)
+
+
+def confirmer(cfg: Config, target: Target, known: Installation) -> Confirmer:
+    """Return who this installation is for its confirmations."""
+    source = logfile.path_text(installation.state_path(cfg.buffer_path))
+    return Confirmer(target.node_id(cfg.node), source, known.digest, known.owner_id)
 
 
 def owner(known: Installation) -> Owner:
@@ -125,7 +134,7 @@ def is_of_a_copy(known: Installation, there: Confirmation) -> bool:
     ours = {*latest_receipts(known), *known.previous_receipts}
     if not (known.receipt and there.receipts) or there.receipts[0] in ours:
         return False
-    none_is_ours = there.has_all_receipts and there.number >= known.confirmed
+    none_is_ours = there.has_all_receipts and (there.number >= known.confirmed or not there.number)
     return none_is_ours or not ours.isdisjoint(there.receipts)
 
 
@@ -205,15 +214,14 @@ def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
     not taken for another installation. One receipt for a run is enough.
     """
     known = installation.read(cfg.buffer_path)
-    source = logfile.path_text(installation.state_path(cfg.buffer_path))
-    node_id = target.node_id(cfg.node)
+    who = confirmer(cfg, target, known)
     receipt, is_kept = known.receipt, target.receipt == known.receipt
     if not is_kept:
         known = with_receipt_asked(known)
         receipt, is_kept = known.asked, installation.write(cfg.buffer_path, known)
     with session.transaction(target.conn, positions.node_lock(cfg.node)):
         kept = bytes.fromhex(receipt) if is_kept else None
-        there = confirmations.confirm(target.conn, node_id, source, known.digest, kept)
+        there = confirmations.confirm(target.conn, who, kept)
     if is_kept:
         before = [*filter(None, [known.receipt, *known.earlier_receipts]), *known.previous_receipts]
         known = replace(known, receipt=receipt, asked="", earlier_receipts=[], previous_receipts=before[:MAX_RECEIPTS])
@@ -245,7 +253,7 @@ def leave_receipt(cfg: Config, target: Target) -> None:
         return
     known = with_receipt_asked(known)
     if installation.write(cfg.buffer_path, known):
-        confirmations.renew(target.conn, known.digest, bytes.fromhex(known.asked))
+        confirmations.renew(target.conn, confirmer(cfg, target, known), bytes.fromhex(known.asked))
         target.receipt = known.asked
 
 

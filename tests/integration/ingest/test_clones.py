@@ -525,3 +525,46 @@ def test_a_database_that_is_older_does_not_make_the_buffer_forget_its_size(site:
             break
     site.buffer.unlink()
     assert "expected the " in site.run(status=Exit.OPERATOR).stderr
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["drained", "kept"])
+def test_copies_that_both_find_an_older_database_are_told_apart_there(site: Site, keep: list[str]) -> None:
+    site.append(*lines(*FIRST))
+    site.run("--keep")
+    standby = site.back_up()
+    site.append(*lines(560, 565))
+    site.run(*keep)
+    copy = site.clone()
+    for machine, first in ((site, 100), (copy, 200)):
+        machine.fail_over(standby)
+        machine.append(*lines(first, first + 1))
+        assert "the database is older" in machine.run(*keep, status=Exit.OPERATOR).stderr
+    for step in range(3):
+        site.append(*lines(110 + 10 * step, 113 + 10 * step))
+        assert "emptied" not in site.run(*keep).stderr
+        copy.append(*lines(210 + 10 * step, 214 + 10 * step))
+        assert "emptied" not in copy.run(*keep).stderr
+    found = {user: count for user, count in site.emails().items() if int(user[1:]) < 500}
+    own = [users(start, start + 3) + users(start + 100, start + 104) for start in (110, 120, 130)]
+    assert found == sum(own, users(100, 101) + users(200, 201))
+    assert site.emails() >= users(*FIRST) + (users(560, 565) if keep else Counter())
+    site.backups.remove(standby)
+
+
+def test_a_copy_knows_its_buffer_in_a_database_to_which_the_original_came_back(site: Site) -> None:
+    site.append(*lines(500, 505))
+    site.run("--keep")
+    site.away()
+    site.append(*lines(505, 510))
+    site.run()
+    site.back()
+    copy, first = site.clone(), site.database
+    second = site.back_up()
+    site.fail_over(second)
+    site.run()
+    site.fail_over(first)
+    site.append(*lines(100, 101))
+    site.run(status=Exit.OPERATOR)
+    copy.append(*lines(200, 201))
+    assert copy.run().stderr.count(COPIED) == 1
+    assert site.emails() == users(500, 505) + users(100, 101) + users(200, 201) + users(505, 510)
