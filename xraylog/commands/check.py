@@ -235,14 +235,15 @@ def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
     nothing = confirmations.Confirmation(0, 0)
     there = nothing if conn is None else confirmations.last_confirmation(conn, known.digest, cfg.node)
     if confirmation.is_older(known, there):
-        lacking = confirmation.describe(cfg, known, there.at)
+        lacking = confirmation.describe(cfg, known, there)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
         yield "state", lacking, f"the next run goes on; if there are archives of that time, load them: {load}"
     elif confirmation.is_copied(known, there):
         yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
     elif known.older_at:
-        since, until = (confirmation.moment(at) for at in (known.older_from, known.older_to))
-        yield "state", f"all lines are there that were stored since; those of {since} to {until} are missing", ""
+        since = f"of {confirmation.moment(known.older_from)} to" if known.older_from else "until"
+        until = confirmation.moment(known.older_to)
+        yield "state", f"all lines are there that were stored since; those {since} {until} are missing", ""
     elif known.confirmed:
         yield "state", f"the database has all that it confirmed, until {confirmation.moment(known.confirmed_at)}", ""
 

@@ -57,7 +57,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     older = begun_again(
         known,
         older_at=time.time(),
-        older_from=there.at,
+        older_from=known_until(known, there),
         older_to=known.confirmed_at,
         # What a copy has stored here in the meantime may be where this one's lines end.
         id="" if is_of_a_copy(known, there) else known.id or known.token,
@@ -72,7 +72,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     logger.error(
         "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
         "what they have: {}",
-        describe(cfg, known, there.at),
+        describe(cfg, known, there),
         hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
     )
     installation.write(cfg.buffer_path, older)
@@ -268,9 +268,18 @@ def knows(cfg: Config, stored: Stored | None) -> bool:
     return stored is None or stored in installation.read(cfg.buffer_path).logs
 
 
-def describe(cfg: Config, known: Installation, last_known_at: float) -> str:
+def known_until(known: Installation, there: Confirmation) -> float:
+    """Return until when the database that is older has what it confirmed, in seconds since 1970; 0: nothing.
+
+    Where it has no row of this installation, the time is that of the node, which may be another installation's.
+    """
+    return there.at if there.at <= known.confirmed_at else 0.0
+
+
+def describe(cfg: Config, known: Installation, there: Confirmation) -> str:
     """Return which database lacks what."""
-    since = f"knows of nothing after {moment(last_known_at)}" if last_known_at else "knows of nothing"
+    at = known_until(known, there)
+    since = f"knows of nothing after {moment(at)}" if at else "knows of nothing"
     return (
         f"node {cfg.node}, {cfg.log_path}: the database is older than the log, or another one: it confirmed lines "
         f"until {moment(known.confirmed_at)}, and {since}; lines stored between these times are missing in it"

@@ -568,3 +568,17 @@ def test_a_copy_knows_its_buffer_in_a_database_to_which_the_original_came_back(s
     copy.append(*lines(200, 201))
     assert copy.run().stderr.count(COPIED) == 1
     assert site.emails() == users(500, 505) + users(100, 101) + users(200, 201) + users(505, 510)
+
+
+def test_what_another_machine_of_the_node_stores_is_no_time_until_which_the_database_knows_this_one(site: Site) -> None:
+    site.append(*lines(500, 505))
+    site.run()
+    copy = site.clone()
+    alternately(site, copy)
+    site.restore({})
+    copy.fail_over(site.database)
+    for machine, line in ((site, 130), (copy, 230)):
+        machine.append(*lines(line, line + 1))
+        told = machine.run(status=Exit.OPERATOR).stderr
+        assert ", and knows of nothing; lines stored" in told
+        assert "those until " in machine.run("--check").stdout
