@@ -30,8 +30,11 @@ class Confirmation(NamedTuple):
 
     @property
     def has_all_receipts(self) -> bool:
-        """Return whether no receipt was left out."""
-        return len(self.tail or b"") < KEPT_BYTES
+        """Return whether there is one for each count; a version before this one kept the last.
+
+        The first confirmation in an older database comes without one.
+        """
+        return len(self.tail or b"") < KEPT_BYTES and len(self.receipts) + 1 >= self.number
 
 
 # A count is no place in a file: stored_from is -1, and it is kept for longer than a month. Its tail is the receipts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import json
 import os
 import signal
 import socket
@@ -582,3 +583,18 @@ def test_what_another_machine_of_the_node_stores_is_no_time_until_which_the_data
         told = machine.run(status=Exit.OPERATOR).stderr
         assert ", and knows of nothing; lines stored" in told
         assert "those until " in machine.run("--check").stdout
+
+
+def test_a_copy_that_was_made_before_more_receipts_were_kept_lacks_nothing(site: Site) -> None:
+    """Of a version that kept the last one."""
+    for step in range(3):
+        site.append(*lines(500 + step, 501 + step))
+        site.run()
+    copy = site.clone()
+    site.append(*lines(100, 101))
+    site.run()
+    site.query("UPDATE log_positions SET tail = substring(tail FOR 16) WHERE stored_from = -1")
+    known = json.loads(copy.state.read_text())
+    copy.state.write_text(json.dumps({**known, "previous_receipts": []}))
+    copy.append(*lines(200, 201))
+    assert copy.run().stderr.count(COPIED) == 1
