@@ -382,6 +382,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: this database lacks lines": NOTHING + "they are loaded",
     },
     "xraylog/ingest/confirmation.py": {
+        "{}: expected no other run with this state": NOTHING + "the next run goes on",
         "{}; what the log, rotated ones": "integration/ingest/test_restore.py::test_a_restored_database_is_reported_once",
     },
     "xraylog/ingest/continuation.py": {
@@ -398,8 +399,10 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/ingest/new_users.py": {"{} new users in {} rows": NOTHING + "docs/log-format.md names the fields"},
     "xraylog/ingest/offline.py": {
         "{} ended in a torn batch": PART,
-        "{}: after a crash its lines": "integration/ingest/test_offline_buffer.py::"
+        "{}: its lines had left the log": "integration/ingest/test_offline_buffer.py::"
         "test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer",
+        "{}: after a crash its lines": "integration/ingest/test_offline_buffer.py::"
+        "test_a_batch_that_a_crash_tore_comes_again_from_the_log",
     },
     "xraylog/ingest/online.py": {
         "if they are welcome": ADVICE + "test_a_few_rows_that_a_check_refuses",
@@ -422,7 +425,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: expected the folder of an access log": "integration/ingest/test_run.py::"
         "test_a_folder_of_the_log_that_does_not_exist_is_no_success",
         "{}; committed rows are kept": REST,
-        "{}; it stores these lines": NOTHING + "the other run stores these lines",
+        "{}; what is not stored stays where it is": NOTHING + "the next run goes on",
         "{}; nothing was read": REST,
         "{}; what is not stored": REST,
     },

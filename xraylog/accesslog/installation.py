@@ -68,6 +68,7 @@ class Installation:
     reminders: dict[str, list[float]] = field(default_factory=dict)  # when each was noticed first, and told last
     unread: dict[str, int] = field(default_factory=dict)  # bytes that a run saw in a log and did not store, by path
     buffered: int = 0  # bytes of the buffer, when lines that are in it left a log last
+    last_batch: str = ""  # of the buffer then
     logs: tuple[Stored, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
 
     @property

@@ -107,6 +107,11 @@ class Buffer:
         return self._file.size if self._file else 0
 
     @property
+    def last_batch(self) -> str:
+        """What its last batch is known by; empty: there is none."""
+        return "" if self._last_mark is None else hashlib.sha256(self.file.line_at(self._last_mark)).hexdigest()[:32]
+
+    @property
     def node(self) -> str:
         """The node that began it: the buffer's position is kept under this one, whoever imports it. Raises Damaged."""
         return self._first_line()[1]

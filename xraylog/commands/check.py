@@ -88,7 +88,7 @@ def _buffer(cfg: Config) -> Iterator[Finding]:
         with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), read_only=True) as buffer:
             for _ in () if buffer.is_empty else buffer.batches(lambda *_: False):
                 pass  # damage shows when a batch is read
-            if error is None and (missing := log_checks.bytes_cut(cfg, buffer.size)):
+            if error is None and (missing := log_checks.bytes_cut(cfg, buffer)):
                 yield "buffer", *log_checks.describe_cut(cfg, buffer.size, missing)
             error = _obstacle(cfg.buffer_path) if os.path.exists(cfg.buffer_path) else None
         if error is not None:

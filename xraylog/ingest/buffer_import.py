@@ -42,15 +42,16 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     """
     if buffer.is_empty:
         return
+    target.is_just_compared = False
     imported = Import(cfg, target, buffer)
     yield from imported.load_all(sources)
     imported.move_past_known([source for source in sources if not source.again])
     confirmation.confirm(cfg, target)
     # Its batches stay known: a copy of the buffer that is put back later has nothing new.
-    is_forgotten = log_checks.remember_buffered(cfg, 0)
+    is_forgotten = log_checks.remember_buffered(cfg, 0, "")
     buffer.clear(imported.end)
     if not is_forgotten:  # the disk was full
-        log_checks.remember_buffered(cfg, 0)
+        log_checks.remember_buffered(cfg, 0, "")
     logger.info(
         "{} imported: {} rows + {} unparsed + {} stored before",
         buffer.path,

@@ -25,7 +25,7 @@ from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.database import confirmations, positions, session
 from xraylog.database.confirmations import Confirmation, Confirmer
-from xraylog.database.positions import Owner, Position, PositionUpdate
+from xraylog.database.positions import Owner, Position, PositionConflict, PositionUpdate
 from xraylog.database.session import Connection
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
@@ -45,6 +45,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         installation.begin(cfg, known)
     with session.transaction(target.conn):
         there = confirmations.last_confirmation(target.conn, known.digest, cfg.node)
+    target.is_just_compared = True
     if not is_older(known, there):
         if is_copied(known, there) or is_moved(cfg, known):
             cfg = own_node(cfg)
@@ -87,6 +88,7 @@ def begun_again(known: Installation, **changes: Any) -> Installation:
         reminders=known.reminders,
         unread=known.unread,
         buffered=known.buffered,
+        last_batch=known.last_batch,
         machine=installation.machine(),
         host=socket.gethostname(),
         **changes,
@@ -240,6 +242,19 @@ def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
             host=socket.gethostname(),
         ),
     )
+
+
+def raise_if_copied(cfg: Config, target: Target) -> None:
+    """Raise PositionConflict if another installation has stored lines as this one since `compare`, if that was a while
+    ago. In the transaction that finds a position, which may be the other one's by now.
+    """
+    is_fresh, target.is_just_compared = target.is_just_compared, False  # one round trip less
+    if is_fresh or target.receipt is not None:
+        return
+    known = installation.read(cfg.buffer_path)
+    if is_copied(known, confirmations.last_confirmation(target.conn, known.digest, cfg.node)):
+        state = installation.state_path(cfg.buffer_path)
+        raise PositionConflict(f"{state}: expected no other run with this state, found a copy's, on another machine")
 
 
 def leave_receipt(cfg: Config, target: Target) -> None:

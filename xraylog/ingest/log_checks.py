@@ -15,6 +15,7 @@ from xraylog import hints
 from xraylog.accesslog import installation, log_clock, offline_buffer
 from xraylog.accesslog.log_clock import Doubt
 from xraylog.accesslog.logfile import LogFile, path_text
+from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.ingest import reminders
 
@@ -102,16 +103,20 @@ def unread(cfg: Config, path: Path) -> int:
     return installation.read(cfg.buffer_path, is_told=False).unread.get(path_text(path), 0)
 
 
-def remember_buffered(cfg: Config, size: int) -> bool:
-    """Remember that lines which have left their log are in the buffer, up to there; return whether that is kept."""
+def remember_buffered(cfg: Config, size: int, last_batch: str) -> bool:
+    """Remember that lines which have left their log are in the buffer, as it is; return whether that is kept."""
     known = installation.read(cfg.buffer_path, is_told=False)
-    return size == known.buffered or installation.write(cfg.buffer_path, replace(known, buffered=size))
+    buffered = replace(known, buffered=size, last_batch=last_batch)
+    return buffered == known or installation.write(cfg.buffer_path, buffered)
 
 
-def bytes_cut(cfg: Config, size: int) -> int:
-    """Return how many bytes the buffer, of `size` bytes, lacks of lines which are in no log any more."""
-    missing = max(0, installation.read(cfg.buffer_path, is_told=False).buffered - size)
-    return 0 if missing and _is_moved(cfg) else missing
+def bytes_cut(cfg: Config, buffer: Buffer) -> int:
+    """Return how many bytes are missing at the end of the buffer, of lines which are in no log any more."""
+    known = installation.read(cfg.buffer_path, is_told=False)
+    missing = max(0, known.buffered - buffer.size)
+    if missing and (_is_moved(cfg) or buffer.last_batch == known.last_batch):  # damage before it shows at the import
+        return 0
+    return missing
 
 
 def _is_moved(cfg: Config) -> bool:

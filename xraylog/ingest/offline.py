@@ -41,22 +41,27 @@ class DistinctNames:
 
 @contextlib.contextmanager
 def opened(cfg: Config) -> Iterator[Buffer]:
-    """Open the buffer; warn if a crash has torn its last batch. Raises Damaged and Unusable."""
+    """Open the buffer. Raises Damaged and Unusable."""
     with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as buffer:
-        if buffer.torn:
-            kept = f"{buffer.path} ended in a torn batch; it is now in {buffer.torn}"
-            see = shlex.join(["less", str(buffer.torn)])
-            logger.warning("{}: after a crash its lines are still in the log; if there was none, see: {}", kept, see)
         yield buffer
 
 
 def missing(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
-    """Log once, and yield, that the buffer has lost lines since a run left it."""
-    if missing := log_checks.bytes_cut(cfg, buffer.size):
+    """Log once, and yield, that the buffer has lost lines since a run left it; warn of a last batch that was torn."""
+    missing = log_checks.bytes_cut(cfg, buffer)
+    if buffer.torn:
+        kept = f"{buffer.path} ended in a torn batch; it is now in {buffer.torn}"
+        see = shlex.join(["less", str(buffer.torn)])
+        if missing:
+            logger.error("{}: its lines had left the log, and are missing; see: {}", kept, see)
+        else:
+            logger.warning("{}: after a crash its lines are still in the log; if there was none, see: {}", kept, see)
+    elif missing:
         logger.error("{}", "; ".join(log_checks.describe_cut(cfg, buffer.size, missing)))
+    if missing:
         yield LoadResult(missing=missing)
     if installation.read(cfg.buffer_path, is_told=False).buffered > buffer.size:
-        log_checks.remember_buffered(cfg, buffer.size)
+        log_checks.remember_buffered(cfg, buffer.size, buffer.last_batch)
 
 
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
@@ -128,6 +133,6 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
         logger.info("{}: its lines stay: a database had the first ones, and has not answered", log.path)
     elif drained := source.drain(spooled_to):
         spooled_to = drained.offset
-        log_checks.remember_buffered(source.cfg, buffer.size)
+        log_checks.remember_buffered(source.cfg, buffer.size, buffer.last_batch)
         source.truncate(spooled_to, leave=logfile.MARK_BYTES)
     source.remember(spooled_to)

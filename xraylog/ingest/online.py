@@ -124,6 +124,7 @@ def find_position(target: Target, source: Source) -> Position:
     """Return where the last run ended. Waits for one that died while its transaction is still in the server."""
     log, origin, node_id = source.log, source.origin, target.node_id(source.node)
     with session.transaction(target.conn, positions.node_lock(source.node)):
+        confirmation.raise_if_copied(source.cfg, target)
         position = positions.find(
             target.conn,
             node_id,

@@ -98,7 +98,7 @@ class Recorder:
             self._owns_logs = False
             raise
         except PositionConflict as error:
-            logger.error("{}; it stores these lines", error)
+            logger.error("{}; what is not stored stays where it is; the next run goes on", error)
             self.status = Exit.BUSY
         except OSError as error:
             what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"stays in {describe(self._paths)}"

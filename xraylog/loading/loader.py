@@ -60,6 +60,7 @@ class Target:
         self.keys = ForeignKeyChecks(conn, has_reject_reason)
         self.owner = Owner()  # of the positions
         self.receipt: str | None = None  # of the confirmations of this run
+        self.is_just_compared = False  # with what the installation knows: nothing was stored since
         self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs`
         self.refusal: str | None = None  # of a row, by a constraint
         self._loaders: dict[str, Loader] = {}

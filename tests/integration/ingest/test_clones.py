@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,10 @@ from helpers.site import Site, lines, users
 
 from xraylog.accesslog import installation
 from xraylog.cli import Exit
-from xraylog.ingest import confirmation
+from xraylog.database.positions import Position
+from xraylog.ingest import confirmation, online
+from xraylog.ingest.source import Source
+from xraylog.loading.loader import Target
 
 COPIED = "this installation was copied"
 
@@ -598,3 +602,25 @@ def test_a_copy_that_was_made_before_more_receipts_were_kept_lacks_nothing(site:
     copy.state.write_text(json.dumps({**known, "previous_receipts": []}))
     copy.append(*lines(200, 201))
     assert copy.run().stderr.count(COPIED) == 1
+
+
+def test_a_copy_that_runs_while_the_original_is_at_work_is_noticed_before_a_position_is_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.append(*lines(*FIRST))
+    site.run("--keep")
+    copy = site.clone()
+    site.append(*lines(100, 105))
+    copy.append(*lines(200, 205))
+    real = online.find_position
+
+    def find_position(target: Target, source: Source) -> Position:
+        subprocess.run(copy.command("--keep"), check=True)
+        target.is_just_compared = False  # as after an import
+        return real(target, source)
+
+    monkeypatch.setattr(online, "find_position", find_position)
+    assert "expected no other run with this state" in site.run("--keep", status=Exit.BUSY).stderr
+    monkeypatch.undo()
+    assert site.run("--keep").stderr.count(COPIED) == 1
+    assert site.emails() == users(*FIRST) + users(100, 105) + users(200, 205)

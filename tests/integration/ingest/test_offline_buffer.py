@@ -119,9 +119,21 @@ def test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer(site: Site) -
     site.back()
     done = site.run(status=Exit.OPERATOR)
     torn = Path(f"{site.buffer}.torn")
-    assert f"{site.buffer} ended in a torn batch; it is now in {torn}" in done.stderr
+    found = f"{site.buffer} ended in a torn batch; it is now in {torn}: its lines had left the log, and are missing"
+    assert f"{found}; see: less {torn}" in done.stderr
     assert torn.read_bytes() == damaged
     assert torn.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_batch_that_a_crash_tore_comes_again_from_the_log(site: Site) -> None:
+    site.append(*lines(0, 100))
+    site.away()
+    site.run("--keep")
+    site.buffer.write_bytes(site.buffer.read_bytes().replace(b'"u15"', b'"u1X"'))
+    site.back()
+    told = site.run().stderr
+    assert f"it is now in {site.buffer}.torn: after a crash its lines are still in the log; if there was none, " in told
+    assert site.emails() == users(0, 100)
 
 
 def test_more_than_one_damaged_batch_is_no_torn_end(site: Site) -> None:

@@ -83,8 +83,8 @@ def mv(what: str, where: str) -> Callable[[Site], str]:
     return lambda site: f"mv {getattr(site, what)} {getattr(site, what)}{where}"
 
 
-def df(site: Site) -> str:
-    return f"make room: df -h {site.folder} /dev"
+def df(_: Site) -> str:
+    return "make room: df -h /dev"
 
 
 TROUBLES = [
