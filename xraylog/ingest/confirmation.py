@@ -190,7 +190,8 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
         with session.transaction(target.conn, positions.node_lock(node)):
             for stored in known.logs:
                 head = Fingerprint(stored.head_length, bytes.fromhex(stored.head))
-                if keep_all or not any(is_drained(log, stored) for log in logs):
+                is_here = any(has(log, head, stored) for log in logs)
+                if keep_all or is_here or not any(is_drained(log, stored) for log in logs):
                     start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
                     update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
                     positions.insert(target.conn, update)

@@ -465,6 +465,21 @@ def test_a_copy_from_before_the_first_confirmation_is_noticed(site: Site, is_kil
     assert site.emails() >= own + users(*FIRST)
 
 
+def test_lines_that_are_kept_after_others_left_the_log_are_known(site: Site) -> None:
+    """xray has the log open, so that a mark of what left it stays at its beginning."""
+    with site.log.open("ab"):
+        site.append(*lines(500, 505))
+        site.run()
+        site.append(*lines(505, 510))
+        site.run("--keep")
+        copy = site.clone()
+        site.append(*lines(100, 101))
+        site.run()
+    copy.append(*lines(200, 201))
+    assert copy.run().stderr.count(COPIED) == 1
+    assert site.emails() == users(500, 510) + users(100, 101) + users(200, 201)
+
+
 def test_a_log_that_was_rotated_before_the_copy_was_noticed_is_known(site: Site) -> None:
     site.append(*lines(500, 505))
     site.run("--keep")
