@@ -466,15 +466,16 @@ def test_a_copy_from_before_the_first_confirmation_is_noticed(site: Site, is_kil
 
 
 def test_lines_that_are_kept_after_others_left_the_log_are_known(site: Site) -> None:
-    """xray has the log open, so that a mark of what left it stays at its beginning."""
-    with site.log.open("ab"):
-        site.append(*lines(500, 505))
-        site.run()
-        site.append(*lines(505, 510))
-        site.run("--keep")
-        copy = site.clone()
-        site.append(*lines(100, 101))
-        site.run()
+    """They went to the buffer, and left a mark at its beginning."""
+    site.away()
+    site.append(*lines(500, 505))
+    site.run()
+    site.back()
+    site.append(*lines(505, 510))
+    site.run("--keep")
+    copy = site.clone()
+    site.append(*lines(100, 101))
+    site.run()
     copy.append(*lines(200, 201))
     assert copy.run().stderr.count(COPIED) == 1
     assert site.emails() == users(500, 510) + users(100, 101) + users(200, 201)
