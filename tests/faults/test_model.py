@@ -493,13 +493,63 @@ class Installation(RuleBasedStateMachine):
         self.run_online(keep=False)
 
 
-@pytest.mark.timeout(0)
-def test_any_order_of_events_stores_every_line_once(own_server: Callable[..., Server], rounds: int) -> None:
+@pytest.fixture
+def with_server(own_server: Callable[..., Server]) -> None:
     Installation.server = own_server("max_connections=50")
     with_tables = create_database(Installation.server.keywords())
     with psycopg.connect(**with_tables, autocommit=True) as conn:  # type: ignore[arg-type]
         schema.ensure(conn)
     Installation.with_tables = with_tables["dbname"]
+
+
+# What failed once: each is a rule, and what it was given.
+FOUND: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "the original only drained": [
+        ("copy_the_machine", {"keep": True, "has_buffer": False, "is_renamed": False}),
+        ("run_online", {"keep": False}),
+        ("take_a_backup", {}),
+        ("restore_a_backup", {"number": 0, "put_back": False}),
+        ("rotate_the_log", {}),
+    ],
+    "a buffer came along, and the log was rotated": [
+        ("copy_the_machine", {"keep": True, "has_buffer": True, "is_renamed": True}),
+        ("rotate_the_log", {}),
+        ("run_online", {"keep": False}),
+        ("take_a_backup", {}),
+        ("restore_a_backup", {"number": 0, "put_back": False}),
+        ("rotate_the_log", {}),
+        ("run_online", {"keep": False}),
+    ],
+    "lines are kept after others had left the log": [
+        ("run_offline", {"keep": True}),
+        ("run_and_freeze_its_session", {"at_commit": True, "keep": False, "number": 2}),
+        ("append_lines", {"count": 17}),
+        ("change_the_node_name", {}),
+        ("copy_the_machine", {"keep": True, "has_buffer": False, "is_renamed": False}),
+        ("append_half_a_line", {"at": 49}),
+        ("run_and_freeze_its_session", {"at_commit": False, "keep": False, "number": 2}),
+        ("empty_the_log", {}),
+        ("end_the_copy", {}),
+        ("run_online", {"keep": False}),
+    ],
+}
+
+
+@pytest.mark.usefixtures("with_server")
+@pytest.mark.parametrize("found", FOUND)
+def test_what_the_model_has_found_is_stored_once(found: str) -> None:
+    installation = Installation()
+    installation.install(is_named=found.startswith("lines"))
+    try:
+        for rule_name, values in FOUND[found]:
+            getattr(installation, rule_name)(**values)
+    finally:
+        installation.teardown()
+
+
+@pytest.mark.usefixtures("with_server")
+@pytest.mark.timeout(0)
+def test_any_order_of_events_stores_every_line_once(rounds: int) -> None:
     run_state_machine_as_test(
         Installation,
         settings=settings(
