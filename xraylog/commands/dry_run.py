@@ -153,8 +153,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         if node_id is None:
             return None
         size, tail_at = (None, None) if log is None else (log.max_offset, log.tail)
-        is_archive = log is not None and not isinstance(log, LogFile)
-        there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at, is_archive)
+        there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
         if copied:
             there = replace(there, offset=max(there.offset, confirmation.stored_in(known, origin, log)))
         return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)

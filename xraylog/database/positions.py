@@ -140,7 +140,6 @@ def find(
     size: int | None = None,
     owner: Owner = ANYBODY,
     tail_at: TailAt | None = None,
-    is_archive: bool = False,
     on_delete: Callable[[], None] | None = None,
 ) -> Position:
     """Return where to resume in the file with these fingerprints, as `lookup` does, and keep its row alive.
@@ -149,7 +148,7 @@ def find(
     a row is deleted that such a file had. Call it in a transaction that holds the node's lock: a dead run's backend may
     still be committing.
     """
-    position = lookup(conn, node_id, source, fingerprints, size, owner, tail_at, is_archive)
+    position = lookup(conn, node_id, source, fingerprints, size, owner, tail_at)
     if position.offset:
         conn.execute(TOUCH_POSITION, [position.id])
     elif previous_digest:
@@ -168,13 +167,11 @@ def lookup(
     size: int | None = None,
     owner: Owner = ANYBODY,
     tail_at: TailAt | None = None,
-    is_archive: bool = False,
 ) -> Position:
     """Return where to resume in the file with these fingerprints: after the longest matching position, or 0.
 
     `size`: a larger position belongs to another file. `tail_at`: of the log, where there is one; another installation's
-    position counts where the text before it is that of this log, and stays where it is. `is_archive`: of the log; it
-    may be one of another installation's, whose text nobody has looked at. Changes nothing.
+    position counts where the text before it is that of this log, and stays where it is. Changes nothing.
     """
     digests = tuple(fingerprint.digest for fingerprint in fingerprints)
     values = {"node_id": node_id, "source": source, "head_digests": [*digests]}
@@ -185,7 +182,7 @@ def lookup(
         for row in rows
         if (size is None or row.position <= size)
         and Fingerprint(row.head_length, row.head) in fingerprints
-        and (row.belongs_to(owner) or _is_known(row, owner, tail_at, is_archive))
+        and (row.belongs_to(owner) or _is_known(row, owner, tail_at))
     ]
     ranges = [Range(row.id, row.stored_from, row.position) for row in matching if row.stored_from and row in ours]
     for row in matching:
@@ -201,10 +198,10 @@ def lookup(
     return _past(found, sorted(ranges, key=lambda found: found[1:]))
 
 
-def _is_known(row: Row, owner: Owner, tail_at: TailAt | None, is_archive: bool) -> bool:
+def _is_known(row: Row, owner: Owner, tail_at: TailAt | None) -> bool:
     """Return whether another installation's position is in the log at hand: a copy of the same text."""
     is_in = row.is_in(tail_at)
-    return (owner.is_new or is_archive) if is_in is None else is_in
+    return (owner.is_new or tail_at is not None) if is_in is None else is_in
 
 
 def _past(position: Position, ranges: Iterable[Range]) -> Position:

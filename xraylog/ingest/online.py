@@ -134,7 +134,6 @@ def find_position(target: Target, source: Source) -> Position:
             log.max_offset,
             target.owner,
             log.tail,
-            not isinstance(log, LogFile),
             functools.partial(confirmation.leave_receipt, source.cfg, target),
         )
         positions.forget_old(target.conn, position)

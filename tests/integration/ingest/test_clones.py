@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import itertools
 import json
 import os
@@ -492,21 +491,6 @@ def test_a_log_that_was_rotated_before_the_copy_was_noticed_is_known(site: Site)
     assert copy.run().stderr.count(COPIED) == 1
     copy.run("--logfile", str(rotated))
     assert site.emails() == users(500, 505) + users(100, 101) + users(200, 201)
-
-
-def test_an_archive_of_the_one_says_nothing_of_the_log_of_the_other(site: Site) -> None:
-    site.append(*lines(*FIRST))
-    site.run("--keep")
-    copy = site.clone()
-    alternately(site, copy, keep=True)
-    site.append(*lines(130, 136))
-    archive = Path(f"{site.log}.1.gz")
-    archive.write_bytes(gzip.compress(site.log.read_bytes()))
-    site.log.unlink()
-    site.run("--logfile", str(archive))
-    copy.append(*lines(230, 240))
-    copy.run("--keep")
-    assert site.emails() == users(*FIRST) + users(100, 136) + users(200, 240)
 
 
 @pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["drained", "kept"])
