@@ -144,7 +144,7 @@ def test_an_interrupt_while_the_packages_are_imported_is_one_line(script: str, p
     done = subprocess.run(
         [sys.executable, ROOT / f"{script}.py", "--version"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's   # ignored behind a shell's & ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's & lets it be ignored
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "interrupted\n")
 
