@@ -258,7 +258,7 @@ def _reset(keywords: Mapping[str, str], name: str, first: str = "") -> str:
 
 def _taken(keywords: Mapping[str, str]) -> Refusal:
     to_do = f"if it is another program's, give this role a schema of its own: {new_schema(_role(keywords))}"
-    return Refusal("another object of the database has the name of a table", "", to_do)
+    return Refusal("another object of the database has that name", "", to_do)
 
 
 def new_schema(role: str) -> str:

@@ -55,6 +55,21 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
             logger.warning("{}; {}", describe_copy(cfg, known), advise_copy(cfg))
             installation.write(cfg.buffer_path, own)
         return
+    older = begin_in_older(
+        cfg, target, known, there
+    )  # a run that loses its database here leaves the report to the next
+    logger.error(
+        "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
+        "what they have: {}",
+        describe(cfg, known, there),
+        hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
+    )
+    installation.write(cfg.buffer_path, older)
+    yield LoadResult(older=1)
+
+
+def begin_in_older(cfg: Config, target: Target, known: Installation, there: Confirmation) -> Installation:
+    """Begin again in a database that lacks what it had confirmed; return the state that knows which lines those are."""
     older = begun_again(
         known,
         older_at=time.time(),
@@ -69,15 +84,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
         with session.transaction(target.conn, positions.node_lock(cfg.node)):
             leave_receipt(cfg, target)  # a copy that has this token, or one from before, finds that it is not alone
         target.receipt = None
-    older = begin(cfg, target, older)  # a run that loses its database here leaves the report to the next one
-    logger.error(
-        "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
-        "what they have: {}",
-        describe(cfg, known, there),
-        hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
-    )
-    installation.write(cfg.buffer_path, older)
-    yield LoadResult(older=1)
+    return begin(cfg, target, older)
 
 
 def begun_again(known: Installation, **changes: Any) -> Installation:
@@ -130,8 +137,8 @@ def is_older(known: Installation, there: Confirmation) -> bool:
 
 
 def is_of_a_copy(known: Installation, there: Confirmation) -> bool:
-    """Return whether another installation surely went on from this one's state: after a receipt of this one, or without
-    any. After the receipts that are kept, nobody can tell.
+    """Return whether another installation surely went on from this one's state: the last receipt is not this one's, and
+    an earlier one is, or none of all that there were. Where older ones were left out, nobody can tell.
     """
     ours = {*latest_receipts(known), *known.previous_receipts}
     if not (known.receipt and there.receipts) or there.receipts[0] in ours:

@@ -39,11 +39,9 @@ class DistinctNames:
         return new
 
 
-@contextlib.contextmanager
-def opened(cfg: Config) -> Iterator[Buffer]:
+def opened(cfg: Config) -> contextlib.AbstractContextManager[Buffer]:
     """Open the buffer. Raises Damaged and Unusable."""
-    with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source)) as buffer:
-        yield buffer
+    return offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source))
 
 
 def missing(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
