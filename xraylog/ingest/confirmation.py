@@ -55,9 +55,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
             logger.warning("{}; {}", describe_copy(cfg, known), advise_copy(cfg))
             installation.write(cfg.buffer_path, own)
         return
-    older = begin_in_older(
-        cfg, target, known, there
-    )  # a run that loses its database here leaves the report to the next
+    older = begin_in_older(cfg, target, known, there)  # if the database goes away here, the next run reports it
     logger.error(
         "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
         "what they have: {}",
