@@ -29,6 +29,8 @@ BAD = {
     "a SELECT of no column": "SELECT EXISTS (SELECT FROM logs)",
     "LATERAL": "SELECT * FROM users u LEFT JOIN LATERAL (SELECT 1 FROM logs l) s ON true",
     "a correlated subquery": "SELECT id FROM users WHERE NOT EXISTS (SELECT 1 FROM logs l WHERE l.user_id = users.id)",
+    "now() in a CASE": "UPDATE log_positions SET updated_at = CASE WHEN updated_at < now() THEN now() END WHERE id = 1",
+    "a function that is not immutable": "DELETE FROM log_positions RETURNING extract(epoch FROM updated_at)",
     "a UNION ALL of no row": "SELECT 1 FROM logs UNION ALL SELECT NULL FROM logs WHERE false",
     "names that depend on rows": "DELETE FROM users WHERE id NOT IN (SELECT user_id FROM logs)",
     "DDL": "ALTER TABLE logs DETACH PARTITION logs_2025_11_17 CONCURRENTLY",
@@ -71,6 +73,9 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
     site.back()
     site.run()
     site.run("--make-partitions", "2")
+    site.append(*lines(40, 42))
+    for _ in range(2):
+        site.run("--keep")
     conn.execute(networks.CREATE)
     conn.execute("INSERT INTO networks VALUES ('0.0.0.0/0', 'DE', 64496, 'Example')")
     conn.execute(dns_names.CREATE)
@@ -79,6 +84,7 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
     page = read_page(site.database)
     assert page.places
     assert page.names
+    site.run("online", script="ask_logs")  # nobody is
     site.run("new", script="ask_logs")
     site.run("user", "u1", "--node", "n1", script="ask_logs")
     site.set("retention", days=30, prune_names="true")

@@ -53,7 +53,7 @@ UPDATE_CONFIRMATION = """
         tail = coalesce(substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s), tail),
         installation = %(owner)s::bytea
     WHERE stored_from = -1 AND head = %(digest)s
-    RETURNING position, extract(epoch FROM updated_at)::float8
+    RETURNING position, updated_at
 """
 
 RENEW_RECEIPT = """
@@ -65,7 +65,7 @@ RENEW_RECEIPT = """
 INSERT_CONFIRMATION = """
     INSERT INTO log_positions (node_id, source, position, head_length, head, stored_from, tail, installation)
     VALUES (%(node_id)s, %(source)s, %(count)s, 0, %(digest)s, -1, %(receipt)s, %(owner)s::bytea)
-    RETURNING position, extract(epoch FROM updated_at)::float8
+    RETURNING position, updated_at
 """
 
 
@@ -94,7 +94,6 @@ def renew(conn: Connection, who: Confirmer, receipt: bytes) -> None:
 def confirm(conn: Connection, who: Confirmer, receipt: bytes | None) -> Confirmation:
     """Count one more confirmation. `receipt`: None leaves the last one, because nobody could keep a new one."""
     values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
-    for found in conn.execute(UPDATE_CONFIRMATION, values):
-        return Confirmation(*found)
-    (found,) = conn.execute(INSERT_CONFIRMATION, {**values, "count": 1})
-    return Confirmation(*found)
+    found = [*conn.execute(UPDATE_CONFIRMATION, values)] or conn.execute(INSERT_CONFIRMATION, {**values, "count": 1})
+    ((number, at),) = found
+    return Confirmation(number, at.timestamp())

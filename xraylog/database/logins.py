@@ -39,7 +39,8 @@ BUSY = re.compile(
       | (?:server|pooler|bouncer)?\ ?(?:is\ )?shutting\ down | unable\ to\ check\ out | timed-out\ waiting
       | could\ not\ get\ connection\ from\ the\ pool | all\ ?servers\ ?down | all\ backend\ nodes\ are\ down
       | failed\ to\ get\ remote\ server\ connection | failed\ to\ create\ a\ backend\ connection
-      | failed\ to\ COPY\ to\ shard | could\ not\ acquire\ the\ lock\ required\ to | SSL\ SYSCALL\ error
+      | failed\ to\ (?:COPY\ to\ shard|complete\ COPY\ on) | terminating\ connection\ due\ to
+      | could\ not\ acquire\ the\ lock\ required\ to | SSL\ SYSCALL\ error
       | server\ closed\ the\ connection\ unexpectedly | connection\ not\ open | connection\ to\ the\ remote\ node
     """,
     re.IGNORECASE | re.VERBOSE,

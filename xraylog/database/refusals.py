@@ -281,7 +281,7 @@ def _worker_away(_: Mapping[str, str]) -> Refusal:
 
 CAUSES = (
     (r"(?s)connection to the remote node .*(no password supplied|authentication failed|pg_hba)", _worker_refuses),
-    (r"failed to COPY to shard|could not acquire the lock required to|connection to the remote node", _worker_away),
+    (r"failed to (COPY to shard|complete COPY)|could not acquire the lock|connection to the remote node", _worker_away),
     (r"does not support SSL", _no_tls),
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
     (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),

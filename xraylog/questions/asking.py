@@ -35,7 +35,7 @@ FIRST_BETWEEN = """
 LAST_BETWEEN = """
     SELECT max("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
 """
-ANY_SINCE = """SELECT EXISTS (SELECT FROM logs WHERE "timestamp" >= %s)"""
+ANY_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s)"""
 # What is in no day: rows in a DEFAULT partition, or in a table without partitions.
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
