@@ -18,18 +18,19 @@ OTHER_PORTS = "other"
 Counts: TypeAlias = Mapping[str, int]
 OfUsers: TypeAlias = Mapping["int | None", Counts]
 
+# The group of a port is found for each group of rows: for each row it takes longer than reading it.
 USES = SQL("""
     SELECT v.user_id, g.name::text, v.ports, v.rows
     FROM (
-        SELECT CASE WHEN u.user_id = ANY(%(users)s) THEN u.user_id END AS user_id, u.outbound_tag_id, u.ports,
-               sum(u.rows)::bigint AS rows
+        SELECT CASE WHEN u.user_id = ANY(%(users)s) THEN u.user_id END AS user_id, u.outbound_tag_id,
+               {group} AS ports, sum(u.rows)::bigint AS rows
         FROM (
-            SELECT l.user_id, l.outbound_tag_id, {group} AS ports, count(*) AS rows
+            SELECT l.user_id, l.outbound_tag_id, l.destination_port, count(*) AS rows
             FROM logs l
             WHERE {window} AND {let_in}
-            GROUP BY l.user_id, l.outbound_tag_id, ports
+            GROUP BY l.user_id, l.outbound_tag_id, l.destination_port
         ) u
-        GROUP BY 1, u.outbound_tag_id, u.ports
+        GROUP BY 1, u.outbound_tag_id, 3
     ) v
     LEFT JOIN tags g ON g.id = v.outbound_tag_id
     ORDER BY v.user_id, g.name, v.ports
@@ -58,7 +59,7 @@ GOALS = SQL("""
 def _group() -> Composed:
     """Return SQL for the number of the group that a destination's port is in."""
     cases = [
-        SQL("WHEN l.destination_port = ANY({}) THEN {}").format(Literal([*ports]), Literal(number))
+        SQL("WHEN u.destination_port = ANY({}) THEN {}").format(Literal([*ports]), Literal(number))
         for number, ports in enumerate(PORT_GROUPS.values())
     ]
     return SQL("CASE {} ELSE {} END").format(SQL(" ").join(cases), Literal(len(PORT_GROUPS)))
