@@ -233,12 +233,12 @@ def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
         yield "state", f"{error.filename}: {error.strerror}", hints.on(error, cfg)
         return
     nothing = confirmations.Confirmation(0, 0)
-    there = nothing if conn is None else confirmations.last_confirmation(conn, known.digest, cfg.node)
+    there = nothing if conn is None else confirmation.last_confirmation(conn, cfg, known)
     if confirmation.is_older(known, there):
         lacking = confirmation.describe(cfg, known, there)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
         yield "state", lacking, f"the next run goes on; if there are archives of that time, load them: {load}"
-    elif confirmation.is_copied(known, there):
+    elif confirmation.is_copied(known, there) or confirmation.is_moved(cfg, known):
         yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
     elif known.older_at:
         since = f"of {confirmation.moment(known.older_from)} to" if known.older_from else "until"

@@ -18,9 +18,9 @@ from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.commands.gap import Finder, Gap, log_with
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
-from xraylog.database.positions import Owner, Position, Range
+from xraylog.database.positions import Owner, Position, Range, TailAt
 from xraylog.database.session import Connection, Unavailable, Unsuitable
-from xraylog.ingest import confirmation, continuation, last_minutes
+from xraylog.ingest import buffer_import, confirmation, continuation, last_minutes
 from xraylog.maintenance import retention
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint, Origin
@@ -148,12 +148,15 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
     copied = has_positions and has_tails and confirmation.is_copy(conn, cfg, known)
     owner = Owner(installation.Installation().owner_id, is_new=False) if copied else confirmation.owner(known)
 
-    def position(origin: Origin, log: Log | None = None) -> Position | None:
+    def position(origin: Origin, tail_at: TailAt, log: Log | None = None) -> Position | None:
         node_id = references.known_node(conn, origin.node) if has_positions else None
-        if node_id is None:
+        if node_id is not None:
+            size = None if log is None else log.max_offset
+            there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
+        elif copied:  # as a node of its own
+            there = Position(None, 0, origin.source, origin.source, 0, 0)
+        else:
             return None
-        size, tail_at = (None, None) if log is None else (log.max_offset, log.tail)
-        there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
         if copied:
             there = replace(there, offset=max(there.offset, confirmation.stored_in(known, origin, log)))
         return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)
@@ -165,7 +168,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         origin, batch = stored.origin, stored.batch
         if batch is None:
             continue
-        lines, there = batch.lines, position(origin)
+        lines, there = batch.lines, position(origin, buffer_import.text_of(stored, logs))
         gaps.add(stored, there)
         if not origin.again and there:
             batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
@@ -176,7 +179,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         )
     return DatabaseState(
         server,
-        {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log))},
+        {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log.tail, log))},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
         confirmation.describe_copy(cfg, known) if copied else "",

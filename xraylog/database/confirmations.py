@@ -21,6 +21,7 @@ class Confirmation(NamedTuple):
     number: int
     at: float  # seconds since 1970; 0: never
     tail: bytes | None = None  # the receipts that came with the last ones, the latest first
+    of_owner_at: float = 0  # when the owner last began with another token, or had one confirmed
 
     @property
     def receipts(self) -> list[str]:
@@ -43,7 +44,9 @@ SELECT_CONFIRMATION = """
            coalesce(extract(epoch FROM coalesce(
                max(p.updated_at) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s),
                max(p.updated_at) FILTER (WHERE n.name = %(node)s))), 0)::float8,
-           (array_agg(p.tail) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s))[1]
+           (array_agg(p.tail) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s))[1],
+           coalesce(extract(epoch FROM
+               max(p.updated_at) FILTER (WHERE p.stored_from = -1 AND p.installation = %(owner)s)), 0)::float8
     FROM log_positions p JOIN nodes n ON n.id = p.node_id
 """
 
@@ -69,9 +72,9 @@ INSERT_CONFIRMATION = """
 """
 
 
-def last_confirmation(conn: Connection, digest: bytes, node: str) -> Confirmation:
+def last_confirmation(conn: Connection, digest: bytes, owner: bytes, node: str) -> Confirmation:
     """Return the last confirmation; without one, when the database last stored anything of the node."""
-    (found,) = conn.execute(SELECT_CONFIRMATION, {"digest": digest, "node": node})
+    (found,) = conn.execute(SELECT_CONFIRMATION, {"digest": digest, "owner": owner, "node": node})
     return Confirmation(*found)
 
 

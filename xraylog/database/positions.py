@@ -23,7 +23,9 @@ class Owner(NamedTuple):
 
 
 ANYBODY = Owner()
-TailAt: TypeAlias = Callable[[int], bytes]  # what the text before an offset of the log at hand is known by
+# What the text before an offset of the log at hand is known by; None: an archive's, at which nobody looks.
+TailAt: TypeAlias = Callable[[int], "bytes | None"]
+NOT_AT_HAND = b""  # the text before that offset is not
 
 
 class Range(NamedTuple):
@@ -54,6 +56,7 @@ class Position:
     stored_from: int = 0  # where what it stands for begins: 0, except for what was stored after a gap
     later: tuple[Range, ...] = ()  # what is stored after `offset`, with a gap before it; in the order of the file
     owner: bytes | None = None  # the installation
+    others: tuple[tuple[int, int], ...] = ()  # ids and offsets of other installations' rows, of texts that begin alike
 
     def after(self, offset: int) -> Position:
         """Return the position that lines from `offset` on move: this one, if all before them is stored."""
@@ -99,9 +102,10 @@ class Row(NamedTuple):
         """Return whether this installation may move it."""
         return owner.id is None or self.installation is None or self.installation == owner.id
 
-    def is_in(self, tail_at: TailAt | None) -> bool | None:
-        """Return whether the text before it is that of the log at hand; None if nobody can tell."""
-        return None if tail_at is None or self.tail is None else tail_at(self.position) == self.tail
+    def is_known(self, owner: Owner, tail_at: TailAt | None) -> bool:
+        """Return whether another installation's position is in the log at hand: a copy of the same text."""
+        tail = NOT_AT_HAND if tail_at is None else tail_at(self.position)
+        return owner.is_new if tail == NOT_AT_HAND else self.tail in (None, tail)
 
 
 # The last columns are read so because a dry run changes nothing, and a database of an older version lacks them.
@@ -181,7 +185,7 @@ def lookup(
         for row in rows
         if (size is None or row.position <= size)
         and Fingerprint(row.head_length, row.head) in fingerprints
-        and (row.belongs_to(owner) or _is_known(row, owner, tail_at))
+        and (row.belongs_to(owner) or row.is_known(owner, tail_at))
     ]
     ranges = [Range(row.id, row.stored_from, row.position) for row in matching if row.stored_from and row in ours]
     for row in matching:
@@ -193,14 +197,9 @@ def lookup(
         start = Position(None, node_id, source, source, 0, 0)
         found = start if ranges else _unmatched(node_id, source, [row for row in ours if not row.stored_from])
     newest_id = max((row.id for row in rows), default=0)
-    found = replace(found, head_digests=digests, newest_id=newest_id, owner=owner.id)
+    others = tuple((row.id, row.position) for row in rows if row not in matching and not row.belongs_to(owner))
+    found = replace(found, head_digests=digests, newest_id=newest_id, owner=owner.id, others=others)
     return _past(found, sorted(ranges, key=lambda found: found[1:]))
-
-
-def _is_known(row: Row, owner: Owner, tail_at: TailAt | None) -> bool:
-    """Return whether another installation's position is in the log at hand: a copy of the same text."""
-    is_in = row.is_in(tail_at)
-    return (owner.is_new or tail_at is not None) if is_in is None else is_in
 
 
 def _past(position: Position, ranges: Iterable[Range]) -> Position:
@@ -248,11 +247,12 @@ UPDATE_POSITION = """
 """
 
 # Not where another run, without a lock in common with ours, has started with the same lines: a copy, an archive of
-# them, or the same pipe. It can be anywhere in them by now: batches are committed by time.
+# them, or the same pipe. It can be anywhere in them by now: batches are committed by time. What this run has found, and
+# is another installation's, is no other run's.
 OF_ANOTHER_RUN = """
     SELECT 1 FROM log_positions
     WHERE node_id = %(node_id)s
-      AND (position = %(offset)s AND head_length = %(length)s AND head = %(digest)s
+      AND (position = %(offset)s AND head_length = %(length)s AND head = %(digest)s AND id <> ALL(%(others)s::bigint[])
            AND (tail IS NULL OR %(tail)s::bytea IS NULL OR tail = %(tail)s::bytea)
            OR id > %(newest_id)s AND head = ANY(%(head_digests)s::bytea[]))
 """
@@ -296,6 +296,7 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
         "stored_from": position.stored_from,
         "tail": update.tail,
         "owner": position.owner,
+        "others": [number for number, place in position.others if place == offset],
     }
     if position.id is None:
         for (row_id,) in conn.execute(INSERT_POSITION, values):

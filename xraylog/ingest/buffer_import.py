@@ -18,7 +18,7 @@ from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.offline_buffer import Buffer, Stored
 from xraylog.config import Config
 from xraylog.database import positions, session
-from xraylog.database.positions import Position, PositionUpdate
+from xraylog.database.positions import Position, PositionUpdate, TailAt
 from xraylog.ingest import buffered_log, confirmation, log_checks
 from xraylog.ingest.buffered_log import BufferedLog
 from xraylog.ingest.source import Gap, Source
@@ -86,10 +86,10 @@ class Import:
                 self.end = stored.end
                 self._cover(stored)
                 continue
-            there = self._found(stored.origin)
+            there = self._found(stored, sources)
             if has_gap(there, stored):
                 yield from load_gap(self._cfg, self._target, stored, there, sources)
-                there = self._found(stored.origin)
+                there = self._found(stored, sources)
             place = there.after(stored.after)
             if buffered_log.can_begin(stored, place) and not (self._covered or has_own_node(stored, sources)):
                 log = BufferedLog(self._buffer, self.is_known, self._batch_position, self.end, stored)
@@ -149,7 +149,8 @@ class Import:
             if not logs and is_copied:
                 origins = [known.origin]
             for origin, node in itertools.product(origins, {known.origin.node, self._own_node(known, sources)}):
-                there = find_origin(self._cfg, self._target, dataclasses.replace(origin, node=node))
+                of_node = dataclasses.replace(known, origin=dataclasses.replace(origin, node=node))
+                there = find_log(self._cfg, self._target, of_node, sources)
                 if known.after <= there.offset < end:
                     move = positions.insert if is_copied and there.id is None else positions.move
                     with session.transaction(self._target.conn, positions.node_lock(node)):
@@ -169,12 +170,12 @@ class Import:
             known = dataclasses.replace(known, after=self._covered.pop().after)
         self._covered = [*self._covered, known][-MAX_COVERED:]
 
-    def _found(self, origin: Origin) -> Position:
+    def _found(self, stored: Stored, sources: Sequence[Source]) -> Position:
         """Return how far the log of a batch is stored, with what another run imported of it."""
-        there = find_origin(self._cfg, self._target, origin)
+        there = find_log(self._cfg, self._target, stored, sources)
         for known in self._covered:
             head = known.origin.fingerprint(known.log_end)
-            if known.after <= there.offset < known.log_end and head in origin.fingerprints:
+            if known.after <= there.offset < known.log_end and head in stored.origin.fingerprints:
                 there = dataclasses.replace(there, offset=known.log_end)
         return there
 
@@ -193,20 +194,12 @@ def has_gap(there: Position, stored: Stored) -> bool:
 def load_gap(
     cfg: Config, target: Target, stored: Stored, there: Position, sources: Sequence[Source]
 ) -> Iterator[LoadResult]:
-    """Load what the database lacks before this batch, if a log still has it; log which bytes are missing if none has.
-
-    The log of this run first: it is locked, and a second descriptor would keep it from being truncated.
-    """
+    """Load what the database lacks before this batch, if a log still has it; log which bytes are in none."""
     origin, end = stored.origin, stored.after
-    head = origin.fingerprint(end)
-    ours = (source.log for source in sources if head is not None and begins_with(source.log, head, end))
-    with contextlib.ExitStack() as files:
-        log = next(ours, None)
-        if log is None and head is not None:
-            log = files.enter_context(discovery.copy_of(Path(origin.source), head, end))
+    with opened(origin, end, [source.log for source in sources]) as log:
         if log is not None:
             yield from load_from(log, cfg, target, origin, there, end)
-            there = find_origin(cfg, target, origin)
+            there = find_log(cfg, target, stored, sources)
     if missing := there.gaps(end) if has_gap(there, stored) else []:
         logger.error(
             "{}, bytes {}: expected these lines in this database, or still in the log, found them in neither: the "
@@ -233,6 +226,21 @@ def load_from(log: Log, cfg: Config, target: Target, origin: Origin, there: Posi
             positions.move(target.conn, gap.position_update(position, end))
 
 
+@contextlib.contextmanager
+def opened(origin: Origin, size: int, logs: Iterable[Log]) -> Iterator[Log | None]:
+    """Open the log that batches came from, if it still has its first `size` bytes.
+
+    The log of this run first: it is locked, and a second descriptor would keep it from being truncated.
+    """
+    head = origin.fingerprint(size)
+    ours = (log for log in logs if head is not None and begins_with(log, head, size))
+    with contextlib.ExitStack() as files:
+        log = next(ours, None)
+        if log is None and head is not None:
+            log = files.enter_context(discovery.copy_of(Path(origin.source), head, size))
+        yield log
+
+
 def begins_with(log: Log, head: Fingerprint, size: int) -> bool:
     """Return whether the log begins so, and has `size` bytes."""
     return log.fingerprint(head.length) == head and (log.max_offset is None or log.max_offset >= size)
@@ -247,11 +255,13 @@ def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
         )
 
 
-def find_origin(cfg: Config, target: Target, origin: Origin) -> Position:
+def find_log(cfg: Config, target: Target, stored: Stored, sources: Iterable[Source]) -> Position:
     """Return how far the log of a buffered batch is stored.
 
-    A copy of a log that is still there gets a row of its own.
+    A copy of a log that is still there gets a row of its own. What another installation has stored of the same text
+    counts, as for a log.
     """
+    origin = stored.origin
     node_id = target.node_id(origin.node)
     with session.transaction(target.conn, positions.node_lock(origin.node)):
         position = positions.find(
@@ -261,9 +271,22 @@ def find_origin(cfg: Config, target: Target, origin: Origin) -> Position:
             origin.fingerprints,
             origin.previous_digest,
             owner=target.owner,
+            tail_at=text_of(stored, [source.log for source in sources]),
             on_delete=functools.partial(confirmation.leave_receipt, cfg, target),
         )
     head = origin.fingerprint(position.offset)
     if position.known_path != position.source and head and discovery.is_at(Path(position.known_path), head):
         return dataclasses.replace(position, id=None)
     return position
+
+
+def text_of(stored: Stored, logs: Sequence[Log]) -> TailAt:
+    """Return what the text is known by from which a batch came: at its end, and wherever a log still has it."""
+
+    def tail_at(offset: int) -> bytes | None:
+        if offset == stored.log_end:
+            return stored.tail
+        with opened(stored.origin, offset, logs) as log:
+            return positions.NOT_AT_HAND if log is None else log.tail(offset)
+
+    return tail_at

@@ -44,7 +44,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     if known.is_new:
         installation.begin(cfg, known)
     with session.transaction(target.conn):
-        there = confirmations.last_confirmation(target.conn, known.digest, cfg.node)
+        there = last_confirmation(target.conn, cfg, known)
     target.is_just_compared = True
     if not is_older(known, there):
         if is_copied(known, there) or is_moved(cfg, known):
@@ -53,7 +53,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
                 source.cfg = cfg
             own = separate(cfg, target, known, [source.log for source in sources], keep_all=not buffer.is_empty)
             logger.warning("{}; {}", describe_copy(cfg, known), advise_copy(cfg))
-            installation.write(cfg.buffer_path, own)
+            installation.write(cfg.buffer_path, begin(cfg, target, own))
         return
     older = begin_in_older(cfg, target, known, there)  # if the database goes away here, the next run reports it
     logger.error(
@@ -74,7 +74,7 @@ def begin_in_older(cfg: Config, target: Target, known: Installation, there: Conf
         older_from=known_until(known, there),
         older_to=known.confirmed_at,
         # What a copy has stored here in the meantime may be where this one's lines end.
-        id="" if is_of_a_copy(known, there) else known.id or known.token,
+        id="" if is_of_a_copy(known, there) or has_begun_here(known, there) else known.id or known.token,
         node=cfg.node,
     )
     target.owner = owner(older)
@@ -122,6 +122,11 @@ def owner(known: Installation) -> Owner:
     return Owner(known.owner_id, known.is_new)
 
 
+def last_confirmation(conn: Connection, cfg: Config, known: Installation) -> Confirmation:
+    """Return what the database knows of this installation."""
+    return confirmations.last_confirmation(conn, known.digest, known.owner_id, cfg.node)
+
+
 def is_older(known: Installation, there: Confirmation) -> bool:
     """Return whether the database lacks what it had confirmed.
 
@@ -145,6 +150,11 @@ def is_of_a_copy(known: Installation, there: Confirmation) -> bool:
     return none_is_ours or not ours.isdisjoint(there.receipts)
 
 
+def has_begun_here(known: Installation, there: Confirmation) -> bool:
+    """Return whether another installation with the same state has come to this older database before."""
+    return there.of_owner_at > known.confirmed_at
+
+
 def is_copied(known: Installation, there: Confirmation) -> bool:
     """Return whether the last confirmation was another installation's, which has the same state."""
     return bool(there.receipts) and there.receipts[0] not in latest_receipts(known)
@@ -157,7 +167,7 @@ def latest_receipts(known: Installation) -> set[str]:
 
 def is_copy(conn: Connection, cfg: Config, known: Installation) -> bool:
     """Return whether the next run would find that this installation was copied. Changes nothing."""
-    there = confirmations.last_confirmation(conn, known.digest, cfg.node)
+    there = last_confirmation(conn, cfg, known)
     return not is_older(known, there) and (is_copied(known, there) or is_moved(cfg, known))
 
 
@@ -185,8 +195,9 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
     """Give an installation positions of its own, which begin where the state says that it was stored, and return what
     it knows from now on.
 
-    Those of logs that are not here, too: they may have been rotated, and keep their lines. `keep_all`: also those of
-    logs that were drained: batches of the buffer may be theirs.
+    Those of logs that are not here, too: they may have been rotated, and keep their lines. The path of such a log is
+    not theirs: what is there now was not emptied by anybody. `keep_all`: also those of logs that were drained: batches
+    of the buffer may be theirs.
     """
     copy = begun_again(known, node=cfg.node, copied_at=time.time(), logs=known.logs)
     target.owner = owner(copy)
@@ -197,7 +208,8 @@ def separate(cfg: Config, target: Target, known: Installation, logs: Sequence[Lo
                 head = Fingerprint(stored.head_length, bytes.fromhex(stored.head))
                 is_here = any(has(log, head, stored) for log in logs)
                 if keep_all or is_here or not any(is_drained(log, stored) for log in logs):
-                    start = Position(None, node_id, stored.source, stored.source, 0, 0, owner=target.owner.id)
+                    source = stored.source if is_here else f"{stored.source}, before it was copied"
+                    start = Position(None, node_id, source, source, 0, 0, owner=target.owner.id)
                     update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
                     positions.insert(target.conn, update)
     return copy
@@ -258,7 +270,7 @@ def raise_if_copied(cfg: Config, target: Target) -> None:
     if is_fresh or target.receipt is not None:
         return
     known = installation.read(cfg.buffer_path)
-    if is_copied(known, confirmations.last_confirmation(target.conn, known.digest, cfg.node)):
+    if is_copied(known, last_confirmation(target.conn, cfg, known)):
         state = installation.state_path(cfg.buffer_path)
         raise PositionConflict(f"{state}: expected no other run with this state, found a copy's, on another machine")
 
