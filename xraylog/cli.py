@@ -26,11 +26,11 @@ class Exit(enum.IntEnum):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """One whose help may have a reader that has left: Python 3.10 raises there."""
+    """One whose help may have a reader that has left: Python 3.10 raises there. Its errors show what was typed."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         with contextlib.suppress(OSError):
-            printed.write(file or sys.stderr, message)
+            printed.write(file or sys.stderr, printed.printable(message, keep="\n"))
 
 
 RUN_OPTIONS = frozenset(("config", "logfiles", "keep", "again", "verbose", "quiet"))

@@ -87,7 +87,10 @@ def is_read_only(path: Path) -> bool:
 
 def make_folder(folder: Path) -> str:
     """Return the command that makes a folder for this user."""
-    return command("install", "-d", "-o", user(), "-m", "700", folder)
+    if safe_open.is_private(next(parent for parent in folder.parents if os.path.isdir(parent))):
+        return command("install", "-d", "-o", user(), "-m", "700", folder)
+    made = command("mkdir", "-m", "700", folder)  # install would take a link there that others made for the folder
+    return f"{made} && {command('chown', '-h', user(), folder)}" if os.geteuid() else made
 
 
 def command(*words: str | Path) -> str:
@@ -116,9 +119,9 @@ def _give(path: Path, needs: Needs) -> str:
     if needs is Needs.REPLACED:
         return command("setfacl", "-m", f"u:{user()}:rwx", path.parent)
     if os.path.lexists(path):
-        return command("chown", user(), path)
+        return command("chown", "-h", user(), path)  # not where a link leads that others put there meanwhile
     if len(path.parent.parts) > SHARED_DEPTH:
-        return command("chown", user(), path.parent)
+        return command("chown", "-h", user(), path.parent)
     if needs is Needs.FILE:
         return command("install", "-o", user(), "-m", "600", "/dev/null", path)
     own = Path("/var/lib/xraylog")

@@ -39,7 +39,7 @@ def on(error: Exception, cfg: Config) -> str:
         return f"it stays as it is: name another [parser] offline_file in {cfg.path}"
     if isinstance(error, offline_buffer.Damaged):
         return "its lines stay in it; to continue with a new buffer: " + shlex.join(
-            ["mv", str(cfg.buffer_path), str(offline_buffer.damaged_path(cfg.buffer_path))]
+            ["mv", "-T", str(cfg.buffer_path), str(offline_buffer.damaged_path(cfg.buffer_path))]
         )
     if isinstance(error, logfile.Unusable):
         if error.printer:

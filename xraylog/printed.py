@@ -22,10 +22,12 @@ from typing import TextIO
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # A connection string with a password, as a URI or as pairs. Bounded, because a client can choose the text.
 CREDENTIALS = re.compile(
-    r"""(?P<before>://)[^\s/:"']{0,200}:(?![0-9]{1,5}[/?#])\S{0,200}@
-        |(?P<key>\bpassword\ *=\ *)(?:'[^']{0,200}'|[^\s*']\S{0,200})""",
+    r"""(?P<before>:/{1,2})[^\s/:"']{0,200}:(?![0-9]{1,5}[/?#])\S{0,2000}@
+        |(?P<key>(?:passw(?:or)?d|\bpwd)\ *=\ *)(?:'[^']{0,2000}'|[^\s*'&]\S{0,2000})""",
     re.IGNORECASE | re.VERBOSE,
 )
+# In the place of another value: without a scheme, with blanks, as in YAML.
+MISPLACED = re.compile(r"[^\s:@]:[^:@]+@[\w.\[-]|passw(?:or)?d\ *[:=]|\bpwd\ *[:=]", re.IGNORECASE | re.VERBOSE)
 HIDDEN = "***"
 STANDARD_OUTPUT = "standard output"
 SHORT = 4  # characters: what is shorter is hidden as a word of its own only, because it is in many others
@@ -121,9 +123,9 @@ def _escape(character: str) -> str:
 # --- passwords -------------------------------------------------------------------------------------------------
 
 
-def has_credentials(text: str) -> bool:
-    """Return whether a text looks like a connection string with a password."""
-    return CREDENTIALS.search(text) is not None
+def has_credentials(value: str) -> bool:
+    """Return whether a value of a setting looks like a connection string with a password."""
+    return CREDENTIALS.search(value) is not None or MISPLACED.search(value) is not None
 
 
 def passwords(keywords: Mapping[str, str]) -> set[str]:

@@ -235,8 +235,8 @@ class _Walk:
             maker, quoted = user_name(kind.st_uid), shlex.quote(at)
             raise Unsafe(
                 self.path,
-                f"a link that the user {maker} made at {at}; see where it leads: ls -l {quoted}; if it is meant: "
-                f"chown -h {user_name(os.geteuid())} {quoted}",
+                f"a link that the user {maker} made at {at}; see where it leads: ls -l {quoted}; if it is meant, name "
+                f"the file itself in its place in the config; otherwise: rm {quoted}",
             )
         if _is_of_kernel(self.folder):
             if self.names:
@@ -290,6 +290,14 @@ def user_name(user: int) -> str:
         return str(user)
 
 
+def is_private(folder: Path) -> bool:
+    """Return whether only this user and root can have put there what is in a folder."""
+    try:
+        return _is_ours(folder.stat())
+    except OSError:
+        return False
+
+
 def _is_trusted(user: int) -> bool:
     return user in (ROOT, os.geteuid())
 
@@ -332,8 +340,10 @@ def _has_name(descriptor: int) -> bool:
     """
     try:
         return not os.readlink(f"/proc/self/fd/{descriptor}").endswith(REMOVED)
-    except OSError:  # no /proc here
+    except FileNotFoundError:  # no /proc here
         return True
+    except OSError:  # a name that is longer than a path can be: it was moved there, perhaps to hide that it is removed
+        return False
 
 
 def _refuse_foreign(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
@@ -346,14 +356,15 @@ def _refuse_another(place: Place, file: os.stat_result, folder: os.stat_result) 
     _refuse_second_name(place, file, folder)
     is_of_folder = file.st_uid == folder.st_uid and not folder.st_mode & OTHERS_MAY_WRITE
     if not (_is_ours(folder) or _is_trusted(file.st_uid) or is_of_folder):
-        parent = place.path.parent
+        maker, parent = user_name(file.st_uid), place.path.parent
+        found = f"a file of {maker} in a folder where others may write, {parent}"
+        remove = f"rm {shlex.quote(str(place.path))}"
+        if folder.st_mode & stat.S_ISVTX:  # as /tmp: it is for everybody
+            raise Unsafe(place.path, f"{found}; name another folder in the config, and: {remove}")
         mend = f"chmod go-w {shlex.quote(str(parent))}"
         if not _is_trusted(folder.st_uid):
-            mend = f"chown {user_name(file.st_uid)} {shlex.quote(str(parent))} && {mend}"
-        raise Unsafe(
-            place.path,
-            f"a file of {user_name(file.st_uid)} in a folder where others may write, {parent}; if it is meant: {mend}",
-        )
+            mend = f"chown {maker} {shlex.quote(str(parent))} && {mend}"
+        raise Unsafe(place.path, f"{found}; if xray runs as {maker}: {mend}; otherwise: {remove}")
 
 
 def _refuse_second_name(place: Place, file: os.stat_result, folder: os.stat_result) -> None:
@@ -363,8 +374,7 @@ def _refuse_second_name(place: Place, file: os.stat_result, folder: os.stat_resu
         raise Unsafe(
             place.path,
             f"a file of {user_name(file.st_uid)} with {file.st_nlink} names (hard links), in a folder where others may "
-            f"write; find them: find / -xdev -samefile {quoted}; if it is meant: "
-            f"cp -p {quoted} {quoted}.copy && mv {quoted}.copy {quoted}",
+            f"write; find them: find / -xdev -samefile {quoted}; then remove the name that is not meant, with rm",
         )
 
 

@@ -117,3 +117,12 @@ def test_verbosity_decides_the_level(arguments: list[str], level: str) -> None:
 def test_a_closed_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert not cli.on_a_terminal()
+
+
+def test_what_was_typed_does_not_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pattern that the shell expands names files of others."""
+    _, err, status = said_and_status(capsys, "--logfile", "access.log.1", "access.log.2\x1b]0;title\x07\u202e")
+    assert r"unrecognized arguments: access.log.2\x1b]0;title\x07\u202e" in err
+    assert status == 2
+    _, err, _ = said_and_status(capsys, "postgresql://xray:Zq7xK@db")
+    assert "Zq7xK" not in err

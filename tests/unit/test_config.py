@@ -741,3 +741,30 @@ def test_a_connection_string_in_the_place_of_a_name_is_refused_and_not_shown(
     with pytest.raises(config.ConfigError, match="expected a name, found a connection string") as refused:
         config.read(tmp_path / "config.ini")
     assert "Zq7xK" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["port", "connect_timeout", "application_name", "sslmode", "logfile", "level"])
+@pytest.mark.parametrize("value", [
+    "xray:Zq7xK@db", "//xray:Zq7xK@db", "postgresql://xray:Zq7xK and more@db", "password: Zq7xK", "passwd=Zq7xK",
+    "pwd = Zq7xK", "postgresql://db/x?sslpassword=Zq7xK", "PGPASSWORD=Zq7xK", f"postgresql://xray:{'Zq7xK' * 100}@db",
+])  # fmt: skip
+def test_a_password_in_the_place_of_another_value_is_not_shown(tmp_path: Path, key: str, value: str) -> None:
+    sections: dict[str, dict[str, str]] = {
+        "postgresql": {"host": "h", "dbname": "d", "user": "u"}, "parser": {"logfile": "a", "offline_file": "b"},
+        "logging": {"file": "own.log"},
+    }  # fmt: skip
+    sections[{"logfile": "parser", "level": "logging"}.get(key, "postgresql")][key] = value
+    text = "".join(
+        f"[{name}]\n" + "".join(f"{one} = {of}\n" for one, of in keys.items()) for name, keys in sections.items()
+    )
+    (tmp_path / "config.ini").write_text(text)
+    with pytest.raises(config.ConfigError) as refused:
+        config.read(tmp_path / "config.ini")
+    assert "Zq7xK" not in str(refused.value)
+
+
+def test_a_section_that_is_a_password_twice_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "config.ini").write_text("[postgresql]\npassword = Zq7xK\n[Zq7xK]\n[Zq7xK]\n")
+    with pytest.raises(config.ConfigError, match=r"line 4: \[…\]: expected once, found again") as refused:
+        config.read(tmp_path / "config.ini")
+    assert "Zq7xK" not in str(refused.value)

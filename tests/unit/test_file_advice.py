@@ -62,3 +62,12 @@ def test_a_command_can_be_pasted_whatever_the_path_is(tmp_path: Path) -> None:
     path.touch(mode=0o400)
     command = mend(path, errno.EACCES).removeprefix("what to do: ").removeprefix("sudo ")
     assert subprocess.run(["/bin/sh", "-c", command], check=False).returncode in (0, 1)  # it is ours already
+
+
+def test_a_folder_is_made_where_others_cannot_put_a_link_to_another_one(tmp_path: Path) -> None:
+    """`install -d` gives whatever a link there leads to a new owner and mode."""
+    tmp_path.chmod(0o700)
+    assert "install -d -o" in file_advice.make_folder(tmp_path / "a" / "b")
+    tmp_path.chmod(0o1777)
+    assert "mkdir -m 700" in file_advice.make_folder(tmp_path / "a")
+    assert "install" not in file_advice.make_folder(tmp_path / "a")

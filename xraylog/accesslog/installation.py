@@ -10,9 +10,11 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import secrets
 import socket
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,10 @@ from xraylog.config import Config
 
 MAX_BYTES = 1 << 16  # our own file has less than 20 KiB; a larger one is another program's
 MAX_LOGS = 50
+MAX_SIZE = 1 << 62  # bytes
+MAX_TIME = datetime.max.replace(tzinfo=timezone.utc).timestamp()
+HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})*")
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 PIPED = "-"  # the source of what was piped in
 MACHINE_ID = Path("/etc/machine-id")  # machine-id(5): empty or missing in many containers
 
@@ -154,7 +160,7 @@ def read(buffer: Path, is_told: bool = True) -> Installation:
     except OSError as error:  # a folder
         error.filename = str(state_path(buffer))
         raise
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         if (known := _read(json.loads(text))) is not None:
             return known
     if is_told:
@@ -183,4 +189,34 @@ def _read(values: dict[str, Any]) -> Installation | None:
     pairs = zip(asdict(known).values(), asdict(Installation()).values(), strict=True)
     logs = (zip(log, Stored("", 0, 0, "", ""), strict=True) for log in known.logs)
     fits = all(type(value) is type(default) for value, default in itertools.chain(pairs, *logs))
-    return known if fits and "token" in names else None
+    return known if fits and "token" in names and _is_ours(known) else None
+
+
+def _is_ours(known: Installation) -> bool:
+    """Return whether all that is in it is as we write it; others may have written it."""
+    receipts = (known.receipt, known.asked, *known.earlier_receipts, *known.previous_receipts)
+    digests = (digest for log in known.logs for digest in (log.head, log.tail))
+    texts = (*known.last_days.values(), *receipts)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(HEXADECIMAL.fullmatch(text) for text in (*receipts, *digests))
+        and all(type(number) is int for number in known.unread.values())
+        and _is_plain(asdict(known))
+    )
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value, and what is in it, is text that PostgreSQL takes, or a number in its range."""
+    match value:
+        case dict():
+            return all(_is_plain(key) and _is_plain(part) for key, part in value.items())
+        case list() | tuple():
+            return all(map(_is_plain, value))
+        case str():
+            return NO_TEXT.search(value) is None
+        case float():
+            return 0 <= value <= MAX_TIME
+        case int():
+            return 0 <= value < MAX_SIZE
+        case _:
+            return False

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from xraylog import safe_open
 from xraylog.accesslog.logfile import Busy, Unusable
+
+HOLDER = re.compile(r"process [0-9]{1,10} since [0-9: +-]{10,40}")  # as `locked` writes it
 
 
 def lock_path(path: Path, fallback_folder: Path) -> Path:
@@ -69,8 +72,7 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
-            raise Busy(f"{path} is held by {holder}") from None
+            raise Busy(f"{path} is held by {_holder(descriptor)}") from None
         with contextlib.suppress(OSError):  # a full disk: the lock holds without its holder's name
             os.ftruncate(descriptor, 0)
             os.pwrite(
@@ -98,11 +100,17 @@ def lock_holder(path: Path) -> str | None:
         _refuse_other_kinds(path, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+        return _holder(descriptor)
     else:
         return None
     finally:
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """Return who says in the lock file that it has the lock; others may write there, and anything."""
+    text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+    return text if HOLDER.fullmatch(text) else "an unknown process"
 
 
 def _refuse_other_kinds(path: Path, descriptor: int) -> None:

@@ -79,7 +79,8 @@ def _syntax(error: configparser.Error) -> str:
         key = _named(error.option, _keys(error.section))
         return f"line {error.lineno}: {_section(error.section)} {key}: expected once, found again"
     if isinstance(error, configparser.DuplicateSectionError):
-        return f"line {error.lineno}: {_section(error.section)}: expected once, found again"
+        name = error.section if error.section in (*KEYS, "postgresql") else "…"  # which may be the password
+        return f"line {error.lineno}: [{name}]: expected once, found again"
     if isinstance(error, configparser.ParsingError):
         places = ", ".join(str(number) for number, _ in error.errors)
         return f"line {places}: expected 'key = value', found something else"

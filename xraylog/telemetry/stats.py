@@ -131,7 +131,7 @@ def _append(path: Path, line: str, header: str) -> None:
         if size == 0:
             line = header + line
         elif header and first != header.rstrip("\n"):
-            away = shlex.join(["mv", str(path), f"{path}.old"])
+            away = shlex.join(["mv", "-T", str(path), f"{path}.old"])
             raise NotWritten(f"{path}: expected the header {header.rstrip()!r}, found {first!r}; move it away: {away}")
         else:
             file.seek(size - 1)

@@ -249,7 +249,7 @@ def test_locks_that_cannot_be_made_are_reported(site: Site) -> None:
     finally:
         site.folder.chmod(0o700)
     assert status == 3
-    mend = f" cannot be made: Permission denied; what to do: chown {user()} {site.folder}"
+    mend = f" cannot be made: Permission denied; what to do: chown -h {user()} {site.folder}"
     assert [text.endswith(mend) for text in texts(report, "lock", "✗")] == [True, True]
 
 
@@ -303,7 +303,7 @@ def test_a_lock_of_another_that_may_not_be_read_is_reported_as_a_run_finds_it(si
     assert status == 3
     (text,) = (text for mark, what, text in report if (mark, what) == ("✗", "lock"))
     assert text.endswith(
-        f"a run now would exit with status 3; what to do: chown {user()} {site.folder}/access.log.lock"
+        f"a run now would exit with status 3; what to do: chown -h {user()} {site.folder}/access.log.lock"
     )
 
 

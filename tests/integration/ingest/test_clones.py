@@ -624,3 +624,19 @@ def test_a_copy_that_runs_while_the_original_is_at_work_is_noticed_before_a_posi
     monkeypatch.undo()
     assert site.run("--keep").stderr.count(COPIED) == 1
     assert site.emails() == users(*FIRST) + users(100, 105) + users(200, 205)
+
+
+@pytest.mark.parametrize("damage", [
+    "[" * 60_000, {"confirmed_at": 1e300}, {"confirmed_at": float("nan")}, {"token": "\ud800"}, {"node": "a\0b"},
+    {"previous_receipts": [{}]}, {"receipt": "zz"}, {"logs": [["x", 1 << 70, 1, "", ""]]}, {"unread": {"x": "y"}},
+    {"last_days": {"x": 1}}, {"earlier_receipts": ["0"]},
+], ids=lambda damage: str(damage)[:30].replace("\0", "0"))  # fmt: skip
+def test_a_state_that_others_wrote_stops_no_run(site: Site, damage: str | dict[str, object]) -> None:
+    site.append(*lines(0, 5))
+    site.run("--keep")
+    known = json.loads(site.state.read_text())
+    site.state.write_text(damage if isinstance(damage, str) else json.dumps({**known, **damage}))
+    site.append(*lines(5, 10))
+    assert "expected our state, found another text" in site.run("--keep").stderr
+    assert site.run("--keep").stderr == ""
+    assert site.emails() == users(0, 10)

@@ -62,21 +62,23 @@ FAULTS: dict[str, tuple[Callable[[Site], None], str, str]] = {
     "no folder of the buffer": (removed("var"), "{}/var", "install -d -o USER -m 700 {}/var"),
     "no folder of the statistics": (removed("out"), "{}/out", "install -d -o USER -m 700 {}/out"),
     "lock of the log left by root": (
-        of_another("log", "access.log.lock", mode=0o600), "{}/log/access.log.lock", "chown USER {}/log/access.log.lock",
+        of_another("log", "access.log.lock", mode=0o600),
+        "{}/log/access.log.lock",
+        "chown -h USER {}/log/access.log.lock",
     ),
     "lock of the buffer left by root": (
         of_another("var", "buffer.jsonl.lock", mode=0o600),
         "{}/var/buffer.jsonl.lock",
-        "chown USER {}/var/buffer.jsonl.lock",
+        "chown -h USER {}/var/buffer.jsonl.lock",
     ),
-    "folder of the buffer of another": (of_another("var", mode=0o755), "{}/var", "chown USER {}/var"),
+    "folder of the buffer of another": (of_another("var", mode=0o755), "{}/var", "chown -h USER {}/var"),
     "state left by root": (
         of_another("var", "buffer.jsonl.state", mode=0o600),
         "{}/var/buffer.jsonl.state",
-        "chown USER {}/var/buffer.jsonl.state",
+        "chown -h USER {}/var/buffer.jsonl.state",
     ),
     "statistics left by root": (
-        of_another("out", "stats.jsonl", mode=0o600), "{}/out/stats.jsonl", "chown USER {}/out/stats.jsonl"
+        of_another("out", "stats.jsonl", mode=0o600), "{}/out/stats.jsonl", "chown -h USER {}/out/stats.jsonl"
     ),
 }  # fmt: skip
 
