@@ -17,6 +17,10 @@ STATES = "unit/test_refusals.py::test_a_state_counts_whatever_the_language_is"
 CONFIG = "unit/test_config.py::"
 SURROUNDINGS = "integration/test_surroundings.py::"
 USERS = "integration/ingest/test_other_users.py::"
+CLEARTEXT = (
+    "integration/database/test_cleartext.py::"
+    "test_the_password_is_not_sent_as_it_is_to_a_server_that_has_not_proven_who_it_is"
+)
 DAMAGED = "integration/ingest/test_outcome.py::test_a_buffer_that_was_moved_away_as_said_stands_in_nobodys_way"
 BLOCKERS = "integration/migration/test_blockers.py::test_refused_before_the_first_change_with_the_way_out"
 FAULTS = "integration/database/test_table_faults.py::"
@@ -255,6 +259,9 @@ TESTED: dict[str, dict[str, str]] = {
         "another session keeps the lock": ADVICE + "test_a_lock_that_another_session_keeps",
         "change [postgresql] sslmode": ADVICE + "test_a_setting_that_the_server_does_not_offer",
         "the server has no TLS": ADVICE + "test_a_setting_that_the_server_does_not_offer",
+        "set [postgresql] sslmode = verify-full": CLEARTEXT,
+        "the server asks for the password as it is": CLEARTEXT,
+        "{}require_auth = password": CLEARTEXT,
         "with its certificate in place": ADVICE + "test_a_setting_that_the_server_does_not_offer",
         "change [postgresql] password": SURROUNDINGS + "test_a_password_in_quotes_is_named_when_it_is_refused",
         "by that socket only": REFUSALS,

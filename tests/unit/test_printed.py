@@ -94,7 +94,11 @@ def test_a_connection_string_is_shown_without_its_password(text: str, expected: 
         ({"password": "a"}, 'a host "a" at all', '*** host "***" at all'),
         ({"password": "one,two", "host": "one,two"}, 'host "one", host "two"', 'host "***", host "***"'),
         ({"sslpassword": "Zq7xK"}, 'service "Zq7xK"', 'service "***"'),
-        ({"host": "x://u:a b@h"}, 'host "x://u:a b@h"', 'host "***"'),  # no URI, for it has a space: meant as one
+        (
+            {"host": "x://u:a b@h"},
+            'host "x://u:a b@h"',
+            'host "***"',
+        ),  # no URI, but meant as one
         ({}, "said", "said"),
     ],
 )

@@ -228,6 +228,12 @@ def _broken(_: Mapping[str, str]) -> Refusal:
     return Refusal("the server, or the network, ended the session", "", "see: sudo journalctl -u postgresql -n 50")
 
 
+def _cleartext(_: Mapping[str, str]) -> Refusal:
+    found = "the server asks for the password as it is, and does not prove that it is the one"
+    change = "set [postgresql] sslmode = verify-full, or a socket as host; for LDAP, RADIUS or PAM without TLS: "
+    return Refusal(found, f"{change}require_auth = password", "")
+
+
 def _no_tls(_: Mapping[str, str]) -> Refusal:
     change = "change [postgresql] sslmode"
     to_do = f"with its certificate in place, {SUPERUSER}ALTER SYSTEM SET ssl = on; {RELOAD}"
@@ -282,6 +288,7 @@ def _worker_away(_: Mapping[str, str]) -> Refusal:
 CAUSES = (
     (r"(?s)connection to the remote node .*(no password supplied|authentication failed|pg_hba)", _worker_refuses),
     (r"failed to (COPY to shard|complete COPY)|could not acquire the lock|connection to the remote node", _worker_away),
+    (r"server requested a cleartext password", _cleartext),
     (r"does not support SSL", _no_tls),
     (r"Connection refused|No such file or directory\W+Is the server running", _down),
     (r"could not translate host name|Name or service not known|failed to resolve host", _unknown_host),

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from xraylog import cleartext
 from xraylog.database import deadline
 from xraylog.database.capabilities import Capabilities
 from xraylog.printed import without_passwords
@@ -120,7 +122,8 @@ def to_reset(conn: Connection, name: str, value: str, source: str, first: str = 
 
 @contextlib.contextmanager
 def _session(keywords: Mapping[str, str], answer_timeout_s: float | None, node: str | None) -> Iterator[Connection]:
-    conninfo = make_conninfo("", **{**DEFAULTS, **keywords, "client_encoding": "UTF8"})
+    required = cleartext.refused(keywords, pq.version())
+    conninfo = make_conninfo("", **{**DEFAULTS, **required, **keywords, "client_encoding": "UTF8"})
     conn = _attempt(conninfo, keywords)
     conn.answer_timeout_s, conn.node = answer_timeout_s, node
     # In a stricter level the statement that waits for a lock has an older snapshot, not seeing what it waited for.
