@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 import re
+import string
+from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from helpers.parsing import AT, NOW, STORED_AT, WHOLE, parse, reason
+from helpers.parsing import AT, NOW, STORED_AT, WHOLE, grammar_of, parse, reason
 from helpers.site import SAMPLES
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xraylog.accesslog import other_lines
 from xraylog.accesslog.grammar import Grammar
@@ -233,16 +237,48 @@ MESSAGES = [
     "ERROR: [core] grpc: addrConn.createTransport failed to connect",
     "server.go:3215: http: TLS handshake error from 203.0.113.154:59240: EOF",
     "read udp 0.0.0.0:443: use of closed network connection",
+    "accept tcp [::]:443: accept4: too many open files",
+    "dial tcp: lookup www.example.com on 127.0.0.53:53: no such host",
+    "read tcp 1.2.3.4:443->5.6.7.8:9: read: connection reset by peer",
     "tls: первое слово",
+    # words that look like a status
+    'Unsolicited response received on idle HTTP channel starting with "HTTP/1.1 408"; err=<nil>',
+    "http2: Transport received GOAWAY",
+    'transport: received the unexpected content-type "text/html"',
+    "http2: received GOAWAY [FrameHeader GOAWAY len=8], starting graceful shutdown",
+    "protocol error: received *http.http2MetaHeadersFrame before a SETTINGS frame",
+    "connection expected to be closed",
+    "peer detected a duplicate packet",
+    "Server repeated the request too often",
+    "server reported an error",
+]
+TO_A_CLIENT = (
+    "http: TLS handshake error from 203.0.113.154:59240: tls: client requested unsupported application protocols"
+)
+WITH_BYTES_OF_A_CLIENT = [
+    f"{TO_A_CLIENT} ([".encode() + b"\x8a\x8a http/0.9])",
+    f'{TO_A_CLIENT} (["a -> b"])',
+    f"{TO_A_CLIENT} ([from 5.6.7.8:9 accepted tcp:x:443 [a -> b] email: e])",
+    'http2: server: error reading preface from client 203.0.113.9:44: bogus greeting "email: x"',
+    'http2: server: error reading preface from client 203.0.113.9:44: bogus greeting "1 rejected  proxy/socks: "',
+    'Unsolicited response received on idle HTTP channel starting with "email: x -> y"; err=<nil>',
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES)
-def test_a_message_of_go_or_of_a_library_is_ignored(message: str) -> None:
+@pytest.mark.parametrize("message", [*MESSAGES, *WITH_BYTES_OF_A_CLIENT])
+def test_a_message_of_go_or_of_a_library_is_ignored(message: str | bytes) -> None:
     assert parse(AT, message) is Ignored.CONSOLE
     assert parse("2025/03/12 15:15:27 ", message) is Ignored.CONSOLE
     assert "another" in reason(AT, message, WHOLE)
     assert "another" in reason(AT, message, AT)
+
+
+@given(
+    st.sampled_from([f"{TO_A_CLIENT} ([", "http2: ", "REALITY remoteAddr: ", "server.go:3: "]), st.binary(max_size=99)
+)
+def test_no_bytes_of_a_client_make_a_message_another_line(begin: str, text: bytes) -> None:
+    said = grammar_of().parse_line(AT + begin.encode() + b"x" + text.replace(b"\n", b""))
+    assert said is Ignored.CONSOLE
 
 
 NO_MESSAGES = [
@@ -250,9 +286,22 @@ NO_MESSAGES = [
     "",
     " http: TLS handshake error",
     "[error] 812#812: *5 connect() failed",  # nginx has the same timestamp
-    "http: TLS handshake\0error",
-    b"http: TLS handshake \xff error",
+    "a handshake\0error",
+    b"a handshake \xff error",
     "http: rejected tcp:x:443",
+    "http: accepted tcp:x:443",
+    "127.hi1ge0h1cjjh2 iected  v2ray.com/core/proxy/vless/encoding: invalid request version",
+    "aazz a  from tcp:203.0.113.231:40105 rejected  proxy/socks: no matching auth method",
+    "some other words from tcp:203.0.113.231:40105 rejected  proxy/socks: no matching auth method",
+    "some other words 203.0.113.231:40105 accepted www.example.com:443",
+    "some other words from 203.0.113.231:40105 reje",
+    "frproxy/vless/encoding: invalid request address",
+    "encoding: invalid request user id",
+    "carol is a not a valid user",
+    "some text failed to drain connection > EOF",
+    "some text [direct]",
+    "some text carol@example.com",
+    "accepted tcp to x from 5.6.7.8",
     "from nowhere else",
 ]
 
@@ -267,15 +316,51 @@ ACCESS_LINES = [line for line in SAMPLE_LINES if b" got answer:" not in line and
 SHAPES = {re.sub(rb"\d+", b"0", line): line for line in ACCESS_LINES}  # one line of each
 
 
+def other_byte(chance: random.Random) -> int:
+    return chance.choice((chance.randrange(256), *b" .:[]acdefo"))
+
+
+def change(chance: random.Random, rest: bytearray, most: int = 8) -> None:
+    """Up to so many of its bytes are others."""
+    for _ in range(chance.randrange(most + 1)):
+        rest[chance.randrange(len(rest))] = other_byte(chance)
+
+
+def cut_out(chance: random.Random, rest: bytearray) -> None:
+    """What is left of the beginning shows what it was: without any of it, a tail is a text like others."""
+    start = chance.randrange(len(b"from 1"), len(rest))
+    del rest[start : chance.randrange(start, len(rest) + 1)]
+
+
+def insert(chance: random.Random, rest: bytearray) -> None:
+    at = chance.randrange(len(rest) + 1)
+    rest[at:at] = bytes(other_byte(chance) for _ in range(chance.randrange(1, 12)))
+
+
+def insert_words(chance: random.Random, rest: bytearray) -> None:
+    at = chance.choice((0, chance.randrange(len(rest) + 1)))
+    words = (bytes(chance.choices(string.ascii_lowercase.encode(), k=chance.randrange(1, 9))) for _ in range(3))
+    rest[at:at] = b" ".join([*words][: chance.randrange(1, 4)]) + b" "
+
+
 def test_a_damaged_access_line_is_never_taken_for_a_message() -> None:
     """Cut anywhere, and up to three of its bytes are others. The same damage every time: 20,000 lines of it."""
     chance = random.Random(17)
     for line in ACCESS_LINES * (20_000 // len(ACCESS_LINES)):
         rest = bytearray(line[20:])
-        for _ in range(chance.randrange(4)):
-            rest[chance.randrange(len(rest))] = chance.choice((chance.randrange(256), *b" .:[]acdefo"))
+        change(chance, rest, 3)
         damaged = bytes(rest[: chance.randrange(1, 2 * len(rest))])
         assert not other_lines.is_message(damaged), damaged
+
+
+@pytest.mark.parametrize("damage", [change, cut_out, insert, insert_words])
+def test_nor_is_one_with_other_damage(damage: Callable[[random.Random, bytearray], None]) -> None:
+    """More bytes that are others, a piece that is missing, text that does not belong to it: 20,000 lines of each."""
+    chance = random.Random(23)
+    for line in ACCESS_LINES * (20_000 // len(ACCESS_LINES)):
+        rest = bytearray(line[20:])
+        damage(chance, rest)
+        assert not other_lines.is_message(bytes(rest)), bytes(rest)
 
 
 def test_no_piece_of_an_access_line_is_taken_for_a_message() -> None:
