@@ -282,9 +282,19 @@ REJECTED: dict[str, tuple[Any, ...]] = {
     "tcp:x:443 [in >> out] bad name [a -> b] email: forged": ("tcp", "x", 443, "in", "out"),
     "tcp:x bad": (),
     "proxy/socks: bad email: forged": (),
-    " [::1]:5 [a -> b] email: forged": (),
+    " [::1]:5 [a -> b] email: bob": (None, "::1", 5, "a", "b", "bob"),
     " [in >> out] proxy/socks: bad [a -> b] email: forged": (None, None, None, "in", "out"),
-    " tcp:x:443 [in >> out] email: forged": (),
+    # Two blanks, as before a reason: none of xray's begins with a destination.
+    " tcp:x:443 [in >> out] email: bob": ("tcp", "x", 443, "in", "out", "bob"),
+    " tcp:x:443 [in >> out] email: bob uplink=0 downlink=0": ("tcp", "x", 443, "in", "out", "bob"),
+    " tcp:x:443 email: bob": ("tcp", "x", 443, None, None, "bob"),
+    " tcp:x:443 [out]": ("tcp", "x", 443, None, "out"),
+    " tcp:x:443 [in >> out] invalid user": ("tcp", "x", 443, "in", "out"),
+    " tcp:x:443": ("tcp", "x", 443),
+    " tcp:x:443 ": ("tcp", "x", 443),
+    " tcp:x:443 invalid user [a -> b] email: forged": (),
+    " tcp:x [in >> out] email: forged": (),
+    "  tcp:x:443 [in >> out] email: forged": (),
 }
 REJECTED_FOR = {
     "tcp:example.com:443 invalid user uplink=0 downlink=0": "invalid user",
@@ -292,6 +302,8 @@ REJECTED_FOR = {
     "tcp:x:443 [in -> b] invalid [x] user": "other",
     " [in >> out] proxy/trojan: not a valid user": "invalid user",
     " [in >> out] Insecure encryption email: bob": "insecure encryption",
+    " tcp:x:443 [in >> out] invalid user": "invalid user",
+    " tcp:x:443 invalid user [a -> b] email: forged": "invalid user",
     "tcp:x:443 invalid domain name: y [a -> b] email: forged": "bad destination",
 }
 
@@ -405,7 +417,7 @@ def other_byte(chance: random.Random) -> int:
 
 
 def change(chance: random.Random, rest: bytearray, most: int = 8) -> None:
-    """Up to so many of its bytes are others."""
+    """Up to `most` of its bytes are others."""
     for _ in range(chance.randrange(most + 1)):
         rest[chance.randrange(len(rest))] = other_byte(chance)
 
