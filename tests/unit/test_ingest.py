@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,7 +21,7 @@ from xraylog.cli import Exit, Options
 from xraylog.config import Config
 from xraylog.database.positions import PositionConflict
 from xraylog.database.session import Unavailable, Unsuitable
-from xraylog.ingest import last_minutes, new_users, offline, outcome, source
+from xraylog.ingest import last_minutes, new_users, offline, outcome, reminders, source
 from xraylog.ingest.offline import DistinctNames
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
@@ -157,26 +159,55 @@ def test_a_name_is_new_once_in_each_table(monkeypatch: pytest.MonkeyPatch) -> No
     assert names.count_new({"users": ["d"]}) == {"users": 0}  # counted no further
 
 
-def total_of(users: int, rows: int) -> LoadResult:
-    return LoadResult(lines=rows, rows=rows, new_names={"users": users})
-
-
 def test_users_that_appear_as_fast_as_lines_are_a_warning_with_the_fields_and_no_name() -> None:
     emails = [f"alice{n % 5}@example.com sent to: h{n} up= {n}, tries={n} bob" for n in range(40)]
-    warning = new_users.warning(total_of(1_000, 1_999), [*emails, "carol"])
+    warning = new_users.warning(1_000, 1_999, [*emails, "carol"])
     assert warning is not None
     assert "1000 new users in 1999 rows" in warning
     assert "here: to: * up=* tries=*;" in warning
     assert not re.search(r"alice|bob|carol|example|h1", warning)
-    assert new_users.warning(total_of(1_000, 2_000), emails) is None
-    assert new_users.warning(total_of(999, 999), emails) is None
+    assert new_users.warning(1_000, 2_000, emails) is None
+    assert new_users.warning(999, 999, emails) is None
 
 
 def test_users_without_a_field_in_common_are_a_warning_too() -> None:
-    warning = new_users.warning(total_of(1_000, 1_000), [f"user{n}: x" for n in range(40)])
+    warning = new_users.warning(1_000, 1_000, [f"user{n}: x" for n in range(40)])
     assert warning is not None
     assert "emails that change" in warning
-    assert new_users.warning(total_of(1_000, 1_000), []) is not None
+    assert new_users.warning(1_000, 1_000, []) is not None
+
+
+def total_of(users: int, rows: int) -> LoadResult:
+    return LoadResult(lines=rows, rows=rows, new_names={"users": users})
+
+
+def noted(cfg: Config, *runs: tuple[int, int]) -> list[str | None]:
+    """What each of these runs says, of this many new users and rows."""
+    return [new_users.note(cfg, total_of(*run), ["alice spent: 1"]) for run in runs]
+
+
+def test_small_runs_add_up_to_a_warning_a_day(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = noted(cfg, (300, 300), (0, 0), (300, 310), (300, 300), (300, 300), (300, 300))
+    assert [bool(warning) for warning in said] == [False, False, False, False, True, False]
+    assert "1200 new users in 1210 rows" in str(said[4])
+    assert "here: spent: *;" in str(said[4])
+    now = time.time() + reminders.DAY_S
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert noted(cfg, (0, 0)) == [None]
+    assert "1800 new users" in str(noted(cfg, (300, 300)))
+
+
+def test_a_run_with_few_new_users_forgets_those_before_it(cfg: Config) -> None:
+    """Those of a new installation: its first runs know nobody."""
+    assert noted(cfg, *[(900, 900), (100, 900)] * 3, (900, 900)) == [None] * 7
+    assert installation.read(cfg.buffer_path).new_users == [900, 900]
+
+
+@pytest.mark.parametrize("found", [["x", 5], [1], [1, 2, 3], [None, None]])
+def test_another_count_in_the_state_file_is_none(cfg: Config, found: list[Any]) -> None:
+    installation.write(cfg.buffer_path, installation.Installation(new_users=found))
+    assert noted(cfg, (10, 10)) == [None]
+    assert installation.read(cfg.buffer_path).new_users == [10, 10]
 
 
 def test_a_sample_is_small() -> None:

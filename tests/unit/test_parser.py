@@ -465,6 +465,32 @@ def test_two_lines_glued_into_one_are_bad(first: bytes) -> None:
     assert "another" in reason(WHOLE, AT, "[Info] [1] proxy: text")
 
 
+@pytest.mark.parametrize(
+    "begin", ["from 1.2.3.4:5 accepted tcp:x:443 [a -> b] email: ", "1.2.3.4:5 accepted tcp:x:443 ["]
+)
+@pytest.mark.parametrize(
+    "source", ["from 5.6.7.8:9", "5.6.7.8:9", "from tcp:[::1]:9", "from @", "from DNS", "rom 5.6.7.8:9"]
+)
+def test_a_second_status_makes_two_lines_of_one_without_a_timestamp(begin: str, source: str) -> None:
+    """The end of a line and the beginning of the next are missing: what is left looks like a user's name."""
+    for status in ("accepted tcp:q:1 [c -> d] email: y", "rejected  proxy/socks: no matching auth method"):
+        assert reason(AT, begin, "x", source, " ", status).startswith("expected ")
+        assert reason(AT, begin, "x ", source, " ", status).startswith("expected ")
+    for first in ("from 1.2.3.4:5 accepted tcp:x:443 [out] email: x ", "from DNS accepted udp:1.1.1.1:53 [dns -> di"):
+        assert "another" in reason(AT, first, source, " accepted tcp:q:1")
+
+
+@pytest.mark.parametrize("begin", ["", "from ", "from", "from   ", "  "])
+def test_without_a_source_there_are_two_blanks_or_the_line_is_damaged(begin: str) -> None:
+    """The reverse bridge of xray has no source, and xray writes the blanks round it."""
+    for text in ("accepted tcp:h:443 [in -> out] email: e", "rejected  proxy/socks: no matching auth method"):
+        assert reason(AT, begin, text).startswith("expected ")
+        for real in ("from  ", " "):
+            row = parse(AT, real, text)
+            assert isinstance(row, AccessRecord)
+            assert (row.source_ip, row.source_port) == (None, None)
+
+
 def at(wall: str, **when: Any) -> str:
     """The timestamp stored for a wall-clock time."""
     record = parse(wall, " from 1.2.3.4:5 accepted tcp:x:443", **when)
@@ -769,7 +795,7 @@ def test_a_record_written_as_xray_writes_it_is_read_back(
     end = "" if email is None else f" email: {email}"
     expected = AccessRecord(stored_at, *source[1], "accepted", *to[1], *bracket[1], email)
     assert parse(begin, " accepted ", to[0], bracket[0], end) == expected
-    assert parse(begin, " rejected  ", to[0], bracket[0], end) == AccessRecord(
+    assert parse(begin, " rejected  a/b: ", to[0], bracket[0], end) == AccessRecord(
         stored_at, *source[1], "rejected", reject_reason="other"
     )
 

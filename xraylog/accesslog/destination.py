@@ -27,6 +27,7 @@ PATH = re.compile(rb"[/?#]")
 MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+[0-9.*]*(?:%[^\]/?#]*)?\]")
 SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
 URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
+OF_A_CONNECTION = re.compile(rb" *\Z| \[| {1,2}email:")
 FIRST_WORD = re.compile(rb"(?:Masked IPv[46]|\S)+")
 
 Destination: TypeAlias = "tuple[str | None, str | None, int | None]"  # protocol, host, port
@@ -61,6 +62,22 @@ def at_start(text: bytes) -> bytes | None:
         return word[0] if read(word[0])[1] else None
     except ParseError:
         return None
+
+
+def before_reason(rejected: bytes) -> tuple[bytes | None, bytes]:
+    """Return the destination that the text after `rejected ` begins with, and what follows it, from its blank on.
+
+    xray writes another blank and a reason. A destination after two blanks is one if nothing else follows, or tags or an
+    email do: no reason of xray begins so.
+    """
+    if (to := at_start(rejected)) is not None:
+        return to, rejected[len(to) :]
+    if not rejected.startswith(b" "):
+        return None, b" " + rejected
+    to = at_start(rejected[1:])
+    if to is not None and OF_A_CONNECTION.match(rejected, 1 + len(to)):
+        return to, rejected[1 + len(to) :]
+    return None, rejected
 
 
 def host(text: bytes) -> str | None:

@@ -47,8 +47,11 @@ BRACKET = re.compile(
 )
 ARROW = re.compile(rb" (?:->|>>|==>) ")
 BARE_ARROW = re.compile(rb"->|==>|>>")
-GLUED = "expected one line, found the timestamp of another in it"
-BRACKET_ALONE = re.compile(rb" \[([^\[\]]*)\](?= |\Z)")  # without a destination: `[::1]:5 [in] email: e` is a reason
+GLUED = "expected one line, found the timestamp or the status of another in it"
+# After `accepted`: the beginning of the next line is missing, too. In a reason a client may have written it.
+ANOTHER_STATUS = re.compile(rb"(?::\d{1,5}|from (?:DNS|@\S{0,108})) (?:accepted|rejected) ")
+NO_SOURCE = (b"from  ", b" ")  # xray writes the blanks round it; before 1.8.24 the first follows the time
+BRACKET_ALONE = re.compile(rb" \[([^\[\]]*)\](?= |\Z)")  # without a destination: all of `[::1]:5 why [in]` is a reason
 # The rejections that name a user: proxy/vmess, xray up to v1.8.1; and those without a reason, before v1.1.5 `email:e `.
 NAMED = re.compile(rb" {1,2}(?:Insecure encryption ?)?email: ?(.*)", re.DOTALL)
 # The shapes of the tool's own documentation, which no xray writes: blanks round colons and arrows. Runs of
@@ -135,13 +138,16 @@ class Grammar:
             raise ParseError("expected 'accepted' or 'rejected' after the source, found neither")
         has_from = rest.startswith(b"from ")
         source = rest[: status.start()].removeprefix(b"from").lstrip(b" ")
+        is_rejected = status[1] == b"rejected"
+        if ANOTHER_TIMESTAMP.search(rest) or (not is_rejected and ANOTHER_STATUS.search(rest, status.end())):
+            raise ParseError(GLUED)  # not even an email may end in one: the next line's, after a crash
         if source in (b"DNS", b"DoH"):
-            return _reject_if_two_lines(Ignored.DNS, rest)
-        if ANOTHER_TIMESTAMP.search(rest):  # not even an email may end in one: the next line's, after a crash
-            raise ParseError(GLUED)
+            return Ignored.DNS
+        if not source and rest[: status.start(1)] not in NO_SOURCE:
+            raise ParseError("expected a source after the time, found none")
         try:
             ip, port = _source(source)
-            if status[1] == b"rejected":
+            if is_rejected:
                 return AccessRecord(timestamp, ip, port, "rejected", *_rejected(rest[status.end() :], has_from))
             record = AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], has_from))
             return record._replace(action="api") if self._is_api(record.outbound_tag, record.email) else record
@@ -161,7 +167,8 @@ class Grammar:
         Raises ParseError for what could belong to TO, for a line's end, and for what depends on how the line began.
         """
         to, tags, email = _split(b"to" + rest)
-        if to != b"to" or rest.endswith(b"\r") or ANOTHER_TIMESTAMP.search(rest):
+        another = ANOTHER_TIMESTAMP.search(rest) or ANOTHER_STATUS.search(rest)
+        if to != b"to" or rest.endswith(b"\r") or another:
             raise ParseError("expected tags and an email, and nothing else")
         found = (_route_tags if len(tags) <= 2 * MAX_CHARACTERS else _route_tags.__wrapped__)(tags)
         if self._is_api(found[1], email):
@@ -299,13 +306,9 @@ def _rejected(
     not begin with it. Forks write a destination there. Tags and email directly after it are no part of a reason, nor
     are they in its place.
     """
-    to = destination.at_start(rest)
-    found = (None, None, None) if to is None else destination.read(to)
-    if to is not None:
-        rest = rest[len(to) :]
-    elif not rest.startswith(b" "):
-        rest = b" " + rest
     rest = suffixes.cut(rest, has_email=True)  # or the reason, which is free text, too
+    to, rest = destination.before_reason(rest)
+    found = (None, None, None) if to is None else destination.read(to)
     tags, email, why = _before_reason(rest, (BRACKET_ALONE if to is None else BRACKET).match(rest))
     return *found, *_tags(tags, has_from), email, why.value
 

@@ -72,6 +72,7 @@ class Installation:
     host: str = ""  # the name that the machine had then
     copied_at: float = 0.0  # when another installation was found to have the same state
     reminders: dict[str, list[float]] = field(default_factory=dict)  # when each was noticed first, and told last
+    new_users: list[int] = field(default_factory=list)  # and rows, of the last runs in which they were nearly as many
     unread: dict[str, int] = field(default_factory=dict)  # bytes that a run saw in a log and did not store, by path
     buffered: int = 0  # bytes of the buffer, when lines that are in it left a log last
     last_batch: str = ""  # of the buffer then

@@ -1,7 +1,8 @@
 """Fields that forks of xray append to an access line, after the email or in its place. Pure.
 
 An email is free text, and nothing separates it from them. So they are cut by a catalogue: known words, each with a
-value of its kind, in any order, at the end of the line. Whatever else is there belongs to the email.
+value of its kind, in any order, at the end of the line. Whatever else is there belongs to the email, except other
+fields directly before known ones: these show that the fields have started.
 """
 
 from __future__ import annotations
@@ -9,40 +10,101 @@ from __future__ import annotations
 import re
 
 TAIL_BYTES = 1 << 10  # searched, so that the time does not depend on the length of the line
-COUNT = rb"\d{1,20}"
-SOMETHING = (
-    rb"request|response|sent|received|recv|uplink|downlink|upload|download|up|down|in|out|inbound|outbound|read|written"
-    rb"|write|rx|tx|total"
-)
+
+# --- values
+NUMBER = rb"-?\d{1,20}(?:\.\d{1,9})?"
+UNIT = rb"(?:[kKMGTP]i?)?(?:B|[Bb]ytes?|bit|bps)(?:/s)?|[kKMGT]"
+SIZE = NUMBER + rb"(?: ?(?:" + UNIT + rb"))?"
+TIME = rb"-?(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms?|s|us|\xc2\xb5s|ns))+"
+NAME = rb"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){1,20}\.?"  # of a host; an IPv4 address, too
+ADDRESS = rb"(?:" + NAME + rb"|\[[^\s\]]{1,64}\])"
 DESTINATION = rb"(?:(?:Masked IPv[46]|\S)+:\d{1,5}|unix:[/@]\S*)"
 SNIFFED = rb"tls|quic|https?|http[12]|h2|bittorrent|fakedns|fakedns\+others|dns|ssh|stun|dtls|none|unknown"
-# Nobody calls a user so: each of these is a field even if it is the only one.
+
+# --- words
+SOMETHING = (
+    rb"request|response|req|resp|sent|received|send|recv|receive|uplink|downlink|uploaded|downloaded|upload|download"
+    rb"|up|down|in|out|inbound|outbound|read|written|write|rx|tx|total"
+)
+AMOUNT = rb"bytes|size|length|traffic|packets"
+IS = rb"(?:: ?|=)"
+# Nobody calls a user so: each of these is a field even if it is the only one, and nothing is before it.
 SURE = (
-    rb"(?i:(?:" + SOMETHING + rb")_?bytes|bytes_?(?:" + SOMETHING + rb"))(?:: ?|=)" + COUNT,
-    rb"original(?:: ?|=)" + DESTINATION,
-    rb"sniffed(?:: ?|=)(?:" + SNIFFED + rb")",
-    rb"egress(?:: ?|=)v[46]",
+    rb"(?i:(?:" + SOMETHING + rb")[_-]?(?:" + AMOUNT + rb")|(?:" + AMOUNT + rb")[_-]?(?:" + SOMETHING + rb"))"
+    + (IS + SIZE),
+    rb"original" + IS + DESTINATION,
+    rb"(?:original|target|destination|dst|dest|remote)(?:[_-]?addr(?:ess)?)?" + IS
+    + (rb"(?:(?:tcp|udp)[46]?:)?" + ADDRESS + rb":\d{1,5}"),
+    rb"sniffed" + IS + rb"(?:" + SNIFFED + rb")",
+    rb"egress" + IS + rb"v[46]",
+)  # fmt: skip
+# A user may be called `traffic: 100`, so one of these alone is none in the place of an email.
+AFTER_EMAIL = (
+    rb"(?:duration|elapsed|latency|rtt)" + IS + TIME,
+    rb"(?:duration|elapsed|latency|rtt)_(?:ms|us|ns)" + IS + NUMBER,
+    rb"traffic" + IS + SIZE,
 )
-# A user may be called `office uplink: 2`, so one of these alone is none after an email.
+# A user may be called `office uplink: 2`, so one of these alone is none after an email either.
 IN_COMPANY = (
-    rb"(?:uplink|downlink|upload|download|rx|tx|sent|received|bytes|count)(?:: ?|=)" + COUNT,
-    rb"sniffed(?:: ?|=)[A-Za-z0-9+._/-]{1,32}",
-    rb"duration(?:: ?|=)(?:\d{1,9}(?:\.\d{1,9})?(?:h|ms?|s|us|\xc2\xb5s|ns))+",
+    rb"(?:" + SOMETHING + rb"|bytes|count|size|packets|conns?|connections)" + IS + SIZE,
+    rb"sniffed" + IS + rb"[A-Za-z0-9+._/-]{1,32}",
+    rb"(?:domain|host|sni|server_name|ip|target|destination|dst|dest)" + IS + ADDRESS,
 )
-SEPARATORS = b",;"  # or none, between two fields
-END = rb"[" + SEPARATORS + rb"]?(?= |\Z)"
-FIELD = rb" (?:" + b"|".join(SURE) + rb"|" + b"|".join(IN_COMPANY) + rb")" + END
-FIELDS = re.compile(rb"(?:" + FIELD + rb")+ *\Z")
-SURE_FIELD = re.compile(rb" (?:" + b"|".join(SURE) + rb")" + END)
-WORD = re.compile(rb" ([a-z_]+)[:=]")
+# Any word and a value without blanks: a field only where a known one follows.
+UNKNOWN = rb"(?!email:)[A-Za-z][A-Za-z0-9_.-]{0,31}" + IS + rb"(?!email:)[^\s,;|()\[\]{}]{1,64}(?<![:=])"
+
+SEPARATORS = b",;|"  # or none, between two fields
+OPENING, CLOSING = b"[({", b"])}"  # round the group
+FIELD = re.compile(
+    rb" [\[({]?(?:(?P<sure>" + rb"|".join(SURE) + rb")|(?P<after>" + rb"|".join(AFTER_EMAIL)
+    + rb")|(?P<company>" + rb"|".join(IN_COMPANY) + rb")|(?P<unknown>" + UNKNOWN
+    + rb"))[,;|]?[\])}]?(?: ?[,;|])?(?= |\Z)"
+)  # fmt: skip
 
 
 def cut(rest: bytes, has_email: bool) -> bytes:
     """Return the text without the fields at its end. `has_email`: whether they may be a part of it."""
-    start = max(0, len(rest) - TAIL_BYTES)
-    found = FIELDS.search(rest, start)
-    if found is None:
+    email = rest.find(b" email:")
+    fields = _last_fields(rest, email + len(b" email:") if email >= 0 else len(rest))
+    if not fields or fields[-1].lastgroup == "unknown":
         return rest
-    fields = found[0]
-    is_sure = not has_email or SURE_FIELD.search(fields) is not None or len({*WORD.findall(fields)}) > 1
-    return rest[: found.start()].rstrip(SEPARATORS) if is_sure else rest
+    is_in_place_of_email = rest[: fields[0].start()].endswith(b" email:")
+    if is_in_place_of_email and fields[0].lastgroup == "unknown":  # it is the email: something has to be
+        del fields[0]
+    start = fields[0].start()
+    return rest[:start].rstrip(SEPARATORS) if _are_fields(fields, has_email, is_in_place_of_email) else rest
+
+
+def _last_fields(rest: bytes, email: int) -> list[re.Match[bytes]]:
+    """Return what may be fields, one after the other, at the end of the text. `email`: where it begins.
+
+    None is read twice: what follows a field does not change where it ends, so the time is linear.
+    """
+    fields: list[re.Match[bytes]] = []
+    at, end = max(0, len(rest) - TAIL_BYTES), len(rest.rstrip(b" "))
+    while 0 <= at < end:
+        field = FIELD.match(rest, at, end)
+        if field is not None and (field.lastgroup != "unknown" or at >= email or fields):
+            fields.append(field)
+            at = field.end()
+        else:
+            fields.clear()
+            at = rest.find(b" ", at + 1)
+    return fields
+
+
+def _are_fields(fields: list[re.Match[bytes]], has_email: bool, is_in_place_of_email: bool) -> bool:
+    """Return whether these are no part of an email."""
+    text = b"".join(field[0] for field in fields)
+    if len(text.translate(None, OPENING)) != len(text.translate(None, CLOSING)):
+        return False
+    if len({_word(field[0]) for field in fields if field.lastgroup != "unknown"}) > 1:
+        return True
+    if not has_email:  # then one in brackets is a tag
+        return not text.startswith((b" [", b" (", b" {"))
+    kinds = {field.lastgroup for field in fields}
+    return "sure" in kinds or ("after" in kinds and not is_in_place_of_email)
+
+
+def _word(field: bytes) -> bytes:
+    return field.lstrip(b" " + OPENING).replace(b"=", b":").partition(b":")[0]

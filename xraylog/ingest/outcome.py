@@ -71,7 +71,8 @@ class Recorder:
         """Decide the exit status of a run that stored or buffered every line it could read."""
         self._seen = run_counts.seen(source.counts for source in sources if source.counts)
         emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
-        if warning := new_users.warning(self._totals["online"] + self._totals["offline"], emails):
+        # Offline, names that the database has are new, too.
+        if self._mode == "online" and (warning := new_users.note(self._cfg, self._totals["online"], emails)):
             logger.warning("{}", warning)
         if not any(source.has_odd_times for source in sources):
             newest = max(total.newest for total in self._totals.values())

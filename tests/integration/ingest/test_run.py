@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from xraylog.accesslog import lockfile
 from xraylog.cli import Exit
 from xraylog.database import schema
-from xraylog.ingest import new_users
+from xraylog.ingest import new_users, reminders
 
 pytestmark = pytest.mark.empty_database
 
@@ -217,9 +217,20 @@ def test_a_user_for_each_line_is_one_warning_that_names_the_fields(site: Site, m
     assert site.output().count("nearly one for each line") == 1
     assert "24 new users in 25 rows" in site.output()
     assert "appends to the email, here: spent: *; " not in site.output()  # five lines of real users: not all have it
+    monkeypatch.setattr(reminders, "DAY_S", 0)  # as if the next run were a day later
     site.append(*[line(1).replace("\n", f" spent: {n} in: x\n") for n in range(20)])
     assert site.run_here() == 0
+    assert "44 new users in 45 rows" in site.output()
     assert "appends to the email, here: spent: * in: *; docs/log-format.md" in site.output()
+
+
+def test_users_of_small_runs_are_one_warning_a_day(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new_users, "MIN_NEW", 20)
+    for run in range(4):
+        site.append(*[line(1).replace("\n", f" spent: {run}{n}\n") for n in range(9)])
+        assert site.run_here() == 0
+        assert ("27 new users in 27 rows" in site.output()) == (run >= 2)
+    assert site.output().count("nearly one for each line") == 1
 
 
 def test_good_lines_that_the_database_rejects_are_lines_of_xray(site: Site) -> None:
