@@ -318,16 +318,22 @@ TESTED: dict[str, dict[str, str]] = {
         "the server is a standby": "integration/database/test_session.py::test_a_standby_is_called_by_its_name",
         "the server is read-only": TRIAL + "test_a_database_or_a_role_that_is_read_only",
     },
-    "xraylog/database/table_faults.py": {
-        "ALTER TABLE logs ALTER {}": FAULTS + "test_ids_of_names_that_are_used_up",
+    "xraylog/database/sequences.py": {
+        "ALTER TABLE {} ALTER id": FAULTS + "test_an_id_that_has_lost_its_default",
         "ids must be new": PART,
-        "rows were dropped by trigger": FAULTS + "test_rows_that_a_trigger_drops_are_counted_with_its_name",
         "sequence {} gives ids": FAULTS + "test_a_sequence_of_rows_that_gives_old_ids_under_a_primary_key",
+        "sequence {} of {}.{}": PART,
         "sequence {} is at": TRIAL + "test_ids_that_are_used_up_or_there_already",
-        "sequence {} of {}.{} is at": TRIAL + "test_ids_that_are_nearly_used_up",
-        "sequence {} of {}.{} is used up": TRIAL + "test_ids_that_are_used_up_or_there_already",
+        "{} is at": TRIAL + "test_ids_that_are_nearly_used_up",
+        "{} is used up": TRIAL + "test_ids_that_are_used_up_or_there_already",
+        "{}.id has no default: ": FAULTS + "test_an_id_that_has_lost_its_default",
+        "{}.id has no default, and no sequence": FAULTS + "test_a_sequence_that_was_dropped",
+    },
+    "xraylog/database/table_faults.py": {
+        "rows were dropped by trigger": FAULTS + "test_rows_that_a_trigger_drops_are_counted_with_its_name",
         "trigger {} on {} drops names": FAULTS + "test_a_trigger_that_drops_names_is_named",
         "{}.{} is not ours": FAULTS + "test_a_column_that_another_program_added",
+        ", under the unique index": FAULTS + "test_a_unique_index_of_others_is_named_when_it_refuses_names",
     },
     "xraylog/file_advice.py": {
         "it is a link to": FILES + "test_a_lock_that_is_a_link_to_nowhere",

@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
@@ -29,12 +29,15 @@ from xraylog.database import (
     dns_names,
     interference,
     lock_table,
+    narrow_columns,
     refusals,
     reject_reason,
     schema,
+    sequences,
     session,
     table_faults,
 )
+from xraylog.database.narrow_columns import Narrow
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, log_checks
 from xraylog.printed import say
@@ -207,7 +210,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 cluster.findings(conn) if is_there else [],
                 # What another application has is not to be granted: `_schema` tells.
                 [] if found.misfits and "logs" not in found.tables else rights.findings(conn, cfg),
-                _schema(cfg, found),
+                _schema(cfg, found, narrow_columns.find(conn)),
                 _of_others(conn),
                 _names(conn),
                 _limits(conn),
@@ -257,9 +260,9 @@ def _dead_sessions(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 def _names(conn: Connection) -> Iterator[Finding]:
     """Yield what would give names the wrong id, or none."""
-    for reason in (*table_faults.used_up(conn), *table_faults.repeating(conn)):
+    for reason in (*sequences.used_up(conn), *sequences.repeating(conn)):
         yield "ids", "not enough for a run", reason
-    for reason in table_faults.nearly_used_up(conn):
+    for reason in sequences.nearly_used_up(conn):
         yield "ids", "soon not enough", reason
     of_database = collation.changed(conn)
     for changed in (*([of_database] if of_database else []), *collation.changed_columns(conn)):
@@ -335,6 +338,8 @@ def _of_others(conn: Connection) -> Iterator[Finding]:
         yield "policies", found, f"as a superuser of PostgreSQL: {statements}"
     for trigger in interference.triggers(conn):
         yield "triggers", f"{trigger.table} has one of others; if it refuses or drops rows: {trigger.statement}", ""
+    for index in interference.unique_indexes(conn):
+        yield "indexes", f"{index.table} has a unique one of others; if it refuses rows: {index.statement}", ""
 
 
 def _partitions(conn: Connection) -> Finding:
@@ -344,8 +349,8 @@ def _partitions(conn: Connection) -> Finding:
     return "partitions", f"{count}; a query over all takes {locks} of the server's {table.room} locks", ""
 
 
-def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
-    trouble = [*found.misfits, *found.warnings, *filter(None, [reject_reason.misfit(found)])]
+def _schema(cfg: Config, found: schema.Findings, narrow: Iterable[Narrow]) -> Iterator[Finding]:
+    trouble = [*found.misfits, *found.warnings, *filter(None, [reject_reason.misfit(found)]), *map(str, narrow)]
     if found.migrating:
         yield "schema", schema.MIGRATING, f"finish it: {hints.command(cfg, script=hints.MIGRATION)}"
     elif trouble:

@@ -69,6 +69,23 @@ CHECKS = """
     ORDER BY 1
 """
 
+# Those of a primary key, and of the one column that has a table's names, are ours.
+UNIQUE_INDEXES = """
+    SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %%s', i.indexrelid::regclass)
+                ELSE format('ALTER TABLE %%s DROP CONSTRAINT %%I', c.oid::regclass, k.conname) END,
+           x.relname::text, c.relname::text
+    FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid
+    JOIN pg_class x ON x.oid = i.indexrelid
+    LEFT JOIN pg_constraint k ON k.conindid = x.oid AND k.contype IN ('u', 'x') AND k.conrelid = c.oid
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid) AND (i.indisunique OR i.indisexclusion)
+      AND NOT i.indisprimary
+      AND NOT EXISTS (SELECT FROM pg_attribute a
+                      WHERE a.attrelid = c.oid AND a.attname = ANY(%s) AND i.indkey::text = a.attnum::text
+                        AND i.indpred IS NULL)
+    ORDER BY 3, 2
+"""
+
 
 def triggers(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
     """Return the triggers of others on these tables, and on partitions of logs."""
@@ -86,8 +103,15 @@ def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> 
 
 
 def constraints(conn: Connection, said: str) -> list[str]:
-    """Return the statements that take away the CHECKs which this message of the server names."""
-    return [statement for statement, name in conn.execute(CHECKS, [list(schema.TABLES)]) if f'"{name}"' in said]
+    """Return the statements that take away the CHECKs, and the unique indexes, which this message names."""
+    named = [*conn.execute(CHECKS, [list(schema.TABLES)]), *(index[:2] for index in unique_indexes(conn))]
+    return [statement for statement, name in named if f'"{name}"' in said]
+
+
+def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+    """Return the unique indexes of others; `function` is the name of each."""
+    ours = [*schema.REFERENCE_TABLES.values(), "id"]
+    return [Found(*row) for row in conn.execute(UNIQUE_INDEXES, [list(tables), ours])]
 
 
 def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
