@@ -96,15 +96,13 @@ TESTED: dict[str, dict[str, str]] = {
         "found {} in a folder that was removed": PART,
     },
     "xraylog/commands/check.py": {
-        "as a superuser, in database": TRIAL + "test_transactions_that_are_nearly_used_up",
+        "others use days": TRIAL + "test_views_and_keys_that_keep_days_from_being_dropped",
         "change [parser] logfile in": PART,
         "change [parser] timezone in": LOG_CHECKS + "test_another_zone_is_one_warning_a_day_and_a_check_finds_it",
         "{}: expected the folder of an access log": "integration/ingest/test_run.py::"
         "test_a_folder_of_the_log_that_does_not_exist_is_no_success",
         "{}: since {} its lines were dated": PART,
         "soon not enough": TRIAL + "test_ids_that_are_nearly_used_up",
-        "statement_timeout is": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
-        "{} of 2,000,000,000 are used up": TRIAL + "test_transactions_that_are_nearly_used_up",
         "a line cannot be stored": TRIAL + "test_a_trigger_that_refuses_rows",
         "a line written in that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
         "a run now would exit with status 3; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
@@ -153,7 +151,16 @@ TESTED: dict[str, dict[str, str]] = {
         + "test_a_schema_that_a_role_may_not_use_is_opened_and_its_tables_stay_in_use",
         "no schema of the search_path is there": CHECK + "test_a_search_path_that_leads_nowhere_is_taken_back",
     },
+    "xraylog/commands/server_limits.py": {
+        "as a superuser, in database": TRIAL + "test_transactions_that_are_nearly_used_up",
+        "each COMMIT waits": TRIAL + "test_a_standby_that_each_commit_waits_for",
+        "start it, or": TRIAL + "test_a_standby_that_each_commit_waits_for",
+        "statement_timeout is": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
+        "{} of 2,000,000,000 are used up": TRIAL + "test_transactions_that_are_nearly_used_up",
+    },
     "xraylog/commands/trial.py": {
+        "log_positions keeps what a run deletes": TRIAL + "test_a_trigger_that_keeps_positions_as_they_are",
+        "rejected_lines keeps lines": TRIAL + "test_a_trigger_that_drops_what_is_to_be_deleted",
         "a good line was left unparsed": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
         "a line needs one session": NOTHING + "it cannot happen: a trial stores one line",
     },

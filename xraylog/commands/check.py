@@ -20,7 +20,7 @@ import psycopg
 from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
-from xraylog.commands import cluster, ownership, rights, trial
+from xraylog.commands import cluster, ownership, rights, server_limits, trial
 from xraylog.config import Config
 from xraylog.database import (
     collation,
@@ -40,6 +40,7 @@ from xraylog.database import (
 from xraylog.database.narrow_columns import Narrow
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, log_checks
+from xraylog.maintenance import retention
 from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
@@ -47,17 +48,6 @@ Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found,
 TOO_MANY = "docs/operations.md#too-many-partitions"
 HAS_SCHEMA = "SELECT current_schema() IS NOT NULL"  # otherwise our tables may be in one that is closed to this role
 MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT')"
-STATEMENT_TIMEOUT = """
-    SELECT setting::integer, source FROM pg_settings
-    WHERE name = 'statement_timeout' AND setting::integer BETWEEN 1 AND %s
-"""
-SHORTEST_MS = 250  # a server with a full processor takes this long for a statement of a few ms
-AGE = """
-    SELECT age(datfrozenxid), quote_ident(datname) FROM pg_database
-    WHERE datname = current_database() AND age(datfrozenxid) > %s
-"""
-OLD_TRANSACTIONS = "SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start LIMIT 5"
-OLDEST = 1_500_000_000  # 2,000,000,000: the server refuses rows; autovacuum begins at 200,000,000
 
 
 def report(cfg: Config, logs: Sequence[Path]) -> int:
@@ -213,7 +203,8 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 _schema(cfg, found, narrow_columns.find(conn)),
                 _of_others(conn),
                 _names(conn),
-                _limits(conn),
+                server_limits.findings(conn),
+                _retention(conn, cfg) if is_there else [],
                 [_partitions(conn)],
             ):
                 is_ready = is_ready and not finding[2]
@@ -278,14 +269,12 @@ def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
         yield "dns_names", found, lacking or ""
 
 
-def _limits(conn: Connection) -> Iterator[Finding]:
-    """Yield what a run meets before it can do anything about it: a timeout that is too short, no more transactions."""
-    for timeout, source in conn.execute(STATEMENT_TIMEOUT, [SHORTEST_MS]):
-        reset = session.to_reset(conn, "statement_timeout", "0", source, first="SET statement_timeout = 0; ")
-        yield "timeout", f"statement_timeout is {timeout} ms ({source}), too short for the first statement", reset
-    for age, database in conn.execute(AGE, [OLDEST]):
-        to_do = f"as a superuser, in database {database}: VACUUM (FREEZE); what keeps it from that: {OLD_TRANSACTIONS}"
-        yield "transactions", f"{age:,} of 2,000,000,000 are used up: then the server refuses rows", to_do
+def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    """Yield what keeps the days that are old from being dropped."""
+    old = retention.to_drop(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
+    if statements := interference.dependents(conn, [table.oid for table in old if table.is_ours]):
+        to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
+        yield "retention", "others use days that are to be dropped", to_do
 
 
 def _trial(conn: Connection, cfg: Config) -> Finding:
@@ -317,7 +306,7 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
 
 def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
     """Return what lets a run store lines after this error of a trial."""
-    statements = interference.culprits(conn, error)
+    statements = [*interference.culprits(conn, error), *interference.constraints(conn, str(error))]
     known = refusals.describe("", {"user": conn.info.user}, error.sqlstate)
     if session.is_temporary(error):
         to_do = "a run now would go offline"

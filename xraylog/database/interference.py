@@ -49,7 +49,7 @@ EVENT_TRIGGERS = """
     SELECT format('ALTER EVENT TRIGGER %I DISABLE', e.evtname), p.proname::text, NULL
     FROM pg_event_trigger e
     JOIN pg_proc p ON p.oid = e.evtfoid
-    WHERE e.evtenabled <> 'D' AND e.evtevent LIKE 'ddl_command%'
+    WHERE e.evtenabled <> 'D' AND (e.evtevent LIKE 'ddl_command%' OR e.evtevent = 'sql_drop')
     ORDER BY 1
 """
 # Their owner is free of policies, unless they are forced; another role has to be freed of all.
@@ -69,6 +69,33 @@ CHECKS = """
     ORDER BY 1
 """
 
+# Views, those on views first, and foreign keys.
+DEPENDENTS = """
+    WITH RECURSIVE view (oid, depth) AS (
+        SELECT r.ev_class, 1
+        FROM pg_depend d
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(tables)s::oid[])
+          AND r.ev_class <> d.refobjid
+        UNION
+        SELECT r.ev_class, depth + 1
+        FROM view
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = view.oid
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        WHERE r.ev_class <> view.oid
+    ), statement (text, depth) AS (
+        SELECT format('DROP %%s %%s', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END,
+                      c.oid::regclass), max(depth)
+        FROM view JOIN pg_class c ON c.oid = view.oid
+        WHERE c.relkind IN ('v', 'm')
+        GROUP BY c.oid, c.relkind
+        UNION ALL
+        SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', k.conrelid::regclass, k.conname), 0
+        FROM pg_constraint k
+        WHERE k.contype = 'f' AND k.confrelid = ANY(%(tables)s::oid[])
+    )
+    SELECT text FROM statement ORDER BY depth DESC, text
+"""
 # Those of a primary key, and of the one column that has a table's names, are ours.
 UNIQUE_INDEXES = """
     SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %%s', i.indexrelid::regclass)
@@ -121,6 +148,11 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
     context = error.diag.context or ""
     return [one.statement for one in called if re.search(rf"\b{re.escape(one.function or '')}\(", context)]
+
+
+def dependents(conn: Connection, tables: Sequence[int]) -> list[str]:
+    """Return the statements that take away what keeps these tables, by their oids, from being dropped."""
+    return [statement for (statement,) in conn.execute(DEPENDENTS, {"tables": [*tables]})]
 
 
 def on(conn: Connection, table: str) -> list[str]:
