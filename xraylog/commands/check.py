@@ -143,9 +143,10 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
         return
     try:
         with logfile.opened(path) as log:
-            if log is None and not os.path.isdir(path.parent):
-                to_do = f"change [parser] logfile in {cfg.path}; or: {file_advice.make_folder(path.parent)}"
-                yield "log", f"{path.parent}: expected the folder of an access log, found none", to_do
+            folder = safe_open.without_links(path).parent  # of what a link leads to
+            if log is None and not os.path.isdir(folder):
+                to_do = f"change [parser] logfile in {cfg.path}; or: {file_advice.make_folder(folder)}"
+                yield "log", f"{folder}: expected the folder of an access log, found none", to_do
                 return
             if log is None:
                 seen = shlex.join(["ls", "-la", str(path.parent)])
