@@ -342,6 +342,10 @@ TESTED: dict[str, dict[str, str]] = {
         "{}.{} is not ours": FAULTS + "test_a_column_that_another_program_added",
         ", under the unique index": FAULTS + "test_a_unique_index_of_others_is_named_when_it_refuses_names",
     },
+    "xraylog/password_file.py": {
+        "set [postgresql] password, or make": ADVICE + "test_a_file_of_passwords_that_is_not_there_is_made",
+        "the password is looked for in": ADVICE + "test_a_file_of_passwords_that_others_may_open",
+    },
     "xraylog/file_advice.py": {
         "it is a link to": FILES + "test_a_lock_that_is_a_link_to_nowhere",
         "chattr +{} forbids": FILES + "test_an_attribute_of_the_log_is_named",
@@ -361,7 +365,8 @@ TESTED: dict[str, dict[str, str]] = {
         "{}, or raise [report] statement_timeout": "integration/report/test_report.py::"
         "test_a_query_that_takes_too_long_ends",
         "[parser] offline_file": PART,
-        "change [postgresql] in": ADVICE + "test_a_setting_that_libpq_does_not_understand",
+        "to run as {}, whose it is, let it have": USERS + "test_a_log_of_root_is_given_to_the_user_of_the_config",
+        "change [postgresql]{} in": ADVICE + "test_a_setting_that_libpq_does_not_understand",
         "which GRANT it needs": ADVICE + "test_a_role_that_lacks_a_right",
         "it stays as it is": ADVICE + "test_another_file_in_the_place_of_the_buffer",
         "its lines stay in it": DAMAGED,
