@@ -14,7 +14,7 @@ OTHERS = 0o077  # libpq takes no file that these may open
 
 
 def to_mend(said: str, options: Mapping[str, str]) -> str:
-    """Return what mends it, if libpq had no password and a file is there, or named, for it; "" otherwise."""
+    """Return what mends it, where libpq had no password and a file is there, or is named; otherwise ""."""
     path = options.get("passfile") or os.path.expanduser("~/.pgpass")
     if "no password supplied" not in said:
         return ""

@@ -160,8 +160,9 @@ class Recorder:
 
 
 def status_of(error: OSError) -> Exit:
-    """Return the exit status: no run passes by what others own, while a full disk may have room later."""
-    return Exit.OPERATOR if isinstance(error, (safe_open.Unsafe, PermissionError)) else Exit.FAILED
+    """Return the exit status: no run passes by a folder or what others own, while a full disk may have room later."""
+    is_for_operator = isinstance(error, (safe_open.Unsafe, PermissionError, IsADirectoryError))
+    return Exit.OPERATOR if is_for_operator else Exit.FAILED
 
 
 @contextlib.contextmanager
