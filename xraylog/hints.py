@@ -147,8 +147,22 @@ def _as_its_user(path: Path, cfg: Config) -> str:
     if owner is None or owner == os.geteuid():
         return file_advice.do(file_advice.command("chmod", "u+rwX", folder or path))
     name, runs = safe_open.user_name(owner), command(cfg)
+    if owner == safe_open.ROOT and not _is_for_root(cfg.path):
+        change = (
+            f"to run as {name}, whose it is, let it have the config: {file_advice.command('chown', name, cfg.path)}"
+        )
+        return joined(change, file_advice.mend(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
     as_owner = f"runuser -u {name} --" if os.geteuid() == safe_open.ROOT else f"sudo -u {name}"
     return f"run as {name}, whose it is: {as_owner} {runs}"
+
+
+def _is_for_root(config: Path) -> bool:
+    """Return whether root's run would read the config: it takes no settings that other users may change."""
+    try:
+        found = os.stat(config)
+    except OSError:
+        return True
+    return found.st_uid == safe_open.ROOT and not found.st_mode & safe_open.OTHERS_MAY_WRITE
 
 
 def _key_of(path: Path, cfg: Config) -> str | None:
@@ -179,8 +193,13 @@ def _on_database(error: Exception, cfg: Config) -> str:
     if isinstance(cause, psycopg.errors.InsufficientPrivilege):
         return f"which GRANT it needs: {command(cfg, '--check')}"
     if (refusal := refusals.describe(str(error), cfg.connection, cause.sqlstate)) is None:
-        never_began = type(cause).__name__ == "Failed"  # of `logins`, which is imported where there is no session
-        return f"change [postgresql] in {cfg.path}" if never_began else f"what to do: {command(cfg, '--check')}"
+        # Of `logins`, which is imported where there is no session; or of psycopg, which reads some keywords itself.
+        never_began = type(cause).__name__ == "Failed" or type(cause) is psycopg.ProgrammingError
+        if not never_began:
+            return f"what to do: {command(cfg, '--check')}"
+        words = re.findall(r'connection option "(\w+)|bad value for (\w+)|invalid "?(\w+)', str(error))
+        key = next((word for found in words for word in found if word in cfg.connection), "")
+        return f"change [postgresql]{key and f' {key}'} in {cfg.path}"
     change = f"{refusal.change} in {cfg.path}" if refusal.change else ""
     return joined(refusal.cause, change, refusal.to_do)
 

@@ -150,8 +150,57 @@ def test_a_password_that_has_expired(role: str, site: Site) -> None:
 def test_a_password_that_is_missing(role: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     monkeypatch.delenv("PGPASSWORD", raising=False)
     site.set("postgresql", password="", passfile="/nonexistent")
-    assert f"there is none; set [postgresql] password, or passfile in {site.config}" in told(site)
+    said = told(site)
+    assert (
+        "set [postgresql] password, or make the file that passfile names: install -m 600 /dev/null /nonexistent" in said
+    )
     site.set("postgresql", password=PASSWORD)
+    assert_mended(site)
+
+
+@pytest.fixture
+def passfile(role: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the role's password that the config names."""
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    path = site.folder / "passwords"
+    path.write_text(f"*:*:*:{role}:{PASSWORD}\n")
+    path.chmod(0o600)
+    site.set("postgresql", password="", passfile=path)
+    return path
+
+
+def test_a_file_of_passwords_that_others_may_open(passfile: Path, site: Site) -> None:
+    passfile.chmod(0o644)
+    (said,) = [text for text in site.run(status=Exit.OPERATOR).stderr.splitlines() if "ERROR" in text]
+    assert f"the password is looked for in {passfile}: others may open it, so libpq does not; " in said
+    subprocess.run(["/bin/sh", "-c", said.partition("what to do: ")[2].partition(";")[0]], check=True)
+    assert_mended(site)
+
+
+def test_a_file_of_passwords_without_the_line(passfile: Path, site: Site) -> None:
+    passfile.write_text(f"*:*:*:another:{PASSWORD}\n")
+    said = told(site)
+    assert PASSWORD not in said
+    line_of_it = said.partition(f"in {passfile}: no line of it is for this login; add: ")[2].partition("; ")[0]
+    passfile.write_text(line_of_it.replace("PASSWORD", PASSWORD) + "\n")
+    assert_mended(site)
+
+
+def test_a_file_of_passwords_that_is_not_there_is_made(passfile: Path, site: Site) -> None:
+    passfile.unlink()
+    made, _, line_of_it = told(site).partition("passfile names: ")[2].partition(", then add a line to it: ")
+    subprocess.run(["/bin/sh", "-c", made], check=True)
+    passfile.write_text(line_of_it.partition("; ")[0].replace("PASSWORD", PASSWORD) + "\n")
+    assert_mended(site)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_passwords_of_another_user(passfile: Path, site: Site) -> None:
+    os.chown(passfile, 65534, 65534)
+    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    said = subprocess.run([*bound, *site.command()], capture_output=True, text=True, check=False, cwd="/").stderr
+    assert f"the password is looked for in {passfile}: what to do: chown root {passfile}" in said
+    os.chown(passfile, 0, 0)
     assert_mended(site)
 
 
@@ -220,8 +269,20 @@ def test_a_setting_that_libpq_does_not_understand(plain: Site) -> None:
     plain.set("postgresql", sslmode="nonsense")
     said = told(plain)
     assert 'invalid sslmode value: "nonsense"; ' in said
-    assert said.endswith(f"; change [postgresql] in {plain.config}")
+    assert said.endswith(f"; change [postgresql] sslmode in {plain.config}")
     plain.set("postgresql", sslmode="prefer")
+    assert_mended(plain)
+
+
+@pytest.mark.parametrize("key", ["connect_timeout", "keepalives_idle", "ssl_min_protocol_version"])
+def test_a_setting_with_a_bad_value_is_named_by_a_check_too(plain: Site, key: str) -> None:
+    plain.set("postgresql", **{key: "abc"})
+    change = f"; change [postgresql] {key} in {plain.config}"
+    assert told(plain).endswith(change)
+    (shown,) = [text for text in plain.run("--check", status=3).stdout.splitlines() if text.startswith("✗")]
+    assert shown.endswith(change)
+    del plain.settings["postgresql"][key]
+    plain.write_config()
     assert_mended(plain)
 
 

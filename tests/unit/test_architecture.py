@@ -17,7 +17,7 @@ ROWS = (
     {"loading", "hints", "answers"},
     {"accesslog", "database", "telemetry"},
     {"load_result"},
-    {"records", "config", "cli", "prefetch", "atomic_file", "tls_files", "cleartext"},
+    {"records", "config", "cli", "prefetch", "atomic_file", "tls_files", "cleartext", "password_file"},
     {"file_advice"},
     {"safe_open", "printed", "required"},
 )

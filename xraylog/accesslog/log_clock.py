@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from xraylog.accesslog.logfile import BEFORE_BYTES, LogFile
+from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.config.reader import NAMELESS, system_zone
 
@@ -22,6 +22,7 @@ QUARTER = timedelta(minutes=15)
 EARLY, LATE = timedelta(seconds=-5), timedelta(seconds=2)  # of a line, without its fraction, against the file's time
 FARTHEST = timedelta(hours=15)  # a zone from another one: from -12 to +14, and people live between -10 and +13
 AHEAD = timedelta(minutes=5)  # of our clock: what is more is worth a word
+LAST_BYTES = 1 << 16  # of a log, in which a line with a time is looked for
 ZONES = ("Asia/Tehran", "Europe/Moscow", "Asia/Shanghai", "Europe/Berlin", "Europe/London", "America/New_York",
          "America/Los_Angeles", "Asia/Tokyo", "Asia/Kolkata", "Asia/Yangon")  # fmt: skip
 
@@ -35,9 +36,13 @@ class Doubt(NamedTuple):
 
 
 def look(log: LogFile, cfg: Config, now: datetime) -> Doubt | None:
-    """Return the doubt about the last line of a log. Call it before the log is drained, which is a write, too."""
-    last = log.read(max(0, log.size - BEFORE_BYTES), BEFORE_BYTES).rpartition(b"\n")[0].rpartition(b"\n")[2]
-    if (stamp := TIMESTAMP.match(last)) is None:
+    """Return the doubt about the last line of a log that has a time. Call it before the log is drained, a write, too.
+
+    A blank line, or a panic of many lines, may come after it.
+    """
+    ended = log.read(max(0, log.size - LAST_BYTES), LAST_BYTES).rpartition(b"\n")[0]
+    stamp = next(filter(None, map(TIMESTAMP.match, reversed(ended.split(b"\n")))), None)
+    if stamp is None:
         return None
     try:
         local = datetime.strptime(stamp[0].decode(), FORMAT)  # noqa: DTZ007  # its zone is the question

@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeAlias
@@ -20,7 +20,7 @@ import psycopg
 from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
-from xraylog.commands import cluster, ownership, rights, trial
+from xraylog.commands import cluster, ownership, rights, server_limits, trial
 from xraylog.config import Config
 from xraylog.database import (
     collation,
@@ -29,14 +29,18 @@ from xraylog.database import (
     dns_names,
     interference,
     lock_table,
+    narrow_columns,
     refusals,
     reject_reason,
     schema,
+    sequences,
     session,
     table_faults,
 )
+from xraylog.database.narrow_columns import Narrow
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, log_checks
+from xraylog.maintenance import retention
 from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
@@ -44,17 +48,6 @@ Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found,
 TOO_MANY = "docs/operations.md#too-many-partitions"
 HAS_SCHEMA = "SELECT current_schema() IS NOT NULL"  # otherwise our tables may be in one that is closed to this role
 MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT')"
-STATEMENT_TIMEOUT = """
-    SELECT setting::integer, source FROM pg_settings
-    WHERE name = 'statement_timeout' AND setting::integer BETWEEN 1 AND %s
-"""
-SHORTEST_MS = 250  # a server with a full processor takes this long for a statement of a few ms
-AGE = """
-    SELECT age(datfrozenxid), quote_ident(datname) FROM pg_database
-    WHERE datname = current_database() AND age(datfrozenxid) > %s
-"""
-OLD_TRANSACTIONS = "SELECT pid, xact_start, query FROM pg_stat_activity ORDER BY xact_start LIMIT 5"
-OLDEST = 1_500_000_000  # 2,000,000,000: the server refuses rows; autovacuum begins at 200,000,000
 
 
 def report(cfg: Config, logs: Sequence[Path]) -> int:
@@ -150,9 +143,10 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
         return
     try:
         with logfile.opened(path) as log:
-            if log is None and not os.path.isdir(path.parent):
-                to_do = f"change [parser] logfile in {cfg.path}; or: {file_advice.make_folder(path.parent)}"
-                yield "log", f"{path.parent}: expected the folder of an access log, found none", to_do
+            folder = safe_open.without_links(path).parent  # of what a link leads to
+            if log is None and not os.path.isdir(folder):
+                to_do = f"change [parser] logfile in {cfg.path}; or: {file_advice.make_folder(folder)}"
+                yield "log", f"{folder}: expected the folder of an access log, found none", to_do
                 return
             if log is None:
                 seen = shlex.join(["ls", "-la", str(path.parent)])
@@ -207,10 +201,11 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 cluster.findings(conn) if is_there else [],
                 # What another application has is not to be granted: `_schema` tells.
                 [] if found.misfits and "logs" not in found.tables else rights.findings(conn, cfg),
-                _schema(cfg, found),
+                _schema(cfg, found, narrow_columns.find(conn)),
                 _of_others(conn),
                 _names(conn),
-                _limits(conn),
+                server_limits.findings(conn),
+                _retention(conn, cfg) if is_there else [],
                 [_partitions(conn)],
             ):
                 is_ready = is_ready and not finding[2]
@@ -257,9 +252,9 @@ def _dead_sessions(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 def _names(conn: Connection) -> Iterator[Finding]:
     """Yield what would give names the wrong id, or none."""
-    for reason in (*table_faults.used_up(conn), *table_faults.repeating(conn)):
+    for reason in (*sequences.used_up(conn), *sequences.repeating(conn)):
         yield "ids", "not enough for a run", reason
-    for reason in table_faults.nearly_used_up(conn):
+    for reason in sequences.nearly_used_up(conn):
         yield "ids", "soon not enough", reason
     of_database = collation.changed(conn)
     for changed in (*([of_database] if of_database else []), *collation.changed_columns(conn)):
@@ -275,14 +270,12 @@ def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
         yield "dns_names", found, lacking or ""
 
 
-def _limits(conn: Connection) -> Iterator[Finding]:
-    """Yield what a run meets before it can do anything about it: a timeout that is too short, no more transactions."""
-    for timeout, source in conn.execute(STATEMENT_TIMEOUT, [SHORTEST_MS]):
-        reset = session.to_reset(conn, "statement_timeout", "0", source, first="SET statement_timeout = 0; ")
-        yield "timeout", f"statement_timeout is {timeout} ms ({source}), too short for the first statement", reset
-    for age, database in conn.execute(AGE, [OLDEST]):
-        to_do = f"as a superuser, in database {database}: VACUUM (FREEZE); what keeps it from that: {OLD_TRANSACTIONS}"
-        yield "transactions", f"{age:,} of 2,000,000,000 are used up: then the server refuses rows", to_do
+def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
+    """Yield what keeps the days that are old from being dropped."""
+    old = retention.to_drop(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
+    if statements := interference.dependents(conn, [table.oid for table in old if table.is_ours]):
+        to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
+        yield "retention", "others use days that are to be dropped", to_do
 
 
 def _trial(conn: Connection, cfg: Config) -> Finding:
@@ -314,7 +307,7 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
 
 def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
     """Return what lets a run store lines after this error of a trial."""
-    statements = interference.culprits(conn, error)
+    statements = [*interference.culprits(conn, error), *interference.constraints(conn, str(error))]
     known = refusals.describe("", {"user": conn.info.user}, error.sqlstate)
     if session.is_temporary(error):
         to_do = "a run now would go offline"
@@ -335,6 +328,8 @@ def _of_others(conn: Connection) -> Iterator[Finding]:
         yield "policies", found, f"as a superuser of PostgreSQL: {statements}"
     for trigger in interference.triggers(conn):
         yield "triggers", f"{trigger.table} has one of others; if it refuses or drops rows: {trigger.statement}", ""
+    for index in interference.unique_indexes(conn):
+        yield "indexes", f"{index.table} has a unique one of others; if it refuses rows: {index.statement}", ""
 
 
 def _partitions(conn: Connection) -> Finding:
@@ -344,8 +339,8 @@ def _partitions(conn: Connection) -> Finding:
     return "partitions", f"{count}; a query over all takes {locks} of the server's {table.room} locks", ""
 
 
-def _schema(cfg: Config, found: schema.Findings) -> Iterator[Finding]:
-    trouble = [*found.misfits, *found.warnings, *filter(None, [reject_reason.misfit(found)])]
+def _schema(cfg: Config, found: schema.Findings, narrow: Iterable[Narrow]) -> Iterator[Finding]:
+    trouble = [*found.misfits, *found.warnings, *filter(None, [reject_reason.misfit(found)]), *map(str, narrow)]
     if found.migrating:
         yield "schema", schema.MIGRATING, f"finish it: {hints.command(cfg, script=hints.MIGRATION)}"
     elif trouble:

@@ -12,10 +12,11 @@ from datetime import datetime, timedelta, timezone
 from typing import NoReturn
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from xraylog.accesslog.parser import Parser
 from xraylog.config import Config
-from xraylog.database import reject_reason, schema, table_faults
+from xraylog.database import interference, positions, reject_reason, schema, table_faults
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.loading.loader import Target
@@ -25,6 +26,10 @@ SOURCE = "--check"
 LINE = "{at:%Y/%m/%d %H:%M:%S} from 192.0.2.1:1 accepted tcp:check.invalid:443 [check -> check] email: check\n"
 UNPARSED = "from --check\n"
 LAST_REASON = "SELECT reason FROM rejected_lines WHERE source = %s AND line_offset = 0 ORDER BY id DESC LIMIT 1"
+IS_LEFT = "SELECT 1 FROM log_positions WHERE node_id = %s AND head = %s AND stored_from = 1"
+DELETE_UNPARSED = "DELETE FROM rejected_lines WHERE source = %s"
+MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+AS_OWNER = "as its owner, or a superuser of PostgreSQL: "
 DAYS = 400  # up to today, in which a day without a partition is looked for
 
 
@@ -51,11 +56,38 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
         (batch,) = Parser(cfg.zone, now).batches([(0, text)], 1 << 20)
         position = Position(None, target.node_id(cfg.node), SOURCE, SOURCE, 0, 0)
         update = PositionUpdate(position, batch.end, Fingerprint(0, b""))
-        result, _ = target.loader(cfg.node).load(batch, update)
+        result, (position,) = target.loader(cfg.node).load(batch, update)
         if result.rejected > 1:
             raise Unparsed(f"a good line was left unparsed{_reason(conn)}")
         if result.dropped:
             raise Dropped(table_faults.rows_were_dropped(target.dropped_by))
+        _move_and_delete(conn, position)
+        if cfg.keep_days:
+            _forget(conn)
+        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a trigger that is deferred would speak at a COMMIT
+
+
+def _move_and_delete(conn: Connection, position: Position) -> None:
+    """Move the position as a run does with the next lines, and delete another as it does with what it is past."""
+    positions.move(conn, PositionUpdate(position, position.offset + 1, Fingerprint(0, b"")))
+    digest = SOURCE.encode()
+    later = Position(None, position.node_id, SOURCE, SOURCE, 0, 0, head_digests=(digest,), stored_from=1)
+    positions.move(conn, PositionUpdate(later, 2, Fingerprint(len(digest), digest)))
+    positions.forget_ranges(conn, later)
+    if conn.execute(IS_LEFT, [position.node_id, digest]).fetchone() is not None:
+        statements = "; ".join(interference.on(conn, "log_positions"))
+        raise Unsuitable(f"log_positions keeps what a run deletes; {AS_OWNER}{statements}")
+
+
+def _forget(conn: Connection) -> None:
+    """Delete and drop as retention does: an unparsed line, and a table, which is no partition so that nobody waits."""
+    if conn.execute(DELETE_UNPARSED, [SOURCE]).rowcount < 1:
+        statements = "; ".join(interference.on(conn, "rejected_lines"))
+        raise Unsuitable(f"rejected_lines keeps lines that are older than [retention] days; {AS_OWNER}{statements}")
+    if conn.execute(MAY_CREATE).fetchone() == (True,):
+        table = Identifier(f"xraylog_check_{conn.info.backend_pid}")
+        conn.execute(SQL("CREATE TABLE {} ()").format(table))
+        conn.execute(SQL("DROP TABLE {}").format(table))
 
 
 def _reason(conn: Connection) -> str:

@@ -49,7 +49,7 @@ EVENT_TRIGGERS = """
     SELECT format('ALTER EVENT TRIGGER %I DISABLE', e.evtname), p.proname::text, NULL
     FROM pg_event_trigger e
     JOIN pg_proc p ON p.oid = e.evtfoid
-    WHERE e.evtenabled <> 'D' AND e.evtevent LIKE 'ddl_command%'
+    WHERE e.evtenabled <> 'D' AND (e.evtevent LIKE 'ddl_command%' OR e.evtevent = 'sql_drop')
     ORDER BY 1
 """
 # Their owner is free of policies, unless they are forced; another role has to be freed of all.
@@ -69,6 +69,50 @@ CHECKS = """
     ORDER BY 1
 """
 
+# Views, those on views first, and foreign keys.
+DEPENDENTS = """
+    WITH RECURSIVE view (oid, depth) AS (
+        SELECT r.ev_class, 1
+        FROM pg_depend d
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = ANY(%(tables)s::oid[])
+          AND r.ev_class <> d.refobjid
+        UNION
+        SELECT r.ev_class, depth + 1
+        FROM view
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = view.oid
+        JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+        WHERE r.ev_class <> view.oid
+    ), statement (text, depth) AS (
+        SELECT format('DROP %%s %%s', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END,
+                      c.oid::regclass), max(depth)
+        FROM view JOIN pg_class c ON c.oid = view.oid
+        WHERE c.relkind IN ('v', 'm')
+        GROUP BY c.oid, c.relkind
+        UNION ALL
+        SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', k.conrelid::regclass, k.conname), 0
+        FROM pg_constraint k
+        WHERE k.contype = 'f' AND k.confrelid = ANY(%(tables)s::oid[])
+    )
+    SELECT text FROM statement ORDER BY depth DESC, text
+"""
+# Those of a primary key, and of the one column that has a table's names, are ours.
+UNIQUE_INDEXES = """
+    SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %%s', i.indexrelid::regclass)
+                ELSE format('ALTER TABLE %%s DROP CONSTRAINT %%I', c.oid::regclass, k.conname) END,
+           x.relname::text, c.relname::text
+    FROM pg_index i
+    JOIN pg_class c ON c.oid = i.indrelid
+    JOIN pg_class x ON x.oid = i.indexrelid
+    LEFT JOIN pg_constraint k ON k.conindid = x.oid AND k.contype IN ('u', 'x') AND k.conrelid = c.oid
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid) AND (i.indisunique OR i.indisexclusion)
+      AND NOT i.indisprimary
+      AND NOT EXISTS (SELECT FROM pg_attribute a
+                      WHERE a.attrelid = c.oid AND a.attname = ANY(%s) AND i.indkey::text = a.attnum::text
+                        AND i.indpred IS NULL)
+    ORDER BY 3, 2
+"""
+
 
 def triggers(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
     """Return the triggers of others on these tables, and on partitions of logs."""
@@ -86,8 +130,15 @@ def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> 
 
 
 def constraints(conn: Connection, said: str) -> list[str]:
-    """Return the statements that take away the CHECKs which this message of the server names."""
-    return [statement for statement, name in conn.execute(CHECKS, [list(schema.TABLES)]) if f'"{name}"' in said]
+    """Return the statements that take away the CHECKs, and the unique indexes, which this message names."""
+    named = [*conn.execute(CHECKS, [list(schema.TABLES)]), *(index[:2] for index in unique_indexes(conn))]
+    return [statement for statement, name in named if f'"{name}"' in said]
+
+
+def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+    """Return the unique indexes of others; `function` is the name of each."""
+    ours = [*schema.REFERENCE_TABLES.values(), "id"]
+    return [Found(*row) for row in conn.execute(UNIQUE_INDEXES, [list(tables), ours])]
 
 
 def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
@@ -97,6 +148,11 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
     context = error.diag.context or ""
     return [one.statement for one in called if re.search(rf"\b{re.escape(one.function or '')}\(", context)]
+
+
+def dependents(conn: Connection, tables: Sequence[int]) -> list[str]:
+    """Return the statements that take away what keeps these tables, by their oids, from being dropped."""
+    return [statement for (statement,) in conn.execute(DEPENDENTS, {"tables": [*tables]})]
 
 
 def on(conn: Connection, table: str) -> list[str]:

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from xraylog import tls_files
+from xraylog import password_file, tls_files
 
 # SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
 # a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
@@ -124,10 +124,10 @@ class Failure(NamedTuple):
 
     @property
     def to_do(self) -> str:
-        """What mends it, if a file of TLS is the cause, or what may be."""
+        """Return what mends it, if a file of TLS or of passwords is the cause, or what may be."""
         if self.is_of_other_server:
             return "its LDAP or RADIUS server is away, or the password is wrong"
-        return tls_files.to_mend(self.said, self.options)
+        return password_file.to_mend(self.said, self.options) or tls_files.to_mend(self.said, self.options)
 
 
 def explain(conninfo: str) -> Verdict | None:

@@ -74,6 +74,7 @@ class References:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in REFERENCE_TABLES}
+        self.refusal: str | None = None  # of a name, by a constraint or an index
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
         """Return an id for each of these names, by table; add missing ones, except those that the database rejects."""
@@ -104,6 +105,7 @@ class References:
             new = {
                 table: self._add(table, missing[table], met[table], refused) for table in LOCK_ORDER if table in missing
             }
+        self.refusal = self.refusal or next(filter(table_faults.is_refusal, refused.values()), None)
         for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused
@@ -125,8 +127,9 @@ class References:
         lost = [name for name in names - ids.keys() if (table, name) not in refused]
         if lost:
             table_faults.raise_if_lost(self._conn, table)
-        for name in lost:
-            refused[table, name] = f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}"
+            by = table_faults.held_by(self._conn, table)
+            for name in lost:
+                refused[table, name] = f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}{by}"
         return len(added)
 
     def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
@@ -135,7 +138,7 @@ class References:
             with self._conn.transaction():
                 return self._insert_all(table, names)
         except (DataError, IntegrityError) as error:
-            table_faults.raise_if_at_fault(self._conn, error)
+            table_faults.raise_if_at_fault(self._conn, error, table)
         return self._insert_by_halves(table, names, refused)
 
     def _insert_by_halves(
@@ -148,7 +151,7 @@ class References:
                 return self._insert_all(table, names, "ON CONFLICT DO NOTHING")
 
         def reject(name: str, error: psycopg.Error) -> dict[str, int]:
-            table_faults.raise_if_at_fault(self._conn, error)
+            table_faults.raise_if_at_fault(self._conn, error, table)
             refused[table, name] = session.message(error)
             return {}
 

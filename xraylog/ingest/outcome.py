@@ -103,9 +103,9 @@ class Recorder:
             self.status = Exit.BUSY
         except OSError as error:
             what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"stays in {describe(self._paths)}"
-            hint = hints.on(error, self._cfg)
-            logger.error("{}", hints.joined(what, f"what is not stored {stays}", "the next run tries again", hint))
-            self.status = Exit.OPERATOR if isinstance(error, safe_open.Unsafe) else Exit.FAILED
+            self.status = status_of(error)
+            later = "the next run tries again" if self.status == Exit.FAILED else ""
+            logger.error("{}", hints.joined(what, f"what is not stored {stays}", later, hints.on(error, self._cfg)))
         finally:
             if self._owns_logs:
                 self._seconds = time.monotonic() - self._clock
@@ -160,6 +160,12 @@ class Recorder:
             self.status = self.status or Exit.FAILED
 
 
+def status_of(error: OSError) -> Exit:
+    """Return the exit status: no run passes by a folder or what others own, while a full disk may have room later."""
+    is_for_operator = isinstance(error, (safe_open.Unsafe, PermissionError, IsADirectoryError))
+    return Exit.OPERATOR if is_for_operator else Exit.FAILED
+
+
 @contextlib.contextmanager
 def recorded(cfg: Config, paths: Sequence[Path]) -> Iterator[Recorder]:
     """Count what happens inside; at the end write the metrics, whatever happened."""
@@ -187,7 +193,7 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     if isinstance(error, OSError):
         what = f"{error.filename or 'disk'}: {error.strerror}"
         logger.error("{}", hints.joined(what, "committed rows are kept", hints.on(error, cfg)))
-        return Exit.OPERATOR if isinstance(error, safe_open.Unsafe) else Exit.FAILED
+        return status_of(error)
     if isinstance(error, KeyboardInterrupt):
         logger.error("interrupted; committed rows are kept; the next run resumes after them")
         return Exit.FAILED

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
+from psycopg import errors
+
 from xraylog.database.schema import REJECT_REASON
 from xraylog.records import MINUTE, Ids, Records, Request, Route
 
@@ -80,7 +82,11 @@ def _interleave(*columns: Iterable[bytes], count: int) -> bytes:
 
 
 def _integer(value: int | None) -> bytes:
-    return NULL if value is None else struct.pack(">ii", 4, value)
+    """Raise NumericValueOutOfRange as the server does for text: the column of an id is narrower than the id's own."""
+    try:
+        return NULL if value is None else struct.pack(">ii", 4, value)
+    except struct.error as error:
+        raise errors.NumericValueOutOfRange(f"value {value} is out of range for type integer") from error
 
 
 def _inet(address: str | None) -> bytes:

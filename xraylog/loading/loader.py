@@ -187,6 +187,7 @@ class Loader:
             node_lock = positions.node_lock(self._node)
             bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock, row_format)
             for result, end in bulk.load_all():
+                self._target.refusal = self._target.refusal or names.refusal
                 yield self._target.accounted(result), end
 
     def load(self, batch: Batch, *updates: PositionUpdate) -> tuple[LoadResult, list[Position]]:

@@ -20,7 +20,6 @@ from xraylog.records import DAY, AccessRecord, BadLine, Batch, Records, cut
 COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line) FROM STDIN"
 
 MIN_SCHEMA_FAULT = 100  # rejected rows: with fewer, or up to 1 % of the batch, the rows are at fault, not the schema
-OF_CONSTRAINTS = "(SQLSTATE 23"
 NO_ROOM = "expected room for a partition of "
 WRITE_BYTES = 1 << 16  # of COPY text at a time: psycopg and libpq keep copies of what they are given
 # COPY's text format, section "Text Format" of its page
@@ -64,7 +63,7 @@ class RejectedRows:
     @property
     def refusal(self) -> str | None:
         """Why a table refused a row, if it was for a constraint: a value that it cannot have is the line's fault."""
-        return next((row.reason for row in self.found if OF_CONSTRAINTS in row.reason), None)
+        return next((row.reason for row in self.found if table_faults.is_refusal(row.reason)), None)
 
     def without_names(self, rejected: Mapping[tuple[str, str], str]) -> Sequence[int]:
         """Return the indices of the records that use none of the rejected names; reject the others."""
@@ -223,4 +222,4 @@ def raise_unless_poison(conn: Connection, error: psycopg.Error, records: Records
     days = {minute[:DAY] for minute in records.minutes}
     if is_nameless and not (citus.has_logs(conn) and partitions.are_there(conn, days)):
         raise PartitionMissing from error
-    table_faults.raise_if_at_fault(conn, error)
+    table_faults.raise_if_at_fault(conn, error, "logs")

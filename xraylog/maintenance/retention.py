@@ -20,7 +20,7 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import SQL
 
-from xraylog.database import citus, detach, dns_names, markers, partitions, retry, schema, session
+from xraylog.database import citus, detach, dns_names, interference, markers, partitions, retry, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
@@ -32,6 +32,7 @@ LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
 MAX_DROPPING_S = 60  # thousands of forged days would keep a run from the next lines for a quarter of an hour
 POLL_S = 0.1
+AS_OWNER = "as their owner, or a superuser of PostgreSQL: "
 CHUNK_ROWS = 10_000  # rows a transaction
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
@@ -138,7 +139,7 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
         if old.is_foreign:
             yield f"{old}: is a foreign table, or has one in it, and is left where it is"
         elif old.is_ours:
-            with _collect_errors(conn, old.table, trouble):
+            with _collect_errors(conn, old.table, trouble, old.oid):
                 if _drop(conn, old, cutoff):
                     dropped += 1
                     yield f"{old} is dropped: what is from before {cutoff:%Y-%m-%d} is not kept"
@@ -174,15 +175,24 @@ def _read_state(conn: Connection, days: int, now: datetime) -> tuple[str | None,
 
 
 @contextlib.contextmanager
-def _collect_errors(conn: Connection, what: str, trouble: list[str]) -> Iterator[None]:
-    """Collect an error inside, so that it stops nothing else. Raises Unavailable for one that passes by itself."""
+def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | None = None) -> Iterator[None]:
+    """Collect an error inside, so that it stops nothing else. Raises Unavailable for one that passes by itself.
+
+    `oid`: of a table that is to be dropped.
+    """
     try:
         yield
     except psycopg.Error as error:
         said = f"{what}: {session.message(error)}"
         if conn.broken or session.is_temporary(error):
             raise Unavailable(said) from error
-        trouble.append("; ".join(filter(None, (said, error.diag.message_detail))))
+        with session.transaction(conn):
+            statements = interference.culprits(conn, error)
+            if oid is not None and isinstance(error, errors.DependentObjectsStillExist):
+                statements += interference.dependents(conn, [oid])
+        mend = f"{AS_OWNER}{'; '.join(statements)}" if statements else ""
+        detail = (error.diag.message_detail or "").replace("\n", ", ")
+        trouble.append("; ".join(filter(None, (said, detail, mend))))
 
 
 def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:

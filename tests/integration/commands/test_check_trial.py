@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
-from helpers.site import Site, lines, users
+from helpers.site import Site, lines, users, wait_until
+from server import FAST, Server
 
 from xraylog.accesslog import lockfile
 from xraylog.cli import Exit
-from xraylog.commands import check as commands_check
+from xraylog.commands import server_limits
 from xraylog.database import collation
 from xraylog.database.session import Connection
 
@@ -160,13 +162,138 @@ def test_a_rule_that_drops_rows_of_a_table(used: Site, table: str) -> None:
 
 
 def test_a_rule_that_keeps_a_position_where_it_is(used: Site) -> None:
-    """A trial adds a position. A run that moves one says what is in the way, and is not taken for another run."""
+    """A run that moves one says what is in the way, and is not taken for another run."""
     used.query("CREATE RULE staying AS ON UPDATE TO log_positions DO INSTEAD NOTHING")
+    (told,) = check(used)
     used.append(*lines(5, 10))
-    told = used.run(status=Exit.OPERATOR).stderr
-    assert "log_positions does not take how far a log is stored" in told
+    said = used.run(status=Exit.OPERATOR).stderr
+    for text in (told, said):
+        assert "log_positions does not take how far a log is stored" in text
+        assert "DROP RULE staying ON log_positions" in text
     follow(told, used)
     assert_mended(used)
+
+
+@pytest.mark.parametrize("does", ["RETURN NULL", "RAISE EXCEPTION 'no'"])
+@pytest.mark.parametrize("on", ["UPDATE", "DELETE"])
+def test_a_trigger_that_keeps_positions_as_they_are(used: Site, does: str, on: str) -> None:
+    used.query(f"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {does}; END $$")
+    used.query(f"CREATE TRIGGER keeping BEFORE {on} ON log_positions FOR EACH ROW EXECUTE PROCEDURE keep()")
+    (told,) = check(used)
+    assert "ALTER TABLE log_positions DISABLE TRIGGER keeping" in told
+    if on == "UPDATE":
+        assert_that_runs_fail_as_told(used)
+    else:
+        used.append(*lines(5, 10))
+    follow(told, used)
+    assert_mended(used)
+
+
+@pytest.mark.parametrize("table", ["users", "log_positions"])
+def test_a_trigger_that_waits_for_the_commit(used: Site, table: str) -> None:
+    used.query(REFUSING.format(returns="trigger", what="Sunday"))
+    used.query(
+        f"CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE PROCEDURE refuse()"
+    )
+    (told,) = check(used)
+    assert "not on a Sunday" in told
+    assert_that_runs_fail_as_told(used)
+    follow(told, used)
+    assert_mended(used)
+
+
+def test_a_check_of_yours_that_refuses_positions(used: Site) -> None:
+    used.query("ALTER TABLE log_positions ADD CONSTRAINT small CHECK (position < 1) NOT VALID")
+    (told,) = check(used)
+    assert "ALTER TABLE log_positions DROP CONSTRAINT small" in told
+    assert_that_runs_fail_as_told(used)
+    follow(told, used)
+    assert_mended(used)
+
+
+@pytest.fixture
+def keeping(used: Site) -> Site:
+    """A site that is to drop what is older than a day: the day of its rows."""
+    used.set("retention", days=1)
+    used.set("parser", stray_days=36_500)
+    used.query("ALTER TABLE logs_2025_11_17 ADD UNIQUE (id)")
+    return used
+
+
+def retained_when_mended(site: Site, set_up: list[str], *expected: str) -> None:
+    """A run and --check name the same statements; after these, the day is dropped."""
+    for statement in set_up:
+        site.query(statement)
+    (told,) = check(site)
+    said = site.run(status=Exit.OPERATOR).stderr
+    assert "ERROR   retention: " in said
+    for text in (told, said):
+        for part in expected:
+            assert part in text
+    for part in expected:
+        site.query(part)
+    assert not [line for line in site.run("--check").stdout.splitlines() if line.startswith("✗")]
+    site.run()
+    assert site.query("SELECT to_regclass('logs_2025_11_17') IS NULL") == [(True,)]
+
+
+def test_an_event_trigger_that_keeps_days_from_being_dropped(keeping: Site) -> None:
+    set_up = [
+        REFUSING.format(returns="event_trigger", what="production server"),
+        "CREATE EVENT TRIGGER frozen ON sql_drop EXECUTE PROCEDURE refuse()",
+    ]
+    retained_when_mended(keeping, set_up, "ALTER EVENT TRIGGER frozen DISABLE")
+
+
+def test_views_and_keys_that_keep_days_from_being_dropped(keeping: Site) -> None:
+    set_up = [
+        "CREATE VIEW november AS SELECT * FROM logs_2025_11_17",
+        "CREATE MATERIALIZED VIEW much AS SELECT count(*) FROM november",
+    ]
+    retained_when_mended(keeping, set_up, "DROP MATERIALIZED VIEW much", "DROP VIEW november")
+
+
+def test_a_key_that_keeps_a_day_from_being_dropped(keeping: Site) -> None:
+    set_up = ["CREATE TABLE noted (id bigint CONSTRAINT noting REFERENCES logs_2025_11_17 (id))"]
+    retained_when_mended(keeping, set_up, "ALTER TABLE noted DROP CONSTRAINT noting")
+
+
+@pytest.mark.parametrize("each", ["STATEMENT", "ROW"])
+def test_a_trigger_that_keeps_unparsed_lines(keeping: Site, each: str) -> None:
+    keeping.append("from nowhere\n")
+    keeping.run()
+    set_up = [
+        "UPDATE rejected_lines SET rejected_at = now() - interval '9 days'",
+        REFUSING.format(returns="trigger", what="Sunday"),
+        f"CREATE TRIGGER kept BEFORE DELETE ON rejected_lines FOR EACH {each} EXECUTE PROCEDURE refuse()",
+    ]
+    retained_when_mended(keeping, set_up, "ALTER TABLE rejected_lines DISABLE TRIGGER kept")
+
+
+def test_a_trigger_that_drops_what_is_to_be_deleted(keeping: Site) -> None:
+    keeping.query("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    keeping.query("CREATE TRIGGER k BEFORE DELETE ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE keep()")
+    (told,) = check(keeping)
+    assert "rejected_lines keeps lines that are older than [retention] days" in told
+    follow(told, keeping)
+    assert "✗" not in keeping.run("--check").stdout
+
+
+def test_a_standby_that_each_commit_waits_for(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    site = Site(tmp_path, own_server(*FAST).keywords())
+    site.append(*lines(0, 5))
+    site.run()
+    site.query("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (a, b)'")
+    site.query("SELECT pg_reload_conf()")
+    wait_until(lambda: site.query("SHOW synchronous_standby_names") == [("ANY 1 (a, b)",)])
+    (told,) = check(site)
+    assert "standbys: each COMMIT waits for a standby of synchronous_standby_names = ANY 1 (a, b)" in told
+    for statement in told.partition("of PostgreSQL: ")[2].split("; "):
+        site.query(statement)
+    wait_until(lambda: site.query("SHOW synchronous_standby_names") == [("",)])
+    site.append(*lines(5, 10))
+    assert_mended(site)
 
 
 def test_a_trigger_that_refuses_rows_of_some_kind_only_is_named(used: Site) -> None:
@@ -264,7 +391,7 @@ def test_a_statement_timeout_that_ends_the_first_statement(used: Site) -> None:
 
 
 def test_transactions_that_are_nearly_used_up(used: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands_check, "OLDEST", 0)
+    monkeypatch.setattr(server_limits, "OLDEST", 0)
     (told,) = check(used)
     assert "of 2,000,000,000 are used up" in told
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import pytest
 from helpers.load_paths import LOAD_PATHS
-from helpers.site import Site, lines, users
+from helpers.site import Site, line, lines, users
 
 from xraylog.cli import Exit
 
@@ -25,12 +26,21 @@ def advice(said: str) -> list[str]:
     """Return the statements that a message names, as they can be pasted into psql."""
     return [
         statement.strip()
-        for statement in re.findall(r"((?:ALTER (?:TABLE|SEQUENCE)|SELECT setval)[^;,\n]*(?:, \([^;\n]*\)\))?)", said)
+        for statement in re.findall(
+            r"((?:ALTER (?:TABLE|SEQUENCE)|CREATE SEQUENCE|DROP INDEX|SELECT setval)[^;,\n]*(?:, \([^;\n]*\)\))?)", said
+        )
     ]
 
 
-def refused_until_mended(site: Site, *expected: str, first: int = 5) -> None:
-    """A run stores nothing of new lines and says why; after the statements that it names the next run stores all."""
+def marked(site: Site) -> str:
+    """Return what --check marks as broken."""
+    return "\n".join(line for line in site.run("--check", status=Exit.OPERATOR).stdout.splitlines() if line[0] == "✗")
+
+
+def refused_until_mended(site: Site, *expected: str, first: int = 5, is_checked: bool = True) -> None:
+    """A run stores nothing of new lines and says why, as --check does; after the statements that it names the next run
+    stores all.
+    """
     site.append(*lines(first, first + 10))
     said = site.run(status=Exit.OPERATOR).stderr
     for text in expected:
@@ -39,6 +49,8 @@ def refused_until_mended(site: Site, *expected: str, first: int = 5) -> None:
     assert site.rejected() == []
     statements = advice(said)
     assert statements, said
+    checked = marked(site) if is_checked else said
+    assert set(statements) & set(advice(checked)), checked
     for statement in statements:
         site.query(statement)
     site.append(*lines(first + 10, first + 20))
@@ -75,7 +87,133 @@ def test_a_sequence_that_a_restore_left_at_an_old_value(used: Site, table: str) 
 def test_a_sequence_of_rows_that_gives_old_ids_under_a_primary_key(used: Site) -> None:
     used.query("ALTER TABLE logs_2025_11_17 ADD CONSTRAINT one PRIMARY KEY (id)")
     used.query("SELECT setval('logs_id_seq', 2)")
-    refused_until_mended(used, "sequence logs_id_seq gives ids that are there")
+    refused_until_mended(used, "sequence logs_id_seq gives ids that are there", is_checked=False)
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_ids_that_are_too_large_for_the_columns_that_refer_to_them(used: Site, load_path: str) -> None:
+    used.load_path = load_path
+    used.query("ALTER TABLE users ALTER id TYPE bigint")
+    used.query("ALTER SEQUENCE users_id_seq AS bigint")
+    used.query("SELECT setval('users_id_seq', 2147483648)")
+    expected = "sequence users_id_seq of users.id is used up at 2147483647: ALTER TABLE logs ALTER user_id TYPE bigint"
+    refused_until_mended(used, expected)
+
+
+def test_ids_that_are_too_large_for_their_own_column(used: Site) -> None:
+    used.query("ALTER SEQUENCE users_id_seq AS bigint")
+    used.query("SELECT setval('users_id_seq', 2147483648)")
+    refused_until_mended(used, "sequence users_id_seq of users.id is used up at 2147483647")
+
+
+def test_a_small_sequence_is_widened_and_not_told_to_end_where_it_ends(used: Site) -> None:
+    used.query("ALTER SEQUENCE users_id_seq AS smallint")
+    used.query("SELECT setval('users_id_seq', 32767)")
+    refused_until_mended(used, "is used up at 32767: ALTER SEQUENCE users_id_seq AS integer")
+
+
+def test_a_sequence_that_is_no_longer_its_columns_own(used: Site) -> None:
+    used.query("ALTER SEQUENCE users_id_seq OWNED BY NONE")
+    used.query("SELECT setval('users_id_seq', 2147483647)")
+    refused_until_mended(used, "sequence users_id_seq of users.id is used up at 2147483647")
+
+
+@pytest.mark.parametrize("last", [5, 1])
+def test_a_sequence_that_goes_backwards(used: Site, last: int) -> None:
+    used.query("ALTER SEQUENCE users_id_seq INCREMENT BY -1")
+    used.query("SELECT setval('users_id_seq', %s)", last)
+    refused_until_mended(used, "ALTER SEQUENCE users_id_seq INCREMENT BY 1; SELECT setval('users_id_seq', ")
+
+
+def test_a_sequence_that_begins_again_at_its_end(used: Site) -> None:
+    used.query("ALTER SEQUENCE users_id_seq MAXVALUE 5 CYCLE")
+    refused_until_mended(used, "gives ids that are there: ALTER SEQUENCE users_id_seq NO MAXVALUE NO CYCLE; ")
+
+
+@pytest.mark.parametrize("table", ["users", "logs"])
+def test_an_id_that_has_lost_its_default(used: Site, table: str) -> None:
+    used.query(f"ALTER TABLE {table} ALTER id DROP DEFAULT")
+    refused_until_mended(used, f"{table}.id has no default: ALTER TABLE {table} ALTER id SET DEFAULT nextval(")
+
+
+@pytest.mark.parametrize("table", ["users", "logs"])
+def test_a_sequence_that_was_dropped(used: Site, table: str) -> None:
+    used.query(f"DROP SEQUENCE {table}_id_seq CASCADE")
+    refused_until_mended(used, f"{table}.id has no default, and no sequence: CREATE SEQUENCE {table}_id_seq AS ")
+
+
+def test_a_sequence_of_positions_that_was_dropped(used: Site) -> None:
+    """A position that is there moves: a run fails later, and --check says it now."""
+    used.query("DROP SEQUENCE log_positions_id_seq CASCADE")
+    for statement in advice(marked(used)):
+        used.query(statement)
+    used.set("parser", node="n2")
+    used.append(*lines(5, 10))
+    used.run()
+    assert used.emails() == users(0, 10)
+
+
+def test_a_sequence_that_was_dropped_and_is_there_again_without_its_column(used: Site) -> None:
+    used.query("DROP SEQUENCE users_id_seq CASCADE")
+    used.query("CREATE SEQUENCE users_id_seq")
+    refused_until_mended(used, "no sequence: ALTER SEQUENCE users_id_seq OWNED BY users.id; ")
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_port_that_does_not_fit_into_its_column(used: Site, load_path: str) -> None:
+    used.load_path = load_path
+    used.query("ALTER TABLE logs ALTER destination_port TYPE smallint USING 1")
+    used.append(*(line(n).replace(":443", ":40000") for n in range(30, 33)))
+    expected = "logs.destination_port: expected the type integer, found smallint; "
+    refused_until_mended_with(used, users(30, 33), expected)
+
+
+@pytest.mark.parametrize(("table", "column"), [("users", "email"), ("endpoints", "address")])
+def test_a_text_that_does_not_fit_into_its_column(used: Site, table: str, column: str) -> None:
+    used.query(f"ALTER TABLE {table} ALTER {column} TYPE varchar(13)")
+    used.append(*(line(n).replace(f"u{n}\n", f"a-longer-user{n}\n") for n in range(30, 33)))
+    added = Counter(f"a-longer-user{n}" for n in range(30, 33))
+    refused_until_mended_with(used, added, f"{table}.{column}: expected the type text, found character varying(13); ")
+
+
+def test_a_path_that_does_not_fit_into_its_column_is_found_by_a_check(used: Site) -> None:
+    used.query("ALTER TABLE log_positions ALTER source TYPE varchar(14) USING ''")
+    used.query("ALTER TABLE endpoints ALTER address TYPE varchar(255)")  # no name is longer
+    used.append(*lines(5, 10))
+    assert used.run(status=Exit.OPERATOR).stderr.endswith(" --check\n")
+    assert advice(marked(used)) == ["ALTER TABLE log_positions ALTER source TYPE text"]
+    used.query(*advice(marked(used)))
+    used.run()
+    assert used.emails() == users(0, 10)
+
+
+def refused_until_mended_with(site: Site, added: Counter[str], expected: str) -> None:
+    """The same, with the lines that were appended."""
+    assert expected in marked(site)
+    said = site.run(status=Exit.OPERATOR).stderr
+    assert expected in said
+    assert site.buffered() == added
+    for statement in advice(said):
+        site.query(statement)
+    site.run()
+    assert site.emails() == users(0, 5) + added
+    assert site.rejected() == []
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_unique_index_of_others_is_named_when_it_refuses_names(site: Site, load_path: str) -> None:
+    site.load_path = load_path
+    site.append(line(1))
+    site.run()
+    site.query("CREATE UNIQUE INDEX u ON users (lower(email))")
+    assert "indexes: users has a unique one of others; if it refuses rows: " in site.run("--check").stdout
+    site.append(line(2).replace("u2\n", "U1\n"))
+    said = site.run().stderr
+    assert "rows are in rejected_lines, and not in logs: users.email holds another spelling of 'U1', under the" in said
+    assert advice(said) == ["DROP INDEX u"]
+    site.query(*advice(said))
+    site.run("--replay-rejected")
+    assert site.emails() == Counter(["u1", "U1"])
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
@@ -107,7 +245,7 @@ NOTHING = """
 def test_a_trigger_that_drops_names_is_named(used: Site) -> None:
     used.query(NOTHING.format(condition="NEW.email = 'u7'"))
     used.query("CREATE TRIGGER keep_out BEFORE INSERT ON users FOR EACH ROW EXECUTE PROCEDURE nothing()")
-    refused_until_mended(used, "trigger keep_out on users drops names that rows need")
+    refused_until_mended(used, "trigger keep_out on users drops names that rows need", is_checked=False)
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)

@@ -76,6 +76,13 @@ def test_another_zone_is_one_warning_a_day_and_a_check_finds_it(site: Site) -> N
     assert "time: " not in site.run("--check").stdout
 
 
+@pytest.mark.parametrize("last", ["\n", "goroutine 1 [running]:\nmain.main()\n" * 1000], ids=["blank", "panic"])
+def test_another_zone_is_found_before_lines_without_a_time(site: Site, last: str) -> None:
+    site.append(written_now(0, timedelta(hours=3)), last)
+    assert "xray's zone is likely " in site.run("--check", status=Exit.OPERATOR).stdout
+    assert "xray's zone is likely " in site.run().stderr
+
+
 def test_rows_ahead_of_the_clock(site: Site) -> None:
     site.append(written_now(1, timedelta(hours=3, minutes=12)))
     assert " 3 h 12 min ahead of this machine's clock; if it is slow " in site.run().stderr

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.site import Site, lines, users
-from helpers.users import OTHER, acting_as, as_root, folder_of
+from helpers.users import OTHER, acting_as, as_root, becoming, folder_of
 
 pytestmark = as_root
 SECRET = b"root:x:0:0::/root:/bin/sh\n" * 20
@@ -269,3 +270,20 @@ def test_check_tells_root_whose_log_it_is(theirs: Site) -> None:
     assert f"✓ user: root, and {theirs.log} belongs to nobody; better run as nobody: runuser -u nobody" in said
     os.chown(theirs.log, 0, 0)
     assert "✓ user: root\n" in theirs.run("--check").stdout
+
+
+def test_a_log_of_root_is_given_to_the_user_of_the_config(theirs: Site) -> None:
+    """Root takes no settings of another user: to run as root would be no way out."""
+    os.chown(theirs.config, OTHER, OTHER)
+    os.chown(theirs.log, 0, 0)
+    theirs.log.chmod(0o600)
+    command = [*becoming(OTHER), *theirs.command()]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/").stderr
+    assert f"let it have the config: sudo chown root {theirs.config}" in said
+    assert "sudo -u root" not in said
+    mend = said.partition("what to do: sudo ")[2].splitlines()[0]
+    assert mend == f"chown nobody {theirs.log}"
+    subprocess.run(["/bin/sh", "-c", mend], check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert (done.returncode, "WARNING" in done.stderr) == (0, False)
+    assert theirs.emails() == users(0, 30)

@@ -1,0 +1,66 @@
+"""Columns that are too narrow for what a run writes, as a table made by hand may have: varchar(10), or smallint ports.
+
+A value that does not fit there is the column's fault, and not the line's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+
+# The characters of the longest value: of a name the parser takes 255, of a path the system 4096.
+CHARACTERS: Mapping[tuple[str, str], int] = {
+    **dict.fromkeys(schema.REFERENCE_TABLES.items(), 255),
+    ("protocols", "name"): 8,  # they are those of xray, and no client chooses one
+    ("logs", "action"): 8,
+    ("log_positions", "source"): 4096,
+    ("rejected_lines", "source"): 4096,
+    ("rejected_lines", "reason"): 4096,
+}
+NUMBERS: Mapping[tuple[str, str], str] = {  # and the narrowest type; columns with ids are in `sequences`
+    ("logs", "source_port"): "integer",
+    ("logs", "destination_port"): "integer",
+    ("log_positions", "position"): "bigint",
+    ("log_positions", "stored_from"): "bigint",
+    ("rejected_lines", "line_offset"): "bigint",
+}
+BYTES = {"smallint": 2, "integer": 4, "bigint": 8}
+COLUMNS = """
+    SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL),
+           CASE WHEN a.atttypid IN ('varchar'::regtype, 'bpchar'::regtype) AND a.atttypmod > 4
+                THEN a.atttypmod - 4 END
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY array_position(%s::text[], c.relname::text), a.attnum
+"""
+
+
+class Narrow(NamedTuple):
+    """One of our own columns, and the type that it should have."""
+
+    table: str
+    column: str
+    found: str
+    wanted: str
+
+    @property
+    def statement(self) -> str:
+        """What mends it."""
+        return f"ALTER TABLE {self.table} ALTER {self.column} TYPE {self.wanted}"
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column}: expected the type {self.wanted}, found {self.found}; {self.statement}"
+
+
+def find(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[Narrow]:
+    """Yield the columns of these tables that are too narrow."""
+    for table, column, found, kind, characters in conn.execute(COLUMNS, [list(tables), list(schema.TABLES)]):
+        at = (table, column)
+        if characters is not None and characters < CHARACTERS.get(at, 0):
+            yield Narrow(table, column, found, "text")
+        elif at in NUMBERS and BYTES.get(kind, 8) < BYTES[NUMBERS[at]]:
+            yield Narrow(table, column, found, NUMBERS[at])

@@ -1,0 +1,206 @@
+"""Where ids come from: sequences that have no next id, or give one that is there, with the statement that mends them.
+
+A sequence is as long as the narrowest column that its ids go to: that of its table, and those that refer to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from psycopg.sql import SQL, Identifier
+
+from xraylog.database import schema
+from xraylog.database.session import Connection
+
+# That of a column's default first, then one that is the column's own: DROP DEFAULT leaves it, OWNED BY NONE does not.
+SEQUENCES = """
+    WITH ours AS (
+        SELECT c.oid, c.relname, a.attnum, a.attname, format_type(a.atttypid, NULL) AS type
+        FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ), used AS (
+        SELECT ours.*, d.refobjid AS sequence, 1 AS rank
+        FROM ours
+        JOIN pg_attrdef f ON f.adrelid = ours.oid AND f.adnum = ours.attnum
+        JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+                        AND d.refclassid = 'pg_class'::regclass
+        UNION ALL
+        SELECT ours.*, d.objid, 2
+        FROM ours
+        JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = ours.oid
+                        AND d.refobjsubid = ours.attnum
+        WHERE d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+    )
+    SELECT DISTINCT ON (u.relname, u.attname)
+           u.relname, u.attname, u.type, s.seqrelid::regclass::text, format_type(s.seqtypid, NULL),
+           pg_sequence_last_value(s.seqrelid), s.seqmin, s.seqmax, s.seqincrement, s.seqcycle,
+           has_table_privilege(u.oid, 'SELECT')
+    FROM used u
+    JOIN pg_sequence s ON s.seqrelid = u.sequence
+    WHERE has_sequence_privilege(s.seqrelid, 'USAGE')
+    ORDER BY u.relname, u.attname, u.rank
+"""
+REFERRING = """
+    SELECT c.relname, a.attname, format_type(a.atttypid, NULL)
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+    WHERE c.relname = ANY(%s) AND a.attname = ANY(%s) AND pg_table_is_visible(c.oid)
+    ORDER BY c.relname, a.attnum
+"""
+ID_TYPE = """
+    SELECT format_type(atttypid, NULL), to_regclass(%s) IS NOT NULL
+    FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'id'
+"""
+LARGEST = 2**63 - 1
+LARGEST_OF: Mapping[str, int] = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": LARGEST}
+NEARLY = 0.9  # of its values
+# The largest id of the others is not in an index: `logs` would be read as a whole, and may have an id twice.
+WITH_PRIMARY_KEYS = tuple(name for name in schema.TABLES if name != "logs")
+
+
+class Column(NamedTuple):
+    """A column that has ids in it."""
+
+    table: str
+    name: str
+    type: str
+
+    @property
+    def largest(self) -> int:
+        """The largest id that it can have."""
+        return LARGEST_OF.get(self.type, LARGEST)
+
+
+class IdSequence(NamedTuple):
+    """The sequence that a table's ids come from."""
+
+    column: Column
+    name: str  # quoted, with its schema where that is needed
+    type: str
+    last: int | None  # None: never used
+    minimum: int
+    maximum: int
+    increment: int
+    cycles: bool
+    has_readable_table: bool
+    referring: tuple[Column, ...]  # columns of other tables
+
+    @property
+    def room(self) -> int:
+        """The largest id that there can be."""
+        return min([self.maximum, *(column.largest for column in (self.column, *self.referring))])
+
+    @property
+    def is_used_up(self) -> bool:
+        """Return whether it has no next id."""
+        return self.last is not None and not self.minimum <= self.last + self.increment <= self.room
+
+    @property
+    def is_nearly_used_up(self) -> bool:
+        """Return whether it will soon have none."""
+        return self.last is not None and self.increment > 0 and self.last >= self.room * NEARLY
+
+    def __str__(self) -> str:
+        return f"sequence {self.name} of {self.column.table}.{self.column.name}"
+
+
+def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
+    """Yield which sequences have no next value, each with the way out."""
+    for sequence in find(conn, tables):
+        if sequence.is_used_up:
+            end = sequence.room if sequence.increment > 0 else sequence.minimum
+            yield f"{sequence} is used up at {end}: " + "; ".join(_wider(sequence))
+
+
+def nearly_used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
+    """Yield which sequences will soon have no next value, each with the way out: it can take hours."""
+    for sequence in find(conn, tables):
+        if sequence.is_nearly_used_up and not sequence.is_used_up:
+            yield f"{sequence} is at {sequence.last} of {sequence.room}: " + "; ".join(_wider(sequence))
+
+
+def repeating(conn: Connection, tables: Sequence[str] = WITH_PRIMARY_KEYS) -> Iterator[str]:
+    """Yield which sequences give ids that are there already, as far as this role may read them, with the way out."""
+    for sequence in find(conn, tables):
+        if not sequence.has_readable_table:
+            continue
+        newest = SQL("SELECT max({}) FROM {}").format(
+            Identifier(sequence.column.name), Identifier(sequence.column.table)
+        )
+        ((highest,),) = conn.execute(newest)
+        if highest is not None and (highest > (sequence.last or 0) or sequence.increment < 0):
+            where = f"{sequence.column.table}.{sequence.column.name}"
+            backwards = ", goes backwards" if sequence.increment < 0 else ""
+            yield (
+                f"sequence {sequence.name} is at {sequence.last or 0}{backwards}, and {where} has {highest}: "
+                + "; ".join(_renewed(sequence))
+            )
+
+
+def find(conn: Connection, tables: Sequence[str]) -> list[IdSequence]:
+    """Return the sequences of these tables."""
+    referring: dict[str, list[Column]] = {table: [] for table in schema.TABLES}
+    for row in conn.execute(REFERRING, [list(schema.TABLES), list(schema.KEYS)]):
+        column = Column(*row)
+        referring[schema.KEYS[column.name]].append(column)
+    return [
+        IdSequence(Column(*row[:3]), *row[3:], tuple(referring.get(row[0], ())))  # type: ignore[call-arg]
+        for row in conn.execute(SEQUENCES, [list(tables)])
+    ]
+
+
+def without_default(conn: Connection, table: str) -> str:
+    """Return why the rows of a table get no id, with the way out."""
+    name = f"{table}_id_seq"
+    for sequence in find(conn, [table]):
+        return f"{table}.id has no default: {_set_default(table, sequence.name)}"
+    ((kind, is_there),) = conn.execute(ID_TYPE, [name, table])
+    made = f"CREATE SEQUENCE {name} AS {kind}" if kind in LARGEST_OF else f"CREATE SEQUENCE {name}"
+    statements = [
+        *([] if is_there else [made]),
+        f"ALTER SEQUENCE {name} OWNED BY {table}.id",
+        f"SELECT setval('{name}', (SELECT max(id) FROM {table}))",  # noqa: S608  # for the operator to read
+        _set_default(table, name),
+    ]
+    return f"{table}.id has no default, and no sequence: " + "; ".join(statements)
+
+
+def _set_default(table: str, sequence: str) -> str:
+    return f"ALTER TABLE {table} ALTER id SET DEFAULT nextval('{sequence}')"
+
+
+def taken(conn: Connection, table: str) -> str:
+    """Return why an id that a sequence gave was there. The attempt that failed may have moved it past all others."""
+    for sequence in find(conn, [table]):
+        return f"sequence {sequence.name} gives ids that are there: " + "; ".join(_renewed(sequence))
+    return "ids must be new: where do they come from?"
+
+
+def _wider(sequence: IdSequence) -> Iterator[str]:
+    """Yield the statements after which there are more ids."""
+    if sequence.increment < 0 or sequence.room >= LARGEST:  # nobody has had as many rows: it was set
+        yield from _renewed(sequence)
+        return
+    narrow = min(column.largest for column in (sequence.column, *sequence.referring))
+    if sequence.maximum < min(narrow, LARGEST_OF[sequence.type]):
+        yield f"ALTER SEQUENCE {sequence.name} NO MAXVALUE"
+        return
+    is_small = max(sequence.room, sequence.last or 0) < LARGEST_OF["integer"]
+    wanted = "integer" if is_small else "bigint"
+    for column in (sequence.column, *sequence.referring):
+        if column.largest < LARGEST_OF[wanted]:
+            yield f"ALTER TABLE {column.table} ALTER {column.name} TYPE {wanted}"
+    if LARGEST_OF[sequence.type] < LARGEST_OF[wanted]:
+        yield f"ALTER SEQUENCE {sequence.name} AS {wanted}"
+
+
+def _renewed(sequence: IdSequence) -> Iterator[str]:
+    """Yield the statements after which its ids are new: it counts upwards, from the largest one, and once."""
+    if sequence.increment < 0:
+        yield f"ALTER SEQUENCE {sequence.name} INCREMENT BY 1"
+    if sequence.cycles:
+        yield f"ALTER SEQUENCE {sequence.name} NO MAXVALUE NO CYCLE"
+    newest = f"SELECT max({sequence.column.name}) FROM {sequence.column.table}"  # noqa: S608  # for the operator to read
+    yield f"SELECT setval('{sequence.name}', ({newest}))"
