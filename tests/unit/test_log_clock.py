@@ -107,13 +107,13 @@ def test_lines_ahead_of_the_clock(cfg: Config, local: str, off: str) -> None:
     [
         (b"2026/06/01 14:00:03.123456 from 203.0.113.9:1 accepted tcp:a:1\nhalf a li", True),
         (b"2026/06/01 14:00:03 UDP:8.8.8.8:53 got answer: a -> [] 1ms\n", True),
-        (b"2026/06/01 14:00:03 from 203.0.113.9:1 accepted tcp:a:1\npanic: x\n", False),
+        (b"2026/06/01 14:00:03 from 203.0.113.9:1 accepted tcp:a:1\npanic: x\n\n", True),
         (b"2026/13/01 14:00:03 from\n", False),
         (b"# drained\n\n\n", False),
         (b"", False),
     ],
 )
-def test_the_last_whole_line_of_a_log_counts(cfg: Config, text: bytes, is_found: bool) -> None:
+def test_the_last_whole_line_of_a_log_with_a_time_counts(cfg: Config, text: bytes, is_found: bool) -> None:
     cfg.log_path.write_bytes(text)
     os.utime(cfg.log_path, (NOW.timestamp(), NOW.timestamp()))
     with logfile.opened(cfg.log_path) as log:
