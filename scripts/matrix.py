@@ -1,6 +1,6 @@
 """All tests on the oldest and the newest pair of Python and PostgreSQL, and a part on each version between.
 
-On each PostgreSQL between run the tests of the tables, of loading and of whole runs, and a seventh of the other
+On each PostgreSQL between run most tests of the tables, of loading and of whole runs, and a seventh of the other
 integration tests; on each Python between the unit tests and whole runs.
 
     scripts/test --matrix

@@ -37,8 +37,10 @@ SHM = Path("/dev/shm")  # noqa: S108  # mkdtemp's folders in it have random name
 IN_MEMORY = SHM if SHM.is_dir() and shutil.disk_usage(SHM).free > 8 << 30 else None
 WITH_TABLES = {"ingest", "maintenance", "report", "telemetry"}  # folders
 # Folders and files of tests/integration that run on each version of PostgreSQL, whatever the share. The migration has
-# more differences between versions than others, and takes as long as all of these.
+# more differences between versions than others, and takes as long as all of these. Faults of tables differ little, what
+# is replayed is loaded, and what stands in for Citus is the same on each.
 ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "test_run.py", "test_online.py"}
+BUT_NOT = {"test_table_faults.py", "test_replay.py", "test_citus.py"}
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
 
 
@@ -55,7 +57,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("--on-a-server"):
         left_out.update(item for item in items if "own_server" not in getattr(item, "fixturenames", ()))
     number, of = config.getoption("--share")
-    others = [item for item in items if not ABOUT_THE_DATABASE.intersection(item.path.relative_to(TESTS).parts)]
+    places = {item: {*item.path.relative_to(TESTS).parts} for item in items}
+    others = [item for item in items if places[item] & BUT_NOT or not places[item] & ABOUT_THE_DATABASE]
     left_out.update(item for n, item in enumerate(others, 1) if n % of != number % of)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
