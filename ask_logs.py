@@ -143,11 +143,11 @@ def window_of(cfg: Config, options: argparse.Namespace, now: datetime) -> tuple[
 
 
 def print_answer(answer: Answer, options: argparse.Namespace) -> None:
-    """Print the answer in the form that was asked for; the window of a CSV goes to standard error."""
+    """Print the answer in the form that was asked for; window and notes of a CSV go to standard error."""
     if options.json:
         write(sys.stdout, present.as_json(answer))
     elif options.csv:
-        complain(present.window(answer), *present.cuts(answer))
+        complain(*present.about(answer))
         write(sys.stdout, present.as_csv(answer))
     else:
         write(sys.stdout, present.as_table(answer))

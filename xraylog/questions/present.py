@@ -37,6 +37,7 @@ class Answer:
     zone: tzinfo
     parts: Sequence[Part]
     notes: Sequence[str] = field(default=())
+    is_cut: bool = False  # rows are missing that no --limit adds; a note says which
 
 
 def as_table(answer: Answer) -> str:
@@ -73,14 +74,14 @@ def as_json(answer: Answer) -> str:
             ]
             for part in answer.parts
         },
-        "is_cut": any(part.is_cut for part in answer.parts),
+        "is_cut": answer.is_cut or any(part.is_cut for part in answer.parts),
     }
     return json.dumps(found, indent=1).replace("\x7f", "\\u007f") + "\n"
 
 
-def cuts(answer: Answer) -> list[str]:
-    """Return how many rows the tables have that are not whole."""
-    return [_count(part) for part in answer.parts if part.is_cut]
+def about(answer: Answer) -> list[str]:
+    """Return what a table of values does not say: the window, how many rows those have that are cut, and the notes."""
+    return [window(answer), *(_count(part) for part in answer.parts if part.is_cut), *answer.notes]
 
 
 def window(answer: Answer) -> str:

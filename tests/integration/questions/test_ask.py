@@ -129,7 +129,22 @@ def test_a_pattern_that_fits_many_users_says_which_are_shown(asked: Site, monkey
         monkeypatch.setattr(asking, "MAX_USERS", most)
         found = answer(asked, "user", "u*", *WHEN)
         assert len(found["destinations"]) == most
-        assert any(text == f"The first {most} users whose names fit are shown." for text in found["notes"]) == note
+        assert any(f"The first {most} users whose names fit are shown" in text for text in found["notes"]) == note
+        assert found["is_cut"] == note
+
+
+def test_csv_leaves_no_note_out(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to standard error, as the window does: the table is for a machine."""
+    monkeypatch.setattr(asking, "MAX_USERS", 5)
+    done = asked.run("user", "u*", *WHEN, "--only", "total", "--csv", "--limit", "0", script="ask_logs")
+    assert len(done.stdout.splitlines()) == 1 + 5
+    assert "\nThe first 5 users whose names fit are shown; " in done.stderr
+    for question in (["reached", "nobody.example", "--only", "users"], ["traffic"], ["new"]):
+        done = asked.run(*question, *WHEN, "--csv", script="ask_logs")
+        notes = answer(asked, *question, *WHEN)["notes"]
+        assert notes
+        assert done.stderr.splitlines()[1:] == notes
+        assert not any(note in done.stdout for note in notes)
 
 
 def test_only_a_table_is_cut_unasked(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +216,8 @@ def test_a_name_that_is_none_is_an_error_that_shows_similar_ones(asked: Site) ->
 
 
 def test_an_empty_window_after_the_newest_row_says_so(asked: Site) -> None:
-    for question in ("online", "traffic", "ports", "sharing", "new", "rejected"):
-        notes = answer(asked, question, "--since", "2025-11-18")["notes"]
+    for question in ("online", "traffic", "ports", "sharing", "new", "rejected", "user u7", "user u*", "last-seen"):
+        notes = answer(asked, *question.split(), "--since", "2025-11-18")["notes"]
         assert notes[0].startswith("The newest row is from 2025-11-17 10:15:23+00:00, before this window")
     assert "newest" not in ask(asked, "traffic", "--since", "2025-11-16", "--until", "2025-11-16")
     asked.query("DELETE FROM logs")
