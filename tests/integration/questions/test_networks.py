@@ -98,6 +98,9 @@ def test_country_and_provider_are_beside_addresses(asked: Site) -> None:
     (rejected,) = answer(asked, "rejected", *DAY)["sources"]
     assert (rejected["source_ip"], rejected["country"], rejected["provider"]) == ("198.51.100.7", "DE", "=cmd")
     assert ",DE,'=cmd," in asked.run("rejected", *DAY, "--csv", script="ask_logs").stdout
+    (network,) = answer(asked, "rejected", *DAY, "--by", "network")["network"]
+    assert list(network)[:3] == ["network", "country", "provider"]
+    assert (network["network"], network["country"], network["provider"]) == ("198.51.100.0/24", "DE", "=cmd")
 
 
 def test_the_functions_give_the_same(asked: Site) -> None:
@@ -169,6 +172,7 @@ def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psyco
     found = answer(asked, "rejected", *DAY)
     assert "country" not in found["sources"][0]
     (note,) = [note for note in found["notes"] if "GRANT" in note]
+    assert note in asked.run("rejected", *DAY, "--csv", script="ask_logs").stderr
     role.execute(note.partition("as the owner of networks: ")[2])  # type: ignore[call-overload]
     assert answer(asked, "rejected", *DAY)["sources"][0]["country"] == "DE"
     for statement in advised(load(asked, COUNTRIES, status=3)):
