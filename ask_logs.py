@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
         one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
         question.options(one)
         one.set_defaults(run=answer, question=question, parser=one, until=None)
-        one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
+        one.add_argument("--since", metavar="TIME", help="30m, 12h or 7d (ago), yesterday, a day, or a moment")
         if question.has_end:
             one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
         one.add_argument("--node", metavar="NAME", help="one node only")
