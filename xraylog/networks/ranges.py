@@ -125,6 +125,8 @@ def _by_values(first: Sequence[str]) -> dict[str, int]:
         names = ("asn", "provider") if len(rest) == 2 else ("asn", "country", "provider")
         return {**columns, **{name: begin + at for at, name in enumerate(names[: len(rest)])}}
     is_country = bool(rest) and (rest[0] in UNKNOWN or COUNTRY.fullmatch(rest[0]) is not None)
+    if is_country and len(rest) == 3 and (not rest[1] or ASN.fullmatch(rest[1])):  # as the table networks has them
+        return {**columns, **{name: begin + at for at, name in enumerate(("country", "asn", "provider"))}}
     if is_country and not (len(rest) > 1 and COUNTRY.fullmatch(rest[1])):  # a continent may come before the country
         return {**columns, "country": begin}
     raise Unreadable(
@@ -166,6 +168,22 @@ def disjoint(found: Sequence[Range]) -> Sequence[Range]:
         for version, some in itertools.groupby(in_order, key=lambda one: one.version)
         for piece in _pieces(version, list(some))
     ]
+
+
+def independent(found: Sequence[Range]) -> Sequence[Range]:
+    """Return ranges of which no two with a country have an address in common, and no two with a provider.
+
+    A country and a provider of one range stay together: both are looked up by themselves.
+    """
+    if not (any(one.known.country for one in found) and any(one.known.provider for one in found)):
+        return disjoint(found)
+    countries = [one._replace(known=Known(one.known.country, None, None)) for one in found if one.known.country]
+    providers = [one._replace(known=one.known._replace(country=None)) for one in found if one.known.provider]
+    rows = {one[:3]: one for one in disjoint(countries)}
+    for one in disjoint(providers):
+        same = rows.get(one[:3])
+        rows[one[:3]] = one._replace(known=one.known._replace(country=same.known.country)) if same else one
+    return sorted(rows.values(), key=lambda one: one[:3])
 
 
 def _pieces(version: int, found: Sequence[Range]) -> Iterator[Range]:

@@ -135,6 +135,25 @@ def test_a_file_replaces_what_it_is_about(asked: Site) -> None:
     ]
 
 
+@pytest.mark.parametrize("form", ["WITH CSV", "WITH CSV HEADER", ""], ids=["csv", "header", "text"])
+def test_a_dump_of_the_table_loads_back(asked: Site, form: str) -> None:
+    load(asked, COUNTRIES, PROVIDERS)
+    load(asked, "2001:db8::,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,FR\n")
+    about = (
+        "SELECT network::text, country FROM networks WHERE country IS NOT NULL ORDER BY network",
+        "SELECT network::text, asn, provider FROM networks WHERE provider IS NOT NULL ORDER BY network",
+    )
+    before = [fetch(asked, query) for query in about]
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        with conn.cursor().copy(f"COPY networks TO STDOUT {form}") as copy:  # type: ignore[arg-type]
+            dump = b"".join(bytes(block) for block in copy).decode()
+        conn.execute("TRUNCATE networks")
+    load(asked, dump)
+    assert [fetch(asked, query) for query in about] == before
+    assert len(before[0]) == 4
+    assert len(before[1]) == 2
+
+
 def test_a_wrong_file_changes_nothing(asked: Site) -> None:
     load(asked, COUNTRIES)
     before = fetch(asked, LOADED)
