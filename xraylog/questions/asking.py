@@ -45,6 +45,7 @@ ANY_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s)"""
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
 """
+NAMES_OF = "SELECT email::text FROM users WHERE email = ANY (%s::text[])"
 USER = "SELECT email::text FROM users WHERE email = %s"
 
 
@@ -66,6 +67,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
             addresses, are_all, more = addresses_of(conn, known, values)
             values = {**values, "also": [*addresses, *targets.spelled(values.get("target"))]}
             notes += more
+        if values.get("emails"):
+            values = {**values, "emails": names_in(conn, values["emails"])}
         users = find_users(conn, values["email"]) if "email" in values else [None]
         for name, function in asked.items():
             one_each = [
@@ -209,6 +212,13 @@ def find_users(conn: Connection, pattern: str) -> list[str]:
         hint = f"; there are {', '.join(repr(name) for (name,) in near)}" if near else "; for all: last-seen"
         raise Unknown(f"expected the name of a user, or a pattern, found {pattern!r}{hint}")
     return [name for (name,) in found]
+
+
+def names_in(conn: Connection, lines: Sequence[str]) -> list[str]:
+    """Return the names of users in these lines: with the blanks around one if there is such a user, else without."""
+    padded = [line for line in lines if line != line.strip()]
+    existing = {name for (name,) in conn.execute(NAMES_OF, [padded])} if padded else set()
+    return [*dict.fromkeys(line if line in existing else line.strip() for line in lines)]
 
 
 def like(pattern: str) -> str:

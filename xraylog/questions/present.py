@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any
 
-from xraylog.printed import printable
+from xraylog.printed import escaped, printable
 
 # What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
 FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width, as in Japanese
@@ -126,11 +126,11 @@ def _width(text: str) -> int:
 def _shown(value: Any, zone: tzinfo) -> str:
     if isinstance(value, datetime):
         return value.astimezone(zone).isoformat(" ", "seconds")
-    return printable(_text(value, zone))
+    return escaped(_text(value, zone))
 
 
 def _cell(value: Any, zone: tzinfo) -> str:
-    text = printable(_text(value, zone))
+    text = escaped(_text(value, zone))
     return f"'{text}" if isinstance(value, str | list) and text.startswith(FORMULA) else text
 
 

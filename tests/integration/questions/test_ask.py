@@ -84,6 +84,16 @@ def test_nothing_of_a_client_acts_on_a_terminal_or_in_a_spreadsheet(asked: Site)
     assert "=cmd|\x1b[2J" in {row["email"] for row in answer(asked, "last-seen", *SINCE)["users"]}
 
 
+def test_a_name_that_looks_like_a_password_is_shown_as_it_is(site: Site) -> None:
+    """It is the name of a user, by which the operator asks."""
+    name = "password=secret123 x"
+    site.append(line(7).replace("email: u7", f"email: {name}"))
+    site.run()
+    for form in ((), ("--csv",), ("--json",)):
+        assert name in ask(site, "last-seen", *SINCE, *form)
+    assert answer(site, "user", name, *WHEN)["total"][0]["rows"] == 1
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("form", [(), ("--csv",)], ids=["table", "csv"])
 def test_names_are_escapes_where_the_encoding_lacks_their_letters(
