@@ -158,10 +158,25 @@ def between(first: str, last: str) -> tuple[int, int, int]:
     return version, start, end
 
 
+def independent(found: Sequence[Range]) -> Sequence[Range]:
+    """Return ranges of which no two with a country have an address in common, and no two with a provider.
+
+    Each is looked up by itself; a country and a provider of the same range stay together.
+    """
+    in_order = sorted(found, key=_place)
+    if _are_apart(in_order):
+        return in_order
+    countries = disjoint([Range(*one[:3], Known(one.known.country, None, None)) for one in found if one.known.country])
+    providers = disjoint([Range(*one[:3], Known(None, *one.known[1:])) for one in found if one.known.provider])
+    country_of = {one[:3]: one.known.country for one in countries}
+    rows = [Range(*one[:3], Known(country_of.pop(one[:3], None), *one.known[1:])) for one in providers]
+    return sorted([*rows, *(one for one in countries if one[:3] in country_of)], key=_place)
+
+
 def disjoint(found: Sequence[Range]) -> Sequence[Range]:
     """Return ranges of which no two have an address in common: the smallest that has one counts, then the later one."""
-    in_order = sorted(found, key=lambda one: one[:2])
-    if all(one.version < other.version or one.last < other.first for one, other in itertools.pairwise(in_order)):
+    in_order = sorted(found, key=_place)
+    if _are_apart(in_order):
         return in_order
     return [
         piece
@@ -170,20 +185,12 @@ def disjoint(found: Sequence[Range]) -> Sequence[Range]:
     ]
 
 
-def independent(found: Sequence[Range]) -> Sequence[Range]:
-    """Return ranges of which no two with a country have an address in common, and no two with a provider.
+def _place(one: Range) -> tuple[int, int]:
+    return one[:2]
 
-    A country and a provider of one range stay together: both are looked up by themselves.
-    """
-    if not (any(one.known.country for one in found) and any(one.known.provider for one in found)):
-        return disjoint(found)
-    countries = [one._replace(known=Known(one.known.country, None, None)) for one in found if one.known.country]
-    providers = [one._replace(known=one.known._replace(country=None)) for one in found if one.known.provider]
-    rows = {one[:3]: one for one in disjoint(countries)}
-    for one in disjoint(providers):
-        same = rows.get(one[:3])
-        rows[one[:3]] = one._replace(known=one.known._replace(country=same.known.country)) if same else one
-    return sorted(rows.values(), key=lambda one: one[:3])
+
+def _are_apart(in_order: Sequence[Range]) -> bool:
+    return all(one.version < other.version or one.last < other.first for one, other in itertools.pairwise(in_order))
 
 
 def _pieces(version: int, found: Sequence[Range]) -> Iterator[Range]:
