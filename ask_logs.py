@@ -143,11 +143,11 @@ def window_of(cfg: Config, options: argparse.Namespace, now: datetime) -> tuple[
 
 
 def print_answer(answer: Answer, options: argparse.Namespace) -> None:
-    """Print the answer in the form that was asked for; the window of a CSV goes to standard error."""
+    """Print the answer in the form that was asked for; window and notes of a CSV go to standard error."""
     if options.json:
         write(sys.stdout, present.as_json(answer))
     elif options.csv:
-        complain(present.window(answer), *present.cuts(answer))
+        complain(*present.about(answer))
         write(sys.stdout, present.as_csv(answer))
     else:
         write(sys.stdout, present.as_table(answer))
@@ -167,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
         one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
         question.options(one)
         one.set_defaults(run=answer, question=question, parser=one, until=None)
-        one.add_argument("--since", metavar="TIME", help="30m, 12h, 7d ago, yesterday, a day, or a moment")
+        one.add_argument("--since", metavar="TIME", help="30m, 12h or 7d (ago), yesterday, a day, or a moment")
         if question.has_end:
             one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
         one.add_argument("--node", metavar="NAME", help="one node only")

@@ -76,7 +76,7 @@ def path(text: str) -> Path:
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines of a text file, or of standard input, each once; without blanks around them and empty ones."""
+    """Return the lines of a text file, or of standard input, each once, without blank ones."""
     where = "standard input" if text == "-" else text
     try:
         raw = sys.stdin.buffer.read() if text == "-" else path(text).read_bytes()
@@ -87,7 +87,7 @@ def lines_of(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(f"{where}: expected UTF-8, found other bytes at {error.start}") from None
     if "\0" in "".join(lines):
         raise argparse.ArgumentTypeError(f"{where}: expected a text, found a NUL byte")
-    found = list(dict.fromkeys(filter(None, map(str.strip, lines))))
+    found = list(dict.fromkeys(line.removesuffix("\r") for line in lines if line.strip()))
     if not found:
         raise argparse.ArgumentTypeError(f"{where}: expected one name a line, found none")
     return found

@@ -120,6 +120,11 @@ def _escape(character: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
+def escaped(text: str) -> str:
+    """Return text in which such characters are escapes, and nothing is hidden: a name that is data, not a message."""
+    return UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
+
+
 # --- passwords -------------------------------------------------------------------------------------------------
 
 

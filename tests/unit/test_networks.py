@@ -32,6 +32,17 @@ SHAPES = [
         ["1.0.0.0/24	AU	13335	AS13335"],
     ),
     ("\ufeffstart,end,-,country\n1.0.0.0,1.0.0.255,OC,AU\n", [f"1.0.0.0/24	{AU}"]),
+    # As the table has them, also where the first line lacks some, and where a country and a provider overlap.
+    (
+        "1.0.0.0/24,AU,64496,X\n1.0.1.0/24,,64497,Y\n",
+        ["1.0.0.0/24	AU	64496	X", r"1.0.1.0/24	\N	64497	Y"],
+    ),
+    ("1.0.0.0/16,AU,,\n1.0.0.0/24,,64496,X\n", [r"1.0.0.0/24	\N	64496	X", r"1.0.0.0/16	AU	\N	\N"]),
+    ("1.0.0.0/24,,64496,X\n1.0.0.0/24,AU,,\n", ["1.0.0.0/24	AU	64496	X"]),
+    ("1.0.0.0/24\t\\N\t64496\tX\n", [r"1.0.0.0/24	\N	64496	X"]),
+    ("1.0.0.0,1.0.0.255,AU,64496,X\n", ["1.0.0.0/24	AU	64496	X"]),
+    ('1.0.0.0/24\t64496\t"LLC" Foo\n', [r'1.0.0.0/24	\N	64496	"LLC" Foo']),
+    ('1.0.0.0/24\t64496\t"A ""b"" c"\n', [r'1.0.0.0/24	\N	64496	A "b" c']),
     ("1.0.0.0/24,64496,a\\b  c\n", [r"1.0.0.0/24	\N	64496	a\\b c"]),
 ]
 WRONG = [
@@ -46,7 +57,9 @@ WRONG = [
     ("1.0.0.0,1.0.0.255,OC,AU\n", "line 1: expected a country, or the number of a provider, after the network"),
     ("network,geoname_id\n", "line 1: expected a column country, asn or provider in the header, found 'network,g"),
     ("<html>\n", "line 1: expected a network, an address, or a header as in start,end,country, found '<html>'"),
-    ('1.0.0.0,1.0.0.255,"AU\n', "line 1: unexpected end of data"),
+    ('1.0.0.0,1.0.0.255,"AU\n', 'line 1: expected CSV, in which "" is a quote inside of quotes, found: unexpected end'),
+    ('1.0.0.0/24,64496,"LLC" Foo\n', 'line 1: expected CSV, in which "" is a quote inside of quotes, found: '),
+    ("1.0.0.0/24,US,,Ohio\n1.0.1.0/24,US,Utah,\n", "line 2: expected the number of an autonomous system as in 64496"),
     (b"1.0.0.0/24,AU\n1.0.1.0/24,\xff\xff\n", "line 2: expected UTF-8, found 0xff"),
     ("", "expected networks with a country or a provider, found none"),
     (

@@ -1221,7 +1221,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ) n ON true
 $$;
 
--- The addresses that a name, or the names that fit a pattern, had: for `users_that_reached` and `connections_to`.
+-- The addresses that a name, or the names that fit a pattern, had: for `users_that_reached` and `connections_to`. Only
+-- those that are destinations: a large provider answers with thousands, and clients contact a few.
 CREATE OR REPLACE FUNCTION addresses_named(
     target text,
     since  timestamptz DEFAULT now() - interval '1 day',
@@ -1236,6 +1237,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     WHERE d.endpoint_id = ANY (ARRAY(SELECT e.id FROM endpoints e WHERE endpoint_fits(e.address, addresses_named.target)))
       AND d.day >= (addresses_named.since AT TIME ZONE 'UTC')::date - 1
       AND d.day <= (addresses_named.until AT TIME ZONE 'UTC')::date
+      AND EXISTS (SELECT 1 FROM endpoints e WHERE e.address = host(d.address))
     ORDER BY address
 $$;
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from xraylog.records import Records
 from xraylog.telemetry import prometheus
@@ -15,6 +16,10 @@ from xraylog.telemetry.prometheus import Series
 MAX_DISTINCT = 500_000  # names whose hashes are kept: an adversary's log must not fill the memory
 MAX_TAGS = 1_000  # distinct ones that are counted; a client that forges lines chooses tags, too
 OTHER = "other"
+# As client_address in answers.sql: mapped ones are IPv4, and those that stand for a unix socket or a proxy are none.
+MAPPED = IPv6Network("::ffff:0.0.0.0/96")
+NOBODY = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv6Network("::/16"))
+MAY_BE_NOBODY = ("0", "127.", ":")  # how these and the mapped ones begin; most clients' addresses do not
 
 
 class RunCounts:
@@ -33,7 +38,7 @@ class RunCounts:
 
     @property
     def addresses(self) -> int:
-        """Distinct ones, up to MAX_DISTINCT."""
+        """Distinct ones of clients, up to MAX_DISTINCT."""
         return len(self._addresses)
 
     def add(self, records: Records) -> None:
@@ -46,7 +51,7 @@ class RunCounts:
                 is_counted = route.outbound_tag in self.outbound_tags or len(self.outbound_tags) < MAX_TAGS
                 self.outbound_tags[route.outbound_tag if is_counted else OTHER] += count
         _add(self._users, {route.email for route in routes})
-        _add(self._addresses, set(records.source_ips))
+        _add(self._addresses, {client_address(source) for source in set(records.source_ips) if source is not None})
 
     def merge(self, other: RunCounts) -> None:
         """Add the counts of another log."""
@@ -76,6 +81,19 @@ def seen(counts: Iterable[RunCounts]) -> dict[Series, float]:
         **{(prometheus.ROWS, action): total.actions[action] for action in prometheus.ACTIONS},
         **{(prometheus.OUTBOUND_ROWS, tag): count for tag, count in tags.items()},
     }
+
+
+def client_address(source: str) -> str | None:
+    """Return the address of a client, or the network that is left of a masked one; None for one that is no client's."""
+    if not source.startswith(MAY_BE_NOBODY):
+        return source
+    found = ip_network(source, strict=False)
+    if isinstance(found, IPv6Network) and found.subnet_of(MAPPED):
+        mapped = int(found.network_address) - int(MAPPED.network_address)
+        found = IPv4Network((mapped, found.prefixlen - MAPPED.prefixlen))
+    if any(type(found) is type(nobody) and found.subnet_of(nobody) for nobody in NOBODY):  # type: ignore[arg-type]
+        return None
+    return str(found.network_address) if found.prefixlen == found.max_prefixlen else str(found)
 
 
 def _add(known: set[int], names: set[str | None]) -> None:

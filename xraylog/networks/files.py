@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ __all__ = ["NetworkFile", "Unreadable", "read", "read_all"]
 
 GZIP = b"\x1f\x8b"
 NULL = r"\N"
+QUOTED = re.compile(r'"((?:[^"]|"")*)"')  # a field of a TSV, most of which quote nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,19 @@ def read(path: Path) -> NetworkFile:
 def _read(path: Path, file: BinaryIO) -> NetworkFile:
     first = file.readline().decode("utf-8-sig", "replace")
     file.seek(0)
-    reader = csv.reader(_texts(file), delimiter="\t" if "\t" in first else ",", strict=True)
+    has_tabs = "\t" in first
+    reader = (
+        csv.reader(_texts(file), delimiter="\t", quoting=csv.QUOTE_NONE)
+        if has_tabs
+        else csv.reader(_texts(file), strict=True)
+    )
     found: list[Range] = []
     lines, layout = 0, None
     try:
-        for fields in reader:
-            if not fields:
+        for raw in reader:
+            if not raw:
                 continue
+            fields = [_field(field) for field in raw] if has_tabs else raw
             if layout is None:
                 layout = ranges.layout(fields)
                 if layout.has_header:
@@ -84,14 +92,29 @@ def _read(path: Path, file: BinaryIO) -> NetworkFile:
             if one.known.country or one.known.provider:
                 found.append(one)
     except (Unreadable, csv.Error, UnicodeDecodeError) as error:
-        said = f"expected UTF-8, found {error.object[error.start]:#x}" if isinstance(error, UnicodeError) else error
         line = reader.line_num + isinstance(error, UnicodeError)  # the reader did not get that one
-        raise Unreadable(f"{path}, line {line}: {said}") from error
+        raise Unreadable(f"{path}, line {line}: {_said(error)}") from error
     if layout is None or not found:
         raise Unreadable(f"{path}: expected networks with a country or a provider, found none")
-    rows = "".join(f"{network}{_columns(one.known)}" for one in ranges.disjoint(found) for network in one.networks())
+    rows = "".join(f"{network}{_columns(one.known)}" for one in ranges.independent(found) for network in one.networks())
     versions = frozenset(one.version for one in found)
     return NetworkFile(path, lines, layout.has_country, layout.has_provider, versions, rows)
+
+
+def _said(error: Exception) -> str:
+    said = str(error)
+    if isinstance(error, UnicodeDecodeError):
+        said = f"expected UTF-8, found {error.object[error.start]:#x}"
+    elif isinstance(error, csv.Error):
+        said = f'expected CSV, in which "" is a quote inside of quotes, found: {error}'
+    return said
+
+
+def _field(text: str) -> str:
+    """Return what a field of a TSV says: without quotes around it; nothing for the null of PostgreSQL's COPY."""
+    if found := QUOTED.fullmatch(text):
+        return found[1].replace('""', '"')
+    return "" if text == NULL else text
 
 
 def _texts(file: BinaryIO) -> Iterator[str]:

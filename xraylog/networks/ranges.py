@@ -125,6 +125,8 @@ def _by_values(first: Sequence[str]) -> dict[str, int]:
         names = ("asn", "provider") if len(rest) == 2 else ("asn", "country", "provider")
         return {**columns, **{name: begin + at for at, name in enumerate(names[: len(rest)])}}
     is_country = bool(rest) and (rest[0] in UNKNOWN or COUNTRY.fullmatch(rest[0]) is not None)
+    if is_country and len(rest) == 3 and (not rest[1] or ASN.fullmatch(rest[1])):  # as the table networks has them
+        return {**columns, **{name: begin + at for at, name in enumerate(("country", "asn", "provider"))}}
     if is_country and not (len(rest) > 1 and COUNTRY.fullmatch(rest[1])):  # a continent may come before the country
         return {**columns, "country": begin}
     raise Unreadable(
@@ -156,16 +158,39 @@ def between(first: str, last: str) -> tuple[int, int, int]:
     return version, start, end
 
 
+def independent(found: Sequence[Range]) -> Sequence[Range]:
+    """Return ranges of which no two with a country have an address in common, and no two with a provider.
+
+    Each is looked up by itself; a country and a provider of the same range stay together.
+    """
+    in_order = sorted(found, key=_place)
+    if _are_apart(in_order):
+        return in_order
+    countries = disjoint([Range(*one[:3], Known(one.known.country, None, None)) for one in found if one.known.country])
+    providers = disjoint([Range(*one[:3], Known(None, *one.known[1:])) for one in found if one.known.provider])
+    country_of = {one[:3]: one.known.country for one in countries}
+    rows = [Range(*one[:3], Known(country_of.pop(one[:3], None), *one.known[1:])) for one in providers]
+    return sorted([*rows, *(one for one in countries if one[:3] in country_of)], key=_place)
+
+
 def disjoint(found: Sequence[Range]) -> Sequence[Range]:
     """Return ranges of which no two have an address in common: the smallest that has one counts, then the later one."""
-    in_order = sorted(found, key=lambda one: one[:2])
-    if all(one.version < other.version or one.last < other.first for one, other in itertools.pairwise(in_order)):
+    in_order = sorted(found, key=_place)
+    if _are_apart(in_order):
         return in_order
     return [
         piece
         for version, some in itertools.groupby(in_order, key=lambda one: one.version)
         for piece in _pieces(version, list(some))
     ]
+
+
+def _place(one: Range) -> tuple[int, int]:
+    return one[:2]
+
+
+def _are_apart(in_order: Sequence[Range]) -> bool:
+    return all(one.version < other.version or one.last < other.first for one, other in itertools.pairwise(in_order))
 
 
 def _pieces(version: int, found: Sequence[Range]) -> Iterator[Range]:

@@ -15,7 +15,12 @@ from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 
 MAX_USERS = 20  # of a pattern
-MAX_ADDRESSES = 1_000  # of a name
+MAX_ADDRESSES = 1_000  # of a name; the statements compare each destination with all of them
+MANY_USERS = "The first {} users whose names fit are shown; for the others, narrow the pattern."
+MANY_ADDRESSES = (
+    "Clients contacted more than {0:,} addresses of this name; {0:,} are counted. For all: a shorter window (--since, "
+    "--until), a name without *, or the network."
+)
 # Memory to group the rows of a day without a file. JIT compiles for longer than it saves (PostgreSQL 10 does not know
 # it). A role's own DateStyle may be one that psycopg does not read.
 SETTINGS = """
@@ -40,6 +45,7 @@ ANY_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s)"""
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
 """
+NAMES_OF = "SELECT email::text FROM users WHERE email = ANY (%s::text[])"
 USER = "SELECT email::text FROM users WHERE email = %s"
 
 
@@ -50,7 +56,7 @@ class Unknown(Exception):
 def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: tzinfo, limit: int | None) -> Answer:
     """Return the answer. `values`: by parameter; `limit`: of the rows of a part; None is no limit. Raises Unknown."""
     parts, notes = [], list(question.notes)
-    asked = question.parts_for(values)
+    asked, are_all = question.parts_for(values), True
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
@@ -58,9 +64,11 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))
         node_id = find_node(conn, values.get("node"))
         if question.by_name:
-            addresses = addresses_of(conn, known, values)
+            addresses, are_all, more = addresses_of(conn, known, values)
             values = {**values, "also": [*addresses, *targets.spelled(values.get("target"))]}
-            notes += targets.also(addresses)
+            notes += more
+        if values.get("emails"):
+            values = {**values, "emails": names_in(conn, values["emails"])}
         users = find_users(conn, values["email"]) if "email" in values else [None]
         for name, function in asked.items():
             one_each = [
@@ -68,19 +76,27 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
                 for user in users[:MAX_USERS]
             ]
             parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
+        has_rows = any(map(has_counted, parts))
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
-        if not any(part.rows for part in parts):
-            notes = [*dict.fromkeys(end_notes(conn, zone, values["since"]) + notes)]
+        if not has_rows:
+            notes = end_notes(conn, zone, values["since"]) + notes
         if question.beside:
             parts, more = with_more(conn, known, question, parts, {**values, "node_id": node_id})
             notes += more
     if len(users) > MAX_USERS:
-        notes.append(f"The first {MAX_USERS} users whose names fit are shown.")
-    if question.nothing and not any(part.rows for part in parts):
+        are_all = False
+        notes.append(MANY_USERS.format(MAX_USERS))
+    if question.nothing and not has_rows:
         notes.insert(0, question.nothing(values))
     until = values["until"] if question.has_end else None
-    return Answer(question.name, values["since"], until, zone, parts, notes)
+    return Answer(question.name, values["since"], until, zone, parts, [*dict.fromkeys(notes)], not are_all)
+
+
+def has_counted(part: Part) -> bool:
+    """Return whether a table has rows about any of `logs`: a total of none is a row, and so is a user never seen."""
+    rows = (dict(zip(part.columns, row, strict=True)) for row in part.rows)
+    return any(row.get("rows", row.get("last", True)) not in (0, None) for row in rows)
 
 
 def with_more(
@@ -109,15 +125,21 @@ def with_more(
     return parts, notes
 
 
-def addresses_of(conn: Connection, known: Mapping[str, Statement], values: Mapping[str, Any]) -> list[str]:
-    """Return the addresses that the name in `target` had, where DNS answers are kept."""
+def addresses_of(
+    conn: Connection, known: Mapping[str, Statement], values: Mapping[str, Any]
+) -> tuple[list[str], bool, list[str]]:
+    """Return the addresses that the name in `target` had, whether these are all of them, and notes about them."""
     target = values.get("target")
-    if target is None or targets.address(target.partition("/")[0]) or not dns_names.TABLE.readable(conn)[0]:
-        return []
-    found = conn.execute(
-        f"{known['addresses_named'].text}\nLIMIT %(limit)s", {**values, "limit": MAX_ADDRESSES}
-    ).fetchall()
-    return [address for (address,) in found]
+    if target is None or targets.address(target.partition("/")[0]):
+        return [], True, []
+    is_readable, complaints = dns_names.TABLE.readable(conn)
+    if not is_readable:
+        return [], True, complaints
+    statement = f"{known['addresses_named'].text}\nLIMIT %(limit)s"
+    found = [address for (address,) in conn.execute(statement, {**values, "limit": MAX_ADDRESSES + 1})]
+    are_all = len(found) <= MAX_ADDRESSES
+    addresses = found[:MAX_ADDRESSES]
+    return addresses, are_all, targets.also(addresses) + ([] if are_all else [MANY_ADDRESSES.format(MAX_ADDRESSES)])
 
 
 def _text(statement: Statement, values: Mapping[str, Any]) -> str:
@@ -190,6 +212,13 @@ def find_users(conn: Connection, pattern: str) -> list[str]:
         hint = f"; there are {', '.join(repr(name) for (name,) in near)}" if near else "; for all: last-seen"
         raise Unknown(f"expected the name of a user, or a pattern, found {pattern!r}{hint}")
     return [name for (name,) in found]
+
+
+def names_in(conn: Connection, lines: Sequence[str]) -> list[str]:
+    """Return the names of users in these lines: with the blanks around one if there is such a user, else without."""
+    padded = [line for line in lines if line != line.strip()]
+    existing = {name for (name,) in conn.execute(NAMES_OF, [padded])} if padded else set()
+    return [*dict.fromkeys(line if line in existing else line.strip() for line in lines)]
 
 
 def like(pattern: str) -> str:

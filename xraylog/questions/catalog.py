@@ -235,7 +235,7 @@ QUESTIONS = (
         (REJECTED, ADDRESSES),
         narrowed=("by", {"reason": "rejected_reasons", "network": "rejected_networks"}),
         is_named_part=True,
-        beside=(places("sources", "source_ip"),),
+        beside=(places("sources", "source_ip"), places("network", "network")),
     ),
     Question(
         "traffic",

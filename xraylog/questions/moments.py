@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone, tzinfo
 
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-AGO = re.compile(r"([0-9]{1,5})([mhdw])")
+DURATION = re.compile(r"([0-9]{1,5})([mhdw])")
+AGO = re.compile(rf"{DURATION.pattern}(?: ago)?")
 DAYS_BACK = {"today": 0, "yesterday": 1}
 DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?) ?"
                     r"(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?")  # fmt: skip
 EXPECTED = (
-    "expected 30m, 12h, 7d or 2w ago, today, yesterday, a day as in 2025-11-17, or a moment as in "
+    "expected 30m, 12h, 7d or 2w (ago), today, yesterday, a day as in 2025-11-17, or a moment as in "
     "2025-11-17 10:15 or 2025-11-17T10:15:00+03:30"
 )
 
@@ -61,7 +62,7 @@ def around(text: str, within: str, now: datetime, zone: tzinfo) -> Span:
 
 def duration(text: str) -> timedelta:
     """Return a duration as in 5m or 2h. Raises Unreadable."""
-    if found := AGO.fullmatch(text):
+    if found := DURATION.fullmatch(text):
         return int(found[1]) * UNITS[found[2]]
     raise Unreadable(f"expected a duration as in 5m, 2h or 1d, found {text!r}")
 

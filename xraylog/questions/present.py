@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any
 
-from xraylog.printed import printable
+from xraylog.printed import escaped, printable
 
 # What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
 FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width, as in Japanese
@@ -37,6 +37,7 @@ class Answer:
     zone: tzinfo
     parts: Sequence[Part]
     notes: Sequence[str] = field(default=())
+    is_cut: bool = False  # rows are missing that no --limit adds; a note says which
 
 
 def as_table(answer: Answer) -> str:
@@ -73,14 +74,14 @@ def as_json(answer: Answer) -> str:
             ]
             for part in answer.parts
         },
-        "is_cut": any(part.is_cut for part in answer.parts),
+        "is_cut": answer.is_cut or any(part.is_cut for part in answer.parts),
     }
     return json.dumps(found, indent=1).replace("\x7f", "\\u007f") + "\n"
 
 
-def cuts(answer: Answer) -> list[str]:
-    """Return how many rows the tables have that are not whole."""
-    return [_count(part) for part in answer.parts if part.is_cut]
+def about(answer: Answer) -> list[str]:
+    """Return what a table of values does not say: the window, how many rows those have that are cut, and the notes."""
+    return [window(answer), *(_count(part) for part in answer.parts if part.is_cut), *answer.notes]
 
 
 def window(answer: Answer) -> str:
@@ -125,11 +126,11 @@ def _width(text: str) -> int:
 def _shown(value: Any, zone: tzinfo) -> str:
     if isinstance(value, datetime):
         return value.astimezone(zone).isoformat(" ", "seconds")
-    return printable(_text(value, zone))
+    return escaped(_text(value, zone))
 
 
 def _cell(value: Any, zone: tzinfo) -> str:
-    text = printable(_text(value, zone))
+    text = escaped(_text(value, zone))
     return f"'{text}" if isinstance(value, str | list) and text.startswith(FORMULA) else text
 
 

@@ -39,7 +39,7 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
     ),
     "xraylog_last_row_timestamp_seconds": ("gauge", "Minute of the newest row that a run stored, 0 for none."),
     "xraylog_last_run_users": ("gauge", "Distinct users in the lines that the last run read."),
-    "xraylog_last_run_addresses": ("gauge", "Distinct source addresses in these lines."),
+    "xraylog_last_run_addresses": ("gauge", "Distinct addresses of clients in these lines."),
     "xraylog_last_run_rows": (
         "gauge",
         "Rows of these lines by action: accepted, rejected (connections that xray refused), or xray's own API.",

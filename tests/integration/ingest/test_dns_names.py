@@ -12,6 +12,8 @@ from helpers.site import ROOT, Site, lines
 from psycopg.sql import SQL, Identifier
 
 from xraylog.answers import statements
+from xraylog.database import dns_names
+from xraylog.questions import asking
 
 DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
 STORED = """
@@ -86,6 +88,39 @@ def test_questions_show_names_and_find_addresses_by_name(keeping: Site) -> None:
     }
     by_address = ask(keeping, "reached", "198.51.100.7", *DAY)
     assert [row["email"] for row in by_address["users"]] == ["ann"]
+
+
+def test_of_the_addresses_of_a_name_those_that_were_contacted_count(
+    keeping: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of a large provider has thousands; a note says if some are left out."""
+    for number in range(30):
+        keeping.append(answer("cdn.example", f"198.51.100.{number}"))
+    keeping.append(*(line(f"198.51.100.{number}", f"u{number}") for number in (27, 28, 29)), line("other.example"))
+    keeping.run()
+    for most, users in ((3, ["u27", "u28", "u29"]), (2, ["u27", "u28"])):
+        monkeypatch.setattr(asking, "MAX_ADDRESSES", most)
+        found = ask(keeping, "reached", "cdn.example", *DAY)
+        assert [row["email"] for row in found["users"]] == users
+        assert any(f": 198.51.100.27{', 198.51.100.28' * (most > 1)}" in note for note in found["notes"])
+        assert any("more than 2 addresses of this name" in note for note in found["notes"]) == (most == 2)
+        assert found["is_cut"] == (most == 2)
+
+
+def test_a_role_that_may_not_read_the_names_gets_the_grant(keeping: Site, role: psycopg.Connection[Any]) -> None:
+    """Without it, rows would be missing from the answer in silence."""
+    keeping.set("parser", dns_answers="false")
+    keeping.append(line("198.51.100.7"), line("cdn.example", "bob"))
+    keeping.run()
+    role.execute(dns_names.CREATE)
+    role.execute("INSERT INTO dns_names SELECT '2025-11-17', 1, '198.51.100.7', id FROM endpoints "
+                 "WHERE address = 'cdn.example'")  # fmt: skip
+    for name in ("cdn.example", "none.example"):
+        (note,) = (note for note in ask(keeping, "reached", name, *DAY)["notes"] if "GRANT" in note)
+    role.execute(note.partition("as the owner of dns_names: ")[2])  # type: ignore[call-overload]
+    found = ask(keeping, "reached", "cdn.example", *DAY)
+    assert {row["email"] for row in found["users"]} == {"ann", "bob"}
+    assert not any("GRANT" in note for note in found["notes"])
 
 
 def test_the_functions_give_the_same(keeping: Site) -> None:

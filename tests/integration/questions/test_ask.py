@@ -84,6 +84,16 @@ def test_nothing_of_a_client_acts_on_a_terminal_or_in_a_spreadsheet(asked: Site)
     assert "=cmd|\x1b[2J" in {row["email"] for row in answer(asked, "last-seen", *SINCE)["users"]}
 
 
+def test_a_name_that_looks_like_a_password_is_shown_as_it_is(site: Site) -> None:
+    """It is the name of a user, by which the operator asks."""
+    name = "password=secret123 x"
+    site.append(line(7).replace("email: u7", f"email: {name}"))
+    site.run()
+    for form in ((), ("--csv",), ("--json",)):
+        assert name in ask(site, "last-seen", *SINCE, *form)
+    assert answer(site, "user", name, *WHEN)["total"][0]["rows"] == 1
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("form", [(), ("--csv",)], ids=["table", "csv"])
 def test_names_are_escapes_where_the_encoding_lacks_their_letters(
@@ -129,7 +139,22 @@ def test_a_pattern_that_fits_many_users_says_which_are_shown(asked: Site, monkey
         monkeypatch.setattr(asking, "MAX_USERS", most)
         found = answer(asked, "user", "u*", *WHEN)
         assert len(found["destinations"]) == most
-        assert any(text == f"The first {most} users whose names fit are shown." for text in found["notes"]) == note
+        assert any(f"The first {most} users whose names fit are shown" in text for text in found["notes"]) == note
+        assert found["is_cut"] == note
+
+
+def test_csv_leaves_no_note_out(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to standard error, as the window does: the table is for a machine."""
+    monkeypatch.setattr(asking, "MAX_USERS", 5)
+    done = asked.run("user", "u*", *WHEN, "--only", "total", "--csv", "--limit", "0", script="ask_logs")
+    assert len(done.stdout.splitlines()) == 1 + 5
+    assert "\nThe first 5 users whose names fit are shown; " in done.stderr
+    for question in (["reached", "nobody.example", "--only", "users"], ["traffic"], ["new"]):
+        done = asked.run(*question, *WHEN, "--csv", script="ask_logs")
+        notes = answer(asked, *question, *WHEN)["notes"]
+        assert notes
+        assert done.stderr.splitlines()[1:] == notes
+        assert not any(note in done.stdout for note in notes)
 
 
 def test_only_a_table_is_cut_unasked(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,8 +226,8 @@ def test_a_name_that_is_none_is_an_error_that_shows_similar_ones(asked: Site) ->
 
 
 def test_an_empty_window_after_the_newest_row_says_so(asked: Site) -> None:
-    for question in ("online", "traffic", "ports", "sharing", "new", "rejected"):
-        notes = answer(asked, question, "--since", "2025-11-18")["notes"]
+    for question in ("online", "traffic", "ports", "sharing", "new", "rejected", "user u7", "user u*", "last-seen"):
+        notes = answer(asked, *question.split(), "--since", "2025-11-18")["notes"]
         assert notes[0].startswith("The newest row is from 2025-11-17 10:15:23+00:00, before this window")
     assert "newest" not in ask(asked, "traffic", "--since", "2025-11-16", "--until", "2025-11-16")
     asked.query("DELETE FROM logs")

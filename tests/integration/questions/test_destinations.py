@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from helpers.site import Site
+from helpers.site import ROOT, Site
 
 from xraylog.database.session import Connection
 from xraylog.questions import asking
@@ -162,6 +163,25 @@ def test_what_went_out_by_a_tag(busy: Site) -> None:
         ["tracker.example", 51413, 1, 1],
     ]
     assert "no row went out by Block in this window" in answer(busy, "outbound", "Block", *DAY)["notes"][0]
+
+
+def test_api_calls_that_were_stored_as_accepted_leave_the_answers_after_the_statement_of_the_page(
+    busy: Site, conn: Connection
+) -> None:
+    """Versions without the action stored them so; a user's row that goes out by that tag stays."""
+    busy.append("2025/11/17 11:00:01 from 127.0.0.1:1 accepted tcp:127.0.0.1:0 [api -> api]\n")
+    busy.append("2025/11/17 11:00:02 from 203.0.113.9:1 accepted tcp:a.example:443 [in -> api] email: reader\n")
+    busy.run()
+    before = rows(busy, "outbounds", "outbound")
+    traffic = rows(busy, "periods", "traffic")
+    assert [row for row in before if row[0] == "api"] == [["api", 1, 1, 1]]
+    conn.execute("UPDATE logs SET action = 'accepted' WHERE action = 'api'")
+    assert ["api", 1, 2, 3] in rows(busy, "outbounds", "outbound")
+    page = (ROOT / "docs" / "questions.md").read_text()
+    (statement,) = re.findall(r"^UPDATE logs SET action = 'api'\n.*?;", page, re.MULTILINE | re.DOTALL)
+    conn.execute(statement)
+    assert rows(busy, "outbounds", "outbound") == before
+    assert rows(busy, "periods", "traffic") == traffic
 
 
 def test_what_many_users_suddenly_contact(busy: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,9 @@ def test_country_and_provider_are_beside_addresses(asked: Site) -> None:
     (rejected,) = answer(asked, "rejected", *DAY)["sources"]
     assert (rejected["source_ip"], rejected["country"], rejected["provider"]) == ("198.51.100.7", "DE", "=cmd")
     assert ",DE,'=cmd," in asked.run("rejected", *DAY, "--csv", script="ask_logs").stdout
+    (network,) = answer(asked, "rejected", *DAY, "--by", "network")["network"]
+    assert list(network)[:3] == ["network", "country", "provider"]
+    assert (network["network"], network["country"], network["provider"]) == ("198.51.100.0/24", "DE", "=cmd")
 
 
 def test_the_functions_give_the_same(asked: Site) -> None:
@@ -130,6 +133,25 @@ def test_a_file_replaces_what_it_is_about(asked: Site) -> None:
         ("198.51.100.0/24", None, 64499, "Both"),
         ("198.51.100.0/25", "IT", None, None),
     ]
+
+
+@pytest.mark.parametrize("form", ["WITH CSV", "WITH CSV HEADER", ""], ids=["csv", "header", "text"])
+def test_a_dump_of_the_table_loads_back(asked: Site, form: str) -> None:
+    load(asked, COUNTRIES, PROVIDERS)
+    load(asked, "2001:db8::,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,FR\n")
+    about = (
+        "SELECT network::text, country FROM networks WHERE country IS NOT NULL ORDER BY network",
+        "SELECT network::text, asn, provider FROM networks WHERE provider IS NOT NULL ORDER BY network",
+    )
+    before = [fetch(asked, query) for query in about]
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        with conn.cursor().copy(f"COPY networks TO STDOUT {form}") as copy:  # type: ignore[arg-type]
+            dump = b"".join(bytes(block) for block in copy).decode()
+        conn.execute("TRUNCATE networks")
+    load(asked, dump)
+    assert [fetch(asked, query) for query in about] == before
+    assert len(before[0]) == 4
+    assert len(before[1]) == 2
 
 
 def test_a_wrong_file_changes_nothing(asked: Site) -> None:
@@ -169,6 +191,7 @@ def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psyco
     found = answer(asked, "rejected", *DAY)
     assert "country" not in found["sources"][0]
     (note,) = [note for note in found["notes"] if "GRANT" in note]
+    assert note in asked.run("rejected", *DAY, "--csv", script="ask_logs").stderr
     role.execute(note.partition("as the owner of networks: ")[2])  # type: ignore[call-overload]
     assert answer(asked, "rejected", *DAY)["sources"][0]["country"] == "DE"
     for statement in advised(load(asked, COUNTRIES, status=3)):

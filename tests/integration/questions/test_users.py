@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 import pytest
 from helpers.site import Site
 
@@ -165,6 +166,18 @@ def test_last_seen_has_each_user_of_a_list(ask: Any, site: Site) -> None:
     names.write_bytes("\ufeffstranger\r\n\r\nann\nann\n".encode())
     found = ask(USER, "last-seen", "--since", "2025-11-17", "--users", str(names))
     assert rows(found["users"]) == [("ann", moment("10:03:00"), None), ("stranger", None, None)]
+
+
+def test_a_name_in_a_list_keeps_its_blanks_if_there_is_such_a_user(
+    ask: Any, site: Site, conn: psycopg.Connection[Any]
+) -> None:
+    """Xray takes any name; an editor or a spreadsheet adds blanks, too."""
+    ask(USER, "last-seen")
+    conn.execute("INSERT INTO users (email) VALUES (' ann')")
+    names = site.log.with_name("names")
+    names.write_text(" ann\n  zed \t\r\n\tann\n")
+    found = ask([], "last-seen", "--since", "2025-11-17", "--users", str(names))
+    assert rows(found["users"]) == [("ann", moment("10:03:00"), None), (" ann", None, None), ("zed", None, None)]
 
 
 def test_a_list_of_users_that_is_none_is_an_error(site: Site) -> None:

@@ -135,13 +135,30 @@ def test_the_last_run_tells_what_its_rows_were_about(site: Site, told: Path) -> 
     site.append("2025/11/17 10:15:23 from 127.0.0.1:5 accepted tcp:127.0.0.1:0 [api -> api]\n")
     assert run(site) == 0
     assert gauges(told, "users") == {"": 5}
-    assert gauges(told, "addresses") == {"": 7}
+    assert gauges(told, "addresses") == {"": 6}  # xray's own is no client's
     assert gauges(told, "rows") == {"accepted": 7, "rejected": 1, "api": 1}
     assert gauges(told, "outbound_rows") == {"out": 5, "block": 2, "api": 1}
     site.append(line(7))
     assert run(site) == 0
     assert gauges(told, "users") == {"": 1}
     assert gauges(told, "outbound_rows") == {"out": 1}
+
+
+OF_CLIENTS = (
+    "203.0.113.5", "203.0.113.6", "[2001:db8::5]", "203.0.*.*", "[2001:db8::/32]", "[64:ff9b::1]",
+)  # fmt: skip
+THE_SAME = ("[::ffff:203.0.113.5]", "[::ffff:203.0.0.0/112]")
+NO_CLIENTS = ("0.9.9.9", "127.0.0.1", "127.8.8.8", "[::1]", "[::]", "[0:1::1]", "[::ffff:127.0.0.1]")
+
+
+def test_addresses_are_those_of_clients_as_the_questions_count_them(site: Site, told: Path, conn: Connection) -> None:
+    sources = (*OF_CLIENTS, *THE_SAME, *NO_CLIENTS)
+    site.append(*(line(1).replace("203.0.113.2", source) for source in sources))
+    assert run(site) == 0
+    conn.execute((ROOT / "answers.sql").read_bytes())
+    counted = conn.execute("SELECT count(*), count(DISTINCT client_address(source_ip)) FROM logs").fetchone()
+    assert counted == (len(sources), len(OF_CLIENTS))
+    assert gauges(told, "addresses") == {"": len(OF_CLIENTS)}
 
 
 def test_of_many_outbound_tags_the_most_frequent_are_shown(site: Site, told: Path) -> None:

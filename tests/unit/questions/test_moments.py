@@ -25,6 +25,8 @@ MOMENTS = {
     "90m": utc(2025, 11, 17, 21),
     "2h": utc(2025, 11, 17, 20, 30),
     "7d": utc(2025, 11, 10, 22, 30),
+    "7d ago": utc(2025, 11, 10, 22, 30),
+    "90m ago": utc(2025, 11, 17, 21),
     "2025-11-17 10:15": utc(2025, 11, 17, 9, 15),  # in the config's zone
     "2025-07-17 10:15": utc(2025, 7, 17, 8, 15),
     "2025-11-17 10:15Z": utc(2025, 11, 17, 10, 15),
@@ -72,6 +74,8 @@ def test_what_isoformat_writes_is_read_back(naive: datetime, minutes: int) -> No
         "2025-11-17 25:00",
         "2025-11-17 10:15+99:00",
         "5 m",
+        "5m  ago",
+        "ago",
         "-5m",
         "9999999999999d",
         "17.11.2025",
@@ -89,3 +93,5 @@ def test_a_window_around_a_moment_has_both_ends_in_it() -> None:
         moments.around("0001-01-02", "99999d", NOW, BERLIN)
     with pytest.raises(Unreadable, match="5m, 2h or 1d"):
         moments.around("now", "5", NOW, BERLIN)
+    with pytest.raises(Unreadable, match="5m, 2h or 1d"):
+        moments.around("now", "5m ago", NOW, BERLIN)

@@ -1,0 +1,105 @@
+"""The alerts of docs/metrics.md fire when they should, counted as PromQL counts: over the samples that there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from helpers.site import ROOT
+from prometheus_client.parser import text_string_to_metric_families
+
+from xraylog.ingest.run_counts import RunCounts, seen
+from xraylog.telemetry import prometheus
+from xraylog.telemetry.prometheus import Ended, Metrics
+
+PAGE = (ROOT / "docs" / "metrics.md").read_text()
+RULES = dict(re.findall(r"^  - alert: (\w+)\n    expr: (.+(?:\n {10}.+)*)$", PAGE, re.MULTILINE))
+OVER_TIME = re.compile(r'(\w+)_over_time\((\w+)(?:\{(\w+)=~?"([^"]*)"\})?\[(\d+)([mhd])\]\)')
+MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
+REDUCED = {"sum": sum, "count": len, "max": max, "avg": lambda found: sum(found) / len(found)}
+NO_LINES = dict.fromkeys(prometheus.OUTCOMES, 0)
+STEP = 5  # minutes from run to run
+DAY = 24 * 60 // STEP  # runs
+Samples = Sequence[tuple[str, Mapping[str, str], float]]
+
+
+def scraped(path: Path, runs: Sequence[Mapping[str, int]]) -> list[Samples]:
+    """What Prometheus has after these runs. `runs`: rows by outbound tag."""
+    metrics, samples = Metrics(path, "n1", path.parent / "access.log"), []
+    for rows in runs:
+        counts = RunCounts()
+        counts.outbound_tags.update(rows)
+        metrics.end(Ended(1, 2, 0, True, NO_LINES, seen=seen([counts])), path.parent / "buffer")
+        families = text_string_to_metric_families(path.read_text())
+        samples.append([(one.name, one.labels, one.value) for family in families for one in family.samples])
+    return samples
+
+
+def fires(rule: str, samples: Sequence[Samples]) -> bool:
+    """Return whether a rule of ranges is true of one tag; one without a sample has no value in PromQL."""
+    values: list[float] = []
+
+    def reduced(found: re.Match[str]) -> str:
+        function, name, label, pattern, length, unit = found.groups()
+        times = samples[-int(length) * MINUTES[unit] // STEP :]
+        values[:] = [
+            value for each in times for metric, labels, value in each
+            if metric == name and (label is None or re.fullmatch(pattern, labels.get(label, "")))
+        ]  # fmt: skip
+        return str(REDUCED[function](values)) if values else "None"
+
+    plain = OVER_TIME.sub(reduced, re.sub(r"ignoring\(\w+\)( group_left)?", "", " ".join(rule.split())))
+    assert re.fullmatch(r"[\d.e+*/<>=() -]+|.*None.*|.* and .*", plain), plain
+    return "None" not in plain and bool(eval(plain))  # noqa: S307  # numbers and operators
+
+
+QUIET, BUSY = {"direct": 100}, {"direct": 100, "block": 60}
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([QUIET] * DAY + [BUSY] * 3, True),
+        ([{**QUIET, "block": 4}] * DAY + [BUSY] * 3, True),
+        ([*[QUIET] * (DAY - 1), BUSY, *[QUIET] * (DAY - 1), *[BUSY] * 3], True),
+        ([BUSY] * DAY, False),
+        ([QUIET] * DAY, False),
+        ([{**QUIET, "block": 4}] * (DAY + 3), False),
+        ([QUIET] * DAY + [{**QUIET, "block": 20}] + [QUIET] * 2, False),  # 7 rows a run: no more than one of 20
+        ([BUSY] * 3, False),  # a new installation
+    ],
+    ids=["quiet before", "few before", "once before", "always many", "none", "few", "one run", "new"],
+)
+def test_the_alert_of_a_block_tag_fires_when_the_tag_rises(
+    tmp_path: Path, runs: Sequence[Mapping[str, int]], expected: bool
+) -> None:
+    assert fires(RULES["XraylogBlocking"], scraped(tmp_path / "x.prom", runs)) == expected
+
+
+def test_each_alert_names_metrics_and_labels_that_a_run_writes(tmp_path: Path) -> None:
+    written: dict[str, set[str]] = {}
+    for name, labels, _ in scraped(tmp_path / "x.prom", [BUSY])[0]:
+        written.setdefault(name, set()).update(labels)
+    assert len(RULES) == PAGE.count("- alert: ") == 7
+    for rule in RULES.values():
+        names = re.findall(r"xraylog_\w+", rule)
+        assert names
+        assert set(names) <= {*written, prometheus.LAST_SUCCESS, prometheus.LAST_ROW}
+        for name, label in re.findall(r"(xraylog_\w+)\{(\w+)=", rule):
+            assert label in written[name]
+        for label in re.findall(r"ignoring\((\w+)\)", rule):
+            assert any(label in written[name] for name in names)
+
+
+def test_the_alerts_are_yaml() -> None:
+    """What YAML takes in this form: a scalar without quotes has no ": " and no " #", and no tab indents."""
+    (block,) = re.findall(r"```text\ngroups:\n(.*?)```", PAGE, re.DOTALL)
+    assert "\t" not in block
+    for text in block.splitlines():
+        key = re.fullmatch(r" *(?:- )?(\w+):(?: (.+))?|( {10,})(\S.*)", text)
+        assert key, text
+        begins, value = key[2] or "", key[2] or key[4] or ""
+        assert begins[:1] == "{" or not (": " in value or " #" in value)
+        assert begins[:1] not in tuple("&*!|>'\"%@`[")
