@@ -19,7 +19,7 @@ import pytest
 from helpers import faults
 from helpers.frozen import Freezer
 from helpers.load_paths import LOAD_PATHS
-from helpers.site import Site, create_database, drop_database, line, wait_until
+from helpers.site import AT, Site, create_database, drop_database, line, wait_until
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -38,6 +38,7 @@ MARK = b'\n{"mark": '
 OF_A_MACHINE = (
     "host",
     "node",
+    "equal_at",
     "writer",
     "unmet",
     "half",
@@ -104,6 +105,7 @@ class Installation(RuleBasedStateMachine):
         self.freezer = Freezer(self.folder / "frozen")
         self.writer: int | None = None
         self.numbers = 0
+        self.equal_at = AT
         self.certain: Users = Counter()
         self.uncertain: Users = Counter()
         self.unmet: Users = Counter()  # in the log since the last run that was not struck
@@ -152,9 +154,10 @@ class Installation(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 60))
     def append_equal_lines(self, count: int) -> None:
+        """Those of a copy are others: two machines do not write the same bytes, and equal text is of before the copy."""
         self.finish_half()
         for _ in range(count):
-            self.write(line(0), EQUAL)
+            self.write(line(0, self.equal_at), EQUAL)
 
     @rule(at=st.integers(1, 60))
     def append_half_a_line(self, at: int) -> None:
@@ -342,6 +345,7 @@ class Installation(RuleBasedStateMachine):
         shutil.copytree(self.site.folder, self.folder / "other")
         here = {name: getattr(self, name) for name in OF_A_MACHINE}
         own = {"writer": None, "unmet": Counter(), "rotated": [], "copies": [], "said": self.said.copy()}
+        own["equal_at"] = f"{AT.partition('.')[0]}.{self.numbers:06}"
         self.other = {**here, **own, "host": f"h{self.numbers}" if is_renamed else self.host}
         self.may_be_a_copy = True
 
