@@ -154,7 +154,7 @@ class Installation(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 60))
     def append_equal_lines(self, count: int) -> None:
-        """Those of a copy are others: two machines do not write the same bytes, and equal text is of before the copy."""
+        """Those of a copy are others: no two machines write the same bytes; equal text is of before the copy."""
         self.finish_half()
         for _ in range(count):
             self.write(line(0, self.equal_at), EQUAL)
