@@ -199,7 +199,7 @@ def test_a_file_of_passwords_of_another_user(passfile: Path, site: Site) -> None
     os.chown(passfile, 65534, 65534)
     bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     said = subprocess.run([*bound, *site.command()], capture_output=True, text=True, check=False, cwd="/").stderr
-    assert f"the password is looked for in {passfile}: what to do: chown root {passfile}" in said
+    assert f"the password is looked for in {passfile}: what to do: chown -h root {passfile}" in said
     os.chown(passfile, 0, 0)
     assert_mended(site)
 

@@ -28,6 +28,7 @@ TRIGGERS = """
     ORDER BY 2, 1
     LIMIT 3
 """
+TOO_LONG = "(SQLSTATE 22001)"
 # Columns that others added, and that refuse our own rows.
 STRICT_COLUMNS = """
     SELECT attname FROM pg_attribute
@@ -47,19 +48,20 @@ def raise_if_at_fault(conn: Connection, error: psycopg.Error, table: str | None 
         name = next(iter(re.findall(r'".+"', str(error))), "...")
         said = f"{session.message(error)}: ALTER SEQUENCE {name} NO MAXVALUE"
         raise Unsuitable(next(sequences.used_up(conn), said)) from error
-    if isinstance(error, (errors.NumericValueOutOfRange, errors.StringDataRightTruncation)):
+    if isinstance(error, errors.NumericValueOutOfRange):
         _raise_if_too_narrow(conn, error, table)
     if isinstance(error, (errors.UniqueViolation, errors.NotNullViolation)):
         _raise_if_without_id(conn, error)
 
 
 def _raise_if_too_narrow(conn: Connection, error: psycopg.Error, table: str | None) -> None:
-    """Raise Unsuitable if an id, a port or a name does not fit because a column is not as wide as ours."""
-    wanted = "text" if isinstance(error, errors.StringDataRightTruncation) else ""
+    """Raise Unsuitable if an id or a port does not fit because a column is not as wide as ours.
+
+    Not for a name: a client chooses the host that it asks for, and must not be able to stop the loading.
+    """
     tables = [table] if table else [*schema.TABLES]
-    narrow = [found for found in narrow_columns.find(conn, tables) if (found.wanted == "text") == bool(wanted)]
-    reasons = [str(found) for found in narrow] + ([] if wanted else [*sequences.used_up(conn)])
-    if reasons:
+    narrow = (found for found in narrow_columns.find(conn, tables) if found.wanted != "text")
+    if reasons := [*map(str, narrow), *sequences.used_up(conn)]:
         raise Unsuitable(f"{session.message(error)}: {'; '.join(reasons)}") from error
 
 
@@ -103,8 +105,18 @@ def held_by(conn: Connection, table: str) -> str:
 
 
 def is_refusal(reason: str) -> bool:
-    """Return whether a constraint refused a line: a value that a column cannot have is the line's fault."""
-    return "(SQLSTATE 23" in reason
+    """Return whether a constraint refused a line, or a column that is too short for a name: the operator's choice.
+
+    Another value that a column cannot have is the line's fault.
+    """
+    return "(SQLSTATE 23" in reason or TOO_LONG in reason
+
+
+def lifted_by(conn: Connection, refusal: str) -> list[str]:
+    """Return the statements after which such a line is let in."""
+    if TOO_LONG in refusal:
+        return [found.statement for found in narrow_columns.find(conn, [*schema.REFERENCE_TABLES])]
+    return interference.constraints(conn, refusal)
 
 
 def triggers(conn: Connection, table: str) -> list[tuple[str, str]]:

@@ -15,7 +15,6 @@ from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
 from xraylog.database import (
     dead_sessions,
-    interference,
     positions,
     reject_reason,
     schema,
@@ -62,9 +61,9 @@ def connected(cfg: Config) -> Iterator[Target]:
 
 
 def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
-    """Warn that a constraint of the operator's refused rows: they are stored, and in no answer."""
+    """Warn that a constraint, or a column, of the operator's refused rows: they are stored, and in no answer."""
     with session.transaction(conn):
-        statements = "; ".join(interference.constraints(conn, refusal))
+        statements = "; ".join(table_faults.lifted_by(conn, refusal))
     change = f"if they are welcome: {statements}; then" if statements else "once it lets them in"
     replay = hints.command(cfg, "--replay-rejected")
     logger.warning("rows are in rejected_lines, and not in logs: {}; {}: {}", refusal, change, replay)

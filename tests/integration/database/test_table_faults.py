@@ -168,12 +168,25 @@ def test_a_port_that_does_not_fit_into_its_column(used: Site, load_path: str) ->
     refused_until_mended_with(used, users(30, 33), expected)
 
 
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 @pytest.mark.parametrize(("table", "column"), [("users", "email"), ("endpoints", "address")])
-def test_a_text_that_does_not_fit_into_its_column(used: Site, table: str, column: str) -> None:
-    used.query(f"ALTER TABLE {table} ALTER {column} TYPE varchar(13)")
-    used.append(*(line(n).replace(f"u{n}\n", f"a-longer-user{n}\n") for n in range(30, 33)))
-    added = Counter(f"a-longer-user{n}" for n in range(30, 33))
-    refused_until_mended_with(used, added, f"{table}.{column}: expected the type text, found character varying(13); ")
+def test_a_name_that_does_not_fit_into_its_column_is_named_and_costs_its_line(
+    used: Site, table: str, column: str, load_path: str
+) -> None:
+    """A client chooses the host that it asks for: it must not be able to stop the loading."""
+    used.load_path = load_path
+    used.query(f"ALTER TABLE {table} ALTER {column} TYPE varchar(14)")
+    used.append(*(line(n).replace(f"u{n}\n", f"a-longer-user{n}\n").replace(f"host{n}.", f"a-longer-host{n}.")
+                  for n in range(30, 33)), *lines(33, 36))  # fmt: skip
+    expected = f"ALTER TABLE {table} ALTER {column} TYPE text"
+    assert expected in marked(used)
+    said = used.run().stderr
+    assert "rows are in rejected_lines, and not in logs: " in said
+    assert advice(said) == [expected]
+    assert used.emails() == users(0, 5) + users(33, 36)
+    used.query(expected)
+    used.run("--replay-rejected")
+    assert used.emails() == users(0, 5) + users(33, 36) + Counter(f"a-longer-user{n}" for n in range(30, 33))
 
 
 def test_a_path_that_does_not_fit_into_its_column_is_found_by_a_check(used: Site) -> None:

@@ -323,7 +323,7 @@ def test_a_damaged_buffer_stays_as_it_is_and_new_lines_are_safe(site: Site, what
     told = site.run(status=Exit.OPERATOR).stderr
     assert found in told
     assert site.buffer.read_bytes().startswith(damaged)
-    (way_out,) = re.findall(r"to continue with a new buffer: mv (\S+) (\S+)", told)
+    (way_out,) = re.findall(r"to continue with a new buffer: mv -T (\S+) (\S+)", told)
     os.rename(*way_out)
     site.append(*lines(9, 12))
     assert site.run().stderr == ""

@@ -282,7 +282,7 @@ def test_a_log_of_root_is_given_to_the_user_of_the_config(theirs: Site) -> None:
     assert f"let it have the config: sudo chown root {theirs.config}" in said
     assert "sudo -u root" not in said
     mend = said.partition("what to do: sudo ")[2].splitlines()[0]
-    assert mend == f"chown nobody {theirs.log}"
+    assert mend == f"chown -h nobody {theirs.log}"
     subprocess.run(["/bin/sh", "-c", mend], check=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert (done.returncode, "WARNING" in done.stderr) == (0, False)

@@ -80,7 +80,7 @@ def make_no_xray(site: Site) -> None:
 
 
 def mv(what: str, where: str) -> Callable[[Site], str]:
-    return lambda site: f"mv {getattr(site, what)} {getattr(site, what)}{where}"
+    return lambda site: f"mv -T {getattr(site, what)} {getattr(site, what)}{where}"
 
 
 def df(_: Site) -> str:
