@@ -24,9 +24,14 @@ MAX_ROTATED = 50  # names that are looked at, of a log that is missing
 def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
     """Return the paths of the logs to read, the configured one without `names`, and the patterns that match nothing.
 
-    Raises ConfigError if one of them is our own file: it would be emptied.
+    Raises ConfigError if one of them is our own file: it would be emptied. And if the configured one is an archive:
+    whoever writes the log could put a few KiB there that take hours to decompress, in each run.
     """
     paths, unmatched = named(names, cfg.is_ours) if names else ([cfg.log_path], [])
+    if not names and not is_drained(cfg.log_path):
+        raise config.ConfigError(
+            [f"[parser] logfile: expected xray's log as text, found an archive, {cfg.log_path}; to load it: --logfile"]
+        )
     config.refuse_ours(cfg, paths)
     return paths, unmatched
 

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from xraylog.accesslog import archive, discovery, logfile
 from xraylog.accesslog.logfile import BLOCK_BYTES
+from xraylog.cli import Exit
 
 Pack = Callable[[bytes], bytes]
 
@@ -705,3 +706,14 @@ def test_files_without_any_line_end_do_not_keep_the_next_ones_out(site: Site) ->
         load(site, str(site.folder / "[abc].log"))
         assert site.emails() == users(0, 5)
     assert (site.folder / "a.log").read_bytes() == b"1234"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_in_the_place_of_the_configured_log_is_refused(site: Site, pack: Callable[[bytes], bytes]) -> None:
+    """A few KiB can take hours to decompress, again and again; whoever writes the log could put them there."""
+    site.log.write_bytes(pack("".join(lines(0, 5)).encode()))
+    told = f"expected xray's log as text, found an archive, {site.log}; to load it: --logfile"
+    for option in ([], ["--check"], ["--dry-run"]):
+        assert told in site.run(*option, status=Exit.CONFIGURATION).stderr
+    site.run("--logfile", str(site.log))
+    assert site.emails() == users(0, 5)
