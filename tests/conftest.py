@@ -40,7 +40,7 @@ WITH_TABLES = {"ingest", "maintenance", "report", "telemetry"}  # folders
 # more differences between versions than others, and takes as long as all of these. Faults of tables differ little, what
 # is replayed is loaded, and what stands in for Citus is the same on each.
 ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "test_run.py", "test_online.py"}
-BUT_NOT = {"test_table_faults.py", "test_replay.py", "test_citus.py"}
+SHARED_OUT = {"test_table_faults.py", "test_replay.py", "test_citus.py"}
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
 
 
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out.update(item for item in items if "own_server" not in getattr(item, "fixturenames", ()))
     number, of = config.getoption("--share")
     places = {item: {*item.path.relative_to(TESTS).parts} for item in items}
-    others = [item for item in items if places[item] & BUT_NOT or not places[item] & ABOUT_THE_DATABASE]
+    others = [item for item in items if places[item] & SHARED_OUT or not places[item] & ABOUT_THE_DATABASE]
     left_out.update(item for n, item in enumerate(others, 1) if n % of != number % of)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]

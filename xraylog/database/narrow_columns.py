@@ -1,6 +1,7 @@
 """Columns that are too narrow for what a run writes, as a table made by hand may have: varchar(10), or smallint ports.
 
-A value that does not fit there is the column's fault, and not the line's.
+A value that does not fit there is the column's fault, and not the line's. A name costs its line all the same: a client
+chooses the host that it asks for, and must not be able to stop the loading.
 """
 
 from __future__ import annotations

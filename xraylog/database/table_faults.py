@@ -48,20 +48,23 @@ def raise_if_at_fault(conn: Connection, error: psycopg.Error, table: str | None 
         name = next(iter(re.findall(r'".+"', str(error))), "...")
         said = f"{session.message(error)}: ALTER SEQUENCE {name} NO MAXVALUE"
         raise Unsuitable(next(sequences.used_up(conn), said)) from error
-    if isinstance(error, errors.NumericValueOutOfRange):
+    if isinstance(error, (errors.NumericValueOutOfRange, errors.StringDataRightTruncation)):
         _raise_if_too_narrow(conn, error, table)
     if isinstance(error, (errors.UniqueViolation, errors.NotNullViolation)):
         _raise_if_without_id(conn, error)
 
 
 def _raise_if_too_narrow(conn: Connection, error: psycopg.Error, table: str | None) -> None:
-    """Raise Unsuitable if an id or a port does not fit because a column is not as wide as ours.
+    """Raise Unsuitable if an id, a port or one of our words does not fit because a column is not as wide as ours.
 
-    Not for a name: a client chooses the host that it asks for, and must not be able to stop the loading.
+    Not for a name: that costs its line.
     """
+    is_text = isinstance(error, errors.StringDataRightTruncation)
     tables = [table] if table else [*schema.TABLES]
-    narrow = (found for found in narrow_columns.find(conn, tables) if found.wanted != "text")
-    if reasons := [*map(str, narrow), *sequences.used_up(conn)]:
+    narrow = [found for found in narrow_columns.find(conn, tables) if (found.wanted == "text") == is_text]
+    reasons = [str(found) for found in narrow if not (is_text and found.table in schema.REFERENCE_TABLES)]
+    reasons += [] if is_text else sequences.used_up(conn)
+    if reasons:
         raise Unsuitable(f"{session.message(error)}: {'; '.join(reasons)}") from error
 
 

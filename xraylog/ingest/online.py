@@ -13,14 +13,7 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
-from xraylog.database import (
-    dead_sessions,
-    positions,
-    reject_reason,
-    schema,
-    session,
-    table_faults,
-)
+from xraylog.database import dead_sessions, positions, reject_reason, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders

@@ -189,6 +189,11 @@ def test_a_name_that_does_not_fit_into_its_column_is_named_and_costs_its_line(
     assert used.emails() == users(0, 5) + users(33, 36) + Counter(f"a-longer-user{n}" for n in range(30, 33))
 
 
+def test_a_word_that_does_not_fit_into_its_column(used: Site) -> None:
+    used.query("ALTER TABLE logs ALTER action TYPE varchar(4) USING left(action, 4)")
+    refused_until_mended(used, "logs.action: expected the type text, found character varying(4); ")
+
+
 def test_a_path_that_does_not_fit_into_its_column_is_found_by_a_check(used: Site) -> None:
     used.query("ALTER TABLE log_positions ALTER source TYPE varchar(14) USING ''")
     used.query("ALTER TABLE endpoints ALTER address TYPE varchar(255)")  # no name is longer
