@@ -279,7 +279,7 @@ def test_a_log_of_root_is_given_to_the_user_of_the_config(theirs: Site) -> None:
     theirs.log.chmod(0o600)
     command = [*becoming(OTHER), *theirs.command()]
     said = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/").stderr
-    assert f"let it have the config: sudo chown root {theirs.config}" in said
+    assert f"let it have the config: sudo chown -h root {theirs.config}" in said
     assert "sudo -u root" not in said
     mend = said.partition("what to do: sudo ")[2].splitlines()[0]
     assert mend == f"chown -h nobody {theirs.log}"
