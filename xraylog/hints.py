@@ -148,7 +148,8 @@ def _as_its_user(path: Path, cfg: Config) -> str:
         return file_advice.do(file_advice.command("chmod", "u+rwX", folder or path))
     name, runs = safe_open.user_name(owner), command(cfg)
     if owner == safe_open.ROOT and not _is_for_root(cfg.path):
-        change = f"to run as {name}, whose it is, let it have the config: {file_advice.command('chown', '-h', name, cfg.path)}"
+        give = file_advice.command("chown", "-h", name, cfg.path)
+        change = f"to run as {name}, whose it is, let it have the config: {give}"
         return joined(change, file_advice.mend(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
     as_owner = f"runuser -u {name} --" if os.geteuid() == safe_open.ROOT else f"sudo -u {name}"
     return f"run as {name}, whose it is: {as_owner} {runs}"

@@ -45,16 +45,17 @@ def is_silent(site: Site, *arguments: str) -> None:
 
 
 def test_what_both_machines_buffer_of_lines_that_both_have_does_not_stop_the_import(site: Site) -> None:
-    """In two batches, the position of the one ends where the second one of the other does: each stores them."""
+    """In two batches, the last of which ends where the position of the other machine does: each stores them."""
+    site.set("parser", batch_size=5)
     site.append(*lines(500, 505))
     site.run()
+    site.append(*lines(505, 515))
     copy = site.clone()
     for machine in (site, copy):
         machine.away()
-        for first in (505, 510):
-            machine.append(*lines(first, first + 5))
-            machine.run()
+        machine.run()
         machine.back()
+        machine.set("parser", batch_size=20_000)
     site.run()
     assert copy.run().stderr.count(COPIED) == 1
     is_silent(copy)
