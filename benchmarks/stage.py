@@ -95,7 +95,8 @@ class Stage:
         arguments = [argument for command in commands for argument in ("-c", command)]
         keywords = {"PGHOST": "127.0.0.1", "PGPORT": str(self.server.port), "PGPASSWORD": self.server.password}
         environment = {**os.environ, **keywords, "PGUSER": user, "PGDATABASE": database, "PGOPTIONS": options}
-        return timed([str(self.server.bin / "psql"), "-qX", "-v", "ON_ERROR_STOP=1", *arguments], environment)
+        psql = self.server.bin / "psql"  # a folder of a server's binaries may have none: another version's is as good
+        return timed([str(psql) if psql.exists() else "psql", "-qX", "-v", "ON_ERROR_STOP=1", *arguments], environment)
 
 
 def arguments(description: str, count: int | None = None) -> argparse.ArgumentParser:
