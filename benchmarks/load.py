@@ -2,9 +2,9 @@
 
     python benchmarks/load.py [--lines 1000000] [--rounds 5] [--batch-size 20000] [--pg-bin DIR] [--path 1 --path 2 …]
 
-The bare side copies rows whose names are already ids, in one COPY, into the same tables with the same indexes: as text,
-which the goals compare with, and in COPY's binary format. Our side is a process from start to end: parse, names,
-partitions, COPY, positions, drain.
+The bare side copies rows whose names are already ids, in the order of the log and in one COPY, into the same tables
+with the same indexes: as text, which the goals compare with, and in COPY's binary format. Our side is a process from
+start to end: parse, names, partitions, COPY, positions, drain.
 
     path 1  the days have no partition yet                           bare: session_replication_role = replica
     path 2  they have one, and the role may switch off triggers      bare: the same
@@ -56,7 +56,7 @@ def prepare(stage: Stage, log: Path) -> None:
     ours(stage, log, "names", 20_000)
     with stage.connect("names") as conn:
         for form in FORMATS:
-            rows = f"COPY (SELECT {COLUMNS} FROM logs ORDER BY id) TO STDOUT (FORMAT {form})"
+            rows = f'COPY (SELECT {COLUMNS} FROM logs ORDER BY "timestamp") TO STDOUT (FORMAT {form})'
             with (stage.folder / f"rows.{form}").open("wb") as file, conn.cursor().copy(rows) as copy:
                 file.writelines(copy)
         conn.execute("TRUNCATE logs, log_positions")

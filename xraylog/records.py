@@ -162,15 +162,23 @@ class Records:
 
     def select(self, indices: Sequence[int]) -> Records:
         """Return the records at these indices, which are all different."""
-        if len(indices) == len(self):
-            return self
+        return self if len(indices) == len(self) else self._take(indices)
+
+    def by_route(self) -> Records:
+        """Return the records of one route after those of another, in their order: those of a user are side by side."""
+        indices: dict[Route, list[int]] = {route: [] for route in dict.fromkeys(self.routes)}
+        for index, route in enumerate(self.routes):
+            indices[route].append(index)
+        return self._take(list(itertools.chain.from_iterable(indices.values())))
+
+    def _take(self, indices: Sequence[int]) -> Records:
         return Records(
-            [self.minutes[index] for index in indices],
-            [self.seconds[index] for index in indices],
-            [self.source_ips[index] for index in indices],
-            [self.source_ports[index] for index in indices],
-            [self.requests[index] for index in indices],
-            [self.routes[index] for index in indices],
+            list(map(self.minutes.__getitem__, indices)),
+            list(map(self.seconds.__getitem__, indices)),
+            list(map(self.source_ips.__getitem__, indices)),
+            list(map(self.source_ports.__getitem__, indices)),
+            list(map(self.requests.__getitem__, indices)),
+            list(map(self.routes.__getitem__, indices)),
         )
 
 

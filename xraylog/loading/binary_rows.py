@@ -38,7 +38,7 @@ COLUMNS = {  # of `logs`, and the type that its bytes are for; of an older `logs
 BEGIN = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # of a COPY: no flags, no extension
 END = struct.pack(">h", -1)  # of a COPY
 
-CHUNK_ROWS = 1_000  # b"".join has a buffer for each piece: theirs stay in the processor's cache
+CHUNK_ROWS = 4_000  # whose pieces stay in the processor's cache
 TIMESTAMP_BYTES = 8
 NULL = struct.pack(">i", -1)
 EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
@@ -54,7 +54,9 @@ def columns(has_reject_reason: bool) -> dict[str, str]:
 def rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> bytes:
     """Return rows without BEGIN and END. `ids`: of every name in the records.
 
-    Requests and routes repeat themselves: the bytes of their columns are made once for each.
+    Requests and routes repeat themselves: the bytes of their columns are made once for each. In each chunk, rows of one
+    user are side by side: their entries in the index are stored faster, and an answer about this user reads fewer
+    pages (benchmarks/pages.py).
     """
     addresses = {address: _inet(address) for address in set(records.source_ips)}
     requests = {request: _request(request, ids, has_reject_reason) for request in set(records.requests)}
@@ -69,7 +71,7 @@ def rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> b
             map(routes.__getitem__, some.routes),
             count=len(some),
         )
-        for some in records.slices(CHUNK_ROWS)
+        for some in map(Records.by_route, records.slices(CHUNK_ROWS))
     ]
     return b"".join([begin, *chunks])[: -len(begin)] if chunks else b""
 
