@@ -166,7 +166,10 @@ class Records:
 
     def by_route(self) -> Records:
         """Return the records of one route after those of another, in their order: those of a user are side by side."""
-        indices: dict[Route, list[int]] = {route: [] for route in dict.fromkeys(self.routes)}
+        routes = dict.fromkeys(self.routes)
+        if len(routes) == len(self):
+            return self
+        indices: dict[Route, list[int]] = {route: [] for route in routes}
         for index, route in enumerate(self.routes):
             indices[route].append(index)
         return self._take(list(itertools.chain.from_iterable(indices.values())))

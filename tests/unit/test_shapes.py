@@ -135,6 +135,12 @@ def test_whatever_is_cut_is_at_the_end_and_leaves_no_known_fields(fields: list[s
     assert suffixes.cut(left, has_email=True) == left or left.endswith(b" ")
 
 
+@given(st.from_regex(suffixes.FIELD, fullmatch=True))
+def test_each_field_has_a_colon_or_an_equals_sign(field: bytes) -> None:
+    """An email that has neither is not searched."""
+    assert b":" in field or b"=" in field
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "field", [*SUFFIXES, "level: 0", "a:b:c=d", "(", "[uplink: 1", "uplink: 1 K", "original: a:1:2"]

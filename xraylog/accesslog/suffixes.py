@@ -65,6 +65,8 @@ FIELD = re.compile(
 def cut(rest: bytes, has_email: bool) -> bytes:
     """Return the text without the fields at its end. `has_email`: whether they may be a part of it."""
     email = rest.find(b" email:")
+    if email >= 0 and b":" not in rest[email + len(b" email:") :] and b"=" not in rest[email:]:
+        return rest  # as a rule
     fields = _last_fields(rest, email + len(b" email:") if email >= 0 else len(rest))
     if not fields or fields[-1].lastgroup == "unknown":
         return rest

@@ -11,7 +11,7 @@ import functools
 import socket
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
@@ -41,6 +41,7 @@ END = struct.pack(">h", -1)  # of a COPY
 CHUNK_ROWS = 4_000  # whose pieces stay in the processor's cache
 TIMESTAMP_BYTES = 8
 NULL = struct.pack(">i", -1)
+INTEGER = struct.Struct(">ii")  # its length, and it
 EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)
 SECONDS = 10  # characters of ":23.123456"
 LANES = 2  # a timestamp and a port, 64 bits each
@@ -86,9 +87,12 @@ def _interleave(*columns: Iterable[bytes], count: int) -> bytes:
 def _integer(value: int | None) -> bytes:
     """Raise NumericValueOutOfRange as the server does for text: the column of an id is narrower than the id's own."""
     try:
-        return NULL if value is None else struct.pack(">ii", 4, value)
+        return NULL if value is None else INTEGER.pack(4, value)
     except struct.error as error:
         raise errors.NumericValueOutOfRange(f"value {value} is out of range for type integer") from error
+
+
+_few = functools.lru_cache(maxsize=1 << 10)(_integer)  # of ports, protocols and tags: an adversary's log has few, too
 
 
 def _inet(address: str | None) -> bytes:
@@ -99,35 +103,41 @@ def _inet(address: str | None) -> bytes:
     if address is None:
         return NULL
     host, _, bits = address.partition("/")
-    family, known = (3, socket.AF_INET6) if ":" in host else (2, socket.AF_INET)
-    data = socket.inet_pton(known, host)
-    return struct.pack(">iBBBB", 4 + len(data), family, int(bits or 8 * len(data)), 0, len(data)) + data
+    is_v6 = ":" in host
+    data = socket.inet_pton(socket.AF_INET6 if is_v6 else socket.AF_INET, host)
+    return _inet_header(is_v6, int(bits or 8 * len(data)), len(data)) + data
 
 
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return struct.pack(">i", len(data)) + data
+@functools.lru_cache(maxsize=1 << 8)
+def _inet_header(is_v6: bool, bits: int, length: int) -> bytes:
+    return struct.pack(">iBBBB", 4 + length, 3 if is_v6 else 2, bits, 0, length)
+
+
+@functools.lru_cache(maxsize=1 << 8)
+def _texts(*values: str) -> bytes:
+    found = [value.encode() for value in values]
+    return b"".join(struct.pack(">i", len(data)) + data for data in found)
 
 
 def _request(request: Request, ids: Ids, has_reject_reason: bool) -> bytes:
-    protocol, endpoint = (
-        None if name is None else ids[table][name]
-        for table, name in (("protocols", request.protocol), ("endpoints", request.destination))
-    )
+    texts = _texts(request.action, request.reject_reason) if has_reject_reason else _texts(request.action)
     return b"".join(
         (
-            _text(request.action),
-            _text(request.reject_reason) if has_reject_reason else b"",
-            _integer(protocol),
-            _integer(endpoint),
-            _integer(request.destination_port),
+            texts,
+            _few(_id(ids["protocols"], request.protocol)),
+            _integer(_id(ids["endpoints"], request.destination)),
+            _few(request.destination_port),
         )
     )
 
 
 def _route(route: Route, ids: Ids) -> bytes:
-    names = (("tags", route.inbound_tag), ("tags", route.outbound_tag), ("users", route.email))
-    return b"".join(_integer(None if name is None else ids[table][name]) for table, name in names)
+    inbound, outbound = (_few(_id(ids["tags"], tag)) for tag in (route.inbound_tag, route.outbound_tag))
+    return inbound + outbound + _integer(_id(ids["users"], route.email))
+
+
+def _id(ids: Mapping[str, int], name: str | None) -> int | None:
+    return None if name is None else ids[name]
 
 
 # --- timestamps and ports -----------------------------------------------------------------------------------------
