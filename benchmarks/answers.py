@@ -1,6 +1,6 @@
 """Measure the milliseconds of each function of `answers.sql`.
 
-    python benchmarks/answers.py [--rows 10000000] [--days 30] [--users 2000] [--pg-bin DIR]
+    python benchmarks/answers.py [--rows 10000000] [--days 30] [--users 2000] [--endpoints 200000] [--pg-bin DIR]
 
 The rows are created in SQL, ordered by time and the same every time on one PostgreSQL: a few users and hosts have most
 of them, a tenth of the users stopped some day, one in 200 rows is rejected. Each question is asked once to load its
@@ -27,7 +27,7 @@ WHOLE_DAY = (
     "destinations_by_outbound", "new_destinations", "users_that_fan_out({window}", "users_over_time(",
     "sharing('simultaneous', {window}",
 )  # fmt: skip
-ENDPOINTS, PROBES = 200_000, 5_000
+PROBES = 5_000  # addresses
 END = date(2025, 11, 18)
 NAMES = """
     INSERT INTO users (email) SELECT n || '@example.com' FROM generate_series(1, {users}) AS n;
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--endpoints", type=int, default=200_000)
     options = parser.parse_args()
     with staged(options.pg_bin) as stage:
         stage.database("answers")
@@ -142,8 +143,8 @@ def main() -> None:
 def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
     """Create the names, and the rows day by day."""
     schema.ensure(conn)
-    conn.execute(NAMES.format(users=options.users, endpoints=ENDPOINTS))
-    sizes = {"users": options.users, "endpoints": ENDPOINTS, "probes": PROBES, "days": options.days}
+    sizes = {"users": options.users, "endpoints": options.endpoints, "probes": PROBES, "days": options.days}
+    conn.execute(NAMES.format(**sizes))
     for days_ago in range(options.days - 1, -1, -1):
         day = END - timedelta(days=days_ago + 1)
         add_day(conn, day, ROWS, days_ago=days_ago, rows=options.rows // options.days, **sizes)
@@ -165,7 +166,7 @@ def add_day(conn: psycopg.Connection, day: date, insert: str, **sizes: int) -> N
 def ask_all(stage: Stage, options: argparse.Namespace) -> None:
     """Ask each question in a session of its own, and print its time."""
     print(
-        f"{options.rows:,} rows over {options.days} days, {options.users:,} users, {ENDPOINTS:,} endpoints; "
+        f"{options.rows:,} rows over {options.days} days, {options.users:,} users, {options.endpoints:,} endpoints; "
         f"{stage.versions}"
     )
     missed = 0
