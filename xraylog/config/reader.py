@@ -34,7 +34,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # what an editor or a page made of them, too
 COMMENT = re.compile(r"\s+[#;]\s.*")
-EXAMPLE = Path(__file__).resolve().parents[2] / "config.ini.example"
+EXAMPLE = Path(__file__).resolve().with_name("config.ini.example")
 SYSTEM_ZONE = Path("/etc/localtime")
 NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
 
