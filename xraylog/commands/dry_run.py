@@ -140,7 +140,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
     if found.migrating:
         raise schema.Migrating(schema.MIGRATING)
     if found.missing:
-        server += f"; {', '.join(found.missing)} would be made"
+        server += f"; {', '.join(found.missing)} would be created"
     has_positions = not {"nodes", "log_positions"} & {*found.missing}
 
     has_tails = ("log_positions", "tail") not in found.missing_columns
@@ -323,7 +323,9 @@ def _days(days: Counter[str], known: DatabaseState | DatabaseDown) -> Iterator[s
     for day in sorted(days)[:MAX_DAYS]:
         there = ""
         if isinstance(known, DatabaseState):
-            there = ", a partition would be made" if partitions.gaps(day, known.bounds) else ", its partition is there"
+            there = (
+                ", a partition would be created" if partitions.gaps(day, known.bounds) else ", its partition is there"
+            )
         yield f"{day}: {days[day]} rows{there}"
     if len(days) > MAX_DAYS:
         yield f"and {len(days) - MAX_DAYS} more days, up to {max(days)}"

@@ -153,13 +153,13 @@ class Partitions:
             raise _NameTaken(name) from error
         except errors.CheckViolation as error:
             raise Unsuitable(
-                f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
+                f"table {name}: expected to create it, found rows of that day in the DEFAULT partition of logs; "
                 f"move them as Schema.md says: {session.message(error)}"
             ) from error
         except errors.InsufficientPrivilege as error:
             raise Unsuitable(
-                f"{name}: expected this partition of logs, found none, and this role may not make it: "
-                f"{session.message(error)}; the owner of logs makes today's and the next days' with "
+                f"{name}: expected this partition of logs, found none, and this role may not create it: "
+                f"{session.message(error)}; the owner of logs creates today's and the next days' with "
                 f"parse_logs.py --make-partitions 7, and an older one with: "
                 f"{' '.join(create.as_string(self._conn).split())}"
             ) from error
@@ -173,7 +173,7 @@ def _name_taken(conn: Connection, name: str) -> str:
     with session.transaction(conn):
         kinds = [kind for (kind,) in conn.execute(KIND, [name])]
     kind = kinds[0] if kinds else "type"
-    found = f"{name}: expected to make this partition of logs, found a {kind} of that name; as its owner: "
+    found = f"{name}: expected to create this partition of logs, found a {kind} of that name; as its owner: "
     if kind == "table":
         found = f"table {name}: expected a partition of logs, found a table of its own; attach it to logs, or: "
     return f"{found}ALTER {kind.upper()} {name} RENAME TO {name}_old"

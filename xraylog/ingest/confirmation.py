@@ -339,7 +339,8 @@ def advise_copy(cfg: Config) -> str:
     """Return what to do about it."""
     return (
         "it has positions of its own from now on; lines that were in both logs, and not stored when they were copied, "
-        f"are stored by both; if both machines go on, give one of them a name of its own: [parser] node in {cfg.path}"
+        "are stored by both; if both machines stay in use, give one of them a name of its own: "
+        f"[parser] node in {cfg.path}"
     )
 
 

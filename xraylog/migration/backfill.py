@@ -40,7 +40,7 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
         counts = day_counts.count(conn, old)
         reasons = list(blockers.row_blockers(conn, old, counts)) if counts else ["logs_old cannot be read any more"]
         if counts is None or reasons:
-            raise Unsuitable("; ".join([*reasons, "then go on, or go back with --undo"]))
+            raise Unsuitable("; ".join([*reasons, "then continue, or go back with --undo"]))
         return old, counts
 
 
@@ -112,7 +112,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
         except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
             raise Unsuitable(
                 f"{day}: its rows cannot be copied: {session.message(error)}; "
-                f"mend them in logs_old and go on, or go back with --undo"
+                f"correct them in logs_old and continue, or go back with --undo"
             ) from error
         clock.append(time.monotonic())
     return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))
