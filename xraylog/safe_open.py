@@ -380,7 +380,7 @@ def _refuse_second_name(place: Place, file: os.stat_result, folder: os.stat_resu
 
 @contextlib.contextmanager
 def _as_user(user: int) -> Iterator[None]:
-    """As root, act as this user."""
+    """Act as this user, if root runs this."""
     if os.geteuid() != ROOT or user == ROOT:
         yield
         return

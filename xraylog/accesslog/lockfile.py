@@ -86,7 +86,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, or None. Makes and changes nothing.
+    """Return who holds the lock at `path`, or None. Creates and changes nothing.
 
     Raises Unusable when we may not open it: a run could not, either.
     """

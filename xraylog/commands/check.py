@@ -60,7 +60,7 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
 
 
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
-    """All that --check looks at, in the order of a run."""
+    """Yield all that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
     locks = [_lock(cfg, path) for path in (*filter(discovery.is_drained, logs), cfg.buffer_path)]
     yield from locks

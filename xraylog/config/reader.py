@@ -193,7 +193,7 @@ class _Reader:
 
     @functools.cached_property
     def secrets(self) -> set[str]:
-        """All that is a password according to its key."""
+        """Return all that is a password according to its key."""
         return {*()}.union(*(passwords(dict(self.parser[section])) for section in self.parser.sections()))
 
     def shown(self, section: str, key: str) -> str:

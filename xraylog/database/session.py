@@ -257,7 +257,7 @@ def lock_key(name: str) -> int:
 
 @contextlib.contextmanager
 def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
-    """Errors of psycopg become Unavailable or Unsuitable, once and here."""
+    """Turn errors of psycopg into Unavailable or Unsuitable, once and here."""
     try:
         yield
     except psycopg.Error as error:

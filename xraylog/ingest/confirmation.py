@@ -101,7 +101,7 @@ def begun_again(known: Installation, **changes: Any) -> Installation:
 
 
 def begin(cfg: Config, target: Target, known: Installation) -> Installation:
-    """Have the database confirm a state with a new token, before it counts; return the state that knows it.
+    """Let the database confirm a state with a new token, before it counts; return the state that knows it.
 
     Otherwise a database that takes the place of this one, before this one has confirmed anything, would lack nothing.
     """
@@ -228,7 +228,7 @@ def has(log: Log, head: Fingerprint, stored: Stored) -> bool:
 
 
 def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
-    """Have the database count what is stored by now; remember that it did. Raises OSError.
+    """Let the database count what is stored by now; remember that it did. Raises OSError.
 
     `stored`: a log, and how far it is. The receipt is on disk before it is asked for: a run that is killed meanwhile is
     not taken for another installation. One receipt for a run is enough.

@@ -236,7 +236,7 @@ def _other_tables(conn: Connection) -> Iterator[str]:
 
 
 def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
-    """Rows that cannot be migrated for their time or their id, each kind with the way out."""
+    """Yield the rows that cannot be migrated because of their time or their id, each kind with the way out."""
     name, moment = Identifier(table.name), table.utc_timestamp
     which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
 

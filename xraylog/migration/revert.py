@@ -1,4 +1,4 @@
-"""The way back: `logs_old` becomes `logs` again, and what the migration had made is dropped."""
+"""--undo: rename `logs_old` back to `logs`, and drop what the migration created."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ STATE = """
 
 
 def read_state(conn: Connection) -> Found:
-    """Where the migration stands."""
+    """Return how far the migration is."""
     row = conn.execute(STATE).fetchone()
     if row is None:
         return Found(State.NO_LOGS)
@@ -131,7 +131,7 @@ class StateChanged(Exception):
 
 @contextlib.contextmanager
 def transaction(conn: Connection) -> Iterator[None]:
-    """One transaction that takes its time."""
+    """Begin a transaction that takes its time."""
     with conn.transaction():
         run_all(conn, session_settings(conn))
         with session.transaction(conn):
@@ -169,7 +169,7 @@ def session_settings(conn: Connection) -> Iterator[Composed]:
 
 
 def set_lock_timeout(text: str) -> Composed:
-    """How long to stand in line for a lock."""
+    """Return the statement that says how long to wait for a lock."""
     return SQL("SET LOCAL lock_timeout TO {}").format(Literal(text))
 
 
