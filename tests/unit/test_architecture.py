@@ -106,6 +106,12 @@ def test_each_package_has_its_row() -> None:
     assert {module.package for module in MODULES} <= set(HEIGHT)
 
 
+@every_file
+def test_options_are_frozen(module: Module) -> None:
+    """A namespace of argparse has any name, and can be changed by whoever gets it."""
+    assert "Namespace" not in module.path.read_text()
+
+
 def test_the_package_itself_imports_nothing() -> None:
     """Every module would import it, too."""
     assert Module("", ROOT / "xraylog" / "__init__.py").imports == set()
