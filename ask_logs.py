@@ -11,19 +11,20 @@ import xraylog.required  # noqa: F401  # first: it says what has to be installed
 # isort: split
 import argparse
 import sys
-from collections.abc import Sequence
-from datetime import datetime, timezone
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
-from xraylog import __version__, cli, config, hints
+from xraylog import cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import networks, session
 from xraylog.networks import files
 from xraylog.printed import complain, prepare_streams, say, write
-from xraylog.questions import asking, moments, present
+from xraylog.questions import asking, moments, parameters, present
 from xraylog.questions.catalog import QUESTIONS, Question
 from xraylog.questions.present import Answer
 from xraylog.telemetry import run_log
@@ -32,10 +33,25 @@ DEFAULT_LIMIT = 50  # rows of a table that a person reads
 MAX_LIMIT = 999_999_999
 
 
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    config: Path
+    verbose: bool
+    parser: argparse.ArgumentParser  # the subcommand's, which complains
+    given: Mapping[str, Any]  # all of it, also what one question alone has
+    question: Question | None = None  # none: networks load
+    files: Sequence[Path] = ()  # of networks load
+    limit: int | None = None
+    csv: bool = False
+    json: bool = False
+
+
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Answer one question, or load networks; return the exit status."""
     prepare_streams()
-    options = parser().parse_args(arguments)
+    options = parse_options(arguments)
     try:
         cfg = config.read(options.config)
         config.refuse_nameless_zone(cfg)
@@ -44,15 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         return Exit.CONFIGURATION
     run_log.to_stderr("WARNING")
     try:
-        return Exit(options.run(cfg, options))
+        return answer(cfg, options.question, options) if options.question else load_networks(cfg, options.files)
     except (Exception, KeyboardInterrupt) as error:  # the only place that catches everything
         return explain(error, cfg, options.verbose)
 
 
-def answer(cfg: Config, options: argparse.Namespace) -> Exit:
+def answer(cfg: Config, question: Question, options: Options) -> Exit:
     """Ask the database, and print what it answers."""
-    question: Question = options.question
-    values = values_of(cfg, question, options)
+    try:
+        values = parameters.values(question, options.given, cfg.zone)
+    except (parameters.WrongUsage, moments.Unreadable) as error:
+        options.parser.error(str(error))
     with session.connect({"application_name": "ask_logs", **cfg.connection}, to_write=False) as conn:
         conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{cfg.report_timeout_s}s"])
         found = asking.ask(conn, question, values, cfg.zone, limit_of(options))
@@ -60,9 +78,9 @@ def answer(cfg: Config, options: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
-def load_networks(cfg: Config, options: argparse.Namespace) -> Exit:
+def load_networks(cfg: Config, paths: Sequence[Path]) -> Exit:
     """Replace what the files have in the table networks. The files are read before the database is asked."""
-    found = files.read_all(options.files)
+    found = files.read_all(paths)
     parts = [networks.Part(file.rows, file.has_country, file.has_provider, file.versions) for file in found]
     with session.connect({"application_name": "ask_logs", **cfg.connection}) as conn:
         counts = networks.replace(conn, parts)
@@ -88,61 +106,19 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     if isinstance(error, OSError):
         complain(hints.not_printed(error))
         return Exit.OPERATOR
-    message = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
-    logger.opt(exception=error if verbose else None).error("{}; for the traceback: -v before the question", message)
+    message = f"{cli.unexpected(error)}; for the traceback: -v before the question"
+    logger.opt(exception=error if verbose else None).error("{}", message)
     return Exit.FAILED
 
 
-def limit_of(options: argparse.Namespace) -> int | None:
+def limit_of(options: Options) -> int | None:
     """Return how many rows a table has at most. What a machine reads is cut only if that was asked for."""
     if options.limit is None:
         return None if options.csv or options.json else DEFAULT_LIMIT
-    limit: int = options.limit
-    return limit or None
+    return options.limit or None
 
 
-def values_of(cfg: Config, question: Question, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the values of the question's parameters. Exits with 2 when a moment is none."""
-    now = datetime.now(timezone.utc)
-    for value in vars(options).values():
-        if isinstance(value, str) and not is_text(value):
-            options.parser.error(f"expected UTF-8, found {value!r}")
-    try:
-        since, until = window_of(cfg, options, now)
-    except moments.Unreadable as error:
-        options.parser.error(str(error))
-    parts = question.parts_for(vars(options))
-    if not parts:
-        options.parser.error(f"argument --only: expected another part here, found {options.only}")
-    if options.csv and len(parts) > 1:
-        options.parser.error(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
-    if question.needs and all(getattr(options, name) is None for name in question.needs):
-        options.parser.error(f"expected {' or '.join(question.needs)}, found neither")
-    window = asking.window(question, vars(options), since, until, now)
-    if window["since"] >= window["until"]:
-        options.parser.error("expected --since before --until")
-    return {**vars(options), **window}
-
-
-def is_text(value: str) -> bool:
-    """Return whether PostgreSQL can take it: of bytes that are not UTF-8, Python makes surrogates."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in value)
-
-
-def window_of(cfg: Config, options: argparse.Namespace, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the two ends that were given. Raises moments.Unreadable."""
-    if getattr(options, "at", None) is not None:
-        if options.since is not None or options.until is not None:
-            options.parser.error("expected --at, or --since and --until, found both")
-        span = moments.around(options.at, options.within, now, cfg.zone)
-        return span.begin, span.end
-    return (
-        moments.read(options.since, now, cfg.zone).begin if options.since is not None else None,
-        moments.read(options.until, now, cfg.zone).end if options.until is not None else None,
-    )
-
-
-def print_answer(answer: Answer, options: argparse.Namespace) -> None:
+def print_answer(answer: Answer, options: Options) -> None:
     """Print the answer in the form that was asked for; window and notes of a CSV go to standard error."""
     if options.json:
         write(sys.stdout, present.as_json(answer))
@@ -156,17 +132,23 @@ def print_answer(answer: Answer, options: argparse.Namespace) -> None:
 # --- the command line ----------------------------------------------------------------------------------------
 
 
+def parse_options(arguments: Sequence[str] | None) -> Options:
+    """Return what was typed; exit with 2 when it is wrong."""
+    given = vars(parser().parse_args(arguments))
+    return Options(given=given, **{field.name: given[field.name] for field in fields(Options) if field.name in given})
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the questions and their options, as --help shows them."""
     parser = cli.ArgumentParser(description="Answer a question about what the database knows.")
     cli.add_config(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of what nobody expected")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    cli.add_version(parser)
     questions = parser.add_subparsers(title="questions", metavar="QUESTION", required=True)
     for question in QUESTIONS:
         one = questions.add_parser(question.name, help=question.help, description=f"Answer: {question.help}.")
         question.options(one)
-        one.set_defaults(run=answer, question=question, parser=one, until=None)
+        one.set_defaults(question=question, parser=one, until=None)
         one.add_argument("--since", metavar="TIME", help="30m, 12h or 7d (ago), yesterday, a day, or a moment")
         if question.has_end:
             one.add_argument("--until", metavar="TIME", help="the same; a day is included (default: now)")
@@ -193,7 +175,7 @@ def add_networks(commands: Any) -> None:
     load = actions.add_parser("load", help=about, description=f"{about}.")
     about = "CSV or TSV, also with gzip: start,end or a network; then country, asn, provider"
     load.add_argument("files", metavar="FILE", nargs="+", type=cli.path, help=about)
-    load.set_defaults(run=load_networks)
+    load.set_defaults(parser=load)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xraylog import __version__, cli, config, hints
+from xraylog import cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     except KeyboardInterrupt:
         return fail(Exit.FAILED, f"interrupted; {RESUMES}; until then parse_logs.py stays offline (see --status)")
     except Exception as error:  # the only place that catches everything
-        return fail(Exit.FAILED, f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}; {RESUMES}")
+        return fail(Exit.FAILED, f"{cli.unexpected(error)}; {RESUMES}")
     return Exit.DONE
 
 
@@ -185,7 +185,7 @@ def parse_options(arguments: Sequence[str] | None) -> Options:
         "--yes": "with --undo: do not ask",
     }.items():
         parser.add_argument(option, action="store_true", help=text)
-    parser.add_argument("--version", action="version", version=__version__)
+    cli.add_version(parser)
     options = Options(**vars(parser.parse_args(arguments)))
     if options.undo and options.drop_old:
         parser.error("expected --undo or --drop-old, found both: one needs the table that the other drops")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, cli, commands, config
+from xraylog import cli, commands, config
 from xraylog.accesslog import discovery, installation, lockfile, offline_buffer
 from xraylog.cli import Exit, Options
 from xraylog.config import Config
@@ -116,7 +116,7 @@ def parse_options(arguments: Sequence[str] | None) -> Options:
         help="parse rejected_lines again; lines that are records now move into logs",
     )
     cli.add_verbosity(parser)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    cli.add_version(parser)
     found = vars(parser.parse_args(arguments))
     return Options(**{**found, "logfiles": tuple(found["logfiles"])})
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import __version__, atomic_file, cli, config, file_advice, hints
+from xraylog import atomic_file, cli, config, file_advice, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
@@ -120,9 +120,8 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     if isinstance(error, KeyboardInterrupt):
         logger.error("interrupted; no page was written")
         return Exit.FAILED
-    message = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
-    traceback = error if verbose else None
-    logger.opt(exception=traceback).error("{}; no page was written; for the traceback: -v", message)
+    message = f"{cli.unexpected(error)}; no page was written; for the traceback: -v"
+    logger.opt(exception=error if verbose else None).error("{}", message)
     return Exit.FAILED
 
 
@@ -167,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
     mask = "addresses as /24 and /48, users and nodes by number: for a page to pass on"
     add("--mask", action="store_true", help=mask)
     cli.add_verbosity(parser)
-    add("--version", action="version", version=f"%(prog)s {__version__}")
+    cli.add_version(parser)
     return parser
 
 

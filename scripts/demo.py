@@ -1,6 +1,6 @@
 """Show the whole path once: real lines in, rows, answers and a page out, with a PostgreSQL of its own.
 
-    scripts/demo             start, load, answer; the second time nothing is added, for the log was drained
+    scripts/demo             start, load, answer; the second time nothing is added, because the log was drained
     scripts/demo --remove    stop the server and delete everything
 
 All that it makes is in one folder, .demo, which the shell script of the same name prepares.

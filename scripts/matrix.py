@@ -58,7 +58,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What it prints."""
+        """Return the file for what it prints."""
         return FOLDER / f"{self.name.replace(' ', '-')}.log"
 
 

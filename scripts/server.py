@@ -19,7 +19,6 @@ import sys
 from pathlib import Path
 
 USER = "postgres"
-DATABASE = "xray"
 NOBODY = 65534
 CONFIG = """\
 [postgresql]
@@ -119,10 +118,6 @@ class Server:
         """Stop the server if it runs. Modes: smart, fast, immediate."""
         if self.running:
             self._run("pg_ctl", "stop", "-w", "-t", "60", "-D", str(self.data), "-m", mode)
-
-    def reload(self) -> None:
-        """Make the server read its settings again."""
-        self._run("pg_ctl", "reload", "-D", str(self.data))
 
     def remove(self) -> None:
         """Stop the server and delete its folder."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xraylog import printed
+from xraylog import __version__, printed
 
 
 class Exit(enum.IntEnum):
@@ -116,6 +116,16 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     verbosity = parser.add_mutually_exclusive_group()
     verbosity.add_argument("-v", "--verbose", action="store_true", help="log more")
     verbosity.add_argument("-q", "--quiet", action="store_true", help="log only errors")
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add `--version`."""
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")
+
+
+def unexpected(error: BaseException) -> str:
+    """Return one line about an error that nobody foresaw."""
+    return f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
 
 
 def log_level(verbose: bool, quiet: bool, default: str) -> str:

@@ -36,7 +36,7 @@ def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
     """Return what to do about this error of a file that a run writes; the command is at the end, to be pasted."""
     # Not by Path's own methods: in a folder that this user may not enter they raise.
     if error.errno == errno.ENOENT and os.path.islink(path) and not os.path.exists(path):
-        return f"it is a link to {os.readlink(path)}, where nothing can be made; {do(command('rm', path))}"
+        return f"it is a link to {os.readlink(path)}, where nothing can be created; {do(command('rm', path))}"
     path = safe_open.without_links(path)
     number = error.errno
     if number in (errno.EACCES, errno.EPERM):

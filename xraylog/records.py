@@ -352,7 +352,7 @@ class Batch:
 
     @functools.cached_property
     def _numbers(self) -> Sequence[int]:
-        """The numbers of the lines that are records."""
+        """Return the numbers of the lines that are records."""
         if not self.non_record_lines:
             return range(self.lines)
         others = set(self.non_record_lines)

@@ -1,7 +1,7 @@
 """How our own files are opened: so that no other user of the machine decides what we read or write.
 
-Who may write in a folder can put anything there under the name that we are about to open: a link, a hard link to
-another user's file, a file of their own. The rule (docs/security.md):
+Any user who may write in a folder can put anything there under the name that we are about to open: a link, a hard link
+to another user's file, a file of their own. The rule (docs/security.md):
 
 - A link is followed if this user or root made it, or if no other user may write in its folder.
 - Where others may write, a file must have one name only, and belong to this user, to root, or to the one user who may
@@ -380,7 +380,7 @@ def _refuse_second_name(place: Place, file: os.stat_result, folder: os.stat_resu
 
 @contextlib.contextmanager
 def _as_user(user: int) -> Iterator[None]:
-    """As root, act as this user."""
+    """Act as this user, if root runs this."""
     if os.geteuid() != ROOT or user == ROOT:
         yield
         return

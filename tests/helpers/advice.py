@@ -108,7 +108,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: since {} its lines were dated": PART,
         "soon not enough": TRIAL + "test_ids_that_are_nearly_used_up",
         "a line cannot be stored": TRIAL + "test_a_trigger_that_refuses_rows",
-        "a line written in that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
+        "a line written at that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
         "a run now would exit with status 3; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "a run now would exit with status 75; {}": ADVICE + "test_another_run_at_work_is_shown",
         "wait for xray's first line": CHECK + "test_a_missing_log_is_reported",
@@ -119,7 +119,7 @@ TESTED: dict[str, dict[str, str]] = {
         "or drop those that nobody needs": "integration/ingest/test_too_many_days.py::"
         "test_the_small_days_can_be_set_aside_as_the_page_says",
         "the log may not be written": FILES + "test_an_attribute_of_the_log_is_named",
-        "the next run goes on; ": "integration/ingest/test_restore.py::test_an_archive_is_loaded_whole_into_a_new_database",
+        "the next run continues; ": "integration/ingest/test_restore.py::test_an_archive_is_loaded_whole_into_a_new_database",
         "until then lines wait in the buffer": TRIAL + "test_a_trigger_that_drops_rows_of_a_table",
         "until then such rows are lost": TRIAL + "test_a_trigger_that_drops_rows_of_a_day",
         "drop what refuses it; until then": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
@@ -132,7 +132,7 @@ TESTED: dict[str, dict[str, str]] = {
         "cannot be replaced": PART,
         "cannot be written": PART,
         "{} cannot be replaced": FILES + "test_check_sees_an_attribute_of_our_files",
-        "{} cannot be made": FILES + "test_the_file_is_named_and_the_command_mends_it",
+        "{} cannot be created": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "{} cannot be written": FILES + "test_the_file_is_named_and_the_command_mends_it",
         "{} does not exist": CHECK + "test_a_missing_log_is_reported",
         "{} is held by {}": ADVICE + "test_another_run_at_work_is_shown",
@@ -225,9 +225,9 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/networks/files.py": {"expected UTF-8": PART, "expected CSV": PART},
     "xraylog/database/partitions.py": {
         "table {}: expected a partition": ADVICE + "test_a_table_with_the_name_of_a_partition",
-        "{}: expected to make this partition": "integration/database/test_partitions.py::"
+        "{}: expected to create this partition": "integration/database/test_partitions.py::"
         "test_what_has_the_name_of_a_partition_is_renamed_as_the_error_says",
-        "table {}: expected to make it": "integration/database/test_partitions.py::"
+        "table {}: expected to create it": "integration/database/test_partitions.py::"
         "test_rows_of_a_new_day_in_a_default_partition_are_reported_and_schema_md_moves_them",
         "{}: expected this partition": "integration/ingest/test_nodes.py::test_the_owner_can_paste_what_makes_an_older_day",
     },
@@ -252,7 +252,7 @@ TESTED: dict[str, dict[str, str]] = {
         "if it is another program's, give": TRIAL + "test_an_object_of_another_program_that_has_the_name_of_a_table",
         "a statement was cancelled": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
         "see: SHOW statement_timeout": TRIAL + "test_a_statement_timeout_that_ends_the_first_statement",
-        "if it lets in with TLS alone": "unit/test_refusals.py::"
+        "if it accepts only TLS": "unit/test_refusals.py::"
         "test_a_server_that_lets_in_with_tls_alone_is_one_of_the_causes",
         "the role {} has as many sessions": ADVICE + "test_a_role_or_a_database_that_may_have_no_more_sessions",
         "the database {} has as many sessions": ADVICE + "test_a_role_or_a_database_that_may_have_no_more_sessions",
@@ -283,7 +283,7 @@ TESTED: dict[str, dict[str, str]] = {
         "if it is misspelt": ADVICE + "test_a_host_that_no_name_service_knows",
         "if it is slow": "faults/test_hang.py::test_a_process_of_the_server_that_is_frozen",
         "make room on it": STATES,
-        "no address is known": ADVICE + "test_a_host_that_no_name_service_knows",
+        "the host {} has no known address": ADVICE + "test_a_host_that_no_name_service_knows",
         "or run as that user": REFUSALS,
         "see who: ": ADVICE + "test_a_lock_that_another_session_keeps",
         "see: sudo journalctl": REFUSALS,
@@ -407,7 +407,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: this database lacks lines": NOTHING + "they are loaded",
     },
     "xraylog/ingest/confirmation.py": {
-        "{}: expected no other run with this state": NOTHING + "the next run goes on",
+        "{}: expected no other run with this state": NOTHING + "the next run continues",
         "{}; what the log, rotated ones": "integration/ingest/test_restore.py::test_a_restored_database_is_reported_once",
     },
     "xraylog/ingest/continuation.py": {
@@ -450,7 +450,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: expected the folder of an access log": "integration/ingest/test_run.py::"
         "test_a_folder_of_the_log_that_does_not_exist_is_no_success",
         "{}; committed rows are kept": REST,
-        "{}; what is not stored stays where it is": NOTHING + "the next run goes on",
+        "{}; what is not stored stays where it is": NOTHING + "the next run continues",
         "{}; nothing was read": REST,
         "{}; what is not stored": REST,
     },
@@ -466,7 +466,7 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/loading/loader.py": {
         "SELECT usename": PART,
-        "names vanish": "integration/loading/test_loader.py::test_what_deletes_names_for_ever_is_reported",
+        "names vanish": "integration/loading/test_loader.py::test_what_deletes_names_forever_is_reported",
         "partitions vanish": NOTHING + "another run drops what has expired, and comes to an end",
     },
     "xraylog/loading/rejects.py": {
@@ -492,7 +492,7 @@ TESTED: dict[str, dict[str, str]] = {
         "logs_old: expected the comment": "integration/migration/test_state.py::"
         "test_a_migration_that_an_older_version_began_is_known_by_its_comment",
     },
-    "xraylog/migration/swap.py": {"the new logs cannot be made": REST},
+    "xraylog/migration/swap.py": {"the new logs cannot be created": REST},
     "xraylog/migration/verify.py": {
         "logs and logs_old differ": "integration/migration/test_verify.py::test_a_difference_in_any_column_stops_everything",
         "sequence {}: expected it past": "integration/migration/test_swap.py::"

@@ -100,7 +100,7 @@ def test_a_server_that_is_down(plain: Site) -> None:
 def test_a_host_that_no_name_service_knows(plain: Site) -> None:
     plain.set("postgresql", host="no-such-host.invalid")
     said = told(plain, Exit.DONE)
-    found = "no address is known of the host no-such-host.invalid"
+    found = "the host no-such-host.invalid has no known address"
     assert f"{found}; if it is misspelt, change [postgresql] host in {plain.config}" in said
     seen = subprocess.run(shlex.split(said.partition("; see: ")[2]), capture_output=True, text=True, check=False)
     assert seen.stdout == ""

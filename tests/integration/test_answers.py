@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from ipaddress import (
     IPv4Address,
-    IPv4Interface,
     IPv4Network,
     IPv6Address,
-    IPv6Interface,
     IPv6Network,
     ip_address,
     ip_interface,
@@ -31,7 +29,6 @@ from xraylog.database import partitions, schema
 from xraylog.database.session import Connection
 
 ANSWERS = (ROOT / "answers.sql").read_text()
-Address: TypeAlias = IPv4Interface | IPv6Interface
 Network: TypeAlias = IPv4Network | IPv6Network
 Answer: TypeAlias = list[tuple[Any, ...]]
 

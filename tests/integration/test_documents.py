@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -287,10 +287,29 @@ def fill_in(root: Path) -> None:
     path.chmod(0o600)
 
 
-@pytest.mark.parametrize("page", sorted({block.page for block in of("bash")}))
+CRON = re.compile(r"^(?:[*\d/,-]+ +){5}\w+ +(?P<command>/.*|cd .*)$", re.MULTILINE)
+
+
+def for_cron() -> list[Block]:
+    """Return the commands of the lines for cron, as blocks."""
+    found = ((block, match["command"]) for block in of("text") for match in CRON.finditer(block.text))
+    return [replace(block, language="bash", text=f"{command}\n") for block, command in found]
+
+
+COMMANDS = sorted([*of("bash"), *for_cron()], key=lambda block: (block.page, block.line))
+
+
+def test_the_lines_for_cron_are_found() -> None:
+    """Each is run as the others are, and the first is that of examples/."""
+    assert len(for_cron()) == 5
+    (line,) = CRON.findall((ROOT / "examples" / "xraylog.cron").read_text())
+    assert {f"{line}\n"} == {block.text for block in for_cron() if block.page in ("README.md", INSTALL)}
+
+
+@pytest.mark.parametrize("page", sorted({block.page for block in COMMANDS}))
 def test_the_commands_of_each_page_run(page: str, installation: Installation, tmp_path: Path) -> None:
     """One after the other, on a machine of the page's own: a command may need what the one before it did."""
     machine = build(tmp_path, installation.server)
-    for block in of("bash"):
+    for block in COMMANDS:
         if block.page == page and not (decided := decision(block)).left_out:
             machine.run(block, decided)

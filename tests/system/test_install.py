@@ -1,4 +1,4 @@
-"""`pip install .` gives three commands that work from any folder."""
+"""`pip install .` gives four commands that work from any folder."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ def test_each_command_knows_its_version_and_its_options(installed: Path, tmp_pat
     for command in COMMANDS:
         assert re.search(r"\b\d+\.\d+\.\d+\n", run(installed / command, "--version", cwd=tmp_path))
         assert "--config FILE" in run(installed / command, "--help", cwd=tmp_path)
+
+
+def test_each_command_names_the_example_of_a_config_and_that_one_is_there(installed: Path, tmp_path: Path) -> None:
+    for command in COMMANDS:
+        question = ("last-seen",) if command == "ask_logs" else ()
+        said = run(installed / command, *question, cwd=tmp_path, status=78)
+        (copy,) = re.findall("expected a config file, found nothing; (.*)", said)
+        run(*shlex.split(copy), cwd=tmp_path)
+        assert (tmp_path / "config.ini").read_text() == (ROOT / "config.ini.example").read_text()
+        (tmp_path / "config.ini").unlink()
 
 
 def test_the_commands_load_a_log_and_know_that_nothing_is_to_be_migrated(installed: Path, site: Site) -> None:

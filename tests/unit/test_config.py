@@ -75,14 +75,20 @@ def example_keys(commented: bool) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_the_document_names_every_key_once() -> None:
+def documented() -> list[tuple[str, str, str]]:
+    """Section, key and default of each row of the document."""
     text = (ROOT / "docs" / "configuration.md").read_text()
     table = text.partition("| section | key | default | meaning |\n")[2].partition("\n\n")[0]
     found, section = [], ""
     for row in table.splitlines()[1:]:
-        first, keys = (cell.strip() for cell in row.split("|")[1:3])
+        first, keys, default = (cell.strip() for cell in row.split("|")[1:4])
         section = first or section
-        found += [(section, key) for key in keys.split(", ")]
+        found += [(section, key, default) for key in keys.split(", ")]
+    return found
+
+
+def test_the_document_names_every_key_once() -> None:
+    found = [(section, key) for section, key, _ in documented()]
     known = [(section, key) for section, keys in config.KEYS.items() for key in keys]
     assert sorted(pair for pair in found if pair[0] != "postgresql") == sorted(known)
 
@@ -141,6 +147,11 @@ def test_the_example_shows_the_defaults(tmp_path: Path) -> None:
         "statement_timeout",
     }
     assert read(tmp_path, **fixed) == read(tmp_path)
+    defaults = {(section, key): default for section, key, default in documented()}
+    for section, keys in fixed.items():
+        for key, value in keys.items():
+            assert defaults[section, key] == value, key
+    assert defaults["postgresql", "answer_timeout"] == shown["postgresql"]["answer_timeout"]
     assert read(tmp_path, postgresql={"answer_timeout": shown["postgresql"]["answer_timeout"]}) == read(tmp_path)
     for key in ("application_name", "connect_timeout"):
         assert shown["postgresql"][key] == session.DEFAULTS[key]

@@ -111,7 +111,7 @@ def test_a_server_that_lets_in_with_tls_alone_is_one_of_the_causes() -> None:
     text = 'FATAL:  no pg_hba.conf entry for host "192.0.2.1", user "xray", database "xray", no encryption'
     found = refusals.describe(text, {**KEYWORDS, "sslmode": "disable"}, "28000")
     assert found is not None
-    assert found.change == "if it lets in with TLS alone, change [postgresql] sslmode"
+    assert found.change == "if it accepts only TLS, change [postgresql] sslmode"
 
 
 def test_a_standby_that_takes_no_sessions_is_not_waited_for() -> None:

@@ -1,6 +1,6 @@
 """The commit records of the offline buffer, `{"mark": …}`: where they are, and whether what they close is whole.
 
-Who may write the buffer can make it larger than the disk, of holes. What is larger than can be read is asked for them.
+Another user who may write the buffer can make it larger than the disk, of holes: those of a large file are looked for.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | 
 
 
 def _without_path(url: bytes, start: int) -> bytes:
-    """From `start` up to the first `/`, `?` or `#` that is not inside a masked address, `[2001:db8::/32]`."""
+    """Return what is between `start` and the first `/`, `?` or `#`, except in a masked address, `[2001:db8::/32]`."""
     masked = MASKED_AUTHORITY.match(url, start)
     end = PATH.search(url, masked.end() if masked else start)
     return url[start : end.start() if end else None]

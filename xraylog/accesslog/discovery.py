@@ -63,8 +63,8 @@ def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Pa
 def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) -> Iterator[list[Log]]:
     """Open the logs at these paths that exist: those that stay as they are, then those that are drained.
 
-    For a log that was compressed while it still has its lines is known by its position; once it is drained, by
-    nothing. `folder`: where piped input is kept; None: where temporary files are. Raises Unusable.
+    A compressed copy is recognised by its original's position, and only until the original is drained. `folder`: where
+    piped input is kept; None: where temporary files are. Raises Unusable.
     """
     with contextlib.ExitStack() as files:
         logs = [files.enter_context(_opened(path, folder, read_only)) for path in paths]

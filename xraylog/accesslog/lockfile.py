@@ -45,7 +45,7 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
 def locked(*paths: Path) -> Iterator[None]:
     """Hold the locks at these paths. They are never removed: a lock that can vanish locks nothing.
 
-    Raises Busy when another run holds one of them, Unusable when one cannot be made.
+    Raises Busy when another run holds one of them, Unusable when one cannot be created.
     """
     with contextlib.ExitStack() as held:
         for path in sorted(set(paths)):
@@ -86,7 +86,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds the lock at `path`, or None. Makes and changes nothing.
+    """Return who holds the lock at `path`, or None. Creates and changes nothing.
 
     Raises Unusable when we may not open it: a run could not, either.
     """

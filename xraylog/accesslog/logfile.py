@@ -75,7 +75,7 @@ class Log:
 
     @property
     def max_offset(self) -> int | None:
-        """What a position in it is at most, bytes. None: it may be a shorter copy of what a position is in."""
+        """The largest position in it that is valid, bytes. None: it may be a shorter copy of what a position is in."""
         return None
 
     @property
@@ -90,7 +90,7 @@ class Log:
 
     @property
     def has_drain_marker(self) -> bool:
-        """The text begins with a drain mark: it was us who removed what stood there before."""
+        """Whether the text begins with a drain mark: then we removed what was there before."""
         return MARK.match(self._head) is not None
 
     @property

@@ -57,7 +57,7 @@ class Mask:
         return line[:begin] + LEFT_OUT + _substitute(RUN, self._run, line, first.end())
 
     def pieces(self, line: bytes) -> int:
-        """How many addresses, or pieces of one, were masked in this line, or would be; none without a mask."""
+        """Count the addresses, or pieces of one, that were masked in this line, or would be; none without a mask."""
         return sum(map(_is_piece, RUN.finditer(line))) + line.count(LEFT_OUT) if self.hides else 0
 
     def bad_line(self, bad: BadLine) -> BadLine:

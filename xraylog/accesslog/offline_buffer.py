@@ -124,7 +124,7 @@ class Buffer:
         return self._file
 
     def spooled_to(self, fingerprints: list[Fingerprint], size: int | None) -> int:
-        """How far the log with these fingerprints, of `size` bytes if that says anything, has been spooled.
+        """Return how far the log with these fingerprints, of `size` bytes if that says anything, has been spooled.
 
         0 for an unknown one.
         """

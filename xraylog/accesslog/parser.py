@@ -130,7 +130,7 @@ class Parser:
         return dataclasses.replace(alone.take(), end=start + line.length + 1, log_offsets=[start])
 
     def _misses(self) -> int:
-        """How much was read that can hold a name never seen before."""
+        """Return how much was read that can hold a name never seen before."""
         return self._sources.misses + self._requests.misses + self._routes.misses + self._read_whole
 
     def _read(self, text: bytes, start: int, into: _BatchBuilder, size: int) -> int:
@@ -151,7 +151,7 @@ class Parser:
         return start + len(chunk)
 
     def _read_run(self, cut: list[str], into: _BatchBuilder) -> None:
-        """Lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
+        """Read lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
         if not cut:
             return
         before = self.clock.last
@@ -189,7 +189,7 @@ class Parser:
 
 
 def _split_columns(chunk: bytes) -> list[str]:
-    """For each line of the usual form what stands before it and its six pieces; last, what follows them all.
+    """Return what is before each line of the usual form, and its six pieces; last, what follows them all.
 
     What stands before it is a line end, and before that lines of another form.
     """
@@ -197,7 +197,7 @@ def _split_columns(chunk: bytes) -> list[str]:
 
 
 def _others(cut: list[str]) -> list[tuple[int, str]]:
-    """Lines of another form: the number of the usual line that they stand before, and the lines."""
+    """Return the lines of another form, each with the number of the usual line that follows it."""
     between = cut[::FIELDS_PER_LINE]
     if between.count("\n") == len(between):
         return []
@@ -205,12 +205,12 @@ def _others(cut: list[str]) -> list[tuple[int, str]]:
 
 
 def _count(cut: list[str]) -> int:
-    """How many lines there are."""
+    """Return how many lines there are."""
     return len(cut) // FIELDS_PER_LINE + sum(lines.count("\n") - 1 for _, lines in _others(cut))
 
 
 def _line(cut: Sequence[str]) -> bytes:
-    """One line of the usual form as it was."""
+    """Return one line of the usual form as it was."""
     _, minute, seconds, source, port, request, rest = cut
     return f"{minute}{seconds} {source}:{port} {request}{rest}".encode("latin-1")
 
@@ -240,20 +240,20 @@ class _BatchBuilder:
         return self.end - self.start
 
     def begin_chunk(self, chunk: bytes) -> None:
-        """Bytes whose lines come next. Their line ends are counted while the processor has them in its cache."""
+        """Take the bytes of the next lines. Their line ends are counted while the processor has them in its cache."""
         self._text.append(chunk)
         self.end += len(chunk)
         self._counted += chunk.count(b"\n")
 
     def extend(self, records: Records) -> None:
-        """Lines of which each is a record."""
+        """Add lines of which each is a record."""
         self._lines += len(records)
         self.stored += len(records)
         self._records.extend(records)
         self.days.update([minute[:DAY] for minute in {*records.minutes}])
 
     def add(self, parsed: AccessRecord | BadLine | Ignored) -> None:
-        """One line."""
+        """Add one line."""
         if isinstance(parsed, AccessRecord):
             self._records.append(parsed)
             self.days.add(parsed.timestamp[:DAY])

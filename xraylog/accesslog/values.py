@@ -44,5 +44,5 @@ def name(what: str, value: bytes) -> str | None:
 
 
 def excerpt(value: bytes) -> str:
-    """Bytes for a message: printable, and short."""
+    """Return bytes as a message shows them: printable, and short."""
     return repr(value[:80])[1:] + (" …" if len(value) > 80 else "")

@@ -60,7 +60,7 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
 
 
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
-    """All that --check looks at, in the order of a run."""
+    """Yield all that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
     locks = [_lock(cfg, path) for path in (*filter(discovery.is_drained, logs), cfg.buffer_path)]
     yield from locks
@@ -129,7 +129,7 @@ def _lock(cfg: Config, path: Path) -> Finding:
         busy = logfile.Busy(f"{lock} is held by {holder}")
         return "lock", str(busy), hints.joined("a run now would exit with status 75", hints.holder(busy, cfg))
     if not os.path.exists(lock) and (obstacle := _obstacle(lock)) is not None:
-        return "lock", f"{lock} cannot be made: {obstacle.strerror}", hints.on(obstacle, cfg)
+        return "lock", f"{lock} cannot be created: {obstacle.strerror}", hints.on(obstacle, cfg)
     return "lock", f"{lock} is free", ""
 
 
@@ -168,7 +168,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
                 yield (
                     "draining",
                     f"{file_system.name(path)} keeps the lines of an open log here; at {mib} MiB it is truncated",
-                    "a line written in that very moment is lost: ext4 (with extents) and xfs lose none",
+                    "a line written at that very moment is lost: ext4 (with extents) and xfs lose none",
                 )
     except logfile.Unusable as error:
         yield "log", str(error), hints.joined("a run now would exit with status 3", hints.on(error, cfg))
@@ -232,7 +232,7 @@ def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
     if confirmation.is_older(known, there):
         lacking = confirmation.describe(cfg, known, there)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
-        yield "state", lacking, f"the next run goes on; if there are archives of that time, load them: {load}"
+        yield "state", lacking, f"the next run continues; if there are archives of that time, load them: {load}"
     elif confirmation.is_copied(known, there) or confirmation.is_moved(cfg, known):
         yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
     elif known.older_at:
@@ -352,5 +352,5 @@ def _schema(cfg: Config, found: schema.Findings, narrow: Iterable[Narrow]) -> It
     else:
         missing = [*found.missing, *(f"{table}.{name}" for table, name in found.missing_columns)]
         changes = [f"logs.{name} will lose its NOT NULL" for name in found.to_relax]
-        made = [f"{', '.join(missing)} will be made by the first run"] if missing else []
+        made = [f"{', '.join(missing)} will be created by the first run"] if missing else []
         yield "schema", "; ".join([*made, *changes]), ""

@@ -72,7 +72,7 @@ class Counts:
     ignored: Counter[str] = field(default_factory=Counter)
 
     def add(self, batch: Batch) -> None:
-        """One more batch."""
+        """Count one more batch."""
         self.end = batch.end
         self.lines += batch.lines
         self.actions.update(request.action for request in batch.records.requests)
@@ -120,7 +120,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
 
 
 def ask(cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState | DatabaseDown:
-    """All that a run would ask before it stores the first line, in one transaction that can only read."""
+    """Return all that a run would ask before it stores the first line, in one transaction that can only read."""
     try:
         with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
             conn.read_only = True
@@ -140,7 +140,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
     if found.migrating:
         raise schema.Migrating(schema.MIGRATING)
     if found.missing:
-        server += f"; {', '.join(found.missing)} would be made"
+        server += f"; {', '.join(found.missing)} would be created"
     has_positions = not {"nodes", "log_positions"} & {*found.missing}
 
     has_tails = ("log_positions", "tail") not in found.missing_columns
@@ -215,7 +215,7 @@ def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> tu
 
 
 def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -> int:
-    """How far this run would have stored this very log under another name."""
+    """Return how far this run would have stored this very log under another name."""
     known = log.fingerprints()
     return max(
         (end for head, end in earlier_copies if head in known and (log.max_offset is None or end <= log.max_offset)),
@@ -244,14 +244,14 @@ def count_parts(
 
 
 def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
-    """Who is at work."""
+    """Yield who is at work."""
     for path in (*filter(discovery.is_drained, paths), cfg.buffer_path):
         if holder := lockfile.lock_holder(lockfile.lock_path(path, cfg.buffer_path.parent)):
             yield f"lock: {path_text(path)} is in use by {holder}; a run now would exit with status 75"
 
 
 def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | DatabaseDown) -> Iterator[str]:
-    """Where lines would go, and what would come in first."""
+    """Yield where lines would go, and what would come in first."""
     if isinstance(known, DatabaseDown):
         goes = f"lines would go to {path_text(cfg.buffer_path)}"
         yield f"database: {hints.joined(known.reason, goes, known.to_do)}"
@@ -323,7 +323,9 @@ def _days(days: Counter[str], known: DatabaseState | DatabaseDown) -> Iterator[s
     for day in sorted(days)[:MAX_DAYS]:
         there = ""
         if isinstance(known, DatabaseState):
-            there = ", a partition would be made" if partitions.gaps(day, known.bounds) else ", its partition is there"
+            there = (
+                ", a partition would be created" if partitions.gaps(day, known.bounds) else ", its partition is there"
+            )
         yield f"{day}: {days[day]} rows{there}"
     if len(days) > MAX_DAYS:
         yield f"and {len(days) - MAX_DAYS} more days, up to {max(days)}"

@@ -1,4 +1,4 @@
-"""Work beside loading: partitions ahead, the drop of old days, unparsed lines read again. Of no log."""
+"""Maintenance: create partitions ahead, drop expired days, read unparsed lines again. Reads no log."""
 
 from __future__ import annotations
 

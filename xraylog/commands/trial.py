@@ -99,7 +99,7 @@ def _reason(conn: Connection) -> str:
 
 
 def _new_day(target: Target, now: datetime) -> datetime:
-    """Return the last day whose partition would have to be made, or today."""
+    """Return the last day whose partition would have to be created, or today."""
     days = (now - timedelta(days=before) for before in range(DAYS))
     return next((day for day in days if target.days.missing([f"{day:%Y-%m-%d}"])), now)
 

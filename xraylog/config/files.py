@@ -39,7 +39,7 @@ def _wait_for_writer(pipe: int) -> None:
     """Wait until another program has opened a named pipe, opened here with O_NONBLOCK; reads of it wait from then on.
 
     Not by opening it once more without O_NONBLOCK: a program that has written and gone in between would be waited for
-    for ever. Linux reports no hangup to a reader that has seen no writer yet: fs/pipe.c, pipe_poll.
+    forever. Linux reports no hangup to a reader that has seen no writer yet: fs/pipe.c, pipe_poll.
     """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)

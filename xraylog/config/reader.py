@@ -34,7 +34,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # what an editor or a page made of them, too
 COMMENT = re.compile(r"\s+[#;]\s.*")
-EXAMPLE = Path(__file__).resolve().parents[2] / "config.ini.example"
+EXAMPLE = Path(__file__).resolve().with_name("config.ini.example")
 SYSTEM_ZONE = Path("/etc/localtime")
 NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
 
@@ -193,7 +193,7 @@ class _Reader:
 
     @functools.cached_property
     def secrets(self) -> set[str]:
-        """All that is a password according to its key."""
+        """Return all that is a password according to its key."""
         return {*()}.union(*(passwords(dict(self.parser[section])) for section in self.parser.sections()))
 
     def shown(self, section: str, key: str) -> str:

@@ -60,7 +60,7 @@ def set_everywhere(conn: Connection, name: str, value: str) -> None:
 
 
 def _set_local(conn: Connection, name: str, value: str) -> None:
-    """`name` may have a prefix: each part is quoted by itself."""
+    """Change a setting for this transaction. `name` may have a prefix: each part is quoted by itself."""
     conn.execute(SQL("SET LOCAL {} TO {}").format(Identifier(*name.split(".")), Literal(value)))
 
 

@@ -81,9 +81,10 @@ def free_name(table: PendingDrop) -> Composed:
 
 
 def make_room(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
-    """Before partitions with these names and bounds are made, in a transaction that holds the lock of partitions.
+    """Rename what is left of a partition that has one of these names or bounds, so that a new one can be created.
 
-    A late line may come for a day that is half detached, or not yet dropped. Dropping is for a run with retention.
+    In a transaction that holds the lock of partitions. A late line may come for a day that is half detached, or not yet
+    dropped; only a run with retention drops it.
     """
     names = {name for name, _, _ in missing}
     for table in pending_drops(conn):

@@ -45,7 +45,7 @@ class LockTable(NamedTuple):
 
     @property
     def room(self) -> int:
-        """How many locks all sessions together can hold."""
+        """Return how many locks all sessions together can hold."""
         return self.per_transaction * self.sessions
 
     def shortage(self, partitions: int, locks: int) -> str | None:

@@ -68,7 +68,7 @@ class Partitions:
         self._refused: dict[str, str] = {}  # why, by day
 
     def ensure(self, days: Iterable[str]) -> list[str]:
-        """Have a partition for each of these UTC days, "2025-11-17"; returns the names of those that it made.
+        """Create the partitions that these UTC days, "2025-11-17", lack; return the names of those that it created.
 
         Old days for which the server has no locks get none: `refused` names them. A short transaction of its own, for
         a wait on this lock is a wait of all. Raises Unsuitable when a table that is no partition has the name of one,
@@ -92,7 +92,7 @@ class Partitions:
 
     @property
     def shortage(self) -> str | None:
-        """What the operator can do about the days that were refused; None if there is none."""
+        """Return what the operator can do about the days that were refused; None if there is none."""
         if not self._refused:
             return None
         *_, reason = self._refused.values()
@@ -119,7 +119,7 @@ class Partitions:
         return [day for day in missing if day not in self._refused]
 
     def _look(self, days: Sequence[str]) -> list[tuple[float, float]]:
-        """Bounds of partitions: of those named after the days, where they suffice. To read a thousand takes 20 ms."""
+        """Read the bounds of partitions: of those named after the days, if these suffice. A thousand take 20 ms."""
         with session.transaction(self._conn):
             bounds = read_bounds(self._conn, [partition_name(day, *day_bounds(day)) for day in days])
             if any(gaps(day, bounds) for day in days):
@@ -153,13 +153,13 @@ class Partitions:
             raise _NameTaken(name) from error
         except errors.CheckViolation as error:
             raise Unsuitable(
-                f"table {name}: expected to make it, found rows of that day in the DEFAULT partition of logs; "
+                f"table {name}: expected to create it, found rows of that day in the DEFAULT partition of logs; "
                 f"move them as Schema.md says: {session.message(error)}"
             ) from error
         except errors.InsufficientPrivilege as error:
             raise Unsuitable(
-                f"{name}: expected this partition of logs, found none, and this role may not make it: "
-                f"{session.message(error)}; the owner of logs makes today's and the next days' with "
+                f"{name}: expected this partition of logs, found none, and this role may not create it: "
+                f"{session.message(error)}; the owner of logs creates today's and the next days' with "
                 f"parse_logs.py --make-partitions 7, and an older one with: "
                 f"{' '.join(create.as_string(self._conn).split())}"
             ) from error
@@ -173,7 +173,7 @@ def _name_taken(conn: Connection, name: str) -> str:
     with session.transaction(conn):
         kinds = [kind for (kind,) in conn.execute(KIND, [name])]
     kind = kinds[0] if kinds else "type"
-    found = f"{name}: expected to make this partition of logs, found a {kind} of that name; as its owner: "
+    found = f"{name}: expected to create this partition of logs, found a {kind} of that name; as its owner: "
     if kind == "table":
         found = f"table {name}: expected a partition of logs, found a table of its own; attach it to logs, or: "
     return f"{found}ALTER {kind.upper()} {name} RENAME TO {name}_old"
@@ -194,7 +194,7 @@ def read_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tu
 def read_named_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[str, float, float]]:
     """Name, quoted, and bounds of each partition of logs but DEFAULT, sorted by the bounds.
 
-    In a transaction of `database`: the catalog writes bounds in the session's zone and style. Binary, for before
+    In a transaction of `database`: the catalog writes bounds in the session's zone and style. Binary, because before
     PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
     """
     return [(name, low, high) for name, low, high in conn.execute(BOUNDS, {"names": names}, binary=True)]
@@ -233,7 +233,7 @@ def moment(epoch: float) -> Literal:
 
 
 def partition_name(day: str, low: float, high: float) -> str:
-    """logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
+    """Return logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
     name = f"logs_{day.replace('-', '_')}"
     return name if (low, high) == day_bounds(day) else f"{name}_{_utc(low):%H%M}"
 
@@ -254,7 +254,7 @@ def gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, f
 
 
 def day_bounds(day: str) -> tuple[float, float]:
-    """Where a UTC day begins and the next one does, in seconds since 1970."""
+    """Return where a UTC day begins and the next one does, in seconds since 1970."""
     start = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
     return start.timestamp(), (start + timedelta(days=1)).timestamp()
 

@@ -26,7 +26,10 @@ CACHE_SIZE = 10_000  # names per table: an adversary's log must not fill the mem
 
 
 def _known(tables: Iterable[str]) -> Composed:
-    """Names come as one text: an array of 20,000 takes ten times as long to write. No name has a line end in it."""
+    """Return the query that looks names up.
+
+    They come as one text: an array of 20,000 takes ten times as long to write. No name has a line end in it.
+    """
     one = """
         SELECT {literal} AS reference, {column} AS name, id FROM {table}
         WHERE {column} = ANY(string_to_array({names}, E'\\n'))"""
@@ -42,7 +45,7 @@ def _known(tables: Iterable[str]) -> Composed:
 
 
 def _add(table: str, on_conflict: str = "") -> Composed:
-    """Only names that `_known` did not find come here: ON CONFLICT would burn an id for every one that exists.
+    """Return the INSERT of names that `_known` did not find; ON CONFLICT would burn an id for every one that exists.
 
     Sorted, so that two writers meet the same names in the same order: no deadlock.
     """

@@ -100,7 +100,7 @@ def _down(keywords: Mapping[str, str]) -> Refusal:
 def _unknown_host(keywords: Mapping[str, str]) -> Refusal:
     host = _host(keywords)
     seen = f"see: {shlex.join(['getent', 'hosts', host])}"
-    return Refusal(f"no address is known of the host {host}", "if it is misspelt, change [postgresql] host", seen)
+    return Refusal(f"the host {host} has no known address", "if it is misspelt, change [postgresql] host", seen)
 
 
 def _silent(keywords: Mapping[str, str]) -> Refusal:
@@ -156,7 +156,7 @@ def _no_entry(keywords: Mapping[str, str]) -> Refusal:
     kind, address = ("local", "") if client == "[local]" else ("host", f"{_network(client)} ")
     entry = f"{kind} {_database(keywords)} {_role(keywords)} {address}scram-sha-256"
     added = f"add above the others in the file that SHOW hba_file names: {entry}; {SUPERUSER}{RELOAD}"
-    change = "if it lets in with TLS alone, change [postgresql] sslmode" if keywords.get("sslmode") == "disable" else ""
+    change = "if it accepts only TLS, change [postgresql] sslmode" if keywords.get("sslmode") == "disable" else ""
     return Refusal("the server's pg_hba.conf does not let this machine in", change, added)
 
 

@@ -49,7 +49,7 @@ def misfit(found: Findings) -> str | None:
 
 
 def add(conn: Connection, found: Findings) -> str | None:
-    """Have the column; return None, or else why it is still missing, with what to do."""
+    """Add the column; return None, or why it is still missing, with what to do."""
     if is_there(found):
         return None
     if mismatch := misfit(found):

@@ -317,7 +317,7 @@ def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
 
 
 def ensure(conn: Connection) -> Findings:
-    """Have every table. Asks the catalog only, where nothing is missing: a role that may not create can run.
+    """Create missing tables. If none is missing, only read the catalog, so that a role without CREATE can run.
 
     Raises Unsuitable or Plain with every misfit, and Migrating while days of an older table are still to come.
     """

@@ -217,7 +217,7 @@ BEGIN_SETTINGS = (
            set_config('tcp_keepalives_count', '3', true)
 """
 )
-# So that an error can be looked up, in English. Who may set that is another question before PostgreSQL 15.
+# So that an error can be looked up, in English. Before PostgreSQL 15 only a superuser may set that.
 MESSAGES = ", CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('lc_messages', 'C', true) END"
 MESSAGES_IF_GRANTED = """,
            CASE WHEN has_parameter_privilege('lc_messages', 'SET') THEN set_config('lc_messages', 'C', true) END
@@ -257,7 +257,7 @@ def lock_key(name: str) -> int:
 
 @contextlib.contextmanager
 def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
-    """Errors of psycopg become Unavailable or Unsuitable, once and here."""
+    """Turn errors of psycopg into Unavailable or Unsuitable, once and here."""
     try:
         yield
     except psycopg.Error as error:

@@ -101,7 +101,7 @@ def begun_again(known: Installation, **changes: Any) -> Installation:
 
 
 def begin(cfg: Config, target: Target, known: Installation) -> Installation:
-    """Have the database confirm a state with a new token, before it counts; return the state that knows it.
+    """Let the database confirm a state with a new token, before it counts; return the state that knows it.
 
     Otherwise a database that takes the place of this one, before this one has confirmed anything, would lack nothing.
     """
@@ -228,7 +228,7 @@ def has(log: Log, head: Fingerprint, stored: Stored) -> bool:
 
 
 def confirm(cfg: Config, target: Target, stored: Stored | None = None) -> None:
-    """Have the database count what is stored by now; remember that it did. Raises OSError.
+    """Let the database count what is stored by now; remember that it did. Raises OSError.
 
     `stored`: a log, and how far it is. The receipt is on disk before it is asked for: a run that is killed meanwhile is
     not taken for another installation. One receipt for a run is enough.
@@ -339,7 +339,8 @@ def advise_copy(cfg: Config) -> str:
     """Return what to do about it."""
     return (
         "it has positions of its own from now on; lines that were in both logs, and not stored when they were copied, "
-        f"are stored by both; if both machines go on, give one of them a name of its own: [parser] node in {cfg.path}"
+        "are stored by both; if both machines stay in use, give one of them a name of its own: "
+        f"[parser] node in {cfg.path}"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import file_advice, hints, safe_open
+from xraylog import cli, file_advice, hints, safe_open
 from xraylog.accesslog import discovery, logfile, offline_buffer
 from xraylog.cli import Exit
 from xraylog.config import Config
@@ -99,7 +99,7 @@ class Recorder:
             self._owns_logs = False
             raise
         except PositionConflict as error:
-            logger.error("{}; what is not stored stays where it is; the next run goes on", error)
+            logger.error("{}; what is not stored stays where it is; the next run continues", error)
             self.status = Exit.BUSY
         except OSError as error:
             what, stays = f"{error.filename or 'disk'}: {error.strerror}", f"stays in {describe(self._paths)}"
@@ -197,7 +197,7 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     if isinstance(error, KeyboardInterrupt):
         logger.error("interrupted; committed rows are kept; the next run resumes after them")
         return Exit.FAILED
-    what = f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
+    what = cli.unexpected(error)
     report = hints.command(cfg, "-v")
     logger.opt(exception=error if verbose else None).error(
         "{}; the next run tries again; for a report: {}", what, report

@@ -110,7 +110,7 @@ class LoadPaths:
 
     @property
     def row_format(self) -> RowFormat:
-        """What rows are sent as: the text of a value fits columns of other types, too.
+        """Return how rows are sent: the text of a value fits columns of other types, too.
 
         Citus's coordinator reads every row in either case, to find its shard; what was measured there is text.
         """
@@ -120,7 +120,7 @@ class LoadPaths:
 
     @property
     def hint(self) -> str | None:
-        """What would make loading faster; None if nothing would."""
+        """Return what would make loading faster; None if nothing would."""
         if self.can_check_in_bulk or not self.has_only_our_keys:
             return None
         if self.is_distributed:
@@ -165,7 +165,7 @@ class ForeignKeyChecks:
 
     @property
     def hint(self) -> str | None:
-        """What would make this run faster next time, if it had many rows."""
+        """Return what would make this run faster next time, if it had many rows."""
         return self._paths.hint if self._paths else None
 
     def checked_in_bulk(self, rows: int) -> bool:

@@ -129,7 +129,7 @@ DELETE = "DELETE FROM {} WHERE id = ANY(%s)"
 
 
 def _remove_batch(conn: Connection, table: str, ids: list[int]) -> int | None:
-    """One transaction; None when a run is storing rows."""
+    """Remove names in one transaction; return None when a run is storing rows."""
     with session.transaction(conn):
         keys = [session.lock_key(positions.node_lock(name)) for (name,) in conn.execute("SELECT name FROM nodes")]
         ((is_free,),) = conn.execute(

@@ -119,7 +119,7 @@ def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) 
 
 
 def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tuple[int, bytes | None, str]]:
-    """Ids, lines and reasons from the id `first` on; None for a line that was cut when it was kept."""
+    """Return ids, lines and reasons from the id `first` on; None for a line that was cut when it was kept."""
     values = {
         "cut": CUT_REASON,
         "node_id": found.node_id,

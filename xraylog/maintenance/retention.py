@@ -104,7 +104,7 @@ def to_drop(conn: Connection, days: int, now: datetime) -> list[ExpiredTable]:
 
 
 def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
-    """How many unparsed lines a run at `now` would remove. Only reads."""
+    """Return how many unparsed lines a run at `now` would remove. Only reads."""
     with session.transaction(conn):
         if reason_to_wait(conn) is not None:
             return 0
@@ -115,7 +115,7 @@ def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
 
 
 def dns_names_to_drop(conn: Connection, days: int, now: datetime) -> int:
-    """How many names of addresses a run at `now` would remove. Only reads."""
+    """Return how many names of addresses a run at `now` would remove. Only reads."""
     with session.transaction(conn):
         return 0 if reason_to_wait(conn) is not None else dns_names.expired(conn, cutoff_at(conn, days, now))
 
@@ -196,7 +196,7 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
 
 
 def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
-    """One complaint for each role that has such tables."""
+    """Yield one complaint for each role that has such tables."""
     tables: dict[str, list[str]] = {}
     for old in found:
         if not old.is_ours:

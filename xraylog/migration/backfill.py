@@ -26,7 +26,7 @@ MIN_CORRELATION = 0.9  # from here on the rows of a day lie together, and a BRIN
 
 
 def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
-    """Resume a started migration: return the old table, and what it holds, now that nothing is added to it.
+    """Resume a started migration: return the old table, and how many rows it has, which no longer changes.
 
     Raises Unsuitable if rows that cannot be migrated came just before it was renamed.
     """
@@ -40,12 +40,12 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
         counts = day_counts.count(conn, old)
         reasons = list(blockers.row_blockers(conn, old, counts)) if counts else ["logs_old cannot be read any more"]
         if counts is None or reasons:
-            raise Unsuitable("; ".join([*reasons, "then go on, or go back with --undo"]))
+            raise Unsuitable("; ".join([*reasons, "then continue, or go back with --undo"]))
         return old, counts
 
 
 def _ensure_index_by_day(conn: Connection, old: OldTable) -> None:
-    """Without an index that finds the rows of a day, every day would read the whole table."""
+    """Create an index that finds the rows of a day: without one, every day would read the whole table."""
     if finds_days(old):
         return
     conn.execute("ANALYZE logs_old")
@@ -80,7 +80,7 @@ def index_by_day(old: OldTable, method: str) -> Composed:
 
 
 def pending_days(conn: Connection, dates: Sequence[date]) -> list[date]:
-    """Days of the old table that have not been copied, the newest first: people ask for these.
+    """Return the days of the old table that have not been copied, the newest first: people ask for these.
 
     None once it is finished: a day that is missing then has been dropped since.
     """
@@ -89,7 +89,7 @@ def pending_days(conn: Connection, dates: Sequence[date]) -> list[date]:
 
 
 def days_without_partition(conn: Connection, dates: Sequence[date]) -> list[date]:
-    """In a transaction of `database`."""
+    """Return the days that have no partition yet, the newest first. Needs a transaction."""
     bounds = partitions.read_bounds(conn)
     return [day for day in reversed(dates) if partitions.gaps(str(day), bounds)]
 
@@ -112,7 +112,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
         except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
             raise Unsuitable(
                 f"{day}: its rows cannot be copied: {session.message(error)}; "
-                f"mend them in logs_old and go on, or go back with --undo"
+                f"correct them in logs_old and continue, or go back with --undo"
             ) from error
         clock.append(time.monotonic())
     return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))

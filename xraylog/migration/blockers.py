@@ -152,7 +152,7 @@ def _shape(table: OldTable) -> Iterator[str]:
         if constraint.kind == "c" and changing:
             yield (
                 f"the constraint {constraint.name} is about {changing[0]}, whose type changes: "
-                f"drop it, and make it again afterwards"
+                f"drop it, and recreate it afterwards"
             )
         if not constraint.enforced:
             yield f"the constraint {constraint.name} is NOT ENFORCED, and cannot be carried over: drop it"
@@ -164,7 +164,7 @@ def _shape(table: OldTable) -> Iterator[str]:
         if constraint.kind == "c" and not constraint.inherited:
             yield (
                 f"the constraint {constraint.name} is NO INHERIT, and partitions would not have it: "
-                f"make it again without"
+                f"recreate it without that"
             )
     for name in sorted({i.name for i in table.indexes} | {c.name for c in table.constraints}):
         if len(name.encode()) > MAX_NAME_BYTES:
@@ -194,7 +194,7 @@ def dependents(conn: Connection, table: str) -> Iterator[str]:
     for kind, what, name in conn.execute(DEPENDENTS, [table, table]):
         if kind.endswith("view"):
             yield (
-                f"the {kind} {what} would follow the rename: DROP {kind.upper()} {what}, and make it again afterwards, "
+                f"the {kind} {what} would follow the rename: DROP {kind.upper()} {what}, and recreate it afterwards, "
                 f"with its grants (its text: SELECT pg_get_viewdef('{what}'))"
             )
         elif kind == "foreign key":
@@ -204,11 +204,10 @@ def dependents(conn: Connection, table: str) -> Iterator[str]:
             )
         elif kind == "trigger":
             yield (
-                f"the trigger {name} cannot be carried over: DROP TRIGGER {name} ON {table}, "
-                f"and make it again afterwards"
+                f"the trigger {name} cannot be carried over: DROP TRIGGER {name} ON {table}, and recreate it afterwards"
             )
         else:
-            yield f"{what} uses {table} and cannot be carried over: drop it, and make it again afterwards"
+            yield f"{what} uses {table} and cannot be carried over: drop it, and recreate it afterwards"
 
 
 AMBIGUOUS = """
@@ -237,7 +236,7 @@ def _other_tables(conn: Connection) -> Iterator[str]:
 
 
 def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
-    """Rows that cannot be migrated for their time or their id, each kind with the way out."""
+    """Yield the rows that cannot be migrated because of their time or their id, each kind with the way out."""
     name, moment = Identifier(table.name), table.utc_timestamp
     which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
 

@@ -31,7 +31,7 @@ class DayCounts:
         return sum(self.days.values())
 
     def rows_of(self, days: Iterable[date]) -> int:
-        """Rows of these days."""
+        """Return how many rows these days have."""
         return sum(self.days.get(day, 0) for day in days)
 
     @property

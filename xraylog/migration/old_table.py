@@ -255,7 +255,7 @@ NOT_CARRIED_OVER = """
     SELECT 'the primary key on id' FROM pg_constraint
     WHERE conrelid = %(table)s::regclass AND contype = 'p' AND pg_get_constraintdef(oid) = 'PRIMARY KEY (id)'
     UNION ALL
-    SELECT 'the index ' || indexrelid::regclass || ', for it is not valid' FROM pg_index
+    SELECT 'the index ' || indexrelid::regclass || ', because it is not valid' FROM pg_index
     WHERE indrelid = %(table)s::regclass AND NOT indisvalid
 """
 OTHER_SEQUENCES = """

@@ -1,4 +1,4 @@
-"""What a migration would do and where it stands, line by line for people: --dry-run and --status. Changes nothing."""
+"""What a migration would do and how far it is, line by line for people: --dry-run and --status. Changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
 
 
 def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
-    """How much there is to do, what it needs, and what will not be there afterwards."""
+    """Yield how much there is to do, what it needs, and what will not be there afterwards."""
     span = f"{len(counts.dates)} days, {counts.dates[0]} to {counts.dates[-1]}" if counts.days else "no day"
     yield f"logs: {counts.rows:,} rows of {span}; {format_bytes(old.total_bytes)} with its indexes"
     needed = format_bytes(old.total_bytes + INDEX_BYTES * counts.rows)
@@ -39,7 +39,7 @@ def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
 
 
 def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
-    """All steps with their SQL, of a table that is still plain."""
+    """Yield all steps with their SQL, of a table that is still plain."""
     with state.transaction(conn):
         found = state.read_state(conn)
         begin = [*state.session_settings(conn), state.set_search_path(found.search_path), *swap.lock_statements(found)]
@@ -141,7 +141,7 @@ def _last(conn: Connection, old: OldTable, found: Found, drop: bool) -> str:
 
 
 def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:
-    """One transaction, to be read, or pasted into psql."""
+    """Yield one transaction, to be read, or pasted into psql."""
     yield f"\n-- {title}\nBEGIN;"
     for statement in statements:
         yield textwrap.dedent(statement.as_string(conn)).strip() + ";"
@@ -149,7 +149,7 @@ def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterat
 
 
 def format_bytes(count: float) -> str:
-    """Bytes, for people."""
+    """Return bytes as people read them."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 10_000:
             return f"{count:,.0f} {unit}"

@@ -1,4 +1,4 @@
-"""The way back: `logs_old` becomes `logs` again, and what the migration had made is dropped."""
+"""--undo: rename `logs_old` back to `logs`, and drop what the migration created."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def drop_new_tables(conn: Connection) -> bool:
             conn.execute(SQL("DROP TABLE {}").format(SQL(", ").join(map(SQL, names)) if names else SQL("logs_new")))
         except errors.DependentObjectsStillExist as error:
             raise Unsuitable(
-                f"logs is the old table again, and what was made cannot be dropped yet: {error.diag.message_detail}; "
-                f"drop what depends on it, then --undo goes on"
+                "logs is the old table again, and what the migration created cannot be dropped yet: "
+                f"{error.diag.message_detail}; drop what depends on it, then --undo continues"
             ) from error
         if not names:
             conn.execute(migration_record.DROP)

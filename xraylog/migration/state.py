@@ -51,11 +51,11 @@ STARTED = (State.UNFINISHED, State.FINISHED)
 CANNOT_MIGRATE = {  # why, and what to do
     State.NO_LOGS: "expected a table logs, found none in the search_path; parse_logs.py creates a partitioned one",
     State.OTHER: "logs: expected a table, found another kind; nothing was changed",
-    State.LOST: f"{State.LOST.value}: its rows are in no other table, so restore or rename it back, and go on. If they "
-    f"are not needed: DROP TABLE {migration_record.TABLE}",
+    State.LOST: f"{State.LOST.value}: its rows are in no other table, so restore or rename it back, and continue. "
+    f"If they are not needed: DROP TABLE {migration_record.TABLE}",
     State.UNKNOWN: f"{State.UNKNOWN.value} (a dump without comments loses that). If it is of one: COMMENT ON TABLE "
     f"logs_old IS '{MigrationMarker(False, 'ZONE', 'bigint').comment}', with the zone of times that have none; "
-    "then go on, or go back with --undo. If it is another table: rename it",
+    "then continue, or go back with --undo. If it is another table: rename it",
     State.UNDOING: f"{State.UNDOING.value}: --undo finishes that; then migrate again",
 }
 
@@ -89,7 +89,7 @@ STATE = """
 
 
 def read_state(conn: Connection) -> Found:
-    """Where the migration stands."""
+    """Return how far the migration is."""
     row = conn.execute(STATE).fetchone()
     if row is None:
         return Found(State.NO_LOGS)
@@ -131,7 +131,7 @@ class StateChanged(Exception):
 
 @contextlib.contextmanager
 def transaction(conn: Connection) -> Iterator[None]:
-    """One transaction that takes its time."""
+    """Begin a transaction that takes its time."""
     with conn.transaction():
         run_all(conn, session_settings(conn))
         with session.transaction(conn):
@@ -169,7 +169,7 @@ def session_settings(conn: Connection) -> Iterator[Composed]:
 
 
 def set_lock_timeout(text: str) -> Composed:
-    """How long to stand in line for a lock."""
+    """Return the statement that says how long to wait for a lock."""
     return SQL("SET LOCAL lock_timeout TO {}").format(Literal(text))
 
 

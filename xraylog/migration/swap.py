@@ -28,7 +28,7 @@ def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
                 raise Unsuitable("; ".join(reasons))
             state.run_all(conn, swap_statements(conn, old, largest_id))
     except (errors.ProgrammingError, errors.DataError, errors.NotSupportedError) as error:
-        raise Unsuitable(f"the new logs cannot be made: {session.message(error)}; nothing was changed") from error
+        raise Unsuitable(f"the new logs cannot be created: {session.message(error)}; nothing was changed") from error
 
 
 def lock_statements(found: Found) -> Iterator[Composed]:

@@ -1,4 +1,4 @@
-"""Steps 7 and 8: the sequence stands past the largest id, every day is the same in both tables; then it is finished."""
+"""Steps 7 and 8: advance the sequence past the largest id, compare every day in both tables, then finish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xraylog.migration.state import Found, State
 
 
 def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
-    """Have the sequence of logs.id past the largest id of the old table; its name and the last id it gave.
+    """Advance the sequence of logs.id past the largest id of the old table; return its name and the last id it gave.
 
     Raises Unsuitable when it is not.
     """
@@ -113,7 +113,10 @@ NEW = Identifier("logs")
 def checksum_queries(
     conn: Connection, old: OldTable, day: date, largest_id: int | None, new: Composable = NEW
 ) -> tuple[Composed, Composed]:
-    """Rows and checksum of a day, in the old table and in the new one. `new`: where the rows of that day are."""
+    """Return the queries for rows and checksum of a day, in the old table and in the new one.
+
+    `new`: where the rows of that day are.
+    """
     missing = [SQL("NULL::{}").format(SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
     of_old = [*(old.select_expression(column) for column in old.columns), *missing]
     of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]

@@ -226,11 +226,3 @@ def like(pattern: str) -> str:
     for sign in ("\\", "%", "_"):
         pattern = pattern.replace(sign, f"\\{sign}")
     return pattern.replace("*", "%")
-
-
-def window(
-    question: Question, values: Mapping[str, Any], since: datetime | None, until: datetime | None, now: datetime
-) -> dict[str, datetime]:
-    """Return the window that was asked for, or the question's own."""
-    end = until or now
-    return {"since": since or end - question.length_for(values), "until": end}

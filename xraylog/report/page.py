@@ -1,7 +1,7 @@
 """Render what was found as one HTML file that loads nothing from the network. Pure, except that it opens its template.
 
-Any string may be an attacker's, for a client can put bytes of its choice into the log. Jinja2 escapes all of them; the
-users are JSON in a script element, escaped for it (`tojson`), and page.js makes text of them, never markup. The
+Any string may be an attacker's, because a client can put bytes of its choice into the log. Jinja2 escapes all of them;
+the users are JSON in a script element, escaped for it (`tojson`), and page.js makes text of them, never markup. The
 Content-Security-Policy allows the one style sheet and the one script of the page, by their hashes.
 """
 

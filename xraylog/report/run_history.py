@@ -86,7 +86,7 @@ def _moment(seconds: float) -> datetime | None:
 
 
 def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
-    """When each run started, its mode, and its lines; what is torn or not ours is left out."""
+    """Yield when each run started, its mode, and its lines; what is torn or not ours is left out."""
     for line in _last_lines(path):
         with contextlib.suppress(*UNUSABLE):
             if form == "json":
@@ -108,7 +108,7 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes, 0 where nothing is kept; None for what cannot be looked at, or is a pipe, which would be waited for."""
+    """Return its bytes; 0 where nothing is kept; None for a pipe, or what cannot be looked at."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -124,7 +124,7 @@ class Metrics:
         _replace(self.path, self._text(values))
 
     def last_success(self) -> float:
-        """When the database last had every line, in seconds since 1970; 0 for never, or not told."""
+        """Return when the database last had every line, in seconds since 1970; 0 for never, or not told."""
         return self._read(self.path)[LAST_SUCCESS, ""] if self.path else 0.0
 
     def _read(self, path: Path) -> dict[Series, float]:
@@ -174,7 +174,7 @@ class Metrics:
 
 
 def outcomes(stored: LoadResult, buffered: LoadResult) -> dict[str, int]:
-    """Where lines came to: `rows` and `rejected` are in the database, imports from the buffer included."""
+    """Return what became of lines: `rows` and `rejected` are in the database, imports from the buffer included."""
     ignored = sum(stored.ignored.values()) + sum(buffered.ignored.values())
     counts = (
         stored.rows + stored.imported,
@@ -194,7 +194,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes; 0 for a file that is not there."""
+    """Return its bytes; 0 for a file that is not there."""
     try:
         return safe_open.size(path)
     except OSError:

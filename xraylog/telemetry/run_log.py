@@ -55,7 +55,7 @@ def _advice(path: Path, error: OSError) -> str:
 
 
 def to_stderr(level: str) -> None:
-    """From here on, messages of this level and above go there, and nowhere else."""
+    """Write messages of this level and above there from here on, and nowhere else."""
     logger.remove()
     logger.configure(patcher=_make_printable)
     if sys.stderr is not None:  # closed by the caller: 2>&-
@@ -74,7 +74,7 @@ def _write(stream: TextIO, message: str) -> None:
 
 
 def to_file(path: Path, level: str) -> None:
-    """And to this file. Raises OSError."""
+    """Write them to this file, too. Raises OSError."""
     logger.add(LogSink(path), level=level, format=FORM, diagnose=False, backtrace=False)
 
 

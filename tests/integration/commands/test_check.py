@@ -92,7 +92,7 @@ def test_all_is_well_before_the_first_run_and_after_it(site: Site, check: Check)
     assert site.database["dbname"] in server
     assert site.database["user"] in server
     (schema,) = texts(first, "schema", "✓")
-    assert schema.endswith("log_positions, rejected_lines will be made by the first run")
+    assert schema.endswith("log_positions, rejected_lines will be created by the first run")
     assert texts(second, "schema", "✓") == ["complete"]
 
 
@@ -249,7 +249,7 @@ def test_locks_that_cannot_be_made_are_reported(site: Site) -> None:
     finally:
         site.folder.chmod(0o700)
     assert status == 3
-    mend = f" cannot be made: Permission denied; what to do: chown -h {user()} {site.folder}"
+    mend = f" cannot be created: Permission denied; what to do: chown -h {user()} {site.folder}"
     assert [text.endswith(mend) for text in texts(report, "lock", "✗")] == [True, True]
 
 
@@ -375,7 +375,7 @@ def test_the_way_of_draining_is_that_of_the_file_system(site: Site, check: Check
         assert status == 3
         (text,) = texts(report, "draining", "✗")
         assert text.startswith(f"{kind_of(place)} keeps the lines of an open log here; ")
-        assert "at 7 MiB it is truncated; a line written in that very moment is lost" in text
+        assert "at 7 MiB it is truncated; a line written at that very moment is lost" in text
     assert log.read_text() == line(1)
 
 
@@ -638,7 +638,7 @@ def test_what_the_first_run_will_change_is_reported(site: Site, conn: Connection
     status, report = check()
     (text,) = texts(report, "schema", "✓")
     assert status == 0
-    assert re.search(r"logs\.node_id.* will be made by the first run", text)
+    assert re.search(r"logs\.node_id.* will be created by the first run", text)
     assert "logs.source_ip will lose its NOT NULL" in text
     assert "logs.source_port will lose its NOT NULL" in text
 

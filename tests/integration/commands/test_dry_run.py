@@ -85,9 +85,12 @@ def test_lines_are_counted_by_kind(site: Site, dry_run: DryRun) -> None:
     assert "  rows by action: 6 accepted; 1 rejected\n" in said
     assert "  unparsed lines by reason: 2 expected a timestamp first; 1 expected a port up to 65535\n" in said
     assert "  ignored lines by kind: 2 blank; 1 comment\n" in said
-    assert "  2025-11-16: 1 rows, a partition would be made\n  2025-11-17: 6 rows, a partition would be made\n" in said
+    assert (
+        "  2025-11-16: 1 rows, a partition would be created\n  2025-11-17: 6 rows, a partition would be created\n"
+        in said
+    )
     assert "  its lines would be taken out" in said
-    assert "would be made" in said.splitlines()[0]  # the tables
+    assert "would be created" in said.splitlines()[0]  # the tables
 
 
 @pytest.mark.parametrize("log", [*SAMPLES.glob("xray_24*.log"), None], ids=lambda path: path.name if path else "kinds")
@@ -194,7 +197,7 @@ def test_a_missing_log_is_reported_and_our_own_log_is_not_created(site: Site, dr
 def test_many_days_are_cut_short(site: Site, dry_run: DryRun) -> None:
     site.append(*[line(n, f"2025/{1 + n // 28:02}/{1 + n % 28:02} 10:00:00") for n in range(100)])
     said = dry_run()
-    assert said.count("a partition would be made") == 31
+    assert said.count("a partition would be created") == 31
     assert "and 69 more days, up to 2025-04-16" in said
 
 

@@ -154,7 +154,7 @@ def test_a_table_with_the_name_of_a_partition_is_reported(conn: Connection) -> N
 def test_what_has_the_name_of_a_partition_is_renamed_as_the_error_says(conn: Connection, made: str) -> None:
     schema.ensure(conn)
     conn.execute(made.format(name=PARTITION))  # type: ignore[call-overload]
-    with pytest.raises(Unsuitable, match=f"{PARTITION}: expected to make this partition of logs, found a ") as caught:
+    with pytest.raises(Unsuitable, match=f"{PARTITION}: expected to create this partition of logs, found a ") as caught:
         partitions.Partitions(conn).ensure([DAY])
     conn.execute(str(caught.value).partition("; as its owner: ")[2])  # type: ignore[call-overload]
     partitions.Partitions(conn).ensure([DAY])

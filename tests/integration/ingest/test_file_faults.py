@@ -106,7 +106,7 @@ def test_the_file_is_named_and_the_command_mends_it(placed: Site, fault: str) ->
 
 def test_a_lock_that_is_a_link_to_nowhere(placed: Site) -> None:
     (placed.log.parent / "access.log.lock").symlink_to("/nonexistent/lock")
-    mend = f"it is a link to /nonexistent/lock, where nothing can be made; what to do: rm {placed.log}.lock"
+    mend = f"it is a link to /nonexistent/lock, where nothing can be created; what to do: rm {placed.log}.lock"
     assert mend in placed.run("--check", status=Exit.OPERATOR).stdout.replace("sudo ", "")
     said = placed.run(status=Exit.OPERATOR).stderr
     assert mend in said.replace("sudo ", "")

@@ -205,8 +205,9 @@ def test_a_file_that_is_no_buffer_is_never_to_be_moved(site: Site, text: str, op
 
 def test_a_missing_config_names_the_copy(site: Site) -> None:
     site.config.unlink()
+    example = (ROOT / "config.ini.example").resolve()
     assert site.run(status=78).stderr == (
-        f"{site.config}: expected a config file, found nothing; cp {ROOT / 'config.ini.example'} {site.config}\n"
+        f"{site.config}: expected a config file, found nothing; cp {example} {site.config}\n"
     )
 
 

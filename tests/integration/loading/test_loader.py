@@ -275,7 +275,7 @@ def test_a_partition_dropped_meanwhile_is_created_again(log: Log, observer: Conn
     assert stored(observer) == Counter(["u2"])
 
 
-def test_what_deletes_names_for_ever_is_reported(
+def test_what_deletes_names_forever_is_reported(
     log: Log, monkeypatch: pytest.MonkeyPatch, observer: Connection
 ) -> None:
     log.load(line(1))

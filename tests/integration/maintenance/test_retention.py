@@ -424,7 +424,7 @@ def test_killed_while_the_server_is_still_detaching(
 
 
 @pytest.mark.usefixtures("impatient", "half_detached")
-def test_a_late_line_of_a_half_detached_day_makes_it_anew(server: Connection, other: Connection) -> None:
+def test_a_late_line_of_a_half_detached_day_recreates_it(server: Connection, other: Connection) -> None:
     with pytest.raises(errors.LockNotAvailable):  # an outage like any other: the line goes to the buffer
         day(server, OLD_DAY)
     other.execute("COMMIT")
@@ -435,7 +435,7 @@ def test_a_late_line_of_a_half_detached_day_makes_it_anew(server: Connection, ot
     other.execute("BEGIN")
 
 
-def test_a_late_line_of_a_detached_day_makes_it_anew(site: Site, server: Connection) -> None:
+def test_a_late_line_of_a_detached_day_recreates_it(site: Site, server: Connection) -> None:
     """A run was killed between DETACH and DROP, and retention is no longer set."""
     for n, load_path in enumerate(LOAD_PATHS):
         fill(server)

@@ -161,7 +161,7 @@ def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
     monkeypatch.setattr(swap, "swap", late)
     assert site.run_here(script=MIGRATE) == 3
     assert "1 row without a timestamp (id 61)" in site.output()
-    assert "then go on, or go back with --undo" in site.output()
+    assert "then continue, or go back with --undo" in site.output()
     conn.execute('DELETE FROM logs_old WHERE "timestamp" IS NULL')
     site.migrate("--drop-old")
     assert len(content(conn)) == 60

@@ -60,7 +60,7 @@ WITH_REASONS = {
     ),
     "a view": (
         'CREATE VIEW "My View" AS SELECT count(*) FROM logs',
-        r'the view "My View" would follow the rename: DROP VIEW \"My View\", and make it again afterwards',
+        r'the view "My View" would follow the rename: DROP VIEW \"My View\", and recreate it afterwards',
     ),
     "a materialized view": (
         "CREATE MATERIALIZED VIEW hours AS SELECT count(*) FROM logs",

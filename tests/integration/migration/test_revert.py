@@ -178,7 +178,7 @@ def test_undo_that_cannot_drop_a_day_says_what_uses_it_and_goes_on_later(conn: C
     conn.execute("CREATE VIEW last_day AS SELECT * FROM logs_2025_11_17")
     refused = site.migrate("--undo", "--yes", status=3).stderr
     assert "view last_day depends on table logs_2025_11_17" in refused
-    assert "--undo goes on" in refused
+    assert "--undo continues" in refused
     assert content(conn) == rows
     conn.execute("DROP VIEW last_day")
     site.migrate("--undo", "--yes")

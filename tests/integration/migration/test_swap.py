@@ -154,9 +154,7 @@ def test_an_own_default_of_the_id_and_an_own_sequence_are_kept(conn: Connection,
     make_plain_logs(conn, OLDER.replace("bigserial  ", "bigint DEFAULT nextval('app.ids') + 7"))
     site.migrate("--drop-old")
     conn.execute(INSERT)
-    assert conn.execute("SELECT max(id) FROM logs").fetchone() == (
-        5074,
-    )  # the sequence stands past the largest id, 5066
+    assert conn.execute("SELECT max(id) FROM logs").fetchone() == (5074,)  # the sequence is past the largest id, 5066
     assert conn.execute("INSERT INTO orders DEFAULT VALUES RETURNING id").fetchone() == (1,)
 
 

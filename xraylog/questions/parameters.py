@@ -1,0 +1,55 @@
+"""The values of a question's parameters, from what was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from xraylog.questions import moments
+from xraylog.questions.catalog import Question
+
+
+class WrongUsage(ValueError):
+    """What was typed is no question that can be asked. The text says what was expected."""
+
+
+def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
+    """Return what was typed, and the window. Raises WrongUsage, or moments.Unreadable."""
+    now = datetime.now(timezone.utc)
+    for value in given.values():
+        if isinstance(value, str) and not is_text(value):
+            raise WrongUsage(f"expected UTF-8, found {value!r}")
+    since, until = _ends(given, zone, now)
+    parts = question.parts_for(given)
+    if not parts:
+        raise WrongUsage(f"argument --only: expected another part here, found {given['only']}")
+    if given["csv"] and len(parts) > 1:
+        raise WrongUsage(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
+    if question.needs and all(given[name] is None for name in question.needs):
+        raise WrongUsage(f"expected {' or '.join(question.needs)}, found neither")
+    until = until or now
+    since = since or until - question.length_for(given)
+    if since >= until:
+        raise WrongUsage("expected --since before --until")
+    return {**given, "since": since, "until": until}
+
+
+def is_text(value: str) -> bool:
+    """Return whether PostgreSQL can take it: of bytes that are not UTF-8, Python makes surrogates."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+def _ends(given: Mapping[str, Any], zone: ZoneInfo, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return the two ends of the window that were typed."""
+    since, until = given["since"], given["until"]
+    if given.get("at") is not None:
+        if since is not None or until is not None:
+            raise WrongUsage("expected --at, or --since and --until, found both")
+        span = moments.around(given["at"], given["within"], now, zone)
+        return span.begin, span.end
+    return (
+        moments.read(since, now, zone).begin if since is not None else None,
+        moments.read(until, now, zone).end if until is not None else None,
+    )
