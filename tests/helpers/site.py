@@ -201,6 +201,14 @@ class Site:
             command = self.command(*arguments, script=script)
             return forked.call(script, work, command[1:], output.fileno(), output.fileno())
 
+    def start_here(self, output: int, *arguments: str) -> int:
+        """Begin a run in a forked child that prints to this descriptor; return its pid, for forked.wait."""
+
+        def work() -> int:
+            return self._main("parse_logs", arguments)
+
+        return forked.start("parse_logs", work, self.command(*arguments)[1:], output, output)
+
     def steps(self) -> list[str]:
         """The names of the steps that were struck, oldest first."""
         path = self.folder / "steps"
