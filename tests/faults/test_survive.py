@@ -12,13 +12,13 @@ import socket
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from helpers import faults
+from helpers import faults, forked
 from helpers.faults import Steps
 from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, create_database, day, drop_database, line, lines, users, wait_until
@@ -469,6 +469,15 @@ def test_a_full_disk_under_the_statistics_costs_no_line(site: Site) -> None:
 # --- many at once
 
 
+def run_at_once(sites: Sequence[Site]) -> list[tuple[int, str]]:
+    """One run of each, forked, none of which waits for another; the exit status of each, and what it printed."""
+    with contextlib.ExitStack() as open_files:
+        printed = [open_files.enter_context((one.folder / "printed").open("w+")) for one in sites]
+        children = [one.start_here(file.fileno()) for one, file in zip(sites, printed, strict=True)]
+        statuses = [forked.wait(child) for child in children]
+        return [(status, Path(file.name).read_text()) for status, file in zip(statuses, printed, strict=True)]
+
+
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_sixteen_runs_of_sixteen_nodes_into_one_empty_database_at_midnight(
     site: Site, tmp_path: Path, load_path: str
@@ -480,10 +489,7 @@ def test_sixteen_runs_of_sixteen_nodes_into_one_empty_database_at_midnight(
         sites.append(Site(tmp_path / str(n), site.database, node=f"n{n}"))
         sites[n].load_path = load_path
         sites[n].append(*lines(0, 200, "2025/11/17 23:59:59.9"), *lines(0, 200, "2025/11/18 00:00:00.1"))
-    runs = [subprocess.Popen(one.command(), stderr=subprocess.PIPE, text=True) for one in sites]
-    said = [run.communicate(timeout=600)[1] for run in runs]
-    assert said == [""] * 16
-    assert [run.returncode for run in runs] == [0] * 16
+    assert run_at_once(sites) == [(0, "")] * 16
     assert site.emails() == Counter({f"u{n}": 32 for n in range(200)})
     partitions = site.query(
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'logs'::regclass ORDER BY 1"

@@ -21,6 +21,7 @@ import types
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 from loguru import _better_exceptions
 
@@ -30,6 +31,11 @@ def call(script: str, work: Callable[[], int], command: Sequence[str], output: i
 
     A child that a signal ends has a negative one, as with subprocess. `command` becomes sys.argv.
     """
+    return wait(start(script, work, command, output, errors))
+
+
+def start(script: str, work: Callable[[], int], command: Sequence[str], output: int, errors: int) -> int:
+    """Begin the same; return the child's pid."""
     importlib.import_module(script)  # here, once; each child would import it again
     _let_loguru_look_for_libraries()
     with warnings.catch_warnings():
@@ -44,18 +50,53 @@ def call(script: str, work: Callable[[], int], command: Sequence[str], output: i
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+    return child
+
+
+def wait(child: int) -> int:
+    """Return the exit status of a child."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def run(script: str, work: Callable[[], int], command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run `work` in a child; return its status and what it printed."""
+def run(
+    script: str,
+    work: Callable[[], int],
+    command: Sequence[str],
+    input: str | None = None,  # noqa: A002  # as subprocess calls it
+    stdin: IO[Any] | int | None = None,
+    cwd: Path | str | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `work` in a child; return its status and what it printed. The options are those of subprocess.run."""
+    reader, writer = os.pipe() if input is not None else (None, None)
+
+    def work_there() -> int:
+        if reader is not None and writer is not None:
+            os.dup2(reader, 0)
+            os.close(writer)  # or the text would never end
+        elif stdin is not None:
+            os.dup2(_descriptor(stdin), 0)
+        if cwd is not None:
+            os.chdir(cwd)
+        return work()
+
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        status = call(script, work, command, output.fileno(), errors.fileno())
+        child = start(script, work_there, command, output.fileno(), errors.fileno())
+        if reader is not None and writer is not None and input is not None:
+            os.close(reader)
+            with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb") as pipe:
+                pipe.write(input.encode())
+        status = wait(child)
         printed = []
         for file in (output, errors):
             file.seek(0)
             printed.append(file.read().decode())
     return subprocess.CompletedProcess(list(command), status, *printed)
+
+
+def _descriptor(stdin: IO[Any] | int) -> int:
+    if not isinstance(stdin, int):
+        return stdin.fileno()
+    return os.open(os.devnull, os.O_RDONLY) if stdin == subprocess.DEVNULL else stdin
 
 
 def is_possible(script: str) -> bool:
@@ -87,7 +128,7 @@ def _become_a_process(command: Sequence[str], output: int, errors: int) -> None:
     os.dup2(output, 1)
     os.dup2(errors, 2)
     encoding = sys.__stdout__.encoding if sys.__stdout__ else "utf-8"
-    sys.stdin = Path("/dev/stdin").open(encoding=encoding)  # noqa: SIM115  # the child's, until it ends
+    sys.stdin = os.fdopen(0, encoding=encoding, closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding=encoding, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False)
     sys.argv = list(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ class Message(NamedTuple):
     text: str
 
 
+@functools.cache
 def scan() -> set[Message]:
     """Return every message, as far as it has words."""
     paths = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "xraylog").rglob("*.py"))]

@@ -159,12 +159,14 @@ class Site:
     def run(
         self, *arguments: str, status: int = 0, script: str = "parse_logs", **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """One run, which must exit with `status`: forked, or a process of its own where `options` say how it starts."""
+        """One run, which must exit with `status`: forked, or a process of its own where `options` are more than its
+        folder and its standard input.
+        """
         command = self.command(*arguments, script=script)
-        if options or not forked.is_possible(script):
+        if options.keys() - {"input", "stdin", "cwd"} or not forked.is_possible(script):
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, **options)
         else:
-            done = forked.run(script, lambda: self._main(script, arguments), command[1:])
+            done = forked.run(script, lambda: self._main(script, arguments), command[1:], **options)
         assert done.returncode == status, f"exit {done.returncode}, expected {status}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -198,6 +200,14 @@ class Site:
         with (self.folder / "output").open("a") as output:
             command = self.command(*arguments, script=script)
             return forked.call(script, work, command[1:], output.fileno(), output.fileno())
+
+    def start_here(self, output: int, *arguments: str) -> int:
+        """Begin a run in a forked child that prints to this descriptor; return its pid, for forked.wait."""
+
+        def work() -> int:
+            return self._main("parse_logs", arguments)
+
+        return forked.start("parse_logs", work, self.command(*arguments)[1:], output, output)
 
     def steps(self) -> list[str]:
         """The names of the steps that were struck, oldest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -27,14 +28,28 @@ Samples = Sequence[tuple[str, Mapping[str, str], float]]
 
 def scraped(path: Path, runs: Sequence[Mapping[str, int]]) -> list[Samples]:
     """What Prometheus has after these runs. `runs`: rows by outbound tag."""
-    metrics, samples = Metrics(path, "n1", path.parent / "access.log"), []
-    for rows in runs:
-        counts = RunCounts()
-        counts.outbound_tags.update(rows)
-        metrics.end(Ended(1, 2, 0, True, NO_LINES, seen=seen([counts])), path.parent / "buffer")
-        families = text_string_to_metric_families(path.read_text())
-        samples.append([(one.name, one.labels, one.value) for family in families for one in family.samples])
+    metrics, samples = Metrics(path, "n1", path.parent / "access.log"), list[Samples]()
+    for rows, alike in groupby(runs):
+        repeats = len(list(alike))
+        made = [scraped_after(metrics, path, rows) for _ in range(min(repeats, 3))]
+        # A run starts from the samples of the one before: where two in a row leave the same, all that follow do.
+        assert repeats < 3 or without_time(made[1]) == without_time(made[2])
+        samples += [*made, *made[-1:] * (repeats - len(made))]
     return samples
+
+
+def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int]) -> Samples:
+    """What Prometheus has after one run."""
+    counts = RunCounts()
+    counts.outbound_tags.update(rows)
+    metrics.end(Ended(1, 2, 0, True, NO_LINES, seen=seen([counts])), path.parent / "buffer")
+    families = text_string_to_metric_families(path.read_text())
+    return [(one.name, one.labels, one.value) for family in families for one in family.samples]
+
+
+def without_time(samples: Samples) -> Samples:
+    """Leave out the only one that differs from run to run."""
+    return [sample for sample in samples if sample[0] != prometheus.LAST_SUCCESS]
 
 
 def fires(rule: str, samples: Sequence[Samples]) -> bool:

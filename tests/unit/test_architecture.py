@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from dataclasses import dataclass
@@ -63,13 +64,7 @@ class Module:
     @property
     def imports(self) -> set[str]:
         """All that it imports, with full names: `xraylog.database.session`, `psycopg.sql.SQL`."""
-        found = set()
-        for node in ast.walk(ast.parse(self.path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-        return found
+        return _imports(self.path)
 
     @property
     def ours(self) -> set[str]:
@@ -84,6 +79,17 @@ class Module:
 
     def __str__(self) -> str:
         return self.name
+
+
+@functools.cache
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
 
 
 def modules() -> list[Module]:

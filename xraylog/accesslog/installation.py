@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import socket
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +77,11 @@ class Installation:
     buffered: int = 0  # bytes of the buffer, when lines that are in it left a log last
     last_batch: str = ""  # of the buffer then
     logs: tuple[Stored, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return each field by its name, as the state file has it; asdict would copy all that is in them."""
+        return {of.name: getattr(self, of.name) for of in fields(self)}
 
     @property
     def digest(self) -> bytes:
@@ -173,7 +178,7 @@ def write(buffer: Path, known: Installation) -> bool:
     """Replace the state file; return whether it was. A full disk must not keep the log from being drained."""
     path = state_path(buffer)
     try:
-        atomic_file.replace(path, json.dumps(asdict(known)).encode() + b"\n", mode=0o600)
+        atomic_file.replace(path, json.dumps(known.values).encode() + b"\n", mode=0o600)
     except OSError as error:
         advice = file_advice.mend(path, error, file_advice.Needs.FOLDER)
         what = f"{path}: expected to replace it, found: {error.strerror}"
@@ -187,7 +192,7 @@ def _read(values: dict[str, Any]) -> Installation | None:
     names = {of.name for of in fields(Installation)} & values.keys()
     known = Installation(**{name: values[name] for name in names})
     known = replace(known, logs=tuple(Stored(*log) for log in known.logs))
-    pairs = zip(asdict(known).values(), asdict(Installation()).values(), strict=True)
+    pairs = zip(known.values.values(), Installation().values.values(), strict=True)
     logs = (zip(log, Stored("", 0, 0, "", ""), strict=True) for log in known.logs)
     fits = all(type(value) is type(default) for value, default in itertools.chain(pairs, *logs))
     return known if fits and "token" in names and _is_ours(known) else None
@@ -202,7 +207,7 @@ def _is_ours(known: Installation) -> bool:
         all(isinstance(text, str) for text in texts)
         and all(HEXADECIMAL.fullmatch(text) for text in (*receipts, *digests))
         and all(type(number) is int for number in known.unread.values())
-        and _is_plain(asdict(known))
+        and _is_plain(known.values)
     )
 
 

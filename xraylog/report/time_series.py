@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from datetime import datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 from xraylog.report.charts import SERIES
-from xraylog.report.model import SLOT, Findings, Slot
+from xraylog.report.model import SLOT, Findings, Slot, Window
 
 OTHERS = "(others)"
 MAX_MARKS = 10  # days that an axis names
@@ -40,7 +41,7 @@ def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Call
     others = largest[len(own) :]
     return Series(
         [*own, *([OTHERS] if others else [])],
-        [(hour, _of_series(rows[hour], own, others)) for hour in _starts(found, zone)],
+        [(hour, _of_series(rows[hour], own, others)) for hour in _starts(found.window, zone)],
     )
 
 
@@ -49,11 +50,12 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
     return [counts[name] for name in own] + together
 
 
-def _starts(found: Findings, zone: ZoneInfo) -> list[datetime]:
+@lru_cache(maxsize=2)  # every chart of a page asks for them, in two zones
+def _starts(window: Window, zone: ZoneInfo) -> Sequence[datetime]:
     """Return when each piece of the window begins. If clocks go back by half an hour, one hour has half of it."""
-    begin = START_OF[found.window.unit]
-    count = -((found.window.since - found.window.until) // SLOT)
-    return list(dict.fromkeys(begin(found.window.since + number * SLOT, zone) for number in range(count)))
+    begin = START_OF[window.unit]
+    count = -((window.since - window.until) // SLOT)
+    return tuple(dict.fromkeys(begin(window.since + number * SLOT, zone) for number in range(count)))
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
@@ -84,7 +86,7 @@ def active(found: Findings, zone: ZoneInfo) -> Series:
     users: dict[datetime, int] = defaultdict(int)
     for hour, bits in found.activity:
         users[begin(hour, zone)] |= bits
-    return Series(["users"], [(start, [users[start].bit_count()]) for start in _starts(found, zone)])
+    return Series(["users"], [(start, [users[start].bit_count()]) for start in _starts(found.window, zone)])
 
 
 def by_weekday(found: Findings, zone: ZoneInfo) -> list[list[float]]:
@@ -106,7 +108,7 @@ def _hour_of_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
 
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     """Return what the axis names: some midnights of the zone, or hours if there is only one day."""
-    inside = [hour for hour in _starts(found, zone) if hour >= found.window.since]
+    inside = [hour for hour in _starts(found.window, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
     step = max(1, -(-len(named) // MAX_MARKS))  # no hour of UTC may have started since midnight in Kolkata

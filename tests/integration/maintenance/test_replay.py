@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
 import pytest
-from helpers import faults
+from helpers import faults, forked
 from helpers.load_paths import BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users, wait_until
 
@@ -374,11 +373,12 @@ def all_at_once(site: Site, conn: Connection, *runs: Sequence[str], meanwhile: C
     """Runs that have all read what they will store, and wait for one another; `meanwhile` happens then."""
     key = session.lock_key("node n1")
     conn.execute("SELECT pg_advisory_lock(%s)", [key])
-    processes = [subprocess.Popen(site.command(*run)) for run in runs]
+    with (site.folder / "printed").open("w") as printed:
+        children = [site.start_here(printed.fileno(), *run) for run in runs]
     wait_until(lambda: site.runs_that_wait() == len(runs))
     meanwhile()
     conn.execute("SELECT pg_advisory_unlock(%s)", [key])
-    assert [process.wait(600) for process in processes] == [0] * len(runs)
+    assert [forked.wait(child) for child in children] == [0] * len(runs)
 
 
 def test_two_replays_and_a_run_at_once_store_every_line_once(site: Site, conn: Connection) -> None:

@@ -16,8 +16,14 @@ from helpers.report_data import (
     WINDOW,
 )
 
-from xraylog.report import page, run_history, traffic
+from xraylog.report import charts, page, run_history, traffic
 from xraylog.report.model import Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
+
+
+@pytest.fixture(autouse=True)
+def _without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw none: a page takes a second to draw them, and what this file is about is beside them."""
+    monkeypatch.setattr(charts, "_svg", lambda label, *_: f'<svg aria-label="{label}"></svg>')
 
 
 def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
