@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import faults, forked, load_paths
-from helpers.site import Site, create_database, drop_database, line
+from helpers.site import Site, create_database, drop_database, line, one_session_for_databases
 from hypothesis import settings
 from loguru import logger
 from psycopg.conninfo import conninfo_to_dict
@@ -115,11 +115,14 @@ def ended_with_the_tests(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Server]) -> dict[str, str]:
+def server_keywords(request: pytest.FixtureRequest, own_server: Callable[..., Server]) -> Iterator[dict[str, str]]:
     """libpq's keywords for the server that all tests share."""
     if dsn := request.config.getoption("--dsn"):
-        return {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
-    return own_server(*FAST, "max_connections=200").keywords()
+        keywords = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}
+    else:
+        keywords = own_server(*FAST, "max_connections=200").keywords()
+    with one_session_for_databases(keywords):
+        yield keywords
 
 
 @pytest.fixture(scope="session")

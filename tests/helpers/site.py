@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,13 @@ DROP_DAYS = """
     $$
 """
 numbers = itertools.count(1)
+kept_sessions: dict[tuple[object, ...], psycopg.Connection[Any]] = {}  # by _place
 
 
 def create_database(server: dict[str, str], template: str = "template0") -> dict[str, str]:
     """Create a database on that server, empty or a copy of `template`; return its keywords."""
     name = f"test_{os.getpid()}_{next(numbers)}"
-    with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
+    with _session_for_databases(server) as conn:
         # From 15 on another way is the default, which takes the server twice the time.
         strategy = SQL("STRATEGY file_copy" if conn.info.server_version >= 15_00_00 else "")
         create = SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE {} {}")
@@ -100,9 +101,38 @@ def create_database(server: dict[str, str], template: str = "template0") -> dict
 
 
 def drop_database(keywords: dict[str, str]) -> None:
-    with psycopg.connect(**{**keywords, "dbname": "postgres"}, autocommit=True) as conn:  # type: ignore[arg-type]
-        conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [keywords["dbname"]])
-        conn.execute(SQL("DROP DATABASE {}").format(Identifier(keywords["dbname"])))
+    with _session_for_databases({**keywords, "dbname": "postgres"}) as conn:
+        can_end_sessions = conn.info.server_version >= 13_00_00
+        if not can_end_sessions:
+            end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            conn.execute(end, [keywords["dbname"]])
+        drop = SQL("DROP DATABASE {} WITH (FORCE)" if can_end_sessions else "DROP DATABASE {}")
+        conn.execute(drop.format(Identifier(keywords["dbname"])))
+
+
+@contextlib.contextmanager
+def one_session_for_databases(server: dict[str, str]) -> Iterator[None]:
+    """Inside, all databases of this server are created and dropped in one session: a new one takes the server as long
+    as a quarter of that. No test may stop this server.
+    """
+    with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
+        kept_sessions[_place(server)] = conn
+        yield
+        del kept_sessions[_place(server)]
+
+
+@contextlib.contextmanager
+def _session_for_databases(server: dict[str, str]) -> Iterator[psycopg.Connection[Any]]:
+    if (kept := kept_sessions.get(_place(server))) is not None:
+        yield kept
+        return
+    with psycopg.connect(**server, autocommit=True) as conn:  # type: ignore[arg-type]
+        yield conn
+
+
+def _place(server: dict[str, str]) -> tuple[object, ...]:
+    """Return what a session can be used for again: a forked run needs its own."""
+    return os.getpid(), *(server.get(name) for name in ("host", "port", "user"))
 
 
 class Site:
