@@ -116,7 +116,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     future_rejected = ask(traffic.rejected, thresholds)
     future_today = ask(today.read, window, names, traffic.NO_NODE)
     slots = future_slots.result()
-    nodes = ask(traffic.health, slots, names).result()
+    nodes = ask(traffic.health, slots, names, window).result()
     newest = None if slots or scope.node else ask(traffic.newest).result()
     ranked, rejected, days = future_ranked.result(), future_rejected.result(), future_days.result()
     tags, port_groups = future_uses.result()

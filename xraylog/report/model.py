@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
 ONE_DAY = timedelta(days=1)
+MAX_HOURS = 30  # of a day: more than any has, wherever clocks change
 NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
 ONLINE = timedelta(minutes=10)  # who was let in so lately counts as online
 NO_TAG = "(no tag)"
@@ -90,9 +91,11 @@ class Window:
         return [self.since, *(_midnight(day, self.zone) for day in self.days[1:])]
 
     def hours(self, number: int) -> list[datetime]:
-        """Return when the hours of a day begin, counted from its begin."""
+        """Return when the hours of a day begin, counted from its midnight; the first one, when the window does."""
         begin, end = [*self.midnights, self.until][number : number + 2]
-        return [begin + count * timedelta(hours=1) for count in range(-((begin - end) // timedelta(hours=1)))]
+        midnight = _midnight(self.days[number], self.zone)
+        starts = (midnight + count * timedelta(hours=1) for count in range(1, MAX_HOURS))
+        return [begin, *(start for start in starts if begin < start < end)]
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -126,6 +129,7 @@ class Node:
     last: datetime | None
     rejected_lines: int  # in the window
     stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
+    was_active: bool = False  # it let somebody in on the day before the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +312,9 @@ class Findings:
     @property
     def silent(self) -> list[str]:
         """Return the nodes whose runs did something lately, without an accepted row in the last hour of the window."""
-        alive = [(node.name, node.last or node.stored) for node in self.nodes if node.stored]
-        return [name for name, last in alive if last and GAP <= self.window.until - last < RETIRED_AFTER]
+        until, since = self.window.until, self.window.since
+        alive = [node for node in self.nodes if node.stored and until - node.stored < RETIRED_AFTER]
+        return [node.name for node in alive if until - (node.last or since) >= GAP]
 
     @property
     def absent(self) -> list[str]:
@@ -320,6 +325,11 @@ class Findings:
     @property
     def interrupted(self) -> list[str]:
         """Return the nodes that let clients in, then none for a day: longer than a quiet night."""
-        loaded = {node.name for node in self.nodes if node.stored}
-        long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and gap.since > self.window.since}
+        loaded = {node.name for node in self.nodes if node.stored and node.last}
+        long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and not self.is_before_first(gap)}
         return sorted(loaded & long)
+
+    def is_before_first(self, gap: Gap) -> bool:
+        """Return whether the node may have been new after it: nothing shows that it let anybody in before."""
+        known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}
+        return gap.since <= self.window.since and gap.node not in known
