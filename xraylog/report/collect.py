@@ -105,7 +105,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     """Run the queries: first those that others wait for, then the longest (benchmarks/report.py)."""
     window, mask, thresholds = scope.window, scope.mask, scope.thresholds
     future_totals = ask(users.totals, thresholds)
-    future_ranked = ask(destinations.read, mask, thresholds)
+    future_ranked = ask(destinations.read, window, mask, thresholds)
     future_slots = ask(traffic.read)
     totals = future_totals.result()
     future_days = ask(users.days, window, totals)
@@ -139,6 +139,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
         total_destinations=ranked.total,
         before=ranked.before,
         is_first_period=ranked.is_first_period,
+        missing_before=ranked.missing_before,
         ports=future_ports.result(),
         sources=rejected.sources,
         total_sources=rejected.total,

@@ -23,6 +23,7 @@ PORT_GROUPS: Mapping[str, Sequence[int]] = {
     "BitTorrent": (*range(6881, 6890), 51413),
 }  # all others: "other"
 BLOCKING = ("block", "blackhole", "reject", "deny")  # how tags begin of what goes nowhere
+MAX_HOLES = 5  # one in five days before may be without rows: nobody came, or the machine was down
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
 # The units of charts, the shortest first, and up to how many days each is at least 4 of a chart's 960 pixels wide. The
 # last one has no limit: over a year a day has 2.6.
@@ -81,6 +82,11 @@ class Window:
         return self.until < _midnight(self.last + ONE_DAY, self.zone)
 
     @property
+    def has_partial_first_day(self) -> bool:
+        """Return whether the window begins after the first day does."""
+        return self.since > _midnight(self.first, self.zone)
+
+    @property
     def unit(self) -> str:
         """Return what the charts count rows by."""
         return next(unit for unit, most in UNITS.items() if most is None or len(self.days) <= most)
@@ -129,7 +135,7 @@ class Node:
     last: datetime | None
     rejected_lines: int  # in the window
     stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
-    was_active: bool = False  # it let somebody in on the day before the window
+    was_active: bool = False  # it let a client in on the day before the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,11 @@ class Comparison:
     rows_before: int = 0
     rejected_before: int = 0
     users_before: int = 0
+
+    @property
+    def has_before(self) -> bool:
+        """Return whether anything of these hours a week before is stored: without it, none is no number."""
+        return bool(self.rows_before or self.rejected_before)
 
     def with_counts(self, is_today: bool, rows: int, rejected: int, users: int, online: int) -> Comparison:
         """Return it with the counts of one of the two days."""
@@ -280,6 +291,7 @@ class Findings:
     total_destinations: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
     is_first_period: bool = False  # no row is older than the period before
+    missing_before: tuple[int, int] = (0, 0)  # parts of the period before without a destination, and all of its parts
     node: str | None = None  # the only one that is shown; None: all
     today: Mapping[str | None, Comparison] = field(default_factory=dict)  # by node; None: all of them
     activity: Sequence[tuple[datetime, int]] = ()  # hours, and a bit for each of `users` that was let in
@@ -303,6 +315,17 @@ class Findings:
         if not self.is_first_period or self.before is None:
             return False
         return self.before - self.window.before > (self.window.until - self.window.since) / 10
+
+    @property
+    def has_holes_before(self) -> bool:
+        """Return whether much of the period before was not stored: what rises may only be stored again."""
+        missing, parts = self.missing_before
+        return missing * MAX_HOLES > parts
+
+    @property
+    def can_compare(self) -> bool:
+        """Return whether destinations can be compared with those of the period before."""
+        return self.before is not None and not (self.has_partial_period_before or self.has_holes_before)
 
     @property
     def rejected_lines(self) -> int:
@@ -330,6 +353,6 @@ class Findings:
         return sorted(loaded & long)
 
     def is_before_first(self, gap: Gap) -> bool:
-        """Return whether the node may have been new after it: nothing shows that it let anybody in before."""
+        """Return whether the node may have been new after it: nothing shows that it let a client in before."""
         known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}
         return gap.since <= self.window.since and gap.node not in known

@@ -17,7 +17,7 @@ from helpers.report_data import (
 )
 
 from xraylog.report import page, run_history, traffic
-from xraylog.report.model import Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
+from xraylog.report.model import Comparison, Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
 
 
 def notes(found: Findings, done: run_history.Runs, written: datetime) -> list[str]:
@@ -185,6 +185,36 @@ def test_the_page_of_a_first_period_that_began_late_warns_of_it() -> None:
         assert ("<h3>Rising</h3>" in shown, "<h3>New</h3>" in shown) == (not is_marked, not is_marked)
 
 
+@pytest.mark.parametrize(("missing", "is_marked"), [((1, 7), False), ((2, 7), True), ((6, 30), False), ((0, 0), False)])
+def test_nothing_rises_where_much_of_the_period_before_is_missing(missing: tuple[int, int], is_marked: bool) -> None:
+    found = Findings(WINDOW, [node("n1", HOUR, HOUR)], slots=[Slot(WINDOW.since, "n1", None, "accepted", 7)],
+                     before=WINDOW.before, missing_before=missing, rising=[GOAL], new=[GOAL])  # fmt: skip
+    shown = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    assert ("<h3>Rising</h3>" in shown, "<h3>New</h3>" in shown) == (not is_marked, not is_marked)
+    assert ("Of the 7 days before, 2 have no rows with a destination: nothing is shown" in shown) == is_marked
+
+
+def test_without_rows_of_a_week_before_nothing_is_compared_with_them() -> None:
+    window = Window.of(BERLIN, 1, None, NOON)
+    found = Findings(
+        window, [node("n1", HOUR / 2, HOUR / 3)], today={None: Comparison(5, 1, 2), "n1": Comparison(5, 1, 2)}
+    )
+    shown = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    assert shown.count("no rows of a week before to compare with") == 3
+    nodes = shown.partition('<table id="nodes"')[2].partition("</table>")[0]
+    assert nodes.count('<td data-value="">–</td>') == 2
+    stored = {name: replace(of, rejected_before=4) for name, of in found.today.items()}
+    shown = page.render(replace(found, today=stored), run_history.Runs(), NOON, is_masked=False)
+    assert "no rows of a week before" not in shown.partition("<script")[0]
+    assert shown.count("none a week before") == 2
+
+
+def test_a_page_that_begins_within_today_says_from_when_on_it_counts() -> None:
+    window = Window(BERLIN, NOON - 3 * HOUR, NOON)
+    found = Findings(window, [node("n1", HOUR / 2, HOUR / 3)])
+    assert "<dt>users today, from 10:00 on</dt>" in page.render(found, run_history.Runs(), NOON, is_masked=False)
+
+
 def test_a_page_of_more_than_two_months_has_days_and_no_hours() -> None:
     window = Window.of(BERLIN, 63, LAST, NOON)
     found = Findings(window, [node("n1", HOUR, HOUR)], slots=[Slot(NOON - HOUR, "n1", "direct", "accepted", 7)])
@@ -256,4 +286,4 @@ def test_a_page_that_is_not_too_large_shows_all_users() -> None:
     found = Findings(WINDOW, [node("n1", HOUR / 2, HOUR / 3)], users=users, total_users=2000)
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
     assert "u1999" in text
-    assert "with the most rows" not in text
+    assert "with the most rows" not in text.partition("<script")[0]
