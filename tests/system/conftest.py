@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import axe
 import pytest
 from helpers.report_month import FOUND, NOW
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -66,3 +68,19 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("month") / "report.html"
     path.write_text(pages.render(FOUND, Runs(), NOW, is_masked=False))
     return path
+
+
+@pytest.fixture(scope="session")
+def violations() -> Callable[[Page], list[tuple[str, list[str]]]]:
+    """What axe-core finds on a page; .ci/run has fetched it, or fails."""
+    try:
+        rules = axe.fetch().read_text()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs axe-core, a package of npm: {error}; python scripts/axe.py fetches it")
+
+    def find(page: Page) -> list[tuple[str, list[str]]]:
+        page.evaluate(rules)  # not as a script of the page, which its policy would not allow
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [(of["id"], [node["html"][:150] for node in of["nodes"]]) for of in found["violations"]]
+
+    return find

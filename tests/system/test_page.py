@@ -66,7 +66,7 @@ def test_every_section_is_there_and_nothing_is_asked_of_anybody(written: Site, o
     page = opened(page_of(written))
     headings = ["Now", "Traffic", "Users", "Destinations", "Outbound tags", "Ports", "Rejected"]
     assert page.locator("main h2:visible").all_inner_texts() == headings
-    assert page.locator("figure svg:visible").count() == 5  # active users, by tag, node and weekday, and rejected
+    assert page.locator("figure svg:visible").count() == 6  # active users, rows, by tag, node and weekday, and rejected
     for name in headings:
         page.get_by_role("navigation").get_by_role("link", name=name, exact=True).click()
     policy = page.locator("meta[http-equiv]").get_attribute("content") or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from helpers.report_month import BARE, FOUND, NOW, WINDOW
 from playwright.sync_api import Page, expect
 
-from xraylog.report import figures
+from xraylog.report import charts, figures, time_series
 from xraylog.report import page as pages
 from xraylog.report.run_history import Runs
 
@@ -76,6 +77,32 @@ def test_a_search_for_an_address_says_that_the_page_has_not_all(month: Path, ope
     found = page.locator("#users-found").inner_text()
     assert found.startswith("0 shown. This page has the most frequent addresses of each user, 240 of 800.")
     assert "host(l.source_ip) LIKE '198.51.100.7%'" in found
+    assert "host(l.source_ip) LIKE '::ffff:198.51.100.7%'" in found
+    assert "l.\"timestamp\" >= '2025-10-18T22:00:00.000Z'" in found
+
+
+def test_each_search_says_what_the_page_has_not_and_what_finds_it(
+    month: Path, tmp_path: Path, opened: Callable[..., Page]
+) -> None:
+    def found(page: Page, label: str, wanted: str) -> str:
+        page.get_by_label(label).first.fill(wanted)
+        return page.locator(f"#{page.get_by_label(label).first.get_attribute('data-table')}-found").inner_text()
+
+    page = opened(month)
+    assert found(page, "Search users", "nobody") == "0 shown."  # it has all of them
+    assert found(page, "Search sources", "nobody") == "0 shown."
+    said = found(page, "Search these destinations", "nowhere.example")
+    assert said.startswith("0 shown. The tables of this page have 13 of 500 destinations: ask_logs.py reached NAME ")
+    assert found(page, "Search these destinations", "") == "13 shown."
+    path = tmp_path / "report.html"
+    path.write_text(pages.render(replace(FOUND, total_users=90, total_sources=70), Runs(), NOW, is_masked=False))
+    page = opened(path)
+    assert found(page, "Search users", "nobody") == (
+        "0 shown. This page has the users with the most rows, 40 of 90: ask_logs.py user NAME shows each of the others."
+    )
+    said = found(page, "Search sources", "timeouts")
+    assert said.startswith("0 shown. This page has the sources with the most rows, 12 of 70: ask_logs.py rejected")
+    assert "LIKE '192.0.2.7%'" in found(page, "Search sources", "192.0.2.7")
 
 
 def test_a_chart_shows_its_values_by_mouse_touch_and_keys(month: Path, opened: Callable[..., Page]) -> None:
@@ -98,6 +125,55 @@ def test_a_chart_shows_its_values_by_mouse_touch_and_keys(month: Path, opened: C
     assert tip.inner_text().startswith("2025-11-17 12:00")
     page.mouse.move(2, 2)
     assert not tip.is_visible()
+
+
+def test_the_map_of_the_week_shows_its_values_by_mouse_and_keys(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month, viewport={"width": 1400, "height": 900})
+    week = time_series.by_weekday(FOUND, WINDOW.zone)
+    tip = page.locator("#tip")
+
+    def said(day: int, hour: int) -> str:
+        return f"{charts.WEEKDAYS[day]} {hour:02}:00 {round(week[day][hour], 1):,} rows on average".replace(".0 ", " ")
+
+    plot = page.locator("figure.week .plot:visible")
+    plot.focus()
+    for key, place in (
+        ("Home", (0, 0)),
+        ("ArrowUp", (0, 0)),
+        ("ArrowDown", (1, 0)),
+        ("ArrowRight", (1, 1)),
+        ("End", (1, 23)),
+    ):
+        page.keyboard.press(key)
+        assert tip.inner_text() == said(*place)
+    page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    box = plot.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 10)
+    assert tip.inner_text() == said(0, 23)
+
+
+def test_a_users_line_shows_the_rows_of_its_days(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month, viewport={"width": 1400, "height": 900})
+    line = page.locator("#users svg.days").first
+    box = line.bounding_box()
+    assert box
+    line.hover(position={"x": box["width"] - 1, "y": 9})
+    rows = FOUND.users[0].by_day[-1]
+    assert page.locator("#tip").inner_text() == f"2025-11-17 (not over) {rows} rows"
+
+
+def test_a_second_tap_opens_the_day(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month, viewport={"width": 390, "height": 844}, has_touch=True)
+    plot = page.locator("figure[data-chart=rows] .plot:visible")
+    plot.scroll_into_view_if_needed()
+    place = {"x": 300, "y": 60}
+    plot.tap(position=place)
+    expect(page.locator("#tip")).to_be_visible()
+    assert not page.get_by_role("dialog").is_visible()
+    plot.tap(position=place)
+    expect(page.get_by_role("dialog").locator("h2")).to_have_attribute("data-kind", "day")
 
 
 def test_a_legend_entry_hides_its_series_and_the_others_move_down(month: Path, opened: Callable[..., Page]) -> None:
@@ -137,7 +213,7 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
     page.go_back()
     expect(heading).to_have_text("user3")
     page.evaluate("location.hash = 'user=nobody'")
-    page.get_by_text("This page has nothing of it.").wait_for()
+    page.get_by_text("This page has nothing of it. ask_logs.py user NAME shows what the database has.").wait_for()
 
 
 def test_a_country_shows_its_users_and_addresses(month: Path, opened: Callable[..., Page]) -> None:
@@ -200,6 +276,47 @@ def test_a_table_is_saved_as_it_is_shown_and_nothing_of_it_is_a_formula(
     assert saved == [
         '"destination","names","rows","before","users","ports"', f'"\'{sign}cmd|calc","","90","30","74","tcp/443"'
     ]  # fmt: skip
+
+
+def test_every_table_can_be_saved_also_those_of_a_dialog_and_of_a_chart(
+    month: Path, opened: Callable[..., Page]
+) -> None:
+    page = opened(month)
+    for summary in page.locator("details > summary:visible").all():
+        summary.click()
+    page.evaluate("location.hash = 'user=user6'")
+    page.get_by_role("dialog", name="user6").wait_for()
+    tables = page.locator("main table:visible, dialog table").count()
+    assert page.locator("main .tools:visible, dialog .tools").count() == tables
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV: Addresses").or_(
+            page.get_by_role("button", name="Save as CSV: Addresses: the 6")
+        ).first.click()
+    saved = Path(download.value.path()).read_text().splitlines()
+    assert saved[:2] == ['"address","rows"', '"203.0.113.0","9"']
+
+
+@pytest.mark.parametrize("text", ["a\tb", "\u009b31m", "\x7f=1", "\t=1+1"])
+def test_no_control_character_leaves_the_page_in_a_table(
+    tmp_path: Path, opened: Callable[..., Page], text: str
+) -> None:
+    path = tmp_path / "report.html"
+    goal = replace(FOUND.top[0], address=text)
+    path.write_text(pages.render(replace(FOUND, top=[goal], rising=[], names={}), Runs(), NOW, is_masked=False))
+    page = opened(path)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV: The most visited ones").click()
+    cell = Path(download.value.path()).read_text().splitlines()[1].split(",")[0].strip('"')
+    assert cell.isprintable()
+    assert not cell.lstrip().startswith("=")
+
+
+def test_no_row_of_a_phone_is_mostly_blank(month: Path, opened: Callable[..., Page]) -> None:
+    page = opened(month, viewport={"width": 390, "height": 844})
+    heights = page.evaluate(
+        "[...document.querySelectorAll('main tbody tr')].map((row) => row.clientHeight || row.offsetHeight)"
+    )
+    assert max(heights) < 90
 
 
 def test_the_page_loads_itself_anew_if_it_was_asked_to(

@@ -2,6 +2,7 @@
 
 const side = () => (document.documentElement.dataset.zone === "utc" && data.charts.traffic?.zones["in-utc"] ? "in-utc" : "in-local");
 const tip = document.getElementById("tip");
+const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const hidden = new Map(Object.keys(data.charts).map((name) => [name, new Set()]));
 
 function plotOf(svg) {
@@ -16,6 +17,31 @@ function placesOf(begins, width) {
   return [...begins, begins.at(-1) + length].map((begin) => ((begin - begins[0]) / all) * width);
 }
 
+function showTip(text, x, y) {
+  tip.textContent = text;
+  tip.classList.add("shown");
+  const box = tip.getBoundingClientRect();
+  tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 4))}px`;
+  tip.style.top = `${y + 18 + box.height < innerHeight ? y + 18 : Math.max(4, y - box.height - 12)}px`;
+}
+
+function markPlace(svg, values) {
+  let mark = svg.querySelector("rect.at");
+  if (!mark) {
+    mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    mark.setAttribute("class", "at");
+    svg.append(mark);
+  }
+  for (const [key, value] of Object.entries(values)) mark.setAttribute(key, value);
+}
+
+// Whether the page has a piece of time only in part.
+function partOf(begins, at) {
+  const length = begins.length > 1 ? begins.at(-1) - begins.at(-2) : 0;
+  if (at === begins.length - 1 && begins[at] + length > data.until) return " (not all of it)";
+  return begins[at] < data.since ? " (not all of it)" : "";
+}
+
 function showValue(plot, place, x, y) {
   const name = plot.parentElement.dataset.chart;
   const chart = data.charts[name];
@@ -24,24 +50,14 @@ function showValue(plot, place, x, y) {
   const svg = plot.querySelector("svg");
   const { x: left, y: top, width, height } = plotOf(svg);
   const places = placesOf(begins, width);
-  let mark = svg.querySelector("rect.at");
-  if (!mark) {
-    mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    mark.setAttribute("class", "at");
-    svg.append(mark);
-  }
-  const values = { x: left + places[at], y: top, width: Math.max(1, places[at + 1] - places[at]), height };
-  for (const [key, value] of Object.entries(values)) mark.setAttribute(key, value);
+  markPlace(svg, { x: left + places[at], y: top, width: Math.max(1, places[at + 1] - places[at]), height });
   const shown = chart.names.map((series, number) => [series, counts[number][at]]).filter(([, count]) => count);
   const words = shown.map(([series, count]) => (chart.unit === "users" ? number.format(count) : `${series}: ${number.format(count)}`));
   const moment = formatter({ dateStyle: "short", timeStyle: "short", weekday: undefined }).format(new Date(begins[at] * 1000));
   const sum = shown.reduce((total, [, count]) => total + count, 0);
-  tip.textContent = `${moment}  ${words.join("\n") || "none"}${shown.length > 1 ? `\ntotal: ${number.format(sum)}` : ""}`;
-  tip.classList.add("shown");
+  const total = shown.length > 1 ? `\ntotal: ${number.format(sum)}` : "";
+  showTip(`${moment}${partOf(begins, at)}  ${words.join("\n") || "none"}${total}`, x, y);
   plot.dataset.place = at;
-  const box = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 4))}px`;
-  tip.style.top = `${y + 18 + box.height < innerHeight ? y + 18 : Math.max(4, y - box.height - 12)}px`;
 }
 
 function hideValue() {
@@ -98,12 +114,18 @@ function restack(name) {
 
 for (const plot of document.querySelectorAll("figure.chart .plot")) {
   const over = (event) => showValue(plot, placeUnder(plot, event.clientX), event.clientX, event.clientY);
+  let tapped; // a finger has no other way to look first: its second tap opens the day
   plot.addEventListener("pointermove", over);
   plot.addEventListener("pointerdown", over);
   plot.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hideValue());
-  plot.addEventListener("blur", hideValue);
+  plot.addEventListener("blur", () => {
+    tapped = undefined;
+    hideValue();
+  });
   plot.addEventListener("click", (event) => {
-    if (event.pointerType !== "touch") location.hash = `day=${dayOf(plot)}`;
+    const isFirst = tapped !== plot.dataset.place;
+    tapped = plot.dataset.place;
+    if (event.pointerType !== "touch" || !isFirst) location.hash = `day=${dayOf(plot)}`;
   });
   plot.addEventListener("keydown", (event) => {
     const last = data.charts[plot.parentElement.dataset.chart].zones[side()][0].length - 1;
@@ -116,6 +138,52 @@ for (const plot of document.querySelectorAll("figure.chart .plot")) {
     else if (event.key === "Enter" && plot.dataset.place) location.hash = `day=${dayOf(plot)}`;
   });
 }
+
+// --- the map of the week ---
+
+function showHour(plot, day, hour, at) {
+  const svg = plot.querySelector("svg");
+  const { x, y, width, height, scale } = plotOf(svg);
+  const [left, top] = [x + (hour * width) / 24, y + (day * height) / 7];
+  markPlace(svg, { x: left, y: top, width: width / 24, height: height / 7 });
+  const box = svg.getBoundingClientRect();
+  const [tipX, tipY] = at ?? [box.left + left / scale, box.top + (top + height / 7) / scale];
+  const rows = data.weeks[side()][day][hour];
+  showTip(`${WEEKDAYS[day]} ${String(hour).padStart(2, "0")}:00  ${number.format(rows)} rows on average`, tipX, tipY);
+  plot.dataset.place = day * 24 + hour;
+}
+
+function hourUnder(plot, event) {
+  const svg = plot.querySelector("svg");
+  const { x, y, width, height, scale } = plotOf(svg);
+  const box = svg.getBoundingClientRect();
+  const within = (part, count) => Math.max(0, Math.min(count - 1, Math.floor(part * count)));
+  const day = within(((event.clientY - box.top) * scale - y) / height, 7);
+  return [day, within(((event.clientX - box.left) * scale - x) / width, 24)];
+}
+
+for (const plot of document.querySelectorAll("figure.week .plot")) {
+  const over = (event) => showHour(plot, ...hourUnder(plot, event), [event.clientX, event.clientY]);
+  plot.addEventListener("pointermove", over);
+  plot.addEventListener("pointerdown", over);
+  plot.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hideValue());
+  plot.addEventListener("blur", hideValue);
+  plot.addEventListener("keydown", (event) => {
+    const place = Number(plot.dataset.place ?? -1);
+    const [day, hour] = [Math.floor(place / 24), ((place % 24) + 24) % 24];
+    const next = place < 0 ? [0, 0] : {
+      ArrowLeft: [day, hour - 1], ArrowRight: [day, hour + 1], ArrowUp: [day - 1, hour], ArrowDown: [day + 1, hour],
+      Home: [day, 0], End: [day, 23],
+    }[event.key];
+    if (event.key === "Escape") hideValue();
+    else if (next && /^(Arrow|Home|End)/.test(event.key)) {
+      event.preventDefault();
+      showHour(plot, Math.max(0, Math.min(6, next[0])), Math.max(0, Math.min(23, next[1])));
+    }
+  });
+}
+
+// --- legends ---
 
 for (const figure of document.querySelectorAll("figure.chart")) {
   const name = figure.dataset.chart;
@@ -147,7 +215,7 @@ function numbersOf(name) {
     const head = element("th");
     head.scope = "row";
     head.append(timeOf(begin));
-    row.append(head, ...of.map((count) => element("td", number.format(count))));
+    row.append(head, ...of.map((count) => countCell(count)));
   }
   writeTimes(table);
   return scrolling(table, chart.title);
@@ -155,10 +223,12 @@ function numbersOf(name) {
 
 for (const details of document.querySelectorAll("details.numbers")) {
   details.addEventListener("toggle", () => {
-    details.querySelector(".scroll")?.remove();
-    if (details.open) details.append(numbersOf(details.dataset.chart));
+    details.querySelectorAll(".scroll, .tools").forEach((old) => old.remove());
+    if (!details.open) return;
+    const numbers = numbersOf(details.dataset.chart);
+    details.append(numbers, tools(numbers.querySelector("table"), data.charts[details.dataset.chart].title));
   });
 }
 
 // On a phone a chart is wider than the screen: what is newest comes first.
-for (const plot of document.querySelectorAll(".plot")) plot.scrollLeft = plot.scrollWidth;
+for (const plot of document.querySelectorAll(".chart .plot")) plot.scrollLeft = plot.scrollWidth;

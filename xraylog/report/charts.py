@@ -39,13 +39,16 @@ def over_time(
     hours: Sequence[tuple[datetime, Sequence[int]]],
     length: timedelta,
     marks: Mapping[datetime, str],
+    cuts: Sequence[datetime] = (),
+    height: int = HEIGHT,
 ) -> str:
     """Draw counts of pieces of time that are so long, the series stacked, as SVG.
 
-    `label`: what it shows, in our own words. `title`: of the axis. `marks`: moments that the other axis names. No area
-    has a stroke: where a piece is some pixels wide, it would hide what it is to separate.
+    `label`: what it shows, in our own words. `title`: of the axis. `marks`: moments that the other axis names. `cuts`:
+    where dashed lines are. No area has a stroke: where a piece is some pixels wide, it would hide what it is to
+    separate.
     """
-    top = _top(max((sum(of_series) for _, of_series in hours), default=0))
+    top = top_of(hours)
     end = [(hour + length, of_series) for hour, of_series in hours[-1:]]  # as wide as the others
     values = [
         {"hour": int(hour.timestamp() * MILLISECONDS), "rows": rows, "series": number}
@@ -58,7 +61,7 @@ def over_time(
         label,
         {
             "width": WIDTH,
-            "height": HEIGHT,
+            "height": height,
             "data": {"values": values},
             "mark": {"type": "area", "interpolate": "step-after"},
             "encoding": {
@@ -83,7 +86,13 @@ def over_time(
             },
         },
         top,
+        [(cut - hours[0][0]) / (hours[-1][0] + length - hours[0][0]) for cut in cuts],
     )
+
+
+def top_of(hours: Sequence[tuple[datetime, Sequence[int]]]) -> int:
+    """Return the end of the axis for these counts."""
+    return _top(max((sum(of_series) for _, of_series in hours), default=0))
 
 
 def sharing(name: str, one: str, other: str) -> tuple[str, str]:
@@ -149,7 +158,7 @@ def _top(most: int) -> int:
     return next(number for number in (step * n // 2 for n in range(2, 21)) if number >= max(most, 1))
 
 
-def _svg(label: str, spec: Mapping[str, Any], top: int = 0) -> str:
+def _svg(label: str, spec: Mapping[str, Any], top: int = 0, cuts: Sequence[float] = ()) -> str:
     """Return SVG without a size, so that it is as wide as the page, and with coordinates of one decimal.
 
     `data-plot` has what charts.js needs to find a value: where the plot is, how large, and the end of its axis.
@@ -159,5 +168,9 @@ def _svg(label: str, spec: Mapping[str, Any], top: int = 0) -> str:
     inside = re.sub(r' (?:aria-[a-z]+|role|class)="[^"]*"', "", drawn[drawn.index("<g") : drawn.rindex("</svg>")])
     inside = re.sub(r"\d+\.\d\d+", lambda number: f"{float(number[0]):.1f}", inside)
     origin = re.search(r"translate\(([\d.]+),([\d.]+)\)", inside)
-    plot = f"{origin[1]} {origin[2]} {WIDTH} {HEIGHT} {top}" if origin else ""
-    return f'<svg role="img" aria-label="{label}" data-plot="{plot}" {shape[0] if shape else ""}>{inside}</svg>'
+    height = spec["height"]
+    plot = f"{origin[1]} {origin[2]} {WIDTH} {height} {top}" if origin else ""
+    lines = "".join(
+        f'<path class="cut" d="M{float(origin[1]) + cut * WIDTH:.1f},{origin[2]}v{height}"/>' for cut in cuts if origin
+    )
+    return f'<svg role="img" aria-label="{label}" data-plot="{plot}" {shape[0] if shape else ""}>{inside}{lines}</svg>'

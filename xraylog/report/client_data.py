@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xraylog.report import figures
 from xraylog.report.figures import InZone
 from xraylog.report.model import Destination, Findings, Place, User, goes_nowhere
+
+MAX_OF_NODES = 20_000  # nodes times days
 
 
 class Names:
@@ -64,7 +68,11 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
         "masked": is_masked,
         "refresh": refresh_s,
         "partial": found.window.has_partial_day,
-        "hasAllUsers": len(found.users) >= found.total_users,
+        "partialFirst": found.window.has_partial_first_day,
+        "since": found.window.since.timestamp(),
+        "until": found.window.until.timestamp(),
+        "totalUsers": found.total_users,
+        "totalSources": found.total_sources,
         "days": [str(day) for day in found.window.days],
         "users": users,
         "places": places.all(names),
@@ -72,10 +80,26 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
         "destinations": destinations,
         "totalDestinations": found.total_destinations,
         "called": _called(found, names),
+        "nodes": _nodes(found),
         "gaps": [(gap.node, int(gap.since.timestamp()), int(gap.until.timestamp())) for gap in found.gaps[:1000]],
         "charts": figures.numbers(zones),
+        "weeks": {zone.side: [[round(rows, 1) for rows in day] for day in zone.week] for zone in zones},
         "names": names.all,  # the last one: all others have named theirs
     }
+
+
+def _nodes(found: Findings) -> list[list[Any]]:
+    """Return each node with its rows of each day; without them where they would fill the page."""
+    days = found.window.days if len(found.nodes) * len(found.window.days) <= MAX_OF_NODES else ()
+    rows = Counter[tuple[str, int]]()
+    midnights = found.window.midnights
+    for slot in found.slots:
+        rows[slot.node, max(0, bisect_right(midnights, slot.start) - 1)] += slot.rows
+    return [
+        [node.name, node.rows, node.rejected_lines, node.last and int(node.last.timestamp()),
+         [rows[node.name, day] for day in range(len(days))]]
+        for node in found.nodes
+    ]  # fmt: skip
 
 
 def by_blocking(tags: Mapping[str, int]) -> list[str]:

@@ -105,7 +105,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     """Run the queries: first those that others wait for, then the longest (benchmarks/report.py)."""
     window, mask, thresholds = scope.window, scope.mask, scope.thresholds
     future_totals = ask(users.totals, thresholds)
-    future_ranked = ask(destinations.read, mask, thresholds)
+    future_ranked = ask(destinations.read, window, mask, thresholds)
     future_slots = ask(traffic.read)
     totals = future_totals.result()
     future_days = ask(users.days, window, totals)
@@ -116,7 +116,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     future_rejected = ask(traffic.rejected, thresholds)
     future_today = ask(today.read, window, names, traffic.NO_NODE)
     slots = future_slots.result()
-    nodes = ask(traffic.health, slots, names).result()
+    nodes = ask(traffic.health, slots, names, window).result()
     newest = None if slots or scope.node else ask(traffic.newest).result()
     ranked, rejected, days = future_ranked.result(), future_rejected.result(), future_days.result()
     tags, port_groups = future_uses.result()
@@ -139,6 +139,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
         total_destinations=ranked.total,
         before=ranked.before,
         is_first_period=ranked.is_first_period,
+        missing_before=ranked.missing_before,
         ports=future_ports.result(),
         sources=rejected.sources,
         total_sources=rejected.total,

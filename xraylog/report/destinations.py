@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from psycopg.sql import SQL
 
 from xraylog.report.fragments import BOTH, WINDOW
 from xraylog.report.masking import Mask
-from xraylog.report.model import Destination, Port, Thresholds
+from xraylog.report.model import ONE_DAY, Destination, Port, Thresholds, Window
 from xraylog.report.snapshot import Session
 
 NO_PROTOCOL = "(none)"  # a line can name a host and port, and no protocol
@@ -31,6 +32,7 @@ class Ranked:
     total: int  # destinations
     before: datetime | None  # the first row of the period before; without one nothing rises, and nothing is new
     is_first_period: bool  # no row is older than the period before
+    missing_before: tuple[int, int]  # parts of the period before without a destination, and all
 
 
 # Sorted by destination, the rows need no hash table: if a partition has been vacuumed, its index has them in that
@@ -58,6 +60,10 @@ DESTINATIONS = SQL("""
 """).format(window=BOTH)
 
 OLDER = 'SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" < %(before)s)'
+
+# One part at a time: PostgreSQL 10 would read all partitions for all of them.
+PART = SQL("SELECT EXISTS (SELECT 1 FROM logs l WHERE {window} AND l.destination_id IS NOT NULL)").format(window=WINDOW)
+MIN_PARTS, MAX_PARTS = 2, 30
 
 PORTS = SQL("""
     SELECT p.name::text, f.destination_port, f.rows
@@ -104,7 +110,7 @@ VISITS = SQL("""
 """).format(window=WINDOW)
 
 
-def read(session: Session, mask: Mask, thresholds: Thresholds) -> Ranked:
+def read(session: Session, window: Window, mask: Mask, thresholds: Thresholds) -> Ranked:
     """Return the destinations with the most rows, and those that gained most since the period before."""
     max_changed = thresholds.max_changed
     limits = {"max_destinations": thresholds.max_destinations, "max_changed": max_changed}
@@ -129,7 +135,22 @@ def read(session: Session, mask: Mask, thresholds: Thresholds) -> Ranked:
         total=total,
         before=before,
         is_first_period=not has_older_rows,
+        missing_before=_missing_before(session, window) if before else (0, 0),
     )
+
+
+def _missing_before(session: Session, window: Window) -> tuple[int, int]:
+    """Return how many parts of the period before, of a day or more, have no row with a destination, and of how many."""
+    length = window.until - window.since
+    parts = min(MAX_PARTS, length // ONE_DAY)
+    if parts < MIN_PARTS:
+        return 0, 0
+    borders = [window.before + number * (length / parts) for number in range(parts + 1)]
+    found = [
+        session.query(f"the period before, {since:%Y-%m-%d}", PART, since=since, until=until)
+        for since, until in pairwise(borders)
+    ]
+    return sum(not has_rows for ((has_rows,),) in found), parts
 
 
 def ports(session: Session, thresholds: Thresholds) -> Sequence[Port]:

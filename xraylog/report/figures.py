@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from xraylog.report.model import NO_TAG, Findings, Slot
 from xraylog.report.time_series import Series
 
 REJECTED = "(rejected)"
+LOW = 80  # height of the charts on the first screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,8 @@ class Figure:
     series: Series
     svg: Markup
     unit: str  # of the numbers: rows or users
+    top: int  # the end of its axis
+    cuts: Sequence[datetime]  # where a piece of time begins or ends that the page has only in part
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,10 @@ def tag(slot: Slot) -> str:
     return REJECTED if slot.is_rejected else slot.outbound or NO_TAG
 
 
+def _outcome(slot: Slot) -> str:
+    return "accepted" if slot.is_accepted else str(slot.action)
+
+
 def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
     unit, over_time = found.window.unit, partial(time_series.over_time, found, zone)
     rejected = [slot for slot in found.slots if slot.is_rejected]
@@ -63,7 +71,8 @@ def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
         side,
         zone,
         {
-            "active": _figure(found, zone, f"Active users per {unit}", time_series.active(found, zone), "users"),
+            "active": _figure(found, zone, f"Active users per {unit}", time_series.active(found, zone), "users", LOW),
+            "rows": _figure(found, zone, f"Rows per {unit}", over_time(found.slots, _outcome), height=LOW),
             "traffic": _figure(found, zone, f"Rows per {unit}, by outbound tag", over_time(found.slots, tag)),
             "nodes": _figure(found, zone, f"Rows per {unit}, by node", over_time(found.slots, lambda slot: slot.node)),
             "rejected": _figure(found, zone, f"Rejected rows per {unit}", over_time(rejected, tag)),
@@ -73,9 +82,13 @@ def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
     )
 
 
-def _figure(found: Findings, zone: ZoneInfo, title: str, series: Series, unit: str = "rows") -> Figure:
+def _figure(
+    found: Findings, zone: ZoneInfo, title: str, series: Series, unit: str = "rows", height: int = charts.HEIGHT
+) -> Figure:
     length, marks = time_series.LENGTH_OF[found.window.unit], time_series.marks(found, zone)
-    return Figure(title, series, _markup(charts.over_time(title, unit, series.rows, length, marks)), unit)
+    cuts = time_series.cuts(found, zone)
+    svg = charts.over_time(title, unit, series.rows, length, marks, cuts, height)
+    return Figure(title, series, _markup(svg), unit, charts.top_of(series.rows), cuts)
 
 
 def numbers(zones: Sequence[InZone]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
 ONE_DAY = timedelta(days=1)
+MAX_HOURS = 30  # of a day: more than any has, wherever clocks change
 NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
 ONLINE = timedelta(minutes=10)  # who was let in so lately counts as online
 NO_TAG = "(no tag)"
@@ -22,6 +23,7 @@ PORT_GROUPS: Mapping[str, Sequence[int]] = {
     "BitTorrent": (*range(6881, 6890), 51413),
 }  # all others: "other"
 BLOCKING = ("block", "blackhole", "reject", "deny")  # how tags begin of what goes nowhere
+MAX_HOLES = 5  # one in five days before may be without rows: nobody came, or the machine was down
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
 # The units of charts, the shortest first, and up to how many days each is at least 4 of a chart's 960 pixels wide. The
 # last one has no limit: over a year a day has 2.6.
@@ -80,6 +82,11 @@ class Window:
         return self.until < _midnight(self.last + ONE_DAY, self.zone)
 
     @property
+    def has_partial_first_day(self) -> bool:
+        """Return whether the window begins after the first day does."""
+        return self.since > _midnight(self.first, self.zone)
+
+    @property
     def unit(self) -> str:
         """Return what the charts count rows by."""
         return next(unit for unit, most in UNITS.items() if most is None or len(self.days) <= most)
@@ -90,9 +97,11 @@ class Window:
         return [self.since, *(_midnight(day, self.zone) for day in self.days[1:])]
 
     def hours(self, number: int) -> list[datetime]:
-        """Return when the hours of a day begin, counted from its begin."""
+        """Return when the hours of a day begin, counted from its midnight; the first one, when the window does."""
         begin, end = [*self.midnights, self.until][number : number + 2]
-        return [begin + count * timedelta(hours=1) for count in range(-((begin - end) // timedelta(hours=1)))]
+        midnight = _midnight(self.days[number], self.zone)
+        starts = (midnight + count * timedelta(hours=1) for count in range(1, MAX_HOURS))
+        return [begin, *(start for start in starts if begin < start < end)]
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -126,6 +135,7 @@ class Node:
     last: datetime | None
     rejected_lines: int  # in the window
     stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
+    was_active: bool = False  # it let a client in on the day before the window
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,11 @@ class Comparison:
     rows_before: int = 0
     rejected_before: int = 0
     users_before: int = 0
+
+    @property
+    def has_before(self) -> bool:
+        """Return whether anything of these hours a week before is stored: without it, none is no number."""
+        return bool(self.rows_before or self.rejected_before)
 
     def with_counts(self, is_today: bool, rows: int, rejected: int, users: int, online: int) -> Comparison:
         """Return it with the counts of one of the two days."""
@@ -276,6 +291,7 @@ class Findings:
     total_destinations: int = 0
     before: datetime | None = None  # the first row with a destination of the period before
     is_first_period: bool = False  # no row is older than the period before
+    missing_before: tuple[int, int] = (0, 0)  # parts of the period before without a destination, and all of its parts
     node: str | None = None  # the only one that is shown; None: all
     today: Mapping[str | None, Comparison] = field(default_factory=dict)  # by node; None: all of them
     activity: Sequence[tuple[datetime, int]] = ()  # hours, and a bit for each of `users` that was let in
@@ -301,6 +317,17 @@ class Findings:
         return self.before - self.window.before > (self.window.until - self.window.since) / 10
 
     @property
+    def has_holes_before(self) -> bool:
+        """Return whether much of the period before was not stored: what rises may only be stored again."""
+        missing, parts = self.missing_before
+        return missing * MAX_HOLES > parts
+
+    @property
+    def can_compare(self) -> bool:
+        """Return whether destinations can be compared with those of the period before."""
+        return self.before is not None and not (self.has_partial_period_before or self.has_holes_before)
+
+    @property
     def rejected_lines(self) -> int:
         """Return how many lines of all nodes are unparsed."""
         return sum(node.rejected_lines for node in self.nodes)
@@ -308,8 +335,9 @@ class Findings:
     @property
     def silent(self) -> list[str]:
         """Return the nodes whose runs did something lately, without an accepted row in the last hour of the window."""
-        alive = [(node.name, node.last or node.stored) for node in self.nodes if node.stored]
-        return [name for name, last in alive if last and GAP <= self.window.until - last < RETIRED_AFTER]
+        until, since = self.window.until, self.window.since
+        alive = [node for node in self.nodes if node.stored and until - node.stored < RETIRED_AFTER]
+        return [node.name for node in alive if until - (node.last or since) >= GAP]
 
     @property
     def absent(self) -> list[str]:
@@ -320,6 +348,11 @@ class Findings:
     @property
     def interrupted(self) -> list[str]:
         """Return the nodes that let clients in, then none for a day: longer than a quiet night."""
-        loaded = {node.name for node in self.nodes if node.stored}
-        long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and gap.since > self.window.since}
+        loaded = {node.name for node in self.nodes if node.stored and node.last}
+        long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and not self.is_before_first(gap)}
         return sorted(loaded & long)
+
+    def is_before_first(self, gap: Gap) -> bool:
+        """Return whether the node may have been new after it: nothing shows that it let a client in before."""
+        known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}
+        return gap.since <= self.window.since and gap.node not in known

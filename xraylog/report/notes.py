@@ -24,6 +24,8 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
         yield "Nobody was let in for a day or more:", interrupted
     if stalled := [_described(gap, found) for gap in stalls.find(found) if gap.node not in silent]:
         yield "Nobody was let in, at a time at which other days have connections:", stalled
+    if unclear := [_described(gap, found) for gap in stalls.unknown(found) if gap.node not in silent]:
+        yield "Nobody was let in, and there are too few other days to say whether that is usual:", unclear
     if runs.unseen:
         yield "Unknown, because it cannot be read:", runs.unseen
     if runs.buffer_bytes:

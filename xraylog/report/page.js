@@ -4,12 +4,19 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const number = new Intl.NumberFormat("en-US");
 const NAME = 0, ROWS = 1, TOGETHER = 2, ADDRESSES = 3, FIRST = 6, LAST = 7, DAYS = 8, FROM = 9, TO = 10, TAGS = 11, PORTS = 12;
+const NODE_UNPARSED = 2, NODE_LAST = 3, NODE_DAYS = 4;
 
 function element(name, text, className) {
   const made = document.createElement(name);
   if (text !== undefined) made.textContent = text;
   if (className) made.className = className;
   return made;
+}
+
+function countCell(count) {
+  const cell = element("td", number.format(count));
+  cell.dataset.value = count;
+  return cell;
 }
 
 function scrolling(table, title) {

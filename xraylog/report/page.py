@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 import jinja2
 from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from xraylog import __version__
 from xraylog.report import charts, client_data, figures, notes, origins, wording
@@ -32,6 +32,7 @@ SCRIPTS = ("page.js", "charts.js", "views.js", "tables.js")  # one script, in th
 UTC = ZoneInfo("UTC")
 JSON: dict[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
 SENTENCE_BYTES = 100  # how many of all users are shown
+MAX_BLOCKING = 10  # tags whose destinations have a table of their own
 MAX_BYTES = 2_000_000  # of the page: fewer users are shown where they would make it larger
 
 
@@ -43,6 +44,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_with_returns,
     )
     environment.policies["json.dumps_kwargs"] = JSON
     environment.filters["than"] = wording.than
@@ -69,13 +71,14 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "zones": drawn,
         "refresh_s": refresh_s,
         "tag_counts": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags)],
-        "blocking": [tag for tag in found.tags if goes_nowhere(tag)],
+        "blocking": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags) if goes_nowhere(tag)],
+        "most_blocking": MAX_BLOCKING,
         "group_counts": sorted(found.port_groups.items(), key=lambda of: -of[1]),
         "nobody": Comparison(),
-        "that_day": "today" if found.window.until >= written else f"on {found.window.last}",
+        "that_day": wording.that_day(found.window, written),
         "all_nodes": found.today.get(None, Comparison()),
         "sign": max((node.stored for node in found.nodes if node.stored), default=None),
-        "can_compare": found.before is not None and not found.has_partial_period_before,
+        "can_compare": found.can_compare,
         "notes": [*notes.of(found, runs, written)],
         "beside": [kind for kind in ("country", "provider") if any(getattr(of, kind) for of in found.places.values())],
         "most_origins": origins.MAX_SHOWN,
@@ -90,6 +93,13 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         found = replace(found, users=_first_users(found, data, excess))
         text = str(template.render(found=found, data=data(found), origins=origins.of(found), **values))
     return text
+
+
+def _with_returns(value: Any) -> Any:
+    """Return a value for the template; a browser reads a carriage return as a line feed, and its link leads nowhere."""
+    if isinstance(value, str) and not isinstance(value, Markup) and "\r" in value:
+        return escape(value).replace("\r", Markup("&#13;"))
+    return value
 
 
 def _text(names: Sequence[str]) -> str:

@@ -16,21 +16,47 @@ MIN_DAYS = 2  # to compare with
 
 def find(found: Findings) -> list[Gap]:
     """Return the gaps shorter than a day at whose time nearly all other days have some rows, the newest first."""
-    sums = _sums(found)
-    stalls = [gap for gap in found.gaps if gap.length < ONE_DAY and _usual(gap, found, sums) >= MIN_USUAL]
+    others = _rows_of_other_days(found)
+    stalls = [gap for gap, counts in others if len(counts) >= MIN_DAYS and _slow(counts) >= MIN_USUAL]
     return sorted(stalls, key=lambda gap: gap.since, reverse=True)
 
 
-def _usual(gap: Gap, found: Findings, sums: Mapping[str, Sequence[int]]) -> int:
-    """Return how many accepted rows the node has at the time of the gap on the second slowest of twenty days."""
+def unknown(found: Findings) -> list[Gap]:
+    """Return the gaps shorter than a day of nodes that have too few other days to compare with, the newest first."""
+    loaded = {node.name for node in found.nodes if node.stored and node.last}
+    gaps = [gap for gap, counts in _rows_of_other_days(found) if len(counts) < MIN_DAYS and gap.node in loaded]
+    return sorted(gaps, key=lambda gap: gap.since, reverse=True)
+
+
+def _slow(counts: Sequence[int]) -> int:
+    """Return the rows of the second slowest of twenty days."""
+    return sorted(counts)[len(counts) // SLOW]
+
+
+def _rows_of_other_days(found: Findings) -> list[tuple[Gap, Sequence[int]]]:
+    """Return each gap shorter than a day, with the accepted rows that its node has at that time of each other day.
+
+    Days on which the node let nobody in say nothing of what is usual: those before it was new, and those of an outage.
+    """
+    sums = _sums(found)
+    out = defaultdict[str, list[Gap]](list)
+    for gap in found.gaps:
+        if gap.length >= ONE_DAY or found.is_before_first(gap):
+            out[gap.node].append(gap)
+    short = [gap for gap in found.gaps if gap not in out[gap.node]]
+    return [(gap, _counts(gap, found, sums[gap.node], out[gap.node])) for gap in short]
+
+
+def _counts(gap: Gap, found: Findings, sums: Sequence[int], out: Sequence[Gap]) -> list[int]:
     since, until = found.window.since, found.window.until
-    days = (until - since) // ONE_DAY
+    days = (until - since) // ONE_DAY + 1
     counts = []
     for number in range(-days, days + 1):
         begin, end = gap.since + number * ONE_DAY, gap.until + number * ONE_DAY
-        if number and since <= begin and end <= until:
-            counts.append(_between(sums[gap.node], begin - since, end - since))
-    return sorted(counts)[len(counts) // SLOW] if len(counts) >= MIN_DAYS else 0
+        is_out = any(begin < other.until and end > other.since for other in out)
+        if number and since <= begin and end <= until and not is_out:
+            counts.append(_between(sums, begin - since, end - since))
+    return counts
 
 
 def _sums(found: Findings) -> Mapping[str, Sequence[int]]:

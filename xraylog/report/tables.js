@@ -9,22 +9,40 @@ function drawn(name, points, className) {
   return line;
 }
 
+// A day that the page has only in part is drawn with dashes: its rows say nothing of the others.
 function daysLine(days) {
   const most = Math.max(1, ...days);
   const last = Math.max(1, days.length - 1);
   const points = days.map((rows, day) => `${((day * 88) / last + 1).toFixed(0)},${(19 - (rows * 18) / most).toFixed(0)}`);
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const parts = `${data.partialFirst ? "; the first day is not whole" : ""}${data.partial ? "; the last day is not over" : ""}`;
   svg.setAttribute("class", "days");
   svg.setAttribute("viewBox", "0 0 90 20");
   svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `rows by day, at most ${number.format(most)}${data.partial ? "; the last day is not over" : ""}`);
+  svg.setAttribute("aria-label", `rows by day, at most ${number.format(most)}${parts}`);
+  svg.ofDays = days;
   if (points.length === 1) {
-    svg.append(drawn("polyline", "1,1 89,1", data.partial && "partial"));
-  } else {
-    svg.append(drawn("polyline", (data.partial ? points.slice(0, -1) : points).join(" ")));
-    if (data.partial) svg.append(drawn("polyline", points.slice(-2).join(" "), "partial"));
+    svg.append(drawn("polyline", "1,1 89,1", data.partial || data.partialFirst ? "partial" : ""));
+    return svg;
   }
+  const whole = points.slice(data.partialFirst ? 1 : 0, data.partial ? -1 : undefined);
+  if (whole.length > 1) svg.append(drawn("polyline", whole.join(" ")));
+  const dashed = [...(data.partialFirst ? [points.slice(0, 2)] : []), ...(data.partial ? [points.slice(-2)] : [])];
+  for (const part of new Set(dashed.map((of) => of.join(" ")))) svg.append(drawn("polyline", part, "partial"));
   return svg;
+}
+
+function showDay(event) {
+  const line = event.target.closest?.("svg.days");
+  if (!line) {
+    hideValue();
+    return;
+  }
+  const box = line.getBoundingClientRect();
+  const last = line.ofDays.length - 1;
+  const day = Math.max(0, Math.min(last, Math.round(((event.clientX - box.left) / box.width) * last)));
+  const part = (data.partial && day === last && " (not over)") || (data.partialFirst && !day && " (not all of it)") || "";
+  showTip(`${data.days[day]}${part}  ${number.format(line.ofDays[day])} rows`, event.clientX, event.clientY);
 }
 
 function userRow(user) {
@@ -67,6 +85,9 @@ function appendOthers() {
 }
 
 if (users) {
+  users.addEventListener("pointermove", showDay);
+  users.addEventListener("pointerdown", showDay);
+  users.addEventListener("pointerleave", hideValue);
   appendUsers(data.users.slice(0, AT_ONCE));
   requestAnimationFrame(() => setTimeout(appendOthers));
   addEventListener("beforeprint", appendOthers);
@@ -116,15 +137,44 @@ for (const table of document.querySelectorAll("table.sorted")) {
 // --- searching ---
 
 const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/; // or the beginning of one
+const window_ = () => `l."timestamp" >= '${new Date(data.since * 1000).toISOString()}' AND l."timestamp" < '${new Date(data.until * 1000).toISOString()}'`;
+const of = (shown, all) => `${number.format(shown)} of ${number.format(all)}`;
+
+// What a search cannot find, because the page has not all of it, and what finds it.
+const LACKS = {
+  users(wanted) {
+    const lines = [];
+    if (data.users.length < data.totalUsers) {
+      lines.push(`This page has the users with the most rows, ${of(data.users.length, data.totalUsers)}: ask_logs.py user NAME shows each of the others.`);
+    }
+    if (!ADDRESS.test(wanted)) return lines;
+    if (data.masked) return [...lines, "This page has networks and no addresses."];
+    const shown = data.users.reduce((all, user) => all + user[FROM].length, 0);
+    const all = data.users.reduce((sum, user) => sum + user[ADDRESSES], 0);
+    if (shown >= all && !lines.length) return [];
+    return [...lines, `This page has the most frequent addresses of each user, ${of(shown, all)}.`
+      + ` All are in the database: SELECT DISTINCT u.email, l.source_ip FROM logs l JOIN users u ON u.id = l.user_id`
+      + ` WHERE ${window_()} AND (host(l.source_ip) LIKE '${wanted}%' OR host(l.source_ip) LIKE '::ffff:${wanted}%')`];
+  },
+  sources(wanted) {
+    const shown = document.querySelectorAll("#sources tbody tr").length;
+    if (shown >= data.totalSources) return [];
+    const all = `This page has the sources with the most rows, ${of(shown, data.totalSources)}`;
+    return [ADDRESS.test(wanted) && !data.masked
+      ? `${all}. All are in the database: SELECT l.source_ip, l."timestamp" FROM logs l WHERE ${window_()} AND l.action = 'rejected'`
+        + ` AND (host(l.source_ip) LIKE '${wanted}%' OR host(l.source_ip) LIKE '::ffff:${wanted}%')`
+      : `${all}: ask_logs.py rejected --limit 0 shows the others.`];
+  },
+  destinations() {
+    const shown = Object.keys(data.destinations).length;
+    if (shown >= data.totalDestinations) return [];
+    return [`The tables of this page have ${of(shown, data.totalDestinations)} destinations: ask_logs.py reached NAME shows who went to one of the others, also as '*.example.org'.`];
+  },
+};
 
 function elsewhere(table, wanted) {
-  if (table.id !== "users" || data.masked || !ADDRESS.test(wanted)) return "";
-  const shown = data.users.reduce((all, user) => all + user[FROM].length, 0);
-  const all = data.users.reduce((sum, user) => sum + user[ADDRESSES], 0);
-  if (shown >= all && data.hasAllUsers) return "";
-  return ` This page has the most frequent addresses of each user, ${number.format(shown)} of ${number.format(all)}.`
-    + ` All are in the database: SELECT DISTINCT u.email, l.source_ip FROM logs l JOIN users u ON u.id = l.user_id`
-    + ` WHERE l."timestamp" >= '${data.days[0]}' AND host(l.source_ip) LIKE '${wanted}%'`;
+  const lacks = LACKS[table.dataset.links === "destination" ? "destinations" : table.id];
+  return wanted && lacks ? lacks(wanted).map((line) => ` ${line}`).join("") : "";
 }
 
 for (const search of document.querySelectorAll("input[type=search]")) {
@@ -151,16 +201,19 @@ function cellsOf(table) {
   return rows.map((row) => columns.map((column) => {
     const cell = row.cells[column];
     const isNumber = cell.dataset.value && !cell.querySelector("time") && !cell.textContent.includes("%");
-    return isNumber ? cell.dataset.value : cell.textContent.trim();
+    return isNumber ? cell.dataset.value : (cell.dataset.text ?? cell.textContent).trim();
   }));
 }
 
-// A spreadsheet runs what begins like a formula, also in full width, and a client chooses host names.
-const quoted = (text) => `"${(/^[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
-const flat = (text) => (/^[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text).replace(/[\t\r\n]/g, " ");
+// A spreadsheet runs what begins like a formula, also in full width, and a client chooses host names. Control characters
+// would end a cell or a line, or be obeyed by a terminal.
+function plain(text) {
+  const shown = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
+  return /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(shown) ? `'${shown}` : shown;
+}
 
 async function copy(table, status) {
-  const text = cellsOf(table).map((row) => row.map(flat).join("\t")).join("\n");
+  const text = cellsOf(table).map((row) => row.map(plain).join("\t")).join("\n");
   try {
     await navigator.clipboard.writeText(text);
     status.textContent = "Copied.";
@@ -169,29 +222,35 @@ async function copy(table, status) {
   }
 }
 
-function save(table) {
+function save(table, name) {
+  const quoted = (text) => `"${plain(text).replaceAll('"', '""')}"`;
   const text = cellsOf(table).map((row) => row.map(quoted).join(",")).join("\r\n");
   const made = element("a");
   made.href = URL.createObjectURL(new Blob([`${text}\r\n`], { type: "text/csv" }));
-  made.download = `${table.id}.csv`;
+  made.download = `${name}.csv`;
   made.click();
   setTimeout(() => URL.revokeObjectURL(made.href), 1000);
 }
 
-for (const table of document.querySelectorAll("table.sorted")) {
-  const title = table.caption?.textContent.split(/[.:,]/)[0] || table.closest("[aria-label]").getAttribute("aria-label");
-  const tools = element("p", undefined, "tools");
+function tools(table, title) {
+  const made = element("p", undefined, "tools");
   const status = element("span", undefined, "quiet");
   status.setAttribute("role", "status");
-  for (const [text, act] of [["Copy", () => copy(table, status)], ["Save as CSV", () => save(table)]]) {
+  const name = table.id || title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "");
+  for (const [text, act] of [["Copy", () => copy(table, status)], ["Save as CSV", () => save(table, name)]]) {
     const button = element("button", text, "link");
     button.type = "button";
     button.setAttribute("aria-label", `${text}: ${title}`);
     button.addEventListener("click", act);
-    tools.append(button);
+    made.append(button);
   }
-  tools.append(status);
-  table.closest(".scroll").after(tools);
+  made.append(status);
+  return made;
+}
+
+for (const table of document.querySelectorAll("table[id], table.whole")) {
+  const title = table.dataset.title || table.caption?.textContent.split(/[.:,]/)[0] || table.closest("[aria-label]").getAttribute("aria-label");
+  table.closest(".scroll").after(tools(table, title));
 }
 
 writeTimes(document);

@@ -14,6 +14,9 @@ from xraylog.report.model import SLOT, Findings, Slot, Window
 
 OTHERS = "(others)"
 MAX_MARKS = 10  # days that an axis names
+QUARTERS = 4  # of an hour
+MIN_PIECES = 2  # of a chart: a single one has no line beside it
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +93,47 @@ def active(found: Findings, zone: ZoneInfo) -> Series:
 
 
 def by_weekday(found: Findings, zone: ZoneInfo) -> list[list[float]]:
-    """Return the average rows by weekday, Monday first, and hour of the day: 30 days have five of some weekdays."""
-    rows = [[0] * 24 for _ in range(7)]
+    """Return the average rows by weekday, Monday first, and hour of the day: 30 days have five of some weekdays.
+
+    An hour that the window has only in part counts where there is no whole one.
+    """
+    rows = Counter[datetime]()
     for slot in found.slots:
-        local = slot.start.astimezone(zone)
-        rows[local.weekday()][local.hour] += slot.rows
+        rows[_hour_of_the_clock(slot.start, zone)] += slot.rows
+    quarters = _whole_quarters(found, zone)
+    hours: dict[tuple[int, int], list[datetime]] = defaultdict(list)
+    for hour in {*rows, *quarters}:
+        hours[hour.weekday(), hour.hour].append(hour)
+    return [[_average(hours[day, hour], rows, quarters) for hour in range(24)] for day in range(7)]
+
+
+def _average(hours: Sequence[datetime], rows: Mapping[datetime, int], quarters: Mapping[datetime, int]) -> float:
+    whole = [hour for hour in hours if quarters[hour] >= QUARTERS] or hours
+    return sum(rows[hour] for hour in whole) / max(1, len(whole))
+
+
+def _whole_quarters(found: Findings, zone: ZoneInfo) -> Counter[datetime]:
+    """Return how many quarters of each hour of the clock are in the window as a whole."""
     since, until = found.window.since, found.window.until
-    begins = (since + number * SLOT for number in range(-((since - until) // SLOT)))
-    hours = Counter((local.weekday(), local.hour) for local in {_hour_of_the_clock(begin, zone) for begin in begins})
-    return [[count / max(1, hours[day, hour]) for hour, count in enumerate(of)] for day, of in enumerate(rows)]
+    first = -((EPOCH - since) // SLOT)
+    begins = (EPOCH + number * SLOT for number in range(first, (until - EPOCH) // SLOT))
+    return Counter(_hour_of_the_clock(begin, zone) for begin in begins)
 
 
 def _hour_of_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
     """Return the hour that a clock on the wall shows; where it is set back, the same one for two hours."""
     return moment.astimezone(zone).replace(minute=0, second=0, microsecond=0, tzinfo=None)
+
+
+def cuts(found: Findings, zone: ZoneInfo) -> list[datetime]:
+    """Return where the first piece ends and the last one begins, where the window has only a part of them."""
+    starts = _starts(found.window, zone)
+    ends = [*starts[1:], starts[-1] + LENGTH_OF[found.window.unit]] if starts else []
+    if len(starts) < MIN_PIECES:
+        return []
+    first = [ends[0]] if found.window.since > starts[0] else []
+    last = [starts[-1]] if found.window.until < ends[-1] else []
+    return sorted({*first, *last})
 
 
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:

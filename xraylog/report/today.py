@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from psycopg.sql import SQL
 
@@ -13,17 +13,18 @@ from xraylog.report.snapshot import Session
 
 A_WEEK = timedelta(days=7)
 
-# Two pieces of a day each: partitions of other days are not read. A row without a node_id is the sum of all nodes. One
-# scan for both, and no GROUPING SETS: Citus refuses them.
+# Two pieces of a day each: partitions of other days are not read. Who is online shortly after midnight may have been
+# let in before it. A row without a node_id is the sum of all nodes. One scan for both, and no GROUPING SETS: Citus
+# refuses them.
 TODAY = SQL("""
     WITH visit AS (
-        SELECT l.node_id, l."timestamp" >= %(today)s AS is_today, l.user_id,
-               count(*) FILTER (WHERE {let_in}) AS rows,
-               count(*) FILTER (WHERE l.action = 'rejected') AS rejected,
+        SELECT l.node_id, l."timestamp" >= %(first)s AS is_today, l.user_id,
+               count(*) FILTER (WHERE {let_in} AND {of_the_day}) AS rows,
+               count(*) FILTER (WHERE l.action = 'rejected' AND {of_the_day}) AS rejected,
                count(*) FILTER (WHERE {let_in}
                                       AND l."timestamp" >= %(online_since)s) AS online
         FROM logs l
-        WHERE (l."timestamp" >= %(today)s AND l."timestamp" < %(until)s
+        WHERE (l."timestamp" >= %(first)s AND l."timestamp" < %(until)s
                OR l."timestamp" >= %(week_before)s AND l."timestamp" < %(week_before_until)s)
               AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)
         GROUP BY l.node_id, is_today, l.user_id
@@ -37,22 +38,28 @@ TODAY = SQL("""
            count(DISTINCT user_id) FILTER (WHERE rows > 0), count(DISTINCT user_id) FILTER (WHERE online > 0)
     FROM visit
     GROUP BY is_today
-""").format(let_in=LET_IN)
+""").format(let_in=LET_IN, of_the_day=SQL("""(l."timestamp" >= %(today)s OR l."timestamp" < %(week_before_until)s)"""))
 
 
 def read(
     session: Session, window: Window, names: Mapping[int | None, str], no_node: str
 ) -> Mapping[str | None, Comparison]:
     """Return the comparison by node; that of all nodes together under None."""
-    today = window.midnights[-1]
+    today, online_since = window.midnights[-1], window.until - ONLINE
     values = {
         "today": today,
-        "online_since": max(today, window.until - ONLINE),
-        "week_before": today - A_WEEK,
-        "week_before_until": window.until - A_WEEK,
+        "online_since": online_since,
+        "first": min(today, online_since),
+        "week_before": _a_week_before(today, window),
+        "week_before_until": _a_week_before(window.until, window),
     }
     found: dict[str | None, Comparison] = {}
     for is_sum, node, is_today, *counts in session.query("today", TODAY, **values):
         name = None if is_sum else names.get(node, no_node)
         found[name] = found.get(name, Comparison()).with_counts(is_today, *counts)
     return found
+
+
+def _a_week_before(moment: datetime, window: Window) -> datetime:
+    """Return when the clock showed the same time a week before: if clocks changed since, that is an hour off a week."""
+    return (moment.astimezone(window.zone) - A_WEEK).astimezone(timezone.utc)

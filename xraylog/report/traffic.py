@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 
 from xraylog.database import citus, partitions, reject_reason
 from xraylog.database.capabilities import Capabilities
-from xraylog.report.fragments import CLIENT, SHOWN, WINDOW, clock_slot
+from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW, clock_slot
 from xraylog.report.model import GAP, NOT_LET_IN, SLOT, Gap, Node, Reason, Slot, Source, Thresholds, Window
 from xraylog.report.snapshot import Row, Session
 
@@ -57,6 +57,14 @@ HEALTH = """
 """
 
 
+ACTIVE = SQL("""
+    SELECT DISTINCT l.node_id
+    FROM logs l
+    WHERE l."timestamp" >= %(since)s::timestamptz - interval '1 day' AND l."timestamp" < %(since)s
+          AND l.node_id = ANY(%(nodes)s) AND {let_in}
+""").format(let_in=LET_IN)
+
+
 def read(session: Session) -> list[Row]:
     """Return rows of: node id, slot, outbound tag, action, number of rows, first and last moment."""
     text = SQL(citus.without_planner_help(TRAFFIC) if session.is_distributed else TRAFFIC)
@@ -83,7 +91,7 @@ def newest(session: Session) -> datetime | None:
     return None
 
 
-def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, str]) -> list[Node]:
+def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, str], window: Window) -> list[Node]:
     """Return what came from each node, and when, including nodes without rows in the window."""
     rows: dict[int | None, list[Row]] = defaultdict(list)
     accepted: dict[int | None, list[Row]] = defaultdict(list)
@@ -92,15 +100,19 @@ def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, st
         if _is_accepted(slot):
             accepted[slot[0]].append(slot)
     known = {number: (rejected, stored) for number, rejected, stored in session.query("health", HEALTH)}
+    first = {number: min((slot[5] for slot in accepted[number]), default=None) for number in {*known, *rows}}
+    late = [number for number, moment in first.items() if number and (moment or window.until) - window.since >= GAP]
+    active = {number for (number,) in session.query("nodes before", ACTIVE, nodes=late)} if late else set()
     return [
         Node(
             names.get(number, NO_NODE),
             sum(slot[4] for slot in rows[number]),
-            min((slot[5] for slot in accepted[number]), default=None),
+            first[number],
             max((slot[6] for slot in accepted[number]), default=None),
             *known.get(number, (0, None)),
+            was_active=number in active,
         )
-        for number in sorted({*known, *rows}, key=lambda number: names.get(number, NO_NODE))
+        for number in sorted(first, key=lambda number: names.get(number, NO_NODE))
     ]
 
 

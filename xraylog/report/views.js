@@ -1,6 +1,7 @@
 // --- what an address like #user=alice shows: in one dialog, so that Back and bookmarks work ---
 
 const view = document.getElementById("view");
+const several = (count, one, many) => `${number.format(count)} ${count === 1 ? one : many}`;
 const sum = (counts) => counts.reduce((total, count) => total + count, 0);
 const named = (pairs) => pairs.map(([place, rows]) => [data.names[place], rows]);
 const byRows = (pairs) => pairs.filter(([, rows]) => rows).sort(([, one], [, other]) => other - one);
@@ -54,6 +55,8 @@ function within(fits, kinds) {
   };
 }
 
+const nodesOn = (day) => byRows(data.nodes.map((node) => [node[NAME], node[NODE_DAYS][day] ?? 0]));
+
 const VIEWS = {
   user(name) {
     const user = data.users.find((one) => one[NAME] === name);
@@ -62,9 +65,9 @@ const VIEWS = {
     const few = shown < all ? `Addresses: the ${shown} most frequent of ${number.format(all)}` : "Addresses";
     const networks = new Map();
     for (const [address, rows] of user[FROM]) networks.set(networkOf(address), (networks.get(networkOf(address)) ?? 0) + rows);
-    const from = origins(user[FROM]).map(([title, kind, found]) => `${number.format(found.length)} ${found.length === 1 ? kind : title.toLowerCase()}`).join(", ");
+    const from = origins(user[FROM]).map(([title, kind, found]) => several(found.length, kind, title.toLowerCase())).join(", ");
     return {
-      facts: `${number.format(user[ROWS])} rows, ${user[TOGETHER]} addresses together, ${number.format(all)} in total${from && `; those on this page are of ${from}`}`,
+      facts: `${several(user[ROWS], "row", "rows")}, ${several(user[TOGETHER], "address", "addresses")} together, ${number.format(all)} in total${from && `; those on this page are of ${from}`}`,
       tables: [
         [data.masked ? "Most frequent networks" : few, "address", user[FROM]],
         ["Most frequent destinations", "destination", named(user[TO])],
@@ -81,7 +84,7 @@ const VIEWS = {
     const known = data.destinations[data.names.indexOf(name)];
     const users = new Map([...usersWith(TO, name), ...(known?.[4] ?? [])]);
     if (!users.size && !known) return null;
-    const of = known ? `${number.format(users.size)} of ${number.format(known[2])} users` : `${number.format(users.size)} users whose lists have it`;
+    const of = known ? `${number.format(users.size)} of ${number.format(known[2])} users` : `${several(users.size, "user whose list has", "users whose lists have")} it`;
     return {
       facts: `${known ? `${number.format(known[0])} rows (${number.format(known[1])} in the period before), ports ${known[3].join(", ")}; ` : ""}${of}${namesOf(name).length ? `; names: ${namesOf(name).join(", ")}` : ""}`,
       tables: [["Users", "user", byRows([...users])]],
@@ -104,16 +107,16 @@ const VIEWS = {
   },
   day(name) {
     const place = data.days.indexOf(name);
-    if (place < 0) return null;
+    if (place < 0 || !data.charts.traffic) return null;
     const users = byRows(data.users.map((user) => [user[NAME], user[DAYS][place]]));
     const day = new Intl.DateTimeFormat("sv-SE", { timeZone: isKnown(data.zone) ? data.zone : "UTC", dateStyle: "short" });
     const [begins, counts] = data.charts.traffic.zones["in-local"];
     const tags = data.charts.traffic.names.map((tag, series) => [tag, sum(counts[series].filter((_, at) => day.format(begins[at] * 1000) === name))]);
-    return { facts: `${number.format(users.length)} users`, tables: [["Users", "user", users], ["Outbound tags", "tag", byRows(tags)]] };
+    return { facts: several(users.length, "user", "users"), tables: [["Users", "user", users], ["Outbound tags", "tag", byRows(tags)], ["Nodes", "node", nodesOn(place)]] };
   },
   tag(name) {
     const users = usersWith(TAGS, name);
-    const goals = named(data.goals[name] ?? []);
+    const goals = named(Object.hasOwn(data.goals, name) ? data.goals[name] : []); // a tag may be called "constructor"
     const all = new Map(data.users.map((user) => [user[NAME], user[ROWS]]));
     return users.length || goals.length ? {
       facts: shared(sum(users.map(([, rows]) => rows)), sum([...all.values()])),
@@ -123,22 +126,37 @@ const VIEWS = {
   },
   ports(name) {
     const users = usersWith(PORTS, name);
-    return users.length ? { facts: `${number.format(users.length)} users`, tables: [["Users", "user", users]], command: "ask_logs.py ports PORTS shows single ports" } : null;
+    return users.length ? { facts: several(users.length, "user", "users"), tables: [["Users", "user", users]], command: "ask_logs.py ports PORTS shows single ports" } : null;
   },
   node(name) {
-    const series = data.charts.nodes?.names.indexOf(name);
-    const gaps = data.gaps.filter(([node]) => node === name).slice(0, 50);
-    const [begins, counts] = series >= 0 ? data.charts.nodes.zones[side()] : [[], []];
+    const node = data.nodes.find((one) => one[NAME] === name);
+    if (!node) return null;
     const minutes = formatter({ dateStyle: "short", timeStyle: "short" });
+    const gaps = data.gaps.filter(([of]) => of === name);
+    const shown = gaps.slice(0, 50).map(([, since, until]) => [minutes.format(since * 1000), Math.round((until - since) / 360) / 10]);
+    const few = shown.length < gaps.length ? `Nobody let in: the ${shown.length} longest times of ${number.format(gaps.length)}, from` : "Nobody let in, from";
+    const last = node[NODE_LAST] ? `last accepted ${minutes.format(node[NODE_LAST] * 1000)}` : "nobody let in during these days";
+    const series = data.charts.nodes.names.indexOf(name);
+    const [begins, counts] = series >= 0 ? data.charts.nodes.zones[side()] : [[], []];
     const rows = begins.map((begin, at) => [minutes.format(begin * 1000), counts[series][at]]);
     return {
-      facts: "",
+      facts: `${number.format(node[ROWS])} rows, ${number.format(node[NODE_UNPARSED])} unparsed lines, ${last}`,
       tables: [
-        ["Nobody let in, from", "hours", gaps.map(([, since, until]) => [minutes.format(since * 1000), Math.round((until - since) / 360) / 10])],
-        ["Rows from", "rows", rows.reverse()],
+        ["Days", "day", data.days.map((day, place) => [day, node[NODE_DAYS][place] ?? 0]).filter(([, rows]) => rows)],
+        [few, "hours", shown],
+        ...(rows.length ? [["Rows from", "rows", rows.reverse()]] : []),
       ],
+      command: "ask_logs.py traffic --node NAME shows its hours, report_logs.py --node NAME its users",
     };
   },
+};
+
+// What shows what the page has not.
+const ASKS = {
+  user: "ask_logs.py user NAME shows what the database has",
+  destination: "ask_logs.py reached NAME shows what the database has",
+  tag: "ask_logs.py outbound TAG shows what the database has",
+  day: "report_logs.py --days 1 --until DAY writes the page of a day",
 };
 
 let called;
@@ -159,6 +177,9 @@ function beside(kind, address) {
   return [small];
 }
 
+// Series of a chart that are no tag: what was rejected, and all the small ones.
+const isTogether = (kind, name) => kind === "tag" && !Object.hasOwn(data.goals, name);
+
 function pairs(title, kind, rows) {
   const box = element("div");
   box.append(element("h3", title));
@@ -172,11 +193,12 @@ function pairs(title, kind, rows) {
   const body = table.createTBody();
   for (const [name, count] of rows) {
     const cell = element("td", undefined, "name");
-    cell.append(kind in VIEWS ? link(kind, name) : name);
+    cell.append(kind in VIEWS && !isTogether(kind, name) ? link(kind, name) : name);
     cell.append(...beside(kind, name));
-    body.insertRow().append(cell, element("td", number.format(count)));
+    cell.dataset.text = name; // for a spreadsheet
+    body.insertRow().append(cell, countCell(count));
   }
-  box.append(scrolling(table, title));
+  box.append(scrolling(table, title), tools(table, title));
   return box;
 }
 
@@ -192,11 +214,11 @@ function showView() {
     if (view.open) view.close();
     return;
   }
-  const found = VIEWS[kind](name) ?? { facts: "This page has nothing of it.", tables: [] };
+  const found = VIEWS[kind](name) ?? { facts: "This page has nothing of it", tables: [], command: ASKS[kind] };
   const heading = view.querySelector("h2");
   heading.textContent = name;
   heading.dataset.kind = kind;
-  document.getElementById("view-facts").textContent = [found.facts, found.command].filter(Boolean).join(". ");
+  document.getElementById("view-facts").textContent = [found.facts, found.command].filter(Boolean).map((text) => `${text}.`).join(" ");
   view.querySelector("div.side").replaceChildren(...found.tables.map((table) => pairs(...table)));
   hideValue();
   if (!view.open) view.showModal();

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+
+from xraylog.report.model import Window
 
 
 def count(number: float) -> str:
@@ -30,3 +33,10 @@ def than(now: int, before: int) -> str:
 def reasons(found: Sequence[tuple[str, int]]) -> str:
     """Return names with their numbers, or only the name where there is one."""
     return ", ".join(f"{name} {count(rows)}" for name, rows in found) if len(found) > 1 else "".join(dict(found))
+
+
+def that_day(window: Window, written: datetime) -> str:
+    """Return what the last day is called, and from when on, if the page begins within it."""
+    name = "today" if window.until >= written else f"on {window.last}"
+    is_part = window.has_partial_first_day and window.first == window.last
+    return f"{name}, from {window.since.astimezone(window.zone):%H:%M} on" if is_part else name

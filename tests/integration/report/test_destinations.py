@@ -11,6 +11,7 @@ from helpers.report_data import (
     BERLIN,
     HOUR,
     INSIDE,
+    LAST,
     NOON,
     ROWS,
     WINDOW,
@@ -104,3 +105,13 @@ def test_a_port_without_a_protocol_is_shown(conn: Connection, database: dict[str
     found = read(database)
     assert {(port.protocol, port.port, port.rows) for port in found.ports} == {("(none)", 8443, 1), ("tcp", 8443, 1)}
     assert sorted(found.top[0].ports) == ["(none)/8443", "tcp/8443"]
+
+
+def test_days_of_the_period_before_without_rows_are_counted(conn: Connection, database: dict[str, str]) -> None:
+    window = Window.of(BERLIN, 7, LAST, NOON + timedelta(days=9))
+    row = ROWS[0]._replace(host="host1.example", port=443, action="accepted", node="n1")
+    ages = (0, 7, 8, 9, 13)  # and all of the days before
+    fill(conn, [row._replace(at=NOON - timedelta(days=age)) for age in ages])
+    found = read(database, window)
+    assert (found.missing_before, found.can_compare) == ((3, 7), False)
+    assert read(database, Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))).missing_before == (0, 0)

@@ -114,6 +114,7 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
     of_logs = {what: {day for day in days if f"logs_{day}" in plan} for what, plan in plans.items()}
     assert of_logs.pop("older rows")  # is there one?
     assert of_logs.pop("destinations") == {"2025_11_15", "2025_11_16"}
+    assert of_logs.pop("nodes before") == {"2025_11_15"}  # asked where a node let nobody in at first
     assert {what for what, read_days in of_logs.items() if read_days} == {
         "traffic",
         "users",

@@ -233,3 +233,17 @@ def test_a_position_that_moved_at_no_moment_costs_no_page(
         [at],
     )
     assert {node.stored for node in read(database).nodes} == {None}
+
+
+def test_a_node_that_let_clients_in_on_the_day_before_is_not_new(conn: Connection, database: dict[str, str]) -> None:
+    row = ROWS[0]._replace(at=WINDOW.since + timedelta(hours=2), action="accepted", node="n1")
+    before = row._replace(at=WINDOW.since - timedelta(hours=23))
+    fill(conn, [
+        row, before,
+        row._replace(node="n2"), before._replace(node="n2", action="rejected"),
+        row._replace(node="n3"), before._replace(node="n3", at=WINDOW.since - timedelta(hours=25)),
+        row._replace(node="n4", at=WINDOW.since), before._replace(node="n4"),
+    ])  # fmt: skip
+    found = read(database)
+    assert [node.name for node in found.nodes if node.was_active] == ["n1"]  # of n4 nobody has to know
+    assert [gap.node for gap in found.gaps if found.is_before_first(gap)] == ["n2", "n3"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from helpers.report_data import BERLIN, HOUR, INSIDE, NOON, Row, fill, read
 
@@ -54,3 +54,32 @@ def test_the_last_day_is_compared_with_the_same_hours_a_week_before(conn: Connec
         "n1": Comparison(rows=5, rejected=3, users=1, online=0, rows_before=7, users_before=1),
         "n2": Comparison(rows=2, users=1, online=1),
     }
+
+
+def test_the_same_hours_a_week_before_are_those_of_the_clock(conn: Connection, database: dict[str, str]) -> None:
+    """In Berlin, clocks went back on 26 October: its midnight was at 22:00 before, in UTC, and at 23:00 since."""
+    now = datetime(2025, 10, 29, 12, tzinfo=timezone.utc)
+    row = Row(now - HOUR, "203.0.113.1", "accepted", "tcp", "h", 443, "direct", "alice", "n1")
+    borders = [datetime(2025, 10, day, hour, tzinfo=timezone.utc) for day, hour in ((21, 22), (22, 11))]
+    outside = [borders[0] - HOUR / 2, borders[1] + HOUR / 2]
+    fill(conn, [row, *[row._replace(at=at) for at in (borders[0], borders[0], borders[1] - HOUR / 2, *outside)]])
+    today = read(database, Window.of(BERLIN, 2, None, now)).today[None]
+    assert (today.rows, today.rows_before) == (1, 3)
+
+
+def test_who_was_let_in_shortly_before_midnight_is_online_after_it(conn: Connection, database: dict[str, str]) -> None:
+    midnight = Window.of(BERLIN, 1, None, NOON).since
+    row = Row(midnight - HOUR / 10, "203.0.113.1", "accepted", "tcp", "h", 443, "direct", "alice", "n1")
+    fill(conn, [row, row._replace(action="rejected"), row._replace(email="bob", at=midnight + HOUR / 100)])
+    today = read(database, Window.of(BERLIN, 1, None, midnight + HOUR / 20)).today
+    assert today[None] == today["n1"] == Comparison(rows=1, users=1, online=2)
+
+
+def test_users_are_active_in_the_hours_of_the_clock_although_the_page_begins_within_one(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    row = Row(NOON, "203.0.113.1", "accepted", "tcp", "h", 443, "direct", "alice", "n1")
+    since = NOON - 3 * HOUR + HOUR * 0.9
+    fill(conn, [row._replace(at=since), row._replace(at=NOON - HOUR, email="bob"), row._replace(at=NOON - HOUR / 2)])
+    shown = time_series.active(read(database, Window(BERLIN, since, NOON)), BERLIN)
+    assert shown.rows == [(NOON - 3 * HOUR, [1]), (NOON - 2 * HOUR, [0]), (NOON - HOUR, [2])]

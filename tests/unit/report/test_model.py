@@ -29,6 +29,13 @@ def test_a_window_may_begin_and_end_within_a_day() -> None:
     assert Window.ending(BERLIN, NOON, 2).since == datetime(2025, 11, 15, 23, tzinfo=timezone.utc)
 
 
+def test_hours_are_those_of_the_clock_although_the_window_begins_within_one() -> None:
+    window = Window(BERLIN, NOON - timedelta(hours=1, minutes=20), NOON - timedelta(minutes=10))
+    assert window.hours(0) == [window.since, NOON - timedelta(hours=1)]
+    autumn = Window.of(BERLIN, 1, date(2025, 10, 26), NOON)
+    assert autumn.hours(0) == [autumn.since + timedelta(hours=n) for n in range(25)]
+
+
 def test_today_ends_now() -> None:
     window = Window.of(BERLIN, 2, None, NOON)
     assert (window.last, window.until) == (LAST, NOON)

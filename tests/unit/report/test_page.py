@@ -17,7 +17,7 @@ from helpers.report_data import (
 )
 
 from xraylog.report import charts, page, run_history, traffic
-from xraylog.report.model import Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
+from xraylog.report.model import Comparison, Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
         (node("n", HOUR, HOUR * 0.9), True),  # its lines were not understood, or its run only found its log still there
         (node("n", HOUR * 0.9, HOUR), False),
         (node("n", None, HOUR * 10, rows=0), True),
-        (node("n", None, HOUR * 0.9, rows=0), False),  # since midnight nothing, and before it something
+        (node("n", None, HOUR * 0.9, rows=0), True),  # its runs go on: scanners knock, or no line is understood
         (node("n", HOUR, None), False),  # not one of our nodes: rows without one, or of a hand-made table
         (node("n", None, HOUR * 24 * 30, rows=0), False),  # retired
     ],
@@ -85,8 +85,14 @@ def test_of_days_that_are_over_the_nodes_are_named_that_had_no_line_in_them() ->
     assert told == ["Nobody was let in during these days, but there were runs: n2"]
 
 
+def test_a_node_that_let_nobody_in_since_midnight_is_not_yet_silent() -> None:
+    window = Window.of(BERLIN, 1, None, WINDOW.since + HOUR * 0.9)
+    quiet = Node("n", 0, None, None, 0, window.until)
+    assert notes(Findings(window, [quiet]), run_history.Runs(), window.until) == ["No rows in these days."]
+
+
 def test_a_day_without_lines_stands_out_and_a_quiet_night_does_not() -> None:
-    window = Window.of(BERLIN, 3, None, NOON)
+    window = Window.of(BERLIN, 8, None, NOON)
     nodes = [node("n1", HOUR / 2, HOUR / 3), node("n2", HOUR / 2, HOUR / 3), node("old", None, None, rows=0)]
     quiet = [
         Gap("n1", NOON - HOUR * 30, NOON - HOUR * 6.01),  # a night
@@ -116,21 +122,64 @@ def test_of_many_nodes_that_are_silent_some_are_named() -> None:
     assert told.endswith("n8, n9 and others")
 
 
-def test_a_node_that_stopped_letting_clients_in_stands_out_although_scanners_knocked() -> None:
-    """Four and a half hours of one afternoon, of eight."""
-    window = Window.of(BERLIN, 8, LAST, NOON + timedelta(days=9))
-    since, until = NOON - 3 * HOUR * 24, NOON - 3 * HOUR * 24 + 4.5 * HOUR
+PAST = Window.of(BERLIN, 8, LAST, NOON + timedelta(days=9))
+DAY = timedelta(days=1)
+
+
+def busy(window: Window, *out: tuple[datetime, datetime], rows: int = 7) -> tuple[list[Slot], list[Gap]]:
+    """Rows of each quarter, of which xray refused those of some times, and the gaps that these are."""
     quarters = [window.since + n * HOUR / 4 for n in range((window.until - window.since) // (HOUR / 4))]
     slots = [
-        Slot(at, "n1", "direct", "rejected" if since <= at < until else "accepted", rows=7) for at in quarters
-    ]  # fmt: skip
-    gap = Gap("n1", since, until)
-    found = Findings(window, [node("n1", HOUR / 2, HOUR / 3)], [gap], slots)
-    assert notes(found, run_history.Runs(), NOON + timedelta(days=9)) == [
-        "Nobody was let in, at a time at which other days have connections: n1 from 2025-11-14 13:00 to 17:30"
+        Slot(at, "n1", "direct", "rejected" if any(since <= at < until for since, until in out) else "accepted", rows)
+        for at in quarters
     ]
-    few = [replace(slot, rows=1) for slot in slots]
-    assert notes(replace(found, slots=few), run_history.Runs(), NOON + timedelta(days=9)) == []
+    return slots, [Gap("n1", *times) for times in out]
+
+
+def stalled(window: Window, *out: tuple[datetime, datetime], rows: int = 7, was_active: bool = False) -> list[str]:
+    """What the page says first of a node that let nobody in at these times, when its days are over."""
+    slots, gaps = busy(window, *out, rows=rows)
+    quiet = replace(node("n1", HOUR / 2, HOUR / 3), was_active=was_active)
+    return notes(Findings(window, [quiet], gaps, slots), run_history.Runs(), NOON + timedelta(days=9))
+
+
+AFTERNOON = (NOON - 3 * DAY, NOON - 3 * DAY + 4.5 * HOUR)
+STALLED = "Nobody was let in, at a time at which other days have connections: n1 from 2025-11-14 13:00 to 17:30"
+
+
+def test_a_node_that_stopped_letting_clients_in_stands_out_although_scanners_knocked() -> None:
+    """Four and a half hours of one afternoon, of eight."""
+    assert stalled(PAST, AFTERNOON) == [STALLED]
+    assert stalled(PAST, AFTERNOON, rows=1) == []
+
+
+def test_a_node_that_is_new_or_was_out_for_days_is_compared_with_its_other_days() -> None:
+    new = (PAST.since, PAST.since + 3 * DAY)
+    assert stalled(PAST, new, AFTERNOON) == [STALLED]
+    assert stalled(PAST, (PAST.since + HOUR, PAST.since + 3 * DAY), AFTERNOON) == [
+        "Nobody was let in for a day or more: n1",
+        STALLED,
+    ]
+
+
+def test_a_node_that_is_new_did_not_stop_before() -> None:
+    morning = (PAST.since, PAST.since + 10 * HOUR)
+    assert stalled(PAST, morning) == []
+    assert stalled(PAST, morning, was_active=True) == [
+        "Nobody was let in, at a time at which other days have connections: n1 from 2025-11-10 00:00 to 10:00"
+    ]
+    assert stalled(PAST, (PAST.since, PAST.since + 3 * DAY), was_active=True) == [
+        "Nobody was let in for a day or more: n1"
+    ]
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_a_page_of_too_few_days_to_compare_with_does_not_say_that_nothing_stands_out(days: int) -> None:
+    window = Window.of(BERLIN, days, LAST, NOON + timedelta(days=9))
+    afternoon = (NOON - HOUR, NOON + 3.5 * HOUR)
+    said = "Nobody was let in, and there are too few other days to say whether that is usual: n1 from 2025-11-17 "
+    assert stalled(window, afternoon) == [f"{said}12:00 to 16:30"]
+    assert stalled(window) == []
 
 
 def test_the_page_of_a_first_period_that_began_late_warns_of_it() -> None:
@@ -140,6 +189,36 @@ def test_the_page_of_a_first_period_that_began_late_warns_of_it() -> None:
         shown = page.render(replace(found, rising=[GOAL], new=[GOAL]), run_history.Runs(), NOON, is_masked=False)
         assert ("Rows with a destination only begin at" in shown) == is_marked == found.has_partial_period_before
         assert ("<h3>Rising</h3>" in shown, "<h3>New</h3>" in shown) == (not is_marked, not is_marked)
+
+
+@pytest.mark.parametrize(("missing", "is_marked"), [((1, 7), False), ((2, 7), True), ((6, 30), False), ((0, 0), False)])
+def test_nothing_rises_where_much_of_the_period_before_is_missing(missing: tuple[int, int], is_marked: bool) -> None:
+    found = Findings(WINDOW, [node("n1", HOUR, HOUR)], slots=[Slot(WINDOW.since, "n1", None, "accepted", 7)],
+                     before=WINDOW.before, missing_before=missing, rising=[GOAL], new=[GOAL])  # fmt: skip
+    shown = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    assert ("<h3>Rising</h3>" in shown, "<h3>New</h3>" in shown) == (not is_marked, not is_marked)
+    assert ("Of the 7 days before, 2 have no rows with a destination: nothing is shown" in shown) == is_marked
+
+
+def test_without_rows_of_a_week_before_nothing_is_compared_with_them() -> None:
+    window = Window.of(BERLIN, 1, None, NOON)
+    found = Findings(
+        window, [node("n1", HOUR / 2, HOUR / 3)], today={None: Comparison(5, 1, 2), "n1": Comparison(5, 1, 2)}
+    )
+    shown = page.render(found, run_history.Runs(), NOON, is_masked=False)
+    assert shown.count("no rows of a week before to compare with") == 3
+    nodes = shown.partition('<table id="nodes"')[2].partition("</table>")[0]
+    assert nodes.count('<td data-value="">–</td>') == 2
+    stored = {name: replace(of, rejected_before=4) for name, of in found.today.items()}
+    shown = page.render(replace(found, today=stored), run_history.Runs(), NOON, is_masked=False)
+    assert "no rows of a week before" not in shown.partition("<script")[0]
+    assert shown.count("none a week before") == 2
+
+
+def test_a_page_that_begins_within_today_says_from_when_on_it_counts() -> None:
+    window = Window(BERLIN, NOON - 3 * HOUR, NOON)
+    found = Findings(window, [node("n1", HOUR / 2, HOUR / 3)])
+    assert "<dt>users today, from 10:00 on</dt>" in page.render(found, run_history.Runs(), NOON, is_masked=False)
 
 
 def test_a_page_of_more_than_two_months_has_days_and_no_hours() -> None:
@@ -213,4 +292,4 @@ def test_a_page_that_is_not_too_large_shows_all_users() -> None:
     found = Findings(WINDOW, [node("n1", HOUR / 2, HOUR / 3)], users=users, total_users=2000)
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
     assert "u1999" in text
-    assert "with the most rows" not in text
+    assert "with the most rows" not in text.partition("<script")[0]

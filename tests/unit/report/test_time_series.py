@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
 from helpers.report_data import (
+    BERLIN,
     NOON,
     UTC,
     WINDOW,
@@ -53,3 +55,25 @@ def test_the_first_minutes_of_a_day_in_a_zone_of_half_hours_have_no_marks() -> N
     kolkata = ZoneInfo("Asia/Kolkata")
     now = datetime(2025, 11, 16, 18, 35, tzinfo=timezone.utc)
     assert time_series.marks(Findings(Window.of(kolkata, 1, None, now)), UTC) == {}
+
+
+def test_an_hour_that_is_not_over_makes_no_average_smaller() -> None:
+    """Fifteen days up to Monday noon, and half an hour."""
+    window = Window.of(UTC, 15, None, NOON + timedelta(minutes=30))
+    hours = (window.until - window.since) // timedelta(hours=1)
+    slots = [Slot(window.since + timedelta(hours=n), "n1", None, "accepted", 10) for n in range(hours + 1)]
+    slots[-1] = replace(slots[-1], rows=1)
+    week = time_series.by_weekday(Findings(window, slots=slots), UTC)
+    assert {rows for day in week for rows in day} == {10}
+    alone = Window(UTC, NOON, NOON + timedelta(minutes=30))
+    assert time_series.by_weekday(Findings(alone, slots=slots[-1:]), UTC)[0][12] == 1
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [(0, 24, []), (0.5, 24, [1]), (0, 23.5, [23]), (0.5, 23.5, [1, 23]), (0.5, 0.75, []), (0.5, 1.5, [1])],
+)
+def test_a_chart_is_cut_where_it_has_an_hour_only_in_part(since: float, until: float, expected: list[int]) -> None:
+    day = WINDOW.since
+    window = Window(BERLIN, day + timedelta(hours=since), day + timedelta(hours=until))
+    assert time_series.cuts(Findings(window), BERLIN) == [day + timedelta(hours=hour) for hour in expected]
