@@ -12,7 +12,7 @@ from psycopg.sql import SQL
 from xraylog.database import citus, partitions, reject_reason
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW, clock_slot
-from xraylog.report.model import GAP, NOT_LET_IN, SLOT, Gap, Node, Reason, Slot, Source, Thresholds, Window
+from xraylog.report.model import GAP, NOT_LET_IN, ONE_DAY, SLOT, Gap, Node, Reason, Slot, Source, Thresholds, Window
 from xraylog.report.snapshot import Row, Session
 
 NO_NODE = "(no node)"
@@ -60,7 +60,7 @@ HEALTH = """
 ACTIVE = SQL("""
     SELECT DISTINCT l.node_id
     FROM logs l
-    WHERE l."timestamp" >= %(since)s::timestamptz - interval '1 day' AND l."timestamp" < %(since)s
+    WHERE l."timestamp" >= %(day_before)s AND l."timestamp" < %(since)s
           AND l.node_id = ANY(%(nodes)s) AND {let_in}
 """).format(let_in=LET_IN)
 
@@ -102,7 +102,8 @@ def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, st
     known = {number: (rejected, stored) for number, rejected, stored in session.query("health", HEALTH)}
     first = {number: min((slot[5] for slot in accepted[number]), default=None) for number in {*known, *rows}}
     late = [number for number, moment in first.items() if number and (moment or window.until) - window.since >= GAP]
-    active = {number for (number,) in session.query("nodes before", ACTIVE, nodes=late)} if late else set()
+    values = {"nodes": late, "day_before": window.since - ONE_DAY}
+    active = {number for (number,) in session.query("nodes before", ACTIVE, **values)} if late else set()
     return [
         Node(
             names.get(number, NO_NODE),
