@@ -285,7 +285,7 @@ def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
 def test_make_partitions_says_what_its_operator_must_do(node: Node, site: Site, conn: Connection) -> None:
     insert = node("n2", "xray_insert")
     assert insert.run_here("--make-partitions", "2") == Exit.OPERATOR
-    assert "may not make it" in insert.output()
+    assert "may not create it" in insert.output()
     conn.execute("DROP TABLE logs CASCADE; CREATE TABLE logs (id bigint, timestamp timestamptz)")
     assert site.run_here("--make-partitions", "2") == Exit.OPERATOR
     assert "migrate_logs_to_partitioned.py" in site.output()
