@@ -81,6 +81,7 @@ def test_each_option_that_a_sentence_names_is_one(capsys: pytest.CaptureFixture[
         (page, option)
         for page in pages
         for code in inline(page)
+        if not code.startswith("benchmarks/")
         for option in re.findall(r"(?<!\S)--[a-z][\w-]+", code)
     }
     assert {(page, option) for page, option in named if option not in known | NOT_OURS | {"--help"}} == set()
