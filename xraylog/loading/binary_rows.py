@@ -56,8 +56,7 @@ def rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> b
     """Return rows without BEGIN and END. `ids`: of every name in the records.
 
     Requests and routes repeat themselves: the bytes of their columns are made once for each. In each chunk, rows of one
-    user are side by side: their entries in the index are stored faster, and an answer about this user reads fewer
-    pages (benchmarks/pages.py).
+    user are side by side: an answer about this user reads fewer pages (benchmarks/pages.py).
     """
     addresses = {address: _inet(address) for address in set(records.source_ips)}
     requests = {request: _request(request, ids, has_reject_reason) for request in set(records.requests)}

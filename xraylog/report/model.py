@@ -354,5 +354,7 @@ class Findings:
 
     def is_before_first(self, gap: Gap) -> bool:
         """Return whether the node may have been new after it: nothing shows that it let a client in before."""
+        if gap.since > self.window.since:
+            return False
         known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}
-        return gap.since <= self.window.since and gap.node not in known
+        return gap.node not in known
