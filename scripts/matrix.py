@@ -81,7 +81,7 @@ def main() -> int:
     print(f"Pythons and servers are ready after {time.monotonic() - begun:.0f} s", flush=True)
     for old in FOLDER.glob("coverage*"):
         old.unlink()
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 2) as pool:  # more than cores: tests wait for locks and clocks, too
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:  # one more than cores: tests wait for locks, too
         outcomes = list(pool.map(run, jobs(pythons, servers)))
     report_coverage(list(pythons.values())[-1])
     totals = sum((outcome.totals for outcome in outcomes), Counter())
@@ -97,10 +97,11 @@ def main() -> int:
 def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
     """Return the longest first: both pairs, then what is between.
 
-    Both pairs run every test, those of faults beside the others: they wait most. A run that is killed at every step is
-    killed at the odd ones on one and at the even ones on the other. A version of PostgreSQL between them has the tests
-    of the tables, of loading and of whole runs, and its share of the other integration tests: each of those runs on one
-    of these versions, too.
+    Both pairs run every test, those of faults beside the others, with two exceptions. A run that is killed at every
+    step is killed at the odd ones on one pair and at the even ones on the other, and each pair has half of what is
+    random. Likewise each opens the page in a browser in half of the tests. A version of PostgreSQL between them has the
+    tests of the tables, of loading and of whole runs, and its share of the other integration tests: each of those runs
+    on one of these versions, too.
     """
     oldest, *between, newest = pythons
     first, *others, last = servers

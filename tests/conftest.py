@@ -40,7 +40,9 @@ WITH_TABLES = {"ingest", "maintenance", "report", "telemetry"}  # folders
 # more differences between versions than others, and takes as long as all of these. Faults of tables differ little, what
 # is replayed is loaded, and what stands in for Citus is the same on each.
 ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "test_run.py", "test_online.py"}
-SHARED_OUT = {"test_table_faults.py", "test_replay.py", "test_citus.py"}
+SHARED_OUT = {"test_table_faults.py", "test_replay.py", "test_citus.py", "test_retention.py", "test_timeouts.py"}
+# The page is the same, whatever Python and PostgreSQL it comes from: tests/integration/report holds its data on each.
+IN_A_BROWSER = "system/test_page*.py"
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
 
 
@@ -60,6 +62,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     places = {item: {*item.path.relative_to(TESTS).parts} for item in items}
     others = [item for item in items if places[item] & SHARED_OUT or not places[item] & ABOUT_THE_DATABASE]
     left_out.update(item for n, item in enumerate(others, 1) if n % of != number % of)
+    number, of = config.getoption("--steps")
+    in_browser = [item for item in items if item.path.match(IN_A_BROWSER)]
+    left_out.update(item for n, item in enumerate(in_browser, 1) if n % of != number % of)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -80,7 +85,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pg-bin", type=Path, help="folder of another PostgreSQL's binaries")
     parser.addoption("--citus-bin", type=Path, help="folder of the binaries of a PostgreSQL with Citus")
     parser.addoption("--long", action="store_true", help="repeat what is random a thousand times")
-    parser.addoption("--steps", type=part, default=(1, 1), help="K/N: strike a run at the K-th of each N steps alone")
+    parser.addoption("--steps", type=part, default=(1, 1), help="K/N: strike a run at the K-th of each N steps alone, "
+                     "and open the page in a browser in the K-th of each N tests")  # fmt: skip
     parser.addoption("--share", type=part, default=(1, 1), help="K/N: the K-th of each N tests, and all that are about "
                      "the database")  # fmt: skip
     parser.addoption("--on-a-server", action="store_true", help="only the tests that a server takes part in")
@@ -148,8 +154,8 @@ def ends_its_threads() -> Iterator[None]:
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
-    """How often a random test repeats itself."""
-    return 1000 if request.config.getoption("--long") else 12
+    """How often a random test repeats itself: of several runs with --steps, each has its part."""
+    return 1000 if request.config.getoption("--long") else 12 // request.config.getoption("--steps")[1]
 
 
 @pytest.fixture
