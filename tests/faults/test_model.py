@@ -159,6 +159,9 @@ class Installation(RuleBasedStateMachine):
         for _ in range(count):
             self.write(line(0, self.equal_at), EQUAL)
 
+    def another_moment(self) -> str:
+        return f"{AT.partition('.')[0]}.{self.numbers:06}"
+
     @rule(at=st.integers(1, 60))
     def append_half_a_line(self, at: int) -> None:
         self.finish_half()
@@ -290,7 +293,10 @@ class Installation(RuleBasedStateMachine):
     @precondition(lambda self: len(self.rotated) < 3)
     @rule()
     def rotate_the_log(self) -> None:
-        """Renamed, and created again; xray has opened the new one."""
+        """Renamed, and created again; xray has opened the new one.
+
+        No later log begins with the lines of this one: that would be the same text under two names, and stored once.
+        """
         self.finish_half()
         self.close()
         old = self.site.log.with_name(f"access.log.{self.numbers}")
@@ -298,6 +304,7 @@ class Installation(RuleBasedStateMachine):
         self.rotated.append(old)
         self.unmet = Counter()
         self.start_generation()
+        self.equal_at = self.another_moment()
 
     @precondition(lambda self: self.rotated)
     @rule(keep=st.booleans())
@@ -345,7 +352,7 @@ class Installation(RuleBasedStateMachine):
         shutil.copytree(self.site.folder, self.folder / "other")
         here = {name: getattr(self, name) for name in OF_A_MACHINE}
         own = {"writer": None, "unmet": Counter(), "rotated": [], "copies": [], "said": self.said.copy()}
-        own["equal_at"] = f"{AT.partition('.')[0]}.{self.numbers:06}"
+        own["equal_at"] = self.another_moment()
         self.other = {**here, **own, "host": f"h{self.numbers}" if is_renamed else self.host}
         self.may_be_a_copy = True
 
