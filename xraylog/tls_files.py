@@ -77,8 +77,8 @@ def to_mend(said: str, options: Mapping[str, str]) -> str:
 
 
 def without_noise(said: str) -> str:
-    """Return the words without the bytes that some builds of OpenSSL give as the reason for a closed file."""
-    return re.sub('": .*', '": Permission denied', said, flags=re.DOTALL) if _closed_file(said) else said
+    """Return the words without what some builds of OpenSSL give as the reason for a closed file: any bytes, or none."""
+    return re.sub('":.*', '": Permission denied', said, flags=re.DOTALL) if _closed_file(said) else said
 
 
 def _closed_file(said: str) -> str | None:

@@ -15,6 +15,7 @@ from helpers.refusing import Answer
 from helpers.users import OTHER, acting_as, as_root, folder_of
 from psycopg.conninfo import make_conninfo
 
+from xraylog import tls_files
 from xraylog.database import logins, refusals
 
 KEYWORDS = {"host": "127.0.0.1", "user": "ldap", "dbname": "xray", "gssencmode": "disable", "connect_timeout": "5"}
@@ -194,6 +195,17 @@ def test_a_server_that_the_client_does_not_trust(port: str, home: Path, made: Pa
     assert "copy the certificate of the authority there" in explained(port, sslmode="verify-full")[0]
     root.write_bytes((made / "localhost.crt").read_bytes())
     assert "[postgresql] host: a name that the certificate has" in explained(port, sslmode="verify-full")[0]
+
+
+@as_root
+@pytest.mark.parametrize("reason", ["", " ", " \x01\n\x7f", " Permission denied"])
+def test_whatever_openssl_gives_as_the_reason_for_a_closed_file_it_is_named(reason: str) -> None:
+    with folder_of(OTHER) as folder:
+        file = folder / "client.crt"
+        file.touch(mode=0o600)
+        with acting_as(OTHER):
+            said = tls_files.without_noise(f'could not read certificate file "{file}":{reason}')
+    assert said == f'could not read certificate file "{file}": Permission denied'
 
 
 @as_root
