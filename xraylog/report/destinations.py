@@ -14,10 +14,8 @@ from psycopg.sql import SQL
 
 from xraylog.report.fragments import BOTH, WINDOW
 from xraylog.report.masking import Mask
-from xraylog.report.model import ONE_DAY, Destination, Port, Thresholds, Window
+from xraylog.report.model import NO_PROTOCOL, ONE_DAY, Destination, Thresholds, Window
 from xraylog.report.snapshot import Session
-
-NO_PROTOCOL = "(none)"  # a line can name a host and port, and no protocol
 
 Visits: TypeAlias = tuple[int, Sequence[str], Sequence[tuple[str, int]]]  # users, ports, and the most frequent users
 
@@ -64,19 +62,6 @@ OLDER = 'SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" < %(before)s)'
 # One part at a time: PostgreSQL 10 would read all partitions for all of them.
 PART = SQL("SELECT EXISTS (SELECT 1 FROM logs l WHERE {window} AND l.destination_id IS NOT NULL)").format(window=WINDOW)
 MIN_PARTS, MAX_PARTS = 2, 30
-
-PORTS = SQL("""
-    SELECT p.name::text, f.destination_port, f.rows
-    FROM (
-        SELECT l.protocol_id, l.destination_port, count(*) AS rows
-        FROM logs l
-        WHERE {window} AND l.destination_id IS NOT NULL AND l.destination_port IS NOT NULL
-        GROUP BY l.protocol_id, l.destination_port
-        ORDER BY count(*) DESC, l.destination_port, l.protocol_id
-        LIMIT %(most)s
-    ) f LEFT JOIN protocols p ON p.id = f.protocol_id
-    ORDER BY f.rows DESC, f.destination_port, f.protocol_id
-""").format(window=WINDOW)
 
 # One scan for both: a row is about a user, or about a port. No GROUPING SETS: Citus refuses them.
 VISITS = SQL("""
@@ -151,12 +136,6 @@ def _missing_before(session: Session, window: Window) -> tuple[int, int]:
         for since, until in pairwise(borders)
     ]
     return sum(not has_rows for ((has_rows,),) in found), parts
-
-
-def ports(session: Session, thresholds: Thresholds) -> Sequence[Port]:
-    """Return the ports with the most rows."""
-    found = session.query("ports", PORTS, most=thresholds.max_ports)
-    return [Port(name or NO_PROTOCOL, port, rows) for name, port, rows in found]
 
 
 def _visits(session: Session, mask: Mask, ids: Sequence[int], most: int) -> Mapping[int, Visits]:

@@ -14,6 +14,7 @@ MAX_HOURS = 30  # of a day: more than any has, wherever clocks change
 NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
 ONLINE = timedelta(minutes=10)  # who was let in so lately counts as online
 NO_TAG = "(no tag)"
+NO_PROTOCOL = "(none)"  # a line can name a host and port, and no protocol
 PORT_GROUPS: Mapping[str, Sequence[int]] = {
     "web": (80, 443, 8080, 8443),
     "DNS": (53, 853, 5353),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.report.fragments import LET_IN, WINDOW
 from xraylog.report.masking import Mask
-from xraylog.report.model import NO_TAG, PORT_GROUPS, Thresholds, goes_nowhere
+from xraylog.report.model import NO_PROTOCOL, NO_TAG, PORT_GROUPS, Port, Thresholds, goes_nowhere
 from xraylog.report.snapshot import Session
 
 OTHER_PORTS = "other"
@@ -18,22 +19,35 @@ OTHER_PORTS = "other"
 Counts: TypeAlias = Mapping[str, int]
 OfUsers: TypeAlias = Mapping["int | None", Counts]
 
-# The group of a port is found for each group of rows: for each row it takes longer than reading it.
+# One scan for both: a row is about a user, or about a port. The group of a port is found for each group of rows: for
+# each row it takes longer than reading it. No GROUPING SETS: Citus refuses them.
 USES = SQL("""
-    SELECT v.user_id, g.name::text, v.ports, v.rows
-    FROM (
+    WITH used AS (
+        SELECT l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port,
+               count(*) FILTER (WHERE {let_in}) AS rows, count(l.destination_id) AS visits
+        FROM logs l
+        WHERE {window} AND ({let_in} OR l.destination_id IS NOT NULL)
+        GROUP BY l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port
+    ), of_user AS (
         SELECT CASE WHEN u.user_id = ANY(%(users)s) THEN u.user_id END AS user_id, u.outbound_tag_id,
                {group} AS ports, sum(u.rows)::bigint AS rows
-        FROM (
-            SELECT l.user_id, l.outbound_tag_id, l.destination_port, count(*) AS rows
-            FROM logs l
-            WHERE {window} AND {let_in}
-            GROUP BY l.user_id, l.outbound_tag_id, l.destination_port
-        ) u
+        FROM used u
+        WHERE u.rows > 0
         GROUP BY 1, u.outbound_tag_id, 3
-    ) v
-    LEFT JOIN tags g ON g.id = v.outbound_tag_id
-    ORDER BY v.user_id, g.name, v.ports
+    ), of_port AS (
+        SELECT u.protocol_id, u.destination_port, sum(u.visits)::bigint AS rows
+        FROM used u
+        WHERE u.visits > 0 AND u.destination_port IS NOT NULL
+        GROUP BY u.protocol_id, u.destination_port
+        ORDER BY sum(u.visits) DESC, u.destination_port, u.protocol_id
+        LIMIT %(most)s
+    )
+    SELECT false AS is_port, v.user_id AS number, g.name::text AS name, v.ports, v.rows
+    FROM of_user v LEFT JOIN tags g ON g.id = v.outbound_tag_id
+    UNION ALL
+    SELECT true, f.protocol_id, p.name::text, f.destination_port, f.rows
+    FROM of_port f LEFT JOIN protocols p ON p.id = f.protocol_id
+    ORDER BY is_port, number, name, ports
 """)
 
 TAGS = "SELECT id, name::text FROM tags"
@@ -65,16 +79,31 @@ def _group() -> Composed:
     return SQL("CASE {} ELSE {} END").format(SQL(" ").join(cases), Literal(len(PORT_GROUPS)))
 
 
-def uses(session: Session, shown: Sequence[int]) -> tuple[OfUsers, OfUsers]:
-    """Return rows by user id and tag, and by user id and group of ports; those of no user that is shown under None."""
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What is counted by tag and by port; rows of users that are not shown are under None."""
+
+    tags: OfUsers  # rows by outbound tag
+    port_groups: OfUsers
+    ports: Sequence[Port]  # those with the most rows
+
+
+def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses:
+    """Return rows by user id and tag, by user id and group of ports, and by port."""
     tags: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    ports: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    port_groups: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    ports = list[Port]()
     groups = [*PORT_GROUPS, OTHER_PORTS]
     query = USES.format(group=_group(), window=WINDOW, let_in=LET_IN)
-    for user, tag, group, rows in session.query("outbound tags and ports", query, users=shown):
-        tags[user][tag or NO_TAG] += rows
-        ports[user][groups[group]] += rows
-    return tags, ports
+    values = {"users": shown, "most": thresholds.max_ports}
+    for is_port, user, name, port, rows in session.query("outbound tags and ports", query, **values):
+        if is_port:
+            ports.append(Port(name or NO_PROTOCOL, port, rows))
+        else:
+            tags[user][name or NO_TAG] += rows
+            port_groups[user][groups[port]] += rows
+    ports.sort(key=lambda port: (-port.rows, port.port))
+    return Uses(tags, port_groups, ports)
 
 
 def goals(session: Session, mask: Mask, thresholds: Thresholds) -> Mapping[str, Sequence[tuple[str, int]]]:
