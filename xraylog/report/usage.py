@@ -26,7 +26,7 @@ USES = SQL("""
         SELECT l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port,
                count(*) FILTER (WHERE {let_in}) AS rows, count(l.destination_id) AS visits
         FROM logs l
-        WHERE {window} AND ({let_in} OR l.destination_id IS NOT NULL)
+        WHERE {window}
         GROUP BY l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port
     ), of_user AS (
         SELECT CASE WHEN u.user_id = ANY(%(users)s) THEN u.user_id END AS user_id, u.outbound_tag_id,
