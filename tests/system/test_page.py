@@ -315,7 +315,7 @@ def test_hostile_strings_stay_text(site: Site, conn: Connection, opened: Callabl
     for text in HOSTILE:
         for kind in ("user", "destination", "tag", "node", "country", "provider"):
             page.evaluate("address => { location.hash = address; }", f"{kind}={quote(text, safe='')}")
-            page.wait_for_function("kind => document.querySelector('#view h2').dataset.kind === kind", arg=kind)
+            expect(page.locator("#view h2")).to_have_attribute("data-kind", kind)
             assert page.locator("#view h2").evaluate("heading => heading.textContent") == text
             assert page.locator("#view td").count()
     assert page.title() == "Xray traffic"

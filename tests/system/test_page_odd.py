@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from helpers.report_data import BERLIN, LAST
 from helpers.report_month import FOUND, GOALS, NOW, WINDOW
+from helpers.site import wait_until
 from playwright.sync_api import Page, expect
 
 from xraylog.report import page as pages
@@ -128,7 +129,7 @@ def test_a_name_leads_to_itself_whatever_it_is(
     assert sorted(links) == sorted(f"{kind}={quote(name, safe='~()*!' + chr(39))}" for name in NAMES)
     for name, address in zip(NAMES, (f"{kind}={quote(name, safe='')}" for name in NAMES), strict=True):
         page.evaluate("address => { location.hash = address; }", address)
-        page.wait_for_function("name => document.querySelector('#view h2').textContent === name", arg=name)
+        wait_until(lambda: heading.evaluate("heading => heading.textContent") == name)  # noqa: B023  # called at once
         expect(heading).to_have_attribute("data-kind", kind)
         assert "nothing of it" not in page.locator("#view-facts").inner_text()
 
