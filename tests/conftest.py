@@ -41,7 +41,7 @@ WITH_TABLES = {"ingest", "maintenance", "report", "telemetry"}  # folders
 # is replayed is loaded, and what stands in for Citus is the same on each.
 ABOUT_THE_DATABASE = {"database", "loading", "maintenance", "test_run.py", "test_online.py"}
 SHARED_OUT = {"test_table_faults.py", "test_replay.py", "test_citus.py", "test_retention.py", "test_timeouts.py"}
-# The page is the same, whatever Python and PostgreSQL it comes from: tests/integration/report holds its data on each.
+# The page is the same, whatever Python and PostgreSQL it comes from: tests/integration/report holds what is in it.
 IN_A_BROWSER = "system/test_page*.py"
 LANES = ("unit", "integration", "faults", "system")  # folders; each test has the marker of its own
 
@@ -155,7 +155,7 @@ def ends_its_threads() -> Iterator[None]:
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
     """How often a random test repeats itself: of several runs with --steps, each has its part."""
-    return 1000 if request.config.getoption("--long") else 12 // request.config.getoption("--steps")[1]
+    return 1000 if request.config.getoption("--long") else max(1, 12 // request.config.getoption("--steps")[1])
 
 
 @pytest.fixture

@@ -566,7 +566,6 @@ def test_any_order_of_events_stores_every_line_once(rounds: int) -> None:
         settings=settings(
             max_examples=rounds,
             derandomize=False,  # on a machine for CI, too: two runs with --steps try different orders
-            database=None,
             stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""Which outbound tags and groups of ports are used, by which users, and which destinations have which tag."""
+"""Which outbound tags and ports are used, by which users, and which destinations have which tag."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ OTHER_PORTS = "other"
 
 Counts: TypeAlias = Mapping[str, int]
 OfUsers: TypeAlias = Mapping["int | None", Counts]
+
+
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What is counted by tag and by port; rows of users that are not shown are under None."""
+
+    tags: OfUsers  # rows by outbound tag
+    port_groups: OfUsers
+    ports: Sequence[Port]  # those with the most rows
+
 
 # One scan for both: a row is about a user, or about a port. The group of a port is found for each group of rows: for
 # each row it takes longer than reading it. No GROUPING SETS: Citus refuses them.
@@ -79,15 +89,6 @@ def _group() -> Composed:
     return SQL("CASE {} ELSE {} END").format(SQL(" ").join(cases), Literal(len(PORT_GROUPS)))
 
 
-@dataclass(frozen=True, slots=True)
-class Uses:
-    """What is counted by tag and by port; rows of users that are not shown are under None."""
-
-    tags: OfUsers  # rows by outbound tag
-    port_groups: OfUsers
-    ports: Sequence[Port]  # those with the most rows
-
-
 def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses:
     """Return rows by user id and tag, by user id and group of ports, and by port."""
     tags: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
@@ -102,7 +103,7 @@ def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses
         else:
             tags[user][name or NO_TAG] += rows
             port_groups[user][groups[port]] += rows
-    ports.sort(key=lambda port: (-port.rows, port.port))
+    ports.sort(key=lambda port: (-port.rows, port.port))  # and of equal ones by protocol, as they come
     return Uses(tags, port_groups, ports)
 
 

@@ -1,4 +1,4 @@
-"""A journal is piped whole, again and again, and drops its oldest lines: each of its lines is stored once."""
+"""Text that is stored is known again: a journal that is piped in whole and drops its oldest lines, a log after an archive."""
 
 from __future__ import annotations
 
@@ -78,3 +78,15 @@ def test_lines_of_any_length_are_found(site: Site) -> None:
     site.run("--logfile", "-", input="first\n" + "".join(long[:3]))
     site.run("--logfile", "-", input="".join(long))
     assert len(site.rejected()) == 5
+
+
+@pytest.mark.parametrize(("begins_with", "stored"), [(lines(0, 15), 20), ([*lines(0, 14), line(99)], 35)])
+def test_a_log_that_begins_with_the_text_of_an_archive_counts_as_stored_that_far(
+    site: Site, begins_with: list[str], stored: int
+) -> None:
+    archive = site.folder / "old.log"
+    site.append(*lines(0, 15), to=archive)
+    site.run("--logfile", str(archive), "--keep")
+    site.append(*begins_with, *lines(15, 20))
+    site.run()
+    assert sum(site.emails().values()) == stored
