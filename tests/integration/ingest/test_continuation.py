@@ -1,4 +1,4 @@
-"""Text that is stored is known again: a journal that is piped in whole and drops its oldest lines, a log after an archive."""
+"""Stored text is known again: a journal that is piped in without its oldest lines, a log after an archive."""
 
 from __future__ import annotations
 
