@@ -199,7 +199,6 @@ TESTED: dict[str, dict[str, str]] = {
         "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
         "settings that others may write": USERS + "test_settings_that_others_may_write_are_not_roots",
     },
-    "xraylog/report/users.py": {"concurrent addresses": NOTHING + "it is a part of the page"},
     "xraylog/database/collation.py": {
         "the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed",
         "the index of": TRIAL + "test_an_order_of_text_of_one_column_that_has_changed",

@@ -211,7 +211,7 @@ def test_only_the_script_of_the_page_imports_the_report(module: Module) -> None:
 
 
 READING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "today", "usage",
-           "places", "address_names", "collect"}  # fmt: skip
+           "places", "address_names", "collect", "concurrent"}  # fmt: skip
 DRAWING = {"charts", "client_data", "figures", "notes", "origins", "page", "stalls", "time_series", "wording"}
 
 

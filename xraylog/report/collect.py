@@ -9,7 +9,7 @@ from psycopg.sql import Identifier
 
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.report import address_names, destinations, places, snapshot, today, traffic, usage, users
+from xraylog.report import address_names, concurrent, destinations, places, snapshot, today, traffic, usage, users
 from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
 from xraylog.report.snapshot import Ask, Progress, Sessions
@@ -104,11 +104,11 @@ def _has_tables(conn: Connection) -> bool:
 def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     """Run the queries: first those that others wait for, then the longest (benchmarks/report.py)."""
     window, mask, thresholds = scope.window, scope.mask, scope.thresholds
-    future_totals = ask(users.totals, thresholds)
+    future_totals = ask(users.totals, window, thresholds)
     future_ranked = ask(destinations.read, window, mask, thresholds)
     future_slots = ask(traffic.read)
     totals = future_totals.result()
-    future_days = ask(users.days, window, totals)
+    future_concurrent = ask(concurrent.read, window, totals.concurrent)
     future_destinations = ask(users.destinations, totals, mask, thresholds)
     future_uses = ask(usage.uses, [*totals.users], thresholds)
     future_goals = ask(usage.goals, mask, thresholds)
@@ -117,15 +117,17 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     slots = future_slots.result()
     nodes = ask(traffic.health, slots, names, window).result()
     newest = None if slots or scope.node else ask(traffic.newest).result()
-    ranked, rejected, days = future_ranked.result(), future_rejected.result(), future_days.result()
+    ranked, rejected = future_ranked.result(), future_rejected.result()
     uses = future_uses.result()
     return Findings(
         window=window,
         nodes=nodes,
         gaps=traffic.gaps(slots, nodes, names, window),
         slots=traffic.slots(slots, names),
-        users=users.join(totals, days, future_destinations.result(), uses.tags, uses.port_groups, mask),
-        activity=users.activity(window, totals, days),
+        users=users.join(
+            totals, future_concurrent.result(), future_destinations.result(), uses.tags, uses.port_groups, mask
+        ),
+        activity=users.activity(window, totals),
         today=future_today.result(),
         tags=usage.sum_up(uses.tags),
         port_groups=usage.sum_up(uses.port_groups),

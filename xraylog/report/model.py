@@ -104,6 +104,17 @@ class Window:
         starts = (midnight + count * timedelta(hours=1) for count in range(1, MAX_HOURS))
         return [begin, *(start for start in starts if begin < start < end)]
 
+    def hours_of_days(self, first: int, end: int) -> list[datetime]:
+        """Return the hours of the days from `first` to before `end`; each has as many, with empty ones at its end."""
+        of_days = [self.hours(number) for number in range(first, end)]
+        length = max(map(len, of_days))
+        ends = [*self.midnights[1:], self.until][first:end]
+        return [
+            hour
+            for hours, end_of_day in zip(of_days, ends, strict=True)
+            for hour in hours + [end_of_day] * (length - len(hours))
+        ]
+
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
     """Return when the day begins, in UTC: differences of local times are wrong where clocks change."""

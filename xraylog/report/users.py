@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeAlias
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composed, Literal, Placeholder
 
-from xraylog.database.capabilities import Capabilities
-from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW, clock_slot
+from xraylog.report.concurrent import WITHIN
+from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW
 from xraylog.report.masking import Mask
 from xraylog.report.model import Thresholds, User, Window
 from xraylog.report.snapshot import Row, Session
 
-CONCURRENT_WITHIN = timedelta(minutes=10)
+MAX_PIECES = 90  # of a query: PostgreSQL 10 plans each of them for all partitions
 
 Counts: TypeAlias = Sequence[tuple[str, int]]  # addresses and their rows, the most first
 
@@ -31,25 +31,28 @@ class Totals:
     networks: Mapping[int, Mapping[int, int]]  # their number, by family (4 or 6)
     addresses: Mapping[int, int]  # their number
     visited_from: Mapping[int, Counts]
+    by_day: Mapping[int, Sequence[int]]  # rows of each day
+    by_hour: Mapping[int, Sequence[int]]  # of each day: a bit for each hour in which the user was let in
+    concurrent: Mapping[int, Sequence[int]]  # of each day: the addresses within ten minutes are no more than these
 
 
-@dataclass(frozen=True, slots=True)
-class Days:
-    """What is counted day by day, by user id."""
-
-    rows: Mapping[int, Sequence[int]]  # of each day
-    hours: Mapping[int, Sequence[int]]  # of each day: a bit for each hour since it began in which the user was let in
-    concurrent_addresses: Mapping[int, int]  # the most addresses within any ten minutes
-
+# The rows of a day by user and address: day by day, the groups of each stay in the caches of a processor. `hours` has
+# each hour of the piece; the days have equally many, the short ones end with empty hours.
+PIECE = """
+        SELECT {day} AS day, l.user_id, l.source_ip, count(*) AS rows,
+               min(l."timestamp") AS first, max(l."timestamp") AS last,
+               bit_or(1 << {hour}) FILTER (WHERE {let_in}) AS hours
+        FROM logs l
+        WHERE l."timestamp" >= {since} AND l."timestamp" < {until}
+              AND (%(node)s::integer IS NULL OR l.node_id = %(node)s) AND l.user_id IS NOT NULL
+        GROUP BY day, l.user_id, l.source_ip"""
 
 # One scan; the rest is made of its groups, which are few compared with the rows. `what` names what a row is: all users,
-# one of them, its networks of a family, the number of its addresses, or one address.
-VISITS = SQL("""
-    WITH visit AS (
-        SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
-        FROM logs l
-        WHERE {window} AND l.user_id IS NOT NULL
-        GROUP BY l.user_id, l.source_ip
+# one of them, its networks of a family, the number of its addresses, one address, or one day. For `stay` an address is
+# present from its first row of a day to ten minutes after its last one, or to midnight if it is there on the next day
+# by then: at any moment no fewer addresses are present than within the ten minutes before it.
+VISITS = """
+    WITH visit AS ({pieces}
     ), top AS (
         SELECT user_id, sum(rows) AS rows, min(first) AS first, max(last) AS last,
                count(*) OVER () AS total_users, sum(sum(rows)) OVER () AS total_rows
@@ -57,14 +60,45 @@ VISITS = SQL("""
         GROUP BY user_id
         ORDER BY sum(rows) DESC, user_id
         LIMIT %(max_users)s
-    ), address AS (
-        SELECT c.user_id, c.source_ip, sum(c.rows) AS rows
+    ), seen AS (
+        SELECT c.user_id, c.source_ip, c.day, sum(c.rows) AS rows, min(c.first) AS first, max(c.last) AS last,
+               bit_or(c.hours) AS hours
         FROM (
-            SELECT l.user_id, {client} AS source_ip, l.rows
+            SELECT l.user_id, {client} AS source_ip, l.day, l.rows, l.first, l.last, l.hours
             FROM visit l JOIN top ON top.user_id = l.user_id
         ) c
-        WHERE c.source_ip IS NOT NULL
-        GROUP BY c.user_id, c.source_ip
+        GROUP BY c.user_id, c.source_ip, c.day
+    ), neighbour AS (
+        SELECT user_id, day, first, last + {within} AS until, lag(last + {within}) OVER days AS before,
+               lead(first) OVER days AS next, lead(day) OVER days AS next_day
+        FROM seen
+        WHERE source_ip IS NOT NULL
+        WINDOW days AS (PARTITION BY user_id, source_ip ORDER BY day)
+    ), stay AS (
+        SELECT user_id, day, CASE WHEN before > first THEN (%(midnights)s::timestamptz[])[day + 1] ELSE first END
+               AS since,
+               CASE WHEN next < until THEN (%(midnights)s::timestamptz[])[next_day + 1] ELSE until END AS until
+        FROM neighbour
+    ), step AS (
+        SELECT user_id, day, since AS at, 1 AS change FROM stay
+        UNION ALL
+        SELECT user_id, day, until, -1 FROM stay
+    ), concurrent AS (
+        SELECT user_id, day, max(addresses) AS addresses
+        FROM (
+            SELECT user_id, day, change,
+                   sum(change) OVER (PARTITION BY user_id ORDER BY at, change ROWS UNBOUNDED PRECEDING) AS addresses
+            FROM step
+        ) s
+        WHERE change > 0
+        GROUP BY user_id, day
+    ), day AS (
+        SELECT user_id, day, sum(rows)::bigint AS rows, bit_or(hours) AS hours FROM seen GROUP BY user_id, day
+    ), address AS (
+        SELECT user_id, source_ip, sum(rows) AS rows
+        FROM seen
+        WHERE source_ip IS NOT NULL
+        GROUP BY user_id, source_ip
     ), network AS (
         SELECT a.user_id, family(a.source_ip) AS family, count(*) AS addresses,
                network(set_masklen(a.source_ip, least(masklen(a.source_ip),
@@ -78,24 +112,28 @@ VISITS = SQL("""
         GROUP BY s.user_id, s.source
     )
     SELECT 'all' AS what, NULL::integer AS user_id, NULL AS name, max(total_users) AS number,
-           max(total_rows)::bigint AS rows, NULL::timestamptz AS first, NULL::timestamptz AS last
+           max(total_rows)::bigint AS rows, NULL::timestamptz AS first, NULL::timestamptz AS last,
+           NULL::integer AS hours, NULL::bigint AS concurrent
     FROM top
     UNION ALL
-    SELECT 'user', t.user_id, u.email::text, NULL, t.rows::bigint, t.first, t.last
+    SELECT 'user', t.user_id, u.email::text, NULL, t.rows::bigint, t.first, t.last, NULL, NULL
     FROM top t LEFT JOIN users u ON u.id = t.user_id
     UNION ALL
-    SELECT 'networks', user_id, NULL, family, count(*), NULL, NULL
+    SELECT 'networks', user_id, NULL, family, count(*), NULL, NULL, NULL, NULL
     FROM network
     GROUP BY user_id, family
     UNION ALL
-    SELECT 'addresses', user_id, NULL, NULL, sum(addresses)::bigint, NULL, NULL
+    SELECT 'addresses', user_id, NULL, NULL, sum(addresses)::bigint, NULL, NULL, NULL, NULL
     FROM network
     GROUP BY user_id
     UNION ALL
-    SELECT 'address', user_id, abbrev(source::inet), place, rows::bigint, NULL, NULL
+    SELECT 'address', user_id, abbrev(source::inet), place, rows::bigint, NULL, NULL, NULL, NULL
     FROM shown
     WHERE place <= least(%(max_per_user)s, %(max_of_all_users)s / (SELECT count(*) FROM top))
-""").format(window=WINDOW, shown=SHOWN, client=CLIENT)
+    UNION ALL
+    SELECT 'day', d.user_id, NULL, d.day, d.rows, NULL, NULL, coalesce(d.hours, 0), coalesce(c.addresses, 0)
+    FROM day d LEFT JOIN concurrent c ON c.user_id = d.user_id AND c.day = d.day
+"""
 
 # Whose rows are read: where most users are not shown, only those of the ones that are.
 EVERYBODY = SQL("l.user_id IS NOT NULL")
@@ -126,25 +164,60 @@ DESTINATIONS = """
 """
 
 
-def totals(session: Session, thresholds: Thresholds) -> Totals:
+def totals(session: Session, window: Window, thresholds: Thresholds) -> Totals:
     """Return the users with the most rows, with their rows and addresses."""
     limits = {"max_per_user": thresholds.max_per_user, "max_of_all_users": thresholds.max_of_all_users}
+    pieces, values = _pieces(window)
+    query = SQL(VISITS).format(pieces=pieces, client=CLIENT, shown=SHOWN, within=Literal(WITHIN))
     groups: dict[str, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for what, user, *row in session.query("users", VISITS, max_users=thresholds.max_users, **limits):
+    for what, user, *row in session.query("users", query, max_users=thresholds.max_users, **limits, **values):
         groups[what][user].append(tuple(row))
     ((_, total, total_rows, *_),) = groups["all"][None]
-    users = [(user, (name, rows, first, last)) for user, ((name, _, rows, first, last),) in groups["user"].items()]
+    users = [(user, row) for user, (row,) in groups["user"].items()]
+    by_day, by_hour, concurrent = ({user: [0] * len(window.days) for user, _ in users} for _ in range(3))
+    for user, rows in groups["day"].items():
+        for _, day, count, _, _, hours, addresses in rows:
+            by_day[user][day], by_hour[user][day], concurrent[user][day] = count, hours, addresses
     return Totals(
         total or 0,
         total_rows or 0,
-        dict(sorted(users, key=lambda item: (-item[1][1], item[0]))),
+        {
+            user: (name, rows, first, last)
+            for user, (name, _, rows, first, last, *_) in sorted(users, key=lambda item: (-item[1][2], item[0]))
+        },
         {user: {family: count for _, family, count, *_ in rows} for user, rows in groups["networks"].items()},
         {user: count for user, ((_, _, count, *_),) in groups["addresses"].items()},
         {
             user: [(address, count) for address, _, count, *_ in sorted(rows, key=lambda row: row[1])]
             for user, rows in groups["address"].items()
         },
+        by_day,
+        by_hour,
+        concurrent,
     )
+
+
+def _pieces(window: Window) -> tuple[Composed, Mapping[str, Any]]:
+    """Return SQL for the rows of each day by user and address, and its values."""
+    length = -(-len(window.days) // MAX_PIECES)  # in days
+    ends = [*window.midnights, window.until]
+    values, pieces = dict[str, Any](midnights=window.midnights), list[Composed]()
+    for first in range(0, len(window.days), length):
+        last = min(first + length, len(window.days))
+        hours = window.hours_of_days(first, last)
+        values |= {f"since_{first}": ends[first], f"until_{first}": ends[last], f"hours_{first}": hours}
+        hour = SQL("""(width_bucket(l."timestamp", {}::timestamptz[]) - 1)""").format(Placeholder(f"hours_{first}"))
+        of_day = Literal(len(hours) // (last - first))
+        pieces.append(
+            SQL(PIECE).format(
+                day=Literal(first) if length == 1 else SQL("{} + {} / {}").format(Literal(first), hour, of_day),
+                hour=hour if length == 1 else SQL("mod({}, {})").format(hour, of_day),
+                since=Placeholder(f"since_{first}"),
+                until=Placeholder(f"until_{first}"),
+                let_in=LET_IN,
+            )
+        )
+    return SQL("\n        UNION ALL").join(pieces), values
 
 
 def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thresholds) -> Mapping[int, Counts]:
@@ -164,98 +237,15 @@ def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thres
     return found
 
 
-# An address counts as present from a row of it to ten minutes later. Within one `piece` of time it counts as present
-# between its first and last row; pieces that touch are one stay; the answer is the most stays at any moment: exact if a
-# piece has ten minutes, an upper bound if it has a day. One day at a time, which sorts in memory, and from ten minutes
-# before midnight on.
-DAY = """
-    WITH source AS (
-        SELECT l.user_id, l.source_ip, {piece} AS piece, min(l."timestamp") AS first,
-               max(l."timestamp") + interval '10 min' AS until,
-               count(*) FILTER (WHERE l."timestamp" >= %(midnight)s) AS rows, {hours} AS hours
-        FROM logs l
-        WHERE {window} AND {whose}
-        GROUP BY l.user_id, l.source_ip, piece
-    ), seen AS (
-        SELECT c.user_id, c.source_ip, min(c.first) AS first, max(c.until) AS until, sum(c.rows) AS rows,
-               bit_or(c.hours) AS hours
-        FROM (
-            SELECT l.user_id, {client} AS source_ip, l.piece, l.first, l.until, l.rows, l.hours FROM source l
-        ) c
-        GROUP BY c.user_id, c.source_ip, c.piece
-    ), stay AS (
-        SELECT user_id, first, until, lag(until) OVER pieces AS before, lead(first) OVER pieces AS next
-        FROM seen
-        WHERE source_ip IS NOT NULL
-        WINDOW pieces AS (PARTITION BY user_id, source_ip ORDER BY first)
-    ), step AS (
-        SELECT user_id, first AS at, 1 AS change FROM stay WHERE before IS NULL OR before <= first
-        UNION ALL
-        SELECT user_id, until, -1 FROM stay WHERE next IS NULL OR next >= until
-    ), concurrent AS (
-        SELECT user_id, max(addresses) AS addresses
-        FROM (
-            SELECT user_id, sum(change) OVER (PARTITION BY user_id ORDER BY at, change ROWS UNBOUNDED PRECEDING)
-                   AS addresses
-            FROM step
-        ) s
-        GROUP BY user_id
-    ), day AS (
-        SELECT user_id, sum(rows)::bigint AS rows, bit_or(hours) AS hours FROM seen GROUP BY user_id
-    )
-    SELECT d.user_id, d.rows, coalesce(t.addresses, 0), coalesce(d.hours, 0)
-    FROM day d LEFT JOIN concurrent t USING (user_id)
-"""
-WHOLE_DAY = SQL("NULL::timestamptz")
-HOURS = SQL("""bit_or(1 << greatest(0, width_bucket(l."timestamp", %(hours)s::timestamptz[]) - 1))
-                   FILTER (WHERE l."timestamp" >= %(midnight)s AND {let_in})""").format(let_in=LET_IN)
-NO_HOURS = SQL("NULL::integer")
-
-
 def _whose(totals: Totals) -> SQL:
     return EVERYBODY if totals.total <= len(totals.users) else CHOSEN
 
 
-def days(session: Session, window: Window, totals: Totals) -> Days:
-    """Return rows by day, and the most concurrent addresses, of the users that are shown.
-
-    Each day is queried twice: an upper bound of each user's addresses, with pieces of a day; then exactly, but only for
-    users who may have more than on the days before, because there are many pieces of ten minutes to sort.
-    """
-    by_day: dict[int, list[int]] = {}
-    by_hour: dict[int, list[int]] = {}
-    maximum: dict[int, int] = {}
-    slot = clock_slot(Capabilities.of(session.conn), CONCURRENT_WITHIN)
-    upper_bound = SQL(DAY).format(window=WINDOW, whose=_whose(totals), piece=WHOLE_DAY, client=CLIENT, hours=HOURS)
-    exact = SQL(DAY).format(window=WINDOW, whose=CHOSEN, piece=slot, client=CLIENT, hours=NO_HOURS)
-    ends = [*window.midnights[1:], window.until]
-    for number, (midnight, end) in enumerate(zip(window.midnights, ends, strict=True)):
-        values = {
-            "since": max(midnight - CONCURRENT_WITHIN, window.since),
-            "midnight": midnight,
-            "until": end,
-            "hours": window.hours(number),
-        }
-        day, candidates = window.days[number], list[int]()
-        shown = [*totals.users]
-        found = session.query(f"days of users, {day}", upper_bound, **values, users=shown)
-        for user, rows, addresses, hours in found:
-            by_day.setdefault(user, [0] * len(ends))[number] = rows
-            by_hour.setdefault(user, [0] * len(ends))[number] = hours
-            if addresses > maximum.setdefault(user, 0):
-                candidates.append(user)
-        if candidates:
-            what = f"concurrent addresses, {day}"
-            for user, _, addresses, _ in session.query(what, exact, **values, users=candidates):
-                maximum[user] = max(maximum[user], addresses)
-    return Days(by_day, by_hour, maximum)
-
-
-def activity(window: Window, totals: Totals, days: Days) -> Sequence[tuple[datetime, int]]:
+def activity(window: Window, totals: Totals) -> Sequence[tuple[datetime, int]]:
     """Return each hour with a bit for each user that was let in, the one with the most rows first."""
     found = []
     for number in range(len(window.days)):
-        masks = [days.hours[user][number] for user in totals.users]
+        masks = [totals.by_hour[user][number] for user in totals.users]
         for place, hour in enumerate(window.hours(number)):
             found.append((hour, sum(1 << user for user, mask in enumerate(masks) if mask >> place & 1)))
     return found
@@ -263,7 +253,7 @@ def activity(window: Window, totals: Totals, days: Days) -> Sequence[tuple[datet
 
 def join(
     totals: Totals,
-    days: Days,
+    concurrent: Mapping[int, int],
     destinations: Mapping[int, Counts],
     tags: Mapping[int | None, Mapping[str, int]],
     ports: Mapping[int | None, Mapping[str, int]],
@@ -277,10 +267,10 @@ def join(
             addresses=totals.addresses.get(user, 0),
             networks_24=totals.networks.get(user, {}).get(4, 0),
             networks_48=totals.networks.get(user, {}).get(6, 0),
-            concurrent_addresses=days.concurrent_addresses.get(user, 0),
+            concurrent_addresses=concurrent[user],
             first=first,
             last=last,
-            by_day=days.rows[user],
+            by_day=totals.by_day[user],
             visited_from=totals.visited_from.get(user, ()),
             destinations=destinations.get(user, ()),
             tags=tags.get(user, {}),

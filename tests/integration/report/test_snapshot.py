@@ -121,7 +121,6 @@ def test_only_the_days_of_the_window_and_of_the_period_before_are_read(
         "rejected sources",
         "visits",
         "destinations of users",
-        "days of users, 2025-11-16",
         "concurrent addresses, 2025-11-16",
         "outbound tags and ports",
         "destinations of tags",

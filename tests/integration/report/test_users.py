@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_network
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from helpers.report_data import (
     BERLIN,
     EMAILS,
     INSIDE,
+    LAST,
     NOON,
     ROWS,
     WINDOW,
@@ -21,9 +23,13 @@ from helpers.report_data import (
     read,
 )
 
+from xraylog.database import session as databases
 from xraylog.database.session import Connection
-from xraylog.report.model import Findings, Thresholds, User
+from xraylog.report import users
+from xraylog.report.masking import Mask
+from xraylog.report.model import Findings, Thresholds, User, Window
 from xraylog.report.snapshot import Row, Session
+from xraylog.report.users import Totals, totals
 
 
 def concurrent(moments: Sequence[tuple[datetime, str]]) -> int:
@@ -155,14 +161,69 @@ def test_concurrent_addresses_are_those_that_anyone_would_count(conn: Connection
     chance = random.Random(20)
     moments = {
         f"u{number}": [
-            (WINDOW.midnights[1] + timedelta(seconds=chance.randrange(-3600, 3600)), f"10.0.0.{chance.randrange(6)}")
-            for _ in range(chance.randrange(1, 60))
+            (
+                max(WINDOW.since, chance.choice(WINDOW.midnights) + timedelta(seconds=chance.randrange(-3600, 3600))),
+                f"10.0.0.{chance.randrange(6)}",
+            )
+            for _ in range(chance.randrange(1, 120))
         ]
-        for number in range(20)
+        for number in range(40)
     }
     fill(conn, [ROWS[0]._replace(at=at, source=ip, email=name) for name, seen in moments.items() for at, ip in seen])
     counted = {user.name: user.concurrent_addresses for user in read(database).users}
     assert counted == {name: concurrent(seen) for name, seen in moments.items()}
+
+
+def test_no_day_has_more_concurrent_addresses_than_its_bound(shared: dict[str, str]) -> None:
+    """Only days with a bound above what is known are read: of at least one user some need not be."""
+    found = of_shared(shared)
+    assert min(max(bounds) for bounds in found.concurrent.values()) > 2
+    for user, (email, *_) in found.users.items():
+        for number, (since, until) in enumerate(pairwise([*WINDOW.midnights, WINDOW.until])):
+            seen = [(row.at, row.source) for row in INSIDE if row.email == email and row.source and row.at < until]
+            late = [(at, source) for at, source in seen if at >= since - TEN]
+            most = max((among(late, at) for at, _ in late if at >= since), default=0)
+            assert most <= found.concurrent[user][number] <= len({source for _, source in late})
+
+
+def among(moments: Sequence[tuple[datetime, str]], end: datetime) -> int:
+    """The addresses of the ten minutes that end then."""
+    return len({address for at, address in moments if end - TEN < at <= end})
+
+
+def of_shared(keywords: dict[str, str], window: Window = WINDOW) -> Totals:
+    with databases.connect(keywords) as conn:
+        values = {"since": window.since, "until": window.until, "node": None, **Mask().bits}
+        return totals(Session(conn, lambda *_: None, values), window, Thresholds())
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_days_that_are_counted_together_are_counted_alike(
+    shared: dict[str, str], monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    apart = of_shared(shared)
+    monkeypatch.setattr(users, "MAX_PIECES", pieces)
+    assert of_shared(shared) == apart
+
+
+def test_each_day_of_a_long_time_has_its_rows_and_hours(shared: dict[str, str]) -> None:
+    """Days of 23, 24 and 25 hours, counted three at a time."""
+    window = Window.of(BERLIN, 260, LAST, NOON + timedelta(days=9))
+    assert len({len(window.hours(number)) for number in range(260)}) == 3
+    found = of_shared(shared, window)
+    seen = [row for row in ROWS if window.since <= row.at < window.until]
+    for user, (email, *_) in found.users.items():
+        rows = [row for row in seen if row.email == email]
+        days = Counter(row.at.astimezone(BERLIN).date() for row in rows)
+        assert found.by_day[user] == [days[day] for day in window.days]
+        let_in = {row.at.replace(minute=0, second=0, microsecond=0) for row in rows if row.action == "accepted"}
+        hours = {
+            hour
+            for number in range(len(window.days))
+            for place, hour in enumerate(window.hours(number))
+            if found.by_hour[user][number] >> place & 1
+        }
+        assert hours == let_in
 
 
 def test_an_address_of_the_morning_and_the_evening_is_not_there_at_noon(
