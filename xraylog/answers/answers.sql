@@ -547,7 +547,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Rows, users and destinations by outbound tag; a null tag is a line that names none.
+-- Rows, users and destinations by outbound tag; a null tag is a line that names none. Two scans with few groups each
+-- take half as long as one by tag, user and destination.
 CREATE OR REPLACE FUNCTION rows_by_outbound(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -561,32 +562,33 @@ RETURNS TABLE (
     last         timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    WITH g AS (
-        SELECT l.outbound_tag_id, l.user_id, l.destination_id, count(*) AS rows, min(l."timestamp") AS first,
-               max(l."timestamp") AS last
-        FROM logs l
-        WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
-          AND l.action = 'accepted'
-        GROUP BY l.outbound_tag_id, l.user_id, l.destination_id
-    )
-    SELECT o.name::text, v.users, d.destinations, v.rows, v.first, v.last
+    SELECT o.name::text, u.users, d.destinations, u.rows, u.first, u.last
     FROM (
         SELECT s.outbound_tag_id, count(s.user_id) AS users, sum(s.rows)::bigint AS rows, min(s.first) AS first,
                max(s.last) AS last
         FROM (
-            SELECT g.outbound_tag_id, g.user_id, sum(g.rows) AS rows, min(g.first) AS first, max(g.last) AS last
-            FROM g
-            GROUP BY g.outbound_tag_id, g.user_id
+            SELECT l.outbound_tag_id, l.user_id, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
+              AND l.action = 'accepted'
+            GROUP BY l.outbound_tag_id, l.user_id
         ) s
         GROUP BY s.outbound_tag_id
-    ) v
+    ) u
     JOIN (
         SELECT s.outbound_tag_id, count(s.destination_id) AS destinations
-        FROM (SELECT g.outbound_tag_id, g.destination_id FROM g GROUP BY g.outbound_tag_id, g.destination_id) s
+        FROM (
+            SELECT l.outbound_tag_id, l.destination_id
+            FROM logs l
+            WHERE l."timestamp" >= rows_by_outbound.since AND l."timestamp" < rows_by_outbound.until
+              AND l.action = 'accepted'
+            GROUP BY l.outbound_tag_id, l.destination_id
+        ) s
         GROUP BY s.outbound_tag_id
-    ) d ON d.outbound_tag_id IS NOT DISTINCT FROM v.outbound_tag_id
-    LEFT JOIN tags o ON o.id = v.outbound_tag_id
-    ORDER BY v.rows DESC, o.name
+    ) d ON d.outbound_tag_id IS NOT DISTINCT FROM u.outbound_tag_id
+    LEFT JOIN tags o ON o.id = u.outbound_tag_id
+    ORDER BY u.rows DESC, o.name
 $$;
 
 
