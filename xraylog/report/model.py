@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
 GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
 ONE_DAY = timedelta(days=1)
-MAX_HOURS = 30  # of a day: more than any has, wherever clocks change
+LONGEST_DAY = timedelta(hours=30)  # longer than any is, wherever clocks change
 NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
 ONLINE = timedelta(minutes=10)  # who was let in so lately counts as online
 NO_TAG = "(no tag)"
@@ -27,8 +27,10 @@ BLOCKING = ("block", "blackhole", "reject", "deny")  # how tags begin of what go
 MAX_HOLES = 5  # one in five days before may be without rows: nobody came, or the machine was down
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
 # The units of charts, the shortest first, and up to how many days each is at least 4 of a chart's 960 pixels wide. The
-# last one has no limit: over a year a day has 2.6.
+# last one has no limit: over a year a day has 2.6. Up to six hours are shown by the quarter of an hour.
 UNITS = {"hour": 10, "six hours": 60, "day": None}
+QUARTER = "quarter of an hour"
+FEW_HOURS = timedelta(hours=6)
 
 
 def goes_nowhere(tag: str) -> bool:
@@ -90,6 +92,8 @@ class Window:
     @property
     def unit(self) -> str:
         """Return what the charts count rows by."""
+        if self.until - self.since <= FEW_HOURS:
+            return QUARTER
         return next(unit for unit, most in UNITS.items() if most is None or len(self.days) <= most)
 
     @property
@@ -98,10 +102,14 @@ class Window:
         return [self.since, *(_midnight(day, self.zone) for day in self.days[1:])]
 
     def hours(self, number: int) -> list[datetime]:
-        """Return when the hours of a day begin, counted from its midnight; the first one, when the window does."""
+        """Return when the hours of a day begin, counted from its midnight; the first one, when the window does.
+
+        Where the charts have them, quarters of an hour: thirty at most, either way.
+        """
         begin, end = [*self.midnights, self.until][number : number + 2]
         midnight = _midnight(self.days[number], self.zone)
-        starts = (midnight + count * timedelta(hours=1) for count in range(1, MAX_HOURS))
+        length = SLOT if self.unit == QUARTER else timedelta(hours=1)
+        starts = (midnight + count * length for count in range(1, LONGEST_DAY // length))
         return [begin, *(start for start in starts if begin < start < end)]
 
     def hours_of_days(self, first: int, end: int) -> list[datetime]:

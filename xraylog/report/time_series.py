@@ -1,4 +1,4 @@
-"""Count the rows of slots by hour, six hours, day and weekday of a zone, for charts and tables. Pure."""
+"""Count the rows of slots by pieces of time, and by weekday and hour of a zone, for charts and tables. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from xraylog.report.charts import SERIES
-from xraylog.report.model import SLOT, Findings, Slot, Window
+from xraylog.report.model import QUARTER, SLOT, Findings, Slot, Window
 
 OTHERS = "(others)"
 MAX_MARKS = 10  # days that an axis names
@@ -21,7 +21,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Rows by hour, six hours or day, split into series: the largest first, the rest together in the last."""
+    """Rows by piece of time, split into series: the largest first, the rest together in the last."""
 
     names: Sequence[str]
     rows: Sequence[tuple[datetime, Sequence[int]]]
@@ -33,7 +33,7 @@ class Series:
 
 
 def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Series:
-    """Return rows by hour, six hours or day of the window, empty ones too, split by what `name` calls a slot."""
+    """Return rows by the window's unit, by empty pieces of time, too, split by what `name` calls a slot."""
     begin = START_OF[found.window.unit]
     rows: dict[datetime, Counter[str]] = defaultdict(Counter)
     for slot in slots:
@@ -57,8 +57,13 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
 def _starts(window: Window, zone: ZoneInfo) -> Sequence[datetime]:
     """Return when each piece of the window begins. If clocks go back by half an hour, one hour has half of it."""
     begin = START_OF[window.unit]
-    count = -((window.since - window.until) // SLOT)
-    return tuple(dict.fromkeys(begin(window.since + number * SLOT, zone) for number in range(count)))
+    slots = range((window.since - EPOCH) // SLOT, -((EPOCH - window.until) // SLOT))  # with those that it has in part
+    return tuple(dict.fromkeys(begin(EPOCH + number * SLOT, zone) for number in slots))
+
+
+def _quarter(moment: datetime, _: ZoneInfo) -> datetime:
+    """Return when the quarter of an hour began, in UTC: it is that of every zone."""
+    return moment - (moment - EPOCH) % SLOT
 
 
 def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
@@ -79,12 +84,17 @@ def _day(moment: datetime, zone: ZoneInfo) -> datetime:
     return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
 
 
-START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {"hour": _hour, "six hours": _six_hours, "day": _day}
-LENGTH_OF = {"hour": timedelta(hours=1), "six hours": timedelta(hours=6), "day": timedelta(days=1)}
+START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {
+    QUARTER: _quarter,
+    "hour": _hour,
+    "six hours": _six_hours,
+    "day": _day,
+}
+LENGTH_OF = {QUARTER: SLOT, "hour": timedelta(hours=1), "six hours": timedelta(hours=6), "day": timedelta(days=1)}
 
 
 def active(found: Findings, zone: ZoneInfo) -> Series:
-    """Return how many users were let in by hour, six hours or day. Hours begin as the config's zone has them."""
+    """Return how many users were let in by the window's unit. Hours begin as the config's zone has them."""
     begin = START_OF[found.window.unit]
     users: dict[datetime, int] = defaultdict(int)
     for hour, bits in found.activity:
@@ -139,7 +149,7 @@ def cuts(found: Findings, zone: ZoneInfo) -> list[datetime]:
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     """Return what the axis names: some midnights of the zone, or hours if there is only one day."""
     inside = [hour for hour in _starts(found.window, zone) if hour >= found.window.since]
-    midnights = [hour for hour in inside if hour.astimezone(zone).hour == 0]
+    midnights = [hour for hour in inside if hour.astimezone(zone).time() == time()]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
     step = max(1, -(-len(named) // MAX_MARKS))  # no hour of UTC may have started since midnight in Kolkata
     return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}

@@ -75,11 +75,14 @@ def test_who_was_let_in_shortly_before_midnight_is_online_after_it(conn: Connect
     assert today[None] == today["n1"] == Comparison(rows=1, users=1, online=2)
 
 
-def test_users_are_active_in_the_hours_of_the_clock_although_the_page_begins_within_one(
+def test_users_are_active_in_the_hours_of_the_clock_or_their_quarters_wherever_the_page_begins(
     conn: Connection, database: dict[str, str]
 ) -> None:
     row = Row(NOON, "203.0.113.1", "accepted", "tcp", "h", 443, "direct", "alice", "n1")
-    since = NOON - 3 * HOUR + HOUR * 0.9
+    since = NOON - 7 * HOUR + HOUR * 0.9
     fill(conn, [row._replace(at=since), row._replace(at=NOON - HOUR, email="bob"), row._replace(at=NOON - HOUR / 2)])
     shown = time_series.active(read(database, Window(BERLIN, since, NOON)), BERLIN)
-    assert shown.rows == [(NOON - 3 * HOUR, [1]), (NOON - 2 * HOUR, [0]), (NOON - HOUR, [2])]
+    counts = (1, 0, 0, 0, 0, 0, 2)
+    assert shown.rows == [(NOON - n * HOUR, [users]) for n, users in zip(range(7, 0, -1), counts, strict=True)]
+    quarters = time_series.active(read(database, Window(BERLIN, NOON - 3 * HOUR, NOON)), BERLIN)
+    assert [(begin, users) for begin, (users,) in quarters.rows if users] == [(NOON - HOUR, 1), (NOON - HOUR / 2, 1)]

@@ -30,10 +30,19 @@ def test_a_window_may_begin_and_end_within_a_day() -> None:
 
 
 def test_hours_are_those_of_the_clock_although_the_window_begins_within_one() -> None:
-    window = Window(BERLIN, NOON - timedelta(hours=1, minutes=20), NOON - timedelta(minutes=10))
-    assert window.hours(0) == [window.since, NOON - timedelta(hours=1)]
+    window = Window(BERLIN, NOON - timedelta(hours=7, minutes=20), NOON - timedelta(minutes=10))
+    assert window.hours(0) == [window.since, *(NOON - timedelta(hours=n) for n in range(7, 0, -1))]
     autumn = Window.of(BERLIN, 1, date(2025, 10, 26), NOON)
     assert autumn.hours(0) == [autumn.since + timedelta(hours=n) for n in range(25)]
+
+
+def test_six_hours_and_less_have_quarters_of_an_hour_in_place_of_hours() -> None:
+    window = Window(BERLIN, NOON - timedelta(minutes=40), NOON - timedelta(minutes=10))
+    assert window.unit == "quarter of an hour"
+    assert window.hours(0) == [window.since, *(NOON - timedelta(minutes=n) for n in (30, 15))]
+    most = Window(BERLIN, NOON - timedelta(minutes=1), NOON + timedelta(hours=5, minutes=59))
+    assert len(most.hours(0)) == 25
+    assert Window(BERLIN, NOON, NOON + timedelta(hours=6, seconds=1)).unit == "hour"
 
 
 def test_today_ends_now() -> None:
