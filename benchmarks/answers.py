@@ -23,8 +23,9 @@ from xraylog.database.capabilities import Capabilities
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
 GOAL_OF_A_DAY = 300  # for those that group all rows of a day by user and address
 WHOLE_DAY = (
-    "traffic(", "traffic_per(", "users_that_reached(NULL", "rows_by_", "users_of_ports", "users_by_outbound",
-    "destinations_by_outbound", "new_destinations", "users_that_fan_out({window}", "users_over_time(",
+    "traffic(", "traffic_per(", "users_from", "users_that_reached(NULL", "rows_by_", "users_of_ports",
+    "users_by_outbound", "destinations_by_outbound", "new_destinations", "users_that_fan_out({window}",
+    "users_over_time(",
     "sharing('simultaneous', {window}",
 )  # fmt: skip
 PROBES = 5_000  # addresses
@@ -98,6 +99,8 @@ QUESTIONS = (  # with the window, where the question has one
     ("users_that_reached('1.100.0.0/16', 443, {window})", "1 day"),
     ("connections_to('1.100.0.0/16', NULL, {window})", "1 day"),
     ("users_that_reached(NULL, 80, {window})", "1 day"),
+    ("users_from('10.0.0.0/16', {window})", "1 day"),
+    ("rejected_from('198.18.0.0/24', {window})", "1 day"),
     ("users_that_fan_out('{last} 09:00+00', '{last} 10:00+00')", ""),
     ("users_that_fan_out({window})", "1 day"),
     ("rows_by_port({window})", "1 day"),

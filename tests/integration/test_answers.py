@@ -14,6 +14,7 @@ from ipaddress import (
     IPv6Network,
     ip_address,
     ip_interface,
+    ip_network,
 )
 from typing import Any, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
@@ -63,6 +64,8 @@ EACH = {  # a call of each function, in a window of one day
     "rejected_sources": "rejected_sources('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rejected_networks": "rejected_networks('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rejected_reasons": "rejected_reasons('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "users_from": "users_from('203.0.113.0/24', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
+    "rejected_from": "rejected_from('203.0.113.0/24', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "users_that_fan_out": "users_that_fan_out('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "rows_by_port": "rows_by_port('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "users_of_ports": "users_of_ports('22,70-90', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
@@ -418,6 +421,25 @@ def of_clients(rows: list[Row]) -> list[Row]:
 def clients(rows: list[Row]) -> tuple[int, int, int]:
     """Rows, users and addresses."""
     return len(rows), len({row.email for row in rows} - {None}), addresses(rows)
+
+
+@in_each_window
+@pytest.mark.parametrize("client", ["203.0.113.7", "203.0.113.0/24", "203.0.0.0/15", "2001:db8:2::/48", "0.0.0.0/0"])
+def test_users_and_rejected_rows_of_a_client(filled: Connection, since: datetime, until: datetime, client: str) -> None:
+    """A source that xray masked is in a network that holds all of it."""
+    wanted = ip_network(client)
+    rows = [row for row in window(since, until) if row.source and within(ip_network(row.source), wanted)]
+    let_in = grouped([row for row in rows if row.action == "accepted"], lambda row: row.email)
+    expected: list[tuple[Any, ...]] = [(email, addresses(of), *span(of)) for email, of in let_in.items()]
+    same(ask(filled, "users_from", client, since, until), expected, by=2)
+    rejected = [row for row in rows if row.action == "rejected"]
+    by_source = grouped(rejected, lambda row: (row.source, row.reject_reason or "not recorded"))
+    expected = [(ip(source), reason, *span(of)) for (source, reason), of in by_source.items()]
+    same(ask(filled, "rejected_from", client, since, until), expected, by=2)
+
+
+def within(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.subnet_of(other)  # type: ignore[arg-type]
 
 
 @in_each_window

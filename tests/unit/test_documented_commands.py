@@ -29,7 +29,7 @@ SCRIPTS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Sequence[str]
     ),
 }
 USAGE = 2  # argparse's own
-PLACEHOLDERS = {"NAME": "alice", "N": "7", "OLD": "old.log", "HOST": "www.example.com"}
+PLACEHOLDERS = {"NAME": "alice", "N": "7", "OLD": "old.log", "HOST": "www.example.com", "ADDRESS": "203.0.113.7"}
 # Options of other programs, and of scripts/test.
 NOT_OURS = {
     "--citus-bin", "--fast", "--follow", "--grep", "--long", "--lines", "--matrix", "--no-comments", "--no-log-prefix",

@@ -1037,6 +1037,67 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
+-- Who connects from an address or a network: which user is 203.0.113.7? A null user is a line that names none. A row is
+-- compared in both forms of an IPv4 address (`client_address`) before it is grouped.
+CREATE OR REPLACE FUNCTION users_from(
+    client inet,
+    since  timestamptz DEFAULT now() - interval '1 day',
+    until  timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email     text,
+    addresses bigint,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, count(DISTINCT a.address) AS addresses, sum(a.rows)::bigint AS rows, min(a.first), max(a.last)
+    FROM (
+        SELECT s.user_id, client_address(s.source_ip) AS address, s.rows, s.first, s.last
+        FROM (
+            SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= users_from.since AND l."timestamp" < users_from.until
+              AND l.action <> 'rejected' AND l.action <> 'api'
+              AND (l.source_ip <<= client_address(users_from.client)
+                   OR l.source_ip <<= CASE family(client_address(users_from.client)) WHEN 4 THEN
+                          set_masklen('::ffff:0.0.0.0'::inet
+                                      + (set_masklen(client_address(users_from.client), 32) - '0.0.0.0'::inet),
+                                      96 + masklen(client_address(users_from.client)))
+                      END)
+            GROUP BY l.user_id, l.source_ip
+        ) s
+        OFFSET 0
+    ) a
+    LEFT JOIN users u ON u.id = a.user_id
+    WHERE a.address <<= client_address(users_from.client)
+    GROUP BY a.user_id, u.email
+    ORDER BY rows DESC, u.email
+$$;
+
+
+-- What was rejected from there, and why.
+CREATE OR REPLACE FUNCTION rejected_from(
+    client inet,
+    since  timestamptz DEFAULT now() - interval '1 day',
+    until  timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    source_ip inet,
+    reason    text,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT r.source_ip, r.reason, r.rows, r.first, r.last
+    FROM rejected_sources(rejected_from.since, rejected_from.until) r
+    WHERE r.source_ip <<= client_address(rejected_from.client)
+    ORDER BY r.rows DESC, r.source_ip, r.reason
+$$;
+
+
 -- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any. `also`
 -- are more addresses, those that a name had (`addresses_named`).
 DROP FUNCTION IF EXISTS users_that_reached(text, integer, timestamptz, timestamptz);  -- earlier versions had no `also`

@@ -113,8 +113,8 @@ BEGIN
               'outbound_tags_of', 'addresses_of', 'users_of', 'who_reached', 'users_that_fan_out', 'rows_by_port',
               'users_of_ports', 'rows_by_outbound', 'users_by_outbound', 'destinations_by_outbound',
               'new_destinations', 'last_seen', 'last_seen_of', 'online', 'users_over_time', 'traffic_by_hour',
-              'traffic', 'traffic_per', 'rejected_sources', 'rejected_networks', 'rejected_reasons', 'users_that_reached',
-              'connections_to', 'places_of_users'
+              'traffic', 'traffic_per', 'rejected_sources', 'rejected_networks', 'rejected_reasons', 'users_from',
+              'rejected_from', 'users_that_reached', 'connections_to', 'places_of_users'
           ])
     LOOP
         statement := regexp_replace(

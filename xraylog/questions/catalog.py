@@ -86,6 +86,11 @@ def _user(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("email", metavar="NAME", help="as the log has it; * stands for any characters")
 
 
+def _client(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("client", metavar="ADDRESS", type=targets.client,
+                        help="of clients: an address, or a network as in 203.0.113.0/24")  # fmt: skip
+
+
 def _reached(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", nargs="?", type=targets.target,
                         help="a host, an address, a network as in 198.51.100.0/24, or *.telegram.org")  # fmt: skip
@@ -178,6 +183,16 @@ QUESTIONS = (
         _user,
         (ADDRESSES,),
         beside=(places("addresses", "address"), places("networks", "network"), names("destinations")),
+    ),
+    Question(
+        "client",
+        "which users connect from an address or a network, and what was rejected from there",
+        {"users": "users_from", "rejected": "rejected_from"},
+        DAY,
+        _client,
+        (ADDRESSES, targets.MASKED_CLIENTS),
+        targets.nothing_from,
+        beside=(places("rejected", "source_ip"),),
     ),
     Question(
         "reached",

@@ -11,6 +11,7 @@ from typing import Any
 
 NAMES = "A client that asked for a host name is stored under that name, not under its address."
 MASKED = "Destinations that xray masked (198.51.*.*) are in no network, and are nobody's address."
+MASKED_CLIENTS = "Clients that xray masked (203.0.*.*) are networks: ask for one that holds them, 203.0.0.0/16."
 MAX_PORT = 65535
 MAPPED_BITS = 96  # of ::ffff:198.51.100.0, before its IPv4 address
 # A host has no blank, comma, slash or colon, and a user no place before it. A pattern may be one of IPv6 addresses.
@@ -30,6 +31,14 @@ def target(text: str) -> str:
     if not plain.strip(".") or NO_HOST.search(plain) or not plain.isprintable():
         raise argparse.ArgumentTypeError(f"{EXPECTED}, and a port as --port; found {text!r}")
     return _as_in_dns(f"*{plain}" if plain.startswith(".") else plain)
+
+
+def client(text: str) -> str:
+    """Return the address or the network as answers.sql takes it."""
+    plain = re.sub(r"^\[(.*)\]", r"\1", text.strip())
+    if found := address(plain) or _network(plain):
+        return found
+    raise argparse.ArgumentTypeError(f"expected an address, or a network as in 203.0.113.0/24, found {text!r}")
 
 
 def address(text: str) -> str | None:
@@ -93,6 +102,11 @@ def also(found: Sequence[str]) -> list[str]:
         return []
     shown = ", ".join(found[:MAX_SHOWN]) + (f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else "")
     return [f"Also counted, because DNS answers gave them this name: {shown}. They may have other names, too."]
+
+
+def nothing_from(values: Mapping[str, Any]) -> str:
+    """Return the note where no row was found."""
+    return f"no row in this window is from {values['client']}"
 
 
 def nothing_by_tag(values: Mapping[str, Any]) -> str:

@@ -137,7 +137,10 @@ for (const table of document.querySelectorAll("table.sorted")) {
 // --- searching ---
 
 const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/; // or the beginning of one
-const window_ = () => `l."timestamp" >= '${new Date(data.since * 1000).toISOString()}' AND l."timestamp" < '${new Date(data.until * 1000).toISOString()}'`;
+const IS_WHOLE = /^([0-9]+([.][0-9]+){3}|[0-9a-f.]*(:[0-9a-f.]+){7}|[0-9a-f:]*::([0-9a-f:.]*[0-9a-f])?)$/;
+// The command that finds a client in the database, in the window of this page.
+const clientCommand = (wanted) => `ask_logs.py client ${IS_WHOLE.test(wanted) ? wanted : "ADDRESS"}`
+  + ` --since ${new Date(data.since * 1000).toISOString()} --until ${new Date(data.until * 1000).toISOString()}`;
 const of = (shown, all) => `${number.format(shown)} of ${number.format(all)}`;
 
 // What a search cannot find, because the page has not all of it, and what finds it.
@@ -152,17 +155,15 @@ const LACKS = {
     const shown = data.users.reduce((all, user) => all + user[FROM].length, 0);
     const all = data.users.reduce((sum, user) => sum + user[ADDRESSES], 0);
     if (shown >= all && !lines.length) return [];
-    return [...lines, `This page has the most frequent addresses of each user, ${of(shown, all)}.`
-      + ` All are in the database: SELECT DISTINCT u.email, l.source_ip FROM logs l JOIN users u ON u.id = l.user_id`
-      + ` WHERE ${window_()} AND (host(l.source_ip) LIKE '${wanted}%' OR host(l.source_ip) LIKE '::ffff:${wanted}%')`];
+    return [...lines, `This page has the most frequent addresses of each user, ${of(shown, all)}:`
+      + ` ${clientCommand(wanted)} shows who connects from any address, or network.`];
   },
   sources(wanted) {
     const shown = document.querySelectorAll("#sources tbody tr").length;
     if (shown >= data.totalSources) return [];
     const all = `This page has the sources with the most rows, ${of(shown, data.totalSources)}`;
     return [ADDRESS.test(wanted) && !data.masked
-      ? `${all}. All are in the database: SELECT l.source_ip, l."timestamp" FROM logs l WHERE ${window_()} AND l.action = 'rejected'`
-        + ` AND (host(l.source_ip) LIKE '${wanted}%' OR host(l.source_ip) LIKE '::ffff:${wanted}%')`
+      ? `${all}: ${clientCommand(wanted)} --only rejected shows what was rejected from any address, or network.`
       : `${all}: ask_logs.py rejected --limit 0 shows the others.`];
   },
   destinations() {
