@@ -24,8 +24,8 @@ MIN_BULK_ROWS = 1_000  # with fewer the triggers cost no more than a second sess
 
 # Without the triggers of `logs` and its partitions, what they do besides checking our foreign keys would not happen, or
 # not in time: the user's own triggers, foreign keys of columns that we do not know, deferred constraints.
-# Rows of a table that becomes a partition afterwards meet no policy of `logs`, and no publication of it, so that none of
-# its subscribers would get them. A publication of all tables has that table, too, unless it names `logs` in its place.
+# Rows of a table that becomes a partition afterwards meet no policy of `logs`, and no publication of it: none of its
+# subscribers would get them. A publication of all tables has that table, too, unless it names `logs` in its place.
 LOAD_PATHS = """
     WITH RECURSIVE part (oid) AS (
         SELECT 'logs'::regclass::oid
