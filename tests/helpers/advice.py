@@ -306,6 +306,11 @@ TESTED: dict[str, dict[str, str]] = {
         "what it waits for": REFUSALS,
         "who has them": REFUSALS,
     },
+    "xraylog/database/namesakes.py": {
+        "{} is another application's": TRIAL + "test_users_of_another_application_stay_alone",
+        "{}.{}: expected the search_path": TRIAL
+        + "test_users_of_another_application_that_the_search_path_finds_first_get_no_names",
+    },
     "xraylog/database/reject_reason.py": {
         "{}; what to do, as the owner of logs": "integration/ingest/test_nodes.py::"
         "test_without_the_column_for_reasons_rows_come_in_until_the_owner_has_pasted_it",
@@ -315,7 +320,6 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/database/schema.py": {
         "{}.id: expected a whole number": TRIAL + "test_ids_of_another_application_that_are_no_numbers",
-        "{} is another application's": TRIAL + "test_users_of_another_application_stay_alone",
         "logs.timestamp: expected": ADVICE + "test_tables_that_do_not_fit",
         "logs: expected PARTITION BY": ADVICE + "test_tables_that_do_not_fit",
         "logs: expected a table partitioned": "integration/ingest/test_outcome.py::test_the_command_can_be_pasted",

@@ -15,6 +15,7 @@ FIRST = {  # the first major version
     "detach_concurrently": 14,
     "idle_session_timeout": 14,
     "copy_progress": 14,
+    "compression_of_columns": 14,
     "date_bin": 14,
     "parameter_privileges": 15,
     "collation_versions": 15,

@@ -56,6 +56,14 @@ def test_a_constant_offset_is_another_zone(
     assert doubt(cfg, named, local) is None  # the advice mends it
 
 
+@pytest.mark.parametrize(
+    ("zone", "local"), [("America/New_York", "9999-12-31 23:59:59"), (TEHRAN, "0001-01-01 00:00:00")]
+)
+def test_a_line_at_the_end_of_time_is_no_reason_to_stop(cfg: Config, zone: str, local: str) -> None:
+    """A client can forge one: in UTC it has no date."""
+    assert doubt(cfg, zone, local) is None
+
+
 def test_the_zone_of_this_machine_comes_first(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_clock, "system_zone", lambda: ZoneInfo("Africa/Cairo"))
     found = doubt(cfg, UTC, "2026-06-01 15:00:03")

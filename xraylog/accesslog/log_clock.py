@@ -53,7 +53,10 @@ def look(log: LogFile, cfg: Config, now: datetime) -> Doubt | None:
 
 def compare(path: str, local: datetime, written: datetime, cfg: Config, now: datetime) -> Doubt | None:
     """Return the doubt about a line dated `local` that was written then, seen now."""
-    offsets = [local.replace(tzinfo=cfg.zone, fold=fold).astimezone(timezone.utc) - written for fold in (0, 1)]
+    try:
+        offsets = [local.replace(tzinfo=cfg.zone, fold=fold).astimezone(timezone.utc) - written for fold in (0, 1)]
+    except OverflowError:  # in the year 1 or 9999: forged, and unparsed
+        return None
     offset = min(offsets, key=abs)
     quarters = round(offset / QUARTER)
     if quarters and abs(offset) <= FARTHEST and EARLY <= offset - quarters * QUARTER <= LATE:

@@ -59,6 +59,11 @@ class Capabilities(NamedTuple):
         return self.server_version >= 140000
 
     @property
+    def compression_of_columns(self) -> bool:
+        """Return whether a column can have a compression of its own, and LIKE can include that."""
+        return self.server_version >= 140000
+
+    @property
     def date_bin(self) -> bool:
         """Return whether the function date_bin exists."""
         return self.server_version >= 140000

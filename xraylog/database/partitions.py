@@ -215,9 +215,11 @@ def create_partition(name: str, low: float, high: float) -> Composed:
 
 def create_standalone(name: str, parent: str, server: Capabilities) -> Composed:
     """Return the DDL for a table that becomes a partition when it has its rows: no keys or indexes slow them down."""
-    return SQL("CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE{})").format(
-        Identifier(name), Identifier(parent), SQL(" INCLUDING GENERATED" if server.generated_columns else "")
-    )
+    copied = ["DEFAULTS", "CONSTRAINTS", "STORAGE"]
+    copied += ["GENERATED"] if server.generated_columns else []
+    copied += ["COMPRESSION"] if server.compression_of_columns else []
+    including = SQL(" ").join(SQL(f"INCLUDING {what}") for what in copied)
+    return SQL("CREATE TABLE {} (LIKE {} {})").format(Identifier(name), Identifier(parent), including)
 
 
 def attach(name: str, parent: str, low: float, high: float) -> Composed:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import citus, markers, migration_record, refusals, session
+from xraylog.database import citus, markers, migration_record, namesakes, refusals, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
@@ -147,8 +147,8 @@ class Migrating(Unavailable):
 
 # --- what is there -----------------------------------------------------------------------------------------
 
-CATALOG = """
-    SELECT c.relname, c.relkind::text, a.attname, format_type(a.atttypid, NULL), a.attnotnull,
+CATALOG = f"""
+    SELECT c.relname, c.relkind::text, a.attname, hidden.confrelid, format_type(a.atttypid, NULL), a.attnotnull,
            EXISTS (SELECT FROM pg_index i
                    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
                      AND i.indkey::text = a.attnum::text),
@@ -159,9 +159,10 @@ CATALOG = """
     LEFT JOIN pg_class old ON c.relname = 'logs' AND old.relnamespace = c.relnamespace AND old.relname = 'logs_old'
     LEFT JOIN pg_class record
            ON c.relname = 'logs' AND record.relnamespace = c.relnamespace AND record.relname = 'xraylog_migration'
+    {namesakes.HIDDEN}
     WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
     ORDER BY c.relname, a.attnum
-"""
+"""  # noqa: S608  # a constant
 
 
 @dataclass(slots=True)
@@ -176,6 +177,7 @@ class Table:
     types: dict[str, str] = field(default_factory=dict)  # by column
     not_null: set[str] = field(default_factory=set)
     unique: set[str] = field(default_factory=set)
+    hidden: dict[str, int] = field(default_factory=dict)  # by column: the oid that `namesakes.HIDDEN` found
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,30 +240,18 @@ class Findings:
 def inspect(conn: Connection) -> Findings:
     """Return what exists of our tables in the search path. Changes nothing."""
     tables: dict[str, Table] = {}
-    for name, kind, column, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
+    for name, kind, column, hidden, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
         table = tables.setdefault(name, Table(kind, *of_logs))
         table.types[column] = type_name
+        if hidden:
+            table.hidden[column] = hidden
         if not_null:
             table.not_null.add(column)
         if unique:
             table.unique.add(column)
     role = Identifier(conn.info.user).as_string(conn)
-    foreign = tuple(_of_another_application(tables, role))
+    foreign = *namesakes.before_the_first_run(tables, COLUMNS, role), *namesakes.found_first(conn, tables)
     return Findings(tables, foreign or tuple(misfits(tables, role)), _migration(conn, tables.get("logs")))
-
-
-def _of_another_application(tables: Mapping[str, Table], role: str) -> Iterator[str]:
-    """Yield which tables of our names were there before the first run, and are no others' to write into."""
-    if "logs" in tables:  # the operator's own columns may be in ours
-        return
-    for name, table in tables.items():
-        others = [column for column in table.types if column != "id" and column not in COLUMNS[name]]
-        if others and table.kind in "rpvmf":  # not a sequence, an index or a type
-            yield (
-                f"{name} is another application's, with the columns {', '.join(others[:3])}: use a schema of our own, "
-                f"as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
-                "then [postgresql] options = -c search_path=xraylog"
-            )
 
 
 def _migration(conn: Connection, logs: Table | None) -> str | None:

@@ -201,7 +201,8 @@ READ_SETTINGS = """
                WHERE name <> 'pg_catalog'), true)
 """
 # How long we wait is our decision, never that of the role, the database or the server's configuration. 0: no limit.
-# synchronous_commit off would let a crash of the server lose rows that are no longer in the log.
+# synchronous_commit off would let a crash of the server lose rows that are no longer in the log. default_with_oids on,
+# before PostgreSQL 12, would make tables that cannot be partitions.
 # The server notices within a minute that this machine is gone, and ends the session: otherwise its locks stay.
 BEGIN_SETTINGS = (
     READ_SETTINGS
@@ -214,13 +215,24 @@ BEGIN_SETTINGS = (
                           WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
            set_config('tcp_keepalives_idle', '20', true),
            set_config('tcp_keepalives_interval', '10', true),
-           set_config('tcp_keepalives_count', '3', true)
+           set_config('tcp_keepalives_count', '3', true),
+           set_config('default_with_oids', 'off', true)
 """
 )
 # So that an error can be looked up, in English. Before PostgreSQL 15 only a superuser may set that.
 MESSAGES = ", CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('lc_messages', 'C', true) END"
 MESSAGES_IF_GRANTED = """,
            CASE WHEN has_parameter_privilege('lc_messages', 'SET') THEN set_config('lc_messages', 'C', true) END
+"""
+# In a session that is a replica no foreign key is checked: a name could be removed that a row is about to use.
+REPLICA = "current_setting('session_replication_role') = 'replica'"
+ORIGIN = f""",
+           CASE WHEN {REPLICA} AND current_setting('is_superuser') = 'on'
+                THEN set_config('session_replication_role', 'origin', true) END
+"""
+ORIGIN_IF_GRANTED = f""",
+           CASE WHEN {REPLICA} AND has_parameter_privilege('session_replication_role', 'SET')
+                THEN set_config('session_replication_role', 'origin', true) END
 """
 TCP_USER_TIMEOUT = ", set_config('tcp_user_timeout', '60000', true)"
 # Between two transactions a session is idle: this setting outlives them.
@@ -236,6 +248,7 @@ LOCK = "pg_advisory_xact_lock(%s)"
 def _begin_settings(server: Capabilities, by_index: bool, marked: bool) -> SQL:
     optional = (
         (MESSAGES_IF_GRANTED if server.parameter_privileges else MESSAGES, True),
+        (ORIGIN_IF_GRANTED if server.parameter_privileges else ORIGIN, True),
         (TCP_USER_TIMEOUT, server.tcp_user_timeout),
         (IDLE_SESSION_TIMEOUT, server.idle_session_timeout),
         (TRANSACTION_TIMEOUT, server.transaction_timeout),

@@ -24,6 +24,8 @@ MIN_BULK_ROWS = 1_000  # with fewer the triggers cost no more than a second sess
 
 # Without the triggers of `logs` and its partitions, what they do besides checking our foreign keys would not happen, or
 # not in time: the user's own triggers, foreign keys of columns that we do not know, deferred constraints.
+# Rows of a table that becomes a partition afterwards meet no policy of `logs`, and no publication of it: none of its
+# subscribers would get them. A publication of all tables has that table, too, unless it names `logs` in its place.
 LOAD_PATHS = """
     WITH RECURSIVE part (oid) AS (
         SELECT 'logs'::regclass::oid
@@ -42,10 +44,20 @@ LOAD_PATHS = """
                      AND c.confrelid = to_regclass(known.referenced)))
            ) AS has_only_our_keys,
            NOT EXISTS (
-               SELECT FROM pg_class WHERE oid = 'logs'::regclass AND reltablespace <> 0
+               SELECT FROM pg_class c
+               WHERE oid = 'logs'::regclass
+                 AND (reltablespace <> 0 OR relam <> 0 OR (to_jsonb(c) ->> 'relhasoids')::boolean)
            ) AND NOT EXISTS (
                SELECT FROM pg_attribute WHERE attrelid = 'logs'::regclass AND attidentity <> ''
            ) AS like_is_complete,
+           row_security_active('logs') OR EXISTS (
+               SELECT FROM pg_publication_rel WHERE prrelid = 'logs'::regclass
+           ) OR EXISTS (
+               SELECT FROM pg_publication_tables p
+               JOIN pg_namespace n ON n.nspname = p.schemaname
+               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+               WHERE c.oid = 'logs'::regclass
+           ) AS meets_rows,
            (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass)
                AND coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create_days,
            (SELECT bool_and(has_any_column_privilege(name, 'UPDATE')) FROM unnest(%(tables)s::text[]) AS name)
@@ -88,6 +100,7 @@ class LoadPaths:
 
     has_only_our_keys: bool  # the triggers of `logs` check our foreign keys, and do nothing else
     like_is_complete: bool  # a table created LIKE `logs` has all that a partition of it has
+    meets_rows: bool  # something on `logs` is to see each row on its way into it
     may_create_days: bool
     may_lock: bool
     may_disable_triggers: bool
@@ -106,7 +119,8 @@ class LoadPaths:
     @property
     def can_attach(self) -> bool:
         """Return whether a day may be loaded before it becomes a partition: ATTACH checks its foreign keys."""
-        return self.has_only_our_keys and self.like_is_complete and self.may_create_days and not self.is_distributed
+        is_equal = self.has_only_our_keys and self.like_is_complete and not self.meets_rows
+        return is_equal and self.may_create_days and not self.is_distributed
 
     @property
     def row_format(self) -> RowFormat:

@@ -354,6 +354,25 @@ def test_users_of_another_application_stay_alone(site: Site) -> None:
     assert site.query("SELECT count(*) FROM xraylog.logs") == [(10,)]
 
 
+def test_users_of_another_application_that_the_search_path_finds_first_get_no_names(site: Site) -> None:
+    """Their ids would be those of other users in the table that logs refers to: rows would be stored under these."""
+    site.append(*lines(0, 20))
+    site.run()
+    site.query("CREATE SCHEMA app; CREATE TABLE app.users (id serial PRIMARY KEY, email text UNIQUE)")
+    site.set("postgresql", options="-c search_path=app,public")
+    site.append(*lines(10, 30))
+    (told,) = check(site)
+    assert "logs.user_id: expected the search_path to find users of public, to which it refers, found another" in told
+    assert site.run(status=Exit.OPERATOR).stderr.count("search_path=public,app") == 1
+    assert site.query("SELECT count(*) FROM app.users") == [(0,)]
+    mended = re.search("in .postgresql.: options = (.*)", told)
+    assert mended is not None
+    site.set("postgresql", options=mended[1])
+    site.run()
+    assert site.emails() == users(0, 20) + users(10, 30)
+    site.run("--check")
+
+
 @pytest.mark.parametrize(
     "made",
     [

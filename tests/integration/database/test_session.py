@@ -13,6 +13,7 @@ import pytest
 from helpers.load_paths import LOAD_PATHS
 from helpers.migration import content, days_of, make_plain_logs, stop_in_the_middle
 from helpers.site import Site, facts, line, lines, users
+from psycopg import errors
 from psycopg.sql import SQL, Identifier, Literal
 from server import FAST, Server
 
@@ -63,6 +64,47 @@ def test_rows_are_the_same_on_each_load_path(
     assert "complete" in site.run("--check").stdout
     site.run("--replay-rejected")
     assert "nothing new" in site.run("--dry-run").stdout
+
+
+SEEN = """
+    CREATE TABLE seen (source_port integer);
+    CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql
+        AS 'BEGIN INSERT INTO seen VALUES (NEW.source_port); RETURN NULL; END';
+    CREATE TRIGGER own AFTER INSERT ON logs_2025_11_17 FOR EACH ROW EXECUTE PROCEDURE see()
+"""
+
+
+def test_foreign_keys_and_triggers_are_those_of_any_session(
+    conn: Connection, site: Site, database: dict[str, str]
+) -> None:
+    """Without its foreign key, a name could be removed that a row is about to use."""
+    site.append(*lines(0, 5))
+    site.run()
+    conn.execute(SEEN)
+    name = Identifier(database["dbname"])
+    conn.execute(SQL("ALTER DATABASE {} SET session_replication_role = replica").format(name))
+    site.append(*lines(5, 20))
+    site.run()
+    assert site.query("SELECT count(*) FROM seen") == [(15,)]
+    with session.connect(database) as own, pytest.raises(errors.ForeignKeyViolation), session.transaction(own):
+        own.execute("DELETE FROM users WHERE email = 'u7'")
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_new_day_is_a_table_like_the_others(
+    conn: Connection, site: Site, database: dict[str, str], load_path: str
+) -> None:
+    """Before PostgreSQL 12 a table could have OIDs, and a partition has them where `logs` does."""
+    if conn.info.server_version >= 120000:
+        pytest.skip("no table has OIDs")
+    site.append(*lines(0, 20))
+    site.run()
+    name = Identifier(database["dbname"])
+    conn.execute(SQL("ALTER DATABASE {} SET default_with_oids = on").format(name))
+    site.load_path = load_path
+    site.append(*lines(20, 40, "2025/11/18 00:00:00"))
+    site.run()
+    assert days_of(conn) == {"logs_2025_11_17": 20, "logs_2025_11_18": 20}
 
 
 def test_the_page_shows_the_same(conn: Connection, site: Site, database: dict[str, str]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from helpers import load_paths
 from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
-from helpers.site import Site, facts, line, lines, users, wait_until
+from helpers.site import Site, create_database, facts, line, lines, users, wait_until
 from psycopg.sql import SQL, Identifier
+from server import FAST, Server
 
 import parse_logs
 from xraylog.cli import Exit
@@ -207,6 +209,92 @@ def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
     assert taken[BULK] >= 1
 
 
+IN_VIEW_OF_LOGS = {  # what is on `logs` and meets its rows, but not those of a table of its own
+    "a publication": "CREATE PUBLICATION of_{dbname} FOR TABLE logs",
+    "a publication of everything, in the name of logs": (
+        "CREATE PUBLICATION of_{dbname} FOR ALL TABLES WITH (publish_via_partition_root = true)"
+    ),
+    "a policy": (
+        "ALTER TABLE logs ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;"
+        "CREATE POLICY own ON logs USING (true) WITH CHECK (true)"
+    ),
+}
+
+
+@pytest.mark.parametrize("statements", IN_VIEW_OF_LOGS.values(), ids=IN_VIEW_OF_LOGS)
+def test_rows_that_are_to_be_seen_on_their_way_into_logs_are_not_attached(
+    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str
+) -> None:
+    """A subscriber would never get them, and no policy would be asked: the table is a partition only afterwards."""
+    if "PUBLICATION" in statements and conn.info.server_version < 130000:
+        pytest.skip("before PostgreSQL 13 a partitioned table is in no publication")
+    schema.ensure(conn)
+    conn.execute(statements.format(**site.database))  # type: ignore[arg-type]
+    with role(conn, days=()) as name:
+        site.set("postgresql", user=name, password=name)
+        site.append(*lines(0, 30))
+        is_refused = "POLICY" in statements  # COPY does not work with one, and says so
+        assert go(site, monkeypatch, ATTACH) == (Exit.OPERATOR if is_refused else 0)
+    assert not taken[ATTACH]
+    assert site.rows() == [] if is_refused else len(site.rows()) == 30
+
+
+@pytest.mark.parametrize("load_path", [ATTACH, ROW_BY_ROW])
+def test_a_subscriber_gets_the_rows_of_a_new_day(
+    tmp_path: Path, own_server: Callable[..., Server], load_path: str
+) -> None:
+    server = own_server(*FAST, "wal_level=logical")
+    if server.version < 13:
+        pytest.skip("before PostgreSQL 13 a partitioned table is in no publication")
+    site = Site(tmp_path, create_database(server.keywords()))
+    site.load_path = load_path
+    site.append(*lines(0, 5))
+    site.run()
+    site.query("CREATE PUBLICATION of_logs FOR TABLE logs")
+    site.query("SELECT pg_create_logical_replication_slot('subscriber', 'pgoutput')")
+    site.append(*lines(5, 40, SECOND))
+    site.run()
+    inserted = """
+        SELECT count(*)
+        FROM pg_logical_slot_get_binary_changes('subscriber', NULL, NULL, 'proto_version', '1', 'publication_names',
+                                                'of_logs')
+        WHERE get_byte(data, 0) = ascii('I')
+    """
+    assert site.query(inserted) == [(35,)]
+
+
+HOW_STORED = """
+    SELECT c.relam::regclass::text, to_jsonb(c) -> 'relhasoids', to_jsonb(a) ->> 'attcompression'
+    FROM pg_class c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'action'
+    WHERE c.relname = %s
+"""
+STORED_OTHERWISE = {
+    "compressed": (140000, 190000, "ALTER TABLE logs ALTER action SET COMPRESSION pglz"),
+    "by another access method": (
+        170000, 190000,
+        "CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler; ALTER TABLE logs SET ACCESS METHOD own",
+    ),
+    "with OIDs": (110000, 120000, "ALTER TABLE logs SET WITH OIDS"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "end", "statements"), STORED_OTHERWISE.values(), ids=STORED_OTHERWISE)
+def test_a_day_is_stored_as_logs_says_whatever_the_load_path(
+    site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection, first: int, end: int, statements: str
+) -> None:
+    if not first <= conn.info.server_version < end:
+        pytest.skip("this version has no such thing")
+    schema.ensure(conn)
+    conn.execute(statements)  # type: ignore[arg-type]
+    for load_path, at in ((ROW_BY_ROW, FIRST), (ATTACH, SECOND)):
+        site.append(*lines(0, 30, at))
+        assert go(site, monkeypatch, load_path) == 0
+    assert site.emails() == users(0, 30) + users(0, 30)
+    expected, found = (site.query(HOW_STORED, name) for name in ("logs_2025_11_17", "logs_2025_11_18"))
+    assert found == expected
+
+
 # --- bulk --------------------------------------------------------------------------------------------------------
 
 
@@ -268,11 +356,11 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
 
 
 @contextlib.contextmanager
-def role(conn: Connection, *grants: str) -> Iterator[str]:
+def role(conn: Connection, *grants: str, days: Sequence[str] = ("logs_2025_11_17",)) -> Iterator[str]:
     """A role that is no superuser, the owner of all tables but those of the names, to which it may only add."""
     conn.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
     conn.execute("GRANT CREATE ON SCHEMA public TO plain")
-    for table in ("logs", "log_positions", "rejected_lines", "logs_2025_11_17"):
+    for table in ("logs", "log_positions", "rejected_lines", *days):
         conn.execute(f"ALTER TABLE {table} OWNER TO plain")  # type: ignore[arg-type]
     conn.execute("GRANT SELECT, INSERT, REFERENCES ON users, endpoints, protocols, tags, nodes TO plain")
     conn.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO plain")

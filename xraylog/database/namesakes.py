@@ -1,0 +1,57 @@
+"""Tables of other programs that have our names: names in them would be theirs, or ids of the wrong table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the schema asks this module, too
+    from xraylog.database.schema import Table
+    from xraylog.database.session import Connection
+
+# Joined to attributes `a` of tables `c`: a column's foreign key that leads to a table which the search_path does not
+# find. On PostgreSQL 10 only partitions of `logs` have its keys.
+HIDDEN = """
+    LEFT JOIN pg_constraint hidden
+           ON hidden.contype = 'f' AND hidden.conkey = ARRAY[a.attnum]
+          AND hidden.conrelid IN (c.oid, CASE c.relname WHEN 'logs' THEN (
+                  SELECT max(inhrelid) FROM pg_inherits WHERE inhparent = to_regclass('logs')) END)
+          AND NOT pg_table_is_visible(hidden.confrelid)
+"""
+# Its name, its schema, and the path that leads there.
+PATH = """
+    SELECT r.relname, quote_ident(n.nspname), (
+               SELECT string_agg(quote_ident(name), ',' ORDER BY nr)
+               FROM unnest(array_prepend(n.nspname, array_remove(current_schemas(false), n.nspname)))
+                    WITH ORDINALITY AS path (name, nr))
+    FROM pg_class r
+    JOIN pg_namespace n ON n.oid = r.relnamespace
+    WHERE r.oid = %s AND r.relname = ANY(%s)
+"""
+
+
+def before_the_first_run(
+    tables: Mapping[str, Table], columns: Mapping[str, Mapping[str, str]], role: str
+) -> Iterator[str]:
+    """Yield which tables were there before the first run, and were made for another program. `columns`: ours."""
+    if "logs" in tables:  # the operator's own columns may be in ours
+        return
+    for name, table in tables.items():
+        others = [column for column in table.types if column != "id" and column not in columns[name]]
+        if others and table.kind in "rpvmf":  # not a sequence, an index or a type
+            yield (
+                f"{name} is another application's, with the columns {', '.join(others[:3])}: use a schema of our own, "
+                f"as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
+                "then [postgresql] options = -c search_path=xraylog"
+            )
+
+
+def found_first(conn: Connection, tables: Mapping[str, Table]) -> Iterator[str]:
+    """Yield which tables the search_path finds in the place of those that ours refer to."""
+    for name, table in tables.items():
+        for column, oid in table.hidden.items():
+            for referred, schema_name, path in conn.execute(PATH, [oid, [*tables]]):
+                yield (
+                    f"{name}.{column}: expected the search_path to find {referred} of {schema_name}, to which it "
+                    f"refers, found another schema first; in [postgresql]: options = -c search_path={path}"
+                )
