@@ -6,7 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,11 @@ from playwright.sync_api import Page, expect
 from xraylog.report import charts, figures, time_series
 from xraylog.report import page as pages
 from xraylog.report.run_history import Runs
+
+TIMES = " ".join(
+    f"--{end} {getattr(WINDOW, end).astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" for end in ("since", "until")
+)
+ASK_USER = f"ask_logs.py user NAME {TIMES}"
 
 
 def test_the_pixels_of_a_chart_are_in_proportion_to_the_rows(month: Path, opened: Callable[..., Page]) -> None:
@@ -99,7 +104,7 @@ def test_each_search_says_what_the_page_has_not_and_what_finds_it(
     path.write_text(pages.render(replace(FOUND, total_users=90, total_sources=70), Runs(), NOW, is_masked=False))
     page = opened(path)
     assert found(page, "Search users", "nobody") == (
-        "0 shown. This page has the users with the most rows, 40 of 90: ask_logs.py user NAME shows each of the others."
+        f"0 shown. This page has the users with the most rows, 40 of 90: {ASK_USER} shows each of the others."
     )
     said = found(page, "Search sources", "timeouts")
     assert said.startswith("0 shown. This page has the sources with the most rows, 12 of 70: ask_logs.py rejected")
@@ -215,7 +220,7 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
     page.go_back()
     expect(heading).to_have_text("user3")
     page.evaluate("location.hash = 'user=nobody'")
-    page.get_by_text("This page has nothing of it. ask_logs.py user NAME shows what the database has.").wait_for()
+    page.get_by_text(f"This page has nothing of it. {ASK_USER} shows what the database has of these days.").wait_for()
 
 
 def test_a_country_shows_its_users_and_addresses(month: Path, opened: Callable[..., Page]) -> None:

@@ -145,7 +145,7 @@ const LACKS = {
   users(wanted) {
     const lines = [];
     if (data.users.length < data.totalUsers) {
-      lines.push(`This page has the users with the most rows, ${of(data.users.length, data.totalUsers)}: ask_logs.py user NAME shows each of the others.`);
+      lines.push(`This page has the users with the most rows, ${of(data.users.length, data.totalUsers)}: ${ask("user NAME")} shows each of the others.`);
     }
     if (!ADDRESS.test(wanted)) return lines;
     if (data.masked) return [...lines, "This page has networks and no addresses."];
@@ -163,12 +163,12 @@ const LACKS = {
     return [ADDRESS.test(wanted) && !data.masked
       ? `${all}. All are in the database: SELECT l.source_ip, l."timestamp" FROM logs l WHERE ${window_()} AND l.action = 'rejected'`
         + ` AND (host(l.source_ip) LIKE '${wanted}%' OR host(l.source_ip) LIKE '::ffff:${wanted}%')`
-      : `${all}: ask_logs.py rejected --limit 0 shows the others.`];
+      : `${all}: ${ask("rejected --limit 0")} shows the others.`];
   },
   destinations() {
     const shown = Object.keys(data.destinations).length;
     if (shown >= data.totalDestinations) return [];
-    return [`The tables of this page have ${of(shown, data.totalDestinations)} destinations: ask_logs.py reached NAME shows who went to one of the others, also as '*.example.org'.`];
+    return [`The tables of this page have ${of(shown, data.totalDestinations)} destinations: ${ask("reached NAME")} shows who went to one of the others, also as '*.example.org'.`];
   },
 };
 
