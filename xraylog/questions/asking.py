@@ -10,6 +10,7 @@ from xraylog.answers import statements
 from xraylog.answers.statements import Statement
 from xraylog.database import citus, dns_names, partitions, reject_reason
 from xraylog.database.session import Connection
+from xraylog.printed import unescaped
 from xraylog.questions import beside, targets
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
@@ -221,8 +222,8 @@ def find_node(conn: Connection, name: str | None) -> int | None:
 
 
 def find_users(conn: Connection, pattern: str) -> list[str]:
-    """Return the user of this name, or those whose names fit a pattern, up to one too many. Raises Unknown."""
-    found = conn.execute(USER, [pattern]).fetchall()
+    """Return the user of this name, also as it is shown, or those that fit a pattern, one too many. Raises Unknown."""
+    found = conn.execute(USER, [pattern]).fetchall() or conn.execute(USER, [unescaped(pattern)]).fetchall()
     if not found and "*" in pattern:
         found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS + 1]).fetchall()
     if not found:

@@ -91,7 +91,7 @@ class Question:
 
 
 def _user(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("email", metavar="NAME", help="as the log has it; * stands for any characters")
+    parser.add_argument("email", metavar="NAME", help="as the log or an answer has it; * stands for any characters")
 
 
 def _reached(parser: argparse.ArgumentParser) -> None:
