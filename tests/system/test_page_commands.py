@@ -1,4 +1,4 @@
-"""The commands that a page names, as somebody pastes them: they answer about the days of that page, and no others."""
+"""The commands that a page names, typed as they are: they answer about the days of that page, and no others."""
 
 from __future__ import annotations
 
