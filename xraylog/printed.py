@@ -20,6 +20,10 @@ from typing import TextIO
 # C0, DEL and C1; the marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9); line and
 # paragraph separators. Joiners stay: Persian names need them.
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# As _escape and the error handler "backslashreplace" write it; neither NUL nor surrogates, which no name has.
+SHOWN_ESCAPE = re.compile(
+    r"\\x(?!00)([0-9a-f]{2})|\\u(?!0000|d[89a-f])([0-9a-f]{4})|\\U(000[1-9a-f][0-9a-f]{4}|0010[0-9a-f]{4})"
+)
 # A connection string with a password, as a URI or as pairs. Bounded, because a client can choose the text.
 CREDENTIALS = re.compile(
     r"""(?P<before>:/{1,2})[^\s/:"']{0,200}:(?![0-9]{1,5}[/?#])\S{0,2000}@
@@ -123,6 +127,11 @@ def _escape(character: str) -> str:
 def escaped(text: str) -> str:
     """Return text in which such characters are escapes, and nothing is hidden: a name that is data, not a message."""
     return UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
+
+
+def unescaped(text: str) -> str:
+    """Return what a text may stand for that has escapes, also those of letters that a terminal lacks."""
+    return SHOWN_ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
 
 
 # --- passwords -------------------------------------------------------------------------------------------------

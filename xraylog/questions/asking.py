@@ -10,6 +10,7 @@ from xraylog.answers import statements
 from xraylog.answers.statements import Statement
 from xraylog.database import citus, dns_names, partitions, reject_reason
 from xraylog.database.session import Connection
+from xraylog.printed import unescaped
 from xraylog.questions import beside, targets
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
@@ -21,6 +22,7 @@ MANY_ADDRESSES = (
     "Clients contacted more than {0:,} addresses of this name; {0:,} are counted. For all: a shorter window (--since, "
     "--until), a name without *, or the network."
 )
+MANY_NAMES = "More than {0:,} destinations have this name in letters, and not as the DNS has it; {0:,} are counted."
 # Memory to group the rows of a day without a file. JIT compiles for longer than it saves (PostgreSQL 10 does not know
 # it). A role's own DateStyle may be one that psycopg does not read.
 SETTINGS = """
@@ -31,6 +33,9 @@ SETTINGS = """
 NODES = "SELECT name, id FROM nodes ORDER BY name"
 USERS_NEAR = """
     SELECT email::text FROM users WHERE email COLLATE "default" ILIKE %s ORDER BY email LIMIT %s
+"""
+IN_LETTERS = """
+    SELECT address::text FROM endpoints WHERE address COLLATE "default" ILIKE ANY (%s::text[]) ORDER BY 1 LIMIT %s
 """
 EMPTY = "The database has no row."
 USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
@@ -65,8 +70,10 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         node_id = find_node(conn, values.get("node"))
         if question.by_name:
             addresses, are_all, more = addresses_of(conn, known, values)
-            values = {**values, "also": [*addresses, *targets.spelled(values.get("target"))]}
-            notes += more
+            names, are_all_names, more_of_names = in_letters(conn, values.get("target"))
+            values = {**values, "also": [*addresses, *names]}
+            are_all = are_all and are_all_names
+            notes += more + more_of_names
         if values.get("emails"):
             values = {**values, "emails": names_in(conn, values["emails"])}
         users = find_users(conn, values["email"]) if "email" in values else [None]
@@ -142,6 +149,18 @@ def addresses_of(
     return addresses, are_all, targets.also(addresses) + ([] if are_all else [MANY_ADDRESSES.format(MAX_ADDRESSES)])
 
 
+def in_letters(conn: Connection, target: str | None) -> tuple[list[str], bool, list[str]]:
+    """Return the destinations that have the name in letters, whether these are all of them, and notes about them."""
+    patterns = [like(pattern) for pattern in targets.spelled(target)]
+    notes = targets.part_of_letters(target)
+    if not patterns:
+        return [], True, notes
+    found = [name for (name,) in conn.execute(IN_LETTERS, [patterns, MAX_ADDRESSES + 1])]
+    if len(found) <= MAX_ADDRESSES:
+        return found, True, notes
+    return found[:MAX_ADDRESSES], False, [*notes, MANY_NAMES.format(MAX_ADDRESSES)]
+
+
 def _text(statement: Statement, values: Mapping[str, Any]) -> str:
     return statement.text if values["node_id"] is None else statement.of_node()
 
@@ -203,8 +222,8 @@ def find_node(conn: Connection, name: str | None) -> int | None:
 
 
 def find_users(conn: Connection, pattern: str) -> list[str]:
-    """Return the user of this name, or those whose names fit a pattern, up to one too many. Raises Unknown."""
-    found = conn.execute(USER, [pattern]).fetchall()
+    """Return the user of this name, also as it is shown, or those that fit a pattern, one too many. Raises Unknown."""
+    found = conn.execute(USER, [pattern]).fetchall() or conn.execute(USER, [unescaped(pattern)]).fetchall()
     if not found and "*" in pattern:
         found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS + 1]).fetchall()
     if not found:

@@ -76,6 +76,14 @@ class Question:
         """Return whether the option is given with which other parts answer."""
         return self.narrowed is not None and values.get(self.narrowed[0]) is not None
 
+    def goes(self, part: str) -> str:
+        """Return with which option a part is in the answer, or without which one."""
+        name, others = self.narrowed or ("", {})
+        typed = "--by" if name == "by" else name.upper()
+        if part not in others:
+            return f"without {typed}"
+        return f"with {typed} {part}" if self.is_named_part else f"with {typed}"
+
     @property
     def choices(self) -> list[str]:
         """Return the names of all parts."""
@@ -83,7 +91,7 @@ class Question:
 
 
 def _user(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("email", metavar="NAME", help="as the log has it; * stands for any characters")
+    parser.add_argument("email", metavar="NAME", help="as the log or an answer has it; * stands for any characters")
 
 
 def _client(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a text names: a day, or a moment, which begins and ends at once."""
+    """What a text names: a day, or a moment, which begins and ends at once unless it came twice."""
 
     begin: datetime
     end: datetime
@@ -44,8 +44,7 @@ def read(text: str, now: datetime, zone: tzinfo) -> Span:
         if DAY.fullmatch(text):
             return _day(date.fromisoformat(text), zone)
         if found := MOMENT.fullmatch(text):
-            moment = _moment(found[1], found[2], found[3], zone)
-            return Span(moment, moment)
+            return _moment(found[1], found[2], found[3], zone)
     except (ValueError, OverflowError):
         pass
     raise Unreadable(f"{EXPECTED}, found {text!r}")
@@ -75,13 +74,20 @@ def _day(day: date, zone: tzinfo) -> Span:
     return Span(begin, end)
 
 
-def _moment(day: str, time: str, offset: str | None, zone: tzinfo) -> datetime:
+def _moment(day: str, time: str, offset: str | None, zone: tzinfo) -> Span:
     head, _, fraction = time.partition(".")  # fromisoformat of Python 3.10 wants three digits or six
     moment = datetime.fromisoformat(f"{day} {head}").replace(microsecond=int(f"{fraction:0<6}"))
+    possible = [moment.replace(tzinfo=each, fold=fold) for each, fold in _zones(offset, zone)]
+    instants = [each.astimezone(timezone.utc) for each in possible]
+    return Span(min(instants), max(instants))
+
+
+def _zones(offset: str | None, zone: tzinfo) -> list[tuple[tzinfo, int]]:
+    """Return what a time can be in: without an offset, before and after a change of the clocks, so no row is missed."""
     if offset is None:
-        return moment.replace(tzinfo=zone).astimezone(timezone.utc)
+        return [(zone, 0), (zone, 1)]
     if offset == "Z":
-        return moment.replace(tzinfo=timezone.utc)
+        return [(timezone.utc, 0)]
     digits = offset[1:].replace(":", "").ljust(4, "0")
     apart = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    return moment.replace(tzinfo=timezone(-apart if offset[0] == "-" else apart)).astimezone(timezone.utc)
+    return [(timezone(-apart if offset[0] == "-" else apart), 0)]

@@ -24,16 +24,18 @@ def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict
     since, until = _ends(given, zone, now)
     parts = question.parts_for(given)
     if not parts:
-        raise WrongUsage(f"argument --only: expected another part here, found {given['only']}")
+        expected, only = " or ".join(question.parts_for({**given, "only": None})), given["only"]
+        raise WrongUsage(f"argument --only: expected {expected}, found {only}, which goes {question.goes(only)}")
     if given["csv"] and len(parts) > 1:
         raise WrongUsage(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
     if question.needs and all(given[name] is None for name in question.needs):
         raise WrongUsage(f"expected {' or '.join(question.needs)}, found neither")
-    until = until or now
-    since = since or until - question.length_for(given)
-    if since >= until:
-        raise WrongUsage("expected --since before --until")
-    return {**given, "since": since, "until": until}
+    end = until or now
+    since = since or end - question.length_for(given)
+    if since >= end:
+        found = " and ".join(each.astimezone(zone).isoformat(" ", "seconds") for each in (since, end))
+        raise WrongUsage(f"expected --since before --until{'' if until else ' (default: now)'}, found {found}")
+    return {**given, "since": since, "until": end}
 
 
 def is_text(value: str) -> bool:

@@ -6,7 +6,7 @@ import argparse
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import Any
 
 NAMES = "A client that asked for a host name is stored under that name, not under its address."
@@ -17,6 +17,10 @@ MAPPED_BITS = 96  # of ::ffff:198.51.100.0, before its IPv4 address
 # A host has no blank, comma, slash or colon, and a user no place before it. A pattern may be one of IPv6 addresses.
 NO_HOST = re.compile(r"[\s,/]|^[^*]*:[^*]*$|:[0-9]+$|[^*]@")
 MAX_SHOWN = 5  # addresses in a note
+IN_LETTERS = (
+    "A pattern within a label of letters finds names that the log has in letters alone. Most clients ask for a name as "
+    "the DNS has it, xn--…: give whole labels, as in *.bücher.example."
+)
 EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
 
 
@@ -24,6 +28,8 @@ def target(text: str) -> str:
     """Return the target as answers.sql takes it."""
     plain = text.strip()
     if found := address(plain.removeprefix("[").removesuffix("]")) or _network(re.sub(r"^\[(.*)\]", r"\1", plain)):
+        return found
+    if found := _range(plain):
         return found
     if plain.startswith("[Masked ") or re.match("/[^/]", plain):  # of a unix socket: a path
         return plain
@@ -62,25 +68,53 @@ def _network(text: str) -> str | None:
     return str(found) if found else None
 
 
+def _range(text: str) -> str | None:
+    """Return the network that a range is, as WHOIS and letters write one; None if the text is no range."""
+    ends = [address(each.strip()) for each in text.split("-")]
+    if len(ends) != 2 or None in ends:  # its first and its last address
+        return None
+    try:
+        networks = [str(each) for each in summarize_address_range(*(ip_address(end or "") for end in ends))]
+    except (TypeError, ValueError):  # of IPv4 and IPv6, or the last one first
+        raise argparse.ArgumentTypeError(f"{EXPECTED}, found {text!r}") from None
+    if len(networks) > 1:
+        shown = ", ".join(networks[:MAX_SHOWN]) + (", …" if len(networks) > MAX_SHOWN else "")
+        raise argparse.ArgumentTypeError(f"expected a network of that range, as {shown}; found {text!r}")
+    return networks[0]
+
+
 def _as_in_dns(name: str) -> str:
     """Return a name as clients ask for it: bücher.example is xn--bcher-kva.example."""
     labels = unicodedata.normalize("NFKC", name.lower()).split(".")
-    if name.isascii() or any("*" in label and not label.isascii() for label in labels):
+    if name.isascii() or _has_part_of_letters(name):
         return name
     return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
 
 
+def _has_part_of_letters(name: str) -> bool:
+    """Return whether a * is within a label that the DNS has as xn--…, which has no part of its letters."""
+    return any("*" in label and not label.isascii() for label in name.split("."))
+
+
+def part_of_letters(target: str | None) -> list[str]:
+    """Return the note about what such a pattern leaves out."""
+    return [IN_LETTERS] if _has_part_of_letters(target or "") else []
+
+
 def spelled(target: str | None) -> list[str]:
-    """Return the letters of a name that is xn--bcher-kva.example in the DNS: few clients write them."""
+    """Return the patterns of a name in letters that is xn--bcher-kva.example in the DNS: few clients write them."""
     try:
         labels = [
             label[4:].encode().decode("punycode") if label.startswith("xn--") else label
-            for label in (target or "").lower().split(".")
+            for label in (target or "").lower().rstrip(".").split(".")
         ]
     except UnicodeError:
         return []
     name = ".".join(labels)
-    return [] if name.isascii() or not name.isprintable() else [name]
+    if name.isascii() or not name.isprintable():
+        return []
+    names = [name, name[2:]] if name.startswith("*.") else [name]
+    return [pattern for each in names for pattern in (each, f"{each}.")]
 
 
 def nothing(values: Mapping[str, Any]) -> str:

@@ -66,6 +66,7 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
     return {
         "zone": found.window.zone.key,
         "masked": is_masked,
+        "oneNode": found.node is not None,
         "refresh": refresh_s,
         "partial": found.window.has_partial_day,
         "partialFirst": found.window.has_partial_first_day,

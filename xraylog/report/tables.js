@@ -137,10 +137,9 @@ for (const table of document.querySelectorAll("table.sorted")) {
 // --- searching ---
 
 const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/; // or the beginning of one
+// An address that ask_logs.py can be asked about.
 const IS_WHOLE = /^([0-9]+([.][0-9]+){3}|[0-9a-f.]*(:[0-9a-f.]+){7}|[0-9a-f:]*::([0-9a-f:.]*[0-9a-f])?)$/;
-// The command that finds a client in the database, in the window of this page.
-const clientCommand = (wanted) => `ask_logs.py client ${IS_WHOLE.test(wanted) ? wanted : "ADDRESS"}`
-  + ` --since ${new Date(data.since * 1000).toISOString()} --until ${new Date(data.until * 1000).toISOString()}`;
+const client = (wanted) => (IS_WHOLE.test(wanted) ? wanted : "ADDRESS");
 const of = (shown, all) => `${number.format(shown)} of ${number.format(all)}`;
 
 // What a search cannot find, because the page has not all of it, and what finds it.
@@ -148,7 +147,7 @@ const LACKS = {
   users(wanted) {
     const lines = [];
     if (data.users.length < data.totalUsers) {
-      lines.push(`This page has the users with the most rows, ${of(data.users.length, data.totalUsers)}: ask_logs.py user NAME shows each of the others.`);
+      lines.push(`This page has the users with the most rows, ${of(data.users.length, data.totalUsers)}: ${ask("user NAME")} shows each of the others.`);
     }
     if (!ADDRESS.test(wanted)) return lines;
     if (data.masked) return [...lines, "This page has networks and no addresses."];
@@ -156,20 +155,20 @@ const LACKS = {
     const all = data.users.reduce((sum, user) => sum + user[ADDRESSES], 0);
     if (shown >= all && !lines.length) return [];
     return [...lines, `This page has the most frequent addresses of each user, ${of(shown, all)}:`
-      + ` ${clientCommand(wanted)} shows who connects from any address, or network.`];
+      + ` ${ask(`client ${client(wanted)}`)} shows who connects from any address, or network.`];
   },
   sources(wanted) {
     const shown = document.querySelectorAll("#sources tbody tr").length;
     if (shown >= data.totalSources) return [];
     const all = `This page has the sources with the most rows, ${of(shown, data.totalSources)}`;
     return [ADDRESS.test(wanted) && !data.masked
-      ? `${all}: ${clientCommand(wanted)} --only rejected shows what was rejected from any address, or network.`
-      : `${all}: ask_logs.py rejected --limit 0 shows the others.`];
+      ? `${all}: ${ask(`client ${client(wanted)} --only rejected`)} shows what was rejected from any address, or network.`
+      : `${all}: ${ask("rejected --limit 0")} shows the others.`];
   },
   destinations() {
     const shown = Object.keys(data.destinations).length;
     if (shown >= data.totalDestinations) return [];
-    return [`The tables of this page have ${of(shown, data.totalDestinations)} destinations: ask_logs.py reached NAME shows who went to one of the others, also as '*.example.org'.`];
+    return [`The tables of this page have ${of(shown, data.totalDestinations)} destinations: ${ask("reached NAME")} shows who went to one of the others, also as '*.example.org'.`];
   },
 };
 

@@ -57,6 +57,11 @@ function within(fits, kinds) {
 
 const nodesOn = (day) => byRows(data.nodes.map((node) => [node[NAME], node[NODE_DAYS][day] ?? 0]));
 
+// Commands are about the time and the node of this page: by themselves they take the last days, and all nodes.
+const utc = (seconds) => new Date(seconds * 1000).toISOString().replace(".000", "");
+const times = `--since ${utc(Math.floor(data.since))} --until ${utc(Math.ceil(data.until))}`;
+const ask = (question, node = data.oneNode ? " --node NODE" : "") => `ask_logs.py ${question}${node} ${times}`;
+
 const VIEWS = {
   user(name) {
     const user = data.users.find((one) => one[NAME] === name);
@@ -77,7 +82,7 @@ const VIEWS = {
         ["Ports", "ports", named(user[PORTS])],
         ...origins(user[FROM]),
       ],
-      command: "ask_logs.py user NAME shows all of it",
+      command: `${ask("user NAME")} shows all of it`,
     };
   },
   destination(name) {
@@ -88,7 +93,7 @@ const VIEWS = {
     return {
       facts: `${known ? `${number.format(known[0])} rows (${number.format(known[1])} in the period before), ports ${known[3].join(", ")}; ` : ""}${of}${namesOf(name).length ? `; names: ${namesOf(name).join(", ")}` : ""}`,
       tables: [["Users", "user", byRows([...users])]],
-      command: "ask_logs.py reached NAME shows all of them",
+      command: `${ask("reached NAME")} shows all of them`,
     };
   },
   address(name) {
@@ -121,12 +126,12 @@ const VIEWS = {
     return users.length || goals.length ? {
       facts: shared(sum(users.map(([, rows]) => rows)), sum([...all.values()])),
       tables: [["Users", "user", users], [goals.length ? "Most frequent destinations" : "Destinations: only those of tags that go nowhere are counted", "destination", goals]],
-      command: "ask_logs.py outbound TAG shows all of it",
+      command: `${ask("outbound TAG")} shows all of it`,
     } : null;
   },
   ports(name) {
     const users = usersWith(PORTS, name);
-    return users.length ? { facts: several(users.length, "user", "users"), tables: [["Users", "user", users]], command: "ask_logs.py ports PORTS shows single ports" } : null;
+    return users.length ? { facts: several(users.length, "user", "users"), tables: [["Users", "user", users]], command: `${ask("ports PORTS")} shows single ports` } : null;
   },
   node(name) {
     const node = data.nodes.find((one) => one[NAME] === name);
@@ -146,16 +151,16 @@ const VIEWS = {
         [few, "hours", shown],
         ...(rows.length ? [["Rows from", "rows", rows.reverse()]] : []),
       ],
-      command: "ask_logs.py traffic --node NAME shows its hours, report_logs.py --node NAME its users",
+      command: `${ask("traffic --node NAME", "")} shows its hours, report_logs.py --node NAME ${times} its users`,
     };
   },
 };
 
 // What shows what the page has not.
 const ASKS = {
-  user: "ask_logs.py user NAME shows what the database has",
-  destination: "ask_logs.py reached NAME shows what the database has",
-  tag: "ask_logs.py outbound TAG shows what the database has",
+  user: `${ask("user NAME")} shows what the database has of these days`,
+  destination: `${ask("reached NAME")} shows what the database has of these days`,
+  tag: `${ask("outbound TAG")} shows what the database has of these days`,
   day: "report_logs.py --days 1 --until DAY writes the page of a day",
 };
 

@@ -257,6 +257,22 @@ def test_what_is_no_moment_is_an_error_that_shows_one(asked: Site, moment: str) 
 
 def test_a_window_that_ends_before_it_begins_is_an_error(asked: Site) -> None:
     assert "--since before --until" in ask(asked, "traffic", "--since", "1h", "--until", "2h", status=2)
+    typed = ask(asked, "traffic", "--since", "2025-11-17", "--until", "2025-11-16 10:15", status=2)
+    assert "found 2025-11-17 00:00:00+00:00 and 2025-11-16 10:15:00+00:00" in typed
+    ahead = ask(asked, "traffic", "--since", "2190-01-01", status=2)
+    assert "expected --since before --until (default: now), found 2190-01-01 00:00:00+00:00 and 20" in ahead
+
+
+def test_a_part_of_another_form_of_the_question_is_an_error_that_names_those_of_this_one(asked: Site) -> None:
+    wrong = {
+        ("online", "--only", "periods"): "expected users, found periods, which goes with --by",
+        ("online", "--by", "hour", "--only", "users"): "expected periods, found users, which goes without --by",
+        ("outbound", "--only", "users"): "expected outbounds, found users, which goes with TAG",
+        ("outbound", "x", "--only", "outbounds"): "expected users or destinations, found outbounds, which goes without",
+        ("ports", "22", "--only", "ports"): "expected users, found ports, which goes without PORTS",
+    }
+    for typed, expected in wrong.items():
+        assert f"argument --only: {expected}" in ask(asked, *typed, status=2)
 
 
 @pytest.fixture

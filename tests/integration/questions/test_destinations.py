@@ -7,6 +7,7 @@ import re
 from datetime import datetime, timezone
 from typing import Any
 
+import psycopg
 import pytest
 from helpers.site import ROOT, Site
 
@@ -75,18 +76,58 @@ def test_who_reached_a_target_whatever_its_form(busy: Site) -> None:
     assert reached(busy, "::ffff:198.51.100.9/120", *DAY) == reached(busy, "198.51.100.0/24", *DAY)
     assert reached(busy, "[2001:db8::]/32", *DAY) == reached(busy, "2001:db8::/32", *DAY)
     assert reached(busy, ".telegram.org", *DAY) == reached(busy, "*.telegram.org", *DAY)
+    assert reached(busy, "198.51.100.0-198.51.100.255", *DAY) == reached(busy, "198.51.100.0/24", *DAY)
+    assert reached(busy, "2001:db8:: - 2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", *DAY) == [("peer", 2, 2, 2)]
 
 
 def test_a_name_is_the_same_in_letters_and_in_the_dns(site: Site) -> None:
     """Clients ask for xn--strae-oqa.example; what a URL, or a client that checks nothing, has is stored as written."""
-    for number, host in enumerate(("xn--strae-oqa.example", "XN--STRAE-OQA.example.", "straße.example", "a.example")):
+    for number, host in enumerate(
+        (
+            "xn--strae-oqa.example",
+            "XN--STRAE-OQA.example.",
+            "straße.example",
+            "a.example",
+            "Straße.example.",
+            "www.straße.example",
+        )
+    ):
         site.append(
             f"2025/11/17 10:00:0{number} from 203.0.113.1:1 accepted tcp:{host}:443 [in -> direct] email: u{number}\n"
         )
     site.run()
     for target in ("straße.example", "STRAßE.example", "xn--strae-oqa.example"):
-        assert [user for user, *_ in reached(site, target, *DAY)] == ["u0", "u1", "u2"]
-    assert [user for user, *_ in reached(site, "*.straße.example", *DAY)] == ["u0", "u1"]
+        assert [user for user, *_ in reached(site, target, *DAY)] == ["u0", "u1", "u2", "u4"]
+    for pattern in ("*.straße.example", "*.STRAßE.example.", "*.xn--strae-oqa.example", ".straße.example"):
+        assert [user for user, *_ in reached(site, pattern, *DAY)] == ["u0", "u1", "u2", "u4", "u5"]
+    assert [user for user, *_ in reached(site, "xn--strae-oqa.*", *DAY)] == ["u0", "u1", "u2", "u4"]
+
+
+def test_a_pattern_within_a_label_of_letters_says_what_it_cannot_find(site: Site) -> None:
+    """The DNS form of a label is of the whole label: no pattern of it has a part of the letters."""
+    for number, host in enumerate(("xn--strae-oqa.example", "straße.example")):
+        site.append(
+            f"2025/11/17 10:00:0{number} from 203.0.113.1:1 accepted tcp:{host}:443 [in -> direct] email: u{number}\n"
+        )
+    site.run()
+    found = answer(site, "reached", "*straß*", *DAY)
+    assert [row["email"] for row in found["users"]] == ["u1"]
+    assert any("xn--" in note for note in found["notes"])
+    assert not any("xn--" in note for note in answer(site, "reached", "*.straße.example", *DAY)["notes"])
+
+
+def test_destinations_in_letters_are_counted_up_to_a_bound(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.append(
+        *(
+            f"2025/11/17 10:00:0{number} from 203.0.113.1:1 accepted tcp:{number}.straße.example:443 [in -> direct]\n"
+            for number in range(3)
+        )
+    )
+    site.run()
+    with psycopg.connect(**site.database) as conn:  # type: ignore[arg-type]
+        monkeypatch.setattr(asking, "MAX_ADDRESSES", 2)
+        found, are_all, notes = asking.in_letters(conn, "*.xn--strae-oqa.example")
+    assert (len(found), are_all, len(notes)) == (2, False, 1)
 
 
 def test_what_the_log_has_as_a_destination_can_be_asked_for(site: Site) -> None:
@@ -219,6 +260,9 @@ REFUSED = {
     ("example.com:https",): "a port as --port",
     ("example.com:",): "a port as --port",
     ("a.example,b.example",): "expected a host",
+    ("198.51.100.1-198.51.100.4",): "a network of that range, as 198.51.100.1/32, 198.51.100.2/31, 198.51.100.4/32",
+    ("198.51.100.9-198.51.100.1",): "expected a host",
+    ("198.51.100.1-2001:db8::1",): "expected a host",
     ("a.example b.example",): "expected a host",
     ("user@example.com",): "expected a host",
     ("a\x1b.example",): "expected a host",

@@ -180,6 +180,24 @@ def test_a_name_in_a_list_keeps_its_blanks_if_there_is_such_a_user(
     assert rows(found["users"]) == [("ann", moment("10:03:00"), None), (" ann", None, None), ("zed", None, None)]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("red\x1b[31m", r"red\x1b[31m"), ("\u202egpj.exe", r"\u202egpj.exe"), ("юз\x1b", r"\u044e\u0437\x1b")],
+)
+def test_a_user_is_found_by_the_name_that_an_answer_shows(site: Site, name: str, shown: str) -> None:
+    """Escapes, which stand for control characters, and for letters on a terminal that has none; a real one is first."""
+    site.append(*(f"{line('10:00:00', '203.0.113.1', each)}\n" for each in (name, r"a\x41")))
+    site.run()
+
+    def total(wanted: str, status: int = 0) -> Any:
+        return site.run("user", wanted, *DAY, "--only", "total", "--csv", script="ask_logs", status=status).stdout
+
+    assert total(shown) == total(name) != ""
+    assert total(r"a\x41").splitlines()[1].startswith("1,")
+    total(r"\x00", status=3)
+    total(r"\ud800\x1b", status=3)
+
+
 def test_a_list_of_users_that_is_none_is_an_error(site: Site) -> None:
     for content in (b"", b"\xff\n", b"a\0b\n"):
         names = site.log.with_name("names")

@@ -55,6 +55,24 @@ def test_a_day_is_one_of_the_zone(text: str, begin: datetime, end: datetime) -> 
     assert moments.read(text, NOW, BERLIN) == Span(begin, end)
 
 
+@pytest.mark.parametrize(
+    ("text", "begin", "end"),
+    [
+        ("2025-10-26 02:30", utc(2025, 10, 26, 0, 30), utc(2025, 10, 26, 1, 30)),  # it came twice
+        ("2025-10-26 03:00", utc(2025, 10, 26, 2), utc(2025, 10, 26, 2)),  # it came once
+        ("2025-10-26 02:30+02:00", utc(2025, 10, 26, 0, 30), utc(2025, 10, 26, 0, 30)),  # the zone says which one
+        ("2025-03-30 02:30", utc(2025, 3, 30, 0, 30), utc(2025, 3, 30, 1, 30)),  # it never came: 01:30 or 03:30
+    ],
+)
+def test_a_time_at_which_the_clocks_changed_is_all_that_it_can_mean(text: str, begin: datetime, end: datetime) -> None:
+    assert moments.read(text, NOW, BERLIN) == Span(begin, end)
+
+
+def test_a_window_around_a_time_that_came_twice_has_both_of_them() -> None:
+    span = moments.around("2025-10-26 02:30", "5m", NOW, BERLIN)
+    assert span == Span(utc(2025, 10, 26, 0, 25), utc(2025, 10, 26, 1, 35, 0, 1))
+
+
 @given(
     st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)),  # noqa: DTZ001  # the zone comes next
     st.integers(-14 * 60, 14 * 60),
