@@ -97,12 +97,17 @@ def _user(parser: argparse.ArgumentParser) -> None:
 def _client(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("client", metavar="ADDRESS", type=targets.client,
                         help="of clients: an address, or a network as in 203.0.113.0/24")  # fmt: skip
+    _around(parser)
 
 
 def _reached(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", nargs="?", type=targets.target,
                         help="a host, an address, a network as in 198.51.100.0/24, or *.telegram.org")  # fmt: skip
     parser.add_argument("--port", type=cli.number(0, 65535), metavar="N", help="this port only")
+    _around(parser)
+
+
+def _around(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", metavar="TIME", help="around this moment, in place of --since and --until")
     parser.add_argument("--within", metavar="TIME", default="5m", help="to each side of --at (default: 5m)")
 

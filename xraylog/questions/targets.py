@@ -42,7 +42,7 @@ def target(text: str) -> str:
 def client(text: str) -> str:
     """Return the address or the network as answers.sql takes it."""
     plain = re.sub(r"^\[(.*)\]", r"\1", text.strip())
-    if found := address(plain) or _network(plain):
+    if found := address(plain) or _network(plain) or _range(plain):
         return found
     raise argparse.ArgumentTypeError(f"expected an address, or a network as in 203.0.113.0/24, found {text!r}")
 

@@ -35,7 +35,8 @@ def seen(site: Site) -> Site:
 
 
 def answer(site: Site, *arguments: str) -> Any:
-    return json.loads(site.run("client", *arguments, *DAY, "--json", script="ask_logs").stdout)
+    window = () if "--at" in arguments else DAY
+    return json.loads(site.run("client", *arguments, *window, "--json", script="ask_logs").stdout)
 
 
 def users(site: Site, client: str, *arguments: str) -> list[tuple[str | None, int, int]]:
@@ -52,7 +53,7 @@ def test_a_client_is_found_however_its_address_is_written(seen: Site) -> None:
 
 def test_a_network_has_all_of_its_clients_and_those_that_xray_masked(seen: Site) -> None:
     """A line without a user counts under none; neither a proxy nor the API is a client."""
-    for client in ("203.0.113.0/24", "203.0.113.99/24", "::ffff:203.0.113.0/120"):
+    for client in ("203.0.113.0/24", "203.0.113.99/24", "::ffff:203.0.113.0/120", "203.0.113.0 - 203.0.113.255"):
         assert users(seen, client) == [("alice", 2, 3), ("bob", 1, 1), (None, 1, 1)], client
     assert users(seen, "203.0.0.0/16") == [("alice", 2, 3), ("bob", 1, 1), ("carol", 1, 1), (None, 1, 1)]
     assert users(seen, "2001:db8::/32") == [("dave", 2, 2)]
@@ -60,6 +61,11 @@ def test_a_network_has_all_of_its_clients_and_those_that_xray_masked(seen: Site)
     assert users(seen, "::/0") == [("dave", 2, 2)]
     assert [row["source_ip"] for row in answer(seen, "0.0.0.0/0")["rejected"]] == ["203.0.113.7", "198.51.100.1"]
     assert users(seen, "203.0.113.0/24", "--node", "n1") == users(seen, "203.0.113.0/24")
+
+
+def test_a_time_narrows_it_to_the_minutes_around(seen: Site) -> None:
+    assert users(seen, "203.0.113.8", "--at", "2025-11-17 10:05Z") == [("alice", 1, 1), ("bob", 1, 1)]
+    assert users(seen, "203.0.113.8", "--at", "2025-11-17 10:01:04Z", "--within", "1m") == [("bob", 1, 1)]
 
 
 def test_where_nothing_is_from_there_the_answer_says_what_it_leaves_out(seen: Site) -> None:
