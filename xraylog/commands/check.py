@@ -30,6 +30,7 @@ from xraylog.database import (
     interference,
     lock_table,
     narrow_columns,
+    partitions,
     refusals,
     reject_reason,
     schema,
@@ -336,6 +337,11 @@ def _partitions(conn: Connection) -> Finding:
     table, (count, locks) = lock_table.LockTable.of(conn), lock_table.taken(conn)
     if shortage := table.shortage(count, locks):
         return "partitions", f"{count}, and {shortage}", f"or drop those that nobody needs: {TOO_MANY}"
+    if in_default := partitions.first_to_come_in_default(conn):
+        name, first = in_default
+        day = first.astimezone(timezone.utc).date()
+        found = f"rows of {day} are in {name}, the DEFAULT partition of logs, so that day cannot have one of its own"
+        return "partitions", found, "from that day on each run would exit with status 3: move them as Schema.md says"
     return "partitions", f"{count}; a query over all takes {locks} of the server's {table.room} locks", ""
 
 

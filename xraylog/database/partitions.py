@@ -58,6 +58,19 @@ BOUNDS = """
     ORDER BY low
 """
 
+# PostgreSQL 10 has no DEFAULT partition, and no partdefid.
+DEFAULT_PARTITION = """
+    SELECT n.nspname, c.relname
+    FROM pg_partitioned_table p
+    JOIN pg_class c ON c.oid = (to_jsonb(p) ->> 'partdefid')::oid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE p.partrelid = to_regclass('logs') AND has_table_privilege(c.oid, 'SELECT')
+          AND has_schema_privilege(n.oid, 'USAGE')
+"""
+FIRST_TO_COME = """
+    SELECT min("timestamp") FROM {} WHERE "timestamp" >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+"""
+
 
 class Partitions:
     """The days of `logs` that this run knows to have partitions."""
@@ -220,6 +233,18 @@ def create_standalone(name: str, parent: str, server: Capabilities) -> Composed:
     copied += ["COMPRESSION"] if server.compression_of_columns else []
     including = SQL(" ").join(SQL(f"INCLUDING {what}") for what in copied)
     return SQL("CREATE TABLE {} (LIKE {} {})").format(Identifier(name), Identifier(parent), including)
+
+
+def first_to_come_in_default(conn: Connection) -> tuple[str, datetime] | None:
+    """Return the DEFAULT partition of logs, and its first row of today or later: that day cannot have a partition.
+
+    None if there is no such row, or if this role may not look.
+    """
+    for schema_name, name in conn.execute(DEFAULT_PARTITION):
+        table = SQL("{}.{}").format(Identifier(schema_name), Identifier(name))
+        for (first,) in conn.execute(SQL(FIRST_TO_COME).format(table)):
+            return (name, first) if first else None
+    return None
 
 
 def attach(name: str, parent: str, low: float, high: float) -> Composed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
-from helpers.site import Site, lines, users, wait_until
+from helpers.site import ROOT, Site, lines, users, wait_until
 from server import FAST, Server
 
 from xraylog.accesslog import lockfile
@@ -21,6 +22,7 @@ REFUSING = """
     CREATE FUNCTION refuse() RETURNS {returns} LANGUAGE plpgsql AS $$
     BEGIN RAISE EXCEPTION 'not on a {what}'; END $$
 """
+SCHEMA = (ROOT / "Schema.md").read_text()
 STATEMENT = re.compile(r"(?:ALTER |DROP RULE |SELECT setval|SET )[^;]*")
 PASSWORD = "only for this test"  # noqa: S105  # of roles that end with it
 
@@ -336,6 +338,29 @@ def test_ids_that_are_nearly_used_up(used: Site) -> None:
         used.query(statement)
     used.append(*lines(5, 10))
     assert_mended(used)
+
+
+def test_rows_of_a_day_to_come_in_a_default_partition_are_moved_as_schema_md_says(used: Site) -> None:
+    """A run stores today's lines, and fails from that day on. Rows of days before today are in nobody's way."""
+    if used.query("SELECT current_setting('server_version_num')::integer < 110000") == [(True,)]:
+        pytest.skip("PostgreSQL 10 has no DEFAULT partition")
+    used.query("CREATE TABLE logs_default PARTITION OF logs DEFAULT")
+    used.query("""INSERT INTO logs ("timestamp", action) VALUES ('2020-01-01 12:00+00', 'by hand')""")
+    assert "✗" not in used.run("--check").stdout
+    ((day,),) = used.query("""
+        INSERT INTO logs ("timestamp", action) VALUES (now() + interval '3 days', 'by hand')
+        RETURNING ("timestamp" AT TIME ZONE 'UTC')::date
+    """)
+    (told,) = check(used)
+    assert f"rows of {day} are in logs_default, the DEFAULT partition of logs" in told
+    assert "as Schema.md says" in told
+    (move,) = re.findall(
+        r"^BEGIN;\n(?:(?!```).)*DETACH PARTITION logs_default.*?^COMMIT;$", SCHEMA, re.DOTALL | re.MULTILINE
+    )
+    move = move.replace("2025_11_17", f"{day:%Y_%m_%d}").replace("2025-11-18", str(day + timedelta(days=1)))
+    with psycopg.connect(**used.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(move.replace("2025-11-17", str(day)))
+    assert "✗" not in used.run("--check").stdout
 
 
 def test_users_of_another_application_stay_alone(site: Site) -> None:
