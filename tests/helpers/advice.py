@@ -107,7 +107,9 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_folder_of_the_log_that_does_not_exist_is_no_success",
         "{}: since {} its lines were dated": PART,
         "soon not enough": TRIAL + "test_ids_that_are_nearly_used_up",
-        "move them as Schema.md says": TRIAL
+        "rows of {} are in {}, the DEFAULT partition": TRIAL
+        + "test_rows_of_a_day_to_come_in_a_default_partition_are_moved_as_schema_md_says",
+        "from that day on each run": TRIAL
         + "test_rows_of_a_day_to_come_in_a_default_partition_are_moved_as_schema_md_says",
         "a line cannot be stored": TRIAL + "test_a_trigger_that_refuses_rows",
         "a line written at that very moment is lost": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
