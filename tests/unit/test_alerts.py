@@ -12,6 +12,7 @@ from helpers.site import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
 from xraylog.ingest.run_counts import RunCounts, seen
+from xraylog.report.model import goes_nowhere
 from xraylog.telemetry import prometheus
 from xraylog.telemetry.prometheus import Ended, Metrics
 
@@ -91,6 +92,12 @@ def test_the_alert_of_a_block_tag_fires_when_the_tag_rises(
     tmp_path: Path, runs: Sequence[Mapping[str, int]], expected: bool
 ) -> None:
     assert fires(RULES["XraylogBlocking"], scraped(tmp_path / "x.prom", runs)) == expected
+
+
+@pytest.mark.parametrize("tag", ["blocked", "Block-ads", "blackhole", "reject", "deny-bt", "unblock"])
+def test_it_is_about_the_tags_that_the_page_takes_for_blocking(tmp_path: Path, tag: str) -> None:
+    runs = [{name.replace("block", tag): rows for name, rows in run.items()} for run in [QUIET] * DAY + [BUSY] * 3]
+    assert fires(RULES["XraylogBlocking"], scraped(tmp_path / "x.prom", runs)) == goes_nowhere(tag)
 
 
 def test_each_alert_names_metrics_and_labels_that_a_run_writes(tmp_path: Path) -> None:
