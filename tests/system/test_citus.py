@@ -351,7 +351,7 @@ VALUES: dict[str, Any] = {
     "since": NOON - timedelta(days=1), "until": NOON + timedelta(days=1), "email": "u1", "emails": ["u1", "stranger"],
     "target": "*.example", "address": "host1.example", "port": 443, "ports": "80,400-500", "tag": "out",
     "per": "outbound", "at": NOON, "within": timedelta(hours=11), "by": "hour", "also": ["host2.example"],
-    "addresses": ["198.51.100.7", "203.0.113.9"],
+    "addresses": ["198.51.100.7", "203.0.113.9"], "client": "0.0.0.0/0",
 }  # fmt: skip
 BESIDE = (  # what an operator may have loaded, and what lines of dnsLog say
     networks.CREATE,
@@ -408,7 +408,7 @@ def test_each_answer_is_that_of_a_plain_server(both: tuple[Site, Site], cluster:
 DAYS = ("--since", f"{NOON - timedelta(days=1):%Y-%m-%d}", "--until", f"{NOON:%Y-%m-%d} 15:00")
 QUESTIONS = {
     "user": ("u1", *DAYS), "last-seen": DAYS[:2], "new": DAYS, "traffic": ("--per", "node", *DAYS),
-    "reached": ("host3.example", *DAYS), "sharing": DAYS, "scanners": DAYS,
+    "reached": ("host3.example", *DAYS), "client": ("0.0.0.0/0", *DAYS), "sharing": DAYS, "scanners": DAYS,
     "online": ("--since", "2020-01-01", "--until", "2020-01-02"),  # nobody was
 }  # fmt: skip
 
