@@ -42,25 +42,32 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="xraylog-") as name:
         folder = Path(name)
-        whole, log, config = folder / "whole.log", folder / "access.log", folder / "config.ini"
+        whole = folder / "whole.log"
         with whole.open("w") as file:
             file.writelines(lines(options.lines))
-        keywords = {"port": 1, "database": "nowhere", "user": "nobody", "password": "nothing"}
-        config.write_text(
-            CONFIG.format(log=log, folder=folder, batch_size=20_000, **keywords) + "[logging]\nlevel=ERROR\n"
-        )
-        seconds = []
-        for _ in range(options.rounds):
-            shutil.copyfile(whole, log)
-            (folder / "buffer.jsonl").unlink(missing_ok=True)
-            parsed = timed([sys.executable, "-c", PARSE, str(ROOT), str(log)])
+        seconds, size = [], 0
+        for number in range(options.rounds):
+            config = installed(folder / str(number), whole)
+            parsed = timed([sys.executable, "-c", PARSE, str(ROOT), str(whole)])
             seconds.append((parsed.seconds, parse_logs(config).seconds))
-        size = (folder / "buffer.jsonl").stat().st_size
+            size = (config.parent / "buffer.jsonl").stat().st_size
+            shutil.rmtree(config.parent)
     parsing, offline = (options.lines / statistics.median(column) for column in zip(*seconds, strict=True))
     print(f"{options.lines:,} lines, {size:,} bytes in the buffer, Python {platform.python_version()}")
     print(f"parser alone   {parsing:>9,.0f} lines/s")
     print(f"offline run    {offline:>9,.0f} lines/s")
     print(f"offline ÷ parser: {offline / parsing:.2f} (goal {GOAL})")
+
+
+def installed(folder: Path, whole: Path) -> Path:
+    """Create a folder with a copy of the log, and without a buffer; return the config."""
+    folder.mkdir()
+    shutil.copyfile(whole, folder / "access.log")
+    keywords = {"port": 1, "database": "nowhere", "user": "nobody", "password": "nothing"}
+    text = CONFIG.format(log=folder / "access.log", folder=folder, batch_size=20_000, **keywords)
+    config = folder / "config.ini"
+    config.write_text(text + "[logging]\nlevel=ERROR\n")
+    return config
 
 
 if __name__ == "__main__":
