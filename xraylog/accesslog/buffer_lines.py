@@ -11,7 +11,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from xraylog.accesslog.masking import Mask
@@ -58,15 +58,15 @@ class Read(NamedTuple):
     offsets: list[int]  # of each line, in the log
 
 
-def read(lines: Sequence[bytes | LongBadLine], text: bytes, mask: Mask) -> Read:
-    """Return what these lines of the buffer hold; `text`: the same, with an empty line for each long one.
+def read(text: bytes, long: Mapping[int, LongBadLine], mask: Mask) -> Read:
+    """Return what these lines of the buffer hold. `long`: by the number of its line, which is empty in `text`.
 
     Records come first, and what repeats itself in them is decoded once. Raises ValueError, KeyError and TypeError for
     what we did not write.
     """
     found = LINE.findall(text.decode())
     columns = [*zip(*found, strict=True)] or [()] * LINE.groups
-    count = columns[0].index("") if "" in columns[0] else len(lines)
+    count = columns[0].index("") if "" in columns[0] else len(found)
     minutes, seconds, addresses, ports, requests, routes, offsets = (column[:count] for column in columns)
     address_of = {text: mask.source(json.loads(text)) for text in set(addresses)}
     request_of = {text: intern_request(**json.loads(f"{{{text}}}")) for text in set(requests)}
@@ -79,7 +79,8 @@ def read(lines: Sequence[bytes | LongBadLine], text: bytes, mask: Mask) -> Read:
         list(map(request_of.__getitem__, requests)),
         list(map(route_of.__getitem__, routes)),
     )
-    others = _read_one_by_one(lines[count:], mask)
+    lines = text.split(b"\n")[count:-1] if count < len(found) else []
+    others = _read_one_by_one([long.get(count + number, line) for number, line in enumerate(lines)], mask)
     records.extend(others.records)
     bad_lines = [(count + number, bad) for number, bad in others.bad_lines]
     return Read(records, bad_lines, [*map(int, offsets), *others.offsets])

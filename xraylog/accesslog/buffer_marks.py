@@ -9,7 +9,7 @@ import bisect
 import functools
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 from xraylog.accesslog.logfile import LogFile
@@ -25,6 +25,17 @@ def read(line: bytes) -> Json:
     """Return what the line of a mark says. Raises ValueError and KeyError."""
     mark: Json = json.loads(line)["mark"]
     return mark
+
+
+def split(text: bytes) -> Iterator[bytes]:
+    """Yield whole lines in pieces: a mark by itself, and all lines between two marks as one."""
+    at = 0
+    while at < len(text):
+        end = text.find(b"\n" + MARK, at) + 1 or len(text)
+        if text.startswith(MARK, at):
+            end = text.index(b"\n", at) + 1
+        yield text[at:end]
+        at = end
 
 
 def last(file: LogFile, end: int) -> int | None:

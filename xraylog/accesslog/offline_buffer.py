@@ -178,26 +178,26 @@ class Buffer:
 
         `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
         """
-        lines: list[bytes | LongBadLine] = []
+        parts: list[bytes | LongBadLine] = []  # of the next batch: whole lines, or one long one
         at, (header, _) = begin, self._first_line()
         for start, text in self.file.blocks(begin, buffer_lines.KEPT_BYTES):
             if start != at:
                 raise Damaged(f"{self.path}, byte {at}: expected a line, found a hole")
             if isinstance(text, LongLine):
-                lines.append(self._long_bad_line(at, text))
+                parts.append(self._long_bad_line(at, text))
                 at += text.length + 1
                 del text  # before the next one is read: one in memory, not two
                 continue
-            for line in text.split(b"\n")[:-1]:
-                at += len(line) + 1
-                if line.startswith(buffer_marks.MARK):
-                    digest = hashlib.sha256(header + line).digest()
-                    stored = self._stored(None if is_known(digest, at) else lines, line, digest, at)
-                    lines = []
+            for part in buffer_marks.split(text):
+                at += len(part)
+                if part.startswith(buffer_marks.MARK):
+                    digest = hashlib.sha256(header + part[:-1]).digest()
+                    stored = self._stored(None if is_known(digest, at) else parts, part[:-1], digest, at)
+                    parts = []
                     yield stored
                     del stored  # before the next one is read: one in memory, not two
-                elif not line.startswith(HEADER):
-                    lines.append(line)
+                else:
+                    parts.append(_without_headers(part))
 
     def clear(self, imported: int) -> None:
         """Forget everything, when it ends at `imported`. The next batch gets a header with a new id. Raises Damaged."""
@@ -258,13 +258,13 @@ class Buffer:
             file.truncate(end)
         file.sync()
 
-    def _stored(self, lines: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
+    def _stored(self, parts: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
         try:
             mark = buffer_marks.read(mark_line)
             batch = None
-            if lines is not None:
+            if parts is not None:
                 batch = _batch(
-                    lines, buffer_marks.checksum(self.file, end - len(mark_line) - 1, mark), mark, self._mask
+                    parts, buffer_marks.checksum(self.file, end - len(mark_line) - 1, mark), mark, self._mask
                 )
             tail = bytes.fromhex(mark["tail"]) if mark.get("tail") else None
             return Stored(batch, mark["end"], _origin(mark), digest, end, _after(mark), tail)
@@ -336,14 +336,26 @@ def _origin(mark: Json) -> Origin:
     return Origin(mark["node"], mark["source"], fingerprints, previous_digest, mark["again"])
 
 
-def _batch(lines: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask) -> Batch:
+def _batch(parts: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask) -> Batch:
     if crc32 != mark["crc32"]:  # first: no message below can quote what we did not write
         raise ValueError("a checksum that does not fit")
-    text = b"\n".join([*(line if isinstance(line, bytes) else b"" for line in lines), b""])
-    records, bad_lines, offsets = buffer_lines.read(lines, text, mask)
+    long, count = dict[int, LongBadLine](), 0  # long lines by their number
+    for part in parts:
+        if not isinstance(part, bytes):
+            long[count] = part
+        count += part.count(b"\n") if isinstance(part, bytes) else 1
+    text = b"".join(part if isinstance(part, bytes) else b"\n" for part in parts)
+    records, bad_lines, offsets = buffer_lines.read(text, long, mask)
     buffer_lines.set_reasons(records, mark.get("reject_reasons", ()))
     others = [number for number, _ in bad_lines]
-    return Batch(mark["start"], mark["end"], text, len(lines), records, bad_lines, others, {}, offsets, mask.line)
+    return Batch(mark["start"], mark["end"], text, count, records, bad_lines, others, {}, offsets, mask.line)
+
+
+def _without_headers(lines: bytes) -> bytes:
+    """Return lines without the header of a buffer."""
+    if not lines.startswith(HEADER) and b"\n" + HEADER not in lines:
+        return lines
+    return b"".join(line + b"\n" for line in lines.split(b"\n")[:-1] if not line.startswith(HEADER))
 
 
 def _keep(path: Path, torn: Iterable[bytes]) -> None:
