@@ -64,22 +64,24 @@ def read(text: bytes, long: Mapping[int, LongBadLine], mask: Mask) -> Read:
     Records come first, and what repeats itself in them is decoded once. Raises ValueError, KeyError and TypeError for
     what we did not write.
     """
-    found = LINE.findall(text.decode())
-    columns = [*zip(*found, strict=True)] or [()] * LINE.groups
-    count = columns[0].index("") if "" in columns[0] else len(found)
+    # Each line as what comes before it, which is nothing, and its groups: faster than a tuple for each.
+    pieces = LINE.split(text.decode())
+    columns = [pieces[group :: LINE.groups + 1] for group in range(1, LINE.groups + 1)]
+    total = len(columns[0])
+    count = columns[0].index(None) if None in columns[0] else total
     minutes, seconds, addresses, ports, requests, routes, offsets = (column[:count] for column in columns)
     address_of = {text: mask.source(json.loads(text)) for text in set(addresses)}
     request_of = {text: intern_request(**json.loads(f"{{{text}}}")) for text in set(requests)}
     route_of = {text: intern_route(**json.loads(f"{{{text}}}")) for text in set(routes)}
     records = Records(
-        list(minutes),
-        list(seconds),
+        minutes,
+        seconds,
         list(map(address_of.__getitem__, addresses)),
         [None if port == "null" else port for port in ports],
         list(map(request_of.__getitem__, requests)),
         list(map(route_of.__getitem__, routes)),
     )
-    lines = text.split(b"\n")[count:-1] if count < len(found) else []
+    lines = text.split(b"\n")[count:-1] if count < total else []
     others = _read_one_by_one([long.get(count + number, line) for number, line in enumerate(lines)], mask)
     records.extend(others.records)
     bad_lines = [(count + number, bad) for number, bad in others.bad_lines]
