@@ -548,7 +548,7 @@ $$;
 
 
 -- Rows, users and destinations by outbound tag; a null tag is a line that names none. Two scans with few groups each
--- take half as long as one by tag, user and destination.
+-- take less than half as long as one by tag, user and destination (benchmarks/answers.py).
 CREATE OR REPLACE FUNCTION rows_by_outbound(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()

@@ -22,6 +22,7 @@ IN_LETTERS = (
     "the DNS has it, xn--…: give whole labels, as in *.bücher.example."
 )
 EXPECTED = "expected a host, an address, a network as in 198.51.100.0/24, or *.telegram.org"
+EXPECTED_CLIENT = "expected an address, or a network as in 203.0.113.0/24"
 
 
 def target(text: str) -> str:
@@ -29,7 +30,7 @@ def target(text: str) -> str:
     plain = text.strip()
     if found := address(plain.removeprefix("[").removesuffix("]")) or _network(re.sub(r"^\[(.*)\]", r"\1", plain)):
         return found
-    if found := _range(plain):
+    if found := _range(plain, EXPECTED):
         return found
     if plain.startswith("[Masked ") or re.match("/[^/]", plain):  # of a unix socket: a path
         return plain
@@ -42,9 +43,9 @@ def target(text: str) -> str:
 def client(text: str) -> str:
     """Return the address or the network as answers.sql takes it."""
     plain = re.sub(r"^\[(.*)\]", r"\1", text.strip())
-    if found := address(plain) or _network(plain) or _range(plain):
+    if found := address(plain) or _network(plain) or _range(plain, EXPECTED_CLIENT):
         return found
-    raise argparse.ArgumentTypeError(f"expected an address, or a network as in 203.0.113.0/24, found {text!r}")
+    raise argparse.ArgumentTypeError(f"{EXPECTED_CLIENT}, found {text!r}")
 
 
 def address(text: str) -> str | None:
@@ -68,15 +69,18 @@ def _network(text: str) -> str | None:
     return str(found) if found else None
 
 
-def _range(text: str) -> str | None:
-    """Return the network that a range is, as WHOIS and letters write one; None if the text is no range."""
+def _range(text: str, expected: str) -> str | None:
+    """Return the network that a range is, as WHOIS and letters write one; None if the text is no range.
+
+    `expected`: the words of an error, about a range that is no network.
+    """
     ends = [address(each.strip()) for each in text.split("-")]
     if len(ends) != 2 or None in ends:  # its first and its last address
         return None
     try:
         networks = [str(each) for each in summarize_address_range(*(ip_address(end or "") for end in ends))]
     except (TypeError, ValueError):  # of IPv4 and IPv6, or the last one first
-        raise argparse.ArgumentTypeError(f"{EXPECTED}, found {text!r}") from None
+        raise argparse.ArgumentTypeError(f"{expected}, found {text!r}") from None
     if len(networks) > 1:
         shown = ", ".join(networks[:MAX_SHOWN]) + (", …" if len(networks) > MAX_SHOWN else "")
         raise argparse.ArgumentTypeError(f"expected a network of that range, as {shown}; found {text!r}")

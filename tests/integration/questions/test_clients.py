@@ -77,7 +77,19 @@ def test_where_nothing_is_from_there_the_answer_says_what_it_leaves_out(seen: Si
         assert "203.0.0.0/16" in found["notes"][2]
 
 
-@pytest.mark.parametrize("client", ["example.com", "203.0.113", "203.0.113.0/33", "", "203.0.113.7:443", "*"])
+@pytest.mark.parametrize(
+    "client",
+    [
+        "example.com",
+        "203.0.113",
+        "203.0.113.0/33",
+        "",
+        "203.0.113.7:443",
+        "*",
+        "203.0.113.9-203.0.113.7",
+        "::1-1.2.3.4",
+    ],
+)
 def test_what_is_no_address_is_an_error_that_shows_one(site: Site, client: str) -> None:
     said = site.run("client", client, script="ask_logs", status=2).stderr
     assert f"expected an address, or a network as in 203.0.113.0/24, found {client!r}" in said
