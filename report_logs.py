@@ -41,6 +41,7 @@ class Options:
 
     config: Path
     output: Path
+    mode: str  # of that file, as chmod takes it
     days: int
     since: str | None  # as they were typed; what they are depends on the zone of the config
     until: str | None
@@ -85,13 +86,14 @@ def run(cfg: Config, options: Options, window: Window, now: datetime) -> Exit:
     found = collect.read(lambda: session.connect(keywords, to_write=False), scope, log_query, cfg.report_timeout_s)
     metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)
     runs = run_history.read(cfg.stats_path, cfg.stats_format, cfg.buffer_path, scope.window, metrics)
-    return write(options.output, page.render(found, runs, now, options.mask, options.refresh), found)
+    return write(options, page.render(found, runs, now, options.mask, options.refresh), found)
 
 
-def write(output: Path, text: str, found: Findings) -> Exit:
+def write(options: Options, text: str, found: Findings) -> Exit:
     """Replace the page as a whole, and log what it shows."""
+    output, mode = options.output, int(options.mode, 8)
     try:
-        atomic_file.replace(output, text.encode(errors="replace"), mode=0o600)  # it holds personal data
+        atomic_file.replace(output, text.encode(errors="replace"), mode)
     except OSError as error:
         path = error.filename or output
         what = f"{path}: expected to write the page, found: {error.strerror}"
@@ -156,12 +158,12 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     cli.add_config(parser)
     add("--output", type=_page, metavar="FILE", default="report.html", help="the page (default: report.html)")
-    days = cli.number(1, MAX_DAYS)
-    add("--days", type=days, metavar="N", default=7, help="how many days it shows (default: 7)")
+    add("--mode", choices=("600", "640"), default="600", help="640: its group may read it, too (default: 600)")
+    add("--days", type=cli.number(1, MAX_DAYS), metavar="N", default=7, help="how many days it shows (default: 7)")
     add("--since", metavar="TIME", help="from then on, in place of --days: 12h ago, a day, or a moment")
     add("--until", metavar="TIME", help="the last day, as in 2025-11-17, or a moment (default: now)")
-    refresh = cli.number(10, 86_400)
-    add("--refresh", type=refresh, metavar="SECONDS", default=0, help="the page loads itself anew, as cron writes it")
+    again = "how often the page loads itself anew"
+    add("--refresh", type=cli.number(10, 86_400), metavar="SECONDS", default=0, help=again)
     add("--node", metavar="NAME", help="one node only")
     mask = "addresses as /24 and /48, users and nodes by number: for a page to pass on"
     add("--mask", action="store_true", help=mask)

@@ -95,6 +95,12 @@ DECISIONS: dict[tuple[str, str], Decision] = {
         "integration/test_documents.py::test_both_pages_that_create_the_database_say_the_same"
     ),
     ("docs/install.md", "CREATE DATABASE xray"): run_by("integration/test_documents.py::installation"),
+    ("docs/install.md", "DROP DATABASE xray"): run_by(
+        "integration/test_documents.py::test_what_installation_creates_in_the_server_the_page_removes"
+    ),
+    ("docs/report.md", "openssl passwd"): run_by(
+        "system/test_nginx.py::test_the_page_is_read_with_the_password_and_not_without"
+    ),
     ("docs/networks.md", "npm pack"): run_by("integration/questions/test_networks.py::test_a_real_file"),
     ("docs/networks.md", "names_of"): Decision("a run has created it", before=(dns_names.CREATE,)),
     ("docs/networks.md", "places_of"): Decision("a load has created it", before=(networks.CREATE, SOME_NETWORKS)),
@@ -136,6 +142,7 @@ STAND_INS = {
     "ruff": "CI runs it",
     "runuser": "the user xray is not on this machine",
     "setfacl": "the user xray is not on this machine",
+    "ssh": "there is no other machine",
     "sudo": "the user xray is not on this machine",
     "systemctl": "systemd does not run everywhere where the tests do",
     "test": "stands for scripts/test, scripts/demo and benchmarks/run, which take minutes: CI runs them",

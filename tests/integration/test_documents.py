@@ -158,6 +158,21 @@ node = demo
     installed.server.stop("immediate")
 
 
+def test_what_installation_creates_in_the_server_the_page_removes(server_keywords: dict[str, str]) -> None:
+    blocks = [block for block in of("sql") if block.page == INSTALL]
+    (create,) = (block for block in blocks if "CREATE DATABASE xray" in block.text)
+    (remove,) = (block for block in blocks if "DROP DATABASE xray" in block.text)
+    left = "SELECT rolname FROM pg_roles WHERE rolname = 'xray'"
+    left += " UNION ALL SELECT datname FROM pg_database WHERE datname = 'xray'"
+    with psycopg.connect(**server_keywords, autocommit=True) as conn:  # type: ignore[arg-type]
+        for statement in create.statements():
+            conn.execute(statement.encode())
+        assert conn.execute(left).fetchall() == [("xray",), ("xray",)]
+        for statement in remove.statements():
+            conn.execute(statement.encode())
+        assert conn.execute(left).fetchall() == []
+
+
 def test_both_pages_that_create_the_database_say_the_same() -> None:
     first, second = (block for block in of("sql") if "CREATE DATABASE xray" in block.text)
     assert {first.page, second.page} == {"README.md", INSTALL}

@@ -86,6 +86,14 @@ def test_the_page_is_its_owners_alone_and_replaces_the_old_one_as_a_whole(site: 
     assert len(data(site)["users"]) == 4
 
 
+@pytest.mark.usefixtures("filled")
+def test_the_page_can_be_shared_with_the_group_of_its_folder_and_with_nobody_else(site: Site) -> None:
+    site.folder.chmod(0o2750)
+    report(site, "--mode", "640", umask=0o777)
+    assert (site.folder / "report.html").stat().st_mode & 0o777 == 0o640
+    assert "invalid choice: '644'" in report(site, "--mode", "644", status=2).stderr
+
+
 def test_the_page_of_masked_data_holds_no_address_and_no_name(site: Site, conn: Connection) -> None:
     rows = [
         row._replace(email="eve@example.org", source="203.0.113.77", host="192.0.2.99", port=443) for row in INSIDE[:5]
