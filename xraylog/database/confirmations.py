@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from xraylog.database import session
 from xraylog.database.session import Connection
 
 RECEIPT_BYTES = 16
@@ -74,7 +75,7 @@ INSERT_CONFIRMATION = """
 
 def last_confirmation(conn: Connection, digest: bytes, owner: bytes, node: str) -> Confirmation:
     """Return the last confirmation; without one, when the database last stored anything of the node."""
-    (found,) = conn.execute(SELECT_CONFIRMATION, {"digest": digest, "owner": owner, "node": node})
+    (found,) = session.answer(conn, SELECT_CONFIRMATION, {"digest": digest, "owner": owner, "node": node})
     return Confirmation(*found)
 
 

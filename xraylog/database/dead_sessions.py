@@ -59,9 +59,8 @@ def holders(conn: Connection, *locks: str) -> list[Holder]:
     """Return the other sessions that hold one of these advisory locks."""
     copied = COPIED if Capabilities.of(conn).copy_progress else "NULL::bigint"
     query = SQL(HOLDERS).format(copied=SQL(copied))
-    with session.transaction(conn):
-        found = {row[0]: Holder(*row) for row in conn.execute(query, [[*map(session.lock_key, locks)]])}
-    return list(found.values())
+    found = session.answer(conn, query, [[*map(session.lock_key, locks)]])
+    return list({row[0]: Holder(*row) for row in found}.values())
 
 
 def locks_of(node: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from psycopg.sql import SQL
 
+from xraylog.database import session
 from xraylog.database.session import Connection
 
 TABLE = "xraylog_migration"
@@ -17,5 +18,5 @@ DROP = f"DROP TABLE IF EXISTS {TABLE}"
 
 def read(conn: Connection, table: str | None) -> str | None:
     """Return the text in the table, whose name is quoted; None where there is no table or nothing in it."""
-    row = conn.execute(SQL("SELECT state FROM {}").format(SQL(table))).fetchone() if table else None
-    return row[0] if row else None
+    rows = session.answer(conn, SQL("SELECT state FROM {}").format(SQL(table))) if table else []
+    return rows[0][0] if rows else None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from xraylog.database import session
+from xraylog.database.session import Connection
+
 if TYPE_CHECKING:  # the schema asks this module, too
     from xraylog.database.schema import Table
-    from xraylog.database.session import Connection
 
 # Joined to attributes `a` of tables `c`: a column's foreign key that leads to a table which the search_path does not
 # find. On PostgreSQL 10 only partitions of `logs` have its keys.
@@ -50,7 +52,7 @@ def found_first(conn: Connection, tables: Mapping[str, Table]) -> Iterator[str]:
     """Yield which tables the search_path finds in the place of those that ours refer to."""
     for name, table in tables.items():
         for column, oid in table.hidden.items():
-            for referred, schema_name, path in conn.execute(PATH, [oid, [*tables]]):
+            for referred, schema_name, path in session.answer(conn, PATH, [oid, [*tables]]):
                 yield (
                     f"{name}.{column}: expected the search_path to find {referred} of {schema_name}, to which it "
                     f"refers, found another schema first; in [postgresql]: options = -c search_path={path}"

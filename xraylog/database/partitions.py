@@ -133,10 +133,9 @@ class Partitions:
 
     def _look(self, days: Sequence[str]) -> list[tuple[float, float]]:
         """Read the bounds of partitions: of those named after the days, if these suffice. A thousand take 20 ms."""
-        with session.transaction(self._conn):
-            bounds = read_bounds(self._conn, [partition_name(day, *day_bounds(day)) for day in days])
-            if any(gaps(day, bounds) for day in days):
-                bounds = read_bounds(self._conn)
+        bounds = read_bounds(self._conn, [partition_name(day, *day_bounds(day)) for day in days])
+        if any(gaps(day, bounds) for day in days):
+            bounds = read_bounds(self._conn)
         self._known.update(day for day in days if not gaps(day, bounds))
         return bounds
 
@@ -194,8 +193,7 @@ def _name_taken(conn: Connection, name: str) -> str:
 
 def are_there(conn: Connection, days: Iterable[str]) -> bool:
     """Return whether each of these days has its partitions now."""
-    with session.transaction(conn):
-        bounds = read_bounds(conn)
+    bounds = read_bounds(conn)
     return not any(gaps(day, bounds) for day in days)
 
 
@@ -207,10 +205,10 @@ def read_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tu
 def read_named_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[str, float, float]]:
     """Name, quoted, and bounds of each partition of logs but DEFAULT, sorted by the bounds.
 
-    In a transaction of `database`: the catalog writes bounds in the session's zone and style. Binary, because before
+    In a transaction of `session`: the catalog writes bounds in the session's zone and style. Binary, because before
     PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
     """
-    return [(name, low, high) for name, low, high in conn.execute(BOUNDS, {"names": names}, binary=True)]
+    return [(name, low, high) for name, low, high in session.answer(conn, BOUNDS, {"names": names}, binary=True)]
 
 
 def create_partition(name: str, low: float, high: float) -> Composed:

@@ -101,23 +101,22 @@ class References:
             ids.clear()
 
     def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
-        met: dict[str, dict[str, int]] = {}
+        met: dict[str, dict[str, int]] = {table: {} for table in missing}
         refused: dict[tuple[str, str], str] = {}
-        with session.transaction(self._conn, by_index=True):
-            self._find(missing, met)
-            new = {
-                table: self._add(table, missing[table], met[table], refused) for table in LOCK_ORDER if table in missing
-            }
+        new: dict[str, int] = {}
+        self._find(missing, met)
+        if any(missing[table] - met[table].keys() for table in missing):
+            with session.transaction(self._conn, by_index=True):
+                for table in filter(missing.__contains__, LOCK_ORDER):
+                    new[table] = self._add(table, missing[table], met[table], refused)
         self.refusal = self.refusal or next(filter(table_faults.is_refusal, refused.values()), None)
         for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused
 
     def _find(self, names: Mapping[str, Iterable[str]], met: dict[str, dict[str, int]]) -> None:
-        for table in names:
-            met.setdefault(table, {})
         texts = {table: "\n".join(wanted) for table, wanted in names.items()}
-        for table, name, at in self._conn.execute(_known(names), texts):
+        for table, name, at in session.answer(self._conn, _known(names), texts, by_index=True):
             met[table][name] = at
 
     def _add(self, table: str, names: set[str], ids: dict[str, int], refused: dict[tuple[str, str], str]) -> int:

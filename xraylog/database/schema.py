@@ -240,7 +240,8 @@ class Findings:
 def inspect(conn: Connection) -> Findings:
     """Return what exists of our tables in the search path. Changes nothing."""
     tables: dict[str, Table] = {}
-    for name, kind, column, hidden, type_name, not_null, unique, *of_logs in conn.execute(CATALOG, [list(TABLES)]):
+    columns = session.answer(conn, CATALOG, [list(TABLES)])
+    for name, kind, column, hidden, type_name, not_null, unique, *of_logs in columns:
         table = tables.setdefault(name, Table(kind, *of_logs))
         table.types[column] = type_name
         if hidden:
@@ -311,8 +312,7 @@ def ensure(conn: Connection) -> Findings:
 
     Raises Unsuitable or Plain with every misfit, and Migrating while days of an older table are still to come.
     """
-    with session.transaction(conn):  # with its lock_timeout: to describe a table, the server may have to lock it
-        findings = inspect(conn)
+    findings = inspect(conn)  # with a lock_timeout: to describe a table, the server may have to lock it
     if findings.migrating:
         raise Migrating(MIGRATING)
     if not findings.complete and not findings.misfits:

@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import Params
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
 from xraylog import cleartext
 from xraylog.database import deadline
@@ -20,6 +21,7 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.printed import without_passwords
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+Statement: TypeAlias = str | bytes | SQL | Composed
 
 # It logs errors that are ignored while a broken session ends; without a handler Python prints them on stderr.
 # What broke the session is an exception, and our own line.
@@ -38,6 +40,7 @@ DEFAULTS: Mapping[str, str] = {
     "tcp_user_timeout": "60000",
 }
 
+IDLE = pq.TransactionStatus.IDLE
 NO_MEMORY = "53200"
 NO_KEYWORDS: Mapping[str, str] = {}
 NO_REPLICATION = ("false", "off", "no", "0")
@@ -168,17 +171,48 @@ def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterat
     until its backend has ended: whoever gets it sees what that backend committed.
     """
     with contextlib.ExitStack() as stack:
-        pipelined, server = psycopg.Pipeline.is_supported(), Capabilities.of(conn)
-        with conn.pipeline() if pipelined else contextlib.nullcontext() as pipeline:  # one round trip
+        with _pipeline(conn) as pipeline:  # one round trip
             stack.enter_context(psycopg.Transaction(conn))
-            node = conn.node if isinstance(conn, deadline.Connection) else None
-            mark = [] if node is None else [lock_key(run_mark(node))]
-            conn.execute(_begin_settings(server, by_index, bool(mark)), [f"{LOCK_TIMEOUT_S}s", *mark])
-            if pipeline is not None and not server.statements_have_timeouts:
-                pipeline.sync()  # otherwise the timeout of the role counts until the locks are taken
+            _set_up(conn, pipeline, by_index)
             if locks:
                 conn.execute(SQL("SELECT {}").format(SQL(", ").join([SQL(LOCK)] * len(locks))), [*map(lock_key, locks)])
         yield
+
+
+def answer(
+    conn: Connection, statement: Statement, values: Params = (), by_index: bool = False, binary: bool = False
+) -> list[tuple[Any, ...]]:
+    """Return the rows of one statement: in the transaction that is open, or else in one of its own, in one round trip.
+
+    `by_index`: as for `transaction`; in an open one as that one has it. `binary`: in that format of psycopg.
+    """
+    if conn.info.transaction_status is not IDLE:
+        return conn.execute(statement, values, binary=binary).fetchall()
+    try:
+        with _pipeline(conn) as pipeline, psycopg.Transaction(conn):
+            _set_up(conn, pipeline, by_index)
+            cursor = conn.execute(statement, values, binary=binary)
+    except psycopg.Error as error:
+        if not conn.closed:  # the COMMIT after an error is skipped
+            conn.rollback()
+        if isinstance(error, psycopg.errors.PipelineAborted) and error.__context__ is not None:
+            raise error.__context__ from None  # psycopg may raise that it was skipped, and not why
+        raise
+    return cursor.fetchall()
+
+
+def _pipeline(conn: Connection) -> contextlib.AbstractContextManager[psycopg.Pipeline | None]:
+    return conn.pipeline() if psycopg.Pipeline.is_supported() else contextlib.nullcontext()
+
+
+def _set_up(conn: Connection, pipeline: psycopg.Pipeline | None, by_index: bool) -> None:
+    """Send the settings of a transaction."""
+    server = Capabilities.of(conn)
+    node = conn.node if isinstance(conn, deadline.Connection) else None
+    mark = [] if node is None else [lock_key(run_mark(node))]
+    conn.execute(_begin_settings(server, by_index, bool(mark)), [f"{LOCK_TIMEOUT_S}s", *mark])
+    if pipeline is not None and not server.statements_have_timeouts:
+        pipeline.sync()  # otherwise the timeout of the role counts until the locks are taken
 
 
 # What a role, a database or PGOPTIONS may set, and what would change what we read. DateStyle and TimeZone: the catalog

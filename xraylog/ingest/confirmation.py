@@ -43,8 +43,7 @@ def compare(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buff
     target.owner = owner(known)
     if known.is_new:
         installation.begin(cfg, known)
-    with session.transaction(target.conn):
-        there = last_confirmation(target.conn, cfg, known)
+    there = last_confirmation(target.conn, cfg, known)
     target.is_just_compared = True
     if not is_older(known, there):
         if is_copied(known, there) or is_moved(cfg, known):

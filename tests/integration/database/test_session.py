@@ -212,6 +212,34 @@ def test_a_standby_is_called_by_its_name(own_server: Callable[..., Server], tmp_
         assert "PostgreSQL is not available: " in site.run().stderr
 
 
+def test_an_answer_is_committed_unless_it_is_of_an_open_transaction(conn: Connection, database: dict[str, str]) -> None:
+    conn.execute("CREATE TABLE counted (n int)")
+    add = "INSERT INTO counted VALUES (%s) RETURNING n"
+    with session.connect(database) as asked:
+        assert session.answer(asked, add, [1]) == [(1,)]
+        assert conn.execute("SELECT n FROM counted").fetchall() == [(1,)]
+        with session.transaction(asked):
+            assert session.answer(asked, add, [2]) == [(2,)]
+            assert conn.execute("SELECT n FROM counted").fetchall() == [(1,)]
+    assert conn.execute("SELECT n FROM counted").fetchall() == [(1,), (2,)]
+
+
+def test_a_session_goes_on_after_an_answer_that_failed(database: dict[str, str]) -> None:
+    with session.connect(database) as asked:
+        for wrong in ("SELECT 1 / 0", "SELECT FROM nothing", "no statement"):
+            with pytest.raises((errors.DivisionByZero, errors.UndefinedTable, errors.SyntaxError)):
+                session.answer(asked, wrong)
+            assert session.answer(asked, "SELECT %s::int", [1]) == [(1,)]
+
+
+def test_an_answer_from_a_session_that_ended_is_an_outage(conn: Connection, database: dict[str, str]) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(Unavailable))
+        asked = stack.enter_context(session.connect(database))
+        conn.execute("SELECT pg_terminate_backend(%s)", [asked.info.backend_pid])
+        session.answer(asked, "SELECT 1")
+
+
 def test_a_server_that_takes_the_connection_and_does_not_answer_is_tried_once() -> None:
     """A run that asked all hosts once more would wait twice as long each time."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -63,6 +63,13 @@ def test_a_transaction_sets_every_timeout_and_the_timers_of_tcp(site: Site) -> N
     assert found == {name: (value,) for name, value in expected.items()}
 
 
+def test_an_answer_has_the_timeouts_of_a_transaction(site: Site) -> None:
+    short = "-c lock_timeout=200ms -c statement_timeout=500ms"
+    with session.connect({**site.database, "options": short}) as conn:
+        assert session.answer(conn, "SELECT current_setting('lock_timeout') FROM pg_sleep(0.6)") == [("30s",)]
+        assert conn.execute("SHOW lock_timeout").fetchall() == [("200ms",)]
+
+
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_timeouts_of_the_role_or_the_database_decide_nothing(
     site: Site, conn: psycopg.Connection[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, load_path: str
@@ -95,7 +102,7 @@ def test_each_statement_of_a_run_is_in_a_transaction_with_its_own_timeouts(
 ) -> None:
     """But the one that asks before anything else whether the server takes changes, and what PostgreSQL runs in none."""
     outside = site.folder / "outside"  # runs are processes of their own
-    transaction, execute = session.transaction, psycopg.Cursor.execute
+    transaction, answer, execute = session.transaction, session.answer, psycopg.Cursor.execute
     within: list[psycopg.Connection[Any]] = []
 
     @contextlib.contextmanager
@@ -106,6 +113,12 @@ def test_each_statement_of_a_run_is_in_a_transaction_with_its_own_timeouts(
             stack.enter_context(transaction(conn, *locks, **keywords))
             yield
 
+    def answered(conn: session.Connection, *arguments: Any, **keywords: bool) -> list[tuple[Any, ...]]:
+        within.append(conn)
+        with contextlib.ExitStack() as stack:
+            stack.callback(within.remove, conn)
+            return answer(conn, *arguments, **keywords)
+
     def executed(self: psycopg.Cursor[Any], query: Any, *arguments: Any, **keywords: Any) -> psycopg.Cursor[Any]:
         if isinstance(self.connection, deadline.Connection) and self.connection not in within:
             with outside.open("a") as found:
@@ -113,6 +126,7 @@ def test_each_statement_of_a_run_is_in_a_transaction_with_its_own_timeouts(
         return execute(self, query, *arguments, **keywords)
 
     monkeypatch.setattr(session, "transaction", opened)
+    monkeypatch.setattr(session, "answer", answered)
     monkeypatch.setattr(psycopg.Cursor, "execute", executed)
     site.append(*lines(0, 10), "damaged\n")
     assert site.run_here() == 0
