@@ -6,10 +6,11 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 NODES = ("fra1", "hel1")
-USERS, DOMAINS, LINES, DAYS = 120, 4_000, 150_000, 30
+DAYS = 30
 WELL_KNOWN = (
     "www.google.com", "www.youtube.com", "i.ytimg.com", "fonts.gstatic.com", "mtalk.google.com", "web.whatsapp.com",
     "graph.facebook.com", "i.instagram.com", "api.telegram.org", "www.tiktok.com", "x.com", "www.netflix.com",
@@ -38,25 +39,35 @@ network,country,asn,provider
 OUTAGE = (timedelta(days=18, hours=13, minutes=10), timedelta(days=18, hours=17, minutes=40))  # of the second node
 
 
-def lines(end: datetime) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True)
+class Size:
+    """How much happens in the month."""
+
+    users: int = 120
+    domains: int = 4_000
+    lines: int = 150_000
+
+
+def lines(end: datetime, size: Size) -> Iterator[tuple[str, str]]:
     """Yield the node and each line, ordered by time, up to `end`, in UTC."""
     start = end.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=DAYS - 1)
-    for at, node, text in sorted(_events(start, end)):
+    for at, node, text in sorted(_events(start, end, size)):
         yield node, f"{at:%Y/%m/%d %H:%M:%S.%f} {text}\n"
 
 
-def _events(start: datetime, end: datetime) -> Iterator[tuple[datetime, str, str]]:
+def _events(start: datetime, end: datetime, size: Size) -> Iterator[tuple[datetime, str, str]]:
     chance = random.Random(30)  # noqa: S311  # no secret, and the same every time
     domains = [*WELL_KNOWN, *BARE, *ADVERTISING]
-    domains += [f"{''.join(chance.choices(SYLLABLES, k=3))}.example" for _ in range(DOMAINS)]
+    domains += [f"{''.join(chance.choices(SYLLABLES, k=3))}.example" for _ in range(size.domains)]
     popular = [*itertools.accumulate(1 / (rank + 8) for rank in range(len(domains)))]
     users = [
-        (f"{chance.choice(FIRST)}{number}", f"203.0.{number}.{chance.randrange(1, 255)}") for number in range(USERS)
+        (f"{chance.choice(FIRST)}{number}", f"203.{number >> 8}.{number & 255}.{chance.randrange(1, 255)}")
+        for number in range(size.users)
     ]
-    active = [*itertools.accumulate(1 / (rank + 4) for rank in range(USERS))]
+    active = [*itertools.accumulate(1 / (rank + 4) for rank in range(size.users))]
     hours = [*itertools.accumulate(0.1 + (1 + math.cos((hour - 20) * math.pi / 12)) ** 1.5 for hour in range(24))]
     made = 0
-    while made < LINES:
+    while made < size.lines:
         name, home = chance.choices(users, cum_weights=active)[0]
         day = chance.choices(range(DAYS), range(30, 30 + DAYS))[0]
         hour = chance.choices(range(24), cum_weights=hours)[0]
@@ -72,7 +83,7 @@ def _events(start: datetime, end: datetime) -> Iterator[tuple[datetime, str, str
     for day in range(DAYS):
         for (address, host), node in itertools.product(BARE.items(), NODES):
             yield start + timedelta(days=day), node, f"UDP:192.0.2.53:53 got answer: {host} -> [{address}] 8.4ms"
-    for _ in range(LINES // 80):
+    for _ in range(size.lines // 80):
         at = start + chance.random() * (end - start)
         prober = f"192.0.2.{int(chance.paretovariate(0.7)) % 200 + 1}"
         source = f"{prober}:{chance.randrange(1024, 65535)}"

@@ -38,7 +38,7 @@ def main() -> int:
         server = Server(Path(name) / "postgresql")
         server.start()
         try:
-            page = write_page(Path(name), server)
+            page = write_page(Path(name), server, month.Size())
         finally:
             server.stop("immediate")
         with sync_playwright() as playwright:
@@ -50,11 +50,11 @@ def main() -> int:
     return 0
 
 
-def write_page(folder: Path, server: Server) -> Path:
+def write_page(folder: Path, server: Server, size: month.Size) -> Path:
     """Load the month as the runs of two nodes would, and the networks of its addresses; write its page."""
     end = datetime.now(timezone.utc)
     logs: dict[str, list[str]] = {node: [] for node in month.NODES}
-    for node, line in month.lines(end.replace(tzinfo=None)):
+    for node, line in month.lines(end.replace(tzinfo=None), size):
         logs[node].append(line)
     for node, lines in logs.items():
         place = folder / node
