@@ -91,11 +91,11 @@ def _closed_file(said: str) -> str | None:
 
 
 def _is_missing(file: str) -> bool:
-    """Return whether it is not there, as far as this user may know."""
+    """Return whether it is not there, or cannot be, as far as this user may know."""
     try:
         os.stat(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
+    except PermissionError:
         return False
+    except OSError:
+        return True
     return False

@@ -84,3 +84,8 @@ def test_what_we_did_not_write_is_no_line(line: bytes) -> None:
     for written in (line, good + line, line + good):
         with pytest.raises((ValueError, KeyError, TypeError)):
             read(written)
+
+
+def test_a_long_line_that_we_did_not_write_is_no_line() -> None:
+    with pytest.raises(ValueError, match="that we did not write"):
+        buffer_lines.read(b"{}\n", {0: None}, UNMASKED)

@@ -31,6 +31,7 @@ ANSWERS = {
     f"{AT} UDP:8.8.8.8:53 got answer: 203.0.113.9 -> [203.0.113.9] 2ms": [],  # no name
     "2014/11/17 10:15:23 UDP:8.8.8.8:53 got answer: a.example -> [203.0.113.5] 2ms": [],  # forged
     "2025/11/21 10:15:23 UDP:8.8.8.8:53 got answer: a.example -> [203.0.113.5] 2ms": [],
+    "2025/11/31 10:15:23 UDP:8.8.8.8:53 got answer: a.example -> [203.0.113.5] 2ms": [],  # there is no such day
     f"{AT} from 203.0.113.1:1 accepted tcp:got:1 [a -> b] email: x got answer: a.example -> [203.0.113.5] 2ms": [],
     f"{AT} [Info] UDP:8.8.8.8:53 got answer: a.example -> [203.0.113.5] 2ms": [],
 }
@@ -68,3 +69,14 @@ def test_a_long_line_gives_nothing() -> None:
     for batch in Parser(ZoneInfo("UTC"), NOW).batches([(0, line)], 100):
         found.add(batch)
     assert found.found == set()
+
+
+def test_the_days_of_many_hours_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_answers, "MAX_HOURS", 3)
+    hours = [
+        f"2025/11/17 {hour:02}:00:00 UDP:8.8.8.8:53 got answer: n{hour}.example -> [203.0.113.5] 2ms\n"
+        for hour in range(11)
+    ]
+    found = answers("".join(hours))
+    assert len(found.found) == 11
+    assert len(found._days) <= 3

@@ -71,3 +71,7 @@ def test_a_folder_is_made_where_others_cannot_put_a_link_to_another_one(tmp_path
     tmp_path.chmod(0o1777)
     assert "mkdir -m 700" in file_advice.make_folder(tmp_path / "a")
     assert "install" not in file_advice.make_folder(tmp_path / "a")
+
+
+def test_what_is_not_there_is_not_mounted_read_only() -> None:
+    assert not file_advice.is_read_only(Path("/missing/file"))

@@ -512,3 +512,12 @@ def test_a_block_size_that_does_not_fit_is_tried_larger(log_path: Path, monkeypa
     assert asked[-1] == 3 * logfile.LARGE_BLOCK
     assert drained.offset == 5000
     assert is_blank(log_path.read_bytes())
+
+
+def test_a_line_of_the_buffer_is_read_however_long_it_is(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logfile, "LARGE_BLOCK", 16)
+    log_path.write_bytes(b"first\n" + b"x" * 50 + b"\n" + b"y" * 20 + b"\0" * 20)
+    with opened(log_path) as log:
+        assert log.line_at(0) == b"first\n"
+        assert log.line_at(6) == b"x" * 50 + b"\n"
+        assert log.line_at(57) == b"y" * 16  # it has no end, but a hole

@@ -15,7 +15,7 @@ from helpers.refusing import Answer
 from helpers.users import OTHER, acting_as, as_root, folder_of
 from psycopg.conninfo import make_conninfo
 
-from xraylog import tls_files
+from xraylog import password_file, tls_files
 from xraylog.database import logins, refusals
 
 KEYWORDS = {"host": "127.0.0.1", "user": "ldap", "dbname": "xray", "gssencmode": "disable", "connect_timeout": "5"}
@@ -197,6 +197,20 @@ def test_a_server_that_the_client_does_not_trust(port: str, home: Path, made: Pa
     assert "[postgresql] host: a name that the certificate has" in explained(port, sslmode="verify-full")[0]
 
 
+def test_a_file_of_passwords_that_is_none_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "fe_sendauth: no password supplied"
+    assert "it is no file: name another one in [postgresql] passfile" in password_file.to_mend(
+        said, {"passfile": str(tmp_path)}
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert password_file.to_mend(said, {}) == ""  # the usual one is not there, and nothing names another
+
+
+def test_a_path_that_no_file_can_have_is_not_taken_for_a_missing_file() -> None:
+    said = f'could not read certificate file "/{"x" * 5000}": File name too long'
+    assert tls_files.without_noise(said) == said
+
+
 @as_root
 @pytest.mark.parametrize("reason", ["", " ", " \x01\n\x7f", " Permission denied"])
 def test_whatever_openssl_gives_as_the_reason_for_a_closed_file_it_is_named(reason: str) -> None:
@@ -206,6 +220,16 @@ def test_whatever_openssl_gives_as_the_reason_for_a_closed_file_it_is_named(reas
         with acting_as(OTHER):
             said = tls_files.without_noise(f'could not read certificate file "{file}":{reason}')
     assert said == f'could not read certificate file "{file}": Permission denied'
+
+
+@as_root
+def test_a_file_in_a_closed_folder_is_named() -> None:
+    with folder_of(OTHER) as folder:
+        closed = folder / "closed"
+        closed.mkdir(mode=0o700)
+        with acting_as(OTHER):
+            said = tls_files.without_noise(f'could not read certificate file "{closed}/client.crt": \x01')
+    assert said == f'could not read certificate file "{closed}/client.crt": Permission denied'
 
 
 @as_root

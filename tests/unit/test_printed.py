@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import unicodedata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loguru import logger
 
+from xraylog import printed
 from xraylog.printed import printable, say, without_passwords
 from xraylog.telemetry import run_log
 
@@ -104,3 +106,9 @@ def test_a_connection_string_is_shown_without_its_password(text: str, expected: 
 )
 def test_libpqs_message_is_shown_without_the_password(keywords: dict[str, str], message: str, expected: str) -> None:
     assert without_passwords(message, keywords) == expected
+
+
+def test_a_stream_without_a_descriptor_leads_to_no_file(tmp_path: Path) -> None:
+    assert printed._place(io.StringIO()) is None
+    with (tmp_path / "file").open("w") as stream:
+        assert printed._place(stream) == str(tmp_path / "file")

@@ -479,3 +479,10 @@ def test_a_program_that_wrote_settings_into_a_pipe_and_is_gone_is_not_waited_for
     monkeypatch.setattr(files, "_wait_for_writer", once_written)
     with os.fdopen(open_settings(pipe), "rb") as file:
         assert file.read() == settings
+
+
+def test_of_a_path_with_nothing_there_nothing_is_known(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert safe_open.kind_of(missing) == ""
+    assert safe_open.owner(missing) is None
+    assert not safe_open.is_private(missing)

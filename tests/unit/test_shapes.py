@@ -455,6 +455,12 @@ def test_a_damaged_access_line_is_never_taken_for_a_message() -> None:
         assert not other_lines.is_message(damaged), damaged
 
 
+@pytest.mark.parametrize("rest", [b"unknown word accep", b"Some thing rej", b"Failure of accepte"])
+def test_words_that_end_in_the_beginning_of_a_status_may_be_what_is_left_of_a_line(rest: bytes) -> None:
+    assert not other_lines.is_message(rest)
+    assert other_lines.is_message(rest[: rest.rindex(b" ")] + b" handshake")
+
+
 @pytest.mark.parametrize("damage", [change, cut_out, insert, insert_words])
 def test_nor_is_one_with_other_damage(damage: Callable[[random.Random, bytearray], None]) -> None:
     """More bytes that are others, a piece that is missing, text that does not belong to it: 20,000 lines of each."""
