@@ -302,7 +302,10 @@ def test_the_systems_zone_may_be_a_copy_without_a_name(tmp_path: Path, monkeypat
     (tmp_path / "localtime").write_bytes(tokyo)
     monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "localtime")
     monkeypatch.delenv("TZ")
-    assert datetime(2025, 11, 17, tzinfo=read(tmp_path).zone).utcoffset() == timedelta(hours=9)
+    found = read(tmp_path)
+    assert datetime(2025, 11, 17, tzinfo=found.zone).utcoffset() == timedelta(hours=9)
+    with pytest.raises(ConfigError, match=r"\[parser\] timezone: expected a name, for .*localtime tells none"):
+        config.refuse_nameless_zone(found)  # a page needs one: a browser knows zones by their names alone
 
 
 def test_a_system_without_a_zone_is_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,6 +539,7 @@ def test_an_empty_config_lacks_what_is_required(tmp_path: Path) -> None:
         ("[postgresql]\nhost = a\nhost = b\n", "line 3: [postgresql] host: expected once, found again"),
         ("[postgresql]\nHost = a\nhost = b\n", "line 3: [postgresql] host: expected once, found again"),
         ("[stats]\n[parser]\n[stats]\n", "line 3: [stats]: expected once, found again"),
+        ("[stats]\na b = 1\na b = 2\n", "line 3: [stats] a key that is not one word: expected once, found again"),
     ],
 )
 def test_a_mistake_in_the_form_is_reported_with_its_line(tmp_path: Path, text: str, said: str) -> None:

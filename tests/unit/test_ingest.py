@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 import parse_logs
-from xraylog import config
+from xraylog import config, hints
 from xraylog.accesslog import drain, installation, logfile
 from xraylog.accesslog.logfile import Busy, LogFile, Unusable
 from xraylog.cli import Exit, Options
@@ -329,3 +332,15 @@ def test_statistics_that_cannot_be_written_cost_the_success(cfg: Config) -> None
     with outcome.recorded(full, [cfg.log_path]) as recorder, recorder.counting():
         recorder.finish([])
     assert (recorder.status, recorder.caught_up) == (Exit.OPERATOR, False)
+
+
+def test_a_log_that_is_none_is_shown(cfg: Config, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "socket"))
+    assert hints.on_log(tmp_path / "socket", None, cfg) == f"see: ls -ld {tmp_path}/socket"
+    too_long = OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    assert hints.on_log(tmp_path / "x", too_long, cfg) == f"see: namei -l {tmp_path}/x"
+
+
+def test_an_error_that_nothing_is_known_about_leads_to_the_check(cfg: Config) -> None:
+    assert hints.on(ValueError("?"), cfg).endswith(f"parse_logs.py --config {cfg.path} --check")

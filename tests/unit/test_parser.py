@@ -823,9 +823,8 @@ def test_a_record_written_as_xray_writes_it_is_read_back(
     assert parse(begin, " accepted ", to[0], bracket[0], end) == expected
     rejected = parse(begin, " rejected  a/b: ", to[0], bracket[0], end)
     assert isinstance(rejected, AccessRecord)
-    assert rejected.reject_reason in {
-        reason.value for reason in RejectReason
-    }  # the words of a reason may be those of a tag, by chance
+    # The words of a reason may be those of a tag, by chance.
+    assert rejected.reject_reason in {reason.value for reason in RejectReason}
     assert rejected._replace(reject_reason="other") == AccessRecord(
         stored_at, *source[1], "rejected", reject_reason="other"
     )

@@ -103,6 +103,19 @@ def test_country_and_provider_are_beside_addresses(asked: Site) -> None:
     assert (network["network"], network["country"], network["provider"]) == ("198.51.100.0/24", "DE", "=cmd")
 
 
+def test_beside_a_user_without_an_address_is_nothing(asked: Site) -> None:
+    """Who comes through a proxy of the server's own has the address of that."""
+    load(asked, COUNTRIES, PROVIDERS)
+    asked.append("2025/11/17 11:59:00 from 127.0.0.1:5 accepted tcp:a.example:443 email: through a proxy\n")
+    asked.run()
+    (found,) = [
+        row
+        for row in answer(asked, "online", "--until", "2025-11-17 12:00")["users"]
+        if row["email"] == "through a proxy"
+    ]
+    assert (found["addresses"], found["countries"], found["providers"]) == (None, None, None)
+
+
 def test_the_functions_give_the_same(asked: Site) -> None:
     load(asked, COUNTRIES, PROVIDERS)
     with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]

@@ -51,6 +51,14 @@ def test_tables_that_are_there_and_not_seen_are_no_empty_page(site: Site, filled
     assert "found hidden.logs" in report(site, status=3).stderr
 
 
+def test_of_a_table_that_was_not_migrated_there_is_no_page(site: Site, conn: Connection) -> None:
+    conn.execute("DROP TABLE IF EXISTS logs")
+    conn.execute('CREATE TABLE logs (id bigserial PRIMARY KEY, "timestamp" timestamptz)')
+    said = report(site, status=3).stderr
+    assert "logs: expected a table partitioned by day, found a plain one; migrate_logs_to_partitioned.py" in said
+    assert "no page was written" in said
+
+
 def test_a_table_that_is_missing_is_named(site: Site, filled: Connection) -> None:
     filled.execute("DROP TABLE rejected_lines")
     assert "rejected_lines, found none; a run of parse_logs.py creates them" in report(site, status=3).stderr

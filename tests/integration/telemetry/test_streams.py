@@ -91,6 +91,12 @@ def test_standard_output_that_is_closed_is_named_and_is_no_other_file(streaming:
     assert streaming.log.read_bytes() == b""
 
 
+def test_a_terminal_that_is_none_is_named(streaming: Site) -> None:
+    streaming.set("stats", output="/dev/tty")
+    done = streaming.run(status=Exit.OPERATOR, start_new_session=True)
+    assert "/dev/tty: expected to append a row, found: No such device or address; the row: " in done.stderr
+
+
 def test_a_file_that_standard_output_is_gets_row_after_row(streaming: Site) -> None:
     with streaming.stats.open("ab") as file:
         for _ in range(2):
@@ -173,3 +179,14 @@ def test_our_own_log_may_be_a_standard_stream(site: Site, kind: str) -> None:
     assert b"3 lines read = 3 rows" in os.read(reader, 1 << 16)
     os.close(reader)
     os.close(writer)
+
+
+def test_our_own_log_on_a_stream_that_is_closed_costs_a_line(site: Site) -> None:
+    site.set("logging", file="/dev/stdout", level="INFO")
+    site.append(*lines(0, 3))
+    command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *site.command()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.DONE
+    assert "/dev/stdout cannot be written: Bad file descriptor; the run continues" in done.stderr
+    assert "; it is closed: name a file in its place, /dev/stdout" in done.stderr
+    assert site.emails() == users(0, 3)
