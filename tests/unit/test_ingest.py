@@ -18,7 +18,7 @@ import pytest
 
 import parse_logs
 from xraylog import config, hints
-from xraylog.accesslog import drain, installation, logfile
+from xraylog.accesslog import discovery, drain, installation, logfile
 from xraylog.accesslog.logfile import Busy, LogFile, Unusable
 from xraylog.cli import Exit, Options
 from xraylog.config import Config
@@ -91,6 +91,22 @@ def test_again_ends_when_the_database_counts_from_the_start(cfg: Config, log: Lo
     this.stored_to = 0
     assert not this.again
     assert not this.origin.again
+
+
+def test_a_log_is_no_copy_of_itself(log: LogFile) -> None:
+    head = log.fingerprints()[-1]
+    assert discovery.is_at(log.path, head)
+    assert not discovery.is_at(log.path, head, but=log)
+    assert not discovery.is_at(discovery.STDIN, head)
+
+
+def test_a_machine_without_an_id_is_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "MACHINE_ID", tmp_path / "machine-id")
+    assert installation.machine() == ""
+    (tmp_path / "machine-id").write_text("uninitialized\n")
+    assert installation.machine() == ""
+    (tmp_path / "machine-id").write_text("0123456789abcdef\n")
+    assert len(installation.machine()) == 32
 
 
 def test_keep_leaves_the_lines(cfg: Config, log: LogFile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -486,3 +487,13 @@ def test_of_a_path_with_nothing_there_nothing_is_known(tmp_path: Path) -> None:
     assert safe_open.kind_of(missing) == ""
     assert safe_open.owner(missing) is None
     assert not safe_open.is_private(missing)
+
+
+def test_without_proc_a_file_is_taken_to_have_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: str) -> str:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    with (tmp_path / "file").open("w") as file:
+        assert safe_open._has_name(file.fileno())
+        monkeypatch.setattr(os, "readlink", missing)
+        assert safe_open._has_name(file.fileno())

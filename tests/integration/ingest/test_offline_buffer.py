@@ -191,6 +191,19 @@ def test_marks_are_found_across_the_edges_of_windows(site: Site, monkeypatch: py
     assert site.buffer.stat().st_size == size
 
 
+def test_a_buffer_that_is_longer_than_what_was_imported_is_not_cleared(site: Site) -> None:
+    site.away()
+    site.append(*lines(0, 3))
+    site.run()
+    before = site.buffer.read_bytes()
+    with offline_buffer.opened(site.buffer) as buffer:
+        with pytest.raises(offline_buffer.Damaged, match=f"expected it to end at byte 7, found {len(before)}"):
+            buffer.clear(7)
+        assert site.buffer.read_bytes() == before
+        buffer.clear(len(before))
+    assert site.buffer.read_bytes() == b""
+
+
 def test_a_file_that_is_no_buffer_is_left_alone(site: Site) -> None:
     site.buffer.write_text('{"precious": 1}\n')
     site.append(line(1))
