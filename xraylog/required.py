@@ -79,6 +79,7 @@ def _without_traceback(kind: type[BaseException], error: BaseException, trace: T
 
 
 sys.excepthook = _without_traceback
-if found := missing():
+found = missing()
+if found:
     os.write(2, f"{found}\n".encode(errors="backslashreplace"))
     sys.exit(OPERATOR)
