@@ -12,9 +12,7 @@ from helpers.site import ROOT
 from xraylog import required
 
 
-def test_an_older_python_is_named_beside_the_one_that_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_python_is_named_beside_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(required, "MINIMUM", (99, 0))
     monkeypatch.setattr(required, "ROOT", tmp_path)
     found = (
@@ -27,9 +25,10 @@ def test_an_older_python_is_named_beside_the_one_that_is_needed(
     assert required.missing() == f"{found} with {own}"
 
 
-@pytest.mark.parametrize(
-    "script", [*sorted(path.name for path in ROOT.glob("*.py")), "xraylog/__init__.py", "xraylog/required.py"]
-)
+READ_FIRST = [*sorted(path.name for path in ROOT.glob("*.py")), "xraylog/__init__.py", "xraylog/required.py"]
+
+
+@pytest.mark.parametrize("script", READ_FIRST)
 def test_an_older_python_can_read_a_script_far_enough_to_say_so(script: str) -> None:
     ast.parse((ROOT / script).read_text(), feature_version=(3, 7))
 
