@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import psycopg
 import pytest
 from helpers.load_paths import LOAD_PATHS
 from helpers.migration import content, days_of, make_plain_logs, stop_in_the_middle
@@ -212,6 +213,14 @@ def test_a_standby_is_called_by_its_name(own_server: Callable[..., Server], tmp_
         assert "PostgreSQL is not available: " in site.run().stderr
 
 
+@pytest.fixture(params=[True, False], ids=["one round trip", "libpq before 14"])
+def pipelines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libpq with and without pipelines, as far as this one has them."""
+    if not request.param:
+        monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)
+
+
+@pytest.mark.usefixtures("pipelines")
 def test_an_answer_is_committed_unless_it_is_of_an_open_transaction(conn: Connection, database: dict[str, str]) -> None:
     conn.execute("CREATE TABLE counted (n int)")
     add = "INSERT INTO counted VALUES (%s) RETURNING n"
@@ -224,6 +233,7 @@ def test_an_answer_is_committed_unless_it_is_of_an_open_transaction(conn: Connec
     assert conn.execute("SELECT n FROM counted").fetchall() == [(1,), (2,)]
 
 
+@pytest.mark.usefixtures("pipelines")
 def test_a_session_goes_on_after_an_answer_that_failed(database: dict[str, str]) -> None:
     with session.connect(database) as asked:
         for wrong in ("SELECT 1 / 0", "SELECT FROM nothing", "no statement"):
@@ -232,6 +242,7 @@ def test_a_session_goes_on_after_an_answer_that_failed(database: dict[str, str])
             assert session.answer(asked, "SELECT %s::int", [1]) == [(1,)]
 
 
+@pytest.mark.usefixtures("pipelines")
 def test_an_answer_from_a_session_that_ended_is_an_outage(conn: Connection, database: dict[str, str]) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(pytest.raises(Unavailable))

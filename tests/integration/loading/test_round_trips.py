@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
-from helpers.site import Site, lines
+from helpers.site import Site, lines, users
 
 from xraylog.database.capabilities import Capabilities
 
@@ -96,3 +96,11 @@ def test_a_run_with_a_hundred_lines_makes_few_round_trips(site: Site, wire: Wire
         )  # the settings wait for an answer of their own
     assert known == 4 + 6 * begin + 5 * (begin + 1) + 2 + 5 + 1 + 1 + 1
     assert new_names == known + begin + 1 + 2 * 3  # in users and endpoints: an INSERT in a savepoint
+
+
+def test_libpq_without_pipelines_stores_the_same(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg.Pipeline, "is_supported", lambda: False)  # before 14
+    for first in (0, 100):
+        site.append(*lines(first, first + 100))
+        site.run()
+    assert site.emails() == users(0, 200)
