@@ -65,12 +65,12 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
     """Store every new line in PostgreSQL, or in the offline buffer while PostgreSQL is away."""
     with discovery.opened(paths, cfg.buffer_path.parent) as logs, offline.opened(cfg) as buffer:
         recorder.begin()
-        recorder.add(offline.missing(cfg, buffer))
+        recorder.add(offline.report_missing_lines(cfg, buffer))
         sources = source.with_new_lines(cfg, options, paths, logs)
         try:
             if sources or not buffer.is_empty:
                 with online.connected(cfg) as target:
-                    recorder.add(confirmation.compare(cfg, target, sources, buffer))
+                    recorder.add(confirmation.check_database(cfg, target, sources, buffer))
                     recorder.add(buffer_import.load(cfg, target, buffer, sources))
                     for log in sources:
                         recorder.add(online.load(target, log))

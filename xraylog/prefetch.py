@@ -1,4 +1,4 @@
-"""Iterators that look ahead; one of them in a thread, while the caller waits for the server or the disk."""
+"""Iterators that read ahead of their caller, one of them in a thread while the caller waits for the server or disk."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Item = TypeVar("Item")
 
 
 class Prefetcher(Generic[Item]):
-    """The same items in the same order. What their iterator raises is raised after the items before it.
+    """Yields the items of an iterator, which a thread produces ahead. An error is raised after the items before it.
 
-    Leave its `with` before that of what the iterator reads from: leaving waits for the item in production.
+    Leave its `with` block before that of whatever the iterator reads from: leaving waits for the item being produced.
     """
 
     def __init__(self, items: Iterator[Item], room: int = 0, size: Callable[[Item], int] = lambda _: 1) -> None:
-        """Produce an item whenever the `size`s of those that wait add up to `room` or less."""
+        """Let the thread produce another item whenever the sizes of the waiting ones add up to `room` or less."""
         self._items = items
         self._room = room
         self._size = size
@@ -52,7 +52,7 @@ class Prefetcher(Generic[Item]):
             return self._waiting.popleft()
 
     def peek(self, ahead: int = 0) -> Item | None:
-        """Return an item without taking it, the next or a later one; None at the end, and where no more may wait."""
+        """Return the next item, or the one `ahead` of it, without taking it; None if it is the end, or there is no room."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) > ahead or self._has_ended or not self._may_continue())
             return self._waiting[ahead] if len(self._waiting) > ahead else None
@@ -79,44 +79,46 @@ class Prefetcher(Generic[Item]):
 
 
 def one_ahead(items: Iterator[Item], is_ready: Callable[[Item], bool]) -> Iterator[Item]:
-    """Yield each item when it is ready, or once the next one is there, or none comes.
+    """Yield each item once it is ready, or once the next one has been read, or at the end.
 
-    What their iterator raises is raised after the items before it.
+    An error of the iterator is raised after the items before it.
     """
-    waiting: deque[Item] = deque()
+    waiting: list[Item] = []
     try:
         for item in items:
             waiting.append(item)
             del item
             while len(waiting) > 1 or (waiting and is_ready(waiting[0])):
-                yield waiting.popleft()
+                yield waiting.pop(0)
     except Exception:
-        yield from _drained(waiting)
+        yield from pop_all(waiting)
         raise
-    yield from _drained(waiting)
+    yield from pop_all(waiting)
 
 
-def _drained(waiting: deque[Item]) -> Iterator[Item]:
-    while waiting:
-        yield waiting.popleft()
+def pop_all(items: list[Item]) -> Iterator[Item]:
+    """Yield the items, and remove each from the list before: the caller has the only reference to it."""
+    while items:
+        yield items.pop(0)
 
 
 def chunks(items: Iterator[Item], is_enough: Callable[[list[Item]], bool]) -> Iterator[list[Item]]:
-    """Yield items together, as soon as they are enough. What their iterator raises is raised after the items before it.
+    """Yield lists of consecutive items, each as soon as `is_enough` accepts it; the last may be smaller.
 
-    The caller takes the items out of the list, and may go on with the iterator itself.
+    An error of the iterator is raised after the items before it. The caller takes the items out of the list, and may
+    continue with the iterator itself.
     """
-    taken: list[Item] = []
+    chunk: list[Item] = []
     try:
         for item in items:
-            taken.append(item)
+            chunk.append(item)
             del item
-            if is_enough(taken):
-                yield taken
-                taken = []
+            if is_enough(chunk):
+                yield chunk
+                chunk = []
     except Exception:
-        if taken:
-            yield taken
+        if chunk:
+            yield chunk
         raise
-    if taken:
-        yield taken
+    if chunk:
+        yield chunk

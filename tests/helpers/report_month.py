@@ -56,7 +56,7 @@ FOUND = Findings(
     rising=GOALS[:3],
     tags={"direct": 2800, "block": 720},
     port_groups={"web": 3200, "DNS": 320},
-    tag_goals={"block": [("host3.example", 700), (BARE, 20)]},
+    tag_destinations={"block": [("host3.example", 700), (BARE, 20)]},
     names={BARE: ["cdn.example", "www.a-shop-with-a-rather-long-name.example"]},
     activity=[(WINDOW.since + timedelta(hours=hour), 1 << hour % 40) for hour in range(700)],
     total_destinations=500,

@@ -56,7 +56,7 @@ def many_tags() -> Findings:
     tags = {f"tag{number}": 1000 - number for number in range(200)} | {f"block-{number}": 99 for number in range(200)}
     goals = {tag: [(f"host{n}.{tag}.example", 9) for n in range(50)] for tag in tags if tag.startswith("block")}
     slots = [replace(slot, outbound=f"tag{number % 200}") for number, slot in enumerate(FOUND.slots)]
-    return replace(FOUND, tags=tags, tag_goals=goals, slots=slots)
+    return replace(FOUND, tags=tags, tag_destinations=goals, slots=slots)
 
 
 def odd_names() -> Findings:
@@ -66,7 +66,7 @@ def odd_names() -> Findings:
     ]
     return replace(
         FOUND, users=users, total_users=len(users), tags=dict.fromkeys(NAMES, 5), rising=[], names={},
-        tag_goals={"block": [(name, 3) for name in NAMES]},
+        tag_destinations={"block": [(name, 3) for name in NAMES]},
         nodes=[replace(FOUND.nodes[0], name=name) for name in NAMES],
         top=[replace(GOALS[0], address=name, visitors=[(name, 3)]) for name in NAMES],
     )  # fmt: skip

@@ -18,7 +18,7 @@ Json: TypeAlias = dict[str, Any]
 
 MARK = b'{"mark": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
-MOST_READ_BYTES = 1 << 30  # holes and all: a second of reading
+MAX_READ_BYTES = 1 << 30  # holes and all: a second of reading
 
 
 def read(line: bytes) -> Json:
@@ -73,7 +73,7 @@ def without_holes(file: LogFile, start: int, end: int) -> Iterable[tuple[int, in
     """Return what is to be read of this part. All of it, unless it is so large that it must be a hole to be there: file
     systems were wrong about holes in what was just written (OpenZFS issue 15526).
     """
-    return file.data(start, end) if end - start > MOST_READ_BYTES else [(start, end)]
+    return file.data(start, end) if end - start > MAX_READ_BYTES else [(start, end)]
 
 
 def checksum(file: LogFile, place: int, mark: Json) -> int:

@@ -28,7 +28,7 @@ def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
     whoever writes the log could put a few KiB there that take hours to decompress, in each run.
     """
     paths, unmatched = named(names, cfg.is_ours) if names else ([cfg.log_path], [])
-    if not names and not is_drained(cfg.log_path):
+    if not names and not is_live(cfg.log_path):
         raise config.ConfigError(
             [f"[parser] logfile: expected xray's log as text, found an archive, {cfg.log_path}; to load it: --logfile"]
         )
@@ -38,7 +38,7 @@ def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
 
 def lock_paths(paths: Sequence[Path], cfg: Config) -> list[Path]:
     """Return the lock files of the logs that a run changes, and that of the buffer."""
-    guarded = (*filter(is_drained, paths), cfg.buffer_path)
+    guarded = (*filter(is_live, paths), cfg.buffer_path)
     return [lockfile.lock_path(path, cfg.buffer_path.parent) for path in guarded]
 
 
@@ -71,7 +71,7 @@ def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) 
         yield sorted((log for log in logs if log is not None), key=lambda log: isinstance(log, LogFile))
 
 
-def is_drained(path: Path) -> bool:
+def is_live(path: Path) -> bool:
     """Return whether a run changes what is there: then it needs a lock."""
     if path == STDIN:
         return False
@@ -95,7 +95,7 @@ def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
     beside = sorted(path.parent.glob(glob.escape(path.name) + "[.-]*"))[:MAX_ROTATED]
     with contextlib.ExitStack() as files:
         for candidate in (path, *beside) if path != STDIN else ():
-            if is_at(candidate, head):
+            if begins_with(candidate, head):
                 log = files.enter_context(_opened(candidate, None, read_only=True))
                 if log is not None and (log.max_offset is None or log.max_offset >= size):
                     yield log
@@ -103,7 +103,7 @@ def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
         yield None
 
 
-def is_at(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
+def begins_with(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
     """Return whether the log at `path`, unless it is `but`, begins so: then a log that does, too, is its copy."""
     try:
         if path == STDIN or (but is not None and os.path.samestat(path.stat(), but.stat)):

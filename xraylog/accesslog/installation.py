@@ -38,7 +38,7 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-class Stored(NamedTuple):
+class StoredLog(NamedTuple):
     """Up to where a log was stored when the database last confirmed it. Digests are hexadecimal."""
 
     source: str
@@ -76,7 +76,7 @@ class Installation:
     unread: dict[str, int] = field(default_factory=dict)  # bytes that a run saw in a log and did not store, by path
     buffered: int = 0  # bytes of the buffer, when lines that are in it left a log last
     last_batch: str = ""  # of the buffer then
-    logs: tuple[Stored, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
+    logs: tuple[StoredLog, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
 
     @property
     def values(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Installation:
         here = machine()
         return bool(here and self.machine and here != self.machine)
 
-    def with_log(self, log: Stored) -> Installation:
+    def with_log(self, log: StoredLog) -> Installation:
         """Return it with this log's latest place."""
         same = (log.source, log.head) if log.source == PIPED else log.source  # texts that were piped are many
         others = [known for known in self.logs if same not in (known.source, (known.source, known.head))]
@@ -132,7 +132,7 @@ def with_known_node(cfg: Config) -> Config:
     """
     known = Installation()
     with contextlib.suppress(OSError):  # the run tells
-        known = known if cfg.node_is_set else read(cfg.buffer_path, is_told=False)
+        known = known if cfg.node_is_set else read(cfg.buffer_path, warn=False)
     if known.node in ("", cfg.node) or known.is_elsewhere:
         return cfg
     if known.host != cfg.node:
@@ -154,7 +154,7 @@ def begin(cfg: Config, known: Installation) -> None:
     write(cfg.buffer_path, replace(known, node=node, host=socket.gethostname(), machine=machine()))
 
 
-def read(buffer: Path, is_told: bool = True) -> Installation:
+def read(buffer: Path, warn: bool = True) -> Installation:
     """Return what the installation with this buffer knows; a new one where nothing is known. Raises OSError."""
     try:
         descriptor = safe_open.open_file(state_path(buffer), os.O_RDONLY | os.O_NONBLOCK)
@@ -169,7 +169,7 @@ def read(buffer: Path, is_told: bool = True) -> Installation:
     with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
         if (known := _read(json.loads(text))) is not None:
             return known
-    if is_told:
+    if warn:
         logger.warning("{}: expected our state, found another text; it is written again", state_path(buffer))
     return Installation()
 
@@ -191,14 +191,14 @@ def _read(values: dict[str, Any]) -> Installation | None:
     """Return the state, of this version, an older or a later one; None if it is none."""
     names = {of.name for of in fields(Installation)} & values.keys()
     known = Installation(**{name: values[name] for name in names})
-    known = replace(known, logs=tuple(Stored(*log) for log in known.logs))
+    known = replace(known, logs=tuple(StoredLog(*log) for log in known.logs))
     pairs = zip(known.values.values(), Installation().values.values(), strict=True)
-    logs = (zip(log, Stored("", 0, 0, "", ""), strict=True) for log in known.logs)
+    logs = (zip(log, StoredLog("", 0, 0, "", ""), strict=True) for log in known.logs)
     fits = all(type(value) is type(default) for value, default in itertools.chain(pairs, *logs))
-    return known if fits and "token" in names and _is_ours(known) else None
+    return known if fits and "token" in names and _is_well_formed(known) else None
 
 
-def _is_ours(known: Installation) -> bool:
+def _is_well_formed(known: Installation) -> bool:
     """Return whether all that is in it is as we write it; others may have written it."""
     receipts = (known.receipt, known.asked, *known.earlier_receipts, *known.previous_receipts)
     digests = (digest for log in known.logs for digest in (log.head, log.tail))

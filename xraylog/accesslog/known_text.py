@@ -16,7 +16,7 @@ from xraylog.records import TAIL_BYTES, Fingerprint, tail_digest
 CHECKSUM_BYTES = 4  # of a tail: that of its last line
 
 
-class Known(NamedTuple):
+class KnownText(NamedTuple):
     """A text that is stored."""
 
     length: int
@@ -24,13 +24,13 @@ class Known(NamedTuple):
     tail: bytes
 
 
-def find(log: Piped, known: Iterable[Known], start: int) -> list[tuple[int, int]]:
+def find(log: Piped, known: Iterable[KnownText], start: int) -> list[tuple[int, int]]:
     """Return which bytes of the text are known, if it is known up to `start`; in their order.
 
     A tail counts where it is met first: of a text that repeats itself nothing is left out. If all of a known text is
     there, its beginning has to fit, too; else the text begins within it.
     """
-    waiting: dict[bytes, list[Known]] = {}
+    waiting: dict[bytes, list[KnownText]] = {}
     for text in known:
         waiting.setdefault(text.tail[:CHECKSUM_BYTES], []).append(text)
     found = []
@@ -54,7 +54,7 @@ def _line_ends(log: Piped, start: int) -> Iterator[tuple[int, bytes]]:
         last = (last + piece[done:])[-TAIL_BYTES:]
 
 
-def _ends_at(log: Piped, text: Known, end: int) -> bool:
+def _ends_at(log: Piped, text: KnownText, end: int) -> bool:
     """Return whether this text ends there."""
     length = min(TAIL_BYTES, text.length)
     if end < length or tail_digest(log.read(end - length, length)) != text.tail:

@@ -20,7 +20,7 @@ TIMESTAMP = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?=\.|\s)")
 FORMAT = "%Y/%m/%d %H:%M:%S"
 QUARTER = timedelta(minutes=15)
 EARLY, LATE = timedelta(seconds=-5), timedelta(seconds=2)  # of a line, without its fraction, against the file's time
-FARTHEST = timedelta(hours=15)  # a zone from another one: from -12 to +14, and people live between -10 and +13
+MAX_ZONE_OFFSET = timedelta(hours=15)  # a zone from another one: from -12 to +14, and people live between -10 and +13
 AHEAD = timedelta(minutes=5)  # of our clock: what is more is worth a word
 LAST_BYTES = 1 << 16  # of a log, in which a line with a time is looked for
 ZONES = ("Asia/Tehran", "Europe/Moscow", "Asia/Shanghai", "Europe/Berlin", "Europe/London", "America/New_York",
@@ -59,7 +59,7 @@ def compare(path: str, local: datetime, written: datetime, cfg: Config, now: dat
         return None
     offset = min(offsets, key=abs)
     quarters = round(offset / QUARTER)
-    if quarters and abs(offset) <= FARTHEST and EARLY <= offset - quarters * QUARTER <= LATE:
+    if quarters and abs(offset) <= MAX_ZONE_OFFSET and EARLY <= offset - quarters * QUARTER <= LATE:
         name, off = likely_zone(local - written.replace(tzinfo=None), written), length(quarters * QUARTER)
         side = "after" if quarters > 0 else "before"
         why = ", as in a container" if name == "UTC" else ""

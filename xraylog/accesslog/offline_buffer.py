@@ -27,7 +27,7 @@ from xraylog import safe_open
 from xraylog.accesslog import buffer_lines, buffer_marks, logfile
 from xraylog.accesslog.buffer_lines import LongBadLine, encode
 from xraylog.accesslog.buffer_marks import Json
-from xraylog.accesslog.known_text import Known
+from xraylog.accesslog.known_text import KnownText
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.records import Batch, Fingerprint, LongLine, Origin
@@ -44,7 +44,7 @@ class Foreign(Damaged):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class BufferedBatch:
     """A batch in the buffer."""
 
     batch: Batch | None  # None: it is known already, and was not read
@@ -57,10 +57,10 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class EncodedBatch:
     """A batch as lines of the buffer."""
 
-    after: int  # as `Stored` has it: where the batch before it ended
+    after: int  # as `BufferedBatch` has it: where the batch before it ended
     start: int
     end: int
     parts: list[bytes]
@@ -73,7 +73,7 @@ class Mark:
     """The place of a batch in its log."""
 
     end: int  # offset
-    after: int  # as `Stored` has it
+    after: int  # as `BufferedBatch` has it
     origin: Origin
     tail: bytes
 
@@ -136,12 +136,12 @@ class Buffer:
         starts = (mark.after for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
         return min(starts, default=0)
 
-    def texts(self, source: str) -> list[Known]:
+    def texts(self, source: str) -> list[KnownText]:
         """Return the texts of this source that are spooled, one for each beginning."""
-        found: dict[Fingerprint, Known] = {}
+        found: dict[Fingerprint, KnownText] = {}
         for mark in self._marks():
             if mark.origin.source == source and mark.tail and (head := mark.origin.fingerprint(mark.end)):
-                found.setdefault(head, Known(mark.end, head, mark.tail))
+                found.setdefault(head, KnownText(mark.end, head, mark.tail))
         return [*found.values()]
 
     def _marks(self) -> Iterator[Mark]:
@@ -159,7 +159,7 @@ class Buffer:
                     return
             place = before if before is not None and before < place else buffer_marks.last(self.file, place)
 
-    def put(self, written: Written, origin: Origin) -> None:
+    def put(self, written: EncodedBatch, origin: Origin) -> None:
         """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
         file = self._made()
         size = file.size
@@ -173,7 +173,7 @@ class Buffer:
             raise
         self._last_mark = file.size - len(mark)
 
-    def batches(self, is_known: Callable[[bytes, int], bool], begin: int = 0) -> Iterator[Stored]:
+    def batches(self, is_known: Callable[[bytes, int], bool], begin: int = 0) -> Iterator[BufferedBatch]:
         """Yield all batches, or those from a place after a mark on, one in memory at a time. Raises Damaged.
 
         `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
@@ -258,7 +258,9 @@ class Buffer:
             file.truncate(end)
         file.sync()
 
-    def _stored(self, parts: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int) -> Stored:
+    def _stored(
+        self, parts: list[bytes | LongBadLine] | None, mark_line: bytes, digest: bytes, end: int
+    ) -> BufferedBatch:
         try:
             mark = buffer_marks.read(mark_line)
             batch = None
@@ -267,7 +269,7 @@ class Buffer:
                     parts, buffer_marks.checksum(self.file, end - len(mark_line) - 1, mark), mark, self._mask
                 )
             tail = bytes.fromhex(mark["tail"]) if mark.get("tail") else None
-            return Stored(batch, mark["end"], _origin(mark), digest, end, _after(mark), tail)
+            return BufferedBatch(batch, mark["end"], _origin(mark), digest, end, _after(mark), tail)
         except (ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{self.path}, before byte {end}: expected one of our batches, found: {error}") from error
 
@@ -299,15 +301,15 @@ def origin(node: str, log: Log, again: bool = False) -> Origin:
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.previous_digest, again)
 
 
-def write(batch: Batch, after: int, tail: bytes | None) -> Written:
+def encode_batch(batch: Batch, after: int, tail: bytes | None) -> EncodedBatch:
     """Return a batch as it will be in the buffer; all lines before the offset `after` are stored or spooled.
 
     `tail`: what the log's text before the end of the batch is known by.
     """
-    return Written(after, batch.start, batch.end, [*buffer_lines.parts(batch)], buffer_lines.reasons(batch), tail)
+    return EncodedBatch(after, batch.start, batch.end, [*buffer_lines.parts(batch)], buffer_lines.reasons(batch), tail)
 
 
-def _mark_of(written: Written, origin: Origin, previous: int | None) -> Json:
+def _mark_of(written: EncodedBatch, origin: Origin, previous: int | None) -> Json:
     return {
         "end": written.end,
         "start": written.start,

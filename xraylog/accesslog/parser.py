@@ -48,17 +48,17 @@ Value = TypeVar("Value")
 class Memo(dict[str, Value]):
     """What pieces of one kind mean; has a piece read that it has not met, and forgets all when it has met too many."""
 
-    def __init__(self, read: Callable[[bytes], Value], most: int = CACHE_SIZE) -> None:
+    def __init__(self, read: Callable[[bytes], Value], max_size: int = CACHE_SIZE) -> None:
         super().__init__()
         self._read = read
-        self._most = most
+        self._max_size = max_size
         self.misses = 0  # how many were read
 
     def __missing__(self, piece: str) -> Value:
         meaning = self._read(piece.encode("latin-1"))
         self.misses += 1
         if len(piece) <= MAX_PIECE_CHARACTERS:
-            if len(self) >= self._most:
+            if len(self) >= self._max_size:
                 self.clear()
             self[piece] = meaning
         return meaning

@@ -63,7 +63,7 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """Yield all that --check looks at, in the order of a run."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
-    locks = [_lock(cfg, path) for path in (*filter(discovery.is_drained, logs), cfg.buffer_path)]
+    locks = [_lock(cfg, path) for path in (*filter(discovery.is_live, logs), cfg.buffer_path)]
     yield from locks
     yield from ownership.findings(cfg, logs)
     yield from _buffer(cfg)
@@ -82,8 +82,8 @@ def _buffer(cfg: Config) -> Iterator[Finding]:
         with offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), read_only=True) as buffer:
             for _ in () if buffer.is_empty else buffer.batches(lambda *_: False):
                 pass  # damage shows when a batch is read
-            if error is None and (missing := log_checks.bytes_cut(cfg, buffer)):
-                yield "buffer", *log_checks.describe_cut(cfg, buffer.size, missing)
+            if error is None and (missing := log_checks.missing_buffer_bytes(cfg, buffer)):
+                yield "buffer", *log_checks.describe_missing_buffer_bytes(cfg, buffer.size, missing)
             error = _obstacle(cfg.buffer_path) if os.path.exists(cfg.buffer_path) else None
         if error is not None:
             yield "buffer", f"{cfg.buffer_path} cannot be written: {error.strerror}", hints.on(error, cfg)
@@ -135,7 +135,7 @@ def _lock(cfg: Config, path: Path) -> Finding:
 
 
 def _log(cfg: Config, path: Path) -> Iterator[Finding]:
-    if not discovery.is_drained(path):
+    if not discovery.is_live(path):
         yield (
             "log",
             f"{path} is {'standard input' if path == discovery.STDIN else 'compressed'}, and stays as it is",
@@ -231,7 +231,7 @@ def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
     nothing = confirmations.Confirmation(0, 0)
     there = nothing if conn is None else confirmation.last_confirmation(conn, cfg, known)
     if confirmation.is_older(known, there):
-        lacking = confirmation.describe(cfg, known, there)
+        lacking = confirmation.describe_older(cfg, known, there)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
         yield "state", lacking, f"the next run continues; if there are archives of that time, load them: {load}"
     elif confirmation.is_copied(known, there) or confirmation.is_moved(cfg, known):

@@ -245,7 +245,7 @@ def count_parts(
 
 def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
     """Yield who is at work."""
-    for path in (*filter(discovery.is_drained, paths), cfg.buffer_path):
+    for path in (*filter(discovery.is_live, paths), cfg.buffer_path):
         if holder := lockfile.lock_holder(lockfile.lock_path(path, cfg.buffer_path.parent)):
             yield f"lock: {path_text(path)} is in use by {holder}; a run now would exit with status 75"
 

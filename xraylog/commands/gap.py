@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xraylog.accesslog import discovery
 from xraylog.accesslog.logfile import Log
-from xraylog.accesslog.offline_buffer import Stored
+from xraylog.accesslog.offline_buffer import BufferedBatch
 from xraylog.database import positions
 from xraylog.database.positions import Position, Range
 from xraylog.ingest import buffer_import, buffered_log
@@ -30,9 +30,9 @@ class Finder:
 
     def __init__(self) -> None:
         self.found: list[Gap] = []
-        self._seen: list[tuple[Stored, int]] = []  # each with the offset from where on its log is stored then
+        self._seen: list[tuple[BufferedBatch, int]] = []  # each with the offset from where on its log is stored then
 
-    def add(self, stored: Stored, there: Position | None) -> None:
+    def add(self, stored: BufferedBatch, there: Position | None) -> None:
         """Look at the next batch. `there`: how far the database has its log."""
         if stored.origin.again:
             return

@@ -13,7 +13,7 @@ from xraylog.config import Config
 
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
     """Yield what was looked at, what was found, and what to do ("" if nothing)."""
-    yield from map(_user_of, filter(discovery.is_drained, logs))
+    yield from map(_user_of, filter(discovery.is_live, logs))
     refused = [text for path in _ours(cfg, logs) if (text := safe_open.complaint(path)) is not None]
     for text in dict.fromkeys(refused):
         yield "files", text, "until then a run exits with status 3, or 78: docs/security.md"
@@ -39,7 +39,7 @@ def _ours(cfg: Config, logs: Sequence[Path]) -> Iterator[Path]:
     yield from (path for path in cfg.ours if path != cfg.path)
     yield cfg.buffer_path.with_name(f"{cfg.buffer_path.name}.torn")
     yield installation.state_path(cfg.buffer_path)
-    for path in (*filter(discovery.is_drained, logs), cfg.buffer_path):
+    for path in (*filter(discovery.is_live, logs), cfg.buffer_path):
         try:
             yield lockfile.lock_path(path, cfg.buffer_path.parent)
         except logfile.Unusable:  # because of a link, which is in its path

@@ -15,7 +15,7 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog import discovery, installation, logfile, offline_buffer
 from xraylog.accesslog.logfile import Log
-from xraylog.accesslog.offline_buffer import Buffer, Stored
+from xraylog.accesslog.offline_buffer import Buffer, BufferedBatch
 from xraylog.config import Config
 from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate, TailAt
@@ -72,7 +72,7 @@ class Import:
         self._known_to = find_buffer(target, buffer, self._node_id).offset  # by an older version
         with session.transaction(target.conn):
             self._known = positions.imported_batches(target.conn, self._node_id)
-        self._covered: list[Stored] = []  # what is known already, by its log: one of each
+        self._covered: list[BufferedBatch] = []  # what is known already, by its log: one of each
         self._reported = time.monotonic()
 
     def is_known(self, digest: bytes, end: int) -> bool:
@@ -106,7 +106,9 @@ class Import:
             yield self._counted(result)
         self._known |= log.digests
 
-    def _load_batch(self, stored: Stored, batch: Batch, there: Position, sources: Sequence[Source]) -> LoadResult:
+    def _load_batch(
+        self, stored: BufferedBatch, batch: Batch, there: Position, sources: Sequence[Source]
+    ) -> LoadResult:
         """Store what the database lacks of a batch."""
         lines, end_of_log = batch.lines, stored.origin.fingerprint(stored.log_end)
         updates = [buffered_log.batch_update(self._batch_position, stored)]
@@ -156,12 +158,12 @@ class Import:
                     with session.transaction(self._target.conn, positions.node_lock(node)):
                         move(self._target.conn, PositionUpdate(there, end, head, known.tail))
 
-    def _own_node(self, known: Stored, sources: Sequence[Source]) -> str:
+    def _own_node(self, known: BufferedBatch, sources: Sequence[Source]) -> str:
         """Return the node under which this installation goes on with the log of a batch that came along."""
         own = next((source.node for source in sources if has_own_node(known, [source])), None)
         return own or known.origin.node
 
-    def _cover(self, known: Stored) -> None:
+    def _cover(self, known: BufferedBatch) -> None:
         """Remember a batch that another run imported: from a copy of this buffer, on a copy of this machine."""
         last = self._covered[-1] if self._covered else None
         if known.origin.again:
@@ -170,7 +172,7 @@ class Import:
             known = dataclasses.replace(known, after=self._covered.pop().after)
         self._covered = [*self._covered, known][-MAX_COVERED:]
 
-    def _found(self, stored: Stored, sources: Sequence[Source]) -> Position:
+    def _found(self, stored: BufferedBatch, sources: Sequence[Source]) -> Position:
         """Return how far the log of a batch is stored, with what another run imported of it."""
         there = find_log(self._cfg, self._target, stored, sources)
         for known in self._covered:
@@ -180,19 +182,19 @@ class Import:
         return there
 
 
-def has_own_node(stored: Stored, sources: Iterable[Source]) -> bool:
+def has_own_node(stored: BufferedBatch, sources: Iterable[Source]) -> bool:
     """Return whether a copy of a machine has got a name of its own since this batch of its log was buffered."""
     return any(not source.cfg.node_is_set and source.node != stored.origin.node for source in sources)
 
 
-def has_gap(there: Position, stored: Stored) -> bool:
+def has_gap(there: Position, stored: BufferedBatch) -> bool:
     """Return whether the database lacks lines before this batch, and nothing that it has reaches up to it."""
     place = there.after(stored.after)
     return not stored.origin.again and place.id is None and place.stored_from > 0
 
 
 def load_gap(
-    cfg: Config, target: Target, stored: Stored, there: Position, sources: Sequence[Source]
+    cfg: Config, target: Target, stored: BufferedBatch, there: Position, sources: Sequence[Source]
 ) -> Iterator[LoadResult]:
     """Load what the database lacks before this batch, if a log still has it; log which bytes are in none."""
     origin, end = stored.origin, stored.after
@@ -255,7 +257,7 @@ def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
         )
 
 
-def find_log(cfg: Config, target: Target, stored: Stored, sources: Iterable[Source]) -> Position:
+def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterable[Source]) -> Position:
     """Return how far the log of a buffered batch is stored.
 
     A copy of a log that is still there gets a row of its own. What another installation has stored of the same text
@@ -275,12 +277,12 @@ def find_log(cfg: Config, target: Target, stored: Stored, sources: Iterable[Sour
             on_delete=functools.partial(confirmation.leave_receipt, cfg, target),
         )
     head = origin.fingerprint(position.offset)
-    if position.known_path != position.source and head and discovery.is_at(Path(position.known_path), head):
+    if position.known_path != position.source and head and discovery.begins_with(Path(position.known_path), head):
         return dataclasses.replace(position, id=None)
     return position
 
 
-def text_of(stored: Stored, logs: Sequence[Log]) -> TailAt:
+def text_of(stored: BufferedBatch, logs: Sequence[Log]) -> TailAt:
     """Return what the text is known by from which a batch came: at its end, and wherever a log still has it."""
 
     def tail_at(offset: int) -> bytes | None:

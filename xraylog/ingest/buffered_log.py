@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from xraylog.accesslog.offline_buffer import Buffer, Damaged, Stored
+from xraylog.accesslog.offline_buffer import Buffer, BufferedBatch, Damaged
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.records import Batch, Fingerprint
 
@@ -15,7 +15,12 @@ class BufferedLog:
     """Batches that follow each other in the buffer and in their log: a BatchSource, with the log's offsets."""
 
     def __init__(
-        self, buffer: Buffer, is_known: Callable[[bytes, int], bool], imported: Position, begin: int, first: Stored
+        self,
+        buffer: Buffer,
+        is_known: Callable[[bytes, int], bool],
+        imported: Position,
+        begin: int,
+        first: BufferedBatch,
     ) -> None:
         """Begin at the offset `begin` in the buffer, with the batch that was read there.
 
@@ -27,7 +32,7 @@ class BufferedLog:
         self._imported = imported
         self._begin = begin
         self._first = [first]  # until it is taken: one in memory, not two
-        self._read: list[Stored] = []  # without their lines
+        self._read: list[BufferedBatch] = []  # without their lines
 
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield the batches from `offset` on, up to one that is of another place, known, or damaged."""
@@ -40,7 +45,7 @@ class BufferedLog:
                 yield stored.batch
                 del stored  # before the next one is read
 
-    def _stored(self) -> Iterator[Stored]:
+    def _stored(self) -> Iterator[BufferedBatch]:
         begin = self.buffered_to()
         if self._first:
             begin = self._first[0].end
@@ -65,28 +70,28 @@ class BufferedLog:
         return {stored.digest for stored in self._read}
 
 
-def batch_update(imported: Position, stored: Stored) -> PositionUpdate:
+def batch_update(imported: Position, stored: BufferedBatch) -> PositionUpdate:
     """Return what makes a batch known as imported, in the transaction of its rows."""
     return PositionUpdate(imported, stored.end, Fingerprint(0, stored.digest))
 
 
-def can_begin(stored: Stored, place: Position) -> bool:
+def can_begin(stored: BufferedBatch, place: Position) -> bool:
     """Return whether the database has nothing of this batch, nor of what comes after it in its log."""
     has_later = any(found.end > place.offset for found in place.later)
     return stored.batch is not None and place.offset <= stored.batch.start and _moves(stored) and not has_later
 
 
-def follows(last: Stored, stored: Stored) -> bool:
+def follows(last: BufferedBatch, stored: BufferedBatch) -> bool:
     """Return whether a batch continues the log where the last one ended."""
     return stored.after == last.log_end and is_one_log(last, stored) and _moves(stored)
 
 
-def is_one_log(one: Stored, later: Stored) -> bool:
+def is_one_log(one: BufferedBatch, later: BufferedBatch) -> bool:
     """Return whether two batches are of one log."""
     is_one_node = one.origin.node == later.origin.node
     return is_one_node and one.origin.fingerprint(one.log_end) in later.origin.fingerprints
 
 
-def _moves(stored: Stored) -> bool:
+def _moves(stored: BufferedBatch) -> bool:
     """Return whether the log's position moves to the end of the batch, and from nowhere else."""
     return not stored.origin.again and stored.origin.fingerprint(stored.log_end) is not None

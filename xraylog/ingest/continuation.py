@@ -13,7 +13,7 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog import installation, known_text, logfile
 from xraylog.accesslog.archive import Piped
-from xraylog.accesslog.known_text import Known
+from xraylog.accesslog.known_text import KnownText
 from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
@@ -30,7 +30,7 @@ def find(conn: Connection, cfg: Config, log: Log, position: Position) -> Positio
     if not isinstance(log, Piped):
         return position
     stored = positions.texts(conn, position.node_id, position.source)
-    return after(cfg, log, position, [Known(length, head, tail) for length, head, tail in stored])
+    return skip_known_text(cfg, log, position, [KnownText(length, head, tail) for length, head, tail in stored])
 
 
 def find_offline(cfg: Config, log: Log, buffer: Buffer, position: Position) -> Position:
@@ -43,13 +43,13 @@ def find_offline(cfg: Config, log: Log, buffer: Buffer, position: Position) -> P
     source = logfile.path_text(log.path)
     logs = [known for known in installation.read(cfg.buffer_path).logs if known.source == source]
     stored = [
-        Known(known.offset, Fingerprint(known.head_length, bytes.fromhex(known.head)), bytes.fromhex(known.tail))
+        KnownText(known.offset, Fingerprint(known.head_length, bytes.fromhex(known.head)), bytes.fromhex(known.tail))
         for known in logs
     ]
-    return after(cfg, log, position, [*buffer.texts(source)[:MAX_TEXTS], *stored])
+    return skip_known_text(cfg, log, position, [*buffer.texts(source)[:MAX_TEXTS], *stored])
 
 
-def after(cfg: Config, log: Piped, position: Position, known: Sequence[Known]) -> Position:
+def skip_known_text(cfg: Config, log: Piped, position: Position, known: Sequence[KnownText]) -> Position:
     """Return where to continue after these texts; log what is skipped, or that nothing is known of it."""
     spans = known_text.find(log, known, position.offset)
     found = position
@@ -60,13 +60,13 @@ def after(cfg: Config, log: Piped, position: Position, known: Sequence[Known]) -
             found = replace(found, later=(*found.later, Range(0, begin, end)))
     if found != position:
         skipped = [(0, found.offset), *((span.start, span.end) for span in found.later)]
-        told = ", ".join(f"{begin} to {end}" for begin, end in skipped if begin < end)
+        skipped_bytes = ", ".join(f"{begin} to {end}" for begin, end in skipped if begin < end)
         again = hints.command(cfg, "--again", "--logfile", "-")
         logger.warning(
             "{}: it begins elsewhere than what was piped in before; its bytes {} are stored already, and are skipped; "
             "to load them once more, pipe it into: {}",
             log.path,
-            told,
+            skipped_bytes,
             again,
         )
     elif known and not position.offset:

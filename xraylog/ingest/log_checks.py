@@ -19,18 +19,20 @@ from xraylog.accesslog.offline_buffer import Buffer
 from xraylog.config import Config
 from xraylog.ingest import reminders
 
-XRAY = "which logs are open in the programs of this machine: sudo find /proc/[0-9]*/fd -lname '*.log' -printf '%l\\n'"
+FIND_OPEN_LOGS = (
+    "which logs are open in the programs of this machine: sudo find /proc/[0-9]*/fd -lname '*.log' -printf '%l\\n'"
+)
 
 
 def report_absent(cfg: Config, path: Path) -> None:
     """Warn once a day that the configured log is not there: never was, or since a day. Rotation takes a moment."""
     text = path_text(path)
-    was_there = any(log.source == text for log in installation.read(cfg.buffer_path, is_told=False).logs)
+    was_there = any(log.source == text for log in installation.read(cfg.buffer_path, warn=False).logs)
     since = reminders.note(cfg, _absent(text), time.time(), reminders.DAY_S if was_there else 0)
     if since.is_due:
         found = datetime.fromtimestamp(since.first, cfg.zone).strftime("%Y-%m-%d %H:%M")
         change = f'change [parser] logfile in {cfg.path}, or "access" in xray\'s config'
-        logger.warning("{}: expected xray's log, found none since {}; {}; {}", path, found, change, XRAY)
+        logger.warning("{}: expected xray's log, found none since {}; {}; {}", path, found, change, FIND_OPEN_LOGS)
     else:
         logger.info("{}: expected a log, found none", path)
 
@@ -91,35 +93,37 @@ def describe_misdated(cfg: Config) -> str:
 def remember_unread(cfg: Config, log: LogFile, stored_to: int) -> None:
     """Remember how many bytes of the log were seen and are not stored: the next run may find it empty."""
     unread, path = max(0, log.size - stored_to), path_text(log.path)
-    known = installation.read(cfg.buffer_path, is_told=False)
+    known = installation.read(cfg.buffer_path, warn=False)
     if unread != known.unread.get(path, 0):
         others = {other: count for other, count in known.unread.items() if other != path}
         latest = dict([*others.items()][1 - installation.MAX_LOGS :])
         installation.write(cfg.buffer_path, replace(known, unread={**latest, **({path: unread} if unread else {})}))
 
 
-def unread(cfg: Config, path: Path) -> int:
+def unread_bytes(cfg: Config, path: Path) -> int:
     """Return how many bytes of the log the last run saw and did not store."""
-    return installation.read(cfg.buffer_path, is_told=False).unread.get(path_text(path), 0)
+    return installation.read(cfg.buffer_path, warn=False).unread.get(path_text(path), 0)
 
 
 def remember_buffered(cfg: Config, size: int, last_batch: str) -> bool:
     """Remember that lines which have left their log are in the buffer, as it is; return whether that is kept."""
-    known = installation.read(cfg.buffer_path, is_told=False)
+    known = installation.read(cfg.buffer_path, warn=False)
     buffered = replace(known, buffered=size, last_batch=last_batch)
     return buffered == known or installation.write(cfg.buffer_path, buffered)
 
 
-def bytes_cut(cfg: Config, buffer: Buffer) -> int:
+def missing_buffer_bytes(cfg: Config, buffer: Buffer) -> int:
     """Return how many bytes are missing at the end of the buffer, of lines which are in no log any more."""
-    known = installation.read(cfg.buffer_path, is_told=False)
+    known = installation.read(cfg.buffer_path, warn=False)
     missing = max(0, known.buffered - buffer.size)
-    if missing and (_is_moved(cfg) or buffer.last_batch == known.last_batch):  # damage before it shows at the import
+    if missing and (
+        _was_moved_away(cfg) or buffer.last_batch == known.last_batch
+    ):  # damage before it shows at the import
         return 0
     return missing
 
 
-def _is_moved(cfg: Config) -> bool:
+def _was_moved_away(cfg: Config) -> bool:
     """Return whether the buffer was moved away as damaged, as we say, since a run wrote the state.
 
     rename(2) changes the file's ctime.
@@ -131,14 +135,14 @@ def _is_moved(cfg: Config) -> bool:
         return False
 
 
-def describe_cut(cfg: Config, size: int, missing: int) -> tuple[str, str]:
+def describe_missing_buffer_bytes(cfg: Config, size: int, missing: int) -> tuple[str, str]:
     """Return what the buffer lacks, and what to do."""
     found = f"{cfg.buffer_path}: expected the {size + missing} bytes that a run left there, found {size}"
     to_do = "if there is a copy, let a run import this one first, then put the copy in its place: no line comes twice"
     return f"{found}; the lines of the others had left the log, and are missing", to_do
 
 
-def lost(cfg: Config, log: LogFile, stored_to: int) -> str:
+def describe_lost_bytes(cfg: Config, log: LogFile, stored_to: int) -> str:
     """Say how much another program took out of the log while it was read; `stored_to`: what of it is safe."""
     missing = max(0, log.largest - stored_to)
     if not missing:

@@ -45,7 +45,7 @@ def note(cfg: Config, total: LoadResult, emails: Collection[str]) -> str | None:
     Cron runs of a few hundred lines add up: each of them is small. The state file keeps the count, until a run has
     fewer new users for its rows: those of a new installation are new once.
     """
-    known = installation.read(cfg.buffer_path, is_told=False)
+    known = installation.read(cfg.buffer_path, warn=False)
     users, rows = total.new_names.get("users", 0), total.rows + total.imported
     counted = [users, rows] if _are_many(users, rows) else []
     match known.new_users:

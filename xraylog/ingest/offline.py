@@ -10,7 +10,7 @@ from loguru import logger
 
 from xraylog.accesslog import installation, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
-from xraylog.accesslog.offline_buffer import Buffer, Written
+from xraylog.accesslog.offline_buffer import Buffer, EncodedBatch
 from xraylog.config import Config
 from xraylog.database.positions import Position
 from xraylog.ingest import continuation, log_checks
@@ -44,9 +44,9 @@ def opened(cfg: Config) -> contextlib.AbstractContextManager[Buffer]:
     return offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source))
 
 
-def missing(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
+def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
     """Log once, and yield, that the buffer has lost lines since a run left it; warn of a last batch that was torn."""
-    missing = log_checks.bytes_cut(cfg, buffer)
+    missing = log_checks.missing_buffer_bytes(cfg, buffer)
     if buffer.torn:
         kept = f"{buffer.path} ended in a torn batch; it is now in {buffer.torn}"
         see = shlex.join(["less", str(buffer.torn)])
@@ -55,10 +55,10 @@ def missing(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
         else:
             logger.warning("{}: after a crash its lines are still in the log; if there was none, see: {}", kept, see)
     elif missing:
-        logger.error("{}", "; ".join(log_checks.describe_cut(cfg, buffer.size, missing)))
+        logger.error("{}", "; ".join(log_checks.describe_missing_buffer_bytes(cfg, buffer.size, missing)))
     if missing:
         yield LoadResult(missing=missing)
-    if installation.read(cfg.buffer_path, is_told=False).buffered > buffer.size:
+    if installation.read(cfg.buffer_path, warn=False).buffered > buffer.size:
         log_checks.remember_buffered(cfg, buffer.size, buffer.last_batch)
 
 
@@ -79,7 +79,7 @@ def remember_node(cfg: Config) -> None:
             installation.begin(cfg, known)
 
 
-def continue_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
+def resume_piped_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
     """Let piped text continue after what is known of it under another beginning; return whether it does."""
     path = logfile.path_text(source.log.path)
     begin = Position(None, 0, path, path, 0, spooled_to)
@@ -90,33 +90,33 @@ def continue_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
     return True
 
 
-def lines_elsewhere(buffer: Buffer, source: Source) -> bool:
+def has_lines_of_another_database(buffer: Buffer, source: Source) -> bool:
     """Return whether the log has lines that the buffer lacks and that the database has not confirmed in this run.
 
     Another database had them when the buffer got what follows them, and they stayed in the log.
     """
     begin, end = source.confirmed_to, buffer.spooled_from(source.log.fingerprints())
-    return source.is_drainable and begin < end and any(source.kept(begin, end))
+    return source.is_drainable and begin < end and any(source.batches_between(begin, end))
 
 
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
     """Append the new lines of one log to the buffer, and those that only may be stored; then drain the log."""
     log, again = source.log, source.again
     spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log.fingerprints(), log.max_offset))
-    is_continued = not again and source.stored_to is None and continue_text(buffer, source, spooled_to)
+    is_continued = not again and source.stored_to is None and resume_piped_text(buffer, source, spooled_to)
     if is_continued:
         spooled_to = source.stored_to or 0
 
-    def written(offset: int) -> Iterator[tuple[Written, LoadResult]]:
+    def written(offset: int) -> Iterator[tuple[EncodedBatch, LoadResult]]:
         after = 0 if is_continued or source.log.is_blank(offset) else offset
-        for batch in source.unconfirmed(offset):
-            put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end
+        for batch in source.unconfirmed_batches(offset):
+            put, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
             del batch
             yield put, LoadResult()  # counted when it was stored
         for batch in source.batches(max(offset, source.stored_to or 0)):
             new_names = names.count_new(batch.records.names())
             result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)
-            put, after = offline_buffer.write(batch, after, tail_of(log, batch.end)), batch.end
+            put, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
             del batch  # before the next one is read: one in memory, not two
             yield put, result
 
@@ -127,7 +127,7 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
             spooled_to = batch.end
             del batch
             yield result
-    if lines_elsewhere(buffer, source):
+    if has_lines_of_another_database(buffer, source):
         logger.info("{}: its lines stay: a database had the first ones, and has not answered", log.path)
     elif drained := source.drain(spooled_to):
         spooled_to = drained.offset

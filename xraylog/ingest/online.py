@@ -72,20 +72,20 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
         position = start_again(target, source, position)
     begin = position.offset
     source.stored_to, source.later = position.offset, position.later
-    if confirmation.knows(source.cfg, source.stored(position.offset)):
+    if confirmation.is_recorded(source.cfg, source.stored_log(position.offset)):
         source.confirmed_to = position.offset
     confirmed_at = time.monotonic()
     for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
         source.stored_to = position.offset
         yield result
         if source.is_drainable and time.monotonic() - confirmed_at > CONFIRM_S:
-            confirmation.confirm(source.cfg, target, source.stored(position.offset))
+            confirmation.confirm(source.cfg, target, source.stored_log(position.offset))
             source.confirmed_to, confirmed_at = position.offset, time.monotonic()
     if position.later and source.log.is_whole:
         position = move_past_ranges(target, source, position)
         source.stored_to = position.offset
     if position.offset != begin or may_be_unconfirmed(source, position.offset):
-        confirmation.confirm(source.cfg, target, source.stored(position.offset))
+        confirmation.confirm(source.cfg, target, source.stored_log(position.offset))
         source.confirmed_to = position.offset
     drain(target, source, position)
     source.remember(source.stored_to)
@@ -97,10 +97,10 @@ def may_be_unconfirmed(source: Source, offset: int) -> bool:
     """Return whether an earlier run stored lines before `offset`, and may not have lived to have them confirmed: they
     are about to leave the log. To have others confirmed once more would make a backup look older than it is.
     """
-    stored = source.stored(offset)
+    stored = source.stored_log(offset)
     if stored is None:  # of an archive nobody remembers how far it is stored
         return not (source.options.keep or source.log.is_blank(offset))
-    return not (confirmation.knows(source.cfg, stored) or source.log.is_blank(offset))
+    return not (confirmation.is_recorded(source.cfg, stored) or source.log.is_blank(offset))
 
 
 def start_again(target: Target, source: Source, position: Position) -> Position:
@@ -143,7 +143,7 @@ def find_position(target: Target, source: Source) -> Position:
                 position = positions.move(target.conn, source.position_update(position, position.offset))
     is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation
     if position.lost_offset is not None and is_log_file:
-        seen = log_checks.unread(source.cfg, log.path)
+        seen = log_checks.unread_bytes(source.cfg, log.path)
         logger.warning(
             "{} was emptied, replaced or renamed by another program: it was stored up to byte {}{}; "
             "reading it from its beginning; if it was renamed: {}",

@@ -43,7 +43,7 @@ class Recorder:
         self._totals = {"online": LoadResult(), "offline": LoadResult()}
         self._status_at_end = Exit.DONE
         self._owns_logs = True
-        self._seen: dict[prometheus.Series, float] = {}  # in the lines that were read
+        self._line_metrics: dict[prometheus.Series, float] = {}  # in the lines that were read
         self.caught_up = False  # whether the database has every line
 
     def begin(self) -> None:
@@ -69,7 +69,7 @@ class Recorder:
 
     def finish(self, sources: Collection[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
-        self._seen = run_counts.seen(source.counts for source in sources if source.counts)
+        self._line_metrics = run_counts.as_metrics(source.counts for source in sources if source.counts)
         emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
         # Offline, names that the database has are new, too.
         if self._mode == "online" and (warning := new_users.note(self._cfg, self._totals["online"], emails)):
@@ -82,7 +82,7 @@ class Recorder:
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
             folder = safe_open.without_links(path).parent  # of what a link leads to
-            if discovery.is_drained(path) and not os.path.isdir(folder):
+            if discovery.is_live(path) and not os.path.isdir(folder):
                 change = f"change [parser] logfile in {self._cfg.path}; or: {file_advice.make_folder(folder)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", folder, change)
                 self.status = Exit.OPERATOR
@@ -120,7 +120,7 @@ class Recorder:
         is_older = any(total.older for total in self._totals.values())
         newest = self._totals["online"].newest
         run = prometheus.Ended(
-            self._began, self._seconds, self.status, self.caught_up, lines, is_older, newest, self._seen
+            self._began, self._seconds, self.status, self.caught_up, lines, is_older, newest, self._line_metrics
         )
         try:
             self._metrics.end(run, self._cfg.buffer_path)

@@ -18,8 +18,8 @@ MAX_TAGS = 1_000  # distinct ones that are counted; a client that forges lines c
 OTHER = "other"
 # As client_address in answers.sql: mapped ones are IPv4, and those that stand for a unix socket or a proxy are none.
 MAPPED = IPv6Network("::ffff:0.0.0.0/96")
-NOBODY = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv6Network("::/16"))
-MAY_BE_NOBODY = ("0", "127.", ":")  # how these and the mapped ones begin; most clients' addresses do not
+NO_CLIENTS = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv6Network("::/16"))
+MAY_BE_NO_CLIENT = ("0", "127.", ":")  # how these and the mapped ones begin; most clients' addresses do not
 
 
 class RunCounts:
@@ -69,11 +69,11 @@ class RunCounts:
         return {**most, **({OTHER: rest} if rest else {})}
 
 
-def seen(counts: Iterable[RunCounts]) -> dict[Series, float]:
+def as_metrics(counts: Iterable[RunCounts]) -> dict[Series, float]:
     """Return what the logs of a run had in their lines, as metrics."""
     total = RunCounts()
-    for each in counts:
-        total.merge(each)
+    for log_counts in counts:
+        total.merge(log_counts)
     tags = total.most_frequent_tags(prometheus.MAX_TAGS)
     return {
         (prometheus.USERS, ""): total.users,
@@ -85,13 +85,13 @@ def seen(counts: Iterable[RunCounts]) -> dict[Series, float]:
 
 def client_address(source: str) -> str | None:
     """Return the address of a client, or the network that is left of a masked one; None for one that is no client's."""
-    if not source.startswith(MAY_BE_NOBODY):
+    if not source.startswith(MAY_BE_NO_CLIENT):
         return source
     found = ip_network(source, strict=False)
     if isinstance(found, IPv6Network) and found.subnet_of(MAPPED):
         mapped = int(found.network_address) - int(MAPPED.network_address)
         found = IPv4Network((mapped, found.prefixlen - MAPPED.prefixlen))
-    if any(type(found) is type(nobody) and found.subnet_of(nobody) for nobody in NOBODY):  # type: ignore[arg-type]
+    if any(type(found) is type(network) and found.subnet_of(network) for network in NO_CLIENTS):  # type: ignore[arg-type]
         return None
     return str(found.network_address) if found.prefixlen == found.max_prefixlen else str(found)
 

@@ -17,7 +17,7 @@ from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.dns_answers import DnsAnswers
 from xraylog.accesslog.drain import Drained
 from xraylog.accesslog.grammar import AHEAD, EARLIEST
-from xraylog.accesslog.installation import Stored
+from xraylog.accesslog.installation import StoredLog
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.parser import PREFIXED
 from xraylog.accesslog.stray_days import STRAY
@@ -100,11 +100,11 @@ class Source:
             yield batch
             del batch  # before the next one is read: one in memory, not two
 
-    def unconfirmed(self, offset: int) -> Iterator[Batch]:
+    def unconfirmed_batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on that the database has stored, but has not confirmed."""
         return self._read(offset, positions.gaps(offset, (), max(offset, self.stored_to or 0)))
 
-    def kept(self, begin: int, end: int) -> Iterator[Batch]:
+    def batches_between(self, begin: int, end: int) -> Iterator[Batch]:
         """Yield batches of what is still in the log of these bytes."""
         return (batch for batch in self._read(begin, [(begin, end)]) if batch.records or batch.bad_lines)
 
@@ -118,7 +118,7 @@ class Source:
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
-        return update(self.log, position, offset)
+        return position_update(self.log, position, offset)
 
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
         """Return this move alone."""
@@ -146,7 +146,7 @@ class Source:
         try:
             drained = drain.drain(log, offset, self.cfg.truncate_above)
         except drain.Replaced:
-            logger.warning("{}", log_checks.lost(self.cfg, log, offset))
+            logger.warning("{}", log_checks.describe_lost_bytes(self.cfg, log, offset))
             return None
         if drained.unsupported:
             logger.info("{}: this file system cannot drain a log that is open elsewhere; its lines stay", log.path)
@@ -160,17 +160,19 @@ class Source:
             self.log, offset, self.cfg.truncate_above, leave
         )
 
-    def stored(self, offset: int) -> Stored | None:
+    def stored_log(self, offset: int) -> StoredLog | None:
         """Return the place up to which the log is stored, as the state remembers it; None for what never changes."""
         if not isinstance(self.log, LogFile | Piped) or not offset:
             return None
         length, digest = self.log.fingerprint(offset)
-        return Stored(path_text(self.log.path), offset, length, digest.hex(), self.log.tail(offset).hex())
+        return StoredLog(path_text(self.log.path), offset, length, digest.hex(), self.log.tail(offset).hex())
 
     def is_copy(self, position: Position, head: Fingerprint) -> bool:
         """Return whether `position` is that of another file, which is still there and begins with `head`, too."""
         this = self.log if isinstance(self.log, LogFile) else None
-        return position.known_path != position.source and discovery.is_at(Path(position.known_path), head, but=this)
+        return position.known_path != position.source and discovery.begins_with(
+            Path(position.known_path), head, but=this
+        )
 
     def _drainable(self, offset: int) -> LogFile | None:
         """Return the log if it is to be drained. Log why it is not, and where reading stopped early."""
@@ -184,7 +186,7 @@ class Source:
         if not isinstance(log, LogFile):
             return None
         if log.replaced:
-            logger.warning("{}", log_checks.lost(self.cfg, log, offset))
+            logger.warning("{}", log_checks.describe_lost_bytes(self.cfg, log, offset))
         elif not log.writable and not self.options.keep:
             mend = hints.to_drain(log.path, self.cfg)
             logger.warning("{} may not be written: its lines are stored, remembered and left there; {}", log.path, mend)
@@ -206,14 +208,14 @@ class Gap:
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
         """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
-        return update(self.log, position, offset)
+        return position_update(self.log, position, offset)
 
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
         """Return this move alone."""
         return [self.position_update(position, offset)]
 
 
-def update(log: Log, position: Position, offset: int) -> PositionUpdate:
+def position_update(log: Log, position: Position, offset: int) -> PositionUpdate:
     """Return the move of a log's position to `offset`, when the lines before it are on disk."""
     log.sync()
     return PositionUpdate(position, offset, log.fingerprint(offset), tail_of(log, offset))

@@ -40,7 +40,7 @@ from xraylog.records import Batch, Records
 # A name or a partition can vanish between two statements. Another run's retention drops one after the other.
 MAX_ATTEMPTS = 10
 
-Stored = TypeVar("Stored")
+Result = TypeVar("Result")
 
 
 class Target:
@@ -83,8 +83,8 @@ class Target:
         return self._loaders[node]
 
     def store_resolved(
-        self, days: Iterable[str], names: Mapping[str, Iterable[str]], store: Callable[[Resolved], Stored]
-    ) -> tuple[Stored, Counter[str]]:
+        self, days: Iterable[str], names: Mapping[str, Iterable[str]], store: Callable[[Resolved], Result]
+    ) -> tuple[Result, Counter[str]]:
         """Create partitions and names, then call `store`, a transaction; retry if one of them vanished meanwhile.
 
         Return what `store` returns, and how many names were new, by table. If they vanish each time, raise Unavailable
@@ -162,11 +162,11 @@ class Loader:
         self, batches: Iterator[Batch], source: BatchSource, position: Position, one_by_one_until: float
     ) -> Iterator[tuple[LoadResult, Position]]:
         """Load batch by batch up to an offset, and as long as few rows come; then in bulk."""
-        for taken in prefetch.chunks(batches, _has_many_rows):
-            if taken[0].start >= one_by_one_until and _has_many_rows(taken):
-                yield from self._load_in_bulk(itertools.chain(_drained(taken), batches), source, position)
+        for group in prefetch.chunks(batches, _has_many_rows):
+            if group[0].start >= one_by_one_until and _has_many_rows(group):
+                yield from self._load_in_bulk(itertools.chain(prefetch.pop_all(group), batches), source, position)
                 return
-            for batch in _drained(taken):
+            for batch in prefetch.pop_all(group):
                 result, (position, *_) = self.load(batch, *source.position_updates(position, batch.end))
                 del batch  # before the next one is read
                 yield result, position
@@ -216,9 +216,3 @@ class Loader:
 def _has_many_rows(batches: Sequence[Batch]) -> bool:
     """Return whether these batches pay for the second session that a bulk load takes."""
     return sum(len(batch.records) for batch in batches) >= foreign_keys.MIN_BULK_ROWS
-
-
-def _drained(batches: list[Batch]) -> Iterator[Batch]:
-    """Yield the batches without keeping any."""
-    while batches:
-        yield batches.pop(0)

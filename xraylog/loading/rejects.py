@@ -157,7 +157,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
             with conn.transaction():
                 return action(records)
         except (DataError, IntegrityError) as error:
-            raise_unless_poison(conn, error, records)
+            raise_unless_row_is_at_fault(conn, error, records)
             lift = "; ".join(interference.culprits(conn, error))
             raise _ValuesRejected(session.message(error), error.diag.constraint_name, lift) from error
 
@@ -208,7 +208,7 @@ def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[byt
         yield b"\n"
 
 
-def raise_unless_poison(conn: Connection, error: psycopg.Error, records: Records) -> None:
+def raise_unless_row_is_at_fault(conn: Connection, error: psycopg.Error, records: Records) -> None:
     """Raise what is at fault if the rows are not: a partition or name that vanished, or tables that refuse any row.
 
     Raises the error, PartitionMissing or Unsuitable.

@@ -197,7 +197,7 @@ def _store(
             if rows < len(records):
                 raise BatchRejected("a trigger on logs drops it")
     except (DataError, IntegrityError) as error:
-        rejects.raise_unless_poison(target.conn, error, lines.records)
+        rejects.raise_unless_row_is_at_fault(target.conn, error, lines.records)
         raise BatchRejected(session.message(error)) from error
     except errors.InternalError_ as error:
         if by_insert or not citus.lost_the_reason(target.conn, error):

@@ -11,7 +11,7 @@ from xraylog.answers.statements import Statement
 from xraylog.database import citus, dns_names, partitions, reject_reason
 from xraylog.database.session import Connection
 from xraylog.printed import unescaped
-from xraylog.questions import beside, targets
+from xraylog.questions import extra_columns, targets
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 
@@ -83,13 +83,13 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
                 for user in users[:MAX_USERS]
             ]
             parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
-        has_rows = any(map(has_counted, parts))
+        has_rows = any(map(has_log_rows, parts))
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
         if not has_rows:
             notes = end_notes(conn, zone, values["since"]) + notes
-        if question.beside:
-            parts, more = with_more(conn, known, question, parts, {**values, "node_id": node_id})
+        if question.extra_columns:
+            parts, more = with_extra_columns(conn, known, question, parts, {**values, "node_id": node_id})
             notes += more
     if len(users) > MAX_USERS:
         are_all = False
@@ -100,13 +100,13 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     return Answer(question.name, values["since"], until, zone, parts, [*dict.fromkeys(notes)], not are_all)
 
 
-def has_counted(part: Part) -> bool:
+def has_log_rows(part: Part) -> bool:
     """Return whether a table has rows about any of `logs`: a total of none is a row, and so is a user never seen."""
     rows = (dict(zip(part.columns, row, strict=True)) for row in part.rows)
     return any(row.get("rows", row.get("last", True)) not in (0, None) for row in rows)
 
 
-def with_more(
+def with_extra_columns(
     conn: Connection,
     known: Mapping[str, Statement],
     question: Question,
@@ -121,14 +121,14 @@ def with_more(
         return conn.execute(_text(statement, values), of_keys).fetchall()
 
     notes = []
-    shown = [one for one in question.beside if any(part.name == one.part and part.rows for part in parts)]
+    shown = [one for one in question.extra_columns if any(part.name == one.part and part.rows for part in parts)]
     for table in {one.table.name: one.table for one in shown}.values():
         is_readable, complaints = table.readable(conn)
         notes += complaints
         if is_readable:
             wanted = [one for one in shown if one.table is table]
-            parts = beside.add(parts, wanted, ask_about)
-            notes.append(beside.note(wanted))
+            parts = extra_columns.add(parts, wanted, ask_about)
+            notes.append(extra_columns.note(wanted))
     return parts, notes
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from xraylog import cli
 from xraylog.questions import targets
-from xraylog.questions.beside import Beside, names, places
+from xraylog.questions.extra_columns import ExtraColumns, names, places
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
@@ -56,7 +56,7 @@ class Question:
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
     is_named_part: bool = False  # whether the value of this option is the one part to answer
     narrowed_window: timedelta | None = None  # where it is given, unless it is `window` as well
-    beside: tuple[Beside, ...] = ()  # what else is shown where its table is filled
+    extra_columns: tuple[ExtraColumns, ...] = ()  # shown if the optional table that they come from has rows
     by_name: bool = False  # the addresses that the target had are counted, too
     has_end: bool = True  # whether --until changes the answer
 
@@ -165,7 +165,7 @@ QUESTIONS = (
         (ONLINE, ADDRESSES),
         narrowed=("by", {"periods": "users_over_time"}),
         narrowed_window=DAY,
-        beside=(Beside("users", "addresses", {"countries": "country", "providers": "provider"}),),
+        extra_columns=(ExtraColumns("users", "addresses", {"countries": "country", "providers": "provider"}),),
     ),
     Question(
         "sharing",
@@ -174,8 +174,8 @@ QUESTIONS = (
         HOUR,
         _sharing,
         (SHARING, ADDRESSES),
-        beside=(
-            Beside(
+        extra_columns=(
+            ExtraColumns(
                 "users", "email", {"countries": "countries", "providers": "providers"}, "places_of_users", "networks"
             ),
         ),
@@ -195,7 +195,7 @@ QUESTIONS = (
         DAY,
         _user,
         (ADDRESSES,),
-        beside=(places("addresses", "address"), places("networks", "network"), names("destinations")),
+        extra_columns=(places("addresses", "address"), places("networks", "network"), names("destinations")),
     ),
     Question(
         "client",
@@ -205,7 +205,7 @@ QUESTIONS = (
         _client,
         (ADDRESSES, targets.MASKED_CLIENTS),
         targets.nothing_from,
-        beside=(places("rejected", "source_ip"),),
+        extra_columns=(places("rejected", "source_ip"),),
     ),
     Question(
         "reached",
@@ -216,7 +216,7 @@ QUESTIONS = (
         (targets.NAMES, targets.MASKED),
         targets.nothing,
         needs=("target", "port"),
-        beside=(names("connections"),),
+        extra_columns=(names("connections"),),
         by_name=True,
     ),
     Question(
@@ -252,7 +252,7 @@ QUESTIONS = (
         DAY,
         notes=(NO_API,),
         states_start=True,
-        beside=(names("destinations"),),
+        extra_columns=(names("destinations"),),
     ),
     Question(
         "rejected",
@@ -263,7 +263,7 @@ QUESTIONS = (
         (REJECTED, ADDRESSES),
         narrowed=("by", {"reason": "rejected_reasons", "network": "rejected_networks"}),
         is_named_part=True,
-        beside=(places("sources", "source_ip"), places("network", "network")),
+        extra_columns=(places("sources", "source_ip"), places("network", "network")),
     ),
     Question(
         "traffic",

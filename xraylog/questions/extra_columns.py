@@ -1,4 +1,4 @@
-"""Columns that stand beside an answer where their table is filled: country, provider and names of an address."""
+"""Extra columns of an answer, from the optional tables: country, provider and DNS names of an address."""
 
 from __future__ import annotations
 
@@ -18,65 +18,65 @@ NOTES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
-    """Columns of a second statement, which is asked about the values of one column of the answer."""
+class ExtraColumns:
+    """Columns to add to one part of an answer: a second statement looks up the values of a key column."""
 
     part: str
-    key: str  # the column; where its values are lists, so are those of the new columns
-    columns: Mapping[str, str]  # the name of each new one, and what the statement calls it
+    key: str  # the column to look up; where its values are lists, the new columns have lists, too
+    columns: Mapping[str, str]  # name of each new column, and its name in the result of the second statement
     function: str = "places_of"
-    after: str | None = None  # the column after which they come; None: the key
+    after: str | None = None  # the column after which they are inserted; None: the key
     table: OptionalTable = networks.TABLE  # which the function reads
 
 
-def places(part: str, key: str) -> Beside:
-    """Return country and provider of each address in a column."""
-    return Beside(part, key, {"country": "country", "provider": "provider"})
+def places(part: str, key: str) -> ExtraColumns:
+    """Return the country and provider columns for the addresses in column `key` of a part."""
+    return ExtraColumns(part, key, {"country": "country", "provider": "provider"})
 
 
-def names(part: str) -> Beside:
-    """Return the names that bare addresses had, beside the destinations of a part."""
-    return Beside(part, "destination", {"names": "names"}, "names_of", table=dns_names.TABLE)
+def names(part: str) -> ExtraColumns:
+    """Return the column with the DNS names of those destinations of a part that are bare addresses."""
+    return ExtraColumns(part, "destination", {"names": "names"}, "names_of", table=dns_names.TABLE)
 
 
-def add(parts: Sequence[Part], wanted: Sequence[Beside], ask: Callable[[str, list[str]], Any]) -> list[Part]:
-    """Return the parts with these columns. `ask`: returns the rows of a function about some values."""
-    for beside in wanted:
-        parts = [_added(part, beside, ask) if part.name == beside.part else part for part in parts]
+def add(parts: Sequence[Part], wanted: Sequence[ExtraColumns], ask: Callable[[str, list[str]], Any]) -> list[Part]:
+    """Return the parts with these columns. `ask` calls a function with a list of keys, and returns its rows."""
+    for extra in wanted:
+        parts = [_with_columns(part, extra, ask) if part.name == extra.part else part for part in parts]
     return list(parts)
 
 
-def note(wanted: Sequence[Beside]) -> str:
-    """Return what the new columns are. `wanted`: those of one table."""
-    names = dict.fromkeys(name for beside in wanted for name in beside.columns)
+def note(wanted: Sequence[ExtraColumns]) -> str:
+    """Return the note that says where these columns come from. All of them read the same table."""
+    names = dict.fromkeys(name for extra in wanted for name in extra.columns)
     return NOTES[wanted[0].table.name].format(", ".join(names))
 
 
-def _added(part: Part, beside: Beside, ask: Callable[[str, list[str]], Any]) -> Part:
-    at = part.columns.index(beside.key)
-    values = dict.fromkeys(str(value) for row in part.rows for value in _listed(row[at]))
-    columns = statements.read()[beside.function].columns
+def _with_columns(part: Part, extra: ExtraColumns, ask: Callable[[str, list[str]], Any]) -> Part:
+    at = part.columns.index(extra.key)
+    keys = dict.fromkeys(str(value) for row in part.rows for value in _as_list(row[at]))
+    columns = statements.read()[extra.function].columns
     found = {
-        str(row[0]): tuple(row[columns.index(name)] for name in beside.columns.values())
-        for row in (ask(beside.function, list(values)) if values else ())
+        str(row[0]): tuple(row[columns.index(name)] for name in extra.columns.values())
+        for row in (ask(extra.function, list(keys)) if keys else ())
     }
-    none = (None,) * len(beside.columns)
-    after = part.columns.index(beside.after or beside.key) + 1
+    nothing = (None,) * len(extra.columns)
+    after = part.columns.index(extra.after or extra.key) + 1
 
-    def of(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            return found.get(str(value), none)
-        each = [found.get(str(one), none) for one in value]
+    def values_of(key: Any) -> tuple[Any, ...]:
+        if not isinstance(key, list):
+            return found.get(str(key), nothing)
+        each = [found.get(str(item), nothing) for item in key]
         return tuple([*dict.fromkeys(filter(None, column))] or None for column in zip(*each, strict=True))
 
     return replace(
         part,
-        columns=(*part.columns[:after], *beside.columns, *part.columns[after:]),
-        rows=[(*row[:after], *of(row[at]), *row[after:]) for row in part.rows],
+        columns=(*part.columns[:after], *extra.columns, *part.columns[after:]),
+        rows=[(*row[:after], *values_of(row[at]), *row[after:]) for row in part.rows],
     )
 
 
-def _listed(value: Any) -> Sequence[Any]:
+def _as_list(value: Any) -> Sequence[Any]:
     if value is None:
         return ()
     return value if isinstance(value, list) else (value,)

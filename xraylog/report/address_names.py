@@ -42,7 +42,7 @@ def add(session: Session, found: Findings, mask: Mask) -> Findings:
 def _destinations(found: Findings) -> Iterator[str]:
     for goal in (*found.top, *found.rising, *found.new):
         yield goal.address
-    for goals in (*found.tag_goals.values(), *(user.destinations for user in found.users)):
+    for goals in (*found.tag_destinations.values(), *(user.destinations for user in found.users)):
         for address, _ in goals:
             yield address
 

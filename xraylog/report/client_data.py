@@ -61,7 +61,7 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
     names = Names()
     places = Places(found.places)
     users = [_user(user, names, places) for user in found.users]
-    goals = {name: names.pairs(found.tag_goals.get(name, ())) for name in found.tags}
+    goals = {name: names.pairs(found.tag_destinations.get(name, ())) for name in found.tags}
     destinations = {names.number(goal.address): _destination(goal) for goal in (*found.top, *found.rising, *found.new)}
     return {
         "zone": found.window.zone.key,

@@ -111,7 +111,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     future_concurrent = ask(concurrent.read, window, totals.concurrent)
     future_destinations = ask(users.destinations, totals, mask, thresholds)
     future_uses = ask(usage.uses, [*totals.users], thresholds)
-    future_goals = ask(usage.goals, mask, thresholds)
+    future_tag_destinations = ask(usage.tag_destinations, mask, thresholds)
     future_rejected = ask(traffic.rejected, thresholds)
     future_today = ask(today.read, window, names, traffic.NO_NODE)
     slots = future_slots.result()
@@ -131,7 +131,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
         today=future_today.result(),
         tags=usage.sum_up(uses.tags),
         port_groups=usage.sum_up(uses.port_groups),
-        tag_goals=future_goals.result(),
+        tag_destinations=future_tag_destinations.result(),
         total_users=totals.total,
         rows_with_user=totals.rows,
         top=ranked.top,

@@ -317,7 +317,9 @@ class Findings:
     activity: Sequence[tuple[datetime, int]] = ()  # hours, and a bit for each of `users` that was let in
     tags: Mapping[str, int] = field(default_factory=dict)  # accepted rows by outbound tag, users or not
     port_groups: Mapping[str, int] = field(default_factory=dict)
-    tag_goals: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)  # destinations by outbound tag
+    tag_destinations: Mapping[str, Sequence[tuple[str, int]]] = field(
+        default_factory=dict
+    )  # destinations by outbound tag
     newest: datetime | None = None  # the newest row of all, if the window has none
     has_snapshot: bool = True  # all answers are of one moment
     places: Mapping[str, Place] = field(default_factory=dict)  # by address of a user, or of a source

@@ -63,7 +63,7 @@ USES = SQL("""
 TAGS = "SELECT id, name::text FROM tags"
 
 # Only of tags that go nowhere: the destinations of the others are those that are visited most, and take too long.
-GOALS = SQL("""
+TAG_DESTINATIONS = SQL("""
     SELECT g.name::text, e.address::text, f.rows
     FROM (
         SELECT l.outbound_tag_id, l.destination_id, count(*) AS rows,
@@ -107,13 +107,13 @@ def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses
     return Uses(tags, port_groups, ports)
 
 
-def goals(session: Session, mask: Mask, thresholds: Thresholds) -> Mapping[str, Sequence[tuple[str, int]]]:
+def tag_destinations(session: Session, mask: Mask, thresholds: Thresholds) -> Mapping[str, Sequence[tuple[str, int]]]:
     """Return the most frequent destinations by tag, of tags that go nowhere."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
     blocking = [number for number, name in session.query("tags", TAGS) if goes_nowhere(name)]
     if blocking:
         values = {"blocking": blocking, "most": thresholds.max_per_tag}
-        for tag, address, rows in session.query("destinations of tags", GOALS, **values):
+        for tag, address, rows in session.query("destinations of tags", TAG_DESTINATIONS, **values):
             found[tag].append((mask.destination(address), rows))
     return found
 

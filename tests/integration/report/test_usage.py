@@ -25,7 +25,7 @@ def test_tags_and_ports_are_counted_by_user_and_in_total(found: Findings) -> Non
 
 def test_destinations_are_counted_of_tags_that_go_nowhere(found: Findings) -> None:
     expected = Counter(row.host for row in LET_IN if row.host and row.tag == "block")
-    assert {tag: dict(goals) for tag, goals in found.tag_goals.items()} == {"block": expected}
+    assert {tag: dict(goals) for tag, goals in found.tag_destinations.items()} == {"block": expected}
 
 
 def test_users_are_active_in_the_hours_in_which_they_were_let_in(found: Findings) -> None:
