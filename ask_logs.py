@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Answer a question about what the database knows. By hand; it only reads, and a role with SELECT is enough.
+"""Answer a question from the database. Run by hand; it only reads, so a role with SELECT is enough.
 
-One command writes: `networks load` (load_networks), into a table of its own.
+One command writes, `networks load`: it fills the optional table `networks`.
 """
 
 from __future__ import annotations
 
-import xraylog.required  # noqa: F401  # first: it says what has to be installed
+import xraylog.required  # noqa: F401  # first: it names a package that is missing
 
 # isort: split
 import argparse
@@ -39,10 +39,10 @@ class Options:
 
     config: Path
     verbose: bool
-    parser: argparse.ArgumentParser  # the subcommand's, which complains
-    given: Mapping[str, Any]  # all of it, also what one question alone has
-    question: Question | None = None  # none: networks load
-    files: Sequence[Path] = ()  # of networks load
+    parser: argparse.ArgumentParser  # of the subcommand: it reports wrong usage
+    given: Mapping[str, Any]  # all arguments, including those that only this question has
+    question: Question | None = None  # None: the command is `networks load`
+    files: Sequence[Path] = ()  # to load
     limit: int | None = None
     csv: bool = False
     json: bool = False
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
 
 
 def answer(cfg: Config, question: Question, options: Options) -> Exit:
-    """Ask the database, and print what it answers."""
+    """Ask the database the question, and print the answer."""
     try:
         values = parameters.values(question, options.given, cfg.zone)
     except (parameters.WrongUsage, moments.Unreadable) as error:
@@ -79,7 +79,7 @@ def answer(cfg: Config, question: Question, options: Options) -> Exit:
 
 
 def load_networks(cfg: Config, paths: Sequence[Path]) -> Exit:
-    """Replace what the files have in the table networks. The files are read before the database is asked."""
+    """Replace rows of the table `networks` by those of the files, which are read before the database is opened."""
     found = files.read_all(paths)
     parts = [networks.Part(file.rows, file.has_country, file.has_provider, file.versions) for file in found]
     with session.connect({"application_name": "ask_logs", **cfg.connection}) as conn:
@@ -112,14 +112,14 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
 
 
 def limit_of(options: Options) -> int | None:
-    """Return how many rows a table has at most. What a machine reads is cut only if that was asked for."""
+    """Return the maximum number of rows of a table. CSV and JSON have no limit unless --limit sets one."""
     if options.limit is None:
         return None if options.csv or options.json else DEFAULT_LIMIT
     return options.limit or None
 
 
 def print_answer(answer: Answer, options: Options) -> None:
-    """Print the answer in the form that was asked for; window and notes of a CSV go to standard error."""
+    """Print the answer in the requested format; with --csv the window and the notes go to standard error."""
     if options.json:
         write(sys.stdout, present.as_json(answer))
     elif options.csv:
@@ -133,13 +133,13 @@ def print_answer(answer: Answer, options: Options) -> None:
 
 
 def parse_options(arguments: Sequence[str] | None) -> Options:
-    """Return what was typed; exit with 2 when it is wrong."""
+    """Parse the command line; exit with status 2 if it is wrong."""
     given = vars(parser().parse_args(arguments))
     return Options(given=given, **{field.name: given[field.name] for field in fields(Options) if field.name in given})
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the questions and their options, as --help shows them."""
+    """Return the parser of all questions and their options."""
     parser = cli.ArgumentParser(description="Answer a question about what the database knows.")
     cli.add_config(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of what nobody expected")
@@ -166,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_networks(commands: Any) -> None:
-    """Add the command that writes."""
+    """Add the subcommand `networks load`, the only one that writes."""
     about = "load files that say which country and provider a network has; this alone writes into the database"
     actions = commands.add_parser("networks", help=about, description=f"{about}.").add_subparsers(
         title="commands", metavar="COMMAND", required=True

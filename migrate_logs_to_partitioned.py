@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Turn a plain `logs` table into one that is partitioned by day. Once, by hand; it can be stopped anywhere."""
+"""Turn a plain `logs` table into one that is partitioned by day. Run once, by hand; safe to stop at any point."""
 
 from __future__ import annotations
 
-import xraylog.required  # noqa: F401  # first: it says what has to be installed
+import xraylog.required  # noqa: F401  # first: it names a package that is missing
 
 # isort: split
 import io
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     prepare_streams()
     options = parse_options(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # under nohup the file shows how far it is, too
+        sys.stdout.reconfigure(line_buffering=True)  # so that nohup.out shows the progress, too
     try:
         cfg = config.read(options.config)
     except config.ConfigError as error:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
 
 
 def run(conn: Connection, cfg: Config, options: Options) -> None:
-    """Do one of the three things; start again from what is there now, whenever another session changed it."""
+    """Show the status, undo, or migrate. Start over whenever another session changes the state meanwhile."""
     while True:
         try:
             if options.status:
@@ -82,7 +82,7 @@ def run(conn: Connection, cfg: Config, options: Options) -> None:
 
 
 def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedProgress) -> None:
-    """Do every step that is left, or print its SQL."""
+    """Run every step that is still pending, or print its SQL with --dry-run."""
     found = state.inspect(conn)
     drop = options.drop_old or cfg.drop_old
     if found.state in state.CANNOT_MIGRATE:
@@ -90,7 +90,7 @@ def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedPr
     if found.state is State.PARTITIONED or (found.state is State.FINISHED and not drop):
         return show([f"nothing to do: {found.state.value}"])
     if found.state is State.PLAIN:
-        comment = "-- " if options.dry_run else ""  # what a dry run prints can be pasted into psql
+        comment = "-- " if options.dry_run else ""  # so that the output of a dry run can be pasted into psql
         say(f"{comment}reading logs once, to count its rows")
         old, counts = retry(progress, trial.prepare, conn, cfg.zone.key)
         show(comment + line for line in plan.describe_size(old, counts))
@@ -104,7 +104,7 @@ def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedPr
 
 
 def finish(conn: Connection, drop: bool, progress: PrintedProgress) -> None:
-    """Copy the days that are left, advance the sequence, and verify every day; only then drop or mark the old table."""
+    """Copy the pending days, advance the sequence and verify every day; only then drop or mark the old table."""
     old, counts = retry(progress, backfill.resume, conn)
     pending = retry(progress, backfill.pending_days, conn, counts.dates)
     progress.copying(counts, pending)
@@ -121,7 +121,7 @@ def finish(conn: Connection, drop: bool, progress: PrintedProgress) -> None:
 
 
 def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
-    """Make logs_old logs again, and drop what the migration created; first show which rows are lost by that."""
+    """Rename logs_old back to logs, and drop what the migration created; first show which rows this would lose."""
     found = state.inspect(conn)
     comment = "-- " if options.dry_run else ""
     is_reverted = found.state is State.UNDOING
@@ -145,7 +145,7 @@ def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
 
 
 def confirmed() -> bool:
-    """Return whether a person at a terminal agrees; without a terminal nobody does."""
+    """Return whether the person at the terminal agrees; False without a terminal."""
     if not sys.stdin.isatty():
         complain("expected --yes, because there is no terminal to ask at")
         return False
@@ -168,7 +168,7 @@ def fail(status: Exit, *complaints: object) -> Exit:
 
 
 def parse_options(arguments: Sequence[str] | None) -> Options:
-    """Return what was typed; exit with 2 when it is wrong."""
+    """Parse the command line; exit with status 2 if it is wrong."""
     parser = cli.ArgumentParser(
         description="Turn a plain logs table into one that is partitioned by day. It can be stopped anywhere: the same "
         "command resumes. Meanwhile parse_logs.py buffers its lines by itself. Start with --dry-run.",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import xraylog.required  # noqa: F401  # first: it says what has to be installed
+import xraylog.required  # noqa: F401  # first: it names a package that is missing
 
 # isort: split
 import sys
@@ -22,7 +22,7 @@ from xraylog.ingest.outcome import Recorder
 from xraylog.printed import complain, prepare_streams
 from xraylog.telemetry import run_log
 
-# By default (5 ms) the thread that parses delays each reply to the server by that much: benchmarks/load.py shows it.
+# By default (5 ms) the parser's thread delays each reply to the server by that much (benchmarks/load.py).
 SWITCH_INTERVAL_S = 0.0001
 MAX_PARTITIONS = 366  # for --make-partitions: each is a table with three indexes
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
 
 
 def run(options: Options, cfg: Config, paths: Sequence[Path]) -> Exit:
-    """Store the new lines of every log, record what it came to, and drop days that have expired."""
+    """Store the new lines of every log, record the outcome, and drop expired days."""
     with outcome.recorded(cfg, paths) as recorder:
         with recorder.counting():
             ingest(options, cfg, paths, recorder)
@@ -62,7 +62,7 @@ def run(options: Options, cfg: Config, paths: Sequence[Path]) -> Exit:
 
 
 def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recorder) -> None:
-    """Store every new line in PostgreSQL, or in the offline buffer while PostgreSQL is away."""
+    """Store every new line in PostgreSQL, or in the offline buffer while PostgreSQL is unavailable."""
     with discovery.opened(paths, cfg.buffer_path.parent) as logs, offline.opened(cfg) as buffer:
         recorder.begin()
         recorder.add(offline.report_missing_lines(cfg, buffer))
@@ -84,7 +84,7 @@ def ingest(options: Options, cfg: Config, paths: Sequence[Path], recorder: Recor
 
 
 def parse_options(arguments: Sequence[str] | None) -> Options:
-    """Return what was typed; exit with 2 when it is wrong."""
+    """Parse the command line; exit with status 2 if it is wrong."""
     parser = cli.ArgumentParser(
         usage="%(prog)s [options]", description="Load what is new in xray's access log into PostgreSQL."
     )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import xraylog.required  # first: it says what has to be installed
+import xraylog.required  # first: it names a package that is missing
 
 # isort: split
 import argparse
@@ -43,7 +43,7 @@ class Options:
     output: Path
     mode: str  # of that file, as chmod takes it
     days: int
-    since: str | None  # as they were typed; what they are depends on the zone of the config
+    since: str | None  # these two as typed: the config has the time zone in which to read them
     until: str | None
     refresh: int  # seconds; 0: the page stays as it is
     node: str | None
@@ -90,7 +90,7 @@ def run(cfg: Config, options: Options, window: Window, now: datetime) -> Exit:
 
 
 def write(options: Options, text: str, found: Findings) -> Exit:
-    """Replace the page as a whole, and log what it shows."""
+    """Replace the page atomically, and log what it covers."""
     output, mode = options.output, int(options.mode, 8)
     try:
         atomic_file.replace(output, text.encode(errors="replace"), mode)
@@ -128,7 +128,7 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
 
 
 def log_query(name: str, seconds: float) -> None:
-    """Log one query, as progress."""
+    """Log the time that a query took."""
     logger.info("asked for {}: {:.1f} s", name, seconds)
 
 
@@ -151,7 +151,7 @@ def _page(text: str) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options, as --help shows them."""
+    """Return the parser of the options."""
     parser = cli.ArgumentParser(
         usage="%(prog)s [options]", description="Write one HTML page that shows what the database knows."
     )
@@ -173,12 +173,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse_options(arguments: Sequence[str] | None) -> Options:
-    """Return what was typed; exit with 2 when it is wrong."""
+    """Parse the command line; exit with status 2 if it is wrong."""
     return Options(**vars(parser().parse_args(arguments)))
 
 
 def window_of(cfg: Config, options: Options, now: datetime) -> Window:
-    """Return the time that the page shows. Exits as argparse does where there is none."""
+    """Return the period that the page shows. Exits with status 2 if the options do not give a valid one."""
     try:
         since = moments.read(options.since, now, cfg.zone).begin if options.since else None
         until = moments.read(options.until, now, cfg.zone) if options.until else Span(now, now)

@@ -16,7 +16,7 @@ from xraylog import __version__, printed
 
 
 class Exit(enum.IntEnum):
-    """Exit statuses; argparse exits with 2 itself. 75 and 78 are those of sysexits.h, EX_TEMPFAIL and EX_CONFIG."""
+    """Exit statuses. argparse itself exits with 2; 75 and 78 are EX_TEMPFAIL and EX_CONFIG of sysexits.h."""
 
     DONE = 0
     FAILED = 1  # another run may succeed
@@ -26,7 +26,7 @@ class Exit(enum.IntEnum):
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """One whose help may have a reader that has left: Python 3.10 raises there. Its errors show what was typed."""
+    """An ArgumentParser that escapes what was typed in its errors, and survives a closed pipe (3.10 raises there)."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ class Options(NamedTuple):  # a frozen dataclass of as many fields takes 3 ms mo
 
     @property
     def is_command(self) -> bool:
-        """Return whether they ask for something else than a run. An option that is not known to be of a run does."""
+        """Return whether the options ask for something other than a run. Any option not in RUN_OPTIONS does."""
         others = (value for name, value in self._asdict().items() if name not in RUN_OPTIONS)
         return any(value is not None and value is not False for value in others)
 
@@ -76,7 +76,7 @@ def path(text: str) -> Path:
 
 
 def lines_of(text: str) -> list[str]:
-    """Return the lines of a text file, or of standard input, each once, without blank ones."""
+    """Return the distinct lines of a text file, or of standard input, without blank ones."""
     where = "standard input" if text == "-" else text
     try:
         raw = sys.stdin.buffer.read() if text == "-" else path(text).read_bytes()
@@ -94,7 +94,7 @@ def lines_of(text: str) -> list[str]:
 
 
 def number(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Return the type of a whole number from `minimum` to `maximum`."""
+    """Return an argparse type: a whole number from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and minimum <= int(text) <= maximum):
@@ -124,21 +124,21 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def unexpected(error: BaseException) -> str:
-    """Return one line about an error that nobody foresaw."""
+    """Return a one-line message about an unexpected error."""
     return f"unexpected {type(error).__name__}: {'; '.join(str(error).splitlines())}"
 
 
 def log_level(verbose: bool, quiet: bool, default: str) -> str:
-    """Return the lowest level that loguru logs."""
+    """Return the lowest level that is logged."""
     return "DEBUG" if verbose else "ERROR" if quiet else default
 
 
 def escape_unprintable() -> None:
-    """Print escapes from here on: names of files can be any bytes, and standard output has any encoding."""
+    """Make standard output escape what it cannot encode: file names can be any bytes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def on_a_terminal() -> bool:
-    """Return whether a person is watching: then a good run may log more."""
+    """Return whether stderr is a terminal, where a good run may log more."""
     return sys.stderr is not None and sys.stderr.isatty()

@@ -1,4 +1,4 @@
-"""The outcome of storing lines, which a run adds up. It knows no file and no database."""
+"""The result of storing lines. Results are added up over a run. Knows no file and no database."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class LoadResult:
     rejected: int = 0  # unparsed lines: they are now in `rejected_lines`
     ignored: Mapping[Ignored, int] = field(default_factory=dict)
     new_names: Mapping[str, int] = field(default_factory=dict)  # by reference table
-    imported: int = 0  # rows out of the buffer: not among `rows`, because an earlier run read their lines
+    imported: int = 0  # rows from the buffer; not in `rows`, because an earlier run read and counted their lines
     imported_rejected: int = 0
-    older: int = 0  # databases that were found to lack what they had confirmed
-    missing: int = 0  # bytes that were found to be in no database, nor in a log, nor in the buffer
-    dropped: int = 0  # rows that a trigger of the operator's on `logs` dropped
-    foreign: int = 0  # of the unparsed lines, those that are none of xray's, as far as the parser knows
-    misdated: int = 0  # of the unparsed lines, those of a date that cannot be
+    older: int = 0  # 1 if the database was found to lack lines that it had confirmed
+    missing: int = 0  # bytes of lines that are lost: not in the database, a log or the buffer
+    dropped: int = 0  # rows that a trigger of the operator on `logs` dropped
+    foreign: int = 0  # unparsed lines that xray did not write, as far as the parser can tell
+    misdated: int = 0  # unparsed lines whose date is impossible
     newest: str = ""  # minute of the newest record, UTC, "2025-11-17 10:15"
 
     def __add__(self, other: LoadResult) -> LoadResult:
@@ -46,7 +46,7 @@ class LoadResult:
 
     @classmethod
     def of(cls, batch: Batch, rows: int, rejected: int, new_names: Mapping[str, int]) -> LoadResult:
-        """Return what storing a batch came to."""
+        """Return the result of storing a batch."""
         misdated = sum(bad.reason.startswith(DATED) for _, bad in batch.numbered_bad_lines)
         return cls(
             batch.lines,
@@ -61,10 +61,10 @@ class LoadResult:
 
     @property
     def unaccounted(self) -> int:
-        """How many lines are neither a row, nor rejected, nor ignored by design, nor dropped by a trigger."""
+        """The number of lines that are neither a row, nor rejected, nor ignored, nor dropped by a trigger."""
         return self.lines - self.rows - self.rejected - sum(self.ignored.values()) - self.dropped
 
     @property
     def adds_up(self) -> bool:
-        """Every line that was read is accounted for."""
+        """Whether every line that was read is accounted for."""
         return self.unaccounted == 0

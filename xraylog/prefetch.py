@@ -52,7 +52,7 @@ class Prefetcher(Generic[Item]):
             return self._waiting.popleft()
 
     def peek(self, ahead: int = 0) -> Item | None:
-        """Return the next item, or the one `ahead` of it, without taking it; None if it is the end, or there is no room."""
+        """Return the next item, or the one `ahead` of it, without taking it; None at the end, or without room."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) > ahead or self._has_ended or not self._may_continue())
             return self._waiting[ahead] if len(self._waiting) > ahead else None

@@ -1,4 +1,4 @@
-"""Records, batches, fingerprints: what the layers hand each other. They know no file and no database."""
+"""What the layers hand each other: records, batches, fingerprints. Knows no file and no database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-DAY, MINUTE = 10, 16  # characters of a timestamp up to there
+DAY, MINUTE = 10, 16  # length of a timestamp up to its day, and up to its minute
 UTC = "+00"  # what our timestamps end with, for PostgreSQL and for people
 
 
@@ -31,13 +31,13 @@ class AccessRecord(NamedTuple):
     inbound_tag: str | None = None
     outbound_tag: str | None = None
     email: str | None = None
-    reject_reason: str = ""  # of a rejected one; empty where it is not known
+    reject_reason: str = ""  # why xray rejected the connection; empty if unknown
 
 
-Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # of names, by reference table
+Ids: TypeAlias = Mapping[str, Mapping[str, int]]  # ids by name, by reference table
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # told apart by identity: a column holds few of them, many times
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: a column repeats few of them many times
 class Request:
     """What a client asked for, and how xray responded."""
 
@@ -57,16 +57,16 @@ class Route:
     email: str | None
 
 
-# For records that do not come in columns: mostly one and the same object for equal values.
+# For records that are appended one by one: equal values mostly get the same object.
 intern_request = functools.lru_cache(maxsize=1 << 12)(Request)
 intern_route = functools.lru_cache(maxsize=1 << 12)(Route)
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Lines that will be rows, as columns: there are millions, and the values after the port repeat.
+    """Lines that become rows, stored as columns: there are millions, and the values after the port repeat.
 
-    One item of it is an AccessRecord.
+    An item of it is an AccessRecord.
     """
 
     minutes: list[str] = field(default_factory=list)  # UTC, "2025-11-17 10:15"
@@ -137,7 +137,7 @@ class Records:
         return {table: {name for name in found if name is not None} for table, found in names.items()}
 
     def by_day(self) -> dict[str, Records]:
-        """Return the records of each UTC day, "2025-11-17"."""
+        """Return the records of each UTC day, by day, "2025-11-17"."""
         day_of = {minute: minute[:DAY] for minute in dict.fromkeys(self.minutes)}
         days = dict.fromkeys(day_of.values())
         if len(days) == 1:  # as a rule
@@ -148,7 +148,7 @@ class Records:
         return {day: self.select(found) for day, found in indices.items()}
 
     def slices(self, length: int) -> Iterator[Records]:
-        """Yield all of them, `length` at a time."""
+        """Yield all records, at most `length` at a time."""
         for first in range(0, len(self), length):
             at = slice(first, first + length)
             yield Records(
@@ -161,11 +161,11 @@ class Records:
             )
 
     def select(self, indices: Sequence[int]) -> Records:
-        """Return the records at these indices, which are all different."""
+        """Return the records at these indices, which are distinct."""
         return self if len(indices) == len(self) else self._take(indices)
 
     def by_route(self) -> Records:
-        """Return the records of one route after those of another, in their order: those of a user are side by side."""
+        """Return the records grouped by route, otherwise in their order: those of a user are next to each other."""
         routes = dict.fromkeys(self.routes)
         if len(routes) == len(self):
             return self
@@ -185,11 +185,11 @@ class Records:
         )
 
 
-CHUNK_ROWS = 1_000  # their pieces stay in the processor's cache
+CHUNK_ROWS = 1_000  # encoded at a time: their text stays in the processor's cache
 
 
 def interleave(*columns: Iterable[str], count: int) -> bytes:
-    """Return the text of `count` rows whose pieces are in columns: a quarter faster than a format string a row."""
+    """Return the text of `count` rows, given as columns of pieces: a quarter faster than formatting row by row."""
     pieces = [""] * (len(columns) * count)
     for number, column in enumerate(columns):
         pieces[number :: len(columns)] = column
@@ -197,31 +197,31 @@ def interleave(*columns: Iterable[str], count: int) -> bytes:
 
 
 class BadLine(NamedTuple):
-    """A line that is no access record, as it was written or masked, and why."""
+    """A line that is not an access record, as it was written or masked, and the reason."""
 
     line: bytes
     reason: str
 
 
-DATED = "expected a date from 2015 to two days ahead, found "  # begins the reason of a line that is xray's otherwise
+DATED = "expected a date from 2015 to two days ahead, found "  # this reason means: a line of xray, except for its date
 MAX_LINE_BYTES = 16 << 20  # kept of a line: a field of PostgreSQL ends at 1 GiB, and bytea travels as hex
-CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # how the reason ends of a line that is not kept whole
+CUT_REASON = r" \(its first [0-9]+ of [0-9]+ bytes\)$"  # the end of the reason if a line is not kept whole
 
 
 class LongLine(NamedTuple):
-    """A line that is read alone, because it is long."""
+    """A line that is read by itself because it is long."""
 
-    beginning: bytes  # as much of it as is kept, without its line end
-    length: int  # bytes, without its line end
+    beginning: bytes  # the part that is kept, without the line end
+    length: int  # bytes of the whole line, without the line end
 
     @property
     def is_cut(self) -> bool:
-        """Return whether it is not kept whole."""
+        """Return whether the line is not kept whole."""
         return len(self.beginning) < self.length
 
 
 def cut(bad: BadLine, length: int) -> BadLine:
-    """Keep MAX_LINE_BYTES of a line of `length` bytes, or of what was read of it; its reason says so, once."""
+    """Keep at most MAX_LINE_BYTES of a line whose full length is `length`, and say so in its reason, once."""
     line, reason = bad.line[:MAX_LINE_BYTES], bad.reason
     if length > MAX_LINE_BYTES and not re.search(CUT_REASON, reason):
         reason += f" (its first {MAX_LINE_BYTES} of {length} bytes)"
@@ -229,7 +229,7 @@ def cut(bad: BadLine, length: int) -> BadLine:
 
 
 class Ignored(enum.Enum):
-    """A line that is recognised, and left out on purpose."""
+    """Kinds of lines that are recognised and left out on purpose."""
 
     BLANK = "blank"
     COMMENT = "comment"
@@ -243,15 +243,17 @@ TAIL_BYTES = 1024  # before a position: about eight lines
 
 
 class Fingerprint(NamedTuple):
-    """What a log file is recognised by: SHA-256 of its first `length` bytes, length <= HEAD_BYTES."""
+    """The SHA-256 of the first `length` bytes of a log, at most HEAD_BYTES, by which the log is recognised."""
 
     length: int
     digest: bytes
 
 
 def tail_digest(text: bytes) -> bytes:
-    """Return by what the text before a position is known: a checksum of its last line, which is quick to look for, and
-    the SHA-256 of all of it, cut to 32 bytes together. `text`: TAIL_BYTES, or fewer from the beginning of the log.
+    """Return the digest by which the text before a position is known: 32 bytes.
+
+    The first four are a checksum of the last line, which is quick to search for; the rest is from the SHA-256 of all of
+    `text`, the TAIL_BYTES before the position, or fewer if the log begins there.
     """
     last_line = zlib.crc32(text[text.rfind(b"\n", 0, max(0, len(text) - 1)) + 1 :])
     return last_line.to_bytes(4, "big") + hashlib.sha256(text).digest()[:28]
@@ -259,41 +261,41 @@ def tail_digest(text: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive complete lines of one log, its bytes [start, end), as records, bad lines and ignored lines.
+    """Consecutive complete lines of one log, bytes [start, end), as records, bad lines and ignored lines.
 
-    The offset of a line is needed for few lines, and counted only then.
+    Only a few lines need their offset, so offsets are computed on demand.
     """
 
     start: int
     end: int
-    text: bytes  # what the records were read from: the log itself, or lines of the buffer
-    lines: int  # how many were read, counted in the bytes: a check of the parser's own count
+    text: bytes  # the text that the records were read from: of the log, or of the buffer
+    lines: int  # counted in the bytes, to check the parser's own count
     records: Records
-    numbered_bad_lines: list[tuple[int, BadLine]]  # with the number of their line in the text
-    non_record_lines: list[int]  # numbers of the lines that are no records
+    numbered_bad_lines: list[tuple[int, BadLine]]  # each with the number of its line in the text
+    non_record_lines: list[int]  # numbers of the lines that are not records
     ignored: Mapping[Ignored, int]
-    log_offsets: list[int] | None = None  # of each line of the text in the log; None: the text is the log's
-    masked: Callable[[bytes], bytes] = bytes  # what may be kept of a line of the text; `bytes`: all of it
+    log_offsets: list[int] | None = None  # of each line of the text; None: the text is the log's own
+    masked: Callable[[bytes], bytes] = bytes  # masks a line of the text that is kept; `bytes`: keep it as it is
 
     @property
     def stored(self) -> int:
-        """How many lines will be rows or unparsed lines."""
+        """The number of lines that become rows or unparsed lines."""
         return len(self.records) + len(self.numbered_bad_lines)
 
     @property
     def bad_lines(self) -> list[tuple[int, BadLine]]:
-        """Each with the offset in the log at which it begins."""
+        """The bad lines, each with its offset in the log."""
         return [(self._line_offsets[number], bad) for number, bad in self.numbered_bad_lines]
 
     @property
     def offsets(self) -> list[int]:
-        """Where each record's line begins in the log."""
+        """The offset in the log of each record's line."""
         if not self.non_record_lines:
             return self._line_offsets
         return [self._line_offsets[number] for number in self._numbers]
 
     def line(self, index: int) -> tuple[int, bytes]:
-        """Return the line of record `index`: its offset in the log, and the bytes that may be kept of it."""
+        """Return offset in the log, and masked bytes, of the line of record `index`."""
         number = self._numbers[index]
         place = self._line_offsets[number] - self.start if self.log_offsets is None else self._line_starts(0)[number]
         return self._line_offsets[number], self.masked(self.text[place : self.text.find(b"\n", place)])
@@ -303,7 +305,7 @@ class Batch:
         return self._days
 
     def reject(self, reasons: Mapping[int, str]) -> Batch:
-        """Return the batch with these records, by index, as bad lines with these reasons."""
+        """Return the batch with these records turned into bad lines: reasons by index."""
         numbers = {self._numbers[index]: (index, reason) for index, reason in reasons.items()}
         bad_lines = [(number, BadLine(self.line(index)[1], reason)) for number, (index, reason) in numbers.items()]
         return replace(
@@ -314,11 +316,11 @@ class Batch:
         )
 
     def after(self, offset: int) -> Batch:
-        """Return the part of the batch that begins at `offset` or later."""
+        """Return the batch without the lines that begin before `offset`."""
         return self.outside([(0, offset)])
 
     def outside(self, stored: Sequence[tuple[int, int]]) -> Batch:
-        """Return the lines of the batch that begin in none of these parts of the log, each from one byte to another."""
+        """Return the batch without the lines that begin in one of these ranges of the log, pairs of offsets."""
         inside = {
             number
             for number, place in enumerate(self._line_offsets)
@@ -336,7 +338,7 @@ class Batch:
 
     @property
     def newest(self) -> str:
-        """Minute of its newest record, UTC; empty without records."""
+        """The UTC minute of the newest record; empty without records."""
         return max(self._minutes, default="")
 
     @functools.cached_property
@@ -374,11 +376,11 @@ class Origin:
 
     node: str
     source: str  # its path, for people
-    fingerprints: list[Fingerprint]  # one for every position that lines of this log can have been stored under
-    previous_digest: bytes | None  # the digest under which it was known before it was drained; its beginning
-    again: bool = False  # to be stored whatever was stored before
+    fingerprints: list[Fingerprint]  # one for each length that a stored position in this log can have
+    previous_digest: bytes | None  # beginning of the digest that the log had before it was drained
+    again: bool = False  # --again: store the lines even if they are stored already
 
     def fingerprint(self, offset: int) -> Fingerprint | None:
-        """Return the fingerprint of a position at `offset`; None if this log cannot have one there."""
+        """Return the fingerprint that belongs to a position at `offset`; None if this log has none for it."""
         length = min(offset, HEAD_BYTES)
         return next((known for known in self.fingerprints if known.length == length), None)

@@ -1,6 +1,6 @@
-"""The lines of a log as batches, each line with its verdict: parsed, and compared with the lines around it.
+"""Read the lines of a log as batches: parse each line, and reject those dated far from the lines around them.
 
-A run that stores and one that only counts read alike.
+A run and --dry-run read in the same way.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def batches(
     parts: Sequence[tuple[int, int | None]],
     cfg: Config,
     now: datetime,
-    after: str = "",
+    last_minute: str = "",
     last_day: date | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches of the lines in these parts of the log, offsets; None: to its end. `now` is in UTC.
+    """Yield batches of the lines in these parts of the log: pairs of offsets, None for the end. `now` is in UTC.
 
-    `after`: the minute of the line before the first part, in UTC, where it is known. `last_day`: the latest one of the
+    `last_minute`: the UTC minute of the line before the first part, "" if unknown. `last_day`: the latest day of the
     lines that have left the log.
     """
     parser = Parser(cfg.zone, now, Mask(*cfg.mask_source), cfg.api_tags)
@@ -38,6 +38,6 @@ def batches(
     if isinstance(log, LogFile):  # an archive would have to be read from its beginning
         for batch in parser.batches(log.lines_before(parts[0][0] if parts else 0), cfg.batch_size):
             strays.reject(batch)
-    parser.clock.last = after or parser.clock.last
+    parser.clock.last = last_minute or parser.clock.last
     blocks = itertools.chain.from_iterable(lines.before(log.blocks(start), end) for start, end in parts)
     return map(strays.reject, parser.batches(blocks, cfg.batch_size))

@@ -1,1 +1,1 @@
-"""One run: lines of logs into the database, or into the offline buffer while it is away."""
+"""One run: lines of logs go into the database, or into the offline buffer while it is unavailable."""

@@ -1,4 +1,4 @@
-"""The batches of the offline buffer into the database, in their order; then the buffer is empty."""
+"""Import the batches of the offline buffer into the database, in their order, then clear the buffer."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 from xraylog.records import Batch, Fingerprint, Origin
 
-PROGRESS_S = 10
-MAX_COVERED = 20
+PROGRESS_S = 10  # between two messages about progress
+MAX_COVERED = 20  # remembered batches that another run imported
 
 
 def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
     """Store the buffered batches in order, skip what the database has, then clear the buffer. Raises Damaged.
 
-    A database that was restored from a backup lacks lines that another one had before the first batch: they are loaded
-    first, if a log still has them. Where none does, the log's position stays where it is, and what comes after the gap
-    gets a position of its own: no position ever moves over lines that are not in this database.
-    Each batch moves the position of its log, and gets a row by which it is known, in the transaction of its rows.
-    Batches that follow each other in a log take the load paths of the log itself.
-    Yields after each commit.
+    A database that was restored from a backup may lack lines before the first batch. If a log still has them, they are
+    loaded first. Otherwise the log's position stays where it is, and what comes after the gap gets a position of its
+    own: no position ever moves past lines that this database does not have.
+
+    The transaction that stores a batch also moves the position of its log, and writes a row by which the batch is
+    known. Consecutive batches of one log take the same load paths as the log itself. Yields after each commit.
     """
     if buffer.is_empty:
         return
@@ -47,7 +47,7 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     yield from imported.load_all(sources)
     imported.move_past_known([source for source in sources if not source.again])
     confirmation.confirm(cfg, target)
-    # Its batches stay known: a copy of the buffer that is put back later has nothing new.
+    # The database keeps the digests of the batches: if a copy of the buffer is put back later, nothing is stored twice.
     is_forgotten = log_checks.remember_buffered(cfg, 0, "")
     buffer.clear(imported.end)
     if not is_forgotten:  # the disk was full
@@ -62,25 +62,25 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
 
 
 class Import:
-    """One import: where it is in the buffer, and what it came to."""
+    """One import: how far it is in the buffer, and its totals."""
 
     def __init__(self, cfg: Config, target: Target, buffer: Buffer) -> None:
         self.total, self.skipped, self.end = LoadResult(), 0, 0
         self._cfg, self._target, self._buffer = cfg, target, buffer
         self._node_id = target.node_id(buffer.node)
         self._batch_position = positions.batch_position(self._node_id, logfile.path_text(buffer.path))
-        self._known_to = find_buffer(target, buffer, self._node_id).offset  # by an older version
+        self._known_to = find_buffer(target, buffer, self._node_id).offset  # if an older version began to import it
         with session.transaction(target.conn):
             self._known = positions.imported_batches(target.conn, self._node_id)
-        self._covered: list[BufferedBatch] = []  # what is known already, by its log: one of each
+        self._covered: list[BufferedBatch] = []  # batches imported by another run, merged by log
         self._reported = time.monotonic()
 
     def is_known(self, digest: bytes, end: int) -> bool:
-        """Return whether a batch was imported before: from this buffer, or from a copy of it."""
+        """Return whether a batch was imported before, from this buffer or from a copy of it."""
         return digest in self._known or end <= self._known_to
 
     def load_all(self, sources: Sequence[Source]) -> Iterator[LoadResult]:
-        """Store the batches in their order, each after what is missing before it; yield after each commit."""
+        """Store the batches in order, each after the lines that are missing before it; yield after each commit."""
         while (stored := next(self._buffer.batches(self.is_known, self.end), None)) is not None:
             if (batch := stored.batch) is None:
                 self.end = stored.end
@@ -100,7 +100,7 @@ class Import:
                 del stored, batch
 
     def _load_log(self, log: BufferedLog, place: Position) -> Iterator[LoadResult]:
-        """Store batches that follow each other in one log, as if they came from there."""
+        """Store consecutive batches of one log, as if they came from the log."""
         for result, position in self._target.loader(log.node).load_all(log, place):
             self.end = log.buffered_to(position.offset)
             yield self._counted(result)
@@ -109,7 +109,7 @@ class Import:
     def _load_batch(
         self, stored: BufferedBatch, batch: Batch, there: Position, sources: Sequence[Source]
     ) -> LoadResult:
-        """Store what the database lacks of a batch."""
+        """Store those lines of a batch that the database lacks."""
         lines, end_of_log = batch.lines, stored.origin.fingerprint(stored.log_end)
         updates = [buffered_log.batch_update(self._batch_position, stored)]
         if not stored.origin.again:
@@ -125,7 +125,7 @@ class Import:
         return self._counted(result)
 
     def _counted(self, result: LoadResult) -> LoadResult:
-        """Count what a commit stored; return it as imported."""
+        """Add the result of a commit to the totals; return it as imported rows."""
         self.total += result
         if time.monotonic() - self._reported > PROGRESS_S:
             self._reported = time.monotonic()
@@ -138,8 +138,9 @@ class Import:
         )
 
     def move_past_known(self, sources: Sequence[Source]) -> None:
-        """Move positions past what came in from a copy of the buffer: logs may still have its lines, those of this run
-        and, on a copy of a machine, rotated ones that a later run is given.
+        """Move positions past lines that another run imported from a copy of the buffer: logs may still have them.
+
+        These are the logs of this run and, on a copied machine, rotated logs that a later run may be given.
         """
         is_copied = installation.read(self._cfg.buffer_path).copied_at > 0
         for known in self._covered:
@@ -159,12 +160,12 @@ class Import:
                         move(self._target.conn, PositionUpdate(there, end, head, known.tail))
 
     def _own_node(self, known: BufferedBatch, sources: Sequence[Source]) -> str:
-        """Return the node under which this installation goes on with the log of a batch that came along."""
+        """Return the node under which this installation continues the log of a batch that was copied along."""
         own = next((source.node for source in sources if has_own_node(known, [source])), None)
         return own or known.origin.node
 
     def _cover(self, known: BufferedBatch) -> None:
-        """Remember a batch that another run imported: from a copy of this buffer, on a copy of this machine."""
+        """Remember a batch that another run imported, from a copy of this buffer on a copy of this machine."""
         last = self._covered[-1] if self._covered else None
         if known.origin.again:
             return
@@ -173,7 +174,7 @@ class Import:
         self._covered = [*self._covered, known][-MAX_COVERED:]
 
     def _found(self, stored: BufferedBatch, sources: Sequence[Source]) -> Position:
-        """Return how far the log of a batch is stored, with what another run imported of it."""
+        """Return how far the log of a batch is stored, counting what another run imported from a copy of the buffer."""
         there = find_log(self._cfg, self._target, stored, sources)
         for known in self._covered:
             head = known.origin.fingerprint(known.log_end)
@@ -183,12 +184,12 @@ class Import:
 
 
 def has_own_node(stored: BufferedBatch, sources: Iterable[Source]) -> bool:
-    """Return whether a copy of a machine has got a name of its own since this batch of its log was buffered."""
+    """Return whether this machine is a copy that got a node name of its own after the batch was buffered."""
     return any(not source.cfg.node_is_set and source.node != stored.origin.node for source in sources)
 
 
 def has_gap(there: Position, stored: BufferedBatch) -> bool:
-    """Return whether the database lacks lines before this batch, and nothing that it has reaches up to it."""
+    """Return whether the database lacks lines directly before this batch."""
     place = there.after(stored.after)
     return not stored.origin.again and place.id is None and place.stored_from > 0
 
@@ -196,7 +197,7 @@ def has_gap(there: Position, stored: BufferedBatch) -> bool:
 def load_gap(
     cfg: Config, target: Target, stored: BufferedBatch, there: Position, sources: Sequence[Source]
 ) -> Iterator[LoadResult]:
-    """Load what the database lacks before this batch, if a log still has it; log which bytes are in none."""
+    """Load the lines that the database lacks before this batch if a log still has them; log which ones no log has."""
     origin, end = stored.origin, stored.after
     with opened(origin, end, [source.log for source in sources]) as log:
         if log is not None:
@@ -214,7 +215,7 @@ def load_gap(
 
 
 def load_from(log: Log, cfg: Config, target: Target, origin: Origin, there: Position, end: int) -> Iterator[LoadResult]:
-    """Load what the database lacks of this log before `end`, and move the position there."""
+    """Load the lines before `end` that the database lacks from this log, and move the position there."""
     logger.warning(
         "{}: this database lacks lines before byte {}; they are loaded from {}", origin.source, end, log.path
     )
@@ -230,9 +231,9 @@ def load_from(log: Log, cfg: Config, target: Target, origin: Origin, there: Posi
 
 @contextlib.contextmanager
 def opened(origin: Origin, size: int, logs: Iterable[Log]) -> Iterator[Log | None]:
-    """Open the log that batches came from, if it still has its first `size` bytes.
+    """Open the log that batches came from, if it still has its first `size` bytes; otherwise yield None.
 
-    The log of this run first: it is locked, and a second descriptor would keep it from being truncated.
+    A log of this run is used as it is: it is locked, and a second descriptor would keep it from being truncated.
     """
     head = origin.fingerprint(size)
     ours = (log for log in logs if head is not None and begins_with(log, head, size))
@@ -244,12 +245,12 @@ def opened(origin: Origin, size: int, logs: Iterable[Log]) -> Iterator[Log | Non
 
 
 def begins_with(log: Log, head: Fingerprint, size: int) -> bool:
-    """Return whether the log begins so, and has `size` bytes."""
+    """Return whether the log begins with the text of this fingerprint, and has at least `size` bytes."""
     return log.fingerprint(head.length) == head and (log.max_offset is None or log.max_offset >= size)
 
 
 def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
-    """Return how far an older version imported the buffer. Waits for a run that died while it committed."""
+    """Return how far an older version imported the buffer. If a run died while committing, wait for its transaction."""
     source = logfile.path_text(buffer.path)
     with session.transaction(target.conn, positions.node_lock(buffer.node)):
         return positions.find(
@@ -260,8 +261,8 @@ def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
 def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterable[Source]) -> Position:
     """Return how far the log of a buffered batch is stored.
 
-    A copy of a log that is still there gets a row of its own. What another installation has stored of the same text
-    counts, as for a log.
+    Positions of other installations count if the text is the same, as they do for a log. If the position found is that
+    of another file that still exists, the log is a copy, and gets a row of its own.
     """
     origin = stored.origin
     node_id = target.node_id(origin.node)
@@ -283,7 +284,7 @@ def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterab
 
 
 def text_of(stored: BufferedBatch, logs: Sequence[Log]) -> TailAt:
-    """Return what the text is known by from which a batch came: at its end, and wherever a log still has it."""
+    """Return a function that digests the log's text before an offset: for the batch's end, or if a log still has it."""
 
     def tail_at(offset: int) -> bytes | None:
         if offset == stored.log_end:

@@ -1,6 +1,6 @@
-"""Piped text that begins elsewhere than before: what is known of it is skipped, and said.
+"""Piped text whose beginning is new: find the parts that are stored already, skip them, and log it.
 
-A journal is piped whole, again and again, and drops its oldest lines: then nothing is known of its beginning.
+A journal is piped as a whole each time, and drops its oldest lines, so its beginning changes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from xraylog.database.positions import Position, Range
 from xraylog.database.session import Connection
 from xraylog.records import Fingerprint
 
-MAX_TEXTS = 50  # of the buffer, those that were spooled last
+MAX_TEXTS = 50  # of the buffer, the latest
 
 
 def find(conn: Connection, cfg: Config, log: Log, position: Position) -> Position:
-    """Return where to continue in piped text, after what the database has of it, or will have. Changes nothing."""
+    """Return where to continue in piped text: after the parts that the database has. Changes nothing."""
     if not isinstance(log, Piped):
         return position
     stored = positions.texts(conn, position.node_id, position.source)
@@ -34,9 +34,9 @@ def find(conn: Connection, cfg: Config, log: Log, position: Position) -> Positio
 
 
 def find_offline(cfg: Config, log: Log, buffer: Buffer, position: Position) -> Position:
-    """Return where to continue in piped text, after what the buffer has, or the database had. Raises OSError.
+    """Return where to continue in piped text: after the parts that the buffer or, by the state file, the database has.
 
-    `position`: where it continues as far as its beginning tells.
+    `position`: where to continue according to the beginning of the text. Raises OSError.
     """
     if not isinstance(log, Piped):
         return position
@@ -50,7 +50,7 @@ def find_offline(cfg: Config, log: Log, buffer: Buffer, position: Position) -> P
 
 
 def skip_known_text(cfg: Config, log: Piped, position: Position, known: Sequence[KnownText]) -> Position:
-    """Return where to continue after these texts; log what is skipped, or that nothing is known of it."""
+    """Return the position after these known texts; log which bytes are skipped, or that none are known."""
     spans = known_text.find(log, known, position.offset)
     found = position
     for begin, end in spans:

@@ -1,4 +1,4 @@
-"""The names that a log's DNS answers give to addresses, into the database: after its lines, and never in their way."""
+"""Store the names that a log's DNS answers give to addresses. After its lines, and without ever delaying them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xraylog.loading.loader import Target
 
 
 def store(target: Target, source: Source) -> None:
-    """Store them. Whatever goes wrong is a warning: no line depends on it, and later answers bring the names again."""
+    """Store the names. A failure is only a warning: no line depends on them, and later answers bring them again."""
     if source.dns is None or not source.dns.found:
         return
 

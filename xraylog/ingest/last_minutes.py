@@ -1,7 +1,8 @@
-"""What a run lets the next one know in the state file, when stored lines have left the log: the time of its last line.
+"""What the state file keeps of the last line of a log, because stored lines leave the log: its minute and its day.
 
-The second pass of an hour that exists twice shows in the clock that jumps back. In zones without such hours, and
-outside of them, no minute is read or written. A line that a client forged shows in a date far from the day before it.
+The minute matters only where clocks are set back and an hour occurs twice: the second pass begins where the time jumps
+back. In other zones, and at other times, it is neither read nor written. The day is compared with the dates of the next
+lines: a date far from it may be forged.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from xraylog.accesslog import clock, installation, logfile
 from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.config import Config
 
-KEPT = timedelta(days=1)  # of other logs, too
-MAX_DAYS = 50  # logs
+KEPT = timedelta(days=1)  # how long a minute is kept
+MAX_DAYS = 50  # logs whose last day is kept
 
 
 def before(cfg: Config, log: Log, start: int) -> str:
-    """Return the minute of the last line before `start`, in UTC; "" where it is not known."""
+    """Return the UTC minute of the last line before `start`; "" if unknown."""
     if clock.is_fixed(cfg.zone) or not isinstance(log, LogFile):
         return ""
     known = installation.read(cfg.buffer_path).last_minutes.get(logfile.path_text(log.path))
@@ -29,10 +30,10 @@ def before(cfg: Config, log: Log, start: int) -> str:
 
 
 def remember(cfg: Config, log: Log, end: int, minute: str) -> None:
-    """Remember the minute of the last line before `end`, in UTC, if the hour is repeated."""
+    """Remember the UTC minute of the last line before `end`, if its hour is a repeated one."""
     moment = clock.moment(minute)
-    is_told = clock.is_fixed(cfg.zone) or not isinstance(log, LogFile)
-    if is_told or not clock.is_repeated(moment.astimezone(cfg.zone)):
+    has_no_use = clock.is_fixed(cfg.zone) or not isinstance(log, LogFile)
+    if has_no_use or not clock.is_repeated(moment.astimezone(cfg.zone)):
         return
     known = installation.read(cfg.buffer_path)
     others = {path: value for path, value in known.last_minutes.items() if _is_recent(value, moment)}
@@ -41,7 +42,7 @@ def remember(cfg: Config, log: Log, end: int, minute: str) -> None:
 
 
 def day_before(cfg: Config, log: Log) -> date | None:
-    """Return the latest day of the lines that this log had; None where it is not known."""
+    """Return the latest day of the lines that have left this log; None if unknown."""
     if not isinstance(log, LogFile):
         return None
     try:
@@ -51,7 +52,7 @@ def day_before(cfg: Config, log: Log) -> date | None:
 
 
 def remember_day(cfg: Config, log: Log, day: date) -> None:
-    """Remember the day of a line, unless a later one is known: others are not to follow one that goes back."""
+    """Remember the day of the last line, unless a later day is known: a date that goes back is no new reference."""
     known_day = day_before(cfg, log)
     if not isinstance(log, LogFile) or (known_day is not None and day <= known_day):
         return

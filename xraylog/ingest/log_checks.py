@@ -1,5 +1,6 @@
-"""What a run reports of a log besides its lines: it never appears, its times cannot be right; others took bytes out of
-it, or out of the buffer where its lines went.
+"""What a run reports about a log besides its lines.
+
+The log never appears; its times cannot be right; another program took bytes out of it, or out of the buffer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FIND_OPEN_LOGS = (
 
 
 def report_absent(cfg: Config, path: Path) -> None:
-    """Warn once a day that the configured log is not there: never was, or since a day. Rotation takes a moment."""
+    """Warn once a day that the configured log does not exist; after a day if it existed before: logs are rotated."""
     text = path_text(path)
     was_there = any(log.source == text for log in installation.read(cfg.buffer_path, warn=False).logs)
     since = reminders.note(cfg, _absent(text), time.time(), reminders.DAY_S if was_there else 0)
@@ -38,7 +39,7 @@ def report_absent(cfg: Config, path: Path) -> None:
 
 
 def report_present(cfg: Config, path: Path) -> None:
-    """Forget that a log was not there."""
+    """Forget that the log did not exist."""
     reminders.end(cfg, _absent(path_text(path)))
 
 
@@ -47,7 +48,7 @@ def _absent(path: str) -> str:
 
 
 def report_times(cfg: Config, log: LogFile) -> bool:
-    """Warn once a day that the times of a log can hardly be right; return whether they are in doubt."""
+    """Warn once a day if the times in a log are implausible; return whether they are."""
     doubt = log_clock.look(log, cfg, datetime.now(timezone.utc))
     if doubt is not None:
         _report_doubt(cfg, _times(cfg, log.path) + doubt.kind, doubt)
@@ -57,7 +58,7 @@ def report_times(cfg: Config, log: LogFile) -> bool:
 
 
 def known_doubts(cfg: Config, path: Path) -> dict[str, float]:
-    """Return what runs found about the times of a log that is empty by now, and when first; not with another zone."""
+    """Return what runs found wrong with the times of this log in the configured zone, and when first."""
     return reminders.noticed(cfg, _times(cfg, path))
 
 
@@ -66,7 +67,7 @@ def _times(cfg: Config, path: Path) -> str:
 
 
 def report_newest(cfg: Config, what: str, newest: str) -> None:
-    """Warn once a day of rows that are dated after now. `newest`: minute, UTC, "2025-11-17 10:15"; "" for none."""
+    """Warn once a day of rows dated in the future. `newest`: UTC minute, "2025-11-17 10:15"; "" for none."""
     now = datetime.now(timezone.utc)
     if newest and (moment := datetime.fromisoformat(f"{newest}+00:00")) > now + log_clock.AHEAD:
         _report_doubt(cfg, "newest", log_clock.ahead(what, moment, cfg, now))
@@ -78,7 +79,7 @@ def _report_doubt(cfg: Config, key: str, doubt: Doubt) -> None:
 
 
 def describe_misdated(cfg: Config) -> str:
-    """Return what is wrong with lines that are unparsed for their date, and what to do."""
+    """Return the message about lines that are unparsed because of their dates, with advice."""
     shown = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     return (
         "are dated before 2015 or more than two days ahead of this machine's clock, and are in rejected_lines; if it "
@@ -91,7 +92,7 @@ def describe_misdated(cfg: Config) -> str:
 
 
 def remember_unread(cfg: Config, log: LogFile, stored_to: int) -> None:
-    """Remember how many bytes of the log were seen and are not stored: the next run may find it empty."""
+    """Remember how many bytes of the log were seen but not stored: the next run may find the log emptied."""
     unread, path = max(0, log.size - stored_to), path_text(log.path)
     known = installation.read(cfg.buffer_path, warn=False)
     if unread != known.unread.get(path, 0):
@@ -101,32 +102,32 @@ def remember_unread(cfg: Config, log: LogFile, stored_to: int) -> None:
 
 
 def unread_bytes(cfg: Config, path: Path) -> int:
-    """Return how many bytes of the log the last run saw and did not store."""
+    """Return how many bytes of the log the last run saw but did not store."""
     return installation.read(cfg.buffer_path, warn=False).unread.get(path_text(path), 0)
 
 
 def remember_buffered(cfg: Config, size: int, last_batch: str) -> bool:
-    """Remember that lines which have left their log are in the buffer, as it is; return whether that is kept."""
+    """Remember size and last batch of the buffer, whose lines have left their log; return whether it was written."""
     known = installation.read(cfg.buffer_path, warn=False)
     buffered = replace(known, buffered=size, last_batch=last_batch)
     return buffered == known or installation.write(cfg.buffer_path, buffered)
 
 
 def missing_buffer_bytes(cfg: Config, buffer: Buffer) -> int:
-    """Return how many bytes are missing at the end of the buffer, of lines which are in no log any more."""
+    """Return how many bytes the buffer lacks at its end, whose lines are in no log any more."""
     known = installation.read(cfg.buffer_path, warn=False)
     missing = max(0, known.buffered - buffer.size)
     if missing and (
         _was_moved_away(cfg) or buffer.last_batch == known.last_batch
-    ):  # damage before it shows at the import
+    ):  # damage before the end shows at the import
         return 0
     return missing
 
 
 def _was_moved_away(cfg: Config) -> bool:
-    """Return whether the buffer was moved away as damaged, as we say, since a run wrote the state.
+    """Return whether a damaged buffer was moved away, as our message says, since a run wrote the state file.
 
-    rename(2) changes the file's ctime.
+    rename(2) changes the ctime of the file.
     """
     try:
         moved = offline_buffer.damaged_path(cfg.buffer_path).stat()
@@ -143,7 +144,7 @@ def describe_missing_buffer_bytes(cfg: Config, size: int, missing: int) -> tuple
 
 
 def describe_lost_bytes(cfg: Config, log: LogFile, stored_to: int) -> str:
-    """Say how much another program took out of the log while it was read; `stored_to`: what of it is safe."""
+    """Return the message that another program changed the log during this run. `stored_to`: how far it is stored."""
     missing = max(0, log.largest - stored_to)
     if not missing:
         return (

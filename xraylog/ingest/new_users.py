@@ -1,7 +1,7 @@
-"""Users that appear nearly as fast as lines: the email is something else than a user. Pure, except for `note`.
+"""Warn if there is a new user for nearly every line: then the email field has more than the email in it.
 
-What stands after the email is part of it, unless it is known not to be (`xraylog/accesslog/suffixes.py`). A fork that
-appends a counter which nobody has met makes a new user of each line, and nothing fails.
+Text after the email counts as a part of it, unless it is a known field (`xraylog/accesslog/suffixes.py`). If a fork of
+xray appends an unknown counter, each line makes a new user, and nothing fails. Pure, except for `note`.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from xraylog.ingest import reminders
 from xraylog.load_result import LoadResult
 from xraylog.records import Records
 
-MIN_NEW = 1_000  # new users of a run, or of runs in a row; fewer are no harm
-SAMPLED_ROWS = 50  # the last ones of a batch
+MIN_NEW = 1_000  # new users in one run, or in consecutive runs; fewer do no harm
+SAMPLED_ROWS = 50  # of each batch, the last
 MAX_SAMPLE = 200  # emails
 LABEL = re.compile(r"(?:^|[\s,;|&?])([A-Za-z][\w.-]{0,30} ?[:=])")
-SHARE = 0.9  # of the sampled emails have a label in common, if they are made by a program
+SHARE = 0.9  # part of the sampled emails that must have a label in common
 LOOK = "SELECT email FROM users ORDER BY id DESC LIMIT 5"
 
 
 class EmailSample:
-    """Some of the emails of a run: enough to see what they have in common."""
+    """Some emails of a run, enough to find what they have in common."""
 
     def __init__(self) -> None:
         self.emails: dict[str, None] = {}  # an ordered set
 
     def add(self, records: Records) -> None:
-        """Take a few of these."""
+        """Add a few emails of these records."""
         if len(self.emails) < MAX_SAMPLE:
             emails = (route.email for route in records.routes[-SAMPLED_ROWS:])
             self.emails.update(dict.fromkeys(email for email in emails if email is not None))
 
 
 def note(cfg: Config, total: LoadResult, emails: Collection[str]) -> str | None:
-    """Count the new users of this run; return what to say if they are many, once a day, or None.
+    """Count the new users of this run; return a warning if there are too many, at most once a day, otherwise None.
 
-    Cron runs of a few hundred lines add up: each of them is small. The state file keeps the count, until a run has
-    fewer new users for its rows: those of a new installation are new once.
+    The state file adds up consecutive runs, because cron runs of a few hundred lines are each too small to tell. The
+    count ends with a run that has few new users: in a new installation every user is new once.
     """
     known = installation.read(cfg.buffer_path, warn=False)
     users, rows = total.new_names.get("users", 0), total.rows + total.imported
@@ -58,7 +58,7 @@ def note(cfg: Config, total: LoadResult, emails: Collection[str]) -> str | None:
 
 
 def warning(users: int, rows: int, emails: Collection[str]) -> str | None:
-    """Return what to say if there is more than one new user for two rows, and they are many; None otherwise."""
+    """Return the warning if there are at least MIN_NEW users, and more than one for two rows; otherwise None."""
     if users < MIN_NEW or not _are_many(users, rows):
         return None
     fields = common_fields(emails)
@@ -74,7 +74,7 @@ def _are_many(users: int, rows: int) -> bool:
 
 
 def common_fields(emails: Collection[str]) -> str:
-    """Return the fields that nearly all of these emails have, in their order, each value as `*`: it may be a name."""
+    """Return the fields that nearly all of these emails have, in order, with `*` for each value: it may be private."""
     labels = [dict.fromkeys(LABEL.findall(email)) for email in emails]
     count = Counter(label for found in labels for label in found)
     common = {label for label, emails_with_it in count.items() if emails_with_it >= SHARE * len(labels)}

@@ -1,4 +1,4 @@
-"""New lines of a log into the offline buffer, while the database is away; then out of the log."""
+"""Spool the new lines of a log to the offline buffer while the database is unavailable, then drain the log."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MAX_NAMES = 500_000  # of a table: an adversary's log must not fill the memory
 
 
 class DistinctNames:
-    """Counts the distinct names of a run, by reference table, up to MAX_NAMES of each; keeps their hashes only."""
+    """Counts the distinct names of a run for each reference table, up to MAX_NAMES each. Keeps only their hashes."""
 
     def __init__(self) -> None:
         self._seen: dict[str, set[int]] = {}
 
     def count_new(self, names: Mapping[str, Iterable[str]]) -> dict[str, int]:
-        """Return how many of these names are seen for the first time, by table."""
+        """Return how many of these names have not been seen before, by table."""
         new = {}
         for table, found in names.items():
             seen = self._seen.setdefault(table, set())
@@ -45,7 +45,7 @@ def opened(cfg: Config) -> contextlib.AbstractContextManager[Buffer]:
 
 
 def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
-    """Log once, and yield, that the buffer has lost lines since a run left it; warn of a last batch that was torn."""
+    """Log that the buffer has lost lines since a run left it, and yield that result; warn of a torn last batch."""
     missing = log_checks.missing_buffer_bytes(cfg, buffer)
     if buffer.torn:
         kept = f"{buffer.path} ended in a torn batch; it is now in {buffer.torn}"
@@ -63,7 +63,7 @@ def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
 
 
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
-    """Append the lines to the buffer that neither it nor the database surely has. Yields when a batch is on disk."""
+    """Spool the lines of these logs that neither the buffer nor the database surely has. Yields after each batch."""
     names = DistinctNames()
     for source in sources[:1]:
         remember_node(source.cfg)
@@ -72,15 +72,15 @@ def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]
 
 
 def remember_node(cfg: Config) -> None:
-    """Let later runs go on under the name that this host has now, if the database has never answered."""
-    with contextlib.suppress(OSError):  # a run with a database tells
+    """Write this host's name to the state file as the node, if no database has ever answered: later runs keep it."""
+    with contextlib.suppress(OSError):  # a run with a database reports it
         known = installation.read(cfg.buffer_path)
         if known.is_new and not known.node and not cfg.node_is_set:
             installation.begin(cfg, known)
 
 
 def resume_piped_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
-    """Let piped text continue after what is known of it under another beginning; return whether it does."""
+    """Set `source` to continue after the known parts of piped text, if its beginning is new; return whether it did."""
     path = logfile.path_text(source.log.path)
     begin = Position(None, 0, path, path, 0, spooled_to)
     found = continuation.find_offline(source.cfg, source.log, buffer, begin)
@@ -91,16 +91,16 @@ def resume_piped_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
 
 
 def has_lines_of_another_database(buffer: Buffer, source: Source) -> bool:
-    """Return whether the log has lines that the buffer lacks and that the database has not confirmed in this run.
+    """Return whether the log has lines that are neither in the buffer nor confirmed by the database in this run.
 
-    Another database had them when the buffer got what follows them, and they stayed in the log.
+    Another database had stored them when the buffer got the lines after them, and they were left in the log.
     """
     begin, end = source.confirmed_to, buffer.spooled_from(source.log.fingerprints())
     return source.is_drainable and begin < end and any(source.batches_between(begin, end))
 
 
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
-    """Append the new lines of one log to the buffer, and those that only may be stored; then drain the log."""
+    """Append the new lines of one log to the buffer, and those that are not confirmed; then drain the log."""
     log, again = source.log, source.again
     spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log.fingerprints(), log.max_offset))
     is_continued = not again and source.stored_to is None and resume_piped_text(buffer, source, spooled_to)
@@ -112,7 +112,7 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
         for batch in source.unconfirmed_batches(offset):
             put, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
             del batch
-            yield put, LoadResult()  # counted when it was stored
+            yield put, LoadResult()  # these lines were counted when they were stored
         for batch in source.batches(max(offset, source.stored_to or 0)):
             new_names = names.count_new(batch.records.names())
             result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)

@@ -1,4 +1,4 @@
-"""New lines of a log into the database, while it answers; then out of the log."""
+"""Store the new lines of a log in the database while it is available, then take them out of the log."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from xraylog.ingest.source import EMPTY, Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 
-CONFIRM_S = 10  # lines that were stored since the last confirmation go to the buffer when the database goes away
+CONFIRM_S = 10  # if the database goes away, lines stored since the last confirmation go to the buffer, too
 
 
 @contextlib.contextmanager
 def connected(cfg: Config) -> Iterator[Target]:
-    """Connect to the database and create what it lacks; at the end log what would make loading faster.
+    """Connect to the database, create missing tables, and yield it; afterwards log what would make loading faster.
 
-    Raises Unavailable and Unsuitable, here and from everything inside.
+    Raises Unavailable and Unsuitable, also from inside the `with` block.
     """
     connect = functools.partial(session.connect, cfg.connection, answer_timeout_s=cfg.answer_timeout_s, node=cfg.node)
     with connect() as conn:
@@ -54,7 +54,7 @@ def connected(cfg: Config) -> Iterator[Target]:
 
 
 def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
-    """Warn that a constraint, or a column, of the operator's refused rows: they are stored, and in no answer."""
+    """Warn that a constraint, or a column, that the operator added refused rows: they are in rejected_lines only."""
     with session.transaction(conn):
         statements = "; ".join(table_faults.lifted_by(conn, refusal))
     change = f"if they are welcome: {statements}; then" if statements else "once it lets them in"
@@ -65,7 +65,7 @@ def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
 def load(target: Target, source: Source) -> Iterator[LoadResult]:
     """Store the new lines, batch by batch, then drain the log. Yields after each commit.
 
-    `source` knows at any time how far it is stored: an outage can end this anywhere.
+    An outage can end this anywhere, so `source` records after each commit how far the log is stored.
     """
     position = find_position(target, source)
     if source.again and (position.id is not None or position.later):
@@ -94,17 +94,19 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
 
 
 def may_be_unconfirmed(source: Source, offset: int) -> bool:
-    """Return whether an earlier run stored lines before `offset`, and may not have lived to have them confirmed: they
-    are about to leave the log. To have others confirmed once more would make a backup look older than it is.
+    """Return whether an earlier run may have stored the lines before `offset` and died before it confirmed them.
+
+    They are about to leave the log, so they need a confirmation. Confirming lines twice would do harm: a backup taken
+    in between would look older than it is.
     """
     stored = source.stored_log(offset)
-    if stored is None:  # of an archive nobody remembers how far it is stored
+    if stored is None:  # the state file keeps nothing about archives
         return not (source.options.keep or source.log.is_blank(offset))
     return not (confirmation.is_recorded(source.cfg, stored) or source.log.is_blank(offset))
 
 
 def start_again(target: Target, source: Source, position: Position) -> Position:
-    """Move the position back to the beginning: from here on the database counts from there."""
+    """Move the position back to 0, for --again; from here on the database counts from there."""
     with session.transaction(target.conn, positions.node_lock(source.node)):
         positions.forget_ranges(target.conn, position)
         position = dataclasses.replace(position, later=())
@@ -112,7 +114,7 @@ def start_again(target: Target, source: Source, position: Position) -> Position:
 
 
 def move_past_ranges(target: Target, source: Source, position: Position) -> Position:
-    """Let the position alone say what is stored, now that nothing is missing before a range."""
+    """Move the position past the stored ranges after it, and delete these: nothing is missing before them any more."""
     end = max(position.offset, position.later[-1].end)
     with session.transaction(target.conn, positions.node_lock(source.node)):
         positions.forget_ranges(target.conn, position)
@@ -121,7 +123,7 @@ def move_past_ranges(target: Target, source: Source, position: Position) -> Posi
 
 
 def find_position(target: Target, source: Source) -> Position:
-    """Return where the last run ended. Waits for one that died while its transaction is still in the server."""
+    """Return where the last run ended. If that run died, wait until its transaction has ended in the server."""
     log, origin, node_id = source.log, source.origin, target.node_id(source.node)
     with session.transaction(target.conn, positions.node_lock(source.node)):
         confirmation.raise_if_copied(source.cfg, target)
@@ -156,9 +158,9 @@ def find_position(target: Target, source: Source) -> Position:
 
 
 def drain(target: Target, source: Source, position: Position) -> None:
-    """Take the stored lines out of the log, while xray appends; the position follows.
+    """Take the stored lines out of the log while xray appends to it, then move the position to match.
 
-    `source` knows where the stored lines end now before the position moves: the database may be away by then.
+    `source` is updated before the position moves, because the database may go away in between.
     """
     head = source.log.fingerprint(position.offset)
     drained = source.drain(position.offset)
@@ -166,7 +168,7 @@ def drain(target: Target, source: Source, position: Position) -> None:
         return
     source.stored_to = source.confirmed_to = drained.offset
     if source.is_copy(position, head):
-        position = dataclasses.replace(position, id=None)  # the other file still has its lines, and its position
+        position = dataclasses.replace(position, id=None)  # the other file keeps its lines and its position
     if position.id is None and not drained.offset:
         return  # no line of it was ever stored: there is no position to move
     with session.transaction(target.conn, positions.node_lock(source.node)):
@@ -178,6 +180,6 @@ def drain(target: Target, source: Source, position: Position) -> None:
 
 
 def move(target: Target, source: Source, update: PositionUpdate) -> Position:
-    """Move the position in a transaction of its own; return it as it is then."""
+    """Move the position in a transaction of its own; return the new position."""
     with session.transaction(target.conn, positions.node_lock(source.node)):
         return positions.move(target.conn, update)

@@ -1,4 +1,4 @@
-"""What a run comes to: its counts, mode and exit status, the statistics row, the metrics, and why it failed."""
+"""The outcome of a run: counts, mode, exit status, statistics row, metrics, and the reason if it failed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from xraylog.printed import STANDARD_OUTPUT
 from xraylog.telemetry import prometheus, stats
 from xraylog.telemetry.prometheus import Metrics
 
-MIN_SUSPICIOUS = 20  # unparsed lines without one good line
+MIN_SUSPICIOUS = 20  # unparsed lines of a run without any row: it may be the wrong log
 
 
 class Recorder:
-    """Counts what a run stores. The totals are right whatever ends the run, and whenever."""
+    """Counts what a run stores. The totals are right however and whenever the run ends."""
 
     def __init__(self, cfg: Config, paths: Sequence[Path]) -> None:
-        self.status = Exit.FAILED  # until the run is at its end
+        self.status = Exit.FAILED  # until `finish`
         self._cfg = cfg
         self._paths = paths
         self._metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path, list(paths) == [cfg.log_path])
@@ -43,20 +43,20 @@ class Recorder:
         self._totals = {"online": LoadResult(), "offline": LoadResult()}
         self._status_at_end = Exit.DONE
         self._owns_logs = True
-        self._line_metrics: dict[prometheus.Series, float] = {}  # in the lines that were read
+        self._line_metrics: dict[prometheus.Series, float] = {}  # what the lines of this run are about
         self.caught_up = False  # whether the database has every line
 
     def begin(self) -> None:
-        """Note in the metrics that a run is at work: it may be killed."""
+        """Record in the metrics that a run has started: it may be killed."""
         self._metrics.begin(self._began)
 
     def add(self, results: Iterable[LoadResult]) -> None:
-        """Count results as they come: what was committed counts, too, when the next one raises."""
+        """Add up results as they come: what is committed counts even if the next one raises."""
         for result in results:
             self._totals[self._mode] += result
 
     def go_offline(self, reason: Exception) -> None:
-        """Log why this run goes on without the database. What is added from here on is in the buffer."""
+        """Log why this run continues without the database. Results that are added from now on are in the buffer."""
         self._mode = "offline"
         what_next = hints.joined(f"new lines go to {self._cfg.buffer_path}", hints.on(reason, self._cfg))
         if isinstance(reason, schema.Migrating):
@@ -71,7 +71,7 @@ class Recorder:
         """Decide the exit status of a run that stored or buffered every line it could read."""
         self._line_metrics = run_counts.as_metrics(source.counts for source in sources if source.counts)
         emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
-        # Offline, names that the database has are new, too.
+        # Only online: offline, every name counts as new.
         if self._mode == "online" and (warning := new_users.note(self._cfg, self._totals["online"], emails)):
             logger.warning("{}", warning)
         if not any(source.has_odd_times for source in sources):
@@ -81,7 +81,7 @@ class Recorder:
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
-            folder = safe_open.without_links(path).parent  # of what a link leads to
+            folder = safe_open.without_links(path).parent  # if it is a link, of its target
             if discovery.is_live(path) and not os.path.isdir(folder):
                 change = f"change [parser] logfile in {self._cfg.path}; or: {file_advice.make_folder(folder)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", folder, change)
@@ -89,7 +89,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def counting(self) -> Iterator[None]:
-        """Turn what ends the run early into its status; then write its statistics row, whatever happened."""
+        """Set the exit status if an error ends the run early; then write the statistics row in any case."""
         try:
             yield
         except (logfile.Unusable, offline_buffer.Damaged):
@@ -113,7 +113,7 @@ class Recorder:
                 self.caught_up = self.status == Exit.DONE and self._mode == "online"
 
     def publish(self) -> None:
-        """Write the metrics, unless another run has the logs."""
+        """Write the metrics, unless another run is reading these logs."""
         if not self._owns_logs:
             return
         lines = prometheus.outcomes(self._totals["online"], self._totals["offline"])
@@ -129,7 +129,7 @@ class Recorder:
             self.status = self.status or Exit.OPERATOR
 
     def _report(self) -> None:
-        """Log one line that adds up, and write the statistics row."""
+        """Log the totals in one line, and write the statistics row."""
         total = self._totals["online"] + self._totals["offline"]
         logger.info(
             "{} lines read = {} rows + {} unparsed + {} ignored{}",
@@ -161,14 +161,14 @@ class Recorder:
 
 
 def status_of(error: OSError) -> Exit:
-    """Return the exit status: no run passes by a folder or what others own, while a full disk may have room later."""
+    """Return the exit status for an error of a file: a full disk may pass, wrong permissions need the operator."""
     is_for_operator = isinstance(error, (safe_open.Unsafe, PermissionError, IsADirectoryError))
     return Exit.OPERATOR if is_for_operator else Exit.FAILED
 
 
 @contextlib.contextmanager
 def recorded(cfg: Config, paths: Sequence[Path]) -> Iterator[Recorder]:
-    """Count what happens inside; at the end write the metrics, whatever happened."""
+    """Yield a Recorder; at the end write the metrics in any case."""
     recorder = Recorder(cfg, paths)
     try:
         yield recorder
@@ -180,7 +180,7 @@ def recorded(cfg: Config, paths: Sequence[Path]) -> Iterator[Recorder]:
 
 
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
-    """Log why a run could not be finished, and the command that helps; return its exit status."""
+    """Log why a run could not be finished, with a command that helps; return its exit status."""
     if isinstance(error, logfile.Busy):
         logger.error("another run is at work: {}; nothing to do; {}", error, hints.holder(error, cfg))
         return Exit.BUSY
@@ -206,6 +206,6 @@ def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
 
 
 def describe(paths: Sequence[Path]) -> str:
-    """Return the logs' names for a message."""
+    """Return the names of the logs for a message."""
     names = ["what was piped in" if path == discovery.STDIN else str(path) for path in paths]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""What is worth one warning a day, and no more: the state file beside the buffer remembers it from run to run."""
+"""Conditions that are worth one warning a day, not one a run: the state file next to the buffer remembers the last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xraylog.accesslog import installation
 from xraylog.config import Config
 
 DAY_S = 86_400
-MAX_REMINDERS = 20  # of things: another program's paths must not fill the state
+MAX_REMINDERS = 20  # kept: paths that others choose must not fill the state file
 KEPT_S = 30 * DAY_S
 
 
@@ -22,7 +22,7 @@ class Since(NamedTuple):
 
 
 def note(cfg: Config, what: str, now: float, patience_s: float = 0) -> Since:
-    """Remember that something is so, and return since when, and whether to warn: once a day, after `patience_s`."""
+    """Remember that a condition holds; return since when, and whether to warn: once a day, first after `patience_s`."""
     known = installation.read(cfg.buffer_path, warn=False)
     first, last = _times(known.reminders.get(what), now)
     is_due = now - first >= patience_s and not 0 <= now - last < DAY_S
@@ -36,7 +36,7 @@ def note(cfg: Config, what: str, now: float, patience_s: float = 0) -> Since:
 
 
 def end(cfg: Config, what: str) -> None:
-    """Forget what begins so: it is no longer so."""
+    """Forget the conditions whose names begin with `what`: they no longer hold."""
     known = installation.read(cfg.buffer_path, warn=False)
     others = {key: value for key, value in known.reminders.items() if not key.startswith(what)}
     if others != known.reminders:
@@ -44,14 +44,17 @@ def end(cfg: Config, what: str) -> None:
 
 
 def noticed(cfg: Config, what: str) -> dict[str, float]:
-    """Return what begins so, without its beginning, and when it was noticed first. Raises OSError."""
+    """Return when each condition whose name begins with `what` was noticed first, by the rest of its name.
+
+    Raises OSError.
+    """
     known, now = installation.read(cfg.buffer_path, warn=False), time.time()
     found = {key.removeprefix(what): value for key, value in known.reminders.items() if key.startswith(what)}
     return {key: _times(value, now)[0] for key, value in found.items() if _is_recent(value, now)}
 
 
 def _times(value: object, now: float) -> tuple[float, float]:
-    """Return when it was noticed first, and when there was a warning last; 0 for never."""
+    """Return when a condition was noticed first, and when it was warned of last; 0 for never."""
     match value:
         case [float(first) | int(first), float(last) | int(last)] if first <= now:
             return first, last

@@ -1,6 +1,6 @@
-"""What the rows of a run are about, for the metrics: users, addresses, actions, outbound tags. Pure.
+"""Counts of a run's rows for the metrics: users, addresses, actions, outbound tags. Pure.
 
-Only a run that writes metrics counts, because it takes time for each row.
+Only a run that writes metrics counts, because it costs time for each row.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from xraylog.telemetry.prometheus import Series
 MAX_DISTINCT = 500_000  # names whose hashes are kept: an adversary's log must not fill the memory
 MAX_TAGS = 1_000  # distinct ones that are counted; a client that forges lines chooses tags, too
 OTHER = "other"
-# As client_address in answers.sql: mapped ones are IPv4, and those that stand for a unix socket or a proxy are none.
+# As client_address in answers.sql: mapped addresses are IPv4; those of unix sockets and proxies are no clients.
 MAPPED = IPv6Network("::ffff:0.0.0.0/96")
 NO_CLIENTS = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv6Network("::/16"))
-MAY_BE_NO_CLIENT = ("0", "127.", ":")  # how these and the mapped ones begin; most clients' addresses do not
+MAY_BE_NO_CLIENT = ("0", "127.", ":")  # how these and the mapped ones begin: most others need no closer look
 
 
 class RunCounts:
@@ -33,12 +33,12 @@ class RunCounts:
 
     @property
     def users(self) -> int:
-        """Distinct ones, up to MAX_DISTINCT."""
+        """The number of distinct users, up to MAX_DISTINCT."""
         return len(self._users)
 
     @property
     def addresses(self) -> int:
-        """Distinct ones of clients, up to MAX_DISTINCT."""
+        """The number of distinct client addresses, up to MAX_DISTINCT."""
         return len(self._addresses)
 
     def add(self, records: Records) -> None:
@@ -61,7 +61,7 @@ class RunCounts:
         self._addresses |= other._addresses
 
     def most_frequent_tags(self, count: int) -> dict[str, int]:
-        """Return the rows of the most frequent outbound tags; of the rest as OTHER, if there is one."""
+        """Return the rows of the `count` most frequent outbound tags, and under OTHER those of the rest, if any."""
         tags = Counter(self.outbound_tags)
         rest = tags.pop(OTHER, 0)
         most = dict(sorted(tags.items(), key=lambda item: (-item[1], item[0]))[:count])
@@ -70,7 +70,7 @@ class RunCounts:
 
 
 def as_metrics(counts: Iterable[RunCounts]) -> dict[Series, float]:
-    """Return what the logs of a run had in their lines, as metrics."""
+    """Return the counts of all logs of a run as metrics."""
     total = RunCounts()
     for log_counts in counts:
         total.merge(log_counts)
@@ -84,14 +84,14 @@ def as_metrics(counts: Iterable[RunCounts]) -> dict[Series, float]:
 
 
 def client_address(source: str) -> str | None:
-    """Return the address of a client, or the network that is left of a masked one; None for one that is no client's."""
+    """Return the address of a client, or its network if it is masked; None if it is not a client's."""
     if not source.startswith(MAY_BE_NO_CLIENT):
         return source
     found = ip_network(source, strict=False)
     if isinstance(found, IPv6Network) and found.subnet_of(MAPPED):
         mapped = int(found.network_address) - int(MAPPED.network_address)
         found = IPv4Network((mapped, found.prefixlen - MAPPED.prefixlen))
-    if any(type(found) is type(network) and found.subnet_of(network) for network in NO_CLIENTS):  # type: ignore[arg-type]
+    if any(type(found) is type(none) and found.subnet_of(none) for none in NO_CLIENTS):  # type: ignore[arg-type]
         return None
     return str(found.network_address) if found.prefixlen == found.max_prefixlen else str(found)
 

@@ -1,4 +1,4 @@
-"""One log of a run: its batches, how far the database has confirmed it, and how stored lines leave it."""
+"""One log of a run: its batches, how far the database has it, and how stored lines are taken out of it."""
 
 from __future__ import annotations
 
@@ -30,69 +30,69 @@ from xraylog.ingest.new_users import EmailSample
 from xraylog.ingest.run_counts import RunCounts
 from xraylog.records import DAY, Batch, Fingerprint, Origin
 
-# Lines of which the first is logged, by the beginning of their reason; and what to do when they are right.
+# The first bad line of each kind is logged. By the beginning of its reason; with advice for lines that are right.
 ODD_LINES = {PREFIXED: "", STRAY: "; if their dates are right: raise [parser] stray_days, then --replay-rejected"}
-EMPTY = Fingerprint(0, hashlib.sha256().digest())  # of an empty file
+EMPTY = Fingerprint(0, hashlib.sha256().digest())  # the fingerprint of an empty file
 
 
 class Source:
-    """A log and how far it is stored. What the loader asks of it is `loading.batch_source.BatchSource`."""
+    """A log and how far it is stored. The loader sees it as a `BatchSource` (xraylog/loading/batch_source.py)."""
 
     def __init__(self, log: Log, cfg: Config, options: Options) -> None:
         self.log = log
         self.cfg = cfg
         self.options = options
-        self.stored_to: int | None = None  # offset up to which the database has its lines; None: it has not answered
-        self.confirmed_to = 0  # of those, up to where it has confirmed them: a failover may lose the others
-        self.later: tuple[Range, ...] = ()  # what the database has after lines that it has not
+        self.stored_to: int | None = None  # offset up to which the database has the lines; None: not yet known
+        self.confirmed_to = 0  # offset up to which storing was confirmed: a failover may lose the lines after it
+        self.later: tuple[Range, ...] = ()  # stored ranges after `stored_to`, each with a gap before it
         self.sample = EmailSample()
         self.counts = RunCounts() if cfg.metrics_path else None
         self.dns = DnsAnswers(cfg.zone, EARLIEST, datetime.now(timezone.utc) + AHEAD) if cfg.dns_answers else None
         self._counted_to = 0
-        self.minutes: dict[int, str] = {}  # of the last line of each batch, in UTC, by the offset at which it ends
-        self.is_stored = False  # every line is in the database, and the log is drained
-        self.has_odd_times = False  # and a warning says why
-        self._drained: Drained | None = None  # what an attempt in this run came to
+        self.minutes: dict[int, str] = {}  # UTC minute of each batch's last line, by the batch's end offset
+        self.is_stored = False  # whether every line is in the database, and the log has been drained
+        self.has_odd_times = False  # whether a warning said that the times in the log cannot be right
+        self._drained: Drained | None = None  # the result of the last attempt to drain it
 
     @property
     def node(self) -> str:
-        """The node whose log it is."""
+        """The node that the log belongs to."""
         return self.cfg.node
 
     @property
     def again(self) -> bool:
-        """Return whether to store lines whatever was stored. Not once the database counts from 0: then it knows."""
+        """Return whether --again applies: store lines even if they are stored. Not once the position was reset to 0."""
         return self.options.again and self.stored_to is None
 
     @property
     def origin(self) -> Origin:
-        """What a batch of this log, as it is now, will be recognised by."""
+        """What a batch read from the log now will be recognised by."""
         return offline_buffer.origin(self.node, self.log, self.again)
 
     @property
     def has_new_lines(self) -> bool:
-        """Return whether there may be a line to read, as far as the file alone can tell."""
+        """Return whether the log may have lines to read, as far as the file alone shows."""
         return not (self.log.is_empty or (self.log.is_drained() and not self.options.again))
 
     @property
     def is_drainable(self) -> bool:
-        """Return whether its lines leave the log when they are stored or buffered."""
+        """Return whether lines are taken out of the log once they are stored or buffered."""
         return isinstance(self.log, LogFile) and self.log.writable and not self.options.keep
 
     @property
     def safe_to(self) -> int:
         """The offset up to which lines need not go to the buffer.
 
-        A standby that takes the place of the database may lack what nobody has confirmed: what leaves the log, then,
-        is in the buffer, too. The import skips what the database has.
+        If the log is drained, this is only as far as the database has confirmed: a standby that takes over may lack the
+        rest. Lines that are both buffered and stored do no harm, because the import skips what the database has.
         """
         return self.confirmed_to if self.is_drainable else self.stored_to or 0
 
     def batches(self, offset: int) -> Iterator[Batch]:
-        """Yield batches of the lines from `offset` on, without those that the database has."""
+        """Yield batches of the lines from `offset` on, except those that are stored."""
         for batch in self._read(offset, positions.gaps(offset, self.later, None)):
             self.sample.add(batch.records)
-            if self.counts and batch.start >= self._counted_to:  # a part of the log may be read once more
+            if self.counts and batch.start >= self._counted_to:  # part of the log may be read twice
                 self.counts.add(batch.records)
                 self._counted_to = batch.end
             if self.dns is not None:
@@ -101,35 +101,36 @@ class Source:
             del batch  # before the next one is read: one in memory, not two
 
     def unconfirmed_batches(self, offset: int) -> Iterator[Batch]:
-        """Yield batches of the lines from `offset` on that the database has stored, but has not confirmed."""
+        """Yield batches of the lines from `offset` on that are stored but not yet confirmed."""
         return self._read(offset, positions.gaps(offset, (), max(offset, self.stored_to or 0)))
 
     def batches_between(self, begin: int, end: int) -> Iterator[Batch]:
-        """Yield batches of what is still in the log of these bytes."""
+        """Yield batches of the lines that the log still has between these offsets."""
         return (batch for batch in self._read(begin, [(begin, end)]) if batch.records or batch.bad_lines)
 
     def _read(self, offset: int, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
-        after = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
-        for batch in read(self.log, self.cfg, parts, after, None if self.again else self._last_day()):
+        minute = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
+        for batch in read(self.log, self.cfg, parts, minute, None if self.again else self._last_day()):
             if batch.records:
                 self.minutes[batch.end] = batch.records.minutes[-1]
             yield batch
             del batch  # before the next one is read: one in memory, not two
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
-        """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
+        """Return the update that moves the log's position to `offset`, after flushing the lines before it to disk."""
         return position_update(self.log, position, offset)
 
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
-        """Return this move alone."""
+        """Return the same update as a list."""
         return [self.position_update(position, offset)]
 
     def _last_day(self) -> date | None:
         return last_minutes.day_before(self.cfg, self.log)
 
     def remember(self, offset: int) -> None:
-        """Let the next run know what follows `offset`, where stored lines end now; the day of the last line, and its
-        time where the hour is repeated.
+        """Write to the state file what the next run needs once the lines before `offset` have left the log.
+
+        That is: how many bytes were not stored, the latest day, and the last line's minute if its hour is repeated.
         """
         if isinstance(self.log, LogFile):
             log_checks.remember_unread(self.cfg, self.log, self.log.size if self.log.replaced else offset)
@@ -138,11 +139,11 @@ class Source:
             last_minutes.remember_day(self.cfg, self.log, date.fromisoformat(max(self.minutes.values())[:DAY]))
 
     def drain(self, offset: int) -> Drained | None:
-        """Take the lines before `offset`, which are stored, out of the log; log why not, and return None then."""
+        """Take the stored lines before `offset` out of the log. If that is not possible, log why and return None."""
         if (log := self._drainable(offset)) is None:
             return None
         if self._drained is not None and self._drained.offset == offset:
-            return self._drained  # the position could not follow: another mark would not know the file's first one
+            return self._drained  # the database went away before the position moved: keep that mark
         try:
             drained = drain.drain(log, offset, self.cfg.truncate_above)
         except drain.Replaced:
@@ -155,27 +156,27 @@ class Source:
         return drained
 
     def truncate(self, offset: int, leave: int = 0) -> bool:
-        """Truncate the log to `leave` bytes if all of it, `offset` bytes, is drained; return whether it was."""
+        """Truncate the log to `leave` bytes if it holds nothing but `offset` drained bytes; return whether it did."""
         return isinstance(self.log, LogFile) and drain.truncate_if_drained(
             self.log, offset, self.cfg.truncate_above, leave
         )
 
     def stored_log(self, offset: int) -> StoredLog | None:
-        """Return the place up to which the log is stored, as the state remembers it; None for what never changes."""
+        """Return how far the log is stored, as the state file keeps it; None for an archive, and for nothing."""
         if not isinstance(self.log, LogFile | Piped) or not offset:
             return None
         length, digest = self.log.fingerprint(offset)
         return StoredLog(path_text(self.log.path), offset, length, digest.hex(), self.log.tail(offset).hex())
 
     def is_copy(self, position: Position, head: Fingerprint) -> bool:
-        """Return whether `position` is that of another file, which is still there and begins with `head`, too."""
+        """Return whether `position` belongs to another file that still exists and has the same beginning, `head`."""
         this = self.log if isinstance(self.log, LogFile) else None
         return position.known_path != position.source and discovery.begins_with(
             Path(position.known_path), head, but=this
         )
 
     def _drainable(self, offset: int) -> LogFile | None:
-        """Return the log if it is to be drained. Log why it is not, and where reading stopped early."""
+        """Return the log if it is to be drained. Otherwise log why not; also log where reading stopped early."""
         log = self.log
         if log.corruption:
             rest = hints.command(self.cfg, "--logfile", "COPY")
@@ -195,46 +196,47 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Lines of a log that the database lacks, although it has later ones: a BatchSource of its own."""
+    """A range of a log that the database lacks, although it has later lines. A BatchSource of its own."""
 
     log: Log
     cfg: Config
     end: int  # offset
-    later: tuple[Range, ...]  # what the database has before `end`
+    later: tuple[Range, ...]  # stored ranges before `end`
 
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the missing lines from `offset` on."""
         return read(self.log, self.cfg, positions.gaps(offset, self.later, self.end))
 
     def position_update(self, position: Position, offset: int) -> PositionUpdate:
-        """Return the move of the log's position to `offset`; the lines before it are on disk by then."""
+        """Return the update that moves the log's position to `offset`, after flushing the lines before it to disk."""
         return position_update(self.log, position, offset)
 
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
-        """Return this move alone."""
+        """Return the same update as a list."""
         return [self.position_update(position, offset)]
 
 
 def position_update(log: Log, position: Position, offset: int) -> PositionUpdate:
-    """Return the move of a log's position to `offset`, when the lines before it are on disk."""
+    """Flush the lines before `offset` to disk; return the update that moves the log's position there."""
     log.sync()
     return PositionUpdate(position, offset, log.fingerprint(offset), tail_of(log, offset))
 
 
 def tail_of(log: Log, offset: int) -> bytes | None:
-    """Return what the text before `offset` is known by; None for an archive, which would be decompressed once more."""
+    """Return the digest of the text before `offset`; None for an archive, which would have to be decompressed again."""
     return None if isinstance(log, Archive) else log.tail(offset)
 
 
 def read(
-    log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]], after: str = "", last_day: date | None = None
+    log: Log, cfg: Config, parts: Iterable[tuple[int, int | None]], last_minute: str = "", last_day: date | None = None
 ) -> Iterator[Batch]:
-    """Yield batches of the lines in these parts of a log; warn once of each thing that is odd about many lines.
+    """Yield batches of the lines in these parts of a log; warn once of each kind in ODD_LINES.
 
-    `after`: the minute of the line before them, in UTC, where it is known; `last_day`: the latest one before them.
+    `last_minute`: the UTC minute of the line before the first part, "" if unknown. `last_day`: the latest day of the
+    lines that have left the log.
     """
     warned = set()
-    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc), after, last_day):
+    for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc), last_minute, last_day):
         yield batch
         for at, bad in batch.bad_lines:
             logger.debug("{}, byte {}: {}", log.path, at, bad.reason)
@@ -247,7 +249,7 @@ def read(
 
 
 def with_new_lines(cfg: Config, options: Options, paths: Sequence[Path], logs: Sequence[Log]) -> list[Source]:
-    """Return a source for each log that may have new lines; log which have none, and which `paths` have no log."""
+    """Return a source for each log that may have new lines. Log which have none, and which paths have no log."""
     found = {log.path for log in logs}
     for path in paths:
         if path not in found:

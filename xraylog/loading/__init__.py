@@ -1,1 +1,1 @@
-"""Batches into `logs`, on one of three paths."""
+"""Store batches in `logs`, on one of three load paths."""

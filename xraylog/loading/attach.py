@@ -1,8 +1,8 @@
 """Load a new day into a standalone table, then ATTACH it: the fast path for backlogs.
 
-A standalone table without keys and indexes takes rows several times as fast; ATTACH creates the indexes, and checks
-the foreign keys as a set. All of it is one transaction, together with the position: the day is stored as a whole or
-not at all. Needs no privilege except the one to create partitions.
+A table without keys and indexes takes rows several times as fast; ATTACH creates the indexes, and checks the foreign
+keys as a set. All of it is one transaction, together with the position: the day is stored as a whole or not at all. The
+only privilege it needs is to create partitions.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MAX_LOCK_S = 10.0  # longest time to hold the partitions lock: a third of LOCK_T
 
 
 class PartitionExists(Exception):
-    """Another run created a partition of such a day in the meantime."""
+    """Another run has created a partition for one of these days meanwhile."""
 
 
 def create_tables(conn: Connection, days: Iterable[str]) -> dict[str, str]:
-    """Create a table for each of these days and return the names by day.
+    """Create a table for each of these days; return their names by day.
 
-    The transaction's first lock is that of partitions. Raises PartitionExists, and DuplicateTable where another table
+    The lock on partitions must be the transaction's first. Raises PartitionExists, and DuplicateTable if another table
     has the name of a partition.
     """
     bounds = partitions.read_bounds(conn)
@@ -39,7 +39,7 @@ def create_tables(conn: Connection, days: Iterable[str]) -> dict[str, str]:
 
 
 def attach(conn: Connection, tables: Mapping[str, str]) -> None:
-    """Make the tables partitions: the server adds the indexes, and checks the bounds and the foreign keys."""
+    """Attach the tables as partitions: the server adds the indexes, and checks bounds and foreign keys."""
     for day, table in tables.items():
         if not Capabilities.of(conn).keys_on_partitioned:
             for statement in schema.keys_and_indexes(table):

@@ -1,4 +1,4 @@
-"""The log as the loader sees it: its batches, and where its position moves to."""
+"""What the loader needs of a log: its batches, and the update of its position."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from xraylog.records import Batch
 
 
 class BatchSource(Protocol):
-    """A log whose batches are loaded. Files are its own affair: the database side opens none."""
+    """A log whose batches are loaded. It reads files by itself: the loading side opens none."""
 
     def batches(self, offset: int) -> Iterator[Batch]:
-        """Yield batches of the lines from `offset` on, in their order."""
+        """Yield batches of the lines from `offset` on, in order."""
 
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
-        """Return the move of the log's position to `offset`, and then what else moves with it.
+        """Return the update that moves the log's position to `offset`, followed by others for the same transaction.
 
         The lines before `offset` are on disk by then.
         """

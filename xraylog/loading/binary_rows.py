@@ -1,7 +1,7 @@
-"""Records to rows in COPY's binary format: the server has no text to parse (benchmarks/load.py shows both).
+"""Encode records in COPY's binary format, which the server reads without parsing text (benchmarks/load.py has both).
 
-The format is that of PostgreSQL's page on COPY, section "Binary Format": a row is its number of columns and, for each
-column, a length and as many bytes, or the length -1 for NULL. The bytes are those that the receive function of the
+The format is described on PostgreSQL's page on COPY, section "Binary Format": a row is its number of columns and, for
+each column, a length and as many bytes, or the length -1 for NULL. The bytes are those that the receive function of the
 column's type reads: a timestamptz is microseconds since 2000, an inet has a header of four bytes.
 """
 
@@ -20,8 +20,8 @@ from psycopg import errors
 from xraylog.database.schema import REJECT_REASON
 from xraylog.records import MINUTE, Ids, Records, Request, Route
 
-# The order of the columns puts the two that differ from row to row side by side.
-COLUMNS = {  # of `logs`, and the type that its bytes are for; of an older `logs`, `columns`
+# In this order the two columns that differ from row to row are next to each other.
+COLUMNS = {  # of `logs`, with the type that our bytes are encoded for; `columns` returns those of an older `logs`
     "timestamp": "timestamp with time zone",
     "source_port": "integer",
     "source_ip": "inet",
@@ -48,15 +48,15 @@ LANES = 2  # a timestamp and a port, 64 bits each
 
 
 def columns(has_reject_reason: bool) -> dict[str, str]:
-    """Return the columns of a row, and the type that the bytes of each are for."""
+    """Return the columns of a row, with the type that each is encoded for."""
     return {name: kind for name, kind in COLUMNS.items() if has_reject_reason or name != REJECT_REASON}
 
 
 def rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> bytes:
     """Return rows without BEGIN and END. `ids`: of every name in the records.
 
-    Requests and routes repeat themselves: the bytes of their columns are made once for each. In each chunk, rows of one
-    user are side by side: an answer about this user reads fewer pages (benchmarks/pages.py).
+    Requests and routes repeat, so the bytes of their columns are made once for each. Within a chunk, the rows of one
+    user are stored next to each other, so that an answer about the user reads fewer pages (benchmarks/pages.py).
     """
     addresses = {address: _inet(address) for address in set(records.source_ips)}
     requests = {request: _request(request, ids, has_reject_reason) for request in set(records.requests)}

@@ -1,8 +1,8 @@
 """Bulk load: prepare the next batches while earlier ones are copied; commit many in one transaction.
 
-During a commit, and whenever the server waits for the client, no row is stored. So batches that follow each other
-quickly form a group: they go through one COPY and are committed together.
-No recovery here: if a row is rejected the whole group is, and the caller retries batch by batch.
+No row is stored during a commit, nor while the server waits for the client. So batches that arrive in quick succession
+form a group, which has one COPY and one commit. There is no recovery here: if the database rejects a row, it rejects
+the group, and the caller retries batch by batch.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from xraylog.loading.rejects import Rejected, RejectedRows
 from xraylog.prefetch import Prefetcher, one_ahead
 from xraylog.records import Batch
 
-MAX_GROUP_S = 1.0  # how long a group grows, if its days have a partition
-MAX_GROUP_DAYS = 200  # of a group: its transaction locks the partition of each, and the indexes
-MAX_REJECTED_BYTES = 1 << 20  # of lines for rejected_lines, which wait for the end of the COPY
-PREFETCH_BYTES = 6 << 20  # of rows that wait while the server is busy with a day: we make them in a quarter of a second
-FEW_NAMES_S = 0.05  # in which those of most batches are known: the next one is not kept in memory beside it then
-ID_BYTES = 60  # an int in a set
+MAX_GROUP_S = 1.0  # how long a group may grow, if its days have partitions
+MAX_GROUP_DAYS = 200  # its transaction locks the partition of each day, and the indexes
+MAX_REJECTED_BYTES = 1 << 20  # of lines for rejected_lines, which are kept in memory until the COPY ends
+PREFETCH_BYTES = 6 << 20  # of rows prepared ahead while the server is busy: a quarter of a second of our work
+FEW_NAMES_S = 0.05  # long enough for the names of most batches: then the next batch need not be in memory, too
+ID_BYTES = 60  # memory of an int in a set
 
 
 class BatchRejected(Exception):
-    """Nothing of a group is stored; read its batches again and load them one by one, up to the offset `end`."""
+    """Nothing of a group was stored. Read its batches again, and load them one by one up to the offset `end`."""
 
     def __init__(self, end: int) -> None:
         super().__init__(end)
@@ -50,7 +50,7 @@ class BatchRejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
-    """What a transaction needs of a batch, whose names are committed. Not the batch itself: many of these wait."""
+    """What a transaction needs of a batch whose names are committed. Without the batch itself: many of these wait."""
 
     end: int
     days: Counter[str]
@@ -61,7 +61,7 @@ class PreparedBatch:
 
     @property
     def size(self) -> int:
-        """Bytes, roughly."""
+        """Bytes in memory, roughly."""
         rejected = sum(len(line.line) for line in self.rejected)
         return sum(len(text) for _, text in self.rows) + rejected + ID_BYTES * sum(map(len, self.used.values()))
 
@@ -69,10 +69,10 @@ class PreparedBatch:
 def prepare_all(
     names: References, resolver: Executor, node_id: int, row_format: RowFormat, batches: Iterator[Batch]
 ) -> Iterator[PreparedBatch]:
-    """Prepare batches. Raises Unsuitable.
+    """Prepare the batches in order. Raises Unsuitable.
 
-    While the server adds many names of one, the next is parsed: both take long. Names are committed in short
-    transactions of their own: none stays locked for long.
+    If the server takes long to add the names of a batch, the next batch is parsed meanwhile. Names are committed in
+    short transactions of their own, so that none stays locked for long.
     """
 
     def start(batch: Batch) -> tuple[Batch, Future[Resolved]]:
@@ -89,13 +89,13 @@ def prepare_all(
 
 
 def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowFormat) -> PreparedBatch:
-    """Make the rows of a batch whose names are known."""
+    """Encode the rows of a batch whose names are resolved."""
     rows = RejectedRows(batch)
     records = rows.records.select(rows.without_names(resolved.refused))
     rejected = rows.rejected()
     try:
         days = [(day, row_format.rows(found, resolved.ids, node_id)) for day, found in records.by_day().items()]
-    except psycopg.errors.NumericValueOutOfRange as error:  # an id: alone, the batch is refused with what mends that
+    except psycopg.errors.NumericValueOutOfRange as error:  # an id: loaded alone, the batch fails with a hint
         raise BatchRejected(batch.end) from error
     return PreparedBatch(
         batch.end,
@@ -109,7 +109,7 @@ def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowForma
 
 @dataclass(slots=True)
 class Group:
-    """The batches of one transaction, as far as it has copied them."""
+    """The batches of one transaction, so far."""
 
     end: int
     result: LoadResult = field(default_factory=LoadResult)
@@ -118,7 +118,7 @@ class Group:
     used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.REFERENCE_TABLES})
 
     def add(self, batch: PreparedBatch, with_names: bool) -> None:
-        """Count one more batch."""
+        """Add one more batch."""
         self.end = batch.end
         self.result += batch.result
         self.days.update(batch.days)
@@ -206,7 +206,7 @@ class BulkLoader:
         return position
 
     def _new_days(self, batch: PreparedBatch) -> set[str]:
-        """Return the days without a partition that have many rows in this batch and those that wait with it."""
+        """Return the days without a partition that have many rows in this batch and the prepared ones after it."""
         counts = batch.days
         if self._days.known(counts) or not self._keys.detect().can_attach:
             return set()
@@ -219,7 +219,7 @@ class BulkLoader:
         return {day for day in missing if counts[day] >= attach.MIN_ATTACH_ROWS}
 
     def _rows(self, batch: PreparedBatch) -> int:
-        """Return how many rows this batch and those that wait with it have, if not more than matters."""
+        """Return how many rows this batch and the prepared ones after it have; it stops counting at MIN_BULK_ROWS."""
         rows = batch.days.total()
         for following in self._ahead():
             if rows >= foreign_keys.MIN_BULK_ROWS:
@@ -228,7 +228,7 @@ class BulkLoader:
         return rows
 
     def _ahead(self) -> Iterator[PreparedBatch]:
-        """Yield the batches after the one at hand, as many as there is room for."""
+        """Yield the batches after the current one, as far as they are prepared, or have room to be."""
         for number in itertools.count():
             if (following := self._prefetched.peek(number)) is None:
                 return
@@ -237,9 +237,9 @@ class BulkLoader:
     def _parts(
         self, first: list[PreparedBatch], group: Group, tables: Mapping[str, str], until: float
     ) -> Iterator[tuple[str, bytes]]:
-        """Yield table and text of each day: `logs`, or the day's own table, until the group is complete.
+        """Yield table and rows of each day until the group is complete. The table is `logs`, or the day's own table.
 
-        Runs inside a COPY: no query may be sent here.
+        Runs inside a COPY, so it must not send a query.
         """
         batch = first.pop()
         while True:

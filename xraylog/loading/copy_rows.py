@@ -1,4 +1,4 @@
-"""Records to COPY data, and COPY data into a table. The ids of their names are known by then."""
+"""Encode records as COPY data, and send it to a table. The ids of their names must be known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NULL, TAB = "\\N", "\t"
 
 @dataclass(frozen=True, slots=True)
 class RowFormat:
-    """One of COPY's formats: how a COPY begins and ends, and what makes its rows."""
+    """One of the formats of COPY: what a COPY begins and ends with, and the function that encodes rows."""
 
     name: str
     columns: tuple[str, ...]
@@ -34,10 +34,10 @@ class RowFormat:
 def copy(
     conn: Connection, parts: Iterable[tuple[str, bytes]], row_format: RowFormat, created: Container[str] = ()
 ) -> int:
-    """Copy rows and return how many: each part is a table, `logs` or that of one day, and rows for it.
+    """Copy rows, and return how many were stored. Each part is a table, `logs` or that of one day, and encoded rows.
 
-    One COPY as long as the table stays the same: the server has the next rows before it has stored the last.
-    `created`: tables that this transaction created; their rows are frozen, which leaves nothing for a vacuum.
+    Consecutive parts of one table share a COPY, so the server gets more rows before it has stored the last. `created`:
+    tables that this transaction created; their rows are frozen, which saves a vacuum.
     """
     stored = 0
     columns = SQL(", ").join(map(Identifier, row_format.columns))
@@ -58,7 +58,7 @@ def copy(
 
 
 def insert(conn: Connection, row: bytes, text: RowFormat) -> int:
-    """Insert one row of the text format by a statement of its own: of its error, Citus keeps more. Return how many."""
+    """Insert one row, given in text format, with a statement of its own: Citus reports more about its errors."""
     values = [None if value == NULL else value for value in row.decode().rstrip("\n").split("\t")]
     columns = SQL(", ").join(map(Identifier, text.columns))
     statement = SQL(INSERT).format(columns=columns, values=SQL(", ").join([SQL("%s")] * len(values)))
@@ -66,10 +66,10 @@ def insert(conn: Connection, row: bytes, text: RowFormat) -> int:
 
 
 def text_rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> bytes:
-    """Return rows in COPY's text format. `ids`: of every name in the records.
+    """Return the records in COPY's text format. `ids`: of every name in them.
 
-    Nothing needs escaping: names are ids here, and the parser has validated the rest. Requests and routes repeat
-    themselves: the text of their columns is made once for each.
+    Nothing needs escaping: names are ids here, and the parser has validated the rest. Requests and routes repeat, so
+    the text of their columns is made once for each.
     """
     user, protocol, endpoint, tag = (
         {None: NULL, **ids[table]} for table in ("users", "protocols", "endpoints", "tags")
@@ -87,15 +87,15 @@ def text_rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int)
     }
     return b"".join(
         interleave(
-            some.minutes,
-            some.seconds,
-            map(addresses.__getitem__, some.source_ips),
-            [NULL if port is None else port for port in some.source_ports],
-            map(requests.__getitem__, some.requests),
-            map(routes.__getitem__, some.routes),
-            count=len(some),
+            chunk.minutes,
+            chunk.seconds,
+            map(addresses.__getitem__, chunk.source_ips),
+            [NULL if port is None else port for port in chunk.source_ports],
+            map(requests.__getitem__, chunk.requests),
+            map(routes.__getitem__, chunk.routes),
+            count=len(chunk),
         )
-        for some in records.slices(CHUNK_ROWS)
+        for chunk in records.slices(CHUNK_ROWS)
     )
 
 
@@ -107,14 +107,14 @@ TEXT_COLUMNS = (
 
 @functools.cache
 def text(has_reject_reason: bool) -> RowFormat:
-    """Return COPY's text format."""
+    """Return the RowFormat of COPY's text format."""
     columns = tuple(name for name in TEXT_COLUMNS if has_reject_reason or name != schema.REJECT_REASON)
     return RowFormat("text", columns, b"", b"", functools.partial(text_rows, has_reject_reason))
 
 
 @functools.cache
 def binary(has_reject_reason: bool) -> RowFormat:
-    """Return COPY's binary format."""
+    """Return the RowFormat of COPY's binary format."""
     columns = tuple(binary_rows.columns(has_reject_reason))
     rows = functools.partial(binary_rows.rows, has_reject_reason)
     return RowFormat("binary", columns, binary_rows.BEGIN, binary_rows.END, rows)

@@ -1,9 +1,9 @@
-"""The foreign keys of many rows, checked as a set instead of row by row.
+"""Check the foreign keys of many rows as a set instead of row by row.
 
-The row trigger of a foreign key costs 6 to 10 µs, and there are six of them for each row: more than everything else
-together (benchmarks/load.py, path 3 compared with path 2). Where the role may disable them, they are off for the
-transaction, and the loader does their work: each name that is used is locked, once a transaction. A concurrent
-DELETE of such a name waits for our commit and then fails, as it does with the trigger.
+The row trigger of a foreign key costs 6 to 10 µs, and there are six for each row: more than everything else together
+(benchmarks/load.py, path 3 compared with path 2). If the role may disable the triggers, they are off for the
+transaction, and the loader does their work: it locks each name that is used, once a transaction. A concurrent DELETE of
+such a name waits for our commit and then fails, as it does with the trigger.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from xraylog.loading.copy_rows import RowFormat
 
 MIN_BULK_ROWS = 1_000  # with fewer the triggers cost no more than a second session (benchmarks/thresholds.py)
 
-# Without the triggers of `logs` and its partitions, what they do besides checking our foreign keys would not happen, or
-# not in time: the user's own triggers, foreign keys of columns that we do not know, deferred constraints.
-# Rows of a table that becomes a partition afterwards meet no policy of `logs`, and no publication of it: none of its
-# subscribers would get them. A publication of all tables has that table, too, unless it names `logs` in its place.
+# Disabling the triggers of `logs` must not skip anything but our foreign keys: no triggers of the user's own, no
+# foreign keys of other columns, no deferred constraints.
+# Rows loaded into a table before it is attached bypass row-level security and publications of `logs`: subscribers would
+# not get them. A publication of all tables includes that table, unless it publishes via the root, `logs`.
 LOAD_PATHS = """
     WITH RECURSIVE part (oid) AS (
         SELECT 'logs'::regclass::oid
@@ -75,7 +75,7 @@ LOAD_PATHS = """
 MAY_DISABLE = "has_parameter_privilege('session_replication_role', 'SET')"
 MAY_DISABLE_BEFORE_15 = "(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"
 
-# FOR KEY SHARE in the order of the ids, as the triggers lock them one by one: a DELETE of names waits.
+# FOR KEY SHARE, as the triggers take, in the order of the ids: a DELETE of these names waits.
 LOCK_NAMES = """
     WITH u AS (SELECT FROM users WHERE id = ANY(%(users)s) ORDER BY id FOR KEY SHARE),
          p AS (SELECT FROM protocols WHERE id = ANY(%(protocols)s) ORDER BY id FOR KEY SHARE),
@@ -91,7 +91,7 @@ COUNT_NAMES = "SELECT count(*) FROM {} WHERE id = ANY(%s)"
 
 
 class NamesMissing(Exception):
-    """A name that was resolved has been deleted since: nothing was stored."""
+    """A name was deleted after it was resolved: nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class LoadPaths:
 
     has_only_our_keys: bool  # the triggers of `logs` check our foreign keys, and do nothing else
     like_is_complete: bool  # a table created LIKE `logs` has all that a partition of it has
-    meets_rows: bool  # something on `logs` is to see each row on its way into it
+    meets_rows: bool  # row-level security or a publication has to see each row that enters `logs`
     may_create_days: bool
     may_lock: bool
     may_disable_triggers: bool
@@ -112,21 +112,22 @@ class LoadPaths:
 
     @property
     def can_check_in_bulk(self) -> bool:
-        """Return whether the row triggers may be disabled. Where `logs` is distributed, names are not locked."""
+        """Return whether row triggers may be disabled. If Citus distributes `logs`, names need no lock."""
         may = self.workers_agree if self.is_distributed else self.may_lock
         return self.has_only_our_keys and self.may_disable_triggers and may
 
     @property
     def can_attach(self) -> bool:
-        """Return whether a day may be loaded before it becomes a partition: ATTACH checks its foreign keys."""
+        """Return whether a day may be loaded before its table becomes a partition; ATTACH checks the foreign keys."""
         is_equal = self.has_only_our_keys and self.like_is_complete and not self.meets_rows
         return is_equal and self.may_create_days and not self.is_distributed
 
     @property
     def row_format(self) -> RowFormat:
-        """Return how rows are sent: the text of a value fits columns of other types, too.
+        """Return the format in which to send rows: binary, or text, which also fits columns of other types.
 
-        Citus's coordinator reads every row in either case, to find its shard; what was measured there is text.
+        Text for Citus, too: its coordinator reads every row in either format to find the shard, and only text was
+        measured.
         """
         if self.takes_binary and not self.is_distributed:
             return copy_rows.binary(self.has_reject_reason)
@@ -147,7 +148,7 @@ class LoadPaths:
 
 
 class ForeignKeyChecks:
-    """Which load paths this role may use, detected once, and only for many rows; and the checks of the second."""
+    """Detects once which load paths this role may use, and does for the second one what the triggers do."""
 
     def __init__(self, conn: Connection, has_reject_reason: bool = True) -> None:
         self._conn = conn
@@ -156,7 +157,7 @@ class ForeignKeyChecks:
         self._paths: LoadPaths | None = None
 
     def detect(self) -> LoadPaths:
-        """Return what the catalog allows."""
+        """Return the load paths that the catalog allows. Queries only the first time."""
         if self._paths is None:
             modern = Capabilities.of(self._conn).parameter_privileges
             may_disable = SQL(MAY_DISABLE if modern else MAY_DISABLE_BEFORE_15)
@@ -179,7 +180,7 @@ class ForeignKeyChecks:
 
     @property
     def hint(self) -> str | None:
-        """Return what would make this run faster next time, if it had many rows."""
+        """Return what would make the next run faster, if this one had many rows."""
         return self._paths.hint if self._paths else None
 
     def checked_in_bulk(self, rows: int) -> bool:
@@ -187,12 +188,12 @@ class ForeignKeyChecks:
         return rows >= MIN_BULK_ROWS and self.detect().can_check_in_bulk
 
     def row_format(self, rows: int) -> RowFormat:
-        """Return what a transaction of `rows` rows sends them as."""
+        """Return the format in which a transaction of `rows` rows sends them."""
         return self.detect().row_format if rows >= MIN_BULK_ROWS else self.text
 
     @contextlib.contextmanager
     def without_triggers(self) -> Iterator[None]:
-        """Copy without row triggers inside, in a transaction: `lock` what the rows refer to before it ends."""
+        """Disable row triggers inside the block. `lock` the names of the rows before the transaction ends."""
         self._set_replication_role("replica")
         yield
         self._set_replication_role("origin")
@@ -206,9 +207,9 @@ class ForeignKeyChecks:
     def lock(self, ids: Mapping[str, Iterable[int]]) -> None:
         """Lock names, given as ids by table, until the transaction ends: they cannot be deleted. Raises NamesMissing.
 
-        Before or after COPY makes no difference: we wait for a concurrent DELETE and then find the name missing.
-        Citus locks a reference table as a whole for one of its rows, and runs deadlocked: there they are only counted.
-        Our own DELETE, of unused names, needs the lock of our node; one made by hand could come between.
+        Before or after COPY makes no difference: we wait for a concurrent DELETE, and then find the name missing. Citus
+        locks a whole reference table for one of its rows, and runs deadlocked, so there the names are only counted. Our
+        own DELETE of unused names needs the node's lock; one made by hand could come in between.
         """
         used = {table: sorted(set(ids[table])) for table in schema.REFERENCE_TABLES}
         found = self._count(used) if self.detect().is_distributed else self._conn.execute(LOCK_NAMES, used).fetchone()

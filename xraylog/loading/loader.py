@@ -1,8 +1,8 @@
-"""Batches into `logs`: rows, unparsed lines and position in one transaction, all or nothing.
+"""Store batches in `logs`: rows, unparsed lines and position in one transaction, all or nothing.
 
 There are three load paths. `attach`: many rows of a day that has no partition yet. `foreign_keys`: many rows of other
-days, if the role may disable the triggers of the foreign keys; their keys are checked in bulk. Otherwise COPY with
-these triggers, which any role that may insert can do.
+days, if the role may disable the triggers of the foreign keys; the keys are then checked in bulk. Otherwise COPY with
+these triggers, for any role that may insert.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from xraylog.loading.rejects import Store
 from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, Records
 
-# A name or a partition can vanish between two statements. Another run's retention drops one after the other.
+# A name or a partition can vanish between two statements, and another run's retention drops many, one at a time.
 MAX_ATTEMPTS = 10
 
 Result = TypeVar("Result")
 
 
 class Target:
-    """One database, with what a run has learned about it; it has a loader for each node."""
+    """One database, and what a run has learned about it. It has a loader for each node."""
 
     def __init__(
         self,
@@ -52,28 +52,28 @@ class Target:
         open_second_session: Callable[[], AbstractContextManager[Connection]],
         has_reject_reason: bool = True,
     ) -> None:
-        """Names are committed in the second session while rows are stored in the first."""
+        """`open_second_session`: bulk loads commit names there while rows are stored in `conn`."""
         self.conn = conn
         self.open_second_session = open_second_session
         self.references = References(conn)
         self.days = partitions.Partitions(conn)
         self.keys = ForeignKeyChecks(conn, has_reject_reason)
         self.owner = Owner()  # of the positions
-        self.receipt: str | None = None  # of the confirmations of this run
-        self.is_just_compared = False  # with what the installation knows: nothing was stored since
-        self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs`
-        self.refusal: str | None = None  # of a row, by a constraint
+        self.receipt: str | None = None  # the receipt of this run's confirmations, once there is one
+        self.is_just_compared = False  # whether nothing was stored since it was compared with the state file
+        self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs` that may have dropped rows
+        self.refusal: str | None = None  # why a constraint refused a row
         self._loaders: dict[str, Loader] = {}
 
     def accounted(self, result: LoadResult) -> LoadResult:
-        """Return the result with the rows that a trigger on `logs` dropped, and remember which one it may be."""
+        """Return the result, with rows that vanished counted as dropped if a trigger on `logs` can explain it."""
         if result.unaccounted <= 0:
             return result
         self.dropped_by = self.dropped_by or table_faults.triggers(self.conn, "logs")
         return dataclasses.replace(result, dropped=result.unaccounted) if self.dropped_by else result
 
     def node_id(self, node: str) -> int:
-        """Return the node's id; create a new node."""
+        """Return the id of the node; add a new node."""
         return references.node_id(self.references, node)
 
     def loader(self, node: str) -> Loader:
@@ -85,10 +85,10 @@ class Target:
     def store_resolved(
         self, days: Iterable[str], names: Mapping[str, Iterable[str]], store: Callable[[Resolved], Result]
     ) -> tuple[Result, Counter[str]]:
-        """Create partitions and names, then call `store`, a transaction; retry if one of them vanished meanwhile.
+        """Create partitions and names, then call `store`, which runs a transaction; retry if one of them vanishes.
 
-        Return what `store` returns, and how many names were new, by table. If they vanish each time, raise Unavailable
-        for partitions and Unsuitable for names.
+        Return what `store` returns, and how many names were new, by table. After MAX_ATTEMPTS, raise Unavailable for
+        partitions and Unsuitable for names.
         """
         new_names: Counter[str] = Counter()
         conflict: psycopg.Error | None = None
@@ -107,14 +107,14 @@ class Target:
                 conflict = error
         if conflict is not None:
             raise conflict
-        if is_dropped:  # by another run's retention, which ends
+        if is_dropped:  # by another run's retention, which will end
             raise Unavailable("partitions vanish while rows of their days are stored")
         who = "SELECT usename, application_name, query FROM pg_stat_activity"
         raise Unsuitable(f"names vanish while rows that use them are stored; to see what deletes them: {who}")
 
     @contextlib.contextmanager
     def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Store]:
-        """Open a transaction of a node, for about `count` rows; yield what stores records in `logs`.
+        """Open a transaction of a node, for about `count` rows; yield the functions that store records in `logs`.
 
         Raises NamesMissing at its end.
         """
@@ -153,7 +153,7 @@ class Loader:
                 for result, new_position in self._load_from(batches, source, position, one_by_one_until):
                     position = new_position
                     yield result, position
-            except BatchRejected as rejected:  # one by one, the rows at fault are found
+            except BatchRejected as rejected:  # load the batches one by one, which finds the rows at fault
                 one_by_one_until = rejected.end
             else:
                 return
@@ -161,7 +161,7 @@ class Loader:
     def _load_from(
         self, batches: Iterator[Batch], source: BatchSource, position: Position, one_by_one_until: float
     ) -> Iterator[tuple[LoadResult, Position]]:
-        """Load batch by batch up to an offset, and as long as few rows come; then in bulk."""
+        """Load batch by batch until `one_by_one_until`, and while few rows arrive; after that in bulk."""
         for group in prefetch.chunks(batches, _has_many_rows):
             if group[0].start >= one_by_one_until and _has_many_rows(group):
                 yield from self._load_in_bulk(itertools.chain(prefetch.pop_all(group), batches), source, position)
@@ -177,7 +177,7 @@ class Loader:
         with contextlib.ExitStack() as stack:
             try:
                 names = References(stack.enter_context(self._target.open_second_session()))
-            except (Unavailable, Unsuitable):  # no session is left: continue with one
+            except (Unavailable, Unsuitable):  # the server has no second session: continue with this one
                 yield from self._load_from(batches, source, position, math.inf)
                 return
             row_format = self._keys.detect().row_format
@@ -203,7 +203,7 @@ class Loader:
     def _store(
         self, batch: Batch, updates: Sequence[PositionUpdate], names: Resolved
     ) -> tuple[int, int, list[Position]]:
-        """Run the transaction; return how many rows and unparsed lines there are, and the new positions."""
+        """Run the transaction; return the numbers of rows and of unparsed lines, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
             stored, rejected, refusal = rejects.copy_or_reject(
@@ -214,5 +214,5 @@ class Loader:
 
 
 def _has_many_rows(batches: Sequence[Batch]) -> bool:
-    """Return whether these batches pay for the second session that a bulk load takes."""
+    """Return whether these batches are worth the second session that a bulk load opens."""
     return sum(len(batch.records) for batch in batches) >= foreign_keys.MIN_BULK_ROWS

@@ -1,4 +1,4 @@
-"""Rows that the database rejects for their values, whatever the number of attempts: they become rejected_lines."""
+"""Rows whose values the database rejects however often it is tried: they go to rejected_lines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ COPY_REJECTED = "COPY rejected_lines (node_id, source, line_offset, reason, line
 
 MIN_SCHEMA_FAULT = 100  # rejected rows: with fewer, or up to 1 % of the batch, the rows are at fault, not the schema
 NO_ROOM = "expected room for a partition of "
-WRITE_BYTES = 1 << 16  # of COPY text at a time: psycopg and libpq keep copies of what they are given
-# COPY's text format, section "Text Format" of its page
+WRITE_BYTES = 1 << 16  # of COPY text at a time: psycopg and libpq each copy what they get
+# PostgreSQL's page on COPY, section "Text Format"
 ESCAPED = str.maketrans({"\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"})
 
 
@@ -36,14 +36,14 @@ class Rejected:
 
 
 class Store(NamedTuple):
-    """How records get into `logs` in a transaction; each returns how many did."""
+    """Two functions that store records in `logs`; each returns how many rows it stored."""
 
     copy: Callable[[Records], int]
-    insert: Callable[[Records], int]  # of one record: where COPY does not say why it is refused
+    insert: Callable[[Records], int]  # stores a single record, if the error of COPY does not say why it was refused
 
 
 class RejectedRows:
-    """The records of one batch that the database rejects, as lines for rejected_lines."""
+    """Collects the records of one batch that the database rejects, as lines for rejected_lines."""
 
     def __init__(self, batch: Batch) -> None:
         self.found: list[Rejected] = []
@@ -56,17 +56,17 @@ class RejectedRows:
         return self._batch.records
 
     def rejected(self) -> list[Rejected]:
-        """Return the bad lines and the rejected rows, in the log's order."""
+        """Return the bad lines and the rejected rows, in the order of the log."""
         bad_lines = [Rejected(offset, bad.reason, bad.line) for offset, bad in self._batch.bad_lines]
         return sorted(bad_lines + self.found, key=lambda line: line.offset)
 
     @property
     def refusal(self) -> str | None:
-        """Why a table refused a row, if it was for a constraint: a value that it cannot have is the line's fault."""
+        """Why a constraint refused a row; None if no row, or only rows with values that their columns cannot hold."""
         return next((row.reason for row in self.found if table_faults.is_refusal(row.reason)), None)
 
     def without_names(self, rejected: Mapping[tuple[str, str], str]) -> Sequence[int]:
-        """Return the indices of the records that use none of the rejected names; reject the others."""
+        """Return the indices of records that use none of these rejected names; reject the others."""
         if not rejected:
             return range(len(self.records))
         usable = []
@@ -79,7 +79,7 @@ class RejectedRows:
         return usable
 
     def without_days(self, rejected: Mapping[str, str], usable: Sequence[int]) -> Sequence[int]:
-        """Return those of these indices whose records are of another day; reject the others, however many there are."""
+        """Return those indices whose records are not of a rejected day; reject the others, however many there are."""
         if not rejected:
             return usable
         of_day = {index: self.records.minutes[index][:DAY] for index in usable}
@@ -93,7 +93,7 @@ class RejectedRows:
     def add(self, index: int, reason: str, constraint: str | None, lift: str = "") -> None:
         """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault.
 
-        `lift`: the statements that take away what refuses it, if it is not a constraint.
+        `lift`: the statements that remove what refuses it, if it is not a constraint.
         """
         self._reasons[constraint or reason] += 1
         if max(self._reasons.values()) >= max(MIN_SCHEMA_FAULT, len(self.records) / 100):
@@ -124,8 +124,9 @@ def copy_or_reject(
     rejected_days: Mapping[str, str],
     store: Store,
 ) -> tuple[int, int, str | None]:
-    """Store the batch's records with `store`; write the rows that the database rejects to rejected_lines, with the bad
-    lines. In a transaction. Return how many rows and unparsed lines there are, and why a constraint refused a row.
+    """Store the records of a batch; write rows that the database rejects, and the bad lines, to rejected_lines.
+
+    Runs in a transaction. Return the numbers of rows and of unparsed lines, and why a constraint refused a row.
     """
     rows = RejectedRows(batch)
     usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
@@ -136,9 +137,9 @@ def copy_or_reject(
 
 
 def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows: RejectedRows) -> int:
-    """Find the rows that the database rejects by bisection, and load the others; return how many.
+    """Find the rows that the database rejects by bisection, and load the others; return how many were loaded.
 
-    The server's CONTEXT names the row only for some errors, and in its own language.
+    The CONTEXT of an error names the row only for some errors, and in the server's language.
     """
 
     def copy_part(part: Sequence[int]) -> int:
@@ -169,7 +170,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
 
 
 class _ValuesRejected(Exception):
-    """The database rejects the values of a row, whatever the number of attempts."""
+    """The database rejects the values of a row, however often it is tried."""
 
     def __init__(self, reason: str, constraint: str | None, lift: str = "") -> None:
         super().__init__(reason)
@@ -177,7 +178,7 @@ class _ValuesRejected(Exception):
 
 
 def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:
-    """Write lines of the log at this position to rejected_lines. Raises Unsuitable if it drops any."""
+    """Write lines of the log at this position to rejected_lines. Raises Unsuitable if some did not arrive there."""
     if not rejected:
         return
     with conn.cursor() as cursor:
@@ -198,7 +199,7 @@ def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejec
 
 
 def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[bytes]:
-    """Yield the lines in COPY's text format, in small parts: a line can have 16 MiB, and its text twice as many."""
+    """Yield the lines in COPY's text format, in small parts: a line can have 16 MiB, its text twice as many."""
     source = position.source.translate(ESCAPED)
     for line in rejected:
         bad = cut(BadLine(line.line, line.reason), len(line.line))
@@ -209,9 +210,9 @@ def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[byt
 
 
 def raise_unless_row_is_at_fault(conn: Connection, error: psycopg.Error, records: Records) -> None:
-    """Raise what is at fault if the rows are not: a partition or name that vanished, or tables that refuse any row.
+    """Raise if an error is not about the values of a row: a partition or a name vanished, or the tables refuse any row.
 
-    Raises the error, PartitionMissing or Unsuitable.
+    Raises the error itself, PartitionMissing or Unsuitable.
     """
     if interference.culprits(conn, error):  # a trigger may give its errors any SQLSTATE
         return
