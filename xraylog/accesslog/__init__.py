@@ -1,1 +1,1 @@
-"""The file side: bytes of a log in, batches of records out. Knows no database."""
+"""The file side: reads the bytes of a log, and returns batches of records. Knows no database."""

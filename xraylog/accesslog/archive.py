@@ -1,7 +1,7 @@
-"""Logs that are read and left as they are: compressed files, and what comes through a pipe.
+"""Logs that are read but never changed: compressed files, and piped input.
 
-Offsets and fingerprints are those of the text, never of the compressed bytes: a log that logrotate compressed after
-it was stored is recognised, and its position holds.
+Offsets and fingerprints are those of the text, never of the compressed bytes: a log that logrotate compressed after it
+was stored is recognised, and its position holds.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import IO, Protocol
 from xraylog.accesslog.logfile import BLOCK_BYTES, Log, Unusable
 from xraylog.records import HEAD_BYTES, TAIL_BYTES, tail_digest
 
-# The first bytes: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; bzip2's block sizes follow in ASCII;
+# Magic numbers: RFC 1952, section 2.3.1; the .xz file format, section 2.1.1.1; bzip2 (a block size in ASCII follows);
 # RFC 8878, section 3.1.1.
 GZIP, XZ, BZIP2, ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
-# As file(1) knows them. Read as text, such a file would become unparsed lines, and be drained. With the command that
-# decompresses it to standard output.
+# Formats that we refuse, by the magic numbers of file(1), each with a command that decompresses to standard output.
+# Read as text, such a file would become unparsed lines, and be drained.
 OTHERS = {
     **{bytes([0x50 + kind]) + b"\x2a\x4d\x18": ("zstd or lz4", "zstd -dc") for kind in range(16)},  # a skippable frame
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc"),
@@ -39,24 +39,24 @@ OTHERS = {
     b"Rar!": ("rar", "unrar p -inul"),
 }
 MAGIC_BYTES = 6
-# Of the text, which a decompressor of xz or zstd keeps in memory: as much as `xz -9` takes. A file names its own.
+# A file of xz or zstd says how much text its decompressor must keep in memory. This is what `xz -9` needs.
 MAX_DICTIONARY = 64 << 20  # bytes
-XZ_OVERHEAD = 2 << 20  # bytes that liblzma takes beside it
-SPOOLED = ".piped"  # for messages: the file has no name
+XZ_OVERHEAD = 2 << 20  # bytes that liblzma needs in addition
+SPOOLED = ".piped"  # stands for the nameless file in messages
 
 
 class Text(Protocol):
-    """The text of a compressed file, from its beginning."""
+    """The text of a compressed file, read from its beginning."""
 
     def read1(self, size: int, /) -> bytes:
-        """Return some bytes, at most `size`; none at the end."""
+        """Return at most `size` bytes; none at the end."""
 
 
 class Archive(Log):
-    """A compressed log. Its text is decompressed anew each time that it is read, a block at a time."""
+    """A compressed log. Its text is decompressed again each time it is read, a block at a time."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        """Take a descriptor of a file that can be read again from its beginning. Raises Unusable."""
+        """Take the descriptor of a seekable file. Raises Unusable."""
         super().__init__(path, b"")
         self._fd = descriptor
         for _, piece in self._pieces(0):
@@ -66,7 +66,7 @@ class Archive(Log):
 
     @property
     def is_empty(self) -> bool:
-        """Return whether there is no text in it, and nothing to say of it."""
+        """Return whether it has no text, and no damage to report."""
         return not self._head and self.corruption is None
 
     def _pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
@@ -88,19 +88,19 @@ class Archive(Log):
 
 
 class Piped(Log):
-    """What came through a pipe, in a file without a name: it has to be read again where the database refuses a row."""
+    """Piped input in a file without a name, because it has to be read again if the database refuses a row."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         super().__init__(path, os.pread(descriptor, HEAD_BYTES, 0))
         self._fd = descriptor
 
     def tail(self, offset: int) -> bytes:
-        """Return what the text before `offset` is known by."""
+        """Return the digest of the text before `offset`."""
         start = max(0, offset - TAIL_BYTES)
         return tail_digest(self.read(start, offset - start))
 
     def read(self, start: int, length: int) -> bytes:
-        """Return the bytes there, fewer at the end."""
+        """Return `length` bytes from `start` on, fewer at the end."""
         return os.pread(self._fd, length, start)
 
     def pieces(self, start: int) -> Iterator[tuple[int, bytes]]:
@@ -116,16 +116,17 @@ class Piped(Log):
 
 
 def compression_of(descriptor: int) -> bytes | None:
-    """Return the first bytes by which the compression of a file is known, whatever its name is; None for text."""
+    """Return the magic number of a compressed file, whatever its name; None for text."""
     beginning = os.pread(descriptor, MAGIC_BYTES, 0)
     return next((magic for magic in (GZIP, XZ, BZIP2, ZSTD, *OTHERS) if beginning.startswith(magic)), None)
 
 
 @contextlib.contextmanager
 def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
-    """Spool all that comes through a pipe to a nameless file; return its descriptor. Raises Unusable.
+    """Copy all piped input to a nameless file, and yield its descriptor. Raises Unusable.
 
-    `folder`: where; None: where temporary files are. The file goes when it is closed, or when the process ends.
+    `folder`: where; None: the folder for temporary files. The file vanishes when it is closed, or when the process
+    ends.
     """
     import tempfile  # only where something is piped in: its import takes 12 ms
 
@@ -143,14 +144,14 @@ def spooled(descriptor: int, folder: Path | None) -> Iterator[int]:
 
 
 def unreadable(magic: bytes | None) -> tuple[str, str] | None:
-    """Return the name of a compression that cannot be read here, and its command; None if it can be read."""
+    """Return name and command of a compression that we cannot read; None if we can."""
     if magic == ZSTD and _zstd() is None:
         return "zstd", "zstd -dc"
     return OTHERS.get(magic) if magic is not None else None
 
 
 def _zstd() -> ModuleType | None:
-    """Return the standard library's zstd: from Python 3.14 on, where it was built with it."""
+    """Return the standard library's module for zstd; None before Python 3.14, or if it was built without it."""
     try:
         return importlib.import_module("compression.zstd")
     except ImportError:
@@ -159,9 +160,9 @@ def _zstd() -> ModuleType | None:
 
 @contextlib.contextmanager
 def _decompressed(path: Path, descriptor: int) -> Iterator[tuple[Text, tuple[type[Exception], ...]]]:
-    """Yield the text, from its beginning, and the errors that mean that it is damaged. Raises Unusable.
+    """Yield the text, from its beginning, and the exceptions that mean that it is damaged. Raises Unusable.
 
-    Each module is imported only where there is such a file: a run of a plain log needs none of them.
+    The modules are imported only if needed: a run on a plain log needs none of them.
     """
     kind = compression_of(descriptor)
     with open(descriptor, "rb", closefd=False) as file:
@@ -199,7 +200,7 @@ def _streams(path: Path, kind: bytes | None, file: IO[bytes]) -> Streams:
 
 
 def too_large(said: str, path: Path, command: str) -> Callable[[Exception], None]:
-    """Return what raises Unusable where a decompressor said that a dictionary takes more memory than a run has."""
+    """Return a function that raises Unusable if the decompressor's error means that it needs too much memory."""
 
     def check(error: Exception) -> None:
         if said in str(error):
@@ -234,11 +235,11 @@ class Decompressor(Protocol):
 
 
 class Streams:
-    """The text of streams that follow one another, as the formats allow it.
+    """The text of concatenated streams, which the formats allow.
 
-    The file objects of these modules take a damaged stream for garbage after the end, unless it is the first one, and
-    say nothing. `check` raises Unusable for an error that is no damage. `padding`: NULs may follow a stream, in
-    multiples of this number (.xz file format, section 2.2).
+    The file objects of Python's modules take a damaged stream, except the first, for trailing garbage, and ignore it.
+    `check` raises Unusable for an error that is not damage. `padding`: NULs may follow a stream, in multiples of this
+    number (.xz file format, section 2.2).
     """
 
     def __init__(
@@ -255,17 +256,17 @@ class Streams:
         self._check = check
         self._padding = padding
         self._stream = make()
-        self._read = b""  # and not decompressed
+        self._read = b""  # not yet decompressed
 
     def read1(self, size: int, /) -> bytes:
-        """Return some bytes, at most `size`; none at the end. Raises EOFError and Damaged."""
+        """Return at most `size` bytes; none at the end. Raises EOFError and Damaged."""
         while not self._stream.eof or self._begin_next():
             more, self._read = self._read, b""
             if self._stream.needs_input and not more and not (more := self._file.read(BLOCK_BYTES)):
                 raise EOFError("it ends within a stream")
             try:
                 text = self._stream.decompress(more, size)
-            except self._error as error:  # of the decompressor alone: an error of the disk is another one
+            except self._error as error:  # only the decompressor raises it, not the disk
                 self._check(error)
                 raise Damaged(str(error)) from error
             if text:
@@ -273,7 +274,7 @@ class Streams:
         return b""
 
     def _begin_next(self) -> bool:
-        """Return whether there is another stream. Its decompressor finds out whether it is one."""
+        """Return whether more bytes follow; the next decompressor checks whether they are a stream."""
         rest = self._stream.unused_data or self._file.read(BLOCK_BYTES)
         padding = 0
         while self._padding and not rest.strip(b"\0") and rest:

@@ -1,6 +1,7 @@
-"""The commit records of the offline buffer, `{"mark": …}`: where they are, and whether what they close is whole.
+"""The commit records of the offline buffer, `{"mark": …}`: find them, and check the batches that they close.
 
-Another user who may write the buffer can make it larger than the disk, of holes: those of a large file are looked for.
+Another user who may write the buffer could make it larger than the disk, with holes; so in a large file, holes are
+skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Json: TypeAlias = dict[str, Any]
 
 MARK = b'{"mark": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
-MAX_READ_BYTES = 1 << 30  # holes and all: a second of reading
+MAX_READ_BYTES = 1 << 30  # read including holes: this takes a second
 
 
 def read(line: bytes) -> Json:
@@ -28,7 +29,7 @@ def read(line: bytes) -> Json:
 
 
 def split(text: bytes) -> Iterator[bytes]:
-    """Yield whole lines in pieces: a mark by itself, and all lines between two marks as one."""
+    """Yield whole lines: each mark by itself, and all lines between two marks as one piece."""
     at = 0
     while at < len(text):
         end = text.find(b"\n" + MARK, at) + 1 or len(text)
@@ -39,8 +40,8 @@ def split(text: bytes) -> Iterator[bytes]:
 
 
 def last(file: LogFile, end: int) -> int | None:
-    """Return where the last mark before `end` begins; its line must have its end there, too."""
-    after = b""  # the first bytes after the window: a mark may begin at its edge
+    """Return the offset of the last mark that begins and ends before `end`; None if there is none."""
+    after = b""  # the first bytes after the window: a mark may cross its edge
     ended = False  # whether there is a line end after the window
     ranges: list[tuple[int, int]] | None = None
     while end > 0:
@@ -53,7 +54,7 @@ def last(file: LogFile, end: int) -> int | None:
         ended = ended or limit >= 0
         after = window[: len(MARK)]
         end = start
-        if not window.strip(b"\0"):  # skip the hole that it may be in
+        if not window.strip(b"\0"):  # it may be in a hole: skip that
             ranges = list(without_holes(file, 0, end)) if ranges is None else ranges
             before = bisect.bisect_left(ranges, (end, 0))
             end = min(end, ranges[before - 1][1]) if before else 0
@@ -61,7 +62,7 @@ def last(file: LogFile, end: int) -> int | None:
 
 
 def is_whole(file: LogFile, place: int) -> bool:
-    """Return whether the batch before the mark at `place` is what was written: a crash may leave any of its blocks."""
+    """Return whether the batch that the mark at `place` closes is intact: a crash can lose any of its blocks."""
     try:
         mark = read(file.line_at(place))
         return checksum(file, place, mark) == int(mark["crc32"])
@@ -70,8 +71,10 @@ def is_whole(file: LogFile, place: int) -> bool:
 
 
 def without_holes(file: LogFile, start: int, end: int) -> Iterable[tuple[int, int]]:
-    """Return what is to be read of this part. All of it, unless it is so large that it must be a hole to be there: file
-    systems were wrong about holes in what was just written (OpenZFS issue 15526).
+    """Return the ranges to read between two offsets: all of it, or without holes if it is very large.
+
+    Otherwise holes are not asked for, because file systems were wrong about them in files that were just written
+    (OpenZFS issue 15526).
     """
     return file.data(start, end) if end - start > MAX_READ_BYTES else [(start, end)]
 

@@ -1,7 +1,7 @@
 """The repeated hour: when clocks are set back, wall-clock times occur twice, and a line does not say which it means.
 
-xray writes the lines of a file in order, so the second pass is the one that follows a jump back. Pure: no files, no
-database, no logging, and no clock but the lines'.
+xray writes the lines of a file in order, so the second pass begins where the time jumps back. Pure: no files, no
+database, no logging, and no clock but that of the lines.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 
 from xraylog.records import MINUTE
 
-STEP = timedelta(minutes=1)  # back by no more than that: the clock was set right
-AHEAD = timedelta(minutes=5)  # of our clock: a line of the second pass is not written before it
+STEP = timedelta(minutes=1)  # a smaller jump back is a clock that was corrected
+AHEAD = timedelta(minutes=5)  # of our clock: the second pass cannot be further ahead
 A_MINUTE = timedelta(minutes=1)
 
 
 class Clock:
-    """Tells the passes apart, line by line. Minutes are UTC, "2025-10-26 00:30", as our timestamps begin."""
+    """Decides line by line in which pass it is. Minutes are UTC, "2025-10-26 00:30", as our timestamps begin."""
 
     def __init__(self, zone: ZoneInfo, now: datetime) -> None:
         self._zone = zone
@@ -26,7 +26,7 @@ class Clock:
         self.last = ""  # minute of the line before
         self.repeated: dict[str, tuple[datetime, datetime]] = {}  # by minutes of the first pass: those of the second
         # pass, and the moment when it begins. Empty in a log without such minutes, so that it costs nothing.
-        self._same = ("", "")  # a minute, and as what it was read: so is the next line of it
+        self._same = ("", "")  # the last minute and its result, for the next line of the same minute
 
     def learn(self, local: datetime, first: datetime) -> None:
         """Remember a wall-clock time, which is `first` in UTC, if it occurs twice."""

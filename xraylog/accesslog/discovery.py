@@ -1,4 +1,4 @@
-"""Which logs a run reads: files, patterns, and what is piped in; each opened as what it is."""
+"""Find the logs that a run reads (files, patterns, piped input), and open each according to what it is."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from xraylog.config import Config
 from xraylog.records import Fingerprint
 
 STDIN = Path("-")
-MAX_ROTATED = 50  # names that are looked at, of a log that is missing
+MAX_ROTATED = 50  # files that are examined to find a rotated log
 
 
 def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
-    """Return the paths of the logs to read, the configured one without `names`, and the patterns that match nothing.
+    """Return the paths of the logs to read, without `names` the configured one, and the patterns without a match.
 
-    Raises ConfigError if one of them is our own file: it would be emptied. And if the configured one is an archive:
-    whoever writes the log could put a few KiB there that take hours to decompress, in each run.
+    Raises ConfigError if a log is one of our own files, because it would be emptied; and if the configured log is an
+    archive, because whoever writes the log could put a few KiB there that take hours to decompress in each run.
     """
     paths, unmatched = named(names, cfg.is_ours) if names else ([cfg.log_path], [])
     if not names and not is_live(cfg.log_path):
@@ -37,16 +37,16 @@ def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
 
 
 def lock_paths(paths: Sequence[Path], cfg: Config) -> list[Path]:
-    """Return the lock files of the logs that a run changes, and that of the buffer."""
+    """Return the lock files of the logs that a run changes, and of the buffer."""
     guarded = (*filter(is_live, paths), cfg.buffer_path)
     return [lockfile.lock_path(path, cfg.buffer_path.parent) for path in guarded]
 
 
 def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Path], list[str]]:
-    """Return the paths that were meant, in their order, each file once; and the patterns that no file fits.
+    """Return the paths that these names stand for, in order, each file once; and the patterns without a match.
 
-    A pattern stands for the files that it matches, sorted by name, except those that are `ours`. A name that is a
-    file's is no pattern.
+    A pattern stands for the matching files, sorted by name, except those that are `ours`. The name of an existing file
+    is never a pattern.
     """
     paths: dict[object, Path] = {}
     unmatched = []
@@ -61,10 +61,10 @@ def named(names: Sequence[str], ours: Callable[[Path], object]) -> tuple[list[Pa
 
 @contextlib.contextmanager
 def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) -> Iterator[list[Log]]:
-    """Open the logs at these paths that exist: those that stay as they are, then those that are drained.
+    """Open those of these logs that exist: first archives and piped input, then the logs that will be drained.
 
-    A compressed copy is recognised by its original's position, and only until the original is drained. `folder`: where
-    piped input is kept; None: where temporary files are. Raises Unusable.
+    An archive is recognised by the position of the log it is a copy of, which works only until that log is drained.
+    `folder`: for piped input; None: the folder for temporary files. Raises Unusable.
     """
     with contextlib.ExitStack() as files:
         logs = [files.enter_context(_opened(path, folder, read_only)) for path in paths]
@@ -72,25 +72,26 @@ def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) 
 
 
 def is_live(path: Path) -> bool:
-    """Return whether a run changes what is there: then it needs a lock."""
+    """Return whether `path` is a log that a run changes, which needs a lock: not an archive, and not piped input."""
     if path == STDIN:
         return False
     try:
         descriptor = safe_open.open_log(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return True  # or it is not there yet
+        return True  # it may not exist yet
     try:
         return archive.compression_of(descriptor) is None
     except OSError:
-        return True  # no regular file: to be refused when it is opened
+        return True  # not a regular file: refused when it is opened
     finally:
         os.close(descriptor)
 
 
 @contextlib.contextmanager
 def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
-    """Open what begins with `head` and has `size` bytes: the log at `path`, or beside it under a name that rotation
-    gives, access.log.1 or access.log-20260131; yield None if there is none. Only to be read.
+    """Open a file that begins with `head` and has at least `size` bytes: the log at `path`, or a rotated copy of it.
+
+    Rotated names are like access.log.1 or access.log-20260131. Yield None if there is no such file. Read-only.
     """
     beside = sorted(path.parent.glob(glob.escape(path.name) + "[.-]*"))[:MAX_ROTATED]
     with contextlib.ExitStack() as files:
@@ -104,7 +105,7 @@ def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
 
 
 def begins_with(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
-    """Return whether the log at `path`, unless it is `but`, begins so: then a log that does, too, is its copy."""
+    """Return whether a log at `path`, other than `but`, has this fingerprint: then another such log is its copy."""
     try:
         if path == STDIN or (but is not None and os.path.samestat(path.stat(), but.stat)):
             return False
@@ -127,7 +128,7 @@ def _opened(path: Path, folder: Path | None, read_only: bool) -> Iterator[Log | 
 
 
 def _as_what_it_is(log: Log, descriptor: int) -> Log:
-    """Return an archive if the bytes are one's. Raises Unusable for one that we cannot read: it is no text."""
+    """Return an Archive if the file is compressed, otherwise the log. Raises Unusable if we cannot decompress it."""
     kind = archive.compression_of(descriptor)
     if found := archive.unreadable(kind):
         name, command = found
@@ -151,7 +152,7 @@ def _absolute(name: str) -> Path:
 
 
 def _identity(path: Path) -> object:
-    """Equal for two names of one file."""
+    """Return a key that is equal for two names of one file."""
     try:
         found = path.stat() if path != STDIN else None
     except OSError:

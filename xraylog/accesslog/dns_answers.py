@@ -1,11 +1,11 @@
-"""Which names an address had: from the answers that xray's DNS client writes into the log with `log.dnsLog`. Pure.
+"""Collect the names of addresses from the answers that xray's DNS client logs with `log.dnsLog`. Pure.
 
 xray-core builds such a line in common/log/dns.go:
 
     TIMESTAMP SERVER SP ("got answer:" | "cache HIT:" | "cache OPTIMISTE:") SP NAME " -> [" ADDRESS, … "]" [SP ELAPSED]
 
-The parser has counted these lines as ignored; their batch is searched again, and only if it has some. What maskAddress
-made of an address is none, and gives nothing.
+The parser counts these lines as ignored; if a batch has some, its text is searched a second time. An address that xray
+has masked (maskAddress) is not an address any more, and is skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from xraylog.records import Batch, Ignored
 
 MAX_FOUND = 50_000  # of a run: a log may have any number, and each takes memory here and a row
-MAX_HOURS = 1_000  # whose day is remembered
+MAX_HOURS = 1_000  # whose day is cached
 ANSWER = re.compile(
     rb"^(?P<hour>\d{4}/\d\d/\d\d \d\d):\d\d:\d\d(?:\.\d{1,6})? \S+ (?:got answer:|cache HIT:|cache OPTIMISTE:) "
     rb"(?P<name>[A-Za-z0-9._-]{1,255}) -> \[(?P<addresses>[0-9A-Fa-f.:, ]{2,4096})\](?: [^\n]*)?$",
@@ -35,18 +35,18 @@ class Found(NamedTuple):
 
 
 class DnsAnswers:
-    """Gathers the names of one log, each once."""
+    """Collects the names of one log, each once a day."""
 
     def __init__(self, zone: tzinfo, earliest: datetime, latest: datetime) -> None:
-        """`zone`: in which xray writes. What is dated before the earliest or after the latest moment is forged."""
+        """`zone`: in which xray writes. Lines dated outside of `earliest` to `latest` are forged, and skipped."""
         self._zone = zone
         self._span = (earliest, latest)
         self._days: dict[bytes, date | None] = {}
         self.found: set[Found] = set()
-        self.is_full = False  # and there were more
+        self.is_full = False  # MAX_FOUND is reached: later ones are skipped
 
     def add(self, batch: Batch) -> None:
-        """Gather what the lines of a batch say."""
+        """Collect the names in the lines of a batch."""
         if not batch.ignored.get(Ignored.DNS_ANSWER) or self.is_full:
             return
         for answer in ANSWER.finditer(batch.text):
@@ -61,7 +61,7 @@ class DnsAnswers:
                 return
 
     def _day(self, hour: bytes) -> date | None:
-        """Return the day of a line; None for one that no line can be of."""
+        """Return the UTC day of a line; None if the date is invalid or out of range."""
         if hour not in self._days:
             if len(self._days) >= MAX_HOURS:
                 self._days.clear()
@@ -77,7 +77,7 @@ class DnsAnswers:
 
 
 def _address(text: str) -> str | None:
-    """Return an address in its usual form, a mapped one as IPv4; None for what is none."""
+    """Return an address in its usual form, IPv4 if it is mapped; None if it is not an address."""
     try:
         found = ip_address(text.strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""Take stored lines out of a live log, while xray appends to it. Only after they are stored.
+"""Take stored lines out of a live log while xray appends to it.
 
 Bytes before the end may be changed or removed at any time; the end itself never, while another process has the file
 open (docs/architecture.md#draining).
@@ -28,18 +28,18 @@ class Replaced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Where the stored lines end now, and what the file is recognised by."""
+    """Where the stored lines end after draining, and the fingerprint of the file there."""
 
     offset: int
     fingerprint: Fingerprint
-    unsupported: bool = False  # the file system cannot take lines out of an open log: nothing was changed
+    unsupported: bool = False  # the file system cannot shorten an open log at its front: nothing was changed
 
 
 def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
-    """Take the lines before `offset` out; they must be stored. Appending goes on meanwhile, no line is lost.
+    """Remove the lines before `offset`, which must be stored, from the log. Lines appended meanwhile are kept.
 
-    Killed at any point, the file is either recognised by its old fingerprint, or begins with a drain mark
-    and holds no stored line. Raises Replaced.
+    If the run is killed at any point, the file either keeps its old fingerprint, or begins with a drain mark and holds
+    no stored line. Raises Replaced.
     """
     if not log.writable or offset < MARK_BYTES or (log.has_drain_marker and log.is_blank(offset)):
         return Drained(offset, log.fingerprint(offset))
@@ -48,7 +48,7 @@ def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
     if file_system.can_collapse(log.descriptor):
         removed = _collapse(log, offset)
     elif is_exclusive(log) or (log.size == offset and log.has_more_data_than(truncate_above)):
-        removed = _blank(log, 0, offset)  # as a whole: `truncate_if_drained` comes next
+        removed = _blank(log, 0, offset)  # all of it: `truncate_if_drained` follows
     else:
         return Drained(offset, log.fingerprint(offset), unsupported=True)
     log.reread_head()
@@ -56,12 +56,11 @@ def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
 
 
 def truncate_if_drained(log: LogFile, offset: int, truncate_above: int, leave: int = 0) -> bool:
-    """Truncate the file if it holds nothing but drained lines and no other process has it open; return whether.
+    """Truncate the file if it holds only drained lines and no other process has it open; return whether it was.
 
-    `leave`: 0, or MARK_BYTES as long as the database still knows the file by its old head.
-
-    A live log with more than `truncate_above` bytes on a file system that cannot collapse is truncated all the
-    same, if it has not grown: a line that xray appends between the check and the cut is lost.
+    `leave`: 0, or MARK_BYTES as long as the database still knows the file by its old head. On a file system that cannot
+    collapse, a live log with more than `truncate_above` bytes is truncated even if it is open, provided that it has not
+    grown: a line that xray appends between the check and the truncation is lost.
     """
     if not log.writable or not log.has_drain_marker:
         return False
@@ -73,15 +72,15 @@ def truncate_if_drained(log: LogFile, offset: int, truncate_above: int, leave: i
 
 
 def is_exclusive(log: LogFile) -> bool:
-    """Return whether no other process has the file open at this moment. Owner and root may ask."""
+    """Return whether no other process has the file open right now. Works for its owner and root."""
     with _lease(log) as alone:
         return alone
 
 
 @contextlib.contextmanager
 def _lease(log: LogFile) -> Iterator[bool]:
-    """Hold a write lease, which is granted only while no other process has the file open; an open then waits."""
-    previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when another process waits; its default kills
+    """Try to take a write lease. It is granted only while no other process has the file open; others then wait."""
+    previous = signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when another process opens it; kills by default
     try:
         try:
             fcntl.fcntl(log.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
@@ -97,8 +96,10 @@ def _lease(log: LogFile) -> Iterator[bool]:
 
 
 def supports_collapse(log: LogFile) -> bool:
-    """Return whether the file system can take bytes out of the front of this file. Changes nothing: it asks with an
-    unnamed file in the same folder, because even a refused fallocate sets a file's time of modification.
+    """Return whether the file system can remove bytes from the front of this file. Changes nothing.
+
+    It asks with an unnamed file in the same folder, because even a refused fallocate changes a file's modification
+    time.
     """
     try:
         unnamed = os.open(log.path.resolve().parent, os.O_TMPFILE | os.O_RDWR, 0o600)
@@ -113,14 +114,13 @@ def supports_collapse(log: LogFile) -> bool:
 def _blank(log: LogFile, start: int, end: int) -> int:
     """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last. Return 0 removed bytes.
 
-    A hole stays one: a writer without O_APPEND leaves it when the log is truncated, and line feeds in it would fill
+    Holes stay holes: a writer without O_APPEND leaves one when the log is truncated, and line feeds in it would fill
     the disk.
 
-    The head changes in that one write, inside a page: the old fingerprint holds until everything after it
-    is blank. The random id makes each head another: heads of nothing but line feeds looked alike, and new
-    lines after them were taken for stored ones (docs/architecture.md#draining). The previous digest lets its
-    position be forgotten by a run that comes after a kill: otherwise lines that look like the old ones, in a log
-    that was empty meanwhile, would be taken for stored.
+    The head changes in one write, inside a page: the old fingerprint holds until everything after it is blank. The
+    random id makes every drained head different: heads of line feeds only looked alike, and new lines after them were
+    taken for stored ones (docs/architecture.md#draining). With the previous digest, the run after a kill can delete the
+    old position: otherwise similar lines, in a log that was emptied meanwhile, would be taken for stored.
     """
     page = min(end, start + HEAD_BYTES)
     for begin, stop in file_system.data_ranges(log.descriptor, page, end):
@@ -138,11 +138,11 @@ def _blank(log: LogFile, start: int, end: int) -> int:
 
 
 def _collapse(log: LogFile, offset: int) -> int:
-    """Remove whole blocks of stored lines from the front, and blank the rest of them. Return how many bytes went.
+    """Remove whole blocks of stored lines from the front, and blank the rest. Return how many bytes were removed.
 
-    The block that holds the end of the file has to stay: collapsing up to it is EINVAL. So is a length that
-    is no multiple of the file system's unit: then once more with a large one. Nothing removed: what stood
-    in the first block is blank, or the old fingerprint still holds.
+    The block that holds the end of the file has to stay: collapsing up to the end fails with EINVAL. So does a length
+    that is not a multiple of the file system's unit; then try a large one. If nothing can be removed, either the first
+    block is blank, or the old fingerprint still holds.
     """
     for block in (max(HEAD_BYTES, os.fstat(log.descriptor).st_blksize), LARGE_BLOCK):
         cut = (offset - MARK_BYTES) // block * block

@@ -1,4 +1,4 @@
-"""What a file system can do with an open file: take bytes out of its front, tell data from holes. Linux only."""
+"""What a file system can do with an open file: remove bytes from its front, distinguish data from holes. Linux only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
 FAR = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
-MARGIN = 1 << 30  # bytes that no log grows by between two system calls
+MARGIN = 1 << 30  # bytes: more than a log grows between two system calls
 MOUNTS = Path("/proc/self/mountinfo")
 ESCAPED = re.compile(rb"\\([0-7]{3})")  # a blank in a path, and the like
 
 
 def can_collapse(descriptor: int) -> bool:
-    """Return whether the file system can take bytes out of the front of a file. Asks for a range past the file's end:
-    EINVAL where it could, EOPNOTSUPP where it cannot; nothing is changed.
+    """Return whether the file system can remove bytes from the front of a file. Changes nothing.
 
-    Past the largest file that the file system allows it is EFBIG, which says neither: ask for less. On ext4 that is
-    4 TiB for blocks of 1 KiB, and 2 GiB or 4 GiB on FAT.
+    It asks for a range past the end of the file: EINVAL if it could, EOPNOTSUPP if it cannot. Past the largest file
+    that the file system allows it is EFBIG, which says neither: then it asks for less. That limit is 4 TiB on ext4 with
+    blocks of 1 KiB, and 2 GiB or 4 GiB on FAT.
     """
     length = FAR
     while length > os.fstat(descriptor).st_size + MARGIN:
@@ -36,21 +36,21 @@ def can_collapse(descriptor: int) -> bool:
 
 
 def collapse(descriptor: int, length: int) -> None:
-    """Take the first `length` bytes out of a file: whole blocks."""
+    """Remove the first `length` bytes of a file, which must be whole blocks."""
     _fallocate(descriptor, FALLOC_FL_COLLAPSE_RANGE, 0, length)
 
 
 def next_data(descriptor: int, at: int) -> int:
-    """Return where data begins at `at` or after it: the end of the file if there is none. A hole reads as NULs."""
+    """Return the offset of the first data at `at` or after it; the file's end if there is none. Holes read as NULs."""
     try:
         return os.lseek(descriptor, at, os.SEEK_DATA)
     except OSError as error:
-        # EINVAL: it knows no holes
+        # EINVAL: the file system has no holes
         return max(at, os.fstat(descriptor).st_size) if error.errno == errno.ENXIO else at
 
 
 def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield beginning and end of what is no hole between `start` and `end`."""
+    """Yield begin and end of each range with data between `start` and `end`."""
     while (start := next_data(descriptor, start)) < end:
         stop = end
         with contextlib.suppress(OSError):
@@ -60,7 +60,7 @@ def data_ranges(descriptor: int, start: int, end: int) -> Iterator[tuple[int, in
 
 
 def name(path: Path) -> str:
-    """Return the type of the file system that holds `path`, as mount(8) knows it: "ext4"."""
+    """Return the type of the file system that holds `path`, as mount(8) names it: "ext4"."""
     found, longest = "this file system", -1
     real = os.path.realpath(os.fsencode(path))
     with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ def name(path: Path) -> str:
 
 
 def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
-    """Call fallocate(2), whose modes Python's os module does not have."""
+    """Call fallocate(2): Python's os module does not have its modes."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.fallocate64.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
     if libc.fallocate64(descriptor, mode, offset, length) != 0:

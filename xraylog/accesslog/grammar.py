@@ -1,4 +1,4 @@
-"""One line of the access log in, one record out, by the whole grammar. The parser asks it for what it has not met yet.
+"""The whole grammar of the access log: one line in, one record out. The fast parser calls it for whatever is new.
 
 Pure: no files, no database, no clock, no logging.
 
@@ -6,9 +6,9 @@ xray-core builds the line in common/log/access.go and the bracket in app/dispatc
 
     TIMESTAMP SP "from" SP FROM SP STATUS SP TO [SP "[" DETOUR "]"] [SP REASON] [SP "email: " EMAIL] LF
 
-Nothing in it is quoted or escaped, FROM and TO may be empty, and older versions left out this or that. Lines
-are taken apart as bytes, from the outside in, and a field is decoded when it is stored: what is not stored (a
-reason's text, a URL's path) may be any bytes. Every search is linear in the line's length: a client chooses the bytes.
+Nothing in it is quoted or escaped, FROM and TO may be empty, and older versions leave out some parts. Lines are split
+as bytes, from the outside in. Only fields that are stored are decoded: others (the text of a reason, the path of a URL)
+may contain any bytes. Every search is linear in the length of the line, because a client chooses the bytes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from xraylog.accesslog.values import MAX_CHARACTERS, PORT, ParseError, Unstorabl
 from xraylog.records import DATED, MINUTE, UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
-AHEAD = timedelta(days=2)  # a zone set wrongly is at most 26 hours off
+AHEAD = timedelta(days=2)  # a wrong time zone is at most 26 hours off
 LAST_SECOND = timedelta(seconds=59)
-API_TAGS = ("api",)  # what every example of xray's documentation calls it
+API_TAGS = ("api",)  # the tag in every example of xray's documentation
 
 WHOLE_MINUTE = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d")
 TIMESTAMP = re.compile(rb"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d)(\.\d{1,6})?(?: |$)")
@@ -77,7 +77,7 @@ MASKED_TWICE = re.compile(
 
 
 class Grammar:
-    """Reads lines of one zone, seen at one moment, in the order of their log; remembers how the last second read."""
+    """Parses the lines of one time zone, in the order of their log."""
 
     def __init__(
         self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED, api_tags: Collection[str] = API_TAGS
@@ -106,10 +106,10 @@ class Grammar:
             bad = BadLine(raw, str(error))
         else:
             return self._masked(parsed)
-        return self._mask.bad_line(bad)  # here, because an error holds on to parts of the line
+        return self._mask.bad_line(bad)  # outside of `except`, because the error keeps parts of the line in memory
 
     def parse_alone(self, raw: bytes) -> AccessRecord | BadLine | Ignored:
-        """Parse one line that does not follow the one before: a repeated hour is its first pass."""
+        """Parse a line that does not follow the previous one: a time in a repeated hour is of the first pass."""
         self.clock.last = ""
         return self.parse_line(raw)
 

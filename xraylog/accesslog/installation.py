@@ -1,6 +1,6 @@
-"""The state file beside the buffer: which installation this is, and what its database confirmed last.
+"""The state file next to the buffer: which installation this is, and what its database last confirmed.
 
-A database can be restored from a backup, and a machine can be copied. Neither knows; this file does.
+A database cannot tell that it was restored from a backup, nor a machine that it was copied: this file can.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ MAX_SIZE = 1 << 62  # bytes
 MAX_TIME = datetime.max.replace(tzinfo=timezone.utc).timestamp()
 HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})*")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
-PIPED = "-"  # the source of what was piped in
+PIPED = "-"  # the source of piped text
 MACHINE_ID = Path("/etc/machine-id")  # machine-id(5): empty or missing in many containers
 
 
 def new_id() -> str:
-    """Return an id that nobody else has."""
+    """Return a random id."""
     return secrets.token_hex(16)
 
 
 class StoredLog(NamedTuple):
-    """Up to where a log was stored when the database last confirmed it. Digests are hexadecimal."""
+    """How far a log was stored when the database last confirmed it. Digests are hexadecimal."""
 
     source: str
     offset: int
@@ -50,69 +50,68 @@ class StoredLog(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What an installation knows of itself. Times are seconds since 1970, 0 for never."""
+    """The contents of the state file. Times are seconds since 1970, 0 for never."""
 
-    token: str = field(default_factory=new_id)  # by which its database knows it
-    confirmed: int = 0  # how many confirmations of this database arrived here
+    token: str = field(default_factory=new_id)  # identifies the installation to its database
+    confirmed: int = 0  # the count of confirmations that this database reached
     confirmed_at: float = 0.0  # when the last of them was committed, by the server's clock
-    older_at: float = 0.0  # when a database was found to lack what it had confirmed
-    older_from: float = 0.0  # the lines that it lacks were stored from then
-    older_to: float = 0.0  # until then
-    last_minutes: dict[str, list[object]] = field(
-        default_factory=dict
-    )  # of logs that ended in a repeated hour, by path
-    last_days: dict[str, str] = field(default_factory=dict)  # the latest one of the lines of each log, by path
-    id: str = ""  # whose positions are its own; in a state of an older version it is the token
-    receipt: str = ""  # of the last confirmation that arrived here
-    earlier_receipts: list[str] = field(default_factory=list)  # that were asked for since then
+    older_at: float = 0.0  # when a database was found to lack lines that it had confirmed
+    older_from: float = 0.0  # the missing lines were stored from this time
+    older_to: float = 0.0  # to this time
+    # By path of the log: the minute of the last line, if it was in a repeated hour (ingest/last_minutes.py).
+    last_minutes: dict[str, list[object]] = field(default_factory=dict)
+    last_days: dict[str, str] = field(default_factory=dict)  # by path of the log: the latest day of its lines
+    id: str = ""  # the owner of its positions; empty in the state of an older version: the token is
+    receipt: str = ""  # of the last confirmation
+    earlier_receipts: list[str] = field(default_factory=list)  # sent after it, maybe committed, before `asked`
     previous_receipts: list[str] = field(default_factory=list)  # of confirmations before it, the latest first
-    asked: str = ""  # the receipt of one that was asked for, and may have been committed
+    asked: str = ""  # the receipt that was sent last, and may have been committed
     machine: str = ""  # a digest of the machine's id; empty: it has none
-    node: str = ""  # under which its lines were stored last
-    host: str = ""  # the name that the machine had then
-    copied_at: float = 0.0  # when another installation was found to have the same state
-    reminders: dict[str, list[float]] = field(default_factory=dict)  # when each was noticed first, and told last
-    new_users: list[int] = field(default_factory=list)  # and rows, of the last runs in which they were nearly as many
-    unread: dict[str, int] = field(default_factory=dict)  # bytes that a run saw in a log and did not store, by path
-    buffered: int = 0  # bytes of the buffer, when lines that are in it left a log last
-    last_batch: str = ""  # of the buffer then
-    logs: tuple[StoredLog, ...] = ()  # those that keep their lines matter: a copy of the machine begins there
+    node: str = ""  # under which lines were last stored
+    host: str = ""  # the host's name at that time
+    copied_at: float = 0.0  # when this installation was found to be a copy
+    reminders: dict[str, list[float]] = field(default_factory=dict)  # when noticed first, and when warned of last
+    new_users: list[int] = field(default_factory=list)  # [new users, rows] of the latest runs with too many new users
+    unread: dict[str, int] = field(default_factory=dict)  # by path of the log: bytes seen but not stored
+    buffered: int = 0  # size of the buffer when lines that are in it last left a log
+    last_batch: str = ""  # digest of the last batch in the buffer at that time
+    logs: tuple[StoredLog, ...] = ()  # how far each is stored: a copy of this machine begins there
 
     @property
     def values(self) -> dict[str, Any]:
-        """Return each field by its name, as the state file has it; asdict would copy all that is in them."""
+        """Return the fields by name, as they are written to the file; asdict would copy what is in them."""
         return {of.name: getattr(self, of.name) for of in fields(self)}
 
     @property
     def digest(self) -> bytes:
-        """What the database keeps of the token."""
+        """The digest of the token, which is all that the database keeps of it."""
         return hashlib.sha256(self.token.encode()).digest()
 
     @property
     def owner_id(self) -> bytes:
-        """What its positions are kept under."""
+        """The id under which the database keeps its positions."""
         return hashlib.sha256(b"installation " + (self.id or self.token).encode()).digest()
 
     @property
     def is_new(self) -> bool:
-        """Return whether nothing is known of it: it is new, or its state was lost."""
+        """Return whether this is a new installation, or one whose state was lost."""
         return not (self.confirmed or self.older_at or self.copied_at)
 
     @property
     def is_elsewhere(self) -> bool:
-        """Return whether it was written on another machine, as far as their ids tell."""
+        """Return whether the state was written on another machine, as far as machine ids show."""
         here = machine()
         return bool(here and self.machine and here != self.machine)
 
     def with_log(self, log: StoredLog) -> Installation:
-        """Return it with this log's latest place."""
+        """Return the state with the latest place of this log."""
         same = (log.source, log.head) if log.source == PIPED else log.source  # texts that were piped are many
         others = [known for known in self.logs if same not in (known.source, (known.source, known.head))]
         return replace(self, logs=(*others, log)[-MAX_LOGS:])
 
 
 def machine() -> str:
-    """Return a digest of this machine's id, which is not to be shown to others; empty if it has none."""
+    """Return a digest of this machine's id, which is confidential (machine-id(5)); empty if it has none."""
     try:
         with os.fdopen(safe_open.open_file(MACHINE_ID, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             text = file.read(MAX_BYTES).strip()
@@ -122,16 +121,17 @@ def machine() -> str:
 
 
 def state_path(buffer: Path) -> Path:
-    """Return the path of the state file."""
+    """Return the path of the state file that belongs to a buffer."""
     return buffer.with_name(f"{buffer.name}.state")
 
 
 def with_known_node(cfg: Config) -> Config:
-    """Return the settings with the node under which this installation goes on, if `node` is not set: another name of
-    the host does not make it another one. A machine with another id is one.
+    """Return the settings with the node of earlier runs, if the config sets none.
+
+    A new host name does not make another node of this installation; a new machine id does.
     """
     known = Installation()
-    with contextlib.suppress(OSError):  # the run tells
+    with contextlib.suppress(OSError):  # the run reports it
         known = known if cfg.node_is_set else read(cfg.buffer_path, warn=False)
     if known.node in ("", cfg.node) or known.is_elsewhere:
         return cfg
@@ -147,15 +147,19 @@ def with_known_node(cfg: Config) -> Config:
 
 
 def begin(cfg: Config, known: Installation) -> None:
-    """Write the state of an installation that has confirmed nothing, before it stores lines: under its id, and under a
-    node's name which may be that of the host, and another one next time.
+    """Write the state of a new installation before it stores the first line.
+
+    It keeps id and node, because the host may have another name at the next run.
     """
     node = cfg.node if cfg.node_is_set else known.node or cfg.node
     write(cfg.buffer_path, replace(known, node=node, host=socket.gethostname(), machine=machine()))
 
 
 def read(buffer: Path, warn: bool = True) -> Installation:
-    """Return what the installation with this buffer knows; a new one where nothing is known. Raises OSError."""
+    """Return the state next to this buffer; a new one if there is none. Raises OSError.
+
+    `warn`: whether to log that the file is damaged.
+    """
     try:
         descriptor = safe_open.open_file(state_path(buffer), os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -175,7 +179,7 @@ def read(buffer: Path, warn: bool = True) -> Installation:
 
 
 def write(buffer: Path, known: Installation) -> bool:
-    """Replace the state file; return whether it was. A full disk must not keep the log from being drained."""
+    """Replace the state file; return whether that worked. A full disk must not keep the log from being drained."""
     path = state_path(buffer)
     try:
         atomic_file.replace(path, json.dumps(known.values).encode() + b"\n", mode=0o600)
@@ -188,7 +192,7 @@ def write(buffer: Path, known: Installation) -> bool:
 
 
 def _read(values: dict[str, Any]) -> Installation | None:
-    """Return the state, of this version, an older or a later one; None if it is none."""
+    """Return the state, written by this, an older or a later version; None if the values are not a state."""
     names = {of.name for of in fields(Installation)} & values.keys()
     known = Installation(**{name: values[name] for name in names})
     known = replace(known, logs=tuple(StoredLog(*log) for log in known.logs))
@@ -199,7 +203,7 @@ def _read(values: dict[str, Any]) -> Installation | None:
 
 
 def _is_well_formed(known: Installation) -> bool:
-    """Return whether all that is in it is as we write it; others may have written it."""
+    """Return whether the state looks as we write it: other users may have written the file."""
     receipts = (known.receipt, known.asked, *known.earlier_receipts, *known.previous_receipts)
     digests = (digest for log in known.logs for digest in (log.head, log.tail))
     texts = (*known.last_days.values(), *receipts)
@@ -212,7 +216,7 @@ def _is_well_formed(known: Installation) -> bool:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether a value, and what is in it, is text that PostgreSQL takes, or a number in its range."""
+    """Return whether a value, with all that it contains, is text that PostgreSQL takes, or a number in range."""
     match value:
         case dict():
             return all(_is_plain(key) and _is_plain(part) for key, part in value.items())

@@ -1,6 +1,6 @@
-"""Where text that was stored before is found in piped text: a journal is piped whole, and drops its oldest lines.
+"""Find the parts of piped text that are stored already. A journal is piped as a whole, and drops its oldest lines.
 
-Each text that was stored is known by its length, its beginning and its end. Pure, except that it reads the text.
+Each stored text is known by its length, its beginning and its end. Pure, except that it reads the text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from xraylog.accesslog.archive import Piped
 from xraylog.records import TAIL_BYTES, Fingerprint, tail_digest
 
-CHECKSUM_BYTES = 4  # of a tail: that of its last line
+CHECKSUM_BYTES = 4  # of a tail digest: the checksum of the last line
 
 
 class KnownText(NamedTuple):
@@ -25,10 +25,10 @@ class KnownText(NamedTuple):
 
 
 def find(log: Piped, known: Iterable[KnownText], start: int) -> list[tuple[int, int]]:
-    """Return which bytes of the text are known, if it is known up to `start`; in their order.
+    """Return the ranges of the text that are known, in order, if it is known up to `start`.
 
-    A tail counts where it is met first: of a text that repeats itself nothing is left out. If all of a known text is
-    there, its beginning has to fit, too; else the text begins within it.
+    A tail counts only where it occurs first, so nothing is skipped in a text that repeats itself. If a known text fits
+    in as a whole, its beginning has to match, too; otherwise the text begins within it.
     """
     waiting: dict[bytes, list[KnownText]] = {}
     for text in known:
@@ -43,7 +43,7 @@ def find(log: Piped, known: Iterable[KnownText], start: int) -> list[tuple[int, 
 
 
 def _line_ends(log: Piped, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the end of each line, and the checksum of its last bytes: in memory is one piece of the text."""
+    """Yield the end of each line, and a checksum of its last bytes. One piece of the text is in memory at a time."""
     last = b""
     for at, piece in log.pieces(start):
         done = 0
@@ -55,7 +55,7 @@ def _line_ends(log: Piped, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _ends_at(log: Piped, text: KnownText, end: int) -> bool:
-    """Return whether this text ends there."""
+    """Return whether this known text ends at `end`."""
     length = min(TAIL_BYTES, text.length)
     if end < length or tail_digest(log.read(end - length, length)) != text.tail:
         return False

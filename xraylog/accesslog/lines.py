@@ -1,4 +1,4 @@
-"""Pieces of a log into complete lines. Whatever a line's length, only its beginning is kept in memory.
+"""Join pieces of a log into complete lines. However long a line is, only its beginning is kept in memory.
 
 Pure: no files, no database, no clock, no logging.
 """
@@ -10,16 +10,16 @@ from typing import TypeAlias
 
 from xraylog.records import MAX_LINE_BYTES, LongLine
 
-ALONE_BYTES = 1 << 20  # a line that is longer is read alone, as a LongLine
+ALONE_BYTES = 1 << 20  # a longer line is a block of its own, a LongLine
 
-Block: TypeAlias = "tuple[int, bytes | LongLine]"  # with the offset at which it begins
+Block: TypeAlias = "tuple[int, bytes | LongLine]"  # offset and text
 
 
 def complete(pieces: Iterable[tuple[int, bytes]], keep: int = MAX_LINE_BYTES) -> Iterator[Block]:
-    """Yield blocks of complete lines, from pieces that follow one another, with nothing between them but holes.
+    """Yield blocks of complete lines from consecutive pieces, with nothing between them but holes.
 
-    A line of more than ALONE_BYTES is a block of its own, of which `keep` bytes are kept. A line without an end is left
-    out. So are NULs before a line, and line ends, by the piece: a hole can be larger than memory.
+    A line of more than ALONE_BYTES is a block of its own, and only its first `keep` bytes are kept. A last line without
+    a line end is left out. So are pieces of only NULs and line feeds, because a hole can be larger than memory.
     """
     unfinished = _Unfinished(keep)
     for at, read in pieces:
@@ -56,7 +56,7 @@ def before(blocks: Iterable[Block], end: int | None) -> Iterator[Block]:
 
 
 class _Unfinished:
-    """The beginning of a line whose end has not been read. It is false if there is none."""
+    """The beginning of a line whose end has not been read. False if there is none."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -72,24 +72,24 @@ class _Unfinished:
         return self.length > 0
 
     def reach(self, at: int) -> None:
-        """Count a hole in the line: its next piece begins at `at`."""
+        """Count a hole within the line: its next piece begins at `at`."""
         if self and at > (end := self._start + self.length):
             self._add(b"\0" * min(at - end, self._keep - self._kept), at - end)
 
     def add(self, at: int, piece: bytes) -> None:
-        """Add a piece without a line end, which begins at `at`."""
+        """Add a piece that begins at `at` and has no line end."""
         if not self:
             self._start = at
         self._add(piece[: self._keep - self._kept], len(piece))
 
     def take(self, rest: bytes) -> bytes:
-        """Return all of the line, and `rest`."""
+        """Return the whole line followed by `rest`, and reset."""
         block = b"".join([*self._pieces, rest])
         self._begin()
         return block
 
     def take_long(self) -> Block:
-        """Return offset and line."""
+        """Return the line as a LongLine, with its offset, and reset."""
         start, length, beginning = self._start, self.length, b"".join(self._pieces)
         self._begin()
         return start, LongLine(beginning, length)

@@ -1,6 +1,6 @@
 """Lock files: one run at a time for each log and each buffer.
 
-They lie next to what they guard, because a lock on the log itself would not survive its rotation. The file itself is
+They are next to what they guard, because a lock on the log itself would not survive its rotation. The file itself is
 locked, too (`logfile.opened`): for hard links, archives, and runs whose lock files are in different folders.
 """
 
@@ -19,22 +19,22 @@ from pathlib import Path
 from xraylog import safe_open
 from xraylog.accesslog.logfile import Busy, Unusable
 
-HOLDER = re.compile(r"process [0-9]{1,10} since [0-9: +-]{10,40}")  # as `locked` writes it
+HOLDER = re.compile(r"process [0-9]{1,10} since [0-9: +-]{10,40}")  # written by `_lock`
 
 
 def lock_path(path: Path, fallback_folder: Path) -> Path:
-    """Return where the lock of `path` lies: next to the real file, so that every name of it leads to the same lock.
+    """Return the path of the lock for `path`: next to the real file, so that all its names have the same lock.
 
-    If that folder may not be written: in `fallback_folder`, under a name made from the real path. Raises Unusable.
+    If that folder is not writable: in `fallback_folder`, under a name made from the real path. Raises Unusable.
     """
     try:
         real = safe_open.real_path(path)
     except safe_open.Unsafe as error:
         raise Unusable.because(error, path, "a path that we may follow") from error
-    except OSError:  # there is no such folder: said when the lock is made
+    except OSError:  # there is no such folder: reported when the lock is created
         real = safe_open.without_links(path)
     lock = real.with_name(real.name + ".lock")
-    if real.parts[1:2] in (("dev",), ("proc",)):  # a link there: said when it is opened
+    if real.parts[1:2] in (("dev",), ("proc",)):  # a link there: reported when it is opened
         return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
     if os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK):
         return lock
@@ -45,7 +45,7 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
 def locked(*paths: Path) -> Iterator[None]:
     """Hold the locks at these paths. They are never removed: a lock that can vanish locks nothing.
 
-    Raises Busy when another run holds one of them, Unusable when one cannot be created.
+    Raises Busy if another run holds one of them, and Unusable if one cannot be created.
     """
     with contextlib.ExitStack() as held:
         for path in sorted(set(paths)):
@@ -63,7 +63,7 @@ def _lock(path: Path) -> Iterator[None]:
         if not os.path.lexists(path.parent):  # a log's need not exist: then its lock is beside the buffer
             said = f"{path.parent}: expected the folder of the offline buffer and its locks, found none"
             raise Unusable(said, path) from error
-        try:  # made by another user: it locks all the same
+        try:  # another user created it: it works as a lock all the same
             descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError:
             raise Unusable.because(error, path, _what(path)) from error
@@ -88,7 +88,7 @@ def _lock(path: Path) -> Iterator[None]:
 def lock_holder(path: Path) -> str | None:
     """Return who holds the lock at `path`, or None. Creates and changes nothing.
 
-    Raises Unusable when we may not open it: a run could not, either.
+    Raises Unusable if we may not open it, because a run could not, either.
     """
     try:
         descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -108,7 +108,7 @@ def lock_holder(path: Path) -> str | None:
 
 
 def _holder(descriptor: int) -> str:
-    """Return who says in the lock file that it has the lock; others may write there, and anything."""
+    """Return the holder that the lock file names. Other users may write anything there, so it is checked."""
     text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
     return text if HOLDER.fullmatch(text) else "an unknown process"
 
@@ -119,5 +119,5 @@ def _refuse_other_kinds(path: Path, descriptor: int) -> None:
 
 
 def _what(path: Path) -> str:
-    """Return what a run needs: the lock that is there, or a place for one."""
+    """Return what a run needs: the existing lock file, or permission to create one."""
     return "a lock file that can be opened" if os.path.lexists(path) else "to make a lock file"

@@ -1,6 +1,7 @@
-"""Whether the times in a log can be right: its last line against the time of its last write, and this machine's clock.
+"""Check whether the times in a log can be right: its last line against the file's modification time, and our clock.
 
-A line is written as soon as xray has its time. If the two are whole quarter hours apart, the zone is another one.
+xray writes a line as soon as it has taken its time. If the two differ by whole quarter hours, the configured zone is
+not xray's.
 """
 
 from __future__ import annotations
@@ -19,26 +20,27 @@ from xraylog.config.reader import NAMELESS, system_zone
 TIMESTAMP = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?=\.|\s)")
 FORMAT = "%Y/%m/%d %H:%M:%S"
 QUARTER = timedelta(minutes=15)
-EARLY, LATE = timedelta(seconds=-5), timedelta(seconds=2)  # of a line, without its fraction, against the file's time
-MAX_ZONE_OFFSET = timedelta(hours=15)  # a zone from another one: from -12 to +14, and people live between -10 and +13
-AHEAD = timedelta(minutes=5)  # of our clock: what is more is worth a word
-LAST_BYTES = 1 << 16  # of a log, in which a line with a time is looked for
+EARLY, LATE = timedelta(seconds=-5), timedelta(seconds=2)  # limits of a line's time minus the file's
+MAX_ZONE_OFFSET = timedelta(hours=15)  # between zones: they are -12 to +14, and people live in -10 to +13
+AHEAD = timedelta(minutes=5)  # of our clock: a time further ahead is in doubt
+LAST_BYTES = 1 << 16  # of a log, searched for a line with a time
 ZONES = ("Asia/Tehran", "Europe/Moscow", "Asia/Shanghai", "Europe/Berlin", "Europe/London", "America/New_York",
          "America/Los_Angeles", "Asia/Tokyo", "Asia/Kolkata", "Asia/Yangon")  # fmt: skip
 
 
 class Doubt(NamedTuple):
-    """Why the times can hardly be right, and what to do."""
+    """Why the times are implausible, and what to do."""
 
     found: str
     to_do: str
-    kind: str  # the same each time that there is the same reason
+    kind: str  # equal for equal reasons
 
 
 def look(log: LogFile, cfg: Config, now: datetime) -> Doubt | None:
-    """Return the doubt about the last line of a log that has a time. Call it before the log is drained, a write, too.
+    """Return the doubt about the last line of a log that has a time; None if there is none.
 
-    A blank line, or a panic of many lines, may come after it.
+    Call it before the log is drained, because draining changes the modification time. A blank line, or a panic of many
+    lines, may follow the line.
     """
     ended = log.read(max(0, log.size - LAST_BYTES), LAST_BYTES).rpartition(b"\n")[0]
     stamp = next(filter(None, map(TIMESTAMP.match, reversed(ended.split(b"\n")))), None)
@@ -52,7 +54,7 @@ def look(log: LogFile, cfg: Config, now: datetime) -> Doubt | None:
 
 
 def compare(path: str, local: datetime, written: datetime, cfg: Config, now: datetime) -> Doubt | None:
-    """Return the doubt about a line dated `local` that was written then, seen now."""
+    """Return the doubt about a line dated `local` in a file that was written at `written`; None if there is none."""
     try:
         offsets = [local.replace(tzinfo=cfg.zone, fold=fold).astimezone(timezone.utc) - written for fold in (0, 1)]
     except OverflowError:  # in the year 1 or 9999: forged, and unparsed
@@ -74,7 +76,7 @@ def compare(path: str, local: datetime, written: datetime, cfg: Config, now: dat
 
 
 def ahead(what: str, newest: datetime, cfg: Config, now: datetime) -> Doubt:
-    """Return the doubt about lines that are dated after now."""
+    """Return the doubt about lines that are dated in the future."""
     return Doubt(
         f"{what}: dated until {newest:%Y-%m-%d %H:%M} UTC, {length(newest - now)} ahead of this machine's clock",
         f"if it is slow ({now:%Y-%m-%d %H:%M} UTC, as date -u shows): sudo timedatectl set-ntp true; if xray's zone is "
@@ -84,7 +86,7 @@ def ahead(what: str, newest: datetime, cfg: Config, now: datetime) -> Doubt:
 
 
 def likely_zone(offset: timedelta, at: datetime) -> str:
-    """Return the name of a zone that is this far from UTC then: UTC, the machine's, or another one."""
+    """Return the name of a zone with this offset from UTC at that time: UTC, the machine's, or another one."""
     rounded = round(offset / QUARTER) * QUARTER
     if not rounded:
         return "UTC"
@@ -95,7 +97,7 @@ def likely_zone(offset: timedelta, at: datetime) -> str:
 
 
 def length(time: timedelta) -> str:
-    """Return a length of time for people, to the minute: 3 h 30 min."""
+    """Return a length of time for a message, to the minute: 3 h 30 min."""
     minutes = round(abs(time) / timedelta(minutes=1))
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     parts = [f"{number} {unit}" for number, unit in ((days, "days"), (hours, "h"), (minutes, "min")) if number]
@@ -103,7 +105,7 @@ def length(time: timedelta) -> str:
 
 
 def _zones() -> Iterator[ZoneInfo]:
-    """Yield zones, the likely ones first."""
+    """Yield time zones, the likely ones first."""
     if (zone := system_zone()).key != NAMELESS:
         yield zone
     for name in (*ZONES, *sorted(available_timezones())):

@@ -1,7 +1,8 @@
-"""What is left of a client's address: the first bits of it. Pure: no files, no database, no clock, no logging.
+"""Mask client addresses: keep only the first bits. Pure: no files, no database, no clock, no logging.
 
-The source of a row is known, and becomes a network. In a line that is kept as bytes the source can stand anywhere,
-and be cut: there every address loses its last bits, a destination's too, and what may be a piece of one goes.
+The source of a row is a known field, and becomes a network. In a line that is kept as bytes the source can be anywhere,
+and can be cut off: so every address in it loses its last bits, also that of a destination, and anything that may be a
+piece of one is left out.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from xraylog.records import BadLine
 
-# Each run of characters as a whole, so that the time is linear in the line's length. A time of the log or our own
-# looks like a piece of an IPv6 address; with hexadecimal digits, then a dot or colon right after it, it may be one.
+# Match each run of address characters as a whole, so that the time is linear in the line's length. A timestamp looks
+# like a piece of an IPv6 address, and may be one if hexadecimal digits and a dot or colon follow directly.
 RUN = re.compile(rb"(?P<moment>\d{4}[/-]\d\d[/-]\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?(?![0-9A-Fa-f]*[.:]))|[0-9A-Fa-f.:]+")
 HOLE = re.compile(rb"\0*")  # in the log, before the line
 QUOTE = re.compile(r"(?<![a-z])['\"]")  # opens what a reason quotes
@@ -37,7 +38,7 @@ class Mask:
         return (self.v4, self.v6) != (32, 128)
 
     def source(self, address: str | None) -> str | None:
-        """Return the network left of a valid address or network; a shorter one stays. All bits kept: as it was."""
+        """Return the network of a valid address; a larger network as it is; and without a mask, the address itself."""
         if address is None or not self.hides:
             return address
         network = ip_network(address, strict=False)
@@ -47,7 +48,7 @@ class Mask:
         return str(network.supernet(new_prefix=kept) if network.prefixlen > kept else network)
 
     def line(self, line: bytes) -> bytes:
-        """Any bytes, with the last bits of every address zero, and `[masked]` for pieces of one."""
+        """Return a line with the last bits of every address set to zero, and pieces of addresses as `[masked]`."""
         if not self.hides:
             return line
         begin = HOLE.match(line).end()  # type: ignore[union-attr]  # it matches nothing, too

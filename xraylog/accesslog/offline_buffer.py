@@ -1,8 +1,8 @@
-"""The offline buffer: batches spooled while the database is away, and imported in order.
+"""The offline buffer: batches spooled while the database is unavailable, and imported in order.
 
-One JSON object a line. First a header with a random id; then batches, each its records and bad lines, closed by a
-mark. Anything after the last mark is a torn write and is cut off: its lines are still in the log. The marks
-are a chain, each naming the place of the one before it: the buffer, too, is where a log's position is kept.
+Each line is a JSON object. The first is a header with a random id; then come batches: records and bad lines, closed
+by a commit record, the "mark". Anything after the last mark is a torn write and is cut off, because its lines are still
+in the log. The marks form a chain, each with the offset of the one before it: from them the position of a log is known.
 
     {"buffer": "5f0c…", "node": "vpn1"}
     {"timestamp": "2025-11-17 10:15:23.123456+00", "source_ip": "203.0.113.10", …, "email": "alice", "offset": 0}
@@ -36,7 +36,7 @@ HEADER = b'{"buffer": '
 
 
 class Damaged(Exception):
-    """The buffer holds what we did not write: the operator must look before anything of it is touched."""
+    """The buffer contains something we did not write: the operator must look at it before it is changed."""
 
 
 class Foreign(Damaged):
@@ -47,39 +47,39 @@ class Foreign(Damaged):
 class BufferedBatch:
     """A batch in the buffer."""
 
-    batch: Batch | None  # None: it is known already, and was not read
-    log_end: int  # offset in the log, where it ends
+    batch: Batch | None  # None: it was imported before, and was not read
+    log_end: int  # the offset in the log at which it ends
     origin: Origin
-    digest: bytes  # what the batch is known by, in every copy of the buffer
-    end: int  # offset in the buffer, after the batch's mark
-    after: int  # offset in the log: all lines before it were stored or spooled when the batch was, or there were none
-    tail: bytes | None  # what the log's text before `log_end` is known by; None: nobody has looked
+    digest: bytes  # identifies the batch in every copy of the buffer
+    end: int  # the offset in the buffer after the batch's mark
+    after: int  # offset in the log: when the batch was spooled, all lines before it were stored or spooled
+    tail: bytes | None  # digest of the log's text before `log_end`; None: not computed
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """A batch as lines of the buffer."""
+    """A batch encoded as lines of the buffer."""
 
-    after: int  # as `BufferedBatch` has it: where the batch before it ended
+    after: int  # as in `BufferedBatch`: where the batch before it ended
     start: int
     end: int
     parts: list[bytes]
-    reject_reasons: list[tuple[str, int]]  # as `buffer_lines` has them
+    reject_reasons: list[tuple[str, int]]  # from `buffer_lines.reasons`
     tail: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The place of a batch in its log."""
+    """What a mark says: the place of a batch in its log."""
 
     end: int  # offset
-    after: int  # as `BufferedBatch` has it
+    after: int  # as in `BufferedBatch`
     origin: Origin
     tail: bytes
 
 
 class Buffer:
-    """The buffer at one path; its file is created when the first batch is spooled."""
+    """The buffer at one path. Its file is created when the first batch is spooled."""
 
     def __init__(self, path: Path, files: contextlib.ExitStack, mask: Mask, read_only: bool) -> None:
         """Use `opened`."""
@@ -87,8 +87,8 @@ class Buffer:
         self._mask = mask
         self._files = files
         self._file: LogFile | None = files.enter_context(logfile.opened_ours(path, read_only))
-        self._last_mark: int | None = None  # its offset
-        self.torn: Path | None = None  # where a torn batch was put
+        self._last_mark: int | None = None  # offset of the last mark
+        self.torn: Path | None = None  # where a torn batch was saved
         if self._file is not None:
             self._refuse_foreign(self._file)
         if self._file is not None and read_only:
@@ -98,41 +98,41 @@ class Buffer:
 
     @property
     def is_empty(self) -> bool:
-        """Return whether no batch is in it."""
+        """Return whether it contains no batch."""
         return self._last_mark is None
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes in the file."""
         return self._file.size if self._file else 0
 
     @property
     def last_batch(self) -> str:
-        """What its last batch is known by; empty: there is none."""
+        """The digest of the last batch; empty if there is none."""
         return "" if self._last_mark is None else hashlib.sha256(self.file.line_at(self._last_mark)).hexdigest()[:32]
 
     @property
     def node(self) -> str:
-        """The node that began it: the buffer's position is kept under this one, whoever imports it. Raises Damaged."""
+        """The node that started the buffer, and under which its position is kept. Raises Damaged."""
         return self._first_line()[1]
 
     @property
     def file(self) -> LogFile:
-        """The file itself, to be recognised like a log."""
+        """The file itself, which is recognised like a log."""
         if self._file is None:
             raise Damaged(f"{self.path}: expected a buffer, found nothing")
         return self._file
 
     def spooled_to(self, fingerprints: list[Fingerprint], size: int | None) -> int:
-        """Return how far the log with these fingerprints, of `size` bytes if that says anything, has been spooled.
+        """Return how far the log with these fingerprints has been spooled; 0 if it is unknown.
 
-        0 for an unknown one.
+        `size`: of the log, if that is known: a larger offset belongs to another file.
         """
         ends = (mark.end for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
         return max((end for end in ends if size is None or end <= size), default=0)
 
     def spooled_from(self, fingerprints: list[Fingerprint]) -> int:
-        """Return the offset from which on the log with these fingerprints is here; before it, a database had it."""
+        """Return the offset from which on this log is in the buffer; a database had the lines before it."""
         starts = (mark.after for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
         return min(starts, default=0)
 
@@ -145,7 +145,7 @@ class Buffer:
         return [*found.values()]
 
     def _marks(self) -> Iterator[Mark]:
-        """Yield what each mark says, the latest first. A damaged one is left out: those before it still count."""
+        """Yield all marks, the latest first. Skips damaged ones, because those before them still count."""
         place = self._last_mark
         while place is not None:
             found = before = None
@@ -160,7 +160,7 @@ class Buffer:
             place = before if before is not None and before < place else buffer_marks.last(self.file, place)
 
     def put(self, written: EncodedBatch, origin: Origin) -> None:
-        """Put a batch aside, durably. Raises OSError, with the buffer as it was before."""
+        """Append a batch durably. Raises OSError, and then leaves the buffer as it was."""
         file = self._made()
         size = file.size
         header = [] if size else [_header(origin.node)]
@@ -168,15 +168,15 @@ class Buffer:
         try:
             file.append([*header, *written.parts, mark])
         except OSError:
-            with contextlib.suppress(OSError):  # what cannot be cut off is torn: the next run sees no whole mark
+            with contextlib.suppress(OSError):  # if that fails, the next run finds a torn batch and cuts it off
                 file.truncate(size)
             raise
         self._last_mark = file.size - len(mark)
 
     def batches(self, is_known: Callable[[bytes, int], bool], begin: int = 0) -> Iterator[BufferedBatch]:
-        """Yield all batches, or those from a place after a mark on, one in memory at a time. Raises Damaged.
+        """Yield the batches, from the offset `begin` after a mark on, with one in memory at a time. Raises Damaged.
 
-        `is_known` is asked for the digest of each and the offset of its end: what is known is not read.
+        `is_known`: called with digest and end offset of each batch. If it returns True, the batch is not read.
         """
         parts: list[bytes | LongBadLine] = []  # of the next batch: whole lines, or one long one
         at, (header, _) = begin, self._first_line()
@@ -200,14 +200,14 @@ class Buffer:
                     parts.append(_without_headers(part))
 
     def clear(self, imported: int) -> None:
-        """Forget everything, when it ends at `imported`. The next batch gets a header with a new id. Raises Damaged."""
+        """Empty the buffer if it ends at `imported`; raise Damaged otherwise. The next batch gets a new header."""
         if self.file.replaced or self.size != imported:
             raise Damaged(f"{self.path}: expected it to end at byte {imported}, found {self.size}; it was left alone")
         self.file.truncate(0)
         self._last_mark = None
 
     def _first_line(self) -> tuple[bytes, str]:
-        """Return the first line, and the node in it. Raises Damaged."""
+        """Return the first line, and the node that it names. Raises Damaged."""
         line = self.file.line_at(0)
         try:
             node: str = json.loads(line)["node"]
@@ -222,20 +222,20 @@ class Buffer:
             except (PermissionError, safe_open.Unsafe) as error:
                 raise logfile.Unusable.because(error, self.path, "to make the buffer") from error
             self._file = self._files.enter_context(logfile.opened_ours(self.path))
-            safe_open.sync_folder(self.path)  # else a crash of the machine forgets the file, and the lines are drained
+            safe_open.sync_folder(self.path)  # otherwise a crash can lose the file when the lines are already drained
         return self.file
 
     def _refuse_foreign(self, file: LogFile) -> None:
         beginning = file.read(0, len(HEADER))
-        if not HEADER.startswith(beginning) and beginning.strip(b"\0"):  # a crash may leave zeros of the first batch
+        if not HEADER.startswith(beginning) and beginning.strip(b"\0"):  # after a crash, the first batch may be zeros
             begins = self._mask.line(beginning)
             raise Foreign(f"{self.path}: expected our buffer, found a file that begins with {begins!r}")
 
     def _recover(self, file: LogFile) -> None:
-        """Cut off what follows the last whole batch, and flush the rest to disk: it counts from here on.
+        """Cut off what follows the last whole batch, and flush the rest to disk: from now on it counts.
 
-        At most one batch can have been torn, for each is on disk before the next one comes. One with its mark is
-        kept beside the buffer: should it have been damaged later, its lines are nowhere else.
+        At most one batch can be torn, because each is on disk before the next one is written. A torn batch that has its
+        mark is saved next to the buffer: if it was damaged later, its lines are nowhere else.
         """
         if not file.writable:
             raise logfile.Unusable.denied(self.path, "a buffer that may be written")
@@ -282,29 +282,29 @@ class Buffer:
 
 
 def damaged_path(path: Path) -> Path:
-    """Return where a damaged buffer is moved by hand."""
+    """Return the path to which the operator moves a damaged buffer."""
     return path.with_name(f"{path.name}.damaged")
 
 
 @contextlib.contextmanager
 def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterator[Buffer]:
-    """Open the buffer at `path`, and repair it: hold its lock. Raises Damaged and Unusable.
+    """Open the buffer at `path`, and cut off a torn batch; the caller holds its lock. Raises Damaged and Unusable.
 
-    `mask`: for what is older than it. `read_only`: as it is.
+    `mask`: applied to lines that were spooled before it was configured. `read_only`: change nothing.
     """
     with contextlib.ExitStack() as files:
         yield Buffer(path, files, mask, read_only)
 
 
 def origin(node: str, log: Log, again: bool = False) -> Origin:
-    """Return what a batch of this log, as it is now, will be recognised by."""
+    """Return what a batch read from this log now will be recognised by."""
     return Origin(node, logfile.path_text(log.path), log.fingerprints(), log.previous_digest, again)
 
 
 def encode_batch(batch: Batch, after: int, tail: bytes | None) -> EncodedBatch:
-    """Return a batch as it will be in the buffer; all lines before the offset `after` are stored or spooled.
+    """Encode a batch for the buffer. All lines before the offset `after` are stored or spooled.
 
-    `tail`: what the log's text before the end of the batch is known by.
+    `tail`: digest of the log's text before the end of the batch.
     """
     return EncodedBatch(after, batch.start, batch.end, [*buffer_lines.parts(batch)], buffer_lines.reasons(batch), tail)
 
@@ -354,14 +354,14 @@ def _batch(parts: list[bytes | LongBadLine], crc32: int, mark: Json, mask: Mask)
 
 
 def _without_headers(lines: bytes) -> bytes:
-    """Return lines without the header of a buffer."""
+    """Return the lines without headers of a buffer."""
     if not lines.startswith(HEADER) and b"\n" + HEADER not in lines:
         return lines
     return b"".join(line + b"\n" for line in lines.split(b"\n")[:-1] if not line.startswith(HEADER))
 
 
 def _keep(path: Path, torn: Iterable[bytes]) -> None:
-    """Append to a file that nobody but a person reads, durably. Raises Unusable."""
+    """Append to a file that only people read, durably. Raises Unusable."""
     try:
         descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
     except safe_open.Unsafe as error:

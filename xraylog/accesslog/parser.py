@@ -1,11 +1,11 @@
-"""Blocks of the log into batches of records, fast: lines repeat themselves, so what a piece of one means is remembered.
+"""Parse blocks of the log into batches of records, fast: lines are repetitive, so what their pieces mean is cached.
 
-What xray writes for a client's connection has these pieces, and blanks only in the last of them and between them:
+A line that xray writes for a client's connection has these pieces, with blanks only between them and in the last one:
 
     2025/11/17 10:15 :23.123456 from SOURCE : PORT  accepted TO  [TAGS] email: EMAIL
 
-Each is read once by the grammar, which also says whether it means the same in every line. One regular expression cuts
-a chunk of lines into columns of pieces. All other lines, and pieces of which that is not so, go to the grammar whole.
+The grammar reads each distinct piece once, and raises ParseError if it may mean different things in different lines.
+One regular expression splits a chunk of lines into columns of pieces. The grammar parses all other lines as a whole.
 Pure: no files, no database, no clock, no logging.
 """
 
@@ -27,32 +27,32 @@ from xraylog.accesslog.values import ParseError
 from xraylog.records import DAY, MAX_LINE_BYTES, AccessRecord, BadLine, Batch, Ignored, LongLine, Records, cut
 
 BATCH_BYTES = 8 << 20  # long lines close a batch early, so that memory stays flat
-CHUNK_BYTES = 1 << 16  # cut into pieces at a time: they stay in the processor's cache
+CHUNK_BYTES = 1 << 16  # split into pieces at a time: they stay in the processor's cache
 CACHE_SIZE = 1 << 13  # pieces of a kind: an adversary's log must not fill the memory
-MINUTES = 1 << 8  # remembered: they come in order
-MAX_NEW_PIECES = 12_000  # pieces that were not remembered close a batch early, too: each of them may be a new name
-MAX_DAYS = 100  # these close a batch, too: the transaction that stores it locks the partition of each
-MAX_PIECE_CHARACTERS = 255  # characters of a remembered piece: longer ones do not come again
+MINUTES = 1 << 8  # that are cached: they come in order
+MAX_NEW_PIECES = 12_000  # pieces that were not cached end a batch early, too: each of them may be a new name
+MAX_DAYS = 100  # end a batch, too: the transaction that stores it locks the partition of each
+MAX_PIECE_CHARACTERS = 255  # of a cached piece: longer ones do not repeat
 PREFIXED = grammar.PREFIXED
-# Of bytes as latin-1, a character each. What the other groups may be, the grammar says.
+# For bytes decoded as latin-1, one character each. The grammar checks what the other groups contain.
 SECONDS = r":[0-5]\d\.\d{6}|:[0-5]\d"  # xray writes six digits of a fraction since 2025, and none before
 PORT = r"[1-5]\d{4}|[1-9]\d{0,3}|0|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]"
 CLIENT_LINE = re.compile(
     rf"^(.{{16}})({SECONDS}) ((?:from )?\S+):({PORT}) (accepted \S+)(.*)$", re.MULTILINE | re.ASCII
 )
-FIELDS_PER_LINE = CLIENT_LINE.groups + 1  # items of its `split` for each line: what stands before it, and the groups
+FIELDS_PER_LINE = CLIENT_LINE.groups + 1  # items of `split` for each line: what is before it, and the groups
 
 Value = TypeVar("Value")
 
 
 class Memo(dict[str, Value]):
-    """What pieces of one kind mean; has a piece read that it has not met, and forgets all when it has met too many."""
+    """A cache of what pieces of one kind mean: it reads a piece that is missing, and is cleared when it is full."""
 
     def __init__(self, read: Callable[[bytes], Value], max_size: int = CACHE_SIZE) -> None:
         super().__init__()
         self._read = read
         self._max_size = max_size
-        self.misses = 0  # how many were read
+        self.misses = 0  # pieces that were not cached
 
     def __missing__(self, piece: str) -> Value:
         meaning = self._read(piece.encode("latin-1"))
@@ -65,7 +65,7 @@ class Memo(dict[str, Value]):
 
 
 class Parser:
-    """Parses lines of one zone, seen at one moment; what it has met makes it faster, and changes nothing else."""
+    """Parses the lines of one time zone. Caches make it faster, and change nothing else."""
 
     def __init__(
         self, zone: ZoneInfo, now: datetime, mask: Mask = UNMASKED, api_tags: Collection[str] = grammar.API_TAGS
@@ -84,9 +84,9 @@ class Parser:
         self._read_whole = 0  # lines
 
     def batches(self, blocks: Iterable[Block], size: int) -> Iterator[Batch]:
-        """Gather lines into batches of at most `size` rows and bad lines. A long line is a batch of its own.
+        """Collect lines into batches of at most `size` rows and bad lines. A long line is a batch of its own.
 
-        A block is the offset at which it begins and complete lines. A batch has no gap in it.
+        A block is an offset and the complete lines that begin there. No batch spans a gap.
         """
         gathered, misses = _BatchBuilder(0, self._mask), 0
         for start, text in blocks:
@@ -115,8 +115,9 @@ class Parser:
             yield gathered.take()
 
     def _alone(self, start: int, line: LongLine) -> Batch:
-        """Return a batch of one line. Of a line that is cut nobody knows what the rest means: it is a bad one, unless
-        it is a comment.
+        """Return a batch of one long line.
+
+        If the line is cut, nobody knows what the rest means: it is a bad line, unless it is a comment.
         """
         parsed = self._whole(line.beginning)
         if line.is_cut and parsed is not Ignored.COMMENT:
@@ -130,11 +131,11 @@ class Parser:
         return dataclasses.replace(alone.take(), end=start + line.length + 1, log_offsets=[start])
 
     def _misses(self) -> int:
-        """Return how much was read that can hold a name never seen before."""
+        """Return how many pieces and lines were not cached, each of which can contain a new name."""
         return self._sources.misses + self._requests.misses + self._routes.misses + self._read_whole
 
     def _read(self, text: bytes, start: int, into: _BatchBuilder, size: int) -> int:
-        """Read a chunk of complete lines, until `into` has `size` at most; return where it ends."""
+        """Read a chunk of complete lines, until `into` has at most `size` of them; return the offset after it."""
         chunk = text[start : text.rfind(b"\n", start, start + CHUNK_BYTES) + 1 or text.index(b"\n", start) + 1]
         most = size - into.stored
         if len(cut := _split_columns(chunk)) // FIELDS_PER_LINE >= most or _count(cut) > most:
@@ -151,7 +152,7 @@ class Parser:
         return start + len(chunk)
 
     def _read_run(self, cut: list[str], into: _BatchBuilder) -> None:
-        """Read lines of the usual form; by halves, when a piece of one of them does not mean the same in every line."""
+        """Read lines of the usual form; halve them until the piece is alone whose meaning depends on its line."""
         if not cut:
             return
         before = self.clock.last
@@ -189,15 +190,15 @@ class Parser:
 
 
 def _split_columns(chunk: bytes) -> list[str]:
-    """Return what is before each line of the usual form, and its six pieces; last, what follows them all.
+    """Return, for each line of the usual form, what is before it and its six pieces; at the end what follows the last.
 
-    What stands before it is a line end, and before that lines of another form.
+    Before a line is a line end and, before that, any lines of another form.
     """
     return CLIENT_LINE.split("\n" + chunk.decode("latin-1"))
 
 
 def _others(cut: list[str]) -> list[tuple[int, str]]:
-    """Return the lines of another form, each with the number of the usual line that follows it."""
+    """Return the lines of another form, each piece with the number of the usual line that follows."""
     between = cut[::FIELDS_PER_LINE]
     if between.count("\n") == len(between):
         return []
@@ -205,18 +206,18 @@ def _others(cut: list[str]) -> list[tuple[int, str]]:
 
 
 def _count(cut: list[str]) -> int:
-    """Return how many lines there are."""
+    """Return the number of lines."""
     return len(cut) // FIELDS_PER_LINE + sum(lines.count("\n") - 1 for _, lines in _others(cut))
 
 
 def _line(cut: Sequence[str]) -> bytes:
-    """Return one line of the usual form as it was."""
+    """Return a line of the usual form as it was."""
     _, minute, seconds, source, port, request, rest = cut
     return f"{minute}{seconds} {source}:{port} {request}{rest}".encode("latin-1")
 
 
 class _BatchBuilder:
-    """A batch in the making."""
+    """Collects the lines of a batch."""
 
     def __init__(self, start: int, mask: Mask) -> None:
         self._mask = mask
@@ -240,20 +241,20 @@ class _BatchBuilder:
         return self.end - self.start
 
     def begin_chunk(self, chunk: bytes) -> None:
-        """Take the bytes of the next lines. Their line ends are counted while the processor has them in its cache."""
+        """Add the text of the next lines, and count its line ends while it is in the processor's cache."""
         self._text.append(chunk)
         self.end += len(chunk)
         self._counted += chunk.count(b"\n")
 
     def extend(self, records: Records) -> None:
-        """Add lines of which each is a record."""
+        """Add lines that are all records."""
         self._lines += len(records)
         self.stored += len(records)
         self._records.extend(records)
         self.days.update([minute[:DAY] for minute in {*records.minutes}])
 
     def add(self, parsed: AccessRecord | BadLine | Ignored) -> None:
-        """Add one line."""
+        """Add one parsed line."""
         if isinstance(parsed, AccessRecord):
             self._records.append(parsed)
             self.days.add(parsed.timestamp[:DAY])
@@ -268,7 +269,7 @@ class _BatchBuilder:
         self._lines += 1
 
     def take(self) -> Batch:
-        """Return what was gathered. Nothing of it is kept here: one batch in memory, not two."""
+        """Return the batch, and keep nothing of it: one batch in memory, not two."""
         batch = Batch(
             self.start,
             self.end,

@@ -1,9 +1,9 @@
-"""Why xray rejected a connection, as one of a few names. Pure: no files, no database, no clock, no logging.
+"""Classify why xray rejected a connection, as one of a few names. Pure: no files, no database, no clock, no logging.
 
 xray writes a chain of errors, the outermost first: `proxy/socks: failed to read address > common/protocol: invalid
-domain name: …`. It is free text, other in each version, and a client can write what follows `invalid domain name: `.
-So none of it is kept but the name of what it is: this catalogue. The names are in the database and in documents:
-a name stays what it is, and stays in use.
+domain name: …`. It is free text that differs from version to version, and a client can write what follows `invalid
+domain name: `. So only the name from this catalogue is stored. Databases and documents contain these names: they do not
+change, and none is removed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import functools
 import re
 
 MAX_REASON_BYTES = 1 << 10  # read of a reason: those of xray and v2ray are shorter
-OF_CLIENT = re.compile(rb"invalid domain name", re.IGNORECASE)  # what follows is what a client wrote
+OF_CLIENT = re.compile(rb"invalid domain name", re.IGNORECASE)  # a client chooses what follows
 
 
 class RejectReason(enum.Enum):
-    """What the reasons of xray and v2ray come to; the values are those of `logs.reject_reason`."""
+    """The classes of reasons of xray and v2ray. The values are those of `logs.reject_reason`."""
 
     REPLAY = "replay"
     INSECURE = "insecure encryption"
@@ -64,12 +64,12 @@ PATTERNS = {reason: re.compile(phrases, re.IGNORECASE) for reason, phrases in PH
 
 
 def sort(reason: bytes) -> RejectReason:
-    """Return which reason of the catalogue a line's text is: all that it says after `rejected`, tags and user."""
+    """Return the class of a reason: all the text of a line after `rejected`, including tags and user."""
     text = reason[:MAX_REASON_BYTES]
     of_client = OF_CLIENT.search(text)
     return _sort(text[: of_client.end()] if of_client else text)
 
 
-@functools.lru_cache(maxsize=1 << 10)  # scanners get the same one again and again
+@functools.lru_cache(maxsize=1 << 10)  # scanners cause the same one again and again
 def _sort(text: bytes) -> RejectReason:
     return next((reason for reason, pattern in PATTERNS.items() if pattern.search(text)), RejectReason.OTHER)

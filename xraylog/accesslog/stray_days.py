@@ -1,13 +1,13 @@
-"""Lines dated far from the lines around them: a client can forge whole lines, and each new day is a partition.
+"""Find lines dated far from the lines around them: a client can forge whole lines, and each new day is a partition.
 
-A line is compared with the nearest lines before and after it that can be trusted: those of a day with more than a few
-lines in the batch, and those dated about now. It is a stray if its own day has few lines and is far from the time
-between these two. After a pause of any length the lines are later than what was before, and none of them is a stray:
-only a date that goes back, or ahead of what follows, can be one. Where no line can be trusted, all are taken as they
-are, as in the archive of a log with a line a day.
+A line is compared with the nearest trusted lines before and after it. Trusted are lines of a day that has more than a
+few lines in the batch, and lines dated about now. A line is a stray if its own day has only a few lines, and is far
+from the time between these two. Lines after a pause of any length are later than what was before, and are no strays:
+only a date that goes back, or ahead of what follows, can be one. If no line can be trusted, all are accepted, as in the
+archive of a log with a line a day.
 
-A verdict is reached when a line is read, and committed or buffered with the line: it is never reached twice.
-Pure: no files, no database, no clock, no logging.
+The verdict is reached once, when a line is read, and is committed or buffered with the line. Pure: no files, no
+database, no clock, no logging.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from datetime import date
 
 from xraylog.records import DAY, Batch
 
-RARE_LINES = 10  # of one day in a batch: fewer are few
-RARE_SHARE = 1_000  # and so is less than this part of a batch
+RARE_LINES = 10  # a day with fewer lines in a batch is rare
+RARE_SHARE = 1_000  # and so is one with less than a thousandth of the batch
 STRAY = "expected a date near those of the lines around it, found "
 DISTANCE = re.compile(re.escape(STRAY) + r"[-0-9]{10}, ([0-9]+) days away")
 
 
 class StrayDays:
-    """Finds the strays of one log, batch by batch; a batch is compared with those before it, too."""
+    """Finds the strays of one log, batch by batch. A batch is also compared with those before it."""
 
     def __init__(self, far: int, today: date) -> None:
-        """`far`: days; a line that is no more than that away from the lines around it is no stray."""
+        """`far`: a line that is no more than this many days from the lines around it is not a stray."""
         self._far = far
-        self._recent = today.toordinal() - far  # a line dated from here on is dated about now
-        self._before: int | None = None  # day of the last line that could be trusted, as an ordinal
+        self._recent = today.toordinal() - far  # lines from this day on are dated about now
+        self._before: int | None = None  # day of the last trusted line, as an ordinal
 
     def learn(self, day: date) -> None:
-        """Take it that a line of this day stood before the ones that follow."""
+        """Take it that a trusted line of this day came before the next batch."""
         self._before = day.toordinal()
 
     def reject(self, batch: Batch) -> Batch:
@@ -59,7 +59,7 @@ class StrayDays:
     def _strays(
         self, runs: Sequence[tuple[str, int]], days: Mapping[str, int], trusted: Set[str], before: int | None
     ) -> Iterator[tuple[int, str]]:
-        """Yield the index of each stray record, with the reason. `runs`: lines of one day that follow one another."""
+        """Yield index and reason of each stray record. `runs`: consecutive lines of one day, as day and count."""
         following = _following([days[day] if day in trusted else None for day, _ in runs])
         index = 0
         for (day, count), after in zip(runs, following, strict=True):
@@ -72,7 +72,7 @@ class StrayDays:
 
 
 def distance_in(reason: str) -> int:
-    """Return how many days away the line was that was rejected for this reason; 0 for another reason."""
+    """Return how many days away a line was, by the reason why it was rejected; 0 for another reason."""
     found = DISTANCE.fullmatch(reason)
     return int(found[1]) if found else 0
 
@@ -82,7 +82,7 @@ def _day(minute: str) -> str:
 
 
 def _following(days: Sequence[int | None]) -> list[int | None]:
-    """Return, for each place, the next day that is there after it."""
+    """Return, for each item, the next day after it that is not None."""
     following: list[int | None] = []
     after = None
     for day in reversed(days):
@@ -92,9 +92,9 @@ def _following(days: Sequence[int | None]) -> list[int | None]:
 
 
 def _distance(day: int, before: int | None, after: int | None) -> int:
-    """Return how far the day is from the time between the trusted ones before and after it.
+    """Return how many days this day is outside the time between the trusted days before and after it.
 
-    Without one after it, it may be any later day; without one before it, any earlier one.
+    Without a trusted day after it, it may be any later day; without one before it, any earlier day.
     """
     around = [known for known in (before, after) if known is not None]
     back = min(around) - day if before is not None else 0

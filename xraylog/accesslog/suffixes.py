@@ -1,8 +1,8 @@
-"""Fields that forks of xray append to an access line, after the email or in its place. Pure.
+"""Cut off fields that forks of xray append to an access line, after the email or in its place. Pure.
 
-An email is free text, and nothing separates it from them. So they are cut by a catalogue: known words, each with a
-value of its kind, in any order, at the end of the line. Whatever else is there belongs to the email, except other
-fields directly before known ones: these show that the fields have started.
+An email is free text, and nothing separates it from these fields. So they are recognised by a catalogue: known words,
+each with a value of its kind, in any order, at the end of the line. Everything else belongs to the email, except
+unknown fields directly before known ones, which show that the fields have started.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SOMETHING = (
 )
 AMOUNT = rb"bytes|size|length|traffic|packets"
 IS = rb"(?:: ?|=)"
-# Nobody calls a user so: each of these is a field even if it is the only one, and nothing is before it.
+# No user has such a name: each of these is a field even if it is the only one, with nothing before it.
 SURE = (
     rb"(?i:(?:" + SOMETHING + rb")[_-]?(?:" + AMOUNT + rb")|(?:" + AMOUNT + rb")[_-]?(?:" + SOMETHING + rb"))"
     + (IS + SIZE),
@@ -38,22 +38,22 @@ SURE = (
     rb"sniffed" + IS + rb"(?:" + SNIFFED + rb")",
     rb"egress" + IS + rb"v[46]",
 )  # fmt: skip
-# A user may be called `traffic: 100`, so one of these alone is none in the place of an email.
+# A user may be called `traffic: 100`, so one of these alone is not a field if it is in the place of the email.
 AFTER_EMAIL = (
     rb"(?:duration|elapsed|latency|rtt)" + IS + TIME,
     rb"(?:duration|elapsed|latency|rtt)_(?:ms|us|ns)" + IS + NUMBER,
     rb"traffic" + IS + SIZE,
 )
-# A user may be called `office uplink: 2`, so one of these alone is none after an email either.
+# A user may be called `office uplink: 2`, so one of these alone is not a field after an email either.
 IN_COMPANY = (
     rb"(?:" + SOMETHING + rb"|bytes|count|size|packets|conns?|connections)" + IS + SIZE,
     rb"sniffed" + IS + rb"[A-Za-z0-9+._/-]{1,32}",
     rb"(?:domain|host|sni|server_name|ip|target|destination|dst|dest)" + IS + ADDRESS,
 )
-# Any word and a value without blanks: a field only where a known one follows.
+# Any word with a value without blanks: a field only if a known field follows.
 UNKNOWN = rb"(?!email:)[A-Za-z][A-Za-z0-9_.-]{0,31}" + IS + rb"(?!email:)[^\s,;|()\[\]{}]{1,64}(?<![:=])"
 
-SEPARATORS = b",;|"  # or none, between two fields
+SEPARATORS = b",;|"  # optional, between two fields
 OPENING, CLOSING = b"[({", b"])}"  # round the group
 FIELD = re.compile(
     rb" [\[({]?(?:(?P<sure>" + rb"|".join(SURE) + rb")|(?P<after>" + rb"|".join(AFTER_EMAIL)
