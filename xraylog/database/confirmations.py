@@ -1,8 +1,8 @@
-"""What an installation had its database confirm: a row of log_positions for each, with a count and receipts.
+"""The confirmations of each installation: a row of log_positions with a count and receipts (ingest/confirmation.py).
 
 A smaller count than the installation remembers: the database was restored, or is another one. A last receipt that it
-does not know: another installation has the same token, which is a copy. The count may be the copy's then, so the
-receipts before it show whether the database has what this installation had confirmed.
+does not know: another installation has the same token, so one is a copy. Then the count may be the copy's, and the
+earlier receipts show whether the database has everything that this installation had confirmed.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from xraylog.database import session
 from xraylog.database.session import Connection
 
 RECEIPT_BYTES = 16
-KEPT_BYTES = 64 * RECEIPT_BYTES  # of a row that each run writes
+KEPT_BYTES = 64 * RECEIPT_BYTES  # receipts kept in the row
 
 
 class Confirmation(NamedTuple):
-    """How often an installation had this database confirm what is stored."""
+    """How many confirmations of an installation this database has counted."""
 
     number: int
     at: float  # seconds since 1970; 0: never
-    tail: bytes | None = None  # the receipts that came with the last ones, the latest first
-    of_owner_at: float = 0  # when the owner last began with another token, or had one confirmed
+    tail: bytes | None = None  # the receipts of the latest ones, the last one first
+    of_owner_at: float = 0  # when a confirmation of this owner, under any token, was last written
 
     @property
     def receipts(self) -> list[str]:
-        """The latest receipts, the last one first, hexadecimal."""
+        """The receipts, the last one first, hexadecimal."""
         tail = self.tail or b""
         return [tail[start : start + RECEIPT_BYTES].hex() for start in range(0, len(tail), RECEIPT_BYTES)]
 
     @property
     def has_all_receipts(self) -> bool:
-        """Return whether there is one for each count; a version before this one kept the last.
+        """Return whether there is a receipt for each count, which older versions did not keep.
 
-        The first confirmation in an older database comes without one.
+        The first confirmation in an older database has none.
         """
         return len(self.tail or b"") < KEPT_BYTES and len(self.receipts) + 1 >= self.number
 
 
-# A count is no place in a file: stored_from is -1, and it is kept for longer than a month. Its tail is the receipts.
+# Such a row is no position: stored_from is -1, so it is kept for longer than a month. Its tail has the receipts.
 SELECT_CONFIRMATION = """
     SELECT coalesce(max(p.position) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s), 0),
            coalesce(extract(epoch FROM coalesce(
@@ -74,13 +74,13 @@ INSERT_CONFIRMATION = """
 
 
 def last_confirmation(conn: Connection, digest: bytes, owner: bytes, node: str) -> Confirmation:
-    """Return the last confirmation; without one, when the database last stored anything of the node."""
+    """Return the last confirmation. Without one, `at` is when the database last stored anything of the node."""
     (found,) = session.answer(conn, SELECT_CONFIRMATION, {"digest": digest, "owner": owner, "node": node})
     return Confirmation(*found)
 
 
 class Confirmer(NamedTuple):
-    """Who has something confirmed."""
+    """The installation whose confirmations are counted."""
 
     node_id: int
     source: str  # the path of its state file, for people
@@ -89,14 +89,14 @@ class Confirmer(NamedTuple):
 
 
 def renew(conn: Connection, who: Confirmer, receipt: bytes) -> None:
-    """Leave another receipt for what is confirmed already, under each token that this installation had."""
+    """Write a new receipt without counting, under each token that this installation has had."""
     values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
     if not any(is_it for (is_it,) in conn.execute(RENEW_RECEIPT, values)):
         conn.execute(INSERT_CONFIRMATION, {**values, "count": 0})
 
 
 def confirm(conn: Connection, who: Confirmer, receipt: bytes | None) -> Confirmation:
-    """Count one more confirmation. `receipt`: None leaves the last one, because nobody could keep a new one."""
+    """Count one more confirmation. `receipt`: None if the state file cannot keep a new one."""
     values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
     found = [*conn.execute(UPDATE_CONFIRMATION, values)] or conn.execute(INSERT_CONFIRMATION, {**values, "count": 1})
     ((number, at),) = found

@@ -1,6 +1,7 @@
-"""What others put on our tables and what refuses, hides or drops what is written: triggers, rules, policies.
+"""What operators add to our tables that refuses, hides or drops what we write: triggers, rules, policies, constraints.
 
-Each is returned as the statement that takes it away: an error of PL/pgSQL, or of a rule, does not say where it is from.
+Each is returned as the statement that removes it, because an error of PL/pgSQL, or of a rule, does not say where it
+comes from.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from xraylog.database.session import Connection
 
 
 class Found(NamedTuple):
-    """Something of others that statements on our tables meet."""
+    """A trigger, rule, policy or index on our tables that is not ours."""
 
-    statement: str  # after which it does nothing
-    function: str | None  # that it calls
-    table: str | None  # None: it is on all tables
+    statement: str  # disables or removes it
+    function: str | None  # the function it calls
+    table: str | None  # None: it applies to all tables
 
 
-# A trigger on `logs` is on each partition, too, and is taken away there with it.
+# A trigger on `logs` also exists on each partition: disabling it on `logs` is enough.
 OBJECTS = """
     WITH ours AS (
         SELECT c.oid, c.relname AS name FROM pg_class c WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
@@ -52,7 +53,7 @@ EVENT_TRIGGERS = """
     WHERE e.evtenabled <> 'D' AND (e.evtevent LIKE 'ddl_command%' OR e.evtevent = 'sql_drop')
     ORDER BY 1
 """
-# Their owner is free of policies, unless they are forced; another role has to be freed of all.
+# Policies do not apply to the owner of a table unless forced; any other role needs BYPASSRLS.
 POLICIES = """
     SELECT CASE WHEN pg_has_role(c.relowner, 'USAGE')
                 THEN format('ALTER TABLE %%s NO FORCE ROW LEVEL SECURITY', c.oid::regclass)
@@ -96,7 +97,7 @@ DEPENDENTS = """
     )
     SELECT text FROM statement ORDER BY depth DESC, text
 """
-# Those of a primary key, and of the one column that has a table's names, are ours.
+# Ours are those of a primary key, and of the column with the names of a reference table.
 UNIQUE_INDEXES = """
     SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %%s', i.indexrelid::regclass)
                 ELSE format('ALTER TABLE %%s DROP CONSTRAINT %%I', c.oid::regclass, k.conname) END,
@@ -115,34 +116,34 @@ UNIQUE_INDEXES = """
 
 
 def triggers(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
-    """Return the triggers of others on these tables, and on partitions of logs."""
+    """Return the triggers on these tables, and on partitions of logs, that are not ours."""
     return [Found(*row) for row in conn.execute(OBJECTS, [list(tables)] * 2)]
 
 
 def rules(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
-    """Return the rules on these tables. COPY into `logs` and `rejected_lines` does not meet them."""
+    """Return the rules on these tables. COPY into `logs` and `rejected_lines` bypasses them."""
     return [Found(*row) for row in conn.execute(RULES, [list(tables)])]
 
 
 def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
-    """Return what frees this role from row-level security: it hides rows, and COPY does not work with it."""
+    """Return what exempts this role from row-level security, which hides rows and does not work with COPY."""
     return [Found(*row) for row in conn.execute(POLICIES, [list(tables)])]
 
 
 def constraints(conn: Connection, said: str) -> list[str]:
-    """Return the statements that take away the CHECKs, and the unique indexes, which this message names."""
+    """Return the statements that drop the CHECKs and unique indexes that this message names."""
     named = [*conn.execute(CHECKS, [list(schema.TABLES)]), *(index[:2] for index in unique_indexes(conn))]
     return [statement for statement, name in named if f'"{name}"' in said]
 
 
 def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
-    """Return the unique indexes of others; `function` is the name of each."""
+    """Return the unique indexes that are not ours; `function` is the name of the index."""
     ours = [*schema.REFERENCE_TABLES.values(), "id"]
     return [Found(*row) for row in conn.execute(UNIQUE_INDEXES, [list(tables), ours])]
 
 
 def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
-    """Return the statements that take away what raised this error, as far as its context, or its kind, shows that."""
+    """Return the statements that remove what raised this error, as far as its context or kind shows it."""
     if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING where there is a rule
         return [rule.statement for rule in rules(conn)]
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
@@ -151,10 +152,10 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
 
 
 def dependents(conn: Connection, tables: Sequence[int]) -> list[str]:
-    """Return the statements that take away what keeps these tables, by their oids, from being dropped."""
+    """Return the statements that remove what prevents these tables, given by oid, from being dropped."""
     return [statement for (statement,) in conn.execute(DEPENDENTS, {"tables": [*tables]})]
 
 
 def on(conn: Connection, table: str) -> list[str]:
-    """Return the statements that take away what may drop, or hide, rows of this table without an error."""
+    """Return the statements that remove what may drop or hide rows of this table without an error."""
     return [one.statement for one in (*triggers(conn, [table]), *rules(conn, [table]), *policies(conn, [table]))]

@@ -1,4 +1,4 @@
-"""Tables of other programs that have our names: names in them would be theirs, or ids of the wrong table."""
+"""Tables of other programs with the same names as ours: ids and names would come from the wrong table."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from xraylog.database.session import Connection
 if TYPE_CHECKING:  # the schema asks this module, too
     from xraylog.database.schema import Table
 
-# Joined to attributes `a` of tables `c`: a column's foreign key that leads to a table which the search_path does not
-# find. On PostgreSQL 10 only partitions of `logs` have its keys.
+# Joined to attributes `a` of tables `c`: a foreign key of the column to a table that the search_path does not find. On
+# PostgreSQL 10 only the partitions of `logs` have its keys.
 HIDDEN = """
     LEFT JOIN pg_constraint hidden
            ON hidden.contype = 'f' AND hidden.conkey = ARRAY[a.attnum]
@@ -20,7 +20,7 @@ HIDDEN = """
                   SELECT max(inhrelid) FROM pg_inherits WHERE inhparent = to_regclass('logs')) END)
           AND NOT pg_table_is_visible(hidden.confrelid)
 """
-# Its name, its schema, and the path that leads there.
+# Name and schema of a table, and a search_path that finds it.
 PATH = """
     SELECT r.relname, quote_ident(n.nspname), (
                SELECT string_agg(quote_ident(name), ',' ORDER BY nr)
@@ -35,7 +35,7 @@ PATH = """
 def before_the_first_run(
     tables: Mapping[str, Table], columns: Mapping[str, Mapping[str, str]], role: str
 ) -> Iterator[str]:
-    """Yield which tables were there before the first run, and were made for another program. `columns`: ours."""
+    """Yield which existing tables belong to another program, before our first run. `columns`: of our tables."""
     if "logs" in tables:  # the operator's own columns may be in ours
         return
     for name, table in tables.items():
@@ -49,7 +49,7 @@ def before_the_first_run(
 
 
 def found_first(conn: Connection, tables: Mapping[str, Table]) -> Iterator[str]:
-    """Yield which tables the search_path finds in the place of those that ours refer to."""
+    """Yield which tables hide, by the search_path, those that our foreign keys refer to."""
     for name, table in tables.items():
         for column, oid in table.hidden.items():
             for referred, schema_name, path in session.answer(conn, PATH, [oid, [*tables]]):

@@ -1,6 +1,6 @@
-"""The daily partitions of `logs`: which there are, and how one is made.
+"""The daily partitions of `logs`: which ones exist, and how one is created.
 
-A partition is one day in UTC. Which days there are is read from the bounds in the catalog, never from names.
+A partition covers one UTC day. Which days exist is read from the bounds in the catalog, never from names.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
 
 DAYS_AT_ONCE = 30  # each partition is a dozen locks: a year at once would exceed max_locks_per_transaction
-DDL_LOCK_TIMEOUT_S = 2  # who waits for ACCESS EXCLUSIVE keeps every new reader waiting: give way, try again
+DDL_LOCK_TIMEOUT_S = 2  # waiting for ACCESS EXCLUSIVE blocks every new reader: give up soon, and try again
 
 
 class PartitionMissing(Exception):
-    """A row came for which there is no partition: it was detached or dropped after we saw it."""
+    """There is no partition for a row: it was detached or dropped after we saw it."""
 
 
 class _NameTaken(Exception):
-    """Something else has the name of a partition."""
+    """Another object has the name of a partition."""
 
 
-# What has a name of this schema, as ALTER takes it. Types that are no rows are not in pg_class.
+# The kind of object that has a name, in the words of ALTER. Types other than row types are not in pg_class.
 KIND = """
     SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
                         WHEN 'f' THEN 'foreign table' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index'
@@ -37,8 +37,8 @@ KIND = """
     FROM pg_class
     WHERE oid = to_regclass(%s)
 """
-# Bounds come from the catalog: a partition's name is only a name. MINVALUE and MAXVALUE are not quoted. One that is
-# half detached takes no row any more; to_jsonb, because pg_inherits says so from PostgreSQL 14 on.
+# Bounds come from the catalog, because anything can have the name of a partition. MINVALUE and MAXVALUE are not quoted.
+# A half-detached partition takes no rows; to_jsonb, because pg_inherits has that column only from PostgreSQL 14 on.
 BOUNDS = """
     WITH partition (name, bound) AS (
         SELECT c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
@@ -73,19 +73,19 @@ FIRST_TO_COME = """
 
 
 class Partitions:
-    """The days of `logs` that this run knows to have partitions."""
+    """The days that, as far as this run knows, have partitions of `logs`."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._known: set[str] = set()
-        self._refused: dict[str, str] = {}  # why, by day
+        self._refused: dict[str, str] = {}  # by day, the reason
 
     def ensure(self, days: Iterable[str]) -> list[str]:
-        """Create the partitions that these UTC days, "2025-11-17", lack; return the names of those that it created.
+        """Create the missing partitions of these UTC days, "2025-11-17"; return the names of the new ones.
 
-        Old days for which the server has no locks get none: `refused` names them. A short transaction of its own, for
-        a wait on this lock is a wait of all. Raises Unsuitable when a table that is no partition has the name of one,
-        and when this role may not make any.
+        Old days for which the server has no locks get none: `refused` returns them. Runs in short transactions of its
+        own, because whoever holds this lock blocks everyone. Raises Unsuitable if another table has the name of a
+        partition, or if this role may not create any.
         """
         unknown = sorted(set(days) - self._known - self._refused.keys())
         if not unknown:
@@ -100,12 +100,12 @@ class Partitions:
         return made
 
     def refused(self, days: Iterable[str]) -> dict[str, str]:
-        """Return those of these days that get no partition, with the reason, as far as `ensure` has met them."""
+        """Return those days that get no partition, with the reason, as far as `ensure` has seen them."""
         return {day: self._refused[day] for day in days if day in self._refused}
 
     @property
     def shortage(self) -> str | None:
-        """Return what the operator can do about the days that were refused; None if there is none."""
+        """Return what the operator can do about the refused days; None if there are none."""
         if not self._refused:
             return None
         *_, reason = self._refused.values()
@@ -181,7 +181,7 @@ class Partitions:
 
 
 def _name_taken(conn: Connection, name: str) -> str:
-    """Return what has the name of a partition, and the statement that renames it."""
+    """Return which object has the name of a partition, and the statement that renames it."""
     with session.transaction(conn):
         kinds = [kind for (kind,) in conn.execute(KIND, [name])]
     kind = kinds[0] if kinds else "type"
@@ -192,27 +192,27 @@ def _name_taken(conn: Connection, name: str) -> str:
 
 
 def are_there(conn: Connection, days: Iterable[str]) -> bool:
-    """Return whether each of these days has its partitions now."""
+    """Return whether each of these days is covered by partitions now."""
     bounds = read_bounds(conn)
     return not any(gaps(day, bounds) for day in days)
 
 
 def read_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[float, float]]:
-    """Lower and upper bound of each partition of logs, or of those with these names, sorted, in seconds since 1970."""
+    """Return lower and upper bound of each partition of logs, or of those with these names, in seconds since 1970."""
     return [(low, high) for _, low, high in read_named_bounds(conn, names)]
 
 
 def read_named_bounds(conn: Connection, names: Sequence[str] | None = None) -> list[tuple[str, float, float]]:
-    """Name, quoted, and bounds of each partition of logs but DEFAULT, sorted by the bounds.
+    """Return quoted name and bounds of each partition of logs except DEFAULT, sorted by the bounds.
 
-    In a transaction of `session`: the catalog writes bounds in the session's zone and style. Binary, because before
-    PostgreSQL 12 a float8 has 15 digits as text: 23:59:59.999999 would become midnight.
+    Call it in a transaction of `session`, because the catalog writes bounds in the session's zone and style. Binary,
+    because before PostgreSQL 12 a float8 is sent as text of 15 digits: 23:59:59.999999 would become midnight.
     """
     return [(name, low, high) for name, low, high in session.answer(conn, BOUNDS, {"names": names}, binary=True)]
 
 
 def create_partition(name: str, low: float, high: float) -> Composed:
-    """Return the DDL for one partition: the lower bound is in it, the upper is not. Seconds since 1970."""
+    """Return the DDL for a partition that includes the lower bound, and excludes the upper. Seconds since 1970."""
     return SQL("""
         CREATE TABLE {partition}
             PARTITION OF logs
@@ -225,7 +225,7 @@ def create_partition(name: str, low: float, high: float) -> Composed:
 
 
 def create_standalone(name: str, parent: str, server: Capabilities) -> Composed:
-    """Return the DDL for a table that becomes a partition when it has its rows: no keys or indexes slow them down."""
+    """Return the DDL for a table that will be attached when it is filled: without keys and indexes, to be fast."""
     copied = ["DEFAULTS", "CONSTRAINTS", "STORAGE"]
     copied += ["GENERATED"] if server.generated_columns else []
     copied += ["COMPRESSION"] if server.compression_of_columns else []
@@ -234,9 +234,9 @@ def create_standalone(name: str, parent: str, server: Capabilities) -> Composed:
 
 
 def first_to_come_in_default(conn: Connection) -> tuple[str, datetime] | None:
-    """Return the DEFAULT partition of logs, and its first row of today or later: that day cannot have a partition.
+    """Return the DEFAULT partition of logs, and its first row of today or later: that day cannot get a partition.
 
-    None if there is no such row, or if this role may not look.
+    None if there is no such row, or if this role may not read it.
     """
     for schema_name, name in conn.execute(DEFAULT_PARTITION):
         table = SQL("{}.{}").format(Identifier(schema_name), Identifier(name))
@@ -246,25 +246,25 @@ def first_to_come_in_default(conn: Connection) -> tuple[str, datetime] | None:
 
 
 def attach(name: str, parent: str, low: float, high: float) -> Composed:
-    """Return the DDL that makes the table a partition: the server checks its bounds, and foreign keys as a set."""
+    """Return the DDL that attaches a table as a partition: the server checks bounds, and foreign keys as a set."""
     return SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
         Identifier(parent), Identifier(name), moment(low), moment(high)
     )
 
 
 def moment(epoch: float) -> Literal:
-    """Return a bound, in seconds since 1970, as SQL."""
+    """Return a bound, given in seconds since 1970, as SQL."""
     return Literal(_utc(epoch).isoformat(" "))
 
 
 def partition_name(day: str, low: float, high: float) -> str:
-    """Return logs_YYYY_MM_DD; with the hour and minute where a hand-made neighbour left only a part of the day."""
+    """Return logs_YYYY_MM_DD; with hour and minute if partitions made by hand leave only a part of the day."""
     name = f"logs_{day.replace('-', '_')}"
     return name if (low, high) == day_bounds(day) else f"{name}_{_utc(low):%H%M}"
 
 
 def gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the parts of a day that no partition covers. `bounds` are sorted, and do not overlap."""
+    """Return the parts of a day that no partition covers. `bounds` are sorted and do not overlap."""
     at, end = day_bounds(day)
     gaps = []
     for low, high in bounds:
@@ -279,7 +279,7 @@ def gaps(day: str, bounds: Iterable[tuple[float, float]]) -> list[tuple[float, f
 
 
 def day_bounds(day: str) -> tuple[float, float]:
-    """Return where a UTC day begins and the next one does, in seconds since 1970."""
+    """Return where a UTC day begins and ends, in seconds since 1970."""
     start = datetime.fromisoformat(day).replace(tzinfo=timezone.utc)
     return start.timestamp(), (start + timedelta(days=1)).timestamp()
 

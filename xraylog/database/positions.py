@@ -1,6 +1,6 @@
-"""How far each log file is stored: rows of log_positions, updated in the transaction that stores the lines.
+"""How far each log is stored: rows of log_positions, updated in the transaction that stores the lines.
 
-A file is recognised by its fingerprint, never by its path or inode: a renamed, copied or restored log keeps its
+A log is recognised by its fingerprint, never by path or inode, because a renamed, copied or restored log keeps its
 bytes. The path is kept for people, and to notice that a log was emptied or replaced.
 """
 
@@ -16,50 +16,50 @@ from xraylog.records import Fingerprint
 
 
 class Owner(NamedTuple):
-    """The installation that stores lines. Positions are its own: a copy of its machine has the same node and paths."""
+    """The installation that stores lines, with positions of its own: a copied machine has the same node and paths."""
 
-    id: bytes | None = None  # None: whoever it is, all positions are its own
-    is_new: bool = True  # it has stored nothing, or lost what it knew: it goes on where the node was
+    id: bytes | None = None  # None: all positions belong to it
+    is_new: bool = True  # it has stored nothing, or lost its state: it resumes where the node was
 
 
 ANYBODY = Owner()
-# What the text before an offset of the log at hand is known by; None: an archive's, at which nobody looks.
+# Returns the digest of the log's text before an offset; None for an archive, for which it is not computed.
 TailAt: TypeAlias = Callable[[int], "bytes | None"]
-NOT_AT_HAND = b""  # the text before that offset is not
+NOT_AT_HAND = b""  # returned if the log does not have that text any more
 
 
 class Range(NamedTuple):
-    """Bytes of a log that are stored, although not all of the lines before them are: the log was not there."""
+    """A stored range of a log with a gap before it: the lines in the gap were not available."""
 
-    id: int  # of its row
+    id: int  # of the row
     start: int
     end: int
 
 
 class PositionConflict(Exception):
-    """Another run moved the position that this run started from: nothing of the batch was stored."""
+    """Another run has moved the position that this run started from: nothing of the batch was stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The place in one log up to which lines are stored, as this run knows it."""
+    """The place in a log up to which lines are stored, as this run knows it."""
 
-    id: int | None  # of its row; None: no line of this file has been stored
+    id: int | None  # of its row; None: it has no row yet
     node_id: int
-    source: str  # the log's path, for people
-    known_path: str  # the path in the row: another one for a renamed log, or for a copy
-    committed_offset: int  # what the row says, bytes
+    source: str  # the path of the log, for people
+    known_path: str  # the path in the row, which differs if the log was renamed or copied
+    committed_offset: int  # the offset in the row, bytes
     offset: int  # where this run continues: 0 for --again
-    lost_offset: int | None = None  # how far the file that had this path before was stored
-    head_digests: tuple[bytes, ...] = ()  # digests under which a position in this file can be stored
+    lost_offset: int | None = None  # how far another file, which had this path before, was stored
+    head_digests: tuple[bytes, ...] = ()  # digests of the fingerprints that a position in this log can have
     newest_id: int = 0  # the largest id of the rows that were found for it
-    stored_from: int = 0  # where what it stands for begins: 0, except for what was stored after a gap
-    later: tuple[Range, ...] = ()  # what is stored after `offset`, with a gap before it; in the order of the file
+    stored_from: int = 0  # the offset from which on lines are stored: not 0 after a gap
+    later: tuple[Range, ...] = ()  # the stored ranges after `offset`, in the order of the file
     owner: bytes | None = None  # the installation
-    others: tuple[tuple[int, int], ...] = ()  # ids and offsets of other installations' rows, of texts that begin alike
+    others: tuple[tuple[int, int], ...] = ()  # id and offset of other installations' rows with the same beginning
 
     def after(self, offset: int) -> Position:
-        """Return the position that lines from `offset` on move: this one, if all before them is stored."""
+        """Return the position that storing lines from `offset` on moves: this one, unless a gap comes before them."""
         if offset <= self.offset:
             return self
         for found in self.later:
@@ -68,21 +68,21 @@ class Position:
         return replace(self, id=None, committed_offset=0, offset=offset, stored_from=offset)
 
     def gaps(self, end: int) -> list[tuple[int, int]]:
-        """Return what is not stored of the bytes before `end`."""
+        """Return the ranges before `end` that are not stored."""
         return [(start, stop) for start, stop in gaps(self.offset, self.later, end) if stop is not None]
 
 
 class PositionUpdate(NamedTuple):
-    """Where a position moves to, and the fingerprint of its file there."""
+    """The new offset of a position, and the fingerprint of the log there."""
 
     position: Position
     offset: int
     fingerprint: Fingerprint
-    tail: bytes | None = None  # what the text before it is known by; None: nobody has looked
+    tail: bytes | None = None  # digest of the text before it; None: not computed
 
 
 def node_lock(node: str) -> str:
-    """Return the name of the lock under which a node's lines and positions are stored."""
+    """Return the name of the advisory lock under which a node's lines and positions are stored."""
     return f"node {node}"
 
 
@@ -96,19 +96,19 @@ class Row(NamedTuple):
     head: bytes
     stored_from: int
     tail: bytes | None
-    installation: bytes | None  # None: that of an older version, or whoever finds it
+    installation: bytes | None  # None: written by an older version; it belongs to any
 
     def belongs_to(self, owner: Owner) -> bool:
         """Return whether this installation may move it."""
         return owner.id is None or self.installation is None or self.installation == owner.id
 
     def is_known(self, owner: Owner, tail_at: TailAt | None) -> bool:
-        """Return whether another installation's position is in the log at hand: a copy of the same text."""
+        """Return whether this position, of another installation, is in a copy of the same text as the log."""
         tail = NOT_AT_HAND if tail_at is None else tail_at(self.position)
         return owner.is_new if tail == NOT_AT_HAND else self.tail in (None, tail)
 
 
-# The last columns are read so because a dry run changes nothing, and a database of an older version lacks them.
+# The last columns are read via jsonb, because an older database lacks them, and a dry run does not add them.
 SELECT_POSITIONS = """
     SELECT id, source, position, head_length, head, coalesce((to_jsonb(p) ->> 'stored_from')::bigint, 0),
            (to_jsonb(p) ->> 'tail')::bytea, (to_jsonb(p) ->> 'installation')::bytea
@@ -117,15 +117,15 @@ SELECT_POSITIONS = """
     ORDER BY position DESC, updated_at DESC
 """
 
-# Once a day is enough to keep the position of a log that exists and does not change. But the row is written each time:
-# a dead run's commit may be on no standby yet, and its lines must not leave the log before. This commit waits for both.
-# Two statements, because Citus refuses now() in a CASE.
+# A new timestamp once a day is enough to keep the position of a log that exists and does not change. But the row is
+# written each time: the commit of a dead run may not be on a standby yet, and its lines must not leave the log before
+# it is. Our commit waits for both. Two statements, because Citus refuses now() in a CASE.
 TOUCH_OLD = "UPDATE log_positions SET updated_at = now() WHERE id = %s AND updated_at < now() - interval '1 day'"
 TOUCH = "UPDATE log_positions SET updated_at = updated_at WHERE id = %s"
 
 
-# A kill came between the drain and the update of the position. No file has its old head any more; if it were kept, a
-# new log that begins with the same lines would be taken for the old one.
+# For a run that was killed after the drain and before it updated the position. No file has the old head any more; if
+# the row were kept, a new log that begins with the same lines would be taken for the old one.
 DELETE_DRAINED = """
     DELETE FROM log_positions
     WHERE node_id = %s AND source = %s AND substring(head FOR %s) = %s
@@ -144,11 +144,11 @@ def find(
     tail_at: TailAt | None = None,
     on_delete: Callable[[], None] | None = None,
 ) -> Position:
-    """Return where to resume in the file with these fingerprints, as `lookup` does, and keep its row alive.
+    """Return where to resume in the log with these fingerprints, like `lookup`, and mark its row as used.
 
-    `previous_digest`: the beginning of the digest that the file had before it was drained. `on_delete` is called when
-    a row is deleted that such a file had. Call it in a transaction that holds the node's lock: a dead run's backend may
-    still be committing.
+    `previous_digest`: the beginning of the log's digest before it was drained. The row with that digest is deleted, and
+    then `on_delete` is called. Call this in a transaction that holds the node's lock, because the session of a dead run
+    may still be committing.
     """
     position = lookup(conn, node_id, source, fingerprints, size, owner, tail_at)
     if position.offset:
@@ -171,10 +171,10 @@ def lookup(
     owner: Owner = ANYBODY,
     tail_at: TailAt | None = None,
 ) -> Position:
-    """Return where to resume in the file with these fingerprints: after the longest matching position, or 0.
+    """Return where to resume in the log with these fingerprints: after the longest matching position, or 0.
 
-    `size`: a larger position belongs to another file. `tail_at`: of the log, where there is one; another installation's
-    position counts where the text before it is that of this log, and stays where it is. Changes nothing.
+    `size`: a larger position belongs to another file. `tail_at`: for the log, if it is available: a position of another
+    installation counts if it has the same text before it, and is not moved. Changes nothing.
     """
     digests = tuple(fingerprint.digest for fingerprint in fingerprints)
     values = {"node_id": node_id, "source": source, "head_digests": [*digests]}
@@ -203,7 +203,7 @@ def lookup(
 
 
 def _past(position: Position, ranges: Iterable[Range]) -> Position:
-    """Return the position after the stored ranges that follow it without a gap."""
+    """Return the position after those stored ranges that follow it without a gap."""
     offset, later = position.offset, []
     for found in ranges:
         if found.start <= offset:
@@ -214,7 +214,7 @@ def _past(position: Position, ranges: Iterable[Range]) -> Position:
 
 
 def gaps(offset: int, stored: Iterable[Range], end: int | None) -> Iterator[tuple[int, int | None]]:
-    """Yield what is not in `stored` of the bytes from `offset` to `end`, or to the end of the file."""
+    """Yield the ranges from `offset` to `end`, None for the end of the file, that are not in `stored`."""
     for found in stored:
         if end is not None and found.start >= end:
             break
@@ -226,8 +226,9 @@ def gaps(offset: int, stored: Iterable[Range], end: int | None) -> Iterator[tupl
 
 
 def _unmatched(node_id: int, source: str, rows: Sequence[Row]) -> Position:
-    """Return the start of a file that no position matches. The newest row with its path shows what was there before:
-    another file, or this one before it was emptied.
+    """Return the start of a log that no position matches.
+
+    The newest row with its path shows what was there before: another file, or this one before it was emptied.
     """
     same_path = [row for row in rows if row.source == source]
     if not same_path:
@@ -238,7 +239,7 @@ def _unmatched(node_id: int, source: str, rows: Sequence[Row]) -> Position:
     return Position(None, node_id, source, source, 0, 0, lost_offset=last.position)
 
 
-# Conditional: of two runs that start from the same position only one can store the lines after it.
+# Conditional, so that of two runs that start from the same position only one can store the lines after it.
 UPDATE_POSITION = """
     UPDATE log_positions
     SET source = %(source)s, position = %(offset)s, head_length = %(length)s, head = %(digest)s, updated_at = now(),
@@ -246,9 +247,9 @@ UPDATE_POSITION = """
     WHERE id = %(id)s AND position = %(committed_offset)s
 """
 
-# Not where another run, without a lock in common with ours, has started with the same lines: a copy, an archive of
-# them, or the same pipe. It can be anywhere in them by now: batches are committed by time. What this run has found, and
-# is another installation's, is no other run's.
+# Finds another run, without a lock in common with ours, that has stored the same lines: from a copy, an archive, or the
+# same pipe. It can be at any offset by now, because batches are committed by time. Rows of other installations that
+# this run found at its start do not count.
 OF_ANOTHER_RUN = """
     SELECT 1 FROM log_positions
     WHERE node_id = %(node_id)s
@@ -273,14 +274,15 @@ INSERT_COPY = """
 
 
 def insert(conn: Connection, update: PositionUpdate) -> None:
-    """Add a position beside those of other installations."""
+    """Insert a position next to those of other installations."""
     at, head = update.position, update.fingerprint
     conn.execute(INSERT_COPY, [at.node_id, at.source, update.offset, *head, update.tail, at.owner])
 
 
 def move(conn: Connection, update: PositionUpdate) -> Position:
-    """Move a position and return it. Raises PositionConflict when its row is not where this run left it, and
-    Unsuitable when the row cannot be written.
+    """Move a position, and return it. Insert its row if it has none.
+
+    Raises PositionConflict if the row is not where this run left it, and Unsuitable if the row cannot be written.
     """
     position, offset = update.position, update.offset
     values = {
@@ -313,7 +315,7 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
 
 
 def _raise_if_dropped(conn: Connection) -> None:
-    """Raise Unsuitable if others' triggers, rules or policies can be why no row of log_positions was written."""
+    """Raise Unsuitable if a trigger, rule or policy of others can be why no row of log_positions was written."""
     if statements := interference.on(conn, "log_positions"):
         raise Unsuitable(
             "log_positions does not take how far a log is stored, and nothing of the log was stored; as its owner, or "
@@ -327,7 +329,7 @@ SELECT_BATCHES = """
 
 
 def batch_position(node_id: int, buffer: str) -> Position:
-    """Return the start of a row for one batch of a buffer: its digest is the row's head, and no file's."""
+    """Return the position whose row marks one batch of a buffer as imported: its head is the batch's digest."""
     return Position(None, node_id, buffer, buffer, 0, 0)
 
 
@@ -346,7 +348,7 @@ SELECT_TEXTS = """
 
 
 def texts(conn: Connection, node_id: int, source: str) -> list[tuple[int, Fingerprint, bytes]]:
-    """Return the latest texts of this source that are stored: the length of each, its beginning and its end."""
+    """Return length, beginning and end of the latest stored texts of this source."""
     rows = conn.execute(SELECT_TEXTS, [node_id, source])
     return [(length, Fingerprint(head_length, head), tail) for length, head_length, head, tail in rows]
 
@@ -359,7 +361,7 @@ DELETE_RANGES = """
 
 
 def forget_ranges(conn: Connection, position: Position) -> None:
-    """Delete the ranges of this log: the position is past them, or goes back to the beginning."""
+    """Delete the ranges of this log, because the position is past them, or goes back to 0."""
     owner = position.owner
     conn.execute(DELETE_RANGES, [position.node_id, [*position.head_digests], owner, owner])
 
@@ -371,5 +373,5 @@ DELETE_OLD = """
 
 
 def forget_old(conn: Connection, position: Position) -> None:
-    """Delete the positions of this node that no run has found for a month, except this one."""
+    """Delete the positions of this node, except this one, that no run has used for a month."""
     conn.execute(DELETE_OLD, [position.node_id, position.id])

@@ -1,7 +1,7 @@
-"""Names to ids in the reference tables: users, protocols, endpoints, tags, nodes.
+"""The ids of names in the reference tables: users, protocols, endpoints, tags, nodes.
 
-Names are committed in a short transaction of their own, before the rows that use them; what a run met already
-is remembered, up to a bound. A whole reference table is never read: it may hold millions of endpoints.
+Names are committed in a short transaction of their own, before the rows that use them. A run caches a limited number of
+them. A whole reference table is never read, because it may hold millions of endpoints.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from xraylog.database.schema import REFERENCE_TABLES
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import Ids
 
-# The order in which a partition's foreign keys lock these tables when it is created or attached. In any other order,
-# the names of one run and the partition of another would wait for each other.
+# The order in which creating or attaching a partition locks these tables, for its foreign keys. In any other order, a
+# run that adds names and one that creates a partition would deadlock.
 LOCK_ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *REFERENCE_TABLES]))
 MAX_ATTEMPTS = 3
 CACHE_SIZE = 10_000  # names per table: an adversary's log must not fill the memory
 
 
 def _known(tables: Iterable[str]) -> Composed:
-    """Return the query that looks names up.
+    """Return the query that looks up names.
 
-    They come as one text: an array of 20,000 takes ten times as long to write. No name has a line end in it.
+    They are sent as one text, because an array of 20,000 takes ten times as long to write. No name contains a line end.
     """
     one = """
         SELECT {literal} AS reference, {column} AS name, id FROM {table}
@@ -45,9 +45,9 @@ def _known(tables: Iterable[str]) -> Composed:
 
 
 def _add(table: str, on_conflict: str = "") -> Composed:
-    """Return the INSERT of names that `_known` did not find; ON CONFLICT would burn an id for every one that exists.
+    """Return the INSERT for missing names only: ON CONFLICT burns an id for each name that exists already.
 
-    Sorted, so that two writers meet the same names in the same order: no deadlock.
+    Sorted, so that two writers insert common names in the same order: no deadlock.
     """
     return SQL("""
         INSERT INTO {table} ({column})
@@ -60,11 +60,11 @@ def _add(table: str, on_conflict: str = "") -> Composed:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What the reference tables have of some names."""
+    """The result of looking up some names."""
 
-    ids: Ids  # of each name, by table
-    refused: Mapping[tuple[str, str], str]  # table and name to reason: these have no id
-    new: Mapping[str, int]  # how many of them were added, by table
+    ids: Ids  # id by name, by table
+    refused: Mapping[tuple[str, str], str]  # reason by (table, name): the database rejects these names
+    new: Mapping[str, int]  # how many names were added, by table
 
     def used(self, node_id: int) -> dict[str, set[int]]:
         """Return the ids that rows of this node with these names refer to, by table."""
@@ -72,15 +72,15 @@ class Resolved:
 
 
 class References:
-    """The names that were met over one session, with their ids."""
+    """Looks up and adds names in one session, and caches their ids."""
 
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in REFERENCE_TABLES}
-        self.refusal: str | None = None  # of a name, by a constraint or an index
+        self.refusal: str | None = None  # why a constraint or an index refused a name
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
-        """Return an id for each of these names, by table; add missing ones, except those that the database rejects."""
+        """Return the ids of these names, by table; add missing ones, except those that the database rejects."""
         missing = {}
         for table, wanted in names.items():
             ids = self._ids[table]
@@ -96,7 +96,7 @@ class References:
         return {name: ids[name] for name in wanted if not refused or (table, name) not in refused}
 
     def forget(self) -> None:
-        """Ask the database again for every name: one of them was deleted meanwhile."""
+        """Clear the cache, because a cached name was deleted."""
         for ids in self._ids.values():
             ids.clear()
 
@@ -110,7 +110,7 @@ class References:
                 for table in filter(missing.__contains__, LOCK_ORDER):
                     new[table] = self._add(table, missing[table], met[table], refused)
         self.refusal = self.refusal or next(filter(table_faults.is_refusal, refused.values()), None)
-        for table, ids in met.items():  # after the commit: an id that was rolled back is nobody's
+        for table, ids in met.items():  # only after the commit: it may be rolled back
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused
 
@@ -135,7 +135,7 @@ class References:
         return len(added)
 
     def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
-        """Add names. ON CONFLICT takes half as long again: it waits until another writer was faster."""
+        """Insert names. Without ON CONFLICT, which takes half as long again; that comes only after a conflict."""
         try:
             with self._conn.transaction():
                 return self._insert_all(table, names)
@@ -167,7 +167,7 @@ class References:
 
 
 def node_id(references: References, name: str) -> int:
-    """Return the id of this node; add it if it is new."""
+    """Return the id of this node; add a new node."""
     node = references.resolve({"nodes": [name]})
     for reason in node.refused.values():
         raise Unsuitable(f"node {name!r}: {reason}")

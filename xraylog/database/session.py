@@ -1,4 +1,4 @@
-"""The one way to a connection and to a transaction, and what an error of the database means for a run."""
+"""Connections and transactions, and what an error of the database means for a run. Every connection is opened here."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from xraylog.printed import without_passwords
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 Statement: TypeAlias = str | bytes | SQL | Composed
 
-# It logs errors that are ignored while a broken session ends; without a handler Python prints them on stderr.
-# What broke the session is an exception, and our own line.
+# psycopg logs errors that it ignores while a broken session ends; without a handler Python prints them on stderr. The
+# error that broke the session is raised, and reported by us.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 CONNECT_TIMEOUT_S = 5
@@ -47,11 +47,11 @@ NO_REPLICATION = ("false", "off", "no", "0")
 
 
 class Unavailable(Exception):
-    """The database is away or busy; a later run will find it again. The message says how we know."""
+    """The database is down or busy; a later run is likely to reach it. The message says how we know."""
 
 
 class ReadOnly(Unavailable):
-    """The server takes no changes, a standby or by a setting. The message says which, and what to do."""
+    """The server accepts no changes: it is a standby, or configured so. The message says which, and what to do."""
 
 
 class Unsuitable(Exception):
@@ -67,9 +67,9 @@ def connect(
 ) -> Iterator[Connection]:
     """Open a session with libpq's `keywords`, in autocommit: every transaction is a visible `with`.
 
-    `answer_timeout_s`: how long to wait while nothing moves on the connection; None: as long as it lasts.
-    `node`: whose run this is; the next one ends what this session leaves in the server (dead_sessions.py).
-    Raises Unavailable and Unsuitable, here and from everything inside; ReadOnly unless `to_write` is False.
+    `answer_timeout_s`: how long to wait while no byte moves; None: without limit. `node`: whose run this is; the next
+    run ends what this session may leave in the server (dead_sessions.py). `to_write`: raise ReadOnly if the server is
+    read-only. Raises Unavailable and Unsuitable, here and from everything inside.
     """
     with _explained(keywords), _session(keywords, answer_timeout_s, node) as conn:
         replication = _keyword(conn, b"replication") or "false"
@@ -91,13 +91,13 @@ def connect(
 
 
 def _keyword(conn: Connection, name: bytes) -> str | None:
-    """Return a keyword of a session. psycopg's own way to it asks for the home of this user, who may have none."""
+    """Return a keyword of a session. psycopg's own way asks for the home of this user, who may have none."""
     found = next((option.val for option in conn.pgconn.info if option.keyword == name), None)
     return None if found is None else found.decode(errors="replace")
 
 
 def _refuse_read_only(conn: Connection) -> None:
-    """Raise ReadOnly before anything is tried: a standby, or a server that was set so, takes no changes."""
+    """Raise ReadOnly for a standby, or a server that is set to read-only, before anything is tried."""
     ((is_standby, read_only),) = conn.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')")
     if is_standby:
         raise ReadOnly("the server is a standby, which is read-only; [postgresql] host must lead to the primary")
@@ -109,7 +109,7 @@ def _refuse_read_only(conn: Connection) -> None:
 
 
 def to_reset(conn: Connection, name: str, value: str, source: str, first: str = "") -> str:
-    """Return what takes a setting back to this value, where pg_settings says that it comes from.
+    """Return the statement that changes a setting back to this value, depending on the source that pg_settings shows.
 
     `first`: what has to be run before it in the same session.
     """
@@ -129,7 +129,7 @@ def _session(keywords: Mapping[str, str], answer_timeout_s: float | None, node: 
     conninfo = make_conninfo("", **{**DEFAULTS, **required, **keywords, "client_encoding": "UTF8"})
     conn = _attempt(conninfo, keywords)
     conn.answer_timeout_s, conn.node = answer_timeout_s, node
-    # In a stricter level the statement that waits for a lock has an older snapshot, not seeing what it waited for.
+    # At a stricter level, a statement that has waited for a lock keeps its old snapshot, and misses what it waited for.
     conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         yield conn
@@ -156,19 +156,19 @@ def _attempt(conninfo: str, keywords: Mapping[str, str]) -> deadline.Connection:
                 kind = Unsuitable if found.is_for_operator else Unavailable
                 said = message(found.error, keywords)
                 raise kind(f"{said}; {found.to_do}" if found.to_do else said) from found.error
-            # A server that came up between the two attempts has refused nothing: ask it once more.
+            # The server may have come up between the two attempts, and then has refused nothing: try again.
     raise AssertionError
 
 
 @contextlib.contextmanager
 def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterator[None]:
-    """Open a transaction that first takes the advisory locks named, in this order, and commits durably.
+    """Open a transaction that first takes the named advisory locks, in this order, and commits durably.
 
-    `by_index`: a few thousand names among a million are looked up by index, whatever the statistics say. Otherwise the
-    server reads all of them, again and again, until they are analyzed (benchmarks/memory.py, the adversary's log).
+    `by_index`: look up a few thousand names among a million by index, whatever the statistics say. Otherwise the server
+    scans the table each time until it is analyzed (benchmarks/memory.py, the adversary's log).
 
-    Names stand for what they guard in this database: `partitions`, `node NAME`. The lock of a dead run is held
-    until its backend has ended: whoever gets it sees what that backend committed.
+    The names of the locks say what they guard in this database: `partitions`, `node NAME`. The lock of a dead run is
+    held until its backend has ended, so whoever gets it sees what that backend committed.
     """
     with contextlib.ExitStack() as stack:
         with _pipeline(conn) as pipeline:  # one round trip
@@ -182,9 +182,9 @@ def transaction(conn: Connection, *locks: str, by_index: bool = False) -> Iterat
 def answer(
     conn: Connection, statement: Statement, values: Params = (), by_index: bool = False, binary: bool = False
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of one statement: in the transaction that is open, or else in one of its own, in one round trip.
+    """Return the rows of one statement: in the open transaction, or in one of its own, in one round trip.
 
-    `by_index`: as for `transaction`; in an open one as that one has it. `binary`: in that format of psycopg.
+    `by_index`: as for `transaction`; ignored in an open one. `binary`: use psycopg's binary format.
     """
     if conn.info.transaction_status is not IDLE:
         return conn.execute(statement, values, binary=binary).fetchall()
@@ -196,7 +196,7 @@ def answer(
         if not conn.closed:  # the COMMIT after an error is skipped
             conn.rollback()
         if isinstance(error, psycopg.errors.PipelineAborted) and error.__context__ is not None:
-            raise error.__context__ from None  # psycopg may raise that it was skipped, and not why
+            raise error.__context__ from None  # psycopg may raise that it was skipped instead of the cause
         raise
     return cursor.fetchall()
 
@@ -215,10 +215,10 @@ def _set_up(conn: Connection, pipeline: psycopg.Pipeline | None, by_index: bool)
         pipeline.sync()  # otherwise the timeout of the role counts until the locks are taken
 
 
-# What a role, a database or PGOPTIONS may set, and what would change what we read. DateStyle and TimeZone: the catalog
-# writes the bounds of partitions in them, other styles with names of zones. quote_all_identifiers: its text of keys and
-# indexes. extra_float_digits: before PostgreSQL 12 floats are text of 15 digits. A search_path that names pg_catalog
-# late lets functions of other schemas take the place of the server's; not named, it is searched first.
+# Settings of a role, a database or PGOPTIONS that would change what we read. DateStyle and TimeZone: the catalog writes
+# the bounds of partitions in them, and other styles use names of zones. quote_all_identifiers: changes the definitions
+# of keys and indexes. extra_float_digits: before PostgreSQL 12, floats are sent as text of 15 digits. search_path: if
+# it names pg_catalog last, functions of other schemas hide the server's; not named, pg_catalog is searched first.
 READ_SETTINGS = """
     SELECT pg_catalog.set_config('DateStyle', 'ISO, MDY', true),
            pg_catalog.set_config('TimeZone', 'UTC', true),
@@ -234,7 +234,7 @@ READ_SETTINGS = """
                FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS path (name, nr)
                WHERE name <> 'pg_catalog'), true)
 """
-# How long we wait is our decision, never that of the role, the database or the server's configuration. 0: no limit.
+# We decide how long we wait, not the settings of the role, the database or the server. 0: no limit.
 # synchronous_commit off would let a crash of the server lose rows that are no longer in the log. default_with_oids on,
 # before PostgreSQL 12, would make tables that cannot be partitions.
 # The server notices within a minute that this machine is gone, and ends the session: otherwise its locks stay.
@@ -253,12 +253,12 @@ BEGIN_SETTINGS = (
            set_config('default_with_oids', 'off', true)
 """
 )
-# So that an error can be looked up, in English. Before PostgreSQL 15 only a superuser may set that.
+# English messages can be looked up. Before PostgreSQL 15 only a superuser may set this.
 MESSAGES = ", CASE WHEN current_setting('is_superuser') = 'on' THEN set_config('lc_messages', 'C', true) END"
 MESSAGES_IF_GRANTED = """,
            CASE WHEN has_parameter_privilege('lc_messages', 'SET') THEN set_config('lc_messages', 'C', true) END
 """
-# In a session that is a replica no foreign key is checked: a name could be removed that a row is about to use.
+# As a replica, a session checks no foreign keys: a name could be removed that a row is about to use.
 REPLICA = "current_setting('session_replication_role') = 'replica'"
 ORIGIN = f""",
            CASE WHEN {REPLICA} AND current_setting('is_superuser') = 'on'
@@ -269,10 +269,10 @@ ORIGIN_IF_GRANTED = f""",
                 THEN set_config('session_replication_role', 'origin', true) END
 """
 TCP_USER_TIMEOUT = ", set_config('tcp_user_timeout', '60000', true)"
-# Between two transactions a session is idle: this setting outlives them.
+# This one must outlive the transaction, because a session is idle between two.
 IDLE_SESSION_TIMEOUT = ", set_config('idle_session_timeout', '0', false)"
 TRANSACTION_TIMEOUT = ", set_config('transaction_timeout', '0', true)"
-# A lock that all of them share, so nobody waits for it: by it a session of a node is known.
+# A shared lock, for which nobody waits: it marks the session as one of this node.
 MARK = ", pg_advisory_xact_lock_shared(%s)"
 BY_INDEX = ", set_config('enable_seqscan', 'off', true)"
 LOCK = "pg_advisory_xact_lock(%s)"
@@ -304,7 +304,7 @@ def lock_key(name: str) -> int:
 
 @contextlib.contextmanager
 def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
-    """Turn errors of psycopg into Unavailable or Unsuitable, once and here."""
+    """Turn errors of psycopg into Unavailable or Unsuitable, here and nowhere else."""
     try:
         yield
     except psycopg.Error as error:
@@ -314,7 +314,7 @@ def _explained(keywords: Mapping[str, str]) -> Iterator[None]:
 
 
 def is_temporary(error: psycopg.Error) -> bool:
-    """Return whether the next run may find it gone. OperationalError is wider than that: the SQLSTATE decides."""
+    """Return whether the error may be over by the next run. The SQLSTATE decides: OperationalError is too wide."""
     from xraylog.database import logins  # only when something failed
 
     if error.sqlstate is not None:

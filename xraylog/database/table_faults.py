@@ -1,6 +1,7 @@
-"""What is wrong with the tables when they refuse, or lose, what is right: sequences, triggers, columns of others.
+"""Faults of our tables that make the database reject, or lose, valid rows: sequences, triggers, added columns.
 
-Such an error is not of a line: the next one would fail alike. So the lines wait until the operator has acted.
+Such an error is not the fault of a line, because the next line would fail, too. So all lines wait until the operator
+has acted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ IS_PRIMARY_KEY = """
     SELECT EXISTS (SELECT FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
                    WHERE n.nspname = %s AND k.conname = %s AND k.contype = 'p')
 """
-# 2 + 4: BEFORE, for each INSERT; 1: for each row. The triggers of foreign keys are AFTER triggers.
+# tgtype: 1 = FOR EACH ROW, 2 = BEFORE, 4 = INSERT. The triggers of foreign keys are AFTER triggers.
 TRIGGERS = """
     SELECT DISTINCT quote_ident(t.tgname), quote_ident(c.relname)
     FROM pg_trigger t
@@ -29,7 +30,7 @@ TRIGGERS = """
     LIMIT 3
 """
 TOO_LONG = "(SQLSTATE 22001)"
-# Columns that others added, and that refuse our own rows.
+# Columns that are not ours, and that reject rows without a value for them.
 STRICT_COLUMNS = """
     SELECT attname FROM pg_attribute
     WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef
@@ -38,9 +39,9 @@ STRICT_COLUMNS = """
 
 
 def raise_if_at_fault(conn: Connection, error: psycopg.Error, table: str | None = None) -> None:
-    """Raise Unsuitable with the way out if the tables caused the error, and not the values of a row.
+    """Raise Unsuitable, with the way out, if the tables caused the error and not the values of a row.
 
-    The transaction, or the savepoint, that failed was rolled back. `table`: what the statement wrote into; None: any.
+    The failed transaction or savepoint was rolled back. `table`: the one that the statement wrote to; None: any.
     """
     if interference.culprits(conn, error):  # a trigger may give its errors any SQLSTATE
         return
@@ -55,9 +56,9 @@ def raise_if_at_fault(conn: Connection, error: psycopg.Error, table: str | None 
 
 
 def _raise_if_too_narrow(conn: Connection, error: psycopg.Error, table: str | None) -> None:
-    """Raise Unsuitable if an id, a port or one of our words does not fit because a column is not as wide as ours.
+    """Raise Unsuitable if an id, a port or one of our own words does not fit because a column is too narrow.
 
-    Not for a name: that costs its line.
+    Not for a name that is too long: that is the fault of its line.
     """
     is_text = isinstance(error, errors.StringDataRightTruncation)
     tables = [table] if table else [*schema.TABLES]
@@ -69,7 +70,7 @@ def _raise_if_too_narrow(conn: Connection, error: psycopg.Error, table: str | No
 
 
 def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
-    """Raise Unsuitable if ids are there already, or are missing, or a column of others is."""
+    """Raise Unsuitable if an id is used already or missing, or if a column that is not ours requires a value."""
     diag = error.diag
     table = next((name for name in schema.TABLES if name == diag.table_name), "logs")  # or one of its partitions
     if isinstance(error, errors.UniqueViolation):
@@ -108,9 +109,9 @@ def held_by(conn: Connection, table: str) -> str:
 
 
 def is_refusal(reason: str) -> bool:
-    """Return whether a constraint refused a line, or a column that is too short for a name: the operator's choice.
+    """Return whether a constraint refused a line, or a column that is too short for a name: the operator chose that.
 
-    Another value that a column cannot have is the line's fault.
+    Any other value that a column cannot hold is the fault of the line.
     """
     return "(SQLSTATE 23" in reason or TOO_LONG in reason
 
