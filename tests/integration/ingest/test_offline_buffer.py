@@ -86,7 +86,7 @@ def test_the_buffer_is_not_waited_for_if_a_pipe_takes_its_place(site: Site) -> N
     with offline_buffer.opened(site.buffer) as aside:
         os.mkfifo(site.buffer)
         with pytest.raises(OSError, match="No such device or address"):
-            aside.put(offline_buffer.Written(0, 0, 1, [b"x"], [], None), Origin("n1", "log", [], None, False))
+            aside.put(offline_buffer.EncodedBatch(0, 0, 1, [b"x"], [], None), Origin("n1", "log", [], None, False))
 
 
 @pytest.mark.parametrize("place", ["record", "mark"])
