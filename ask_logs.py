@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all questions and their options."""
     parser = cli.ArgumentParser(description="Answer a question about what the database knows.")
     cli.add_config(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of what nobody expected")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print the traceback of an unexpected error")
     cli.add_version(parser)
     questions = parser.add_subparsers(title="questions", metavar="QUESTION", required=True)
     for question in QUESTIONS:

@@ -146,7 +146,7 @@ def start_logging(cfg: Config, options: Options) -> None:
 
 def _page(text: str) -> Path:
     if text == "-":
-        raise argparse.ArgumentTypeError("expected the path of a file, found - (standard output is none)")
+        raise argparse.ArgumentTypeError("expected the path of a file, found - (standard output is not a file)")
     return cli.path(text)
 
 

@@ -64,8 +64,8 @@ TESTED: dict[str, dict[str, str]] = {
         "test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_named_loads_it",
     },
     "xraylog/accesslog/installation.py": {
-        "this host's name is": "integration/ingest/test_clones.py::test_another_name_of_the_host_is_not_another_node",
-        "{}: expected our state": "integration/ingest/test_restore.py::test_a_damaged_state_file_is_written_again",
+        "the host name is now": "integration/ingest/test_clones.py::test_another_name_of_the_host_is_not_another_node",
+        "{}: expected our state file": "integration/ingest/test_restore.py::test_a_damaged_state_file_is_written_again",
         "{}: expected to replace it": PART,
         "{}; the next run tries again; {}": FILES + "test_the_file_is_named_and_the_command_mends_it",
     },
@@ -415,16 +415,16 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/ingest/confirmation.py": {
         "{}: expected no other run with this state": NOTHING + "the next run continues",
-        "{}; what the log, rotated ones": "integration/ingest/test_restore.py::test_a_restored_database_is_reported_once",
+        "{}; lines that are still in the log": "integration/ingest/test_restore.py::test_a_restored_database_is_reported_once",
     },
     "xraylog/ingest/continuation.py": {
-        "{}: it begins elsewhere": "integration/ingest/test_continuation.py::test_a_dry_run_and_again_know_it_too",
-        "{}: nothing of it is known": NOTHING + "all of it is loaded",
+        "{}: it does not begin as before": "integration/ingest/test_continuation.py::test_a_dry_run_and_again_know_it_too",
+        "{}: no part of it is known": NOTHING + "all of it is loaded",
     },
     "xraylog/ingest/log_checks.py": {
         "change [parser] logfile in": PART,
         "{}: expected the {} bytes that a run left": PART,
-        "if there is a copy, let a run": "integration/ingest/test_offline_buffer.py::"
+        "if there is a copy: let a run": "integration/ingest/test_offline_buffer.py::"
         "test_a_buffer_that_others_cut_is_an_error_once_and_a_copy_brings_the_lines",
         "{}: expected xray's log, found none since": LOG_CHECKS + "test_a_log_that_never_appears_is_one_warning_a_day",
     },
@@ -433,13 +433,13 @@ TESTED: dict[str, dict[str, str]] = {
         "{} ended in a torn batch": PART,
         "{}: its lines had left the log": "integration/ingest/test_offline_buffer.py::"
         "test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer",
-        "{}: after a crash its lines": "integration/ingest/test_offline_buffer.py::"
+        "{}: if that was a crash": "integration/ingest/test_offline_buffer.py::"
         "test_a_batch_that_a_crash_tore_comes_again_from_the_log",
     },
     "xraylog/ingest/online.py": {
-        "if they are welcome": ADVICE + "test_a_few_rows_that_a_check_refuses",
-        "rows are in rejected_lines": ADVICE + "test_a_few_rows_that_a_check_refuses",
-        "; {} bytes more were seen": PART,
+        "to accept such rows": ADVICE + "test_a_few_rows_that_a_check_refuses",
+        "rows were refused": ADVICE + "test_a_few_rows_that_a_check_refuses",
+        "; {} more bytes were seen": PART,
         "{} was emptied, replaced or renamed": "integration/ingest/test_outcome.py::"
         "test_a_renamed_log_names_the_run_that_loads_the_rest",
         "{}; their lines are in rejected_lines": "integration/ingest/test_too_many_days.py::"
@@ -462,12 +462,12 @@ TESTED: dict[str, dict[str, str]] = {
         "{}; what is not stored": REST,
     },
     "xraylog/ingest/source.py": {
-        "{} may not be written": FILES + "test_an_attribute_of_the_log_is_named",
+        "{} is not writable": FILES + "test_an_attribute_of_the_log_is_named",
         "{}: expected a log, found none": NOTHING + "the operator typed the name, and sees it",
         "{}: {}; its lines up to byte": PART,
         "{}; such lines go to rejected_lines": "integration/ingest/test_forged_days.py::"
         "test_a_raised_setting_lets_them_in_and_replay_moves_what_was_rejected",
-        "{}: its last line has no end": NOTHING + "a later copy brings it",
+        "{}: its last line is incomplete": NOTHING + "a later copy has all of it",
         "{}; if there is a whole copy": "integration/ingest/test_discovery.py::"
         "test_of_an_archive_that_was_cut_the_lines_before_the_cut_are_stored",
     },

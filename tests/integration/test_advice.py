@@ -365,8 +365,8 @@ def test_a_few_rows_that_a_check_refuses(plain: Site, check: str) -> None:
     plain.run("--make-partitions", "0")
     plain.query(f"ALTER TABLE {check}")
     said = told(plain, Exit.DONE)
-    assert "rows are in rejected_lines, and not in logs: new row for relation " in said
-    follow_sql(said.partition("; if they are welcome: ")[2].partition("; then: ")[0], plain.database)
+    assert "rows were refused, and are in rejected_lines: new row for relation " in said
+    follow_sql(said.partition("; to accept such rows: ")[2].partition("; then: ")[0], plain.database)
     shell(said.partition("; then: ")[2])
     assert_mended(plain)
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.site import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 
-from xraylog.ingest.run_counts import RunCounts, seen
+from xraylog.ingest.run_counts import RunCounts, as_metrics
 from xraylog.report.model import goes_nowhere
 from xraylog.telemetry import prometheus
 from xraylog.telemetry.prometheus import Ended, Metrics
@@ -43,7 +43,7 @@ def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int]) -> Samp
     """What Prometheus has after one run."""
     counts = RunCounts()
     counts.outbound_tags.update(rows)
-    metrics.end(Ended(1, 2, 0, True, NO_LINES, seen=seen([counts])), path.parent / "buffer")
+    metrics.end(Ended(1, 2, 0, True, NO_LINES, seen=as_metrics([counts])), path.parent / "buffer")
     families = text_string_to_metric_families(path.read_text())
     return [(one.name, one.labels, one.value) for family in families for one in family.samples]
 

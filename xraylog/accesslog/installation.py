@@ -137,8 +137,8 @@ def with_known_node(cfg: Config) -> Config:
         return cfg
     if known.host != cfg.node:
         logger.warning(
-            "this host's name is {}, and [parser] node is not set: its lines were stored as those of node {} before, "
-            "and still are; to choose another name, set node in {}",
+            "the host name is now {}, and [parser] node is not set: lines are still stored under the earlier name, {}; "
+            "to choose another one, set node in {}",
             cfg.node,
             known.node,
             cfg.path,
@@ -174,7 +174,7 @@ def read(buffer: Path, warn: bool = True) -> Installation:
         if (known := _read(json.loads(text))) is not None:
             return known
     if warn:
-        logger.warning("{}: expected our state, found another text; it is written again", state_path(buffer))
+        logger.warning("{}: expected our state file, found other text; it is replaced", state_path(buffer))
     return Installation()
 
 

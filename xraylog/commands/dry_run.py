@@ -301,7 +301,7 @@ def findings(log: Log, start: int, counts: Counts, known: DatabaseState | Databa
         yield log.corruption
     if not isinstance(log, LogFile):
         if log.has_partial_last_line:
-            yield "its last line has no end, and would be left out"
+            yield "its last line is incomplete, and would be left out"
         yield "it would stay as it is"
     elif counts.lines:
         yield _draining(log, keep)

@@ -44,12 +44,12 @@ def make_partitions(cfg: Config, days: int) -> Exit:
             made = Partitions(conn).ensure(str(today + timedelta(days=step)) for step in range(days + 1))
     except session.Unavailable as reason:
         what = f"PostgreSQL is not available: {reason}"
-        logger.error("{}", hints.joined(what, "partitions may be missing: try again then", hints.on(reason, cfg)))
+        logger.error("{}", hints.joined(what, "partitions may be missing: try again later", hints.on(reason, cfg)))
         return Exit.FAILED
     except session.Unsuitable as reason:
         logger.error("{}", hints.joined(reason, hints.on(reason, cfg)))
         return Exit.OPERATOR
-    logger.info("partitions made: {}", ", ".join(made) or "none, all are there")
+    logger.info("partitions created: {}", ", ".join(made) or "none, all exist")
     return Exit.DONE
 
 

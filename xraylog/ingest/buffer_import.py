@@ -206,7 +206,7 @@ def load_gap(
     if missing := there.gaps(end) if has_gap(there, stored) else []:
         logger.error(
             "{}, bytes {}: expected these lines in this database, or still in the log, found them in neither: the "
-            "database is older than the log, or another one; what came after them is loaded; if there is a copy: {}",
+            "database is older than the log, or another one; the lines after them are loaded; if there is a copy: {}",
             origin.source,
             ", ".join(f"{first} to {last}" for first, last in missing),
             hints.command(cfg, "--keep", "--logfile", "COPY"),

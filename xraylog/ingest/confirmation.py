@@ -64,8 +64,8 @@ def check_database(cfg: Config, target: Target, sources: Sequence[Source], buffe
         return
     older = start_in_older_database(cfg, target, state, last)  # if the database goes away here, the next run reports it
     logger.error(
-        "{}; what the log, rotated ones beside it or the buffer still have is loaded now; archives of that time add "
-        "what they have: {}",
+        "{}; lines that are still in the log, in rotated logs next to it or in the buffer are loaded now; to load "
+        "archives of that time, too: {}",
         describe_older(cfg, state, last),
         hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
     )
@@ -325,10 +325,10 @@ def complete_until(state: Installation, last: Confirmation) -> float:
 def describe_older(cfg: Config, state: Installation, last: Confirmation) -> str:
     """Return the message that says from when until when lines are missing in the database."""
     at = complete_until(state, last)
-    since = f"knows of nothing after {moment(at)}" if at else "knows of nothing"
+    since = f"has nothing after {moment(at)}" if at else "has nothing"
     return (
         f"node {cfg.node}, {cfg.log_path}: the database is older than the log, or another one: it confirmed lines "
-        f"until {moment(state.confirmed_at)}, and {since}; lines stored between these times are missing in it"
+        f"until {moment(state.confirmed_at)}, but {since}; lines stored between these times are missing in it"
     )
 
 

@@ -63,16 +63,16 @@ def skip_known_text(cfg: Config, log: Piped, position: Position, known: Sequence
         skipped_bytes = ", ".join(f"{begin} to {end}" for begin, end in skipped if begin < end)
         again = hints.command(cfg, "--again", "--logfile", "-")
         logger.warning(
-            "{}: it begins elsewhere than what was piped in before; its bytes {} are stored already, and are skipped; "
-            "to load them once more, pipe it into: {}",
+            "{}: it does not begin as before, but its bytes {} were piped in before: they are stored, and are skipped; "
+            "to load them again, pipe it into: {}",
             log.path,
             skipped_bytes,
             again,
         )
     elif known and not position.offset:
         logger.warning(
-            "{}: nothing of it is known from what was piped in before: all of it is loaded as new; if a part of it was "
-            "stored long ago, it is stored twice; from then on it is known, and --again alone would load it once more",
+            "{}: no part of it is known from what was piped in before: all of it is loaded as new; if a part of it was "
+            "stored long ago, that part is stored twice; from now on it is known, and only --again loads it again",
             log.path,
         )
     return found

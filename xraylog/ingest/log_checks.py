@@ -139,8 +139,10 @@ def _was_moved_away(cfg: Config) -> bool:
 def describe_missing_buffer_bytes(cfg: Config, size: int, missing: int) -> tuple[str, str]:
     """Return what the buffer lacks, and what to do."""
     found = f"{cfg.buffer_path}: expected the {size + missing} bytes that a run left there, found {size}"
-    to_do = "if there is a copy, let a run import this one first, then put the copy in its place: no line comes twice"
-    return f"{found}; the lines of the others had left the log, and are missing", to_do
+    to_do = (
+        "if there is a copy: let a run import this file first, then put the copy in its place; no line is stored twice"
+    )
+    return f"{found}; the lines in the missing bytes had left the log, and are lost", to_do
 
 
 def describe_lost_bytes(cfg: Config, log: LogFile, stored_to: int) -> str:

@@ -53,7 +53,7 @@ def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
         if missing:
             logger.error("{}: its lines had left the log, and are missing; see: {}", kept, see)
         else:
-            logger.warning("{}: after a crash its lines are still in the log; if there was none, see: {}", kept, see)
+            logger.warning("{}: if that was a crash, its lines are still in the log; otherwise see: {}", kept, see)
     elif missing:
         logger.error("{}", "; ".join(log_checks.describe_missing_buffer_bytes(cfg, buffer.size, missing)))
     if missing:

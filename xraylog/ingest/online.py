@@ -57,9 +57,9 @@ def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
     """Warn that a constraint, or a column, that the operator added refused rows: they are in rejected_lines only."""
     with session.transaction(conn):
         statements = "; ".join(table_faults.lifted_by(conn, refusal))
-    change = f"if they are welcome: {statements}; then" if statements else "once it lets them in"
+    change = f"to accept such rows: {statements}; then" if statements else "once they are accepted"
     replay = hints.command(cfg, "--replay-rejected")
-    logger.warning("rows are in rejected_lines, and not in logs: {}; {}: {}", refusal, change, replay)
+    logger.warning("rows were refused, and are in rejected_lines: {}; {}: {}", refusal, change, replay)
 
 
 def load(target: Target, source: Source) -> Iterator[LoadResult]:
@@ -151,7 +151,7 @@ def find_position(target: Target, source: Source) -> Position:
             "reading it from its beginning; if it was renamed: {}",
             log.path,
             position.lost_offset,
-            f"; {seen} bytes more were seen, and are missing unless it was renamed" if seen else "",
+            f"; {seen} more bytes were seen, and are missing unless it was renamed" if seen else "",
             hints.command(source.cfg, "--logfile", f"{log.path}.1"),
         )
     return position

@@ -183,14 +183,14 @@ class Source:
             what = f"{log.path}: {log.corruption}; its lines up to byte {offset} are stored"
             logger.error("{}; if there is a whole copy, the rest is loaded by: {}", what, rest)
         elif log.has_partial_last_line and not isinstance(log, LogFile):
-            logger.warning("{}: its last line has no end, and is left out; a later copy brings it", log.path)
+            logger.warning("{}: its last line is incomplete, and is left out; a later copy has all of it", log.path)
         if not isinstance(log, LogFile):
             return None
         if log.replaced:
             logger.warning("{}", log_checks.describe_lost_bytes(self.cfg, log, offset))
         elif not log.writable and not self.options.keep:
             mend = hints.to_drain(log.path, self.cfg)
-            logger.warning("{} may not be written: its lines are stored, remembered and left there; {}", log.path, mend)
+            logger.warning("{} is not writable: its lines are stored, but stay in it; {}", log.path, mend)
         return None if self.options.keep or log.replaced or not log.writable else log
 
 

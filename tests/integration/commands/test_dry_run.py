@@ -173,7 +173,7 @@ def test_old_logs_are_counted_each_once(site: Site, dry_run: DryRun, monkeypatch
     said = dry_run("--logfile", str(site.folder / "access.log*"))
     assert said.count("100 lines = 100 rows") == 1
     assert "access.log.1.gz:\n  would be read from byte 0 on\n" in said
-    assert "its last line has no end, and would be left out\n  it would stay as it is\n" in said
+    assert "its last line is incomplete, and would be left out\n  it would stay as it is\n" in said
     assert f"access.log.1:\n  nothing new after byte {len(text)}\n" in said
     piped(monkeypatch, site.folder / "access.log.1")
     said = dry_run("--logfile", "-", "--logfile", str(site.folder / "access.log.1"))

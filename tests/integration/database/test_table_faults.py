@@ -181,7 +181,7 @@ def test_a_name_that_does_not_fit_into_its_column_is_named_and_costs_its_line(
     expected = f"ALTER TABLE {table} ALTER {column} TYPE text"
     assert expected in marked(used)
     said = used.run().stderr
-    assert "rows are in rejected_lines, and not in logs: " in said
+    assert "rows were refused, and are in rejected_lines: " in said
     assert advice(said) == [expected]
     assert used.emails() == users(0, 5) + users(33, 36)
     used.query(expected)
@@ -227,7 +227,7 @@ def test_a_unique_index_of_others_is_named_when_it_refuses_names(site: Site, loa
     assert "indexes: users has a unique one of others; if it refuses rows: " in site.run("--check").stdout
     site.append(line(2).replace("u2\n", "U1\n"))
     said = site.run().stderr
-    assert "rows are in rejected_lines, and not in logs: users.email holds another spelling of 'U1', under the" in said
+    assert "rows were refused, and are in rejected_lines: users.email holds another spelling of 'U1', under the" in said
     assert advice(said) == ["DROP INDEX u"]
     site.query(*advice(said))
     site.run("--replay-rejected")

@@ -273,7 +273,7 @@ def test_another_name_of_the_host_is_not_another_node(nameless: Site) -> None:
             site.away()
         said = run_on(host, site, "--keep")
         site.back()
-        assert ("this host's name is" in said) == (number in (1, 3, 4))  # the fourth run was offline
+        assert ("the host name is now" in said) == (number in (1, 3, 4))  # the fourth run was offline
     assert "WARNING" not in run_on("c", site, "--keep")
     assert site.emails() == users(0, 50)
     assert {row[-1] for row in site.rows()} == {"a"}
@@ -585,7 +585,7 @@ def test_what_another_machine_of_the_node_stores_is_no_time_until_which_the_data
     for machine, line in ((site, 130), (copy, 230)):
         machine.append(*lines(line, line + 1))
         told = machine.run(status=Exit.OPERATOR).stderr
-        assert ", and knows of nothing; lines stored" in told
+        assert ", but has nothing; lines stored" in told
         assert "those until " in machine.run("--check").stdout
 
 
@@ -637,6 +637,6 @@ def test_a_state_that_others_wrote_stops_no_run(site: Site, damage: str | dict[s
     known = json.loads(site.state.read_text())
     site.state.write_text(damage if isinstance(damage, str) else json.dumps({**known, **damage}))
     site.append(*lines(5, 10))
-    assert "expected our state, found another text" in site.run("--keep").stderr
+    assert "expected our state file, found other text" in site.run("--keep").stderr
     assert site.run("--keep").stderr == ""
     assert site.emails() == users(0, 10)

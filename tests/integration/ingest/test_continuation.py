@@ -7,7 +7,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
 
 SKIPPED = "are stored already, and are skipped"
-UNKNOWN = "nothing of it is known from what was piped in before"
+UNKNOWN = "no part of it is known from what was piped in before"
 
 
 def pipe(site: Site, *ranges: tuple[int, int], arguments: tuple[str, ...] = ()) -> str:

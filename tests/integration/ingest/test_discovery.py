@@ -158,7 +158,7 @@ def test_a_last_line_without_its_end_waits_and_is_reported(site: Site, pack: Pac
     """Half a line of a copy that was made while xray wrote: the whole one comes with the next copy."""
     name = packed(site, "access.log.1.gz", pack(text(0, 10) + line(10).encode()[:40]))
     load(site, name)
-    assert site.output().count("its last line has no end, and is left out") == 1
+    assert site.output().count("its last line is incomplete, and is left out") == 1
     assert site.emails() == users(0, 10)
     load(site, packed(site, "access.log.1.gz", pack(text(0, 12))))
     assert site.emails() == users(0, 12)
@@ -451,7 +451,7 @@ def test_a_row_that_the_database_refuses_does_not_keep_the_others_out(site: Site
 def test_what_is_piped_in_is_loaded_once_and_goes_on_when_more_of_it_is_piped(site: Site) -> None:
     for first, count in ((0, 100), (0, 100), (0, 150), (0, 60)):
         assert site.run("--logfile", "-", input=text(first, count).decode()).stderr == ""
-    assert "nothing of it is known" in site.run("--logfile", "-", input=text(500, 510).decode()).stderr
+    assert "no part of it is known" in site.run("--logfile", "-", input=text(500, 510).decode()).stderr
     assert site.emails() == users(0, 150) + users(500, 510)
     assert {source for source, _ in positions(site)} == {"-"}
     assert {path.name for path in site.folder.iterdir()} == {
@@ -483,7 +483,7 @@ def test_what_is_piped_in_may_be_compressed(site: Site) -> None:
 
 def test_a_piped_line_without_its_end_is_left_out_and_said(site: Site) -> None:
     said = site.run("--logfile", "-", input=text(0, 3).decode() + "half").stderr
-    assert "-: its last line has no end, and is left out" in said
+    assert "-: its last line is incomplete, and is left out" in said
     assert site.emails() == users(0, 3)
 
 

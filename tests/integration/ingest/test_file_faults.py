@@ -159,7 +159,7 @@ def test_an_attribute_of_the_log_is_named(placed: Site, attribute: Callable[[Pat
     advice = f"{seen}; what to do: chattr -{letter} {placed.log}"
     assert advice in placed.run("--check", status=Exit.OPERATOR).stdout
     (said,) = placed.run().stderr.splitlines()
-    assert f"{placed.log} may not be written: its lines are stored, remembered and left there; " in said
+    assert f"{placed.log} is not writable: its lines are stored, but stay in it; " in said
     assert advice in said
     type_it(said.partition("what to do: ")[2])
     placed.append(*lines(3, 4))

@@ -134,6 +134,6 @@ def test_a_log_that_is_emptied_between_runs(site: Site, away: bool) -> None:
     site.back()
     os.truncate(site.log, 0)
     site.append(line(9))
-    assert "; 30 bytes more were seen, and are missing unless it was renamed" in site.run("--keep").stderr
+    assert "; 30 more bytes were seen, and are missing unless it was renamed" in site.run("--keep").stderr
     assert json.loads(site.state.read_text())["unread"] == {}
     assert site.emails() == users(0, 5) + users(9, 10)

@@ -251,7 +251,7 @@ def test_make_partitions_makes_today_and_the_days_to_come_and_says_so(site: Site
     assert site.run_here("--make-partitions", str(days)) == 0
     there = days_there(conn)
     assert there in (names(before, days + 1), names(today(), days + 1))
-    assert f"partitions made: {', '.join(there)}\n" in site.output()
+    assert f"partitions created: {', '.join(there)}\n" in site.output()
     assert site.log.read_text() == line(1)
     assert not site.stats.exists()
 
@@ -261,7 +261,7 @@ def test_make_partitions_says_nothing_to_cron(site: Site) -> None:
         done = site.run("--make-partitions", "0")
         assert (done.stdout, done.stderr) == ("", "")
     assert site.run_here("--make-partitions", "0") == 0
-    assert "partitions made: none, all are there" in site.output()
+    assert "partitions created: none, all exist" in site.output()
 
 
 def test_make_partitions_runs_beside_a_run(site: Site, conn: Connection) -> None:
@@ -277,7 +277,7 @@ def test_make_partitions_fails_when_the_database_is_away(site: Site) -> None:
     site.append(line(1))
     site.away()
     assert site.run_here("--make-partitions", "2") == Exit.FAILED
-    assert "partitions may be missing: try again then" in site.output()
+    assert "partitions may be missing: try again later" in site.output()
     assert not site.buffer.exists()
     assert site.log.read_text() == line(1)
 

@@ -132,7 +132,7 @@ def test_a_batch_that_a_crash_tore_comes_again_from_the_log(site: Site) -> None:
     site.buffer.write_bytes(site.buffer.read_bytes().replace(b'"u15"', b'"u1X"'))
     site.back()
     told = site.run().stderr
-    assert f"it is now in {site.buffer}.torn: after a crash its lines are still in the log; if there was none, " in told
+    assert f"it is now in {site.buffer}.torn: if that was a crash, its lines are still in the log; otherwise " in told
     assert site.emails() == users(0, 100)
 
 
@@ -277,7 +277,7 @@ def test_a_buffer_that_others_cut_is_an_error_once_and_a_copy_brings_the_lines(
         site.back()
     told = site.run(status=Exit.OPERATOR).stderr
     assert found in told
-    assert "; the lines of the others had left the log, and are missing; if there is a copy, let a run " in told
+    assert "; the lines in the missing bytes had left the log, and are lost; if there is a copy: let a run " in told
     assert found not in site.run().stderr
     if not is_back:
         site.back()

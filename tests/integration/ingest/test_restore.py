@@ -223,7 +223,7 @@ def test_a_restored_database_is_reported_once(site_of_load_path: Site) -> None:
     done = site.run(status=3)
     times = r"[-0-9]{10} [:0-9]{8} UTC"
     said = rf"node n1, {site.log}: the database is older than the log, or another one: it confirmed lines until {times}"
-    assert len(re.findall(rf"ERROR +{said}, and knows of nothing after {times}; lines", done.stderr)) == 1
+    assert len(re.findall(rf"ERROR +{said}, but has nothing after {times}; lines", done.stderr)) == 1
     assert site.emails() == users(0, 10) + users(20, 30)
     found = re.search(
         r"^xraylog_database_older_timestamp_seconds.* (\d+)", (site.folder / "metrics.prom").read_text(), re.MULTILINE
@@ -242,7 +242,7 @@ def test_a_new_database_is_reported_and_gets_the_next_lines(site: Site) -> None:
     site.run()
     site.restore({})
     site.append(*lines(10, 20))
-    assert "knows of nothing; lines" in site.run(status=3).stderr
+    assert "but has nothing; lines" in site.run(status=3).stderr
     assert site.run().stderr == ""
     assert site.emails() == users(10, 20)
 
@@ -301,7 +301,7 @@ def test_lines_that_were_loaded_again_on_purpose_are_confirmed(site: Site) -> No
     site.run("--keep", "--again")
     site.restore(backup)
     site.append(*lines(10, 20))
-    assert "and knows of nothing after" in site.run(status=3).stderr
+    assert "but has nothing after" in site.run(status=3).stderr
 
 
 def test_a_run_that_loses_its_database_before_it_reports_leaves_that_to_the_next(

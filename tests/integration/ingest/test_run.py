@@ -185,7 +185,7 @@ def test_a_log_that_we_may_not_write_is_read_remembered_and_left(site: Site, mon
         assert site.run_here() == 0
     assert site.emails() == users(0, 10)
     assert site.log.read_bytes() == "".join(lines(0, 10)).encode()
-    assert "may not be written: its lines are stored, remembered and left there" in (site.folder / "output").read_text()
+    assert "is not writable: its lines are stored, but stay in it" in (site.folder / "output").read_text()
 
 
 # --- files that are no log of xray
