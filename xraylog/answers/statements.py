@@ -34,7 +34,7 @@ ROWS_OF_NODE = "FROM (SELECT * FROM logs WHERE node_id = %(node_id)s) l"
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One SELECT."""
+    """The SELECT of one function of answers.sql."""
 
     name: str  # of the function
     parameters: Mapping[str, str]  # name and type
@@ -54,7 +54,7 @@ class Statement:
 def read(is_distributed: bool = False, has_reject_reason: bool = True) -> dict[str, Statement]:
     """Return the statements by the name of their function.
 
-    `is_distributed`: in the forms that Citus takes. `has_reject_reason`: whether `logs` has that column.
+    `is_distributed`: in a form that Citus accepts. `has_reject_reason`: whether `logs` has that column.
     """
     found = list(FUNCTION.finditer(FILE.read_text(encoding="utf-8")))
     if is_distributed:
@@ -81,7 +81,7 @@ def _without_reason(text: str) -> str:
 
 
 def _with_calls(text: str, called: Iterable[Statement]) -> str:
-    """Return the text with each statement that it reads from, which is called with parameters of the same names."""
+    """Replace each call of another function, with parameters of the same names, by its SELECT."""
     for one in called:
         parameters = ", ".join(f"%({name})s::{kind}" for name, kind in one.parameters.items())
         text = text.replace(f"FROM {one.name}({parameters}) ", f"FROM (\n{one.text}\n) ")
@@ -89,7 +89,7 @@ def _with_calls(text: str, called: Iterable[Statement]) -> str:
 
 
 def _helper(function: re.Match[str]) -> tuple[list[str], str]:
-    """Return the names of the parameters, and the expression."""
+    """Return the parameter names and the expression of a helper function."""
     names = [parameter.split()[0] for parameter in function["parameters"].split(",")]
     return names, function["body"].strip().removeprefix("SELECT ").replace("%", "%%")
 
@@ -107,7 +107,7 @@ def _statement(function: re.Match[str], helpers: Mapping[str, tuple[list[str], s
 
 
 def _substituted(text: str, helper: str, parameters: list[str], expression: str) -> str:
-    """Return the text with each call of a helper as its expression, inner calls first."""
+    """Replace each call of a helper by its expression, inner calls first."""
     while (at := text.rfind(f"{helper}(")) >= 0:
         arguments, end = _arguments(text, at + len(helper) + 1)
         value = _given(expression, dict(zip(parameters, arguments, strict=True)))
@@ -116,12 +116,12 @@ def _substituted(text: str, helper: str, parameters: list[str], expression: str)
 
 
 def _given(expression: str, values: Mapping[str, str]) -> str:
-    """Return the expression with the values of its parameters."""
+    """Return the expression with the arguments in place of its parameters."""
     return re.sub(rf"(?<![\w.])(?:{'|'.join(values)})(?!\w)", lambda name: f"({values[name[0]]})", expression)
 
 
 def _arguments(text: str, begin: int) -> tuple[list[str], int]:
-    """Return the arguments of a call whose bracket was opened before `begin`, and where it closes."""
+    """Return the arguments of a call whose parenthesis was opened before `begin`, and the place of the closing one."""
     depth, arguments = 1, [""]
     for place in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

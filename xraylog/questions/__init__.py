@@ -1,1 +1,1 @@
-"""What operators ask of `logs`: the statements, the options, and answers for people and for machines."""
+"""The questions that operators ask of `logs`: their options, their statements, and how answers are printed."""

@@ -1,4 +1,4 @@
-"""Ask the database a question: resolve the names in it, send its statements, return the answer."""
+"""Send a question to the database: resolve the names in it, run its statements, return the answer."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from xraylog.questions import extra_columns, targets
 from xraylog.questions.catalog import Question
 from xraylog.questions.present import Answer, Part
 
-MAX_USERS = 20  # of a pattern
-MAX_ADDRESSES = 1_000  # of a name; the statements compare each destination with all of them
+MAX_USERS = 20  # that match a pattern
+MAX_ADDRESSES = 1_000  # of a name: the statements compare each destination with all of them
 MANY_USERS = "The first {} users whose names fit are shown; for the others, narrow the pattern."
 MANY_ADDRESSES = (
     "Clients contacted more than {0:,} addresses of this name; {0:,} are counted. For all: a shorter window (--since, "
     "--until), a name without *, or the network."
 )
 MANY_NAMES = "More than {0:,} destinations have this name in letters, and not as the DNS has it; {0:,} are counted."
-# Memory to group the rows of a day without a file. JIT compiles for longer than it saves (PostgreSQL 10 does not know
-# it). A role's own DateStyle may be one that psycopg does not read.
+# work_mem: enough to group the rows of a day in memory. JIT compiles for longer than it saves (PostgreSQL 10 has none).
+# The role may have a DateStyle that psycopg cannot read.
 SETTINGS = """
     SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' WHEN 'work_mem' THEN '64MB' ELSE 'ISO, MDY' END, true)
     FROM pg_settings
@@ -46,7 +46,7 @@ LAST_BETWEEN = """
     SELECT max("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
 """
 ANY_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s)"""
-# What is in no day: rows in a DEFAULT partition, or in a table without partitions.
+# For rows outside of daily partitions: in a DEFAULT partition, or in a table without partitions.
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
 """
@@ -55,11 +55,11 @@ USER = "SELECT email::text FROM users WHERE email = %s"
 
 
 class Unknown(Exception):
-    """There is no such name; the message says what there is."""
+    """A name does not exist; the message says which names do."""
 
 
 def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: tzinfo, limit: int | None) -> Answer:
-    """Return the answer. `values`: by parameter; `limit`: of the rows of a part; None is no limit. Raises Unknown."""
+    """Return the answer. `values`: by parameter. `limit`: of rows in a part, None for no limit. Raises Unknown."""
     parts, notes = [], list(question.notes)
     asked, are_all = question.parts_for(values), True
     with conn.transaction():
@@ -101,7 +101,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
 
 
 def has_log_rows(part: Part) -> bool:
-    """Return whether a table has rows about any of `logs`: a total of none is a row, and so is a user never seen."""
+    """Return whether a table reports any row of `logs`: a total of 0 does not, nor a user who was never seen."""
     rows = (dict(zip(part.columns, row, strict=True)) for row in part.rows)
     return any(row.get("rows", row.get("last", True)) not in (0, None) for row in rows)
 
@@ -113,7 +113,7 @@ def with_extra_columns(
     parts: list[Part],
     values: Mapping[str, Any],
 ) -> tuple[list[Part], list[str]]:
-    """Return the parts with what optional tables know of their addresses, and notes about it."""
+    """Return the parts with the columns that optional tables add, and the notes about these columns."""
 
     def ask_about(function: str, keys: list[str]) -> list[tuple[Any, ...]]:
         statement = known[function]
@@ -135,7 +135,7 @@ def with_extra_columns(
 def addresses_of(
     conn: Connection, known: Mapping[str, Statement], values: Mapping[str, Any]
 ) -> tuple[list[str], bool, list[str]]:
-    """Return the addresses that the name in `target` had, whether these are all of them, and notes about them."""
+    """Return the addresses that had the name in `target`, whether these are all, and notes about them."""
     target = values.get("target")
     if target is None or targets.address(target.partition("/")[0]):
         return [], True, []
@@ -150,7 +150,7 @@ def addresses_of(
 
 
 def in_letters(conn: Connection, target: str | None) -> tuple[list[str], bool, list[str]]:
-    """Return the destinations that have the name in letters, whether these are all of them, and notes about them."""
+    """Return the destinations whose name is spelled in letters (not xn--…), whether these are all, and notes."""
     patterns = [like(pattern) for pattern in targets.spelled(target)]
     notes = targets.part_of_letters(target)
     if not patterns:
@@ -172,13 +172,13 @@ def _part(conn: Connection, title: str, statement: Statement, values: Mapping[st
 
 
 def _of_users(users: Sequence[str | None], parts: Sequence[Part]) -> Part:
-    """Return the tables of several users as one, in which each row names its user."""
+    """Join the tables of several users into one with a column `user`."""
     rows = [(user, *row) for user, part in zip(users, parts, strict=False) for row in part.rows]
     return Part(parts[0].name, ("user", *parts[0].columns), rows, any(part.is_cut for part in parts))
 
 
 def start_note(conn: Connection, zone: tzinfo) -> str:
-    """Return the note from when on there are rows: what came before them was not new."""
+    """Return the note that says from when on there are rows: everything contacted earlier counts as new."""
     first = first_row(conn)
     if first is None:
         return EMPTY
@@ -187,7 +187,7 @@ def start_note(conn: Connection, zone: tzinfo) -> str:
 
 
 def end_notes(conn: Connection, zone: tzinfo, since: datetime) -> list[str]:
-    """Return the note that all rows are older than the window, if so: an empty answer says nothing about users then."""
+    """Return the note that all rows are older than the window, if they are: then an empty answer proves nothing."""
     if conn.execute(ANY_SINCE, [since]).fetchone() == (True,):
         return []
     for bounds in reversed(partitions.read_bounds(conn)):
@@ -201,7 +201,7 @@ def end_notes(conn: Connection, zone: tzinfo, since: datetime) -> list[str]:
 
 
 def first_row(conn: Connection) -> datetime | None:
-    """Return when the first row was. No index has the times of all days: look into one day after the other."""
+    """Return the time of the first row. No index has the times of all days, so search day by day."""
     first: datetime | None = None
     for bounds in partitions.read_bounds(conn):
         (first,) = conn.execute(FIRST_BETWEEN, bounds).fetchone() or (None,)
@@ -222,7 +222,7 @@ def find_node(conn: Connection, name: str | None) -> int | None:
 
 
 def find_users(conn: Connection, pattern: str) -> list[str]:
-    """Return the user of this name, also as it is shown, or those that fit a pattern, one too many. Raises Unknown."""
+    """Return the user of this name, as stored or as printed; or those that match a pattern, up to one too many."""
     found = conn.execute(USER, [pattern]).fetchall() or conn.execute(USER, [unescaped(pattern)]).fetchall()
     if not found and "*" in pattern:
         found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS + 1]).fetchall()
@@ -234,14 +234,14 @@ def find_users(conn: Connection, pattern: str) -> list[str]:
 
 
 def names_in(conn: Connection, lines: Sequence[str]) -> list[str]:
-    """Return the names of users in these lines: with the blanks around one if there is such a user, else without."""
+    """Return the user names in these lines. Blanks around a name are kept only if there is such a user."""
     padded = [line for line in lines if line != line.strip()]
     existing = {name for (name,) in conn.execute(NAMES_OF, [padded])} if padded else set()
     return [*dict.fromkeys(line if line in existing else line.strip() for line in lines)]
 
 
 def like(pattern: str) -> str:
-    """Return a pattern with * as one of LIKE."""
+    """Return a pattern with * as a pattern of LIKE."""
     for sign in ("\\", "%", "_"):
         pattern = pattern.replace(sign, f"\\{sign}")
     return pattern.replace("*", "%")

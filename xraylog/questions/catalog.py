@@ -1,4 +1,4 @@
-"""The questions: their options, the functions of answers.sql that answer them, and what the answers leave out."""
+"""The questions of ask_logs.py: their options, the functions of answers.sql that answer them, and their notes."""
 
 from __future__ import annotations
 
@@ -37,47 +37,47 @@ FANNED = (
 
 
 def no_options(parser: argparse.ArgumentParser) -> None:
-    """Add none."""
+    """Add no options."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One subcommand."""
+    """One subcommand of ask_logs.py."""
 
     name: str
     help: str
-    parts: Mapping[str, str]  # names of tables, and the function that answers each
+    parts: Mapping[str, str]  # by name of each table of the answer: the function that returns it
     window: timedelta = DAY  # before --until, unless --since says otherwise
     options: Callable[[argparse.ArgumentParser], None] = no_options
     notes: tuple[str, ...] = field(default=())
-    nothing: Callable[[Mapping[str, Any]], str] | None = None  # the note where no row was found
-    states_start: bool = False  # a note says from when on there are rows
-    needs: tuple[str, ...] = ()  # options of which one has to be given
-    narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer where it is given
-    is_named_part: bool = False  # whether the value of this option is the one part to answer
-    narrowed_window: timedelta | None = None  # where it is given, unless it is `window` as well
+    nothing: Callable[[Mapping[str, Any]], str] | None = None  # returns the note if no row was found
+    states_start: bool = False  # add a note that says from when on there are rows
+    needs: tuple[str, ...] = ()  # at least one of these options must be given
+    narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer if it is given
+    is_named_part: bool = False  # the value of that option names the only part to return
+    narrowed_window: timedelta | None = None  # replaces `window` if that option is given
     extra_columns: tuple[ExtraColumns, ...] = ()  # shown if the optional table that they come from has rows
-    by_name: bool = False  # the addresses that the target had are counted, too
+    by_name: bool = False  # also count the addresses that the target's name had
     has_end: bool = True  # whether --until changes the answer
 
     def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
-        """Return the parts that answer, by what was given and by --only."""
+        """Return the parts of the answer to these options, by name."""
         parts = self.narrowed[1] if self.narrowed and self.is_narrowed(values) else self.parts
         if self.narrowed and self.is_named_part and (name := values.get(self.narrowed[0])):
             parts = {name: parts[name]}
         return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
 
     def length_for(self, values: Mapping[str, Any]) -> timedelta:
-        """Return how long the window is where no --since says it."""
+        """Return the length of the window if --since is not given."""
         given: timedelta | None = values.get("length")
         return given or (self.is_narrowed(values) and self.narrowed_window) or self.window
 
     def is_narrowed(self, values: Mapping[str, Any]) -> bool:
-        """Return whether the option is given with which other parts answer."""
+        """Return whether the option is given that selects other parts."""
         return self.narrowed is not None and values.get(self.narrowed[0]) is not None
 
     def goes(self, part: str) -> str:
-        """Return with which option a part is in the answer, or without which one."""
+        """Return with or without which option this part belongs to the answer."""
         name, others = self.narrowed or ("", {})
         typed = "--by" if name == "by" else name.upper()
         if part not in others:

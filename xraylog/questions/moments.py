@@ -1,4 +1,4 @@
-"""--since and --until: moments as people write them, in the zone of the log."""
+"""Parse --since and --until: times as people write them, in the zone of the log."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EXPECTED = (
 
 
 class Unreadable(ValueError):
-    """The text is no moment; the message says what one looks like."""
+    """The text is not a time; the message shows what one looks like."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a text names: a day, or a moment, which begins and ends at once unless it came twice."""
+    """What a text stands for: a day, or a moment. Begin and end of a moment differ only if it occurs twice."""
 
     begin: datetime
     end: datetime
 
 
 def read(text: str, now: datetime, zone: tzinfo) -> Span:
-    """Return what `text` names, seen at the moment `now`. Raises Unreadable."""
+    """Parse a time, relative to `now`. Raises Unreadable."""
     try:
         if text == "now":
             return Span(now, now)
@@ -51,7 +51,7 @@ def read(text: str, now: datetime, zone: tzinfo) -> Span:
 
 
 def around(text: str, within: str, now: datetime, zone: tzinfo) -> Span:
-    """Return the window from `within` before a moment, or a day, to `within` after it. Raises Unreadable."""
+    """Return the window from `within` before a day or moment to `within` after it. Raises Unreadable."""
     span, apart = read(text, now, zone), duration(within)
     try:
         return Span(span.begin - apart, span.end + apart + timedelta(microseconds=1))  # `until` is not in a window
@@ -60,7 +60,7 @@ def around(text: str, within: str, now: datetime, zone: tzinfo) -> Span:
 
 
 def duration(text: str) -> timedelta:
-    """Return a duration as in 5m or 2h. Raises Unreadable."""
+    """Parse a duration like 5m or 2h. Raises Unreadable."""
     if found := DURATION.fullmatch(text):
         return int(found[1]) * UNITS[found[2]]
     raise Unreadable(f"expected a duration as in 5m, 2h or 1d, found {text!r}")
@@ -83,7 +83,7 @@ def _moment(day: str, time: str, offset: str | None, zone: tzinfo) -> Span:
 
 
 def _zones(offset: str | None, zone: tzinfo) -> list[tuple[tzinfo, int]]:
-    """Return what a time can be in: without an offset, before and after a change of the clocks, so no row is missed."""
+    """Return the possible zones of a time. Without an offset: before and after a change of clocks, to miss no row."""
     if offset is None:
         return [(zone, 0), (zone, 1)]
     if offset == "Z":

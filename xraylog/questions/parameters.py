@@ -1,4 +1,4 @@
-"""The values of a question's parameters, from what was typed."""
+"""Turn the typed options of a question into the values of its parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from xraylog.questions.catalog import Question
 
 
 class WrongUsage(ValueError):
-    """What was typed is no question that can be asked. The text says what was expected."""
+    """The options do not make a question. The message says what was expected."""
 
 
 def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
-    """Return what was typed, and the window. Raises WrongUsage, or moments.Unreadable."""
+    """Return the typed values, and the window. Raises WrongUsage, or moments.Unreadable."""
     now = datetime.now(timezone.utc)
     for value in given.values():
         if isinstance(value, str) and not is_text(value):
@@ -39,12 +39,12 @@ def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict
 
 
 def is_text(value: str) -> bool:
-    """Return whether PostgreSQL can take it: of bytes that are not UTF-8, Python makes surrogates."""
+    """Return whether PostgreSQL can store the text: Python turns bytes that are not UTF-8 into surrogates."""
     return not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 def _ends(given: Mapping[str, Any], zone: ZoneInfo, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """Return the two ends of the window that were typed."""
+    """Return the ends of the window that were typed."""
     since, until = given["since"], given["until"]
     if given.get("at") is not None:
         if since is not None or until is not None:

@@ -1,4 +1,4 @@
-"""Answers as a table for people, as CSV and as JSON for machines. Names in them may be a client's own bytes."""
+"""Format an answer as a table for people, as CSV or as JSON. Names in it may be bytes that a client chose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from xraylog.printed import escaped, printable
 
-# What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
+# A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection").
 FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width, as in Japanese
 
 
@@ -24,12 +24,12 @@ class Part:
     name: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
-    is_cut: bool = False  # there are more rows than were asked for
+    is_cut: bool = False  # whether the limit left out rows
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known, in which window, and what it leaves out."""
+    """The answer to a question: its window, its tables, and notes about what it leaves out."""
 
     question: str
     since: datetime
@@ -37,11 +37,11 @@ class Answer:
     zone: tzinfo
     parts: Sequence[Part]
     notes: Sequence[str] = field(default=())
-    is_cut: bool = False  # rows are missing that no --limit adds; a note says which
+    is_cut: bool = False  # whether rows are missing for another reason than --limit; a note says why
 
 
 def as_table(answer: Answer) -> str:
-    """Return aligned columns; times in the answer's zone, to the second."""
+    """Return aligned columns, with times in the answer's zone, to the second."""
     blocks = [f"{window(answer)}\n"]
     for part in answer.parts:
         title = f"{part.name}\n" if len(answer.parts) > 1 else ""
@@ -51,7 +51,7 @@ def as_table(answer: Answer) -> str:
 
 
 def as_csv(answer: Answer) -> str:
-    """Return one table with a header. The caller has chosen a part; `answer` has no other."""
+    """Return one table with a header. `answer` must have exactly one part."""
     (part,) = answer.parts
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -61,7 +61,7 @@ def as_csv(answer: Answer) -> str:
 
 
 def as_json(answer: Answer) -> str:
-    """Return one object; a part is an array of objects. ASCII, so nothing in it acts on a terminal."""
+    """Return one JSON object, in which a part is an array of objects. ASCII, so that it cannot control a terminal."""
     found: Mapping[str, Any] = {
         "question": answer.question,
         "since": _plain(answer.since, answer.zone),
@@ -80,7 +80,7 @@ def as_json(answer: Answer) -> str:
 
 
 def about(answer: Answer) -> list[str]:
-    """Return what a table of values does not say: the window, how many rows those have that are cut, and the notes."""
+    """Return what a CSV does not contain: the window, which tables are cut off, and the notes."""
     return [window(answer), *(_count(part) for part in answer.parts if part.is_cut), *answer.notes]
 
 
@@ -143,7 +143,7 @@ def _text(value: Any, zone: tzinfo) -> str:
 
 
 def _plain(value: Any, zone: tzinfo) -> Any:
-    """Return what JSON has a form for."""
+    """Return a value as a type that JSON has."""
     if isinstance(value, datetime):
         return value.astimezone(zone).isoformat()
     if isinstance(value, list):

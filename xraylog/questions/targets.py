@@ -1,4 +1,4 @@
-"""What is asked about: hosts, addresses, networks, patterns, ports, tags; and what an answer about them leaves out."""
+"""Parse what a question is about: hosts, addresses, networks, patterns, ports, tags. Write notes about limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPECTED_CLIENT = "expected an address, or a network as in 203.0.113.0/24"
 
 
 def target(text: str) -> str:
-    """Return the target as answers.sql takes it."""
+    """Return the target in the form that answers.sql takes."""
     plain = text.strip()
     if found := address(plain.removeprefix("[").removesuffix("]")) or _network(re.sub(r"^\[(.*)\]", r"\1", plain)):
         return found
@@ -41,7 +41,7 @@ def target(text: str) -> str:
 
 
 def client(text: str) -> str:
-    """Return the address or the network as answers.sql takes it."""
+    """Return the address or network in the form that answers.sql takes."""
     plain = re.sub(r"^\[(.*)\]", r"\1", text.strip())
     if found := address(plain) or _network(plain) or _range(plain, EXPECTED_CLIENT):
         return found
@@ -49,7 +49,7 @@ def client(text: str) -> str:
 
 
 def address(text: str) -> str | None:
-    """Return an address in its usual form, a mapped one as IPv4, without a zone; None if the text is none."""
+    """Return an address in its usual form, IPv4 if it is mapped, without a zone; None if it is not an address."""
     try:
         found = ip_address(text)
     except ValueError:
@@ -58,7 +58,7 @@ def address(text: str) -> str | None:
 
 
 def _network(text: str) -> str | None:
-    """Return a network without bits of a host, a mapped one as IPv4; None if the text is none."""
+    """Return a network without host bits, IPv4 if it is mapped; None if it is not a network."""
     try:
         found = ip_network(text, strict=False) if "/" in text else None
     except ValueError:
@@ -70,9 +70,9 @@ def _network(text: str) -> str | None:
 
 
 def _range(text: str, expected: str) -> str | None:
-    """Return the network that a range is, as WHOIS and letters write one; None if the text is no range.
+    """Return a range such as WHOIS shows as a network; None if the text is not a range.
 
-    `expected`: the words of an error, about a range that is no network.
+    `expected`: the beginning of the error for a range that is not a network.
     """
     ends = [address(each.strip()) for each in text.split("-")]
     if len(ends) != 2 or None in ends:  # its first and its last address
@@ -88,7 +88,7 @@ def _range(text: str, expected: str) -> str | None:
 
 
 def _as_in_dns(name: str) -> str:
-    """Return a name as clients ask for it: bücher.example is xn--bcher-kva.example."""
+    """Return a name as clients ask for it: bücher.example becomes xn--bcher-kva.example."""
     labels = unicodedata.normalize("NFKC", name.lower()).split(".")
     if name.isascii() or _has_part_of_letters(name):
         return name
@@ -96,7 +96,7 @@ def _as_in_dns(name: str) -> str:
 
 
 def _has_part_of_letters(name: str) -> bool:
-    """Return whether a * is within a label that the DNS has as xn--…, which has no part of its letters."""
+    """Return whether a * is within a non-ASCII label: its xn--… form contains no part of its letters."""
     return any("*" in label and not label.isascii() for label in name.split("."))
 
 
@@ -106,7 +106,7 @@ def part_of_letters(target: str | None) -> list[str]:
 
 
 def spelled(target: str | None) -> list[str]:
-    """Return the patterns of a name in letters that is xn--bcher-kva.example in the DNS: few clients write them."""
+    """Return the patterns that match a name spelled in letters instead of xn--…, as few clients write it."""
     try:
         labels = [
             label[4:].encode().decode("punycode") if label.startswith("xn--") else label
@@ -122,7 +122,7 @@ def spelled(target: str | None) -> list[str]:
 
 
 def nothing(values: Mapping[str, Any]) -> str:
-    """Return the note where no row was found."""
+    """Return the note for an answer without rows."""
     wanted, port = values.get("target"), values.get("port")
     if wanted is None:
         return f"no row has port {port} in this window"
@@ -135,7 +135,7 @@ def nothing(values: Mapping[str, Any]) -> str:
 
 
 def also(found: Sequence[str]) -> list[str]:
-    """Return the note about the addresses that are counted with a name."""
+    """Return the note that says which addresses are counted for a name."""
     if not found:
         return []
     shown = ", ".join(found[:MAX_SHOWN]) + (f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else "")
@@ -143,12 +143,12 @@ def also(found: Sequence[str]) -> list[str]:
 
 
 def nothing_from(values: Mapping[str, Any]) -> str:
-    """Return the note where no row was found."""
+    """Return the note for an answer without rows."""
     return f"no row in this window is from {values['client']}"
 
 
 def nothing_by_tag(values: Mapping[str, Any]) -> str:
-    """Return the note where no row was found."""
+    """Return the note for an answer without rows."""
     tag = values.get("tag")
     return (
         "no row in this window" if tag is None else f"no row went out by {tag} in this window; for all tags: outbound"
