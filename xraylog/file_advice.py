@@ -1,6 +1,6 @@
-"""The command that mends an error of the file system: a look at the path tells more than the error does.
+"""The command that fixes an error of the file system. It looks at the path, which shows more than the error does.
 
-An error says "Permission denied"; the operator needs to know of which folder or file, and what to type. Changes
+An error says "Permission denied"; the operator needs to know for which folder or file, and what to type. Changes
 nothing.
 """
 
@@ -25,7 +25,7 @@ SHARED_DEPTH = 3  # names of a folder like /var/log, which is not to be given to
 
 
 class Needs(enum.Enum):
-    """Where a run has to be able to write, for one of its files."""
+    """Where a run must be able to write, for one of its files."""
 
     FILE = "the file alone: it is appended to"
     FOLDER = "its folder: our other files are beside it"
@@ -33,7 +33,7 @@ class Needs(enum.Enum):
 
 
 def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
-    """Return what to do about this error of a file that a run writes; the command is at the end, to be pasted."""
+    """Return what to do about this error of a file that a run writes. The command comes last, to be pasted."""
     # Not by Path's own methods: in a folder that this user may not enter they raise.
     if error.errno == errno.ENOENT and os.path.islink(path) and not os.path.exists(path):
         return f"it is a link to {os.readlink(path)}, where nothing can be created; {do(command('rm', path))}"
@@ -63,12 +63,12 @@ def mend(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
 
 
 def do(what: str) -> str:
-    """Return the end of a message: a command, or what is to be done."""
+    """Return the end of a message: a command, or an instruction."""
     return f"what to do: {what}"
 
 
 def attribute(path: Path) -> str:
-    """Return what lifts what chattr forbade, of a file or its folder; "" if it forbade nothing."""
+    """Return the command that removes a chattr attribute which forbids changing the file or folder; "" if none does."""
     for place in (path, path.parent):
         if found := "".join(letter for letter, flag in ATTRIBUTES.items() if _attributes(place) & flag):
             seen = shlex.join(["lsattr", "-d", str(place)])
@@ -79,14 +79,14 @@ def attribute(path: Path) -> str:
 
 
 def is_read_only(path: Path) -> bool:
-    """Return whether the file system of a file, or of its folder, is mounted read-only."""
+    """Return whether the file system of a file or its folder is mounted read-only."""
     with contextlib.suppress(OSError):
         return bool(os.statvfs(path if os.path.exists(path) else path.parent).f_flag & os.ST_RDONLY)
     return False
 
 
 def make_folder(folder: Path) -> str:
-    """Return the command that makes a folder for this user."""
+    """Return the command that creates a folder for this user."""
     if safe_open.is_private(next(parent for parent in folder.parents if os.path.isdir(parent))):
         return command("install", "-d", "-o", user(), "-m", "700", folder)
     made = command("mkdir", "-m", "700", folder)  # install would take a link there that others made for the folder
@@ -94,17 +94,17 @@ def make_folder(folder: Path) -> str:
 
 
 def command(*words: str | Path) -> str:
-    """Return a command of root as this user would type it."""
+    """Return a command that root has to run, as this user would type it."""
     return shlex.join([*(["sudo"] if os.geteuid() else []), *map(str, words)])
 
 
 def user() -> str:
-    """Return the name of this user; a number where it has none, as in many containers."""
+    """Return the name of this user; the number if there is none, as in many containers."""
     return safe_open.user_name(os.geteuid())
 
 
 def barred(path: Path) -> Path | None:
-    """Return the first folder on the way to a file that this user may not enter."""
+    """Return the first folder on the path to a file that this user may not enter."""
     return next((folder for folder in reversed(path.parents) if _bars(folder)), None)
 
 
@@ -113,7 +113,7 @@ def _bars(folder: Path) -> bool:
 
 
 def _give(path: Path, needs: Needs) -> str:
-    """Return the command that lets this user read and write a file, or make it."""
+    """Return the command that lets this user read and write a file, or create it."""
     if (folder := barred(path)) is not None:
         return command("setfacl", "-m", f"u:{user()}:x", folder)
     if needs is Needs.REPLACED:
@@ -130,7 +130,7 @@ def _give(path: Path, needs: Needs) -> str:
 
 
 def _attributes(path: Path) -> int:
-    """Return the attributes of a file or folder, as lsattr(1) shows them; 0 if nothing tells."""
+    """Return the attributes of a file or folder, as lsattr(1) shows them; 0 if unknown."""
     with contextlib.suppress(OSError):
         descriptor = safe_open.open_log(path, os.O_RDONLY | os.O_NONBLOCK)
         try:

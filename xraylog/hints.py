@@ -1,6 +1,6 @@
-"""The command that fixes an error, with the paths of this installation: what PostgreSQL calls a HINT.
+"""The command that fixes an error, with the paths of this installation; PostgreSQL calls this a HINT.
 
-An error whose text says what to do has none.
+An error whose text already says what to do gets none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIGRATION = "migrate_logs_to_partitioned.py"
 
 
 def on(error: Exception, cfg: Config) -> str:
-    """Return the command that fixes the error, or shows what does."""
+    """Return the command that fixes an error, or that shows how to."""
     if isinstance(error, schema.Migrating):
         return f"to finish it: {command(cfg, script=MIGRATION)}"
     if isinstance(error, schema.Plain):
@@ -59,7 +59,7 @@ def on(error: Exception, cfg: Config) -> str:
 
 
 def on_reading(error: Exception, cfg: Config, less: str) -> str:
-    """Return what fixes an error of a script that only reads. `less`: how to ask for what takes less time."""
+    """Return what fixes an error of a script that only reads. `less`: how to ask for a smaller answer."""
     if isinstance(error.__cause__, psycopg.errors.QueryCanceled):
         return f"{less}, or raise [report] statement_timeout in {cfg.path}"
     if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
@@ -70,7 +70,7 @@ def on_reading(error: Exception, cfg: Config, less: str) -> str:
 
 
 def not_printed(error: OSError) -> str:
-    """Return what became of standard output, and what mends it; `printed` says which file it leads to."""
+    """Return the message that standard output could not be written, and what fixes it."""
     what = f"{error.filename or printed.STANDARD_OUTPUT}: {error.strerror}; not all was printed"
     if error.filename2 and error.errno in FULL:
         return f"{what}; make room: {shlex.join(['df', '-h', str(Path(error.filename2).parent)])}"
@@ -78,19 +78,19 @@ def not_printed(error: OSError) -> str:
 
 
 def holder(error: Exception, cfg: Config) -> str:
-    """Return what shows who is at work: the message of a lock may name its process."""
+    """Return a command that shows who is at work; the message of a lock may name its process."""
     process = re.search(r"process ([0-9]+)", str(error))
     seen = ["ps", "-fp", process[1]] if process else ["fuser", "-v", str(cfg.log_path), str(cfg.buffer_path)]
     return f"what it does: {shlex.join(seen)}"
 
 
 def joined(*parts: object) -> str:
-    """Return the parts of a message, without those that are empty."""
+    """Join the non-empty parts of a message."""
     return "; ".join(filter(None, map(str, parts)))
 
 
 def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str:
-    """Return what mends an error about a file."""
+    """Return what fixes an error about a file."""
     if isinstance(error, safe_open.Unsafe):  # its text says what to type
         return "why: docs/security.md"
     if isinstance(error, OSError) and error.errno in FULL:
@@ -114,7 +114,7 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
 
 
 def to_drain(path: Path, cfg: Config) -> str:
-    """Return what lets a run empty a log that it may only read."""
+    """Return what allows a run to empty a log that it can only read."""
     if file_advice.is_read_only(path):
         change = file_advice.mend(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
     else:
@@ -123,7 +123,7 @@ def to_drain(path: Path, cfg: Config) -> str:
 
 
 def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
-    """Return what mends a log that cannot be read."""
+    """Return what fixes a log that cannot be read."""
     real, piped = safe_open.without_links(path), command(cfg, "--logfile", "-")
     if real == Path(os.devnull):
         return f"xray's log goes nowhere: name a file, \"access\" in xray's config and [parser] logfile in {cfg.path}"
@@ -141,7 +141,7 @@ def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
 
 
 def _as_its_user(path: Path, cfg: Config) -> str:
-    """Return the command that runs as the owner of a log, or lets this user have what is its own."""
+    """Return the command that runs as the owner of the log, or gives this user the files of its own."""
     folder = file_advice.barred(path)
     owner = safe_open.owner(folder or path)
     if owner is None or owner == os.geteuid():
@@ -156,7 +156,7 @@ def _as_its_user(path: Path, cfg: Config) -> str:
 
 
 def _is_for_root(config: Path) -> bool:
-    """Return whether root's run would read the config: it takes no settings that other users may change."""
+    """Return whether root may use this config: root refuses settings that other users can change."""
     try:
         found = os.stat(config)
     except OSError:
@@ -165,7 +165,7 @@ def _is_for_root(config: Path) -> bool:
 
 
 def _key_of(path: Path, cfg: Config) -> str | None:
-    """Return the key that says where one of our files is; None for a log."""
+    """Return the key of the config that names this file; None for a log."""
     keys = {
         cfg.stats_path: "[stats] output",
         cfg.metrics_path: "[stats] prometheus",
@@ -185,7 +185,7 @@ def _needs(path: Path, cfg: Config) -> Needs:
 
 
 def _on_database(error: Exception, cfg: Config) -> str:
-    """Return what mends an error of the database, if the error does not say so itself."""
+    """Return what fixes an error of the database, if its text does not say so."""
     cause = error.__cause__
     if not isinstance(cause, psycopg.Error) or str(error) != session.message(cause, cfg.connection):
         return ""
@@ -204,5 +204,5 @@ def _on_database(error: Exception, cfg: Config) -> str:
 
 
 def command(cfg: Config, *options: str, script: str = "parse_logs.py") -> str:
-    """Return what to type for another run with this config, in any folder."""
+    """Return the command line for another run with this config, valid in any folder."""
     return shlex.join([sys.executable, str(SCRIPTS / script), "--config", os.path.abspath(cfg.path), *options])

@@ -1,7 +1,7 @@
-"""What we print, on a terminal, in a mail or in our own log: no password, and nothing that acts there.
+"""Print, on a terminal, in a mail or to our own log: without passwords, and without anything that controls a terminal.
 
-A terminal obeys control characters: they clear it, retitle it, some type into it. Overrides of the writing direction
-show a text in another order than it is. Both may come from anywhere: the log, a lock file, the names of files, the
+A terminal obeys control characters: they clear it, retitle it, and some type into it. Overrides of the writing
+direction show text in another order than it has. Both may come from anywhere: the log, a lock file, file names, the
 server.
 """
 
@@ -38,7 +38,7 @@ SHORT = 4  # characters: what is shorter is hidden as a word of its own only, be
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text in which such characters are escapes, except those in `keep`, and passwords are hidden."""
+    """Return text with control characters as escapes, except those in `keep`, and with passwords hidden."""
     text = CREDENTIALS.sub(_hide_credentials, text)
     return UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), text)
 
@@ -56,11 +56,11 @@ def complain(*texts: object) -> None:
 
 
 def write(stream: TextIO | None, text: str) -> None:
-    """Write a text at once; to a stream that is closed, nothing.
+    """Write a text at once; to a closed stream, nothing.
 
-    A reader that has left wants no more: what follows goes nowhere, and the program goes on to its own exit status.
-    Raises OSError for another error of standard output, with the file that it leads to as its second name; nothing
-    could report one of standard error.
+    If the reader has left, the rest goes nowhere, and the program continues to its own exit status. Raises OSError for
+    other errors of standard output, with the file that it leads to as the second name; an error of standard error could
+    not be reported.
     """
     if stream is None:
         return
@@ -125,12 +125,12 @@ def _escape(character: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text in which such characters are escapes, and nothing is hidden: a name that is data, not a message."""
+    """Return text with control characters as escapes. Hides no passwords: for names, which are data."""
     return UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
 
 
 def unescaped(text: str) -> str:
-    """Return what a text may stand for that has escapes, also those of letters that a terminal lacks."""
+    """Return the text that an escaped text may stand for."""
     return SHOWN_ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
 
 

@@ -1,6 +1,7 @@
-"""The options of parse_logs.py that do something else than a run.
+"""The options of parse_logs.py that are not a run: --check, --dry-run, --make-partitions, --replay-rejected.
 
-Imported where they are called: a run needs none of them, and they take a tenth of its start (benchmarks/start.py).
+They are imported where they are called: a run needs none of them, and importing them would take a tenth of its start
+(benchmarks/start.py).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def run(options: Options, cfg: Config, paths: Sequence[Path]) -> Exit:
 
 
 def drop_expired(cfg: Config) -> Exit:
-    """Drop the days that [retention] does not keep; return the exit status."""
+    """Drop the days that [retention] no longer keeps; return the exit status."""
     from xraylog.commands import maintain
 
     return maintain.drop_old(cfg)

@@ -1,6 +1,6 @@
 """--check: config, locks, log, server, rights, schema, and how the log will be drained.
 
-Changes nothing, anywhere: what it tries in the database is rolled back, and uses up a few ids.
+Changes nothing: what it tries in the database is rolled back, which only uses up a few ids.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT')"
 
 
 def report(cfg: Config, logs: Sequence[Path]) -> int:
-    """Print one line for each thing looked at; returns how many need the operator."""
+    """Print one line for each finding; return how many need the operator."""
     trouble = 0
     for what, found, to_do in findings(cfg, logs):
         trouble += bool(to_do)
@@ -61,7 +61,7 @@ def report(cfg: Config, logs: Sequence[Path]) -> int:
 
 
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
-    """Yield all that --check looks at, in the order of a run."""
+    """Yield all findings, in the order in which a run would meet them."""
     yield "config", str(cfg.path), "; ".join(cfg.warnings)
     locks = [_lock(cfg, path) for path in (*filter(discovery.is_live, logs), cfg.buffer_path)]
     yield from locks
@@ -74,7 +74,7 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
 
 
 def _buffer(cfg: Config) -> Iterator[Finding]:
-    """Yield why a run could not use the offline buffer that is there."""
+    """Yield what prevents a run from using the offline buffer."""
     state = installation.state_path(cfg.buffer_path)
     if (error := _obstacle(state)) is not None:
         yield "state", f"{state} cannot be replaced: {error.strerror}", hints.on(error, cfg)
@@ -92,7 +92,7 @@ def _buffer(cfg: Config) -> Iterator[Finding]:
 
 
 def _outputs(cfg: Config) -> Iterator[Finding]:
-    """Yield whether what a run writes besides rows can be written."""
+    """Yield whether the other files of a run can be written: metrics, statistics, our own log."""
     if cfg.metrics_path is not None:
         error = _obstacle(cfg.metrics_path, is_replaced=True)
         found = f"cannot be replaced: {error.strerror}" if error else "can be replaced"
@@ -105,7 +105,7 @@ def _outputs(cfg: Config) -> Iterator[Finding]:
 
 
 def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
-    """Return the error that a run would meet there. Opens nothing, because that could make the file."""
+    """Return the error with which a run would fail to open a file. Opens nothing, because that could create it."""
     number, named, path = 0, path, safe_open.without_links(path)
     if os.path.isdir(path):
         number = errno.EISDIR
@@ -176,7 +176,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
 
 
 def _times_before(cfg: Config, path: Path) -> Iterator[Finding]:
-    """Yield what runs found about the times of lines that have left the log."""
+    """Yield what earlier runs found wrong with the times of lines that have left the log."""
     with contextlib.suppress(OSError):  # another finding tells
         for kind, first in log_checks.known_doubts(cfg, path).items():
             found = f"{path}: since {confirmation.moment(first)} its lines were dated {kind}"
@@ -184,7 +184,7 @@ def _times_before(cfg: Config, path: Path) -> Iterator[Finding]:
 
 
 def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
-    """Yield what was found in the database. `is_free`: no other run is at work, for whose locks a trial would wait."""
+    """Yield the findings in the database. `is_free`: whether no other run holds locks for which a trial would wait."""
     try:
         with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
             version = conn.info.parameter_status("server_version")
@@ -219,7 +219,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
 
 
 def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
-    """Yield whether the database has what it confirmed; it may have been restored from a backup, or be another one.
+    """Yield whether the database has all that it confirmed: it may have been restored, or be another one.
 
     `conn`: None for a database without our tables.
     """
@@ -252,7 +252,7 @@ def _dead_sessions(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 
 def _names(conn: Connection) -> Iterator[Finding]:
-    """Yield what would give names the wrong id, or none."""
+    """Yield faults that would give names a wrong id, or none."""
     for reason in (*sequences.used_up(conn), *sequences.repeating(conn)):
         yield "ids", "not enough for a run", reason
     for reason in sequences.nearly_used_up(conn):
@@ -263,7 +263,7 @@ def _names(conn: Connection) -> Iterator[Finding]:
 
 
 def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
-    """Yield whether the names of DNS answers can be stored, if they are wanted."""
+    """Yield whether the names of DNS answers can be stored, if [parser] dns_answers is on."""
     if cfg.dns_answers:
         with session.transaction(conn):
             lacking = dns_names.TABLE.lacking(conn)
@@ -272,7 +272,7 @@ def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 
 def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
-    """Yield what keeps the days that are old from being dropped."""
+    """Yield what prevents expired days from being dropped."""
     old = retention.to_drop(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
     if statements := interference.dependents(conn, [table.oid for table in old if table.is_ours]):
         to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
@@ -280,7 +280,7 @@ def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 
 def _trial(conn: Connection, cfg: Config) -> Finding:
-    """Return whether a line can be stored, on a new day and today. A role that makes no partitions needs today's."""
+    """Return whether a line can be stored, on a new day and today; only today for a role that creates no partitions."""
     has_today = rights.days_are_made(conn, days=1)
     try:
         try:
@@ -307,7 +307,7 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
 
 
 def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
-    """Return what lets a run store lines after this error of a trial."""
+    """Return what allows a run to store lines, after this error of a trial."""
     statements = [*interference.culprits(conn, error), *interference.constraints(conn, str(error))]
     known = refusals.describe("", {"user": conn.info.user}, error.sqlstate)
     if session.is_temporary(error):
@@ -322,7 +322,7 @@ def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
 
 
 def _of_others(conn: Connection) -> Iterator[Finding]:
-    """Yield what others put on our tables: policies are in the way; a trigger may refuse rows of some kind only."""
+    """Yield policies, triggers and unique indexes on our tables that are not ours, and may refuse rows."""
     if policies := interference.policies(conn):
         statements = "; ".join(dict.fromkeys(policy.statement for policy in policies))
         found = f"row-level security hides or refuses rows of {', '.join(str(policy.table) for policy in policies)}"

@@ -1,4 +1,4 @@
-"""What --check looks at where Citus distributes `logs`: whether its servers reach each other, and what slows them."""
+"""--check for a `logs` that Citus distributes: whether its servers reach each other, and what slows them down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEW_SHARDS, SHARDS_OF_WORKER = 8, 4  # each day has a table, its files and its t
 
 
 def findings(conn: Connection) -> Iterator[tuple[str, str, str]]:
-    """Yield what was looked at, what was found, and what to do; nothing without a cluster."""
+    """Yield what was checked, what was found, and what to do; nothing without a cluster."""
     if not citus.has_logs(conn):
         return
     ((shards, workers),) = conn.execute(SHARDS)

@@ -1,6 +1,6 @@
 """--dry-run: what a run would do with each log and with the buffer, counted by kind of line.
 
-Reads logs, buffer and database, and changes nothing, anywhere; takes no lock.
+Reads logs, buffer and database. Changes nothing, and takes no lock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_DAYS = 31
 
 @dataclass(frozen=True, slots=True)
 class BufferCounts:
-    """What is in the buffer."""
+    """The contents of the buffer, counted."""
 
     rows: int = 0
     rejected: int = 0
@@ -40,7 +40,7 @@ class BufferCounts:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """What the database knows at this moment."""
+    """What a run would find in the database now."""
 
     server: str
     stored: Mapping[Path, Position] = field(default_factory=dict)  # of each log that is known
@@ -53,7 +53,7 @@ class DatabaseState:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseDown:
-    """The database cannot be used, and why."""
+    """Why the database cannot be used."""
 
     reason: str
     operator: bool  # the operator must act
@@ -62,7 +62,7 @@ class DatabaseDown:
 
 @dataclass(slots=True)
 class Counts:
-    """What a run would read of a log."""
+    """The lines that a run would read from a log, counted."""
 
     end: int  # of the last line, bytes
     lines: int = 0
@@ -82,7 +82,7 @@ class Counts:
 
 
 def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
-    """Print what a run would do; returns whether the operator must act. Raises Unusable and Damaged."""
+    """Print what a run would do; return whether the operator must act. Raises Unusable and Damaged."""
     with (
         discovery.opened(paths, None, read_only=True) as logs,
         offline_buffer.opened(cfg.buffer_path, read_only=True) as buffer,
@@ -120,7 +120,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
 
 
 def ask(cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState | DatabaseDown:
-    """Return all that a run would ask before it stores the first line, in one transaction that can only read."""
+    """Return everything a run reads from the database before it stores a line, in one read-only transaction."""
     try:
         with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
             conn.read_only = True
@@ -205,9 +205,9 @@ def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
 
 
 def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> tuple[int, tuple[Range, ...]]:
-    """Return where a run would resume, and what is stored after that.
+    """Return where a run would resume, and which ranges after that are stored.
 
-    It resumes after what is stored and what the buffer holds, which is imported first.
+    It resumes after what is stored, and after what the buffer holds, because the buffer is imported first.
     """
     there = known.stored.get(log.path) if isinstance(known, DatabaseState) else None
     offset, later = (there.offset, there.later) if there else (0, ())
@@ -215,7 +215,7 @@ def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> tu
 
 
 def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -> int:
-    """Return how far this run would have stored this very log under another name."""
+    """Return how far this run would already have stored the same log under another name."""
     known = log.fingerprints()
     return max(
         (end for head, end in earlier_copies if head in known and (log.max_offset is None or end <= log.max_offset)),
@@ -224,14 +224,14 @@ def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -
 
 
 def count(cfg: Config, log: Log, start: int, later: Sequence[Range]) -> Counts:
-    """Count the lines from `start` on that are in none of the ranges, which are stored."""
+    """Count the lines from `start` on that are not in the stored ranges."""
     return count_parts(cfg, log, start, list(positions.gaps(start, later, None)), last_minutes.day_before(cfg, log))
 
 
 def count_parts(
     cfg: Config, log: Log, start: int, parts: Sequence[tuple[int, int | None]], last_day: date | None = None
 ) -> Counts:
-    """Count the lines in these parts of a log, of which the first one begins at `start`."""
+    """Count the lines in these ranges of a log; the first begins at `start`."""
     counts = Counts(start)
     after = last_minutes.before(cfg, log, start)
     for batch in reading.batches(log, [*parts], cfg, datetime.now(timezone.utc), after, last_day):
@@ -244,14 +244,14 @@ def count_parts(
 
 
 def locked(cfg: Config, paths: Sequence[Path]) -> Iterator[str]:
-    """Yield who is at work."""
+    """Yield which other runs hold locks."""
     for path in (*filter(discovery.is_live, paths), cfg.buffer_path):
         if holder := lockfile.lock_holder(lockfile.lock_path(path, cfg.buffer_path.parent)):
             yield f"lock: {path_text(path)} is in use by {holder}; a run now would exit with status 75"
 
 
 def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | DatabaseDown) -> Iterator[str]:
-    """Yield where lines would go, and what would come in first."""
+    """Yield where new lines would go, and what would be imported first."""
     if isinstance(known, DatabaseDown):
         goes = f"lines would go to {path_text(cfg.buffer_path)}"
         yield f"database: {hints.joined(known.reason, goes, known.to_do)}"
@@ -271,7 +271,7 @@ def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | Data
 
 
 def describe_gap(cfg: Config, gap: Gap, logs: Sequence[Log]) -> tuple[str, bool]:
-    """Return what a run would do about lines that are missing before those of the buffer; whether they are lost."""
+    """Return what a run would do about lines missing before those in the buffer, and whether they are lost."""
     source, listed = gap.origin.source, ", ".join(f"{begin} to {end}" for begin, end in gap.parts)
     with log_with(gap, logs) as log:
         if log is None:
@@ -285,7 +285,7 @@ def describe_gap(cfg: Config, gap: Gap, logs: Sequence[Log]) -> tuple[str, bool]
 
 
 def findings(log: Log, start: int, counts: Counts, known: DatabaseState | DatabaseDown, keep: bool) -> Iterator[str]:
-    """Of one log."""
+    """Yield what a run would do with one log."""
     rows, rejected, ignored = counts.actions.total(), counts.reasons.total(), counts.ignored.total()
     yield f"would be read from byte {start} on" if counts.lines else f"nothing new after byte {start}"
     if counts.lines:

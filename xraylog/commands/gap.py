@@ -1,4 +1,4 @@
-"""Lines before those of the buffer that the database lacks: a run loads them first, where a log still has them."""
+"""For --dry-run: lines before those in the buffer that the database lacks. A run loads them first if a log has them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xraylog.records import Origin
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What the database lacks of a log, before a batch of the buffer."""
+    """The ranges of a log that the database lacks before a batch of the buffer."""
 
     origin: Origin
     end: int  # offset in the log, where the batch begins
@@ -26,14 +26,14 @@ class Gap:
 
 
 class Finder:
-    """Finds the gaps as an import does, which moves positions: here batches that were seen count as stored."""
+    """Finds the gaps that an import would find. An import moves positions; here, batches seen count as stored."""
 
     def __init__(self) -> None:
         self.found: list[Gap] = []
         self._seen: list[tuple[BufferedBatch, int]] = []  # each with the offset from where on its log is stored then
 
     def add(self, stored: BufferedBatch, there: Position | None) -> None:
-        """Look at the next batch. `there`: how far the database has its log."""
+        """Add the next batch. `there`: how far the database has stored its log."""
         if stored.origin.again:
             return
         offset, later = (there.offset, there.later) if there else (0, ())
@@ -48,7 +48,7 @@ class Finder:
 
 @contextlib.contextmanager
 def log_with(gap: Gap, logs: Sequence[Log]) -> Iterator[Log | None]:
-    """Open the log that a run would load it from: one of its own, or a rotated one; None: nothing has it any more."""
+    """Open the log from which a run would load the gap: one of its own, or a rotated one; None if there is none."""
     head = gap.origin.fingerprint(gap.end)
     ours = (log for log in logs if head is not None and buffer_import.begins_with(log, head, gap.end))
     with contextlib.ExitStack() as files:

@@ -1,4 +1,4 @@
-"""Maintenance: create partitions ahead, drop expired days, read unparsed lines again. Reads no log."""
+"""Maintenance: create partitions ahead, drop expired days, parse unparsed lines again. Reads no log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_partitions(cfg: Config, days: int) -> Exit:
 
 
 def drop_old(cfg: Config) -> Exit:
-    """Drop what is older than the configuration keeps; returns the exit status. All lines are stored by now."""
+    """Drop what is older than [retention] days; return the exit status. All lines are stored by now."""
     try:
         with _connected(cfg) as conn:
             for done in retention.enforce(conn, cfg.keep_days or 0, datetime.now(timezone.utc), cfg.prune_names):
@@ -70,7 +70,7 @@ def drop_old(cfg: Config) -> Exit:
 
 
 def replay_rejected(cfg: Config) -> Exit:
-    """Parse this node's unparsed lines again: what is a record by now moves into `logs`. Returns the exit status."""
+    """Parse this node's unparsed lines again; lines that are records now move into `logs`. Return the exit status."""
     total, status, mask = LoadResult(), Exit.DONE, Mask(*cfg.mask_source)
     try:
         with _connected(cfg, cfg.node) as conn:
@@ -109,11 +109,11 @@ def replay_rejected(cfg: Config) -> Exit:
 
 
 def parse_rejected(parse: ParseLine, far: int, mask: Mask) -> Parse:
-    """Return the parser of unparsed lines, to which the reason matters, too.
+    """Return a parser for unparsed lines that also considers why each was rejected.
 
-    A line stays whose date was further than `far` days from those of the lines around it: these are not there to be
-    asked again. One without room for its day may have come from the offline buffer, and is a record already; whoever
-    writes such a line into the log gets another reason for it.
+    A line stays if its date was more than `far` days from the lines around it, because these are not available any
+    more. A line that had no room for its day may have come from the offline buffer, and is a record already; a client
+    who writes such a line into the log gets another reason for it.
     """
 
     def parse_kept(line: bytes, reason: str) -> AccessRecord | BadLine | Ignored:
@@ -126,10 +126,10 @@ def parse_rejected(parse: ParseLine, far: int, mask: Mask) -> Parse:
 
 
 def reject_masked(parse: ParseLine, mask: Mask) -> ParseLine:
-    """Return the parser for lines that were masked when they were kept: only what xray wrote counts as a record.
+    """Return a parser for lines that were masked when they were kept: only what xray itself wrote may become a record.
 
-    In a kept line every address may be a masked one. The source of a record is masked in any case; a destination, a
-    user or a tag that looks like an address is not.
+    Any address in a kept line may be masked. That of the source does not matter, because it is masked in a record, too;
+    a destination, user or tag that looks like an address must not become a record.
     """
 
     def parse_kept(line: bytes) -> AccessRecord | BadLine | Ignored:

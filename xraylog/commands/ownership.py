@@ -1,4 +1,4 @@
-"""What --check says of other users of the machine: who runs us, and which files a run would refuse for their sake."""
+"""--check for other users of the machine: which user runs us, and which files a run would refuse because of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xraylog.config import Config
 
 
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
-    """Yield what was looked at, what was found, and what to do ("" if nothing)."""
+    """Yield what was checked, what was found, and what to do ("" if nothing)."""
     yield from map(_user_of, filter(discovery.is_live, logs))
     refused = [text for path in _ours(cfg, logs) if (text := safe_open.complaint(path)) is not None]
     for text in dict.fromkeys(refused):
@@ -22,7 +22,7 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[tuple[str, str, str]
 
 
 def _user_of(log: Path) -> tuple[str, str, str]:
-    """Return who runs us, and for root whose log it is."""
+    """Return which user runs us and, for root, whose log it is."""
     runs = safe_open.user_name(os.geteuid())
     try:
         owner = safe_open.user_name(log.stat().st_uid)
@@ -35,7 +35,7 @@ def _user_of(log: Path) -> tuple[str, str, str]:
 
 
 def _ours(cfg: Config, logs: Sequence[Path]) -> Iterator[Path]:
-    """Yield each file that a run opens to write, except the log, which is opened by another rule."""
+    """Yield each file that a run opens to write, except the log, for which other rules apply."""
     yield from (path for path in cfg.ours if path != cfg.path)
     yield cfg.buffer_path.with_name(f"{cfg.buffer_path.name}.torn")
     yield installation.state_path(cfg.buffer_path)

@@ -1,4 +1,4 @@
-"""What --check looks at first in the database: whether a role may do what a run does, and which GRANT it lacks."""
+"""--check for privileges: whether the role may do all that a run does, and which GRANT is missing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FROM_OUTSIDE = ("database", "user", "database user", "client")
 
 
 def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
-    """Yield whether the rights are enough; if they are not, the statements that give them."""
+    """Yield whether the privileges suffice; otherwise the statements that grant them."""
     trouble, to_make_days = [], []
     ((place, may_create, role),) = conn.execute(IN_SCHEMA)
     found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
@@ -77,7 +77,7 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 
 def days_are_made(conn: Connection, days: int = 2) -> bool:
-    """Return whether a role that may only insert finds the partitions that it needs next, from today on."""
+    """Return whether the partitions from today on exist that a role which may only insert needs next."""
     if conn.execute("SELECT to_regclass('logs') IS NULL").fetchone() == (True,):
         return False
     today = datetime.now(timezone.utc).date()
@@ -85,7 +85,7 @@ def days_are_made(conn: Connection, days: int = 2) -> bool:
 
 
 def _to_have_a_schema(conn: Connection, role: str) -> str:
-    """Return what gives this role a schema: one that it may not use yet, or a search_path that leads to one."""
+    """Return what gives this role a schema: a GRANT on one, or a search_path that contains one."""
     for (closed,) in conn.execute(CLOSED_SCHEMAS):
         return f"the schema may not be used: GRANT USAGE, CREATE ON SCHEMA {closed} TO {role}"
     ((source,),) = conn.execute(SOURCE)

@@ -1,4 +1,4 @@
-"""What a run meets in the server before it can do anything about it: timeouts, transactions, standbys that are away."""
+"""--check for limits of the server that a run cannot change: timeouts, transactions, standbys that are gone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NEEDED = re.compile(r"\s*(?:FIRST|ANY)?\s*(\d+)\s*\(", re.IGNORECASE)  # of a li
 
 
 def findings(conn: Connection) -> Iterator[Finding]:
-    """Yield what ends, or stops, the statements of a run."""
+    """Yield what would end or block the statements of a run."""
     for timeout, source in conn.execute(STATEMENT_TIMEOUT, [SHORTEST_MS]):
         reset = session.to_reset(conn, "statement_timeout", "0", source, first="SET statement_timeout = 0; ")
         yield "timeout", f"statement_timeout is {timeout} ms ({source}), too short for the first statement", reset

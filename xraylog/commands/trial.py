@@ -1,7 +1,7 @@
-"""A run on trial, for --check: what a run does in the database, in a transaction that is rolled back.
+"""A trial run for --check: do in the database what a run does, in a transaction that is rolled back.
 
-What the catalog says can be looked up. What a trigger, a policy, an event trigger or a sequence does with a row shows
-when there is one.
+The catalog does not show everything: what a trigger, a policy, an event trigger or a sequence does with a row shows
+only when there is a row.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ DAYS = 400  # up to today, in which a day without a partition is looked for
 
 
 class Unparsed(Exception):
-    """A good line would be among the unparsed lines."""
+    """A valid line would end up among the unparsed lines."""
 
 
 class Dropped(Exception):
-    """A good line would be in no table."""
+    """A valid line would end up in no table."""
 
 
 def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
-    """Store a line, and one that is none, as a run would, and undo it; only ids of the sequences are used up.
+    """Store a valid and an invalid line as a run would, and roll back; only ids of sequences are used up.
 
-    `makes_days`: on a day that has no partition. Raises what a run would raise, Unparsed for what a run would put among
-    the unparsed lines, and Dropped for what it would lose.
+    `makes_days`: on a day that has no partition. Raises what a run would raise; Unparsed if the valid line would be
+    rejected; Dropped if it would be lost.
     """
     with psycopg.Transaction(conn, force_rollback=True):
         found = schema.ensure(conn)
@@ -68,7 +68,7 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
 
 
 def _move_and_delete(conn: Connection, position: Position) -> None:
-    """Move the position as a run does with the next lines, and delete another as it does with what it is past."""
+    """Move a position as a run does after storing lines, and delete another one as it does with old positions."""
     positions.move(conn, PositionUpdate(position, position.offset + 1, Fingerprint(0, b"")))
     digest = SOURCE.encode()
     later = Position(None, position.node_id, SOURCE, SOURCE, 0, 0, head_digests=(digest,), stored_from=1)
@@ -80,7 +80,7 @@ def _move_and_delete(conn: Connection, position: Position) -> None:
 
 
 def _forget(conn: Connection) -> None:
-    """Delete and drop as retention does: an unparsed line, and a table, which is no partition so that nobody waits."""
+    """Delete an unparsed line and drop a table, as retention does. It is no partition, so that nobody has to wait."""
     if conn.execute(DELETE_UNPARSED, [SOURCE]).rowcount < 1:
         statements = "; ".join(interference.on(conn, "rejected_lines"))
         raise Unsuitable(f"rejected_lines keeps lines that are older than [retention] days; {AS_OWNER}{statements}")
@@ -91,7 +91,7 @@ def _forget(conn: Connection) -> None:
 
 
 def _reason(conn: Connection) -> str:
-    """Return why, for a role that may read it."""
+    """Return why the line was rejected, if this role may read it."""
     if conn.execute("SELECT has_table_privilege('rejected_lines', 'SELECT')").fetchone() != (True,):
         return "; a role that may read rejected_lines sees why"
     ((reason,),) = conn.execute(LAST_REASON, [SOURCE])

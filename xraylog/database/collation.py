@@ -1,4 +1,4 @@
-"""The order of text: an update of the operating system may change it under the indexes of names."""
+"""Collations: an update of the operating system may change the sort order on which the indexes of names rely."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Changed(NamedTuple):
 
 
 def changed(conn: Connection) -> Changed | None:
-    """Return what to do if the order of text is another than when the indexes were built. Known from PostgreSQL 15 on.
+    """Return what to do if the sort order has changed since the indexes were built. Known from PostgreSQL 15 on.
 
-    An index that is out of order finds some names and not others: each run would add them again.
+    An index in the wrong order finds some names and not others, so each run would add these again.
     """
     if not Capabilities.of(conn).collation_versions:
         return None
@@ -54,7 +54,7 @@ OF_COLUMNS = """
 
 
 def changed_columns(conn: Connection) -> Iterator[Changed]:
-    """Yield the same of columns with a collation of their own, which has a version on every server."""
+    """Yield the same for columns with a collation of their own, whose version every server knows."""
     for table, column, name, built, now in conn.execute(OF_COLUMNS, [list(schema.REFERENCE_TABLES)]):
         if now not in (None, built):
             yield Changed(

@@ -1,7 +1,7 @@
-"""Sessions of runs that died, whose transactions are still open: the next run of the node ends them, or names them.
+"""Sessions of dead runs with open transactions: the next run of the node ends them, or reports them.
 
 A run that was killed, or that gave up waiting, leaves a session whose process may be frozen, or wait for a standby. It
-holds the lock of its node, new names, or the lock of partitions.
+holds the lock of its node, new names, or the lock on partitions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TERMINATE = "SELECT pg_terminate_backend(%s)"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A session that holds a lock, as far as this role may see it."""
+    """A session that holds a lock, as far as this role can see it."""
 
     pid: int
     role: str
@@ -47,7 +47,7 @@ class Holder:
     copied: int | None  # bytes of the COPY that it is in
 
     def is_dead(self, timeout_s: float) -> bool:
-        """Return whether no run waits for it any more: each gives up after `timeout_s`."""
+        """Return whether its run must have given up: a run waits no longer than `timeout_s`."""
         return self.silent_s is not None and self.silent_s > timeout_s
 
     def __str__(self) -> str:
@@ -64,17 +64,17 @@ def holders(conn: Connection, *locks: str) -> list[Holder]:
 
 
 def locks_of(node: str) -> tuple[str, str]:
-    """Return the names of the locks by which the sessions of a node's runs are known."""
+    """Return the names of the locks that mark the sessions of a node's runs."""
     return session.run_mark(node), positions.node_lock(node)
 
 
 def find(conn: Connection, node: str, timeout_s: float) -> list[Holder]:
-    """Return the node's sessions that are dead."""
+    """Return the dead sessions of this node."""
     return _dead_ones(conn, node, holders(conn, *locks_of(node)), timeout_s)
 
 
 def _dead_ones(conn: Connection, node: str, found: list[Holder], timeout_s: float) -> list[Holder]:
-    """Return those that have not moved for longer than a run waits. A COPY whose bytes move is alive."""
+    """Return those sessions that have been silent for longer than a run waits, except a COPY whose bytes move."""
     dead = [holder for holder in found if holder.is_dead(timeout_s)]
     if any(holder.copied is not None for holder in dead):
         time.sleep(COPY_PAUSE_S)
@@ -84,9 +84,9 @@ def _dead_ones(conn: Connection, node: str, found: list[Holder], timeout_s: floa
 
 
 def end(conn: Connection, node: str, timeout_s: float) -> Iterator[str]:
-    """End the dead sessions of this role and node, and yield a line for each. Then the node's lock can be taken.
+    """End the dead sessions of this role and node, and yield a message for each; afterwards the node's lock is free.
 
-    Raises Unavailable with the names of those that keep it.
+    Raises Unavailable, which names the sessions that keep the lock.
     """
     found = holders(conn, *locks_of(node))
     for holder in _dead_ones(conn, node, found, timeout_s):
@@ -114,7 +114,7 @@ def _has_ended(conn: Connection, node: str, ended: Holder) -> bool:
 
 
 def _wait(conn: Connection, node: str) -> None:
-    """Wait for those that may be alive, or that this role may not end."""
+    """Wait for sessions that may be alive, or that this role may not end."""
     lock = positions.node_lock(node)
     try:
         with session.transaction(conn, lock):

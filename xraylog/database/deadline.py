@@ -1,7 +1,7 @@
-"""A connection on which every wait ends: it waits for the server as long as bytes move, and a little longer.
+"""A connection on which no wait is endless: it waits for the server while bytes move, and then for a limited time.
 
-The timers of TCP notice that a machine is gone. They notice neither a process that is frozen while its kernel still
-answers, nor a COMMIT that waits for a standby.
+TCP timers detect a machine that is gone, but neither a process that is frozen while its kernel still answers, nor a
+COMMIT that waits for a standby.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ CANCEL_TIMEOUT_S = 5.0
 
 
 class NoAnswer(psycopg.OperationalError):
-    """Nothing moved on the connection for too long. What the server made of the last statement is not known."""
+    """Nothing moved on the connection for too long. Whether the server executed the last statement is unknown."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """Closed from our side when the server does not answer; every later use raises the same NoAnswer."""
+    """A connection that we close if the server does not answer; every later use raises the same NoAnswer."""
 
     answer_timeout_s: float | None = None  # without a byte in either direction; None: no limit
     node: str | None = None  # whose run this session is of: its transactions are marked with it
     _no_answer: NoAnswer | None = None
 
     def wait(self, gen: PQGen[Result], *arguments: Any, **keywords: Any) -> Result:
-        """Wait as psycopg does. All that it sends and receives passes here, except for the start of a session."""
+        """Wait as psycopg does. Everything sent and received passes here, except while a session is opened."""
         if self._no_answer is not None:
             raise self._no_answer
         if self.answer_timeout_s is None:
@@ -46,7 +46,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             raise self._no_answer from None
 
     def _give_up(self) -> None:
-        """End the statement if the server still listens, and the connection in any case."""
+        """Cancel the statement if the server still listens, and close the connection in any case."""
         if psycopg.capabilities.has_cancel_safe():  # otherwise libpq would wait for the server without end
             with contextlib.suppress(psycopg.Error):
                 self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
@@ -61,7 +61,7 @@ def limit(conn: psycopg.Connection[Any], seconds: float) -> None:
 
 @contextlib.contextmanager
 def allow(conn: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
-    """Inside, the server may be silent for at least so long: it reads a large table."""
+    """Let the server be silent for at least this long inside the block, for example while it reads a large table."""
     if not isinstance(conn, Connection) or conn.answer_timeout_s is None:
         yield
         return
@@ -78,9 +78,9 @@ class _Expired(Exception):
 
 
 def _bounded(gen: PQGen[Result], timeout_s: float) -> PQGen[Result]:
-    """Do as `gen` does; raise _Expired when the socket was not ready for so long.
+    """Run `gen`, and raise _Expired if the socket was not ready in time.
 
-    Ten times a second psycopg's wait sends "not ready" while nothing moves.
+    While nothing moves, psycopg's wait sends "not ready" ten times a second.
     """
     try:
         wanted = next(gen)

@@ -40,7 +40,7 @@ PENDING_DROPS = """
 
 @dataclass(frozen=True, slots=True)
 class PendingDrop:
-    """A table with the mark on it, that `logs` does not show any more."""
+    """A table marked for dropping that is no longer, or only half, a partition of `logs`."""
 
     oid: int
     sql: str  # its name, quoted, and with its schema where that is needed
@@ -51,32 +51,32 @@ class PendingDrop:
 
 
 def pending_drops(conn: Connection) -> list[PendingDrop]:
-    """Return the tables that have the mark."""
+    """Return the tables that are marked for dropping."""
     return [PendingDrop(*row) for row in conn.execute(PENDING_DROPS, [markers.EXPIRED])]
 
 
 def mark(table: str) -> Composed:
-    """Return the DDL for the comment. `table` is quoted, here and below."""
+    """Return the DDL that marks a table with a comment. `table` is quoted, here and below."""
     return SQL("COMMENT ON TABLE {} IS {}").format(SQL(table), Literal(markers.EXPIRED))
 
 
 def detach(table: str) -> Composed:
-    """Return the DDL that keeps nobody out of `logs`, outside of a transaction."""
+    """Return the DDL that detaches without blocking others; it must run outside of a transaction."""
     return SQL("ALTER TABLE logs DETACH PARTITION {} CONCURRENTLY").format(SQL(table))
 
 
 def finalize(table: str) -> Composed:
-    """Return the DDL that ends a DETACH … CONCURRENTLY which was interrupted; in a transaction, if you like."""
+    """Return the DDL that completes an interrupted DETACH … CONCURRENTLY; it may run in a transaction."""
     return SQL("ALTER TABLE logs DETACH PARTITION {} FINALIZE").format(SQL(table))
 
 
 def drop(table: str) -> Composed:
-    """DDL."""
+    """Return the DDL that drops the table."""
     return SQL("DROP TABLE {}").format(SQL(table))
 
 
 def free_name(table: PendingDrop) -> Composed:
-    """Return the DDL that frees the table's name."""
+    """Return the DDL that renames the table, to free its name."""
     return SQL("ALTER TABLE {} RENAME TO {}").format(SQL(table.sql), Identifier(f"{table.name}_{table.oid}"))
 
 

@@ -1,7 +1,7 @@
-"""Columns that are too narrow for what a run writes, as a table made by hand may have: varchar(10), or smallint ports.
+"""Columns that are too narrow for what a run writes, as tables made by hand may have: varchar(10), or smallint ports.
 
-A value that does not fit there is the column's fault, and not the line's. A name costs its line all the same: a client
-chooses the host that it asks for, and must not be able to stop the loading.
+A value that does not fit there is the column's fault, not the line's. Names are an exception, and cost their line: a
+client chooses the host that it asks for, and must not be able to stop the loading.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from xraylog.database import schema
 from xraylog.database.session import Connection
 
-# The characters of the longest value: of a name the parser takes 255, of a path the system 4096.
+# The characters of the longest value: the parser accepts names of 255, the system paths of 4096.
 CHARACTERS: Mapping[tuple[str, str], int] = {
     **dict.fromkeys(schema.REFERENCE_TABLES.items(), 255),
     ("protocols", "name"): 8,  # they are those of xray, and no client chooses one
@@ -41,7 +41,7 @@ COLUMNS = """
 
 
 class Narrow(NamedTuple):
-    """One of our own columns, and the type that it should have."""
+    """One of our columns that is too narrow, and the type that it should have."""
 
     table: str
     column: str
@@ -50,7 +50,7 @@ class Narrow(NamedTuple):
 
     @property
     def statement(self) -> str:
-        """What mends it."""
+        """The statement that widens it."""
         return f"ALTER TABLE {self.table} ALTER {self.column} TYPE {self.wanted}"
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Tables that are there only if the operator wants them: what exists of one, and what this role may do with it."""
+"""Tables that exist only if the operator wants them: whether one exists, and what this role may do with it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The column `logs.reject_reason`, which is younger than `logs`: added where it is missing, or done without.
+"""The column `logs.reject_reason`, which an older `logs` lacks: add it, or do without it.
 
-It may be null and has no default: so no version of PostgreSQL rewrites a row. What older rows have is null.
+It is nullable and has no default, so no version of PostgreSQL rewrites any rows. In older rows it is null.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xraylog.database.schema import Findings
 from xraylog.database.session import Connection
 
 LOCK_TIMEOUT = f"{partitions.DDL_LOCK_TIMEOUT_S}s"
-RETRY_S = 5.0  # runs are not held up for what a later one can do as well
+RETRY_S = 5.0  # do not delay a run for what a later run can do, too
 ADD = f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} text"
 OWNED = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass"
 EXISTS = """
@@ -25,7 +25,7 @@ MISSING = f"logs.{schema.REJECT_REASON}: expected a column, found none, {UNKNOWN
 
 
 def is_there(found: Findings) -> bool:
-    """Return whether rows can say why xray rejected a connection."""
+    """Return whether `logs` has the column, so that rows can say why xray rejected a connection."""
     return "logs" in found.tables and found.tables["logs"].types.get(schema.REJECT_REASON) == "text"
 
 
@@ -36,7 +36,7 @@ def exists(conn: Connection) -> bool:
 
 
 def misfit(found: Findings) -> str | None:
-    """Return what to do with a column of that name and another type; None where there is none."""
+    """Return what to do about a column of that name but another type; None if there is none."""
     column = schema.REJECT_REASON
     other = found.tables["logs"].types.get(column) if "logs" in found.tables else None
     if other in ("text", None):

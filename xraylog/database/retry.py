@@ -1,4 +1,4 @@
-"""Try again: for locks that others hold, for conflicts with other writers, and without the items that are at fault."""
+"""Retry: while others hold locks, after conflicts with other writers, and without the items that cause an error."""
 
 from __future__ import annotations
 

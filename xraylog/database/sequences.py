@@ -61,7 +61,7 @@ WITH_PRIMARY_KEYS = tuple(name for name in schema.TABLES if name != "logs")
 
 
 class Column(NamedTuple):
-    """A column that has ids in it."""
+    """A column that contains ids."""
 
     table: str
     name: str
@@ -69,12 +69,12 @@ class Column(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """The largest id that it can have."""
+        """The largest id that the sequence can generate."""
         return LARGEST_OF.get(self.type, LARGEST)
 
 
 class IdSequence(NamedTuple):
-    """The sequence that a table's ids come from."""
+    """The sequence that generates the ids of a table."""
 
     column: Column
     name: str  # quoted, with its schema where that is needed
@@ -89,7 +89,7 @@ class IdSequence(NamedTuple):
 
     @property
     def room(self) -> int:
-        """The largest id that there can be."""
+        """The largest id that its columns can hold."""
         return min([self.maximum, *(column.largest for column in (self.column, *self.referring))])
 
     @property
@@ -107,7 +107,7 @@ class IdSequence(NamedTuple):
 
 
 def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
-    """Yield which sequences have no next value, each with the way out."""
+    """Yield the sequences that have no next value, each with the way out."""
     for sequence in find(conn, tables):
         if sequence.is_used_up:
             end = sequence.room if sequence.increment > 0 else sequence.minimum
@@ -115,14 +115,14 @@ def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> I
 
 
 def nearly_used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
-    """Yield which sequences will soon have no next value, each with the way out: it can take hours."""
+    """Yield the sequences that will soon have no next value, each with the way out, because it can take hours."""
     for sequence in find(conn, tables):
         if sequence.is_nearly_used_up and not sequence.is_used_up:
             yield f"{sequence} is at {sequence.last} of {sequence.room}: " + "; ".join(_wider(sequence))
 
 
 def repeating(conn: Connection, tables: Sequence[str] = WITH_PRIMARY_KEYS) -> Iterator[str]:
-    """Yield which sequences give ids that are there already, as far as this role may read them, with the way out."""
+    """Yield the sequences that generate existing ids, as far as this role may read them, each with the way out."""
     for sequence in find(conn, tables):
         if not sequence.has_readable_table:
             continue
@@ -172,14 +172,14 @@ def _set_default(table: str, sequence: str) -> str:
 
 
 def taken(conn: Connection, table: str) -> str:
-    """Return why an id that a sequence gave was there. The attempt that failed may have moved it past all others."""
+    """Return why a sequence generated an existing id. The failed attempt may have moved it past all of them."""
     for sequence in find(conn, [table]):
         return f"sequence {sequence.name} gives ids that are there: " + "; ".join(_renewed(sequence))
     return "ids must be new: where do they come from?"
 
 
 def _wider(sequence: IdSequence) -> Iterator[str]:
-    """Yield the statements after which there are more ids."""
+    """Yield the statements that make room for more ids."""
     if sequence.increment < 0 or sequence.room >= LARGEST:  # nobody has had as many rows: it was set
         yield from _renewed(sequence)
         return
@@ -197,7 +197,7 @@ def _wider(sequence: IdSequence) -> Iterator[str]:
 
 
 def _renewed(sequence: IdSequence) -> Iterator[str]:
-    """Yield the statements after which its ids are new: it counts upwards, from the largest one, and once."""
+    """Yield the statements after which the sequence counts upwards from the largest id, without a cycle."""
     if sequence.increment < 0:
         yield f"ALTER SEQUENCE {sequence.name} INCREMENT BY 1"
     if sequence.cycles:

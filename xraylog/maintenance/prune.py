@@ -55,7 +55,7 @@ GUARDED = """
 
 
 def remove(conn: Connection) -> Iterator[str]:
-    """Remove them; yields a line for each table of names. Reads all of `logs`, once for each table."""
+    """Remove unused names; yield a message for each table. Reads all of `logs` once for each table."""
     until: float | None = None
     for table in TABLES:
         if reason := _reason_to_leave(conn, table):
@@ -98,7 +98,7 @@ def _find(table: str, has_dns_names: bool) -> Composed:
 
 
 def _unused(conn: Connection, table: str) -> Sequence[int]:
-    """Their ids, 8 bytes each here; there may be millions."""
+    """Return the ids of unused names. There may be millions, at 8 bytes each."""
     ids = array("q")
     with deadline.allow(conn, MAX_SCAN_S), session.transaction(conn), conn.cursor("unused_names") as cursor:
         query = _find(table, dns_names.TABLE.state(conn).is_there)
@@ -110,7 +110,7 @@ def _unused(conn: Connection, table: str) -> Sequence[int]:
 
 
 def _remove(conn: Connection, table: str, ids: Sequence[int], until: float) -> int:
-    """Remove names until there are no more, or it has lasted too long; how many."""
+    """Remove names until none are left, or the time is over; return how many."""
     removed = done = 0
     while done < len(ids) and time.monotonic() < until:
         try:

@@ -67,7 +67,7 @@ DELETE_LINES = """
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The unparsed lines there are."""
+    """The unparsed lines of this node, and how many other nodes have."""
 
     node_id: int | None = None  # None: there are none of this node
     first: int = 0  # id
@@ -77,7 +77,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class SortedLines:
-    """Lines by what becomes of them."""
+    """Lines sorted by what becomes of them."""
 
     records: Records = field(default_factory=Records)
     ids: list[int] = field(default_factory=list)  # for each record, that of its line's row
@@ -86,11 +86,11 @@ class SortedLines:
 
 
 class BatchRejected(Exception):
-    """The database refuses a row of a batch: nothing of it was moved. The message says why."""
+    """The database rejected a row of a batch: none of its lines was moved. The message has the reason."""
 
 
 def pending(conn: Connection, tables: schema.Findings, node: str) -> Pending:
-    """Return what there is to replay for this node. Raises Unsuitable if lines cannot be told apart."""
+    """Return what there is to replay for this node. Raises Unsuitable if lines cannot be identified."""
     if "id" not in tables.tables["rejected_lines"].unique:  # made by hand
         raise Unsuitable(
             "rejected_lines.id: expected a unique column, found none; "
@@ -108,7 +108,7 @@ def pending(conn: Connection, tables: schema.Findings, node: str) -> Pending:
 
 
 def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) -> Iterator[Moved]:
-    """Parse what was found, at most `lines` lines at a time; yield after each commit what became of them."""
+    """Parse the pending lines, at most `lines` at a time; yield the result of each commit."""
     if found.node_id is None:
         return
     first = found.first
@@ -133,7 +133,7 @@ def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tupl
 
 
 def _parse(parse: Parse, line: bytes | None, reason: str) -> AccessRecord | BadLine | Ignored:
-    """Parse a line if a log can have had it; otherwise return it as a bad one."""
+    """Parse a line if it could be in a log; otherwise return it as a bad line."""
     if line is None:
         return BadLine(b"", "expected a whole line, found its beginning")
     if b"\n" in line:  # put there by hand; names with a line end in them could not be looked up

@@ -40,7 +40,7 @@ CONCURRENT_DDL = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, er
 
 
 class Stage(Enum):
-    """How far a table is on its way out."""
+    """How far the removal of a table has come."""
 
     ATTACHED = "a partition"
     PENDING = "half detached"
@@ -49,7 +49,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ExpiredTable:
-    """A table that is to go."""
+    """A table that is to be dropped."""
 
     oid: int
     table: str  # its name, quoted, and with its schema where that is needed
@@ -121,9 +121,9 @@ def dns_names_to_drop(conn: Connection, days: int, now: datetime) -> int:
 
 
 def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> Iterator[str]:
-    """Drop what is old; yields a line for each thing done.
+    """Drop what has expired; yield a message for each thing done.
 
-    Raises Unavailable if another session uses them, and Unsuitable at the end, with all that the operator must do.
+    Raises Unavailable if other sessions use it, and, at the end, Unsuitable with everything that the operator must do.
     """
     reason, cutoff, found = _read_state(conn, days, now)
     if reason is not None:
@@ -196,7 +196,7 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
 
 
 def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
-    """Yield one complaint for each role that has such tables."""
+    """Yield a complaint for each role that owns such tables."""
     tables: dict[str, list[str]] = {}
     for old in found:
         if not old.is_ours:
@@ -211,7 +211,7 @@ def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
 
 
 def reason_to_wait(conn: Connection) -> str | None:
-    """Why nothing may be dropped from `logs` as it is now; None when it may. In a transaction."""
+    """Return why nothing may be dropped from `logs` now; None if it may. In a transaction."""
     found = schema.inspect(conn)
     if found.misfits:
         return found.misfits[0]
@@ -241,7 +241,7 @@ def _expired(conn: Connection, cutoff: datetime, oid: int | None = None) -> list
 
 
 def _drop(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
-    """Detach and drop it; return False if another session did."""
+    """Detach and drop the table; return False if another session did."""
     if old.stage is Stage.ATTACHED:
         _wait_for_users(conn)
         if _mark(conn, old, cutoff):
@@ -335,7 +335,7 @@ def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> boo
 
 
 def _recheck(conn: Connection, old: ExpiredTable, cutoff: datetime) -> ExpiredTable | None:
-    """Look up the table again; return None if it no longer exists or is no longer to be dropped."""
+    """Look up the table again; return None if it no longer exists, or is no longer to be dropped."""
     return next((now for now in _expired(conn, cutoff, old.oid) if now.oid == old.oid), None)
 
 

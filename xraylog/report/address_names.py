@@ -1,4 +1,4 @@
-"""Names of the bare addresses that users went to, where runs keep what DNS answered (`dns_names`)."""
+"""Add the names of bare destination addresses, if runs store DNS answers (`dns_names`)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MAX_CHARACTERS = 200_000  # of all names: a client can forge answers, and the pa
 
 
 def add(session: Session, found: Findings, mask: Mask) -> Findings:
-    """Return what was found, with names of its addresses, or with the reason why it has none.
+    """Return the findings with the names of their addresses, or with the reason why there are none.
 
-    A masked page has none: all of its addresses are networks.
+    A masked page gets none, because its addresses are networks.
     """
     bare = [address for address in dict.fromkeys(_destinations(found)) if _is_bare(address)]
     if mask.hides or not bare:

@@ -16,12 +16,12 @@ from xraylog.report.snapshot import Ask, Progress, Sessions
 
 
 class UnknownNode(Exception):
-    """There is no such node; the message says which there are."""
+    """There is no such node; the message says which ones there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a page is to show."""
+    """What a page is about."""
 
     window: Window
     mask: Mask = field(default_factory=Mask)
@@ -41,9 +41,9 @@ ELSEWHERE = """
 
 
 def read(sessions: Sessions, scope: Scope, progress: Progress, timeout_s: int = 0) -> Findings:
-    """Return all that the page shows. `timeout_s`: the longest that a query may take; 0 is no limit.
+    """Return everything the page shows. `timeout_s`: the longest that a query may take; 0 for no limit.
 
-    Raises UnknownNode, and what the sessions raise.
+    Raises UnknownNode, and what opening the sessions raises.
     """
     with snapshot.open_pair(sessions, timeout_s, progress) as (one, other):
         if not _has_tables(one.conn):
@@ -77,12 +77,12 @@ def _node_id(node: str | None, names: Names) -> int | None:
 
 
 def _printable(name: str) -> str:
-    """Return a name for a terminal: it may be any text."""
+    """Return a name that is safe to print: it may be any text."""
     return name if name.isprintable() else repr(name)
 
 
 def _has_tables(conn: Connection) -> bool:
-    """Return whether there is anything to query. Raises Unsuitable for tables that do not fit."""
+    """Return whether there are tables to query. Raises Unsuitable if they do not fit."""
     found = schema.inspect(conn)
     if found.misfits:
         raise Unsuitable("; ".join(found.misfits))
@@ -102,7 +102,7 @@ def _has_tables(conn: Connection) -> bool:
 
 
 def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
-    """Run the queries: first those that others wait for, then the longest (benchmarks/report.py)."""
+    """Run the queries: first those whose results others need, then the longest (benchmarks/report.py)."""
     window, mask, thresholds = scope.window, scope.mask, scope.thresholds
     future_totals = ask(users.totals, window, thresholds)
     future_ranked = ask(destinations.read, window, mask, thresholds)

@@ -1,4 +1,4 @@
-"""The most addresses of a user within any ten minutes."""
+"""The largest number of addresses that a user had within ten minutes."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ DAY = """
 
 
 def read(session: Session, window: Window, bounds: Mapping[int, Sequence[int]]) -> Mapping[int, int]:
-    """Return the most addresses by user id. `bounds`: what they cannot exceed on each day.
+    """Return that number by user id. `bounds`: upper limits for each day.
 
-    There are many pieces of ten minutes to sort. So each user's most promising day is read first, and then only days
+    There are many ten-minute slots to sort. So the most promising day of each user is read first, and then only days
     that may have more.
     """
     found = {user: min(1, max(of_days)) for user, of_days in bounds.items()}
@@ -72,7 +72,7 @@ def read(session: Session, window: Window, bounds: Mapping[int, Sequence[int]]) 
 
 
 def _order(bounds: Mapping[int, Sequence[int]], days: int) -> Iterator[tuple[str, int, Collection[int]]]:
-    """Yield a name for each query, the number of its day, and the users: on the most promising day of each first."""
+    """Yield the queries to run: name, number of the day, and users; for each user the most promising day first."""
     promising = defaultdict[int, set[int]](set)
     for user, of_days in bounds.items():
         promising[of_days.index(max(of_days))].add(user)

@@ -1,4 +1,4 @@
-"""Destinations: which are visited most, which rise, which are new, by whom, and on which ports."""
+"""Destinations: which are visited most, which gained most, which are new; by whom, and on which ports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Visits: TypeAlias = tuple[int, Sequence[str], Sequence[tuple[str, int]]]  # user
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The destinations of the page."""
+    """The ranked destinations of the page."""
 
     top: Sequence[Destination]
     rising: Sequence[Destination]
@@ -125,7 +125,7 @@ def read(session: Session, window: Window, mask: Mask, thresholds: Thresholds) -
 
 
 def _missing_before(session: Session, window: Window) -> tuple[int, int]:
-    """Return how many parts of the period before, of a day or more, have no row with a destination, and of how many."""
+    """Return how many parts of the previous period, of a day or more, have no row, and how many parts there are."""
     length = window.until - window.since
     parts = min(MAX_PARTS, length // ONE_DAY)
     if parts < MIN_PARTS:
@@ -139,7 +139,7 @@ def _missing_before(session: Session, window: Window) -> tuple[int, int]:
 
 
 def _visits(session: Session, mask: Mask, ids: Sequence[int], most: int) -> Mapping[int, Visits]:
-    """Return by destination: how many users went there, on which ports, and the most frequent users."""
+    """Return for each destination the number of users, the ports, and the most frequent users."""
     users: dict[int, int] = {}
     ports: dict[int, list[str]] = defaultdict(list)
     visitors: dict[int, list[tuple[str, int]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Pieces of SQL that several queries share. Their values are in `Session.values`."""
+"""Pieces of SQL that several queries share. Their parameters are in `Session.values`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip), CASE
 
 
 def clock_slot(server: Capabilities, length: timedelta) -> Composed:
-    """Return SQL for the start of the piece of the clock, shorter than a day, in which a row falls."""
+    """Return SQL for the start of the slot, shorter than a day, that a row is in."""
     if server.date_bin:  # one call per row instead of four
         text = SQL("""date_bin({length}, l."timestamp", '1970-01-01 00:00+00')""")
     else:

@@ -1,4 +1,4 @@
-"""What a page that is passed on may show: networks for addresses, numbers for users and nodes. Pure."""
+"""Mask a page that is to be passed on: networks for addresses, numbers for users and nodes. Pure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HIDDEN = "(an address)"
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Return whether a page shows addresses as networks, and users and nodes as numbers."""
+    """Whether a page shows networks in place of addresses, and numbers in place of users and nodes."""
 
     hides: bool = False
 
@@ -48,7 +48,7 @@ class Mask:
         return f"node {node_id}" if self.hides and node_id is not None else name
 
     def destination(self, address: str | None) -> str:
-        """Return a host's name, or an address masked, however it is spelled, even within a name: it may be a home."""
+        """Return a host name, or a masked address, even if it is part of a name: it may be where a client lives."""
         if address is None or not self.hides:
             return address or "(none)"
         with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""What an operator should look at first. Pure."""
+"""What an operator should look at first, as sentences for the top of the page. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xraylog.report.run_history import Runs
 
 
 def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield what an operator should look at first, each with the names that it is about."""
+    """Yield each sentence, with the names that it is about."""
     if not found.rows:
         yield "No rows in these days.", ()
     is_over = found.window.until < written

@@ -1,4 +1,4 @@
-"""From how many countries and providers users came, by the addresses on the page. Pure."""
+"""From which countries and providers users came, by the addresses on the page. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_SHOWN = 100  # of each table
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A country or a provider, with what the page has of it."""
+    """A country or a provider, and its numbers on the page."""
 
     name: str
     users: int
@@ -31,12 +31,12 @@ class Origins:
 
     @property
     def with_country(self) -> int:
-        """Return how many of the addresses have one."""
+        """Return how many addresses have a country."""
         return sum(origin.addresses for origin in self.countries)
 
     @property
     def with_provider(self) -> int:
-        """Return how many of the addresses have one."""
+        """Return how many addresses have a provider."""
         return sum(origin.addresses for origin in self.providers)
 
 

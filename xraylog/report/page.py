@@ -96,7 +96,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
 
 
 def _with_returns(value: Any) -> Any:
-    """Return a value for the template; a browser reads a carriage return as a line feed, and its link leads nowhere."""
+    """Return a value for the template in which carriage returns survive: a browser would read them as line feeds."""
     if isinstance(value, str) and not isinstance(value, Markup) and "\r" in value:
         return escape(value).replace("\r", Markup("&#13;"))
     return value
@@ -111,7 +111,7 @@ def _bytes(text: str) -> int:
 
 
 def _first_users(found: Findings, data: Callable[[Findings], Any], excess: int) -> Sequence[User]:
-    """Return the users with the most rows, without as many of the others as take `excess` bytes of the page."""
+    """Return the users with the most rows, without the last ones, so that the page shrinks by `excess` bytes."""
 
     def size(count: int) -> int:
         return _bytes(htmlsafe_json_dumps(data(replace(found, users=found.users[:count])), **JSON))

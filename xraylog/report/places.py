@@ -1,4 +1,4 @@
-"""Country and provider of the addresses on the page, where the operator has loaded `networks`."""
+"""Add country and provider of the addresses on the page, if the operator has loaded the table `networks`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLACES = """
 
 
 def add(session: Session, found: Findings) -> Findings:
-    """Return what was found, with country and provider of its addresses, or with the reason why it has none."""
+    """Return the findings with country and provider of their addresses, or with the reason why there are none."""
     shown = dict.fromkeys(address for user in found.users for address, _ in user.visited_from)
     shown |= dict.fromkeys(source.address for source in found.sources if source.address != NO_SOURCE)
     if not shown:

@@ -1,4 +1,4 @@
-"""What this machine's runs did: read from their statistics, metrics and offline buffer. Only opens files."""
+"""The history of this machine's runs, from their statistics, metrics and offline buffer. Only reads files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LINES = range(1 << 63)  # how many a run can have read
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The runs that the statistics still have; the counts are those of the window."""
+    """The runs that the statistics file has. The counts are those of the window."""
 
     known: bool = False  # there are statistics
     last_good: datetime | None = None  # when the database last had every line, according to the metrics
@@ -41,7 +41,7 @@ class Runs:
 
 
 def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
-    """Return what the runs did. Raises nothing: what cannot be read is unknown."""
+    """Return what the runs did. Raises nothing: what cannot be read is reported as unknown."""
     sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and form else 0}
     unseen = tuple(name for name, size in sizes.items() if size is None)
     now = _with_older(
@@ -66,7 +66,7 @@ def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: W
 
 
 def _with_older(runs: Runs, buffer_path: Path) -> Runs:
-    """Return the runs with what the installation remembers of a database that was older than its log."""
+    """Return the runs, with what the state file says about a database that was older than its log."""
     with contextlib.suppress(OSError):
         known = installation.read(buffer_path)
         if known.older_at:
@@ -86,7 +86,7 @@ def _moment(seconds: float) -> datetime | None:
 
 
 def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
-    """Yield when each run started, its mode, and its lines; what is torn or not ours is left out."""
+    """Yield start, mode and lines of each run; skip rows that are torn or not ours."""
     for line in _last_lines(path):
         with contextlib.suppress(*UNUSABLE):
             if form == "json":
@@ -108,7 +108,7 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _size(path: Path) -> int | None:
-    """Return its bytes; 0 where nothing is kept; None for a pipe, or what cannot be looked at."""
+    """Return the bytes of a file; 0 if it does not exist, or is /dev/null; None for a pipe, or if unknown."""
     try:
         found = path.stat()
     except FileNotFoundError:

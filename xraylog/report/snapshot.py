@@ -1,9 +1,9 @@
-"""One snapshot of the database, and two sessions that see it. It writes nothing, and waits for no lock for long.
+"""Two sessions that see one snapshot of the database. They only read, and never wait long for a lock.
 
-One query keeps one core of the server busy, so two sessions ask side by side: the seconds of the questions that
-benchmarks/report.py prints add up to nearly twice those of the page. Both sessions are in transactions that are
-REPEATABLE READ and READ ONLY, of the same snapshot. Where Citus distributes `logs`, its servers have no snapshot in
-common: rows that are stored meanwhile are in the later answers.
+One query keeps one core of the server busy, so two sessions query side by side: the seconds that benchmarks/report.py
+prints for the queries add up to nearly twice those of the page. Both transactions are REPEATABLE READ and READ ONLY,
+with one snapshot. If Citus distributes `logs`, its servers have no common snapshot: rows stored meanwhile are in the
+later answers.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 Progress: TypeAlias = Callable[[str, float], None]  # called with the name of a query and its seconds
 
-WORK_MEM = "64MB"  # for each sort and hash table; the server's default of 4 MB writes to disk what this does not
+WORK_MEM = "64MB"  # for each sort and hash table: with the default of 4 MB the server writes temporary files
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session in the snapshot, with the values that all queries share."""
+    """A session in the snapshot, with the parameters that all queries share."""
 
     conn: Connection
     progress: Progress
     values: Mapping[str, Any]
-    is_distributed: bool = False  # `logs` is, by Citus
+    is_distributed: bool = False  # whether Citus distributes `logs`
 
     def query(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
         """Return all rows of a query."""
@@ -56,19 +56,19 @@ class Session:
         self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
 
     def cancel(self) -> None:
-        """Cancel the query that is running, if any, as far as the server listens. Call it from another thread."""
+        """Cancel the running query, if any, as far as the server reacts. Call it from another thread."""
         with contextlib.suppress(psycopg.Error):
             self.conn.cancel_safe(timeout=deadline.CANCEL_TIMEOUT_S)
 
 
-SILENCE_S = 60  # of a server that hangs: longer than its own limit for a query
+SILENCE_S = 60  # added to the limit for a query, to detect a server that hangs
 
 
 @contextlib.contextmanager
 def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
-    """Yield two sessions in one snapshot, or the same one twice if the server has no second to give.
+    """Yield two sessions in one snapshot, or the same one twice if a second cannot be opened.
 
-    `timeout_s`: what a query may take. Raises Unavailable and Unsuitable, as the sessions do.
+    `timeout_s`: the longest that a query may take. Raises Unavailable and Unsuitable, as the sessions do.
     """
     with contextlib.ExitStack() as stack:
         conn = _begin(stack, sessions, timeout_s)
@@ -94,7 +94,7 @@ SETTINGS = """
 
 
 def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, exported: str = "") -> Connection:
-    """Return a session that is in the snapshot until the stack is left."""
+    """Open a session in the snapshot; it is closed with the stack."""
     conn = stack.enter_context(sessions())
     if timeout_s:
         deadline.limit(conn, timeout_s + SILENCE_S)
@@ -109,7 +109,7 @@ def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, expo
 
 
 class Ask(Protocol):
-    """Ask a question in the session that is free next."""
+    """Runs a function in whichever session is free next."""
 
     def __call__(
         self,
@@ -117,12 +117,12 @@ class Ask(Protocol):
         *arguments: Arguments.args,
         **keywords: Arguments.kwargs,
     ) -> Future[Answer]:
-        """Return what will be its answer."""
+        """Return a future of the result."""
 
 
 @contextlib.contextmanager
 def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
-    """Yield what asks, in threads: the caller waits for the answers."""
+    """Yield an `Ask` that uses both sessions, in threads."""
     free, failed = SimpleQueue[Session](), list[BaseException]()
     free.put(first)
     if second.conn is not first.conn:
@@ -142,7 +142,7 @@ def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
 
 
 def _answer(free: SimpleQueue[Session], failed: list[BaseException], question: Callable[[Session], Answer]) -> Answer:
-    """Return the answer. For later questions raise the first error, too: theirs is that a transaction failed."""
+    """Return the result. After an error, later calls raise that first error, too: theirs would only follow from it."""
     session = free.get()
     try:
         return question(session)

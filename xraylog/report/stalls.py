@@ -1,4 +1,4 @@
-"""Find the times at which a node let nobody in, although it does so at that time of other days. Pure."""
+"""Find the times when a node let nobody in, although it usually does at that time of day. Pure."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ MIN_DAYS = 2  # to compare with
 
 
 def find(found: Findings) -> list[Gap]:
-    """Return the gaps shorter than a day at whose time nearly all other days have some rows, the newest first."""
+    """Return the gaps shorter than a day at a time of day when nearly all other days have rows, the newest first."""
     others = _rows_of_other_days(found)
     stalls = [gap for gap, counts in others if len(counts) >= MIN_DAYS and _slow(counts) >= MIN_USUAL]
     return sorted(stalls, key=lambda gap: gap.since, reverse=True)
 
 
 def unknown(found: Findings) -> list[Gap]:
-    """Return the gaps shorter than a day of nodes that have too few other days to compare with, the newest first."""
+    """Return the gaps shorter than a day of nodes with too few other days to compare with, the newest first."""
     loaded = {node.name for node in found.nodes if node.stored and node.last}
     gaps = [gap for gap, counts in _rows_of_other_days(found) if len(counts) < MIN_DAYS and gap.node in loaded]
     return sorted(gaps, key=lambda gap: gap.since, reverse=True)
 
 
 def _slow(counts: Sequence[int]) -> int:
-    """Return the rows of the second slowest of twenty days."""
+    """Return the rows of a slow day: at a twentieth of the sorted counts."""
     return sorted(counts)[len(counts) // SLOW]
 
 
 def _rows_of_other_days(found: Findings) -> list[tuple[Gap, Sequence[int]]]:
-    """Return each gap shorter than a day, with the accepted rows that its node has at that time of each other day.
+    """Return each gap shorter than a day, with the accepted rows of its node at that time on each other day.
 
-    Days on which the node let nobody in say nothing of what is usual: those before it was new, and those of an outage.
+    Days on which the node let nobody in are left out, because they show nothing usual: it was not there yet, or it was
+    down.
     """
     sums = _sums(found)
     out = defaultdict[str, list[Gap]](list)

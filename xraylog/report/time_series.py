@@ -1,4 +1,4 @@
-"""Count the rows of slots by pieces of time, and by weekday and hour of a zone, for charts and tables. Pure."""
+"""Count the rows of slots by time, and by weekday and hour of a zone, for charts and tables. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Rows by piece of time, split into series: the largest first, the rest together in the last."""
+    """Rows by period, split into series: the largest first, and the rest as the last one."""
 
     names: Sequence[str]
     rows: Sequence[tuple[datetime, Sequence[int]]]
@@ -33,7 +33,7 @@ class Series:
 
 
 def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Callable[[Slot], str]) -> Series:
-    """Return rows by the window's unit, by empty pieces of time, too, split by what `name` calls a slot."""
+    """Return rows by the window's unit, including empty periods; `name` says which series a slot belongs to."""
     begin = START_OF[found.window.unit]
     rows: dict[datetime, Counter[str]] = defaultdict(Counter)
     for slot in slots:
@@ -55,7 +55,7 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
 
 @lru_cache(maxsize=2)  # every chart of a page asks for them, in two zones
 def _starts(window: Window, zone: ZoneInfo) -> Sequence[datetime]:
-    """Return when each piece of the window begins. If clocks go back by half an hour, one hour has half of it."""
+    """Return when each period of the window begins. Where clocks go back by half an hour, one hour has half of it."""
     begin = START_OF[window.unit]
     slots = range((window.since - EPOCH) // SLOT, -((EPOCH - window.until) // SLOT))  # with those that it has in part
     return tuple(dict.fromkeys(begin(EPOCH + number * SLOT, zone) for number in slots))
@@ -103,9 +103,9 @@ def active(found: Findings, zone: ZoneInfo) -> Series:
 
 
 def by_weekday(found: Findings, zone: ZoneInfo) -> list[list[float]]:
-    """Return the average rows by weekday, Monday first, and hour of the day: 30 days have five of some weekdays.
+    """Return the average rows by weekday, Monday first, and hour of the day.
 
-    An hour that the window has only in part counts where there is no whole one.
+    An hour that the window contains only partly counts only if there is no whole one.
     """
     rows = Counter[datetime]()
     for slot in found.slots:
@@ -123,7 +123,7 @@ def _average(hours: Sequence[datetime], rows: Mapping[datetime, int], quarters: 
 
 
 def _whole_quarters(found: Findings, zone: ZoneInfo) -> Counter[datetime]:
-    """Return how many quarters of each hour of the clock are in the window as a whole."""
+    """Return how many quarters of each wall-clock hour are wholly in the window."""
     since, until = found.window.since, found.window.until
     first = -((EPOCH - since) // SLOT)
     begins = (EPOCH + number * SLOT for number in range(first, (until - EPOCH) // SLOT))
@@ -131,12 +131,12 @@ def _whole_quarters(found: Findings, zone: ZoneInfo) -> Counter[datetime]:
 
 
 def _hour_of_the_clock(moment: datetime, zone: ZoneInfo) -> datetime:
-    """Return the hour that a clock on the wall shows; where it is set back, the same one for two hours."""
+    """Return the wall-clock hour; when clocks are set back, two hours have the same one."""
     return moment.astimezone(zone).replace(minute=0, second=0, microsecond=0, tzinfo=None)
 
 
 def cuts(found: Findings, zone: ZoneInfo) -> list[datetime]:
-    """Return where the first piece ends and the last one begins, where the window has only a part of them."""
+    """Return the end of the first period, and the start of the last, if the window contains only a part of them."""
     starts = _starts(found.window, zone)
     ends = [*starts[1:], starts[-1] + LENGTH_OF[found.window.unit]] if starts else []
     if len(starts) < MIN_PIECES:
@@ -147,7 +147,7 @@ def cuts(found: Findings, zone: ZoneInfo) -> list[datetime]:
 
 
 def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
-    """Return what the axis names: some midnights of the zone, or hours if there is only one day."""
+    """Return the labels of the time axis: midnights of the zone, or hours if there is only one day."""
     inside = [hour for hour in _starts(found.window, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).time() == time()]
     named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")

@@ -1,4 +1,4 @@
-"""The last day of the page beside the same hours a week before, and who is online at its end, by node."""
+"""Compare the last day of the page with the same hours a week before, and say who is online at its end, by node."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TODAY = SQL("""
 def read(
     session: Session, window: Window, names: Mapping[int | None, str], no_node: str
 ) -> Mapping[str | None, Comparison]:
-    """Return the comparison by node; that of all nodes together under None."""
+    """Return the comparison for each node, and for all nodes together under None."""
     today, online_since = window.midnights[-1], window.until - ONLINE
     values = {
         "today": today,
@@ -61,5 +61,5 @@ def read(
 
 
 def _a_week_before(moment: datetime, window: Window) -> datetime:
-    """Return when the clock showed the same time a week before: if clocks changed since, that is an hour off a week."""
+    """Return the same wall-clock time a week before: after a change of clocks, this is not exactly seven days."""
     return (moment.astimezone(window.zone) - A_WEEK).astimezone(timezone.utc)

@@ -1,4 +1,4 @@
-"""Traffic by time and node, and the hours without an accepted connection."""
+"""Traffic by time and node, and the times without an accepted connection."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ ACTIVE = SQL("""
 
 
 def read(session: Session) -> list[Row]:
-    """Return rows of: node id, slot, outbound tag, action, number of rows, first and last moment."""
+    """Return rows with node id, slot, outbound tag, action, number of rows, first and last moment."""
     text = SQL(citus.without_planner_help(TRAFFIC) if session.is_distributed else TRAFFIC)
     query = text.format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
     return session.query("traffic", query)
@@ -92,7 +92,7 @@ def newest(session: Session) -> datetime | None:
 
 
 def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, str], window: Window) -> list[Node]:
-    """Return what came from each node, and when, including nodes without rows in the window."""
+    """Return each node with its rows and times, including nodes without rows in the window."""
     rows: dict[int | None, list[Row]] = defaultdict(list)
     accepted: dict[int | None, list[Row]] = defaultdict(list)
     for slot in slots:
@@ -118,9 +118,9 @@ def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, st
 
 
 def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:
-    """Return the times without an accepted row of a node, the longest first; exact, because slots have both ends.
+    """Return the times when a node had no accepted row, the longest first. Exact, because slots have both ends.
 
-    `nodes`: all that are shown, including those that were silent all the time.
+    `nodes`: all nodes of the page, including those that were silent throughout.
     """
     pieces = [(names.get(slot[0], NO_NODE), *slot[5:]) for slot in slots if _is_accepted(slot)]
     ends = [(node.name, window.until, window.until) for node in nodes]
@@ -133,7 +133,7 @@ def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None,
     return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))
 
 
-# One scan; the sources and the reasons are made of its groups. `what` names what a row is.
+# One scan; both the sources and the reasons are built from its groups. `what` says which of them a row is.
 SOURCES = """
     WITH rejected AS (
         SELECT {shown} AS source, l.why, sum(l.rows) AS rows, min(l.first) AS first, max(l.last) AS last
@@ -174,7 +174,7 @@ NOT_RECORDED = "not recorded"  # as in answers.sql
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Who was rejected most, and why."""
+    """The sources that were rejected most, and the reasons."""
 
     sources: Sequence[Source]
     total: int  # sources
@@ -182,7 +182,7 @@ class Rejected:
 
 
 def rejected(session: Session, thresholds: Thresholds) -> Rejected:
-    """Return who was rejected most, and why."""
+    """Return the sources that were rejected most, and the reasons."""
     has_reasons = reject_reason.exists(session.conn)
     query = SQL(SOURCES).format(window=WINDOW, shown=SHOWN, client=CLIENT, why=REASON if has_reasons else NO_REASON)
     found = session.query("rejected sources", query, most=thresholds.max_sources, not_recorded=NOT_RECORDED)

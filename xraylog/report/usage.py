@@ -1,4 +1,4 @@
-"""Which outbound tags and ports are used, by which users, and which destinations have which tag."""
+"""Which outbound tags and ports are used, by which users; and the destinations of tags that block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OfUsers: TypeAlias = Mapping["int | None", Counts]
 
 @dataclass(frozen=True, slots=True)
 class Uses:
-    """What is counted by tag and by port; rows of users that are not shown are under None."""
+    """Row counts by tag and by port. Users that the page does not show are counted together under None."""
 
     tags: OfUsers  # rows by outbound tag
     port_groups: OfUsers
@@ -81,7 +81,7 @@ TAG_DESTINATIONS = SQL("""
 
 
 def _group() -> Composed:
-    """Return SQL for the number of the group that a destination's port is in."""
+    """Return SQL for the number of the port group that a destination port belongs to."""
     cases = [
         SQL("WHEN u.destination_port = ANY({}) THEN {}").format(Literal([*ports]), Literal(number))
         for number, ports in enumerate(PORT_GROUPS.values())
@@ -90,7 +90,7 @@ def _group() -> Composed:
 
 
 def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses:
-    """Return rows by user id and tag, by user id and group of ports, and by port."""
+    """Return row counts by user id and tag, by user id and port group, and by port."""
     tags: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     port_groups: dict[int | None, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     ports = list[Port]()
@@ -108,7 +108,7 @@ def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses
 
 
 def tag_destinations(session: Session, mask: Mask, thresholds: Thresholds) -> Mapping[str, Sequence[tuple[str, int]]]:
-    """Return the most frequent destinations by tag, of tags that go nowhere."""
+    """Return the most frequent destinations of each outbound tag that blocks."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
     blocking = [number for number, name in session.query("tags", TAGS) if goes_nowhere(name)]
     if blocking:
@@ -119,7 +119,7 @@ def tag_destinations(session: Session, mask: Mask, thresholds: Thresholds) -> Ma
 
 
 def sum_up(of_users: OfUsers) -> dict[str, int]:
-    """Return the rows of all users together, by tag or group."""
+    """Return the row counts of all users together, by tag or group."""
     totals: dict[str, int] = defaultdict(int)
     for counts in of_users.values():
         for name, rows in counts.items():

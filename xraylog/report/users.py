@@ -1,4 +1,4 @@
-"""Users: how many addresses use each account, when, and where they go."""
+"""Users: how many addresses use each account, when, and where they connect to."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def _pieces(window: Window) -> tuple[Composed, Mapping[str, Any]]:
 
 
 def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thresholds) -> Mapping[int, Counts]:
-    """Return where each of the users went most, by user id."""
+    """Return the most frequent destinations of each user, by user id."""
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
     values = {
         "users": [*totals.users],
@@ -242,7 +242,7 @@ def _whose(totals: Totals) -> SQL:
 
 
 def activity(window: Window, totals: Totals) -> Sequence[tuple[datetime, int]]:
-    """Return each hour with a bit for each user that was let in, the one with the most rows first."""
+    """Return for each hour a bit mask of the users that were let in; bit 0 is the user with the most rows."""
     found = []
     for number in range(len(window.days)):
         masks = [totals.by_hour[user][number] for user in totals.users]
@@ -259,7 +259,7 @@ def join(
     ports: Mapping[int | None, Mapping[str, int]],
     mask: Mask,
 ) -> list[User]:
-    """Return the users with the most rows, the first one first."""
+    """Return the users with the most rows, in that order."""
     return [
         User(
             name=mask.user(user, name) or f"(id {user})",

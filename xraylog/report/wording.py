@@ -1,4 +1,4 @@
-"""Numbers as the page writes them. Pure."""
+"""Format numbers for the page. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def size(number: int) -> str:
 
 
 def than(now: int, before: int) -> str:
-    """Return how a number compares with that of a week before."""
+    """Return how a number compares with the one a week before."""
     if not before:
         return "none a week before"
     part = round(100 * (now - before) / before)
@@ -31,12 +31,12 @@ def than(now: int, before: int) -> str:
 
 
 def reasons(found: Sequence[tuple[str, int]]) -> str:
-    """Return names with their numbers, or only the name where there is one."""
+    """Return names with their counts; the name alone if there is only one."""
     return ", ".join(f"{name} {count(rows)}" for name, rows in found) if len(found) > 1 else "".join(dict(found))
 
 
 def that_day(window: Window, written: datetime) -> str:
-    """Return what the last day is called, and from when on, if the page begins within it."""
+    """Return a name for the last day, and its start if the page begins within it."""
     name = "today" if window.until >= written else f"on {window.last}"
     is_part = window.has_partial_first_day and window.first == window.last
     return f"{name}, from {window.since.astimezone(window.zone):%H:%M} on" if is_part else name
