@@ -63,7 +63,7 @@ def skip_known_text(cfg: Config, log: Piped, position: Position, known: Sequence
         skipped_bytes = ", ".join(f"{begin} to {end}" for begin, end in skipped if begin < end)
         again = hints.command(cfg, "--again", "--logfile", "-")
         logger.warning(
-            "{}: it does not begin as before, but its bytes {} were piped in before: they are stored, and are skipped; "
+            "{}: it does not begin as before; its bytes {} are stored already, and are skipped; "
             "to load them again, pipe it into: {}",
             log.path,
             skipped_bytes,
