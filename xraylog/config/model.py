@@ -44,7 +44,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What one config file says, every value checked."""
+    """The settings of one config file, every value checked."""
 
     path: Path
     connection: Mapping[str, str] = field(repr=False)  # libpq's keywords; it may hold a password
@@ -54,7 +54,7 @@ class Config:
     batch_size: int  # rows
     zone: ZoneInfo
     node: str
-    node_is_set: bool  # else it is the host's name
+    node_is_set: bool  # False: `node` is the host's name
     truncate_above: int  # bytes
     stray_days: int  # a line further than that from the lines around it is unparsed
     api_tags: tuple[str, ...]  # outbound tags of xray's own API and metrics
@@ -66,14 +66,14 @@ class Config:
     keep_days: int | None  # before today, in UTC; None: nothing is dropped
     prune_names: bool
     drop_old: bool
-    report_timeout_s: int  # what one query of a page may take
+    report_timeout_s: int  # how long one query of a page may take
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
     warnings: tuple[str, ...] = ()
 
     @property
     def ours(self) -> Mapping[Path, str]:
-        """Our own files, and what each is: read as a log, they would be emptied."""
+        """Our own files, with what each is: if one were read as a log, it would be emptied."""
         files = {self.path: "the config", self.buffer_path: "the offline buffer"}
         others = {
             self.stats_path: "the statistics",

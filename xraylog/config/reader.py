@@ -177,9 +177,9 @@ class _Reader:
                     self.parser[section][key] = ""
 
     def refuse_decorated(self) -> None:
-        """Refuse quotes round a value and comments after it: they would be part of it, as of the name of a file.
+        """Refuse quotes around a value and comments after it: they would become a part of it, say of a file name.
 
-        A password may have them, and libpq's options.
+        A password may contain them, and so may libpq's options.
         """
         for section in self.parser.sections():
             for key, value in self.parser[section].items():
@@ -203,7 +203,7 @@ class _Reader:
         return "a key that is a password" if is_secret else _named(key, _keys(section))
 
     def refuse_unknown(self) -> None:
-        """Refuse unknown keys: each is a misspelt one, whose value would be missed in silence."""
+        """Refuse unknown keys: such a key is probably misspelt, and its value would be ignored silently."""
         for section in self.parser.sections():
             if section not in KEYS and section != "postgresql":
                 known = ("postgresql", *KEYS)
@@ -221,7 +221,7 @@ class _Reader:
                     self.complain(section, self.shown(section, key), what, f"an unknown key{hint}")
 
     def refuse_one_file_twice(self) -> None:
-        """Refuse that the log, the buffer, the statistics, the metrics and our own log are written into one another."""
+        """Refuse one file for two purposes: the log, the buffer and our other outputs would overwrite each other."""
         found = dict(self.real_files())
         seen: dict[Path, str] = {}
         for (section, key), real in found.items():
@@ -244,7 +244,7 @@ class _Reader:
         self.complain(section, key, expected, repr(str(self.files[section, key])))
 
     def connection(self) -> dict[str, str]:
-        """Return libpq's keywords as they are; values are checked by libpq itself, except the port."""
+        """Return libpq's keywords unchanged. libpq checks their values itself, except the port."""
         given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
         given = {key: value for key, value in given.items() if value and key not in OUR_POSTGRESQL_KEYS}
         if "service" not in given:
