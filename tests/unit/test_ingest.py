@@ -95,9 +95,9 @@ def test_again_ends_when_the_database_counts_from_the_start(cfg: Config, log: Lo
 
 def test_a_log_is_no_copy_of_itself(log: LogFile) -> None:
     head = log.fingerprints()[-1]
-    assert discovery.is_at(log.path, head)
-    assert not discovery.is_at(log.path, head, but=log)
-    assert not discovery.is_at(discovery.STDIN, head)
+    assert discovery.begins_with(log.path, head)
+    assert not discovery.begins_with(log.path, head, but=log)
+    assert not discovery.begins_with(discovery.STDIN, head)
 
 
 def test_a_machine_without_an_id_is_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
