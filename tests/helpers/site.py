@@ -295,6 +295,14 @@ class Site:
             cursor = conn.execute(sql, values)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 
+    def wait_for_sessions(self) -> None:
+        """Until the server has ended what killed runs left: one of them may still be committing."""
+        sessions = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name = 'parse_logs'"
+        )
+        wait_until(lambda: self.query(sessions) == [(0,)])
+
     def rows(self) -> list[tuple[Any, ...]]:
         """All rows of logs in the order of their ids, names in place of ids."""
         return self.query(ROWS)

@@ -442,6 +442,7 @@ def test_a_copy_from_before_the_first_confirmation_is_noticed(site: Site, is_kil
     if is_killed:
         for step in itertools.count(1):
             site.run_here("--keep", kill_at=step)
+            site.wait_for_sessions()
             if site.emails():
                 break
         assert not installation.read(site.buffer).confirmed
