@@ -281,14 +281,10 @@ def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 def _trial(conn: Connection, cfg: Config) -> Finding:
     """Return whether a line can be stored, on a new day and today; only today for a role that creates no partitions."""
-    has_today = rights.days_are_made(conn, days=1)
     try:
-        try:
+        if rights.makes_days(conn):
             trial.run(conn, cfg, makes_days=True)
-        except psycopg.errors.InsufficientPrivilege:
-            if not has_today:
-                raise
-        if has_today:  # with the triggers that are on its partition
+        if rights.days_are_made(conn, days=1):  # with the triggers that are on its partition
             trial.run(conn, cfg, makes_days=False)
     except (session.Unavailable, session.Unsuitable) as reason:
         return "trial", str(reason), "until then lines wait in the buffer"
@@ -299,7 +295,8 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
         return "trial", str(reason), f"drop what refuses it; until then lines go to rejected_lines; then: {replay}"
     except psycopg.Error as error:
         try:
-            table_faults.raise_if_at_fault(conn, error)
+            if not session.is_temporary(error):  # else the session may be closed
+                table_faults.raise_if_at_fault(conn, error)
         except session.Unsuitable as reason:
             return "trial", str(reason), "until then lines wait in the buffer"
         return "trial", f"a line cannot be stored: {session.message(error)}", _to_be_let(conn, error)
@@ -308,11 +305,10 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
 
 def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
     """Return what allows a run to store lines, after this error of a trial."""
-    statements = [*interference.culprits(conn, error), *interference.constraints(conn, str(error))]
-    known = refusals.describe("", {"user": conn.info.user}, error.sqlstate)
+    known = refusals.describe("", {"user": conn.info.user}, error.sqlstate) or ()
     if session.is_temporary(error):
-        to_do = "a run now would go offline"
-    elif statements:
+        to_do = hints.joined("a run now would go offline", *known)
+    elif statements := [*interference.culprits(conn, error), *interference.constraints(conn, str(error))]:
         to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
     elif known:
         to_do = hints.joined(*known)

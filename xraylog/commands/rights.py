@@ -36,6 +36,10 @@ IN_SCHEMA = """
     SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
            quote_ident(current_user)
 """
+MAKES_DAYS = """
+    SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
+           AND coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('logs')), true)
+"""
 # Of the schemas that the search_path names, "$user" apart.
 CLOSED_SCHEMAS = """
     SELECT quote_ident(nspname) FROM pg_namespace
@@ -74,6 +78,11 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
         trouble += to_make_days
     as_whom = [f"as their owner, or a superuser of PostgreSQL: {trouble[0]}", *trouble[1:]] if trouble else []
     yield "rights", "not enough for a run" if trouble else enough, "; ".join(as_whom)
+
+
+def makes_days(conn: Connection) -> bool:
+    """Return whether this role may make partitions: another that is to make them makes no new day in a trial."""
+    return conn.execute(MAKES_DAYS).fetchone() == (True,)
 
 
 def days_are_made(conn: Connection, days: int = 2) -> bool:

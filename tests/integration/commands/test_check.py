@@ -581,6 +581,21 @@ def test_a_search_path_that_leads_nowhere_is_taken_back(
     assert run_as(strict, role) == 0
 
 
+@pytest.mark.usefixtures("collapsing")
+def test_a_database_without_the_schema_of_the_default_search_path_gets_one(
+    make_role: MakeRole, strict: Site, conn: Connection, check: Check
+) -> None:
+    role = make_role("poor_role")
+    conn.execute("DROP SCHEMA public")
+    assert run_as(strict, role) == 3
+    _, report = check()
+    (text,) = texts(report, "rights", "✗")
+    assert text.startswith("not enough for a run; as their owner, or a superuser of PostgreSQL: ")
+    conn.execute(text.rpartition(" is there: ")[2])
+    assert run_as(strict, role) == 0
+    conn.execute("DROP SCHEMA xraylog CASCADE")
+
+
 def test_where_no_schema_can_be_created_in_none_is_named(site: Site, check: Check) -> None:
     site.set("postgresql", options="-c search_path=nowhere")
     status, report = check()
@@ -641,6 +656,20 @@ def test_what_the_first_run_will_change_is_reported(site: Site, conn: Connection
     assert re.search(r"logs\.node_id.* will be created by the first run", text)
     assert "logs.source_ip will lose its NOT NULL" in text
     assert "logs.source_port will lose its NOT NULL" in text
+
+
+@pytest.mark.usefixtures("collapsing")
+def test_the_column_that_a_later_version_has_is_reported(site: Site, conn: Connection, check: Check) -> None:
+    site.append(*lines(0, 3))
+    site.run()
+    conn.execute("ALTER TABLE logs DROP COLUMN reject_reason")
+    status, report = check()
+    assert status == 0
+    (text,) = texts(report, "schema", "✓")
+    assert text.endswith("the next run of a role that owns logs adds it")
+    site.append(line(3))
+    site.run()
+    assert texts(check()[1], "schema", "✓") == ["complete"]
 
 
 def test_a_column_that_will_cost_rows_is_reported(conn: Connection, check: Check) -> None:

@@ -15,7 +15,7 @@ from server import FAST, Server
 from xraylog.accesslog import lockfile
 from xraylog.cli import Exit
 from xraylog.commands import server_limits
-from xraylog.database import collation
+from xraylog.database import collation, session
 from xraylog.database.session import Connection
 
 REFUSING = """
@@ -81,6 +81,43 @@ def test_a_trigger_that_refuses_rows(used: Site) -> None:
     assert "not on a Sunday" in told
     assert_that_runs_fail_as_told(used)
     follow(told, used)
+    assert_mended(used)
+
+
+def test_a_session_that_keeps_a_lock_makes_a_run_go_offline(used: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
+    with psycopg.connect(**used.database) as conn:  # type: ignore[arg-type]
+        conn.execute("LOCK TABLE users IN EXCLUSIVE MODE")
+        (told,) = check(used)
+        assert "a line cannot be stored: canceling statement due to lock timeout" in told
+        assert "a run now would go offline; another session keeps the lock; see who: SELECT" in told
+        used.append(*lines(5, 10))
+        assert used.run_here() == Exit.DONE
+        assert used.buffered() == users(5, 10)
+    assert_mended(used)
+
+
+def test_a_server_that_ends_the_session_makes_a_run_go_offline(used: Site) -> None:
+    used.query(
+        "CREATE FUNCTION shut_down() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN new; END'"
+    )
+    used.query("CREATE TRIGGER down AFTER INSERT ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE shut_down()")
+    (told,) = check(used)
+    assert "a line cannot be stored: terminating connection due to administrator command" in told
+    assert "a run now would go offline; the server, or its administrator, ended the session" in told
+
+
+def test_a_column_of_yours_whose_default_the_role_may_not_take(used: Site, as_role: Callable[[Site], str]) -> None:
+    """The server does not say what it is the default of: only a person can know whether the role may have it."""
+    used.query("CREATE SEQUENCE counted")
+    used.query("ALTER TABLE logs ADD number bigint DEFAULT nextval('counted')")
+    role = as_role(used)
+    (told,) = check(used)
+    assert "a line cannot be stored: permission denied for sequence counted" in told
+    assert told.endswith(f"; let {role} do this, or drop what refuses it")
+    assert_that_runs_fail_as_told(used)
+    used.query("ALTER TABLE logs ALTER number DROP DEFAULT")
     assert_mended(used)
 
 

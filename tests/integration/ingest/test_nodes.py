@@ -229,6 +229,26 @@ def test_check_tells_a_role_that_may_only_insert_whether_its_days_are_there(node
     assert not advice
 
 
+def test_check_is_content_with_a_role_that_may_only_insert_once_its_days_are_there(node: Node) -> None:
+    """It tries no line of a day that this role cannot make."""
+    make_partitions(node("n1", "xray"))
+    insert = node("n2", "xray_insert")
+    insert.append(line(1, f"{datetime.now(timezone.utc):%Y/%m/%d %H:%M:%S}"))
+    assert "✓ trial: a line was stored as a run stores it, and undone" in insert.run("--check").stdout
+    assert insert.run_here() == Exit.DONE
+
+
+def test_check_tells_a_role_that_may_only_insert_who_sees_why_a_line_is_left_unparsed(
+    node: Node, conn: Connection
+) -> None:
+    make_partitions(node("n1", "xray"))
+    insert = node("n2", "xray_insert")
+    conn.execute("ALTER TABLE logs ADD CONSTRAINT yours CHECK (source_port <> 1)")
+    insert.append(line(1, f"{datetime.now(timezone.utc):%Y/%m/%d %H:%M:%S}"))
+    told = insert.run("--check", status=Exit.OPERATOR).stdout
+    assert "✗ trial: a good line was left unparsed; a role that may read rejected_lines sees why; " in told
+
+
 # --- --make-partitions -----------------------------------------------------------------------------------------------
 
 
