@@ -6,6 +6,8 @@ import gzip
 import io
 import os
 import re
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from helpers.site import SAMPLES, Site, facts, line, lines, users
 from loguru import logger
 
 import parse_logs
-from xraylog.accesslog import lockfile
+from xraylog.accesslog import lockfile, logfile
+from xraylog.accesslog.logfile import LogFile
 
 KINDS = [
     *lines(0, 5),
@@ -180,6 +183,55 @@ def test_old_logs_are_counted_each_once(site: Site, dry_run: DryRun, monkeypatch
     assert "\n-:\n  would be read from byte 0 on\n  100 lines = 100 rows" in said
     assert f"access.log.1:\n  nothing new after byte {len(text)}\n" in said
     assert "cut.gz:\n  would be read from byte 0 on\n" in dry_run("--logfile", f"{site.folder}/cut.gz", status=3)
+
+
+def test_a_log_that_another_program_empties_meanwhile_is_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.append(*lines(0, 20))
+    real = LogFile.is_unchanged
+
+    def emptied(log: LogFile, end: int) -> bool:
+        if end > 1000:
+            os.truncate(log.path, 0)
+        return real(log, end)
+
+    monkeypatch.setattr(logfile, "BLOCK_BYTES", 600)
+    monkeypatch.setattr(LogFile, "is_unchanged", emptied)
+    said = site.run("--dry-run").stdout
+    assert "5 lines = 5 rows" in said
+    assert "\n  it was changed while it was read: another run is at work, or another program emptied it\n" in said
+
+
+def test_a_log_that_may_not_be_written_keeps_its_lines(site: Site) -> None:
+    site.append(*lines(0, 3))
+    site.log.chmod(0o400)
+    root = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    command = [*root, *site.command("--dry-run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "\n  its lines would stay there, because it may not be written\n" in done.stdout
+    subprocess.run([*root, *site.command()], capture_output=True, text=True, check=True, timeout=60)
+    assert site.log.read_text() == "".join(lines(0, 3))
+
+
+def test_a_file_system_that_takes_no_lines_out_of_an_open_log_is_called_so(site: Site) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # the one tmpfs that every Linux has
+        log = Path(folder) / "access.log"
+        site.append(*lines(0, 3), to=log)
+        said = site.run("--dry-run", "--logfile", str(log)).stdout
+    assert "\n  its lines would be taken out, or stay while another process has it open: --check says more\n" in said
+
+
+def test_lines_that_were_to_be_loaded_again_leave_no_gap(site: Site, dry_run: DryRun) -> None:
+    """Those in the buffer, which have no position."""
+    site.append(*lines(0, 5))
+    site.run_here("--keep")
+    site.away()
+    site.run_here("--keep", "--again")
+    site.back()
+    said = dry_run()
+    assert "buffer: 5 lines would be imported first = 5 rows + 0 unparsed; 0 more are stored already\n" in said
+    assert "missing: " not in said
+    site.run_here()
+    assert site.emails() == users(0, 5) + users(0, 5)
 
 
 def test_a_run_in_progress_is_reported(site: Site, dry_run: DryRun) -> None:
