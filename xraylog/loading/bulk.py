@@ -93,14 +93,10 @@ def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowForma
     rows = RejectedRows(batch)
     records = rows.records.select(rows.without_names(resolved.refused))
     rejected = rows.rejected()
-    try:
-        days = [(day, row_format.rows(found, resolved.ids, node_id)) for day, found in records.by_day().items()]
-    except psycopg.errors.NumericValueOutOfRange as error:  # an id: loaded alone, the batch fails with a hint
-        raise BatchRejected(batch.end) from error
     return PreparedBatch(
         batch.end,
         batch.days(),
-        days,
+        [(day, row_format.rows(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
         rejected,
         resolved.used(node_id),
         dataclasses.replace(LoadResult.of(batch, len(records), len(rejected), resolved.new), rows=0),
