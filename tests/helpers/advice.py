@@ -340,7 +340,7 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/database/sequences.py": {
         "ALTER TABLE {} ALTER id": FAULTS + "test_an_id_that_has_lost_its_default",
-        "ids must be new": PART,
+        "{}.id gets ids that are there": FAULTS + "test_a_default_that_gives_old_ids",
         "sequence {} gives ids": FAULTS + "test_a_sequence_of_rows_that_gives_old_ids_under_a_primary_key",
         "sequence {} of {}.{}": PART,
         "sequence {} is at": TRIAL + "test_ids_that_are_used_up_or_there_already",

@@ -53,6 +53,12 @@ ID_TYPE = """
     SELECT format_type(atttypid, NULL), to_regclass(%s) IS NOT NULL
     FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'id'
 """
+ID_DEFAULT = """
+    SELECT pg_get_expr(d.adbin, d.adrelid)
+    FROM pg_attrdef d
+    JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+    WHERE d.adrelid = to_regclass(%s) AND a.attname = 'id'
+"""
 LARGEST = 2**63 - 1
 LARGEST_OF: Mapping[str, int] = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": LARGEST}
 NEARLY = 0.9  # of its values
@@ -153,18 +159,28 @@ def find(conn: Connection, tables: Sequence[str]) -> list[IdSequence]:
 
 def without_default(conn: Connection, table: str) -> str:
     """Return why the rows of a table get no id, with the way out."""
-    name = f"{table}_id_seq"
-    for sequence in find(conn, [table]):
+    sequence = _of_ids(conn, table)
+    if sequence is not None:
         return f"{table}.id has no default: {_set_default(table, sequence.name)}"
+    return f"{table}.id has no default, and no sequence: " + "; ".join(_made(conn, table))
+
+
+def _of_ids(conn: Connection, table: str) -> IdSequence | None:
+    """Return the sequence of a table's ids; others may have columns with sequences in it, too."""
+    return next((sequence for sequence in find(conn, [table]) if sequence.column.name == "id"), None)
+
+
+def _made(conn: Connection, table: str) -> list[str]:
+    """Return the statements after which the ids of a table come from a sequence of their own."""
+    name = f"{table}_id_seq"
     ((kind, is_there),) = conn.execute(ID_TYPE, [name, table])
     made = f"CREATE SEQUENCE {name} AS {kind}" if kind in LARGEST_OF else f"CREATE SEQUENCE {name}"
-    statements = [
+    return [
         *([] if is_there else [made]),
         f"ALTER SEQUENCE {name} OWNED BY {table}.id",
         f"SELECT setval('{name}', (SELECT max(id) FROM {table}))",  # noqa: S608  # for the operator to read
         _set_default(table, name),
     ]
-    return f"{table}.id has no default, and no sequence: " + "; ".join(statements)
 
 
 def _set_default(table: str, sequence: str) -> str:
@@ -173,9 +189,12 @@ def _set_default(table: str, sequence: str) -> str:
 
 def taken(conn: Connection, table: str) -> str:
     """Return why a sequence generated an existing id. The failed attempt may have moved it past all of them."""
-    for sequence in find(conn, [table]):
+    sequence, default = _of_ids(conn, table), conn.execute(ID_DEFAULT, [table]).fetchone()
+    if sequence is not None and (default is None or "nextval(" in default[0]):  # an identity column has no default
         return f"sequence {sequence.name} gives ids that are there: " + "; ".join(_renewed(sequence))
-    return "ids must be new: where do they come from?"
+    mended = _made(conn, table) if sequence is None else [*_renewed(sequence), _set_default(table, sequence.name)]
+    origin = "a trigger" if default is None else f"the default {default[0]}"
+    return f"{table}.id gets ids that are there, from {origin}: " + "; ".join(mended)
 
 
 def _wider(sequence: IdSequence) -> Iterator[str]:

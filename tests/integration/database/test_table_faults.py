@@ -84,6 +84,37 @@ def test_a_sequence_that_a_restore_left_at_an_old_value(used: Site, table: str) 
     refused_until_mended(used, f"sequence {SEQUENCES[table]} gives ids that are there")
 
 
+@pytest.mark.parametrize("is_owned", [True, False])
+def test_a_default_that_gives_old_ids(used: Site, is_owned: bool) -> None:
+    """As a function of another program that makes ids may do, in the place of the sequence."""
+    used.query("ALTER TABLE users ALTER id SET DEFAULT 3")
+    if not is_owned:
+        used.query("DROP SEQUENCE users_id_seq")
+    refused_until_mended(used, "users.id gets ids that are there, from the default 3: ")
+
+
+def test_a_sequence_of_another_column_gives_no_ids(used: Site) -> None:
+    used.query("ALTER TABLE users ADD a_number serial")
+    used.query("DROP SEQUENCE users_id_seq CASCADE")
+    refused_until_mended(used, "users.id has no default, and no sequence: CREATE SEQUENCE users_id_seq AS ")
+
+
+def test_a_sequence_at_an_old_value_while_a_check_refuses_a_name(used: Site) -> None:
+    """Names are added one by one then, and those whose ids are there are skipped: their lines are not refused."""
+    used.append(*lines(5, 40))
+    used.run()
+    used.query("ALTER TABLE users ADD CHECK (email <> 'a')")
+    used.query("SELECT setval('users_id_seq', 1)")
+    used.append(line(40).replace("u40", "a"), *lines(41, 43))
+    said = used.run(status=Exit.OPERATOR).stderr
+    assert re.search(r"sequence users_id_seq is at \d+, and users.id has 40: SELECT setval", said)
+    for statement in advice(said):
+        used.query(statement)
+    used.run()
+    assert used.emails() == users(0, 40) + users(41, 43)
+    assert len(used.rejected()) == 1
+
+
 def test_a_sequence_of_rows_that_gives_old_ids_under_a_primary_key(used: Site) -> None:
     used.query("ALTER TABLE logs_2025_11_17 ADD CONSTRAINT one PRIMARY KEY (id)")
     used.query("SELECT setval('logs_id_seq', 2)")
@@ -249,6 +280,21 @@ def test_a_column_that_another_program_added(used: Site, load_path: str) -> None
     used.query("ALTER TABLE logs ALTER tenant DROP NOT NULL")
     used.run()
     assert used.emails() == users(0, 15)
+
+
+def test_a_domain_of_yours_that_is_not_null_costs_the_lines_of_new_names(used: Site) -> None:
+    """The error names no column: it is a constraint of the operator's like a CHECK."""
+    used.query("CREATE DOMAIN city AS text DEFAULT 'here' NOT NULL")
+    used.query("ALTER TABLE users ADD COLUMN place city")
+    used.query("ALTER DOMAIN city DROP DEFAULT")
+    used.append(*lines(0, 8))
+    said = used.run().stderr
+    assert "rows are in rejected_lines, and not in logs: domain city does not allow null values" in said
+    assert "; once it lets them in: " in said
+    assert used.emails() == users(0, 5) + users(0, 5)
+    used.query("ALTER DOMAIN city DROP NOT NULL")
+    used.run("--replay-rejected")
+    assert used.emails() == users(0, 8) + users(0, 5)
 
 
 NOTHING = """
