@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xraylog.database.positions import Position, Range, gaps
+from xraylog.database.positions import Position, Range, _past, gaps
 
 END = 40
 PIECES = st.lists(st.tuples(st.integers(0, END), st.integers(1, 10)), max_size=6)
@@ -30,6 +31,16 @@ def test_the_last_gap_has_no_end_where_the_file_has_none(offset: int, pieces: li
     *_, (start, stop) = gaps(offset, ranges(pieces), None)
     assert stop is None
     assert start == max([offset, *(found.end for found in ranges(pieces))])
+
+
+@given(st.integers(0, END), PIECES)
+def test_a_position_moves_over_the_ranges_that_follow_it_and_to_no_gap(
+    offset: int, pieces: list[tuple[int, int]]
+) -> None:
+    stored = {at for found in ranges(pieces) for at in range(found.start, found.end)}
+    moved = _past(Position(7, 1, "log", "log", offset, offset), ranges(pieces))
+    assert moved.offset == next(at for at in itertools.count(offset) if at not in stored)
+    assert moved.later == tuple(found for found in ranges(pieces) if found.start > moved.offset)
 
 
 def test_lines_after_a_gap_move_the_position_that_ends_there() -> None:

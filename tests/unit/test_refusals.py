@@ -42,6 +42,11 @@ TEXTS = [
         "as a superuser of PostgreSQL: CREATE ROLE \"xray\" LOGIN PASSWORD 'choose one'",
     ),
     (
+        "connection failed: fe_sendauth: no password supplied",
+        "the server asks for a password, and there is none",
+        "",
+    ),
+    (
         "failed: FATAL:  sorry, too many clients already",
         "every session that the server has is taken",
         (

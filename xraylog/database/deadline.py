@@ -24,7 +24,10 @@ class NoAnswer(psycopg.OperationalError):
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
-    """A connection that we close if the server does not answer; every later use raises the same NoAnswer."""
+    """A connection that we close if the server does not answer.
+
+    What is waited for afterwards, as at the end of a pipeline, raises the same NoAnswer.
+    """
 
     answer_timeout_s: float | None = None  # without a byte in either direction; None: no limit
     node: str | None = None  # whose run this session is of: its transactions are marked with it

@@ -161,6 +161,14 @@ def test_what_has_the_name_of_a_partition_is_renamed_as_the_error_says(conn: Con
     assert covered(conn) == [whole_day(DAY)]
 
 
+def test_days_are_there_once_each_has_its_partition(conn: Connection) -> None:
+    """Citus names no constraint that a row violates: so it is asked whether a partition was missing."""
+    schema.ensure(conn)
+    partitions.Partitions(conn).ensure(["2025-11-17"])
+    assert partitions.are_there(conn, ["2025-11-17"])
+    assert not partitions.are_there(conn, ["2025-11-17", "2025-11-18"])
+
+
 def test_forty_days_at_once_get_a_partition_each(conn: Connection) -> None:
     schema.ensure(conn)
     days = [str(date(2025, 11, 1) + timedelta(days=n)) for n in range(40)]

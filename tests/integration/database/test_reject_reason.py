@@ -62,6 +62,36 @@ def test_a_reader_in_the_way_holds_up_no_row_and_the_next_run_adds_the_column(
     assert reasons(site)[2 * len(TEXT) :] == STORED
 
 
+def test_a_server_that_goes_away_while_the_column_is_added_is_an_outage(site: Site, conn: Connection) -> None:
+    site.append(*TEXT)
+    site.run()
+    forget_column(conn)
+    conn.execute(
+        "CREATE FUNCTION shut_down() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); END'"
+    )
+    conn.execute("CREATE EVENT TRIGGER down ON ddl_command_start EXECUTE PROCEDURE shut_down()")
+    site.append(*TEXT)
+    assert "PostgreSQL is not available: terminating connection" in site.run().stderr
+    assert len(site.buffer.read_bytes().splitlines()) == len(TEXT) + 2
+    conn.execute("DROP EVENT TRIGGER down")
+    site.run()
+    assert reasons(site) == [*((action, None) for action, _ in STORED), *STORED]
+
+
+@pytest.mark.parametrize("arguments", [["--make-partitions", "1"], ["--replay-rejected"]])
+def test_each_command_says_what_to_do_with_a_column_of_that_name_and_another_type(
+    site: Site, conn: Connection, arguments: list[str]
+) -> None:
+    site.append(*TEXT)
+    site.run()
+    conn.execute(f"ALTER TABLE logs ALTER {schema.REJECT_REASON} TYPE varchar(20)")
+    said = site.run(*arguments).stderr
+    assert f"logs.{schema.REJECT_REASON}: expected the type text, found character varying, " in said
+    conn.execute(re.findall("ALTER TABLE [^;]*", said)[0])
+    assert site.run(*arguments).stderr == ""
+
+
 @pytest.mark.parametrize("choice", [0, 1])
 @pytest.mark.parametrize("kind", ["varchar(20)", "integer", "name"])
 def test_a_column_of_that_name_and_another_type_holds_up_no_row_until_the_owner_has_pasted_what_mends_it(

@@ -7,6 +7,7 @@ import datetime
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -18,7 +19,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier, Literal
 from server import FAST, Server
 
-from xraylog.database import session
+from xraylog.database import deadline, session
 from xraylog.database.session import Connection, Unavailable
 from xraylog.report import collect
 from xraylog.report.collect import Scope
@@ -249,6 +250,30 @@ def test_an_answer_from_a_session_that_ended_is_an_outage(conn: Connection, data
         asked = stack.enter_context(session.connect(database))
         conn.execute("SELECT pg_terminate_backend(%s)", [asked.info.backend_pid])
         session.answer(asked, "SELECT 1")
+
+
+def test_a_server_that_lets_only_the_look_at_the_reason_in_is_an_outage(
+    database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pooler in front of several servers, say, of which one is down."""
+
+    def refuse(*_arguments: Any, **_keywords: Any) -> NoReturn:
+        raise errors.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(deadline.Connection, "connect", refuse)
+    with pytest.raises(Unavailable, match="server closed the connection"), session.connect(database):
+        raise AssertionError
+
+
+def test_of_memory_that_is_short_the_hint_of_the_server_is_shown(conn: Connection) -> None:
+    """It names the setting that has to be raised."""
+    with pytest.raises(errors.OutOfMemory) as error:
+        conn.execute(
+            "DO $$ BEGIN RAISE EXCEPTION 'out of shared memory' USING ERRCODE = '53200', "
+            "HINT = 'You might need to increase max_locks_per_transaction.'; END $$"
+        )
+    said = session.message(error.value)
+    assert said == "out of shared memory; You might need to increase max_locks_per_transaction. (SQLSTATE 53200)"
 
 
 def test_a_server_that_takes_the_connection_and_does_not_answer_is_tried_once() -> None:

@@ -70,6 +70,18 @@ def test_an_answer_has_the_timeouts_of_a_transaction(site: Site) -> None:
         assert conn.execute("SHOW lock_timeout").fetchall() == [("200ms",)]
 
 
+@pytest.mark.skipif(not psycopg.Pipeline.is_supported(), reason="this libpq has no pipelines")
+def test_no_answer_in_a_pipeline_ends_it_and_the_session(site: Site) -> None:
+    """The end of a pipeline asks the server once more: that waits for nothing."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(session.Unavailable, match=r"no answer for 0\.2 s from the server's process"))
+        conn = stack.enter_context(session.connect(site.database, answer_timeout_s=0.2))
+        pipeline = stack.enter_context(conn.pipeline())
+        conn.execute("SELECT pg_sleep(600)")
+        pipeline.sync()
+    assert conn.closed
+
+
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_timeouts_of_the_role_or_the_database_decide_nothing(
     site: Site, conn: psycopg.Connection[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, load_path: str
