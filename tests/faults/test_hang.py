@@ -222,11 +222,16 @@ def test_the_next_run_ends_the_session_of_a_run_that_was_killed_in_its_commit(al
     assert alone.emails() == users(0, 6)
 
 
-def test_a_dead_session_of_another_role_is_named(alone: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_dead_session_of_another_role_is_named(alone: Site, monkeypatch: pytest.MonkeyPatch, is_silent: bool) -> None:
     monkeypatch.setattr(session, "LOCK_TIMEOUT_S", 1)
     alone.query("CREATE ROLE other LOGIN PASSWORD 'x' SUPERUSER")
+    alone.set("postgresql", answer_timeout=2)
+    silent = "SELECT clock_timestamp() - state_change > '2.1s' FROM pg_stat_activity WHERE pid = %s"
     with psycopg.connect(**{**alone.database, "user": "other", "password": "x"}) as conn:  # type: ignore[arg-type]
         conn.execute("SELECT pg_advisory_xact_lock(%s)", [session.lock_key(positions.node_lock("n1"))])
+        if is_silent:  # for longer than a run waits: it is not ours to end
+            wait_until(lambda: alone.query(silent, conn.info.backend_pid) == [(True,)])
         alone.append(line(3))
         said = alone.run().stderr
         assert f"the lock of node n1 is held by process {conn.info.backend_pid} of the server" in said
@@ -269,6 +274,17 @@ def test_unparsed_lines_are_read_again_after_a_dead_session(alone: Site) -> None
         wait_until(lambda: not dead(alone))
     alone.set("postgresql", answer_timeout=1)
     assert alone.run("--replay-rejected").stderr == ""
+
+
+def test_unparsed_lines_are_read_again_once_a_dead_session_is_ended(alone: Site) -> None:
+    with psycopg.connect(**alone.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        alone.append(line(3), "damaged\n")
+        with no_standby(alone):
+            alone.set("postgresql", answer_timeout=3600)
+            killed_in_commit(alone, conn)
+            alone.set("postgresql", answer_timeout=1)
+            said = alone.run("--replay-rejected").stderr
+            assert "kept the locks of node n1: it was dead, and has been ended" in said
 
 
 def test_a_copy_that_moves_is_not_dead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,16 +162,17 @@ def _read_state(conn: Connection, days: int, now: datetime) -> tuple[str | None,
 
     Again, when another session drops a table meanwhile: on PostgreSQL 10 pg_get_expr ends with an internal error then.
     """
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        try:
-            with session.transaction(conn):
-                reason = reason_to_wait(conn)
-                cutoff = cutoff_at(conn, days, now)
-                return reason, cutoff, _expired(conn, cutoff) if reason is None else []
-        except errors.InternalError_:
-            if attempt == MAX_ATTEMPTS:
-                raise
-    raise AssertionError
+
+    def read() -> tuple[str | None, datetime, list[ExpiredTable]]:
+        with session.transaction(conn):
+            reason = reason_to_wait(conn)
+            cutoff = cutoff_at(conn, days, now)
+            return reason, cutoff, _expired(conn, cutoff) if reason is None else []
+
+    for _ in range(MAX_ATTEMPTS - 1):
+        with contextlib.suppress(errors.InternalError_):
+            return read()
+    return read()
 
 
 @contextlib.contextmanager

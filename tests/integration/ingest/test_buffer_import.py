@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 
 import psycopg
 import pytest
+from helpers import mounts
 from helpers.load_paths import LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, line, lines, users
 
-from xraylog.accesslog import installation
-from xraylog.database import schema
+from xraylog import config
+from xraylog.accesslog import installation, logfile, offline_buffer
+from xraylog.database import schema, session
+from xraylog.database.positions import Position
 from xraylog.ingest import buffer_import
 from xraylog.loading import attach, bulk
+from xraylog.loading.loader import Target
 
 
 def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
@@ -187,6 +192,40 @@ def test_an_imported_buffer_that_is_put_back_is_not_imported_again(site: Site) -
     assert site.buffer.read_bytes() == b""
 
 
+def test_lines_that_were_loaded_again_are_not_loaded_a_third_time_from_a_buffer_that_is_put_back(site: Site) -> None:
+    site.append(*lines(0, 10))
+    site.run("--keep")
+    site.away()
+    site.run("--keep", "--again")
+    copy = site.buffer.read_bytes()
+    site.back()
+    site.run()
+    site.buffer.write_bytes(copy)
+    site.append(line(10))
+    site.run()
+    assert site.emails() == users(0, 10) + users(0, 11)
+
+
+def test_an_import_that_finds_the_disk_full_makes_the_room_that_it_needs(site: Site) -> None:
+    """What it remembers of the buffer is written once the buffer is empty."""
+    with mounts.full(site.folder / "small") as small:
+        filler = small / "filler"
+        site.set("parser", offline_file=str(small / "buffer.jsonl"))
+        filler.unlink()
+        site.append(*lines(0, 20))
+        site.away()
+        site.run()
+        buffered = json.loads((small / "buffer.jsonl.state").read_text())["buffered"]
+        assert buffered == (small / "buffer.jsonl").stat().st_size
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        site.back()
+        assert "No space left on device; the next run tries again; make room: df -h" in site.run().stderr
+        assert site.emails() == users(0, 20)
+        assert json.loads((small / "buffer.jsonl.state").read_text())["buffered"] == 0
+
+
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 @pytest.mark.parametrize("open_elsewhere", [False, True])
 def test_an_older_copy_of_the_buffer_has_nothing_new(site: Site, load_path: str, open_elsewhere: bool) -> None:
@@ -209,6 +248,23 @@ def test_an_older_copy_of_the_buffer_has_nothing_new(site: Site, load_path: str,
             site.append(line(number))
             site.run()
             assert site.emails() == users(0, number + 1)
+
+
+def test_a_gap_that_is_a_hole_moves_the_position_to_its_end(site: Site) -> None:
+    """There is no line in it that would move the position."""
+    hole = 16 << 20
+    site.append("# a comment\n")
+    os.truncate(site.log, hole)
+    site.append(*lines(0, 5))
+    cfg = config.read(site.config)
+    with session.connect(cfg.connection) as conn, logfile.opened(site.log) as log:
+        assert log is not None
+        schema.ensure(conn)
+        target = Target(conn, contextlib.nullcontext)  # type: ignore[arg-type]  # no second session
+        origin = offline_buffer.origin("n1", log)
+        there = Position(None, target.node_id("n1"), origin.source, origin.source, 0, 0)
+        list(buffer_import.load_from(log, cfg, target, origin, there, hole))
+    assert site.query("SELECT position FROM log_positions") == [(hole,)]
 
 
 def test_an_older_copy_that_was_appended_to_adds_what_is_new(site: Site) -> None:

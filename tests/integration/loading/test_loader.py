@@ -333,6 +333,24 @@ def test_a_database_that_is_not_utf8_is_refused(server_keywords: dict[str, str])
         conn.execute(f"DROP DATABASE {name}")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("state", ["40P01", "40001"], ids=["deadlock", "serialization"])
+def test_a_conflict_with_another_program_is_tried_again_and_raised_if_it_stays(conn: Connection, state: str) -> None:
+    schema.ensure(conn)
+    tries = []
+
+    def store(_: Any) -> str:
+        tries.append(1)
+        if len(tries) != 2 * loader.MAX_ATTEMPTS:
+            conn.execute(f"DO $$ BEGIN RAISE EXCEPTION 'in the way' USING ERRCODE = '{state}'; END $$")
+        return "stored"
+
+    target = Target(conn, contextlib.nullcontext)  # type: ignore[arg-type]
+    with pytest.raises(psycopg.OperationalError, match="in the way"):
+        target.store_resolved([], {}, store)
+    assert len(tries) == loader.MAX_ATTEMPTS
+    assert target.store_resolved([], {}, store) == ("stored", Counter())
+
+
 @pytest.mark.parametrize(
     ("vanished", "raised"), [(PartitionMissing, db.Unavailable), (NamesMissing, db.Unsuitable)], ids=["days", "names"]
 )

@@ -19,6 +19,7 @@ from xraylog import records
 from xraylog.accesslog.grammar import Grammar
 from xraylog.commands import maintain
 from xraylog.database import schema, session
+from xraylog.load_result import LoadResult
 from xraylog.maintenance import replay
 from xraylog.records import AccessRecord, BadLine, Ignored
 
@@ -267,6 +268,26 @@ def test_a_check_that_refuses_all_of_them_leaves_all_of_them(site: Site, conn: C
     before = table(site)
     assert counts(150, 0, 0, 150) in site.run("-v", REPLAY).stderr
     assert table(site) == before
+
+
+def test_an_internal_error_of_a_trigger_leaves_all_of_them_and_is_named(site: Site, conn: Connection) -> None:
+    """It says nothing of a row."""
+    conn.execute(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'broken' USING ERRCODE = 'XX000'; END $$"
+    )
+    conn.execute("CREATE TRIGGER failing BEFORE INSERT ON users FOR EACH ROW EXECUTE PROCEDURE fail()")
+    reject(site, *lines(0, 3))
+    before = table(site)
+    said = site.run(REPLAY, status=3).stderr
+    assert "broken (SQLSTATE XX000); what was not moved stays in rejected_lines" in said
+    assert table(site) == before
+
+
+def test_counts_that_do_not_add_up_are_an_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own fault, that is: no input leads there."""
+    monkeypatch.setattr(replay, "replay", lambda *_: iter([(LoadResult(lines=2, rows=1), [])]))
+    assert "the counts do not add up: 2 lines were read; please report this" in site.run(REPLAY, status=1).stderr
 
 
 # --- batches

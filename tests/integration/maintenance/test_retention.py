@@ -211,6 +211,7 @@ def test_while_the_table_of_a_migration_is_there_nothing_goes(server: Connection
     server.execute("CREATE TABLE logs_old ()")
     server.execute("COMMENT ON TABLE logs_old IS 'xraylog: finished migration into logs, times read in UTC'")
     assert retention.to_drop(server, 30, NOW) == []
+    assert retention.rejected_to_drop(server, 30, NOW) == 0
     (said,) = enforce(server)
     assert said.startswith("nothing old is dropped: logs_old")
     assert found(server) == [OLD]
