@@ -155,7 +155,10 @@ def _shape(table: OldTable) -> Iterator[str]:
                 f"drop it, and recreate it afterwards"
             )
         if not constraint.enforced:
-            yield f"the constraint {constraint.name} is NOT ENFORCED, and cannot be carried over: drop it"
+            yield (
+                f"the constraint {constraint.name} is NOT ENFORCED, and cannot be carried over: "
+                f"ALTER TABLE {table.name} DROP CONSTRAINT {_quoted(constraint.name)}"
+            )
         elif not constraint.valid:
             yield (
                 f"the constraint {constraint.name} is NOT VALID: "

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import migration_record, partitions
+from xraylog.database import migration_record, partitions, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, old_table, state, swap
@@ -20,19 +21,20 @@ from xraylog.migration.state import Found, State
 def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
     """Advance the sequence of logs.id past the largest id of the old table; return its name and the last id it gave.
 
-    Raises Unsuitable when it is not.
+    Raises Unsuitable when it ends before that.
     """
     with state.step(conn):
         now = old_table.describe(conn, "logs", old.zone).sequence
         if now is None or largest_id is None:
             return None
-        conn.execute(swap.advance_sequence(now.name, largest_id))
-        ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
-        if last < largest_id:
+        try:
+            conn.execute(swap.advance_sequence(now.name, largest_id))
+        except errors.NumericValueOutOfRange as error:
             raise Unsuitable(
-                f"sequence {now.name}: expected it past {largest_id}, found {last}; "
+                f"sequence {now.name}: expected it past {largest_id}: {session.message(error)}; "
                 f"ALTER SEQUENCE {now.name} NO MAXVALUE"
-            )
+            ) from error
+        ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
         return now.name, last
 
 

@@ -24,6 +24,7 @@ from helpers.site import Site, lines, users, wait_until
 
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection, lock_key
+from xraylog.migration import backfill
 
 
 def test_every_row_is_copied_with_its_id_into_the_partition_of_its_utc_day(conn: Connection, site: Site) -> None:
@@ -165,6 +166,27 @@ def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
     conn.execute('DELETE FROM logs_old WHERE "timestamp" IS NULL')
     site.migrate("--drop-old")
     assert len(content(conn)) == 60
+
+
+def test_a_value_that_is_changed_meanwhile_to_one_that_has_no_new_type_is_reported_and_can_be_fixed(
+    conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last look at the rows."""
+    make_plain_logs(conn, OLDER.replace("source_ip        inet", "source_ip        text"))
+    real = backfill.copy_day
+
+    def late(*arguments: Any) -> backfill.Copied:
+        conn.execute("UPDATE logs_old SET source_ip = 'nowhere' WHERE id = 7")
+        return real(*arguments)
+
+    monkeypatch.setattr(backfill, "copy_day", late)
+    assert site.run_here(script=MIGRATE) == 3
+    assert "2025-11-15: its rows cannot be copied: invalid input syntax for type inet" in site.output()
+    assert "correct them in logs_old and continue, or go back with --undo" in site.output()
+    monkeypatch.undo()
+    conn.execute("UPDATE logs_old SET source_ip = '203.0.113.7' WHERE id = 7")
+    site.migrate("--drop-old")
+    assert {row[2] for row in content(conn)} == {"203.0.113.7"}
 
 
 def test_runs_during_a_migration_lose_nothing(conn: Connection, site: Site) -> None:

@@ -13,7 +13,9 @@ from helpers.migration import (
 from helpers.site import Site, facts
 from psycopg.sql import SQL, Identifier
 
+from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
+from xraylog.migration import state, swap, trial
 
 WITH_REASONS = {
     "a NULL timestamp": (
@@ -222,6 +224,64 @@ def test_refused_before_the_first_change_with_the_way_out(
     assert site.migrate("--dry-run", status=3).stderr == refused.stderr
 
 
+def test_a_constraint_that_is_not_enforced_is_refused_with_the_way_out(conn: Connection, site: Site) -> None:
+    if conn.info.server_version < 180000:
+        pytest.skip("before PostgreSQL 18 every CHECK is enforced")
+    make_plain_logs(conn)
+    conn.execute("ALTER TABLE logs ADD CONSTRAINT positive CHECK (source_port > 0) NOT ENFORCED")
+    said = site.migrate(status=3).stderr
+    assert "the constraint positive is NOT ENFORCED, and cannot be carried over: " in said
+    conn.execute(re.findall('ALTER TABLE logs DROP CONSTRAINT "positive"', said)[0])
+    site.migrate()
+
+
+def test_a_type_that_the_owner_may_not_use_is_refused_with_what_is_missing(
+    conn: Connection, site: Site, role: Callable[[str], str]
+) -> None:
+    """Each column of the type would be one more reason: the first is enough."""
+    make_plain_logs(conn)
+    owner = role("owner")
+    conn.execute("CREATE TYPE city AS ENUM ('here')")
+    conn.execute("ALTER TABLE logs ADD place city")
+    conn.execute("REVOKE USAGE ON TYPE city FROM PUBLIC")
+    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
+    for table in ("users", "protocols", "endpoints", "tags", "nodes", "logs"):
+        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
+    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    said = site.migrate(status=3).stderr
+    assert "grant this role what it needs: permission denied for type city (SQLSTATE 42501), at: CREATE TABLE" in said
+    assert len(said.splitlines()) == 2
+    conn.execute(SQL("GRANT USAGE ON TYPE city TO {}").format(Identifier(owner)))
+    site.migrate()
+
+
+def test_what_comes_between_the_look_and_the_rename_changes_nothing(conn: Connection) -> None:
+    """A view that another session creates, and an event trigger that lets nobody create a table."""
+    make_plain_logs(conn)
+    conn.execute("CREATE VIEW hours AS SELECT count(*) FROM logs")
+    before = facts(conn)
+    with pytest.raises(Unsuitable, match="the view hours would follow the rename: DROP VIEW hours"):
+        swap.swap(conn, "UTC", 60)
+    assert facts(conn) == before
+    conn.execute("DROP VIEW hours")
+    before = facts(conn)
+    conn.execute(
+        "CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '42501'; END $$"
+    )
+    conn.execute("CREATE EVENT TRIGGER frozen ON ddl_command_start EXECUTE PROCEDURE refuse()")
+    with pytest.raises(Unsuitable, match=r"the new logs cannot be created: not now .*; nothing was changed"):
+        swap.swap(conn, "UTC", 60)
+    conn.execute("DROP EVENT TRIGGER frozen")
+    assert facts(conn) == before
+
+
+def test_a_logs_that_another_session_has_migrated_is_not_looked_at(conn: Connection) -> None:
+    schema.ensure(conn)
+    with pytest.raises(state.StateChanged, match="logs is partitioned"):
+        trial.prepare(conn, "UTC")
+
+
 def test_all_reasons_are_reported_at_once(conn: Connection, site: Site) -> None:
     make_plain_logs(conn)
     together = [
@@ -267,7 +327,5 @@ def test_names_in_two_schemas_of_the_search_path_are_refused(conn: Connection, s
 
 def test_a_zone_that_the_server_does_not_know_is_refused_only_where_it_matters(conn: Connection) -> None:
     make_plain_logs(conn, OLDER.replace("timestamptz", "timestamp"))
-    from xraylog.migration.trial import prepare
-
     with pytest.raises(Unsuitable, match=r"the server does not know Mars/Phobos: set \[parser\] timezone"):
-        prepare(conn, "Mars/Phobos")
+        trial.prepare(conn, "Mars/Phobos")

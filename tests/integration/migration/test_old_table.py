@@ -71,6 +71,17 @@ def test_a_table_made_by_hand_is_carried_over(conn: Connection, site: Site) -> N
     assert conn.execute("SELECT seqtypid::regtype::text FROM pg_sequence").fetchall().count(("bigint",)) >= 3
 
 
+def test_a_unique_constraint_with_the_time_in_it_is_carried_over(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    conn.execute('ALTER TABLE logs ADD CONSTRAINT once UNIQUE ("timestamp", id)')
+    site.migrate("--drop-old")
+    uniques = "SELECT count(*) FROM pg_constraint WHERE contype = 'u' AND conrelid = %s::regclass"
+    for day in days_of(conn):
+        assert conn.execute(uniques, [day]).fetchall() == [(1,)]
+    with pytest.raises(errors.UniqueViolation):
+        conn.execute("INSERT INTO logs SELECT * FROM logs WHERE id = 7")
+
+
 def test_a_source_padded_with_blanks_is_an_address(conn: Connection, site: Site) -> None:
     make_plain_logs(conn, OLDER.replace("source_ip        inet", "source_ip        char(45)"))
     site.migrate("--drop-old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from helpers.migration import (
     BY_HAND,
     content,
@@ -62,6 +63,17 @@ def test_a_dry_run_of_undo_changes_nothing(conn: Connection, site: Site) -> None
     before = facts(conn)
     assert "ALTER TABLE logs_old RENAME TO logs" in site.migrate("--undo", "--dry-run").stdout
     assert facts(conn) == before
+
+
+@pytest.mark.parametrize("option", ["--status", "--dry-run", "--drop-old"])
+def test_an_old_table_that_lost_a_column_meanwhile_is_reported(conn: Connection, site: Site, option: str) -> None:
+    make_plain_logs(conn)
+    stop_in_the_middle(site)
+    conn.execute('ALTER TABLE logs_old RENAME COLUMN "timestamp" TO at')
+    assert "logs_old cannot be read any more" in site.migrate(option, status=3).stderr
+    conn.execute('ALTER TABLE logs_old RENAME COLUMN at TO "timestamp"')
+    site.migrate("--drop-old")
+    assert len(content(conn)) == 60
 
 
 def test_status_says_where_it_stands(conn: Connection, site: Site) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from helpers.migration import (
     BY_HAND,
+    INSERT,
     MIGRATE,
     OLDER,
     content,
@@ -22,6 +23,35 @@ from helpers.site import Site, facts, lines
 from xraylog.database import schema
 from xraylog.database.session import Connection
 from xraylog.migration import revert
+
+OTHER_IDS = """
+    CREATE TABLE given (last bigint);
+    INSERT INTO given VALUES (0);
+    CREATE FUNCTION next_id() RETURNS bigint LANGUAGE sql AS 'UPDATE given SET last = last + 1 RETURNING last';
+"""
+
+
+def test_ids_that_come_from_no_sequence_come_from_there_in_the_new_table_and_after_undo(
+    conn: Connection, site: Site
+) -> None:
+    conn.execute(OTHER_IDS)
+    make_plain_logs(conn, OLDER.replace("bigserial  ", "bigint DEFAULT next_id()"))
+    for arguments in ([], ["--undo", "--yes"], ["--drop-old"]):
+        site.migrate(*arguments)
+        if arguments != ["--undo", "--yes"]:
+            continue
+        assert is_plain(conn)
+        conn.execute(INSERT)
+    conn.execute(INSERT)
+    assert [id_ for id_, *_ in content(conn)] == list(range(1, 63))
+    assert conn.execute("SELECT to_regclass('logs_id_seq')").fetchall() == [(None,)]
+
+
+def test_an_undo_that_another_session_has_ended_has_nothing_left_to_drop(conn: Connection) -> None:
+    make_plain_logs(conn)
+    before = facts(conn)
+    assert not revert.drop_new_tables(conn)
+    assert facts(conn) == before
 
 
 @pytest.mark.parametrize("table", [OLDER, BY_HAND], ids=["older", "by hand"])

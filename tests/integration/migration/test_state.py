@@ -224,6 +224,21 @@ def test_a_migration_that_an_older_version_began_is_known_by_its_comment(conn: C
     assert "the migration is finished; logs_old is still there" in site.migrate("--status").stdout
 
 
+def test_a_comment_that_was_cut_is_asked_for_and_the_migration_goes_on(conn: Connection, site: Site) -> None:
+    """Of an older version's migration, which wrote no more than a comment."""
+    make_plain_logs(conn)
+    before = content(conn)
+    stop_in_the_middle(site)
+    conn.execute("DROP TABLE xraylog_migration")
+    conn.execute("COMMENT ON TABLE logs_old IS 'xraylog: unfinished migration into logs'")
+    said = site.migrate(status=3).stderr
+    assert "found 'xraylog: unfinished migration into logs'; with the zone of its days and the type of its id" in said
+    (comment,) = re.findall(r"COMMENT ON TABLE logs_old IS '.*?'", said)
+    conn.execute(comment.replace("ZONE", "UTC").replace("TYPE", "bigint"))
+    site.migrate("--drop-old")
+    assert content(conn) == before
+
+
 def test_what_nothing_is_known_of_is_never_called_done(conn: Connection, site: Site) -> None:
     """A migration of an older version, whose comment was lost."""
     make_plain_logs(conn)

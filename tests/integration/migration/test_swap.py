@@ -39,6 +39,22 @@ def test_the_sequence_goes_over_and_stands_past_the_largest_id(conn: Connection,
     assert conn.execute(insert).fetchone() == (max(60, stands_at) + 1,)
 
 
+def test_a_sequence_that_was_missing_belongs_to_the_owner_of_the_table(
+    conn: Connection, site: Site, role: Callable[[str], str]
+) -> None:
+    """Whoever migrates it: a superuser, say."""
+    make_plain_logs(conn)
+    conn.execute("DROP SEQUENCE logs_id_seq CASCADE")
+    owner = role("owner")
+    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
+    conn.execute(SQL("ALTER TABLE logs OWNER TO {}").format(Identifier(owner)))
+    site.migrate("--drop-old")
+    conn.execute(SQL("SET ROLE {}").format(Identifier(owner)))
+    conn.execute(INSERT)
+    conn.execute("RESET ROLE")
+    assert conn.execute("SELECT max(id) FROM logs").fetchall() == [(61,)]
+
+
 @pytest.mark.parametrize("kind", ["ALWAYS", "BY DEFAULT"])
 def test_an_identity_id_goes_on_from_where_it_was(
     conn: Connection, site: Site, role: Callable[[str], str], kind: str

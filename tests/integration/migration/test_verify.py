@@ -14,6 +14,7 @@ from helpers.migration import (
     content,
     days_of,
     make_plain_logs,
+    stop_in_the_middle,
 )
 from helpers.site import Site, lines, users, wait_until
 from psycopg import errors
@@ -84,6 +85,18 @@ def test_nobody_changes_the_old_table_between_proof_and_drop(
     dropping.join(600)
     assert done == [0]
     assert conn.execute("SELECT to_regclass('logs_old')").fetchone() == (None,)
+
+
+def test_a_sequence_that_was_made_to_end_meanwhile_is_named(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    stop_in_the_middle(site)
+    conn.execute("ALTER SEQUENCE logs_id_seq RESTART 1 MAXVALUE 30")
+    said = site.migrate("--drop-old", status=3).stderr
+    assert "sequence logs_id_seq: expected it past 60: " in said
+    conn.execute("ALTER SEQUENCE " + said.rpartition("ALTER SEQUENCE ")[2])  # type: ignore[arg-type]
+    site.migrate("--drop-old")
+    conn.execute(INSERT)
+    assert [id_ for id_, *_ in content(conn)] == list(range(1, 62))
 
 
 def test_a_day_that_was_dropped_since_does_not_come_back(conn: Connection, site: Site) -> None:
