@@ -43,14 +43,20 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
         columns = SQL(", ").join(Identifier(column.name) for column in old.columns if not column.generated)
         last_id = _last_id(conn)
-        since = []
-        for name, in_bounds in _partitions(conn, old):
-            with conn.transaction(force_rollback=True):  # which gives its locks back
-                since.append(_rows_since(conn, name, in_bounds))
+        since = _since(conn, old)
         times = sorted(time for _, *ends in since for time in ends)
         first, last = (times[0][1], times[-1][1]) if times else (None, None)
         risk = RowsAtRisk(sum(rows for rows, *_ in since), first, last, last_id, columns.as_string(conn))
         return old, risk
+
+
+def _since(conn: Connection, old: OldTable) -> list[tuple[Any, ...]]:
+    """Return what `_rows_since` does, of each partition."""
+    since = []
+    for name, in_bounds in _partitions(conn, old):
+        with conn.transaction(force_rollback=True):  # which gives its locks back
+            since.append(_rows_since(conn, name, in_bounds))
+    return since
 
 
 PARTITIONS = """
@@ -119,11 +125,12 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
     """
     with state.step(conn) as found:
         conn.execute("LOCK TABLE ONLY logs, logs_old IN ACCESS EXCLUSIVE MODE")
+        old = old_table.describe(conn, "logs_old", found.zone)
         if risk is not None and _last_id(conn) != risk.last_id:
             return False
-        state.run_all(
-            conn, revert_statements(conn, old_table.describe(conn, "logs_old", found.zone), found.sequence_type)
-        )
+        if risk is not None and risk.last_id is None and sum(rows for rows, *_ in _since(conn, old)) != risk.rows:
+            return False  # ids that come from no sequence do not tell: the rows have to be counted again
+        state.run_all(conn, revert_statements(conn, old, found.sequence_type))
         return True
 
 

@@ -20,9 +20,9 @@ from helpers.migration import (
 )
 from helpers.site import Site, facts, lines
 
-from xraylog.database import schema
+from xraylog.database import partitions, schema
 from xraylog.database.session import Connection
-from xraylog.migration import revert
+from xraylog.migration import revert, swap
 
 OTHER_IDS = """
     CREATE TABLE given (last bigint);
@@ -45,6 +45,22 @@ def test_ids_that_come_from_no_sequence_come_from_there_in_the_new_table_and_aft
     conn.execute(INSERT)
     assert [id_ for id_, *_ in content(conn)] == list(range(1, 63))
     assert conn.execute("SELECT to_regclass('logs_id_seq')").fetchall() == [(None,)]
+
+
+def test_a_row_that_comes_after_the_report_is_not_lost_where_ids_come_from_no_sequence(conn: Connection) -> None:
+    """There is no last id that would have changed."""
+    conn.execute(OTHER_IDS)
+    make_plain_logs(conn, OLDER.replace("bigserial  ", "bigint DEFAULT next_id()"))
+    swap.swap(conn, "UTC", 60)
+    partitions.Partitions(conn).ensure(["2025-11-17"])
+    _, risk = revert.rows_at_risk(conn)
+    conn.execute(INSERT)
+    assert not revert.revert(conn, risk)
+    assert not is_plain(conn)
+    _, risk = revert.rows_at_risk(conn)
+    assert risk.rows == 1
+    assert revert.revert(conn, risk)
+    assert is_plain(conn)
 
 
 def test_an_undo_that_another_session_has_ended_has_nothing_left_to_drop(conn: Connection) -> None:
