@@ -276,7 +276,9 @@ def test_an_internal_error_of_a_trigger_leaves_all_of_them_and_is_named(site: Si
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'broken' USING ERRCODE = 'XX000'; END $$"
     )
-    conn.execute("CREATE TRIGGER failing BEFORE INSERT ON users FOR EACH ROW EXECUTE PROCEDURE fail()")
+    site.append(line(9))
+    site.run()
+    conn.execute("CREATE TRIGGER failing BEFORE INSERT ON logs_2025_11_17 FOR EACH ROW EXECUTE PROCEDURE fail()")
     reject(site, *lines(0, 3))
     before = table(site)
     said = site.run(REPLAY, status=3).stderr
