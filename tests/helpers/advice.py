@@ -484,6 +484,8 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused",
     },
     "xraylog/migration/backfill.py": {
+        "{}: its partition cannot be created": "integration/migration/test_backfill.py::"
+        "test_a_name_that_another_program_takes_meanwhile_is_reported_and_can_be_freed",
         "{}: its rows cannot be copied": "integration/migration/test_backfill.py::"
         "test_a_value_that_is_changed_meanwhile_to_one_that_has_no_new_type_is_reported_and_can_be_fixed",
     },

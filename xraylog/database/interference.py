@@ -70,9 +70,10 @@ CHECKS = """
     ORDER BY 1
 """
 
-# Views, those on views first, and foreign keys.
-DEPENDENTS = """
-    WITH RECURSIVE view (oid, depth) AS (
+# The views on some tables, and those on views. OR REPLACE can make two that read each other.
+MAX_DEPTH = 100
+VIEWS_ON = f"""
+    view (oid, depth) AS (
         SELECT r.ev_class, 1
         FROM pg_depend d
         JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
@@ -83,8 +84,21 @@ DEPENDENTS = """
         FROM view
         JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = view.oid
         JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
-        WHERE r.ev_class <> view.oid
-    ), statement (text, depth) AS (
+        WHERE r.ev_class <> view.oid AND depth < {MAX_DEPTH}
+    )
+"""  # noqa: S608  # a constant
+# Those on views first.
+VIEWS = f"""
+    WITH RECURSIVE {VIEWS_ON}
+    SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, c.oid::regclass::text
+    FROM view JOIN pg_class c ON c.oid = view.oid
+    WHERE c.relkind IN ('v', 'm')
+    GROUP BY c.oid, c.relkind
+    ORDER BY max(depth) DESC, 2
+"""  # noqa: S608  # a constant
+# Views, and foreign keys.
+DEPENDENTS = f"""
+    WITH RECURSIVE {VIEWS_ON}, statement (text, depth) AS (
         SELECT format('DROP %%s %%s', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW' ELSE 'VIEW' END,
                       c.oid::regclass), max(depth)
         FROM view JOIN pg_class c ON c.oid = view.oid
@@ -96,7 +110,7 @@ DEPENDENTS = """
         WHERE k.contype = 'f' AND k.confrelid = ANY(%(tables)s::oid[])
     )
     SELECT text FROM statement ORDER BY depth DESC, text
-"""
+"""  # noqa: S608  # a constant
 # Ours are those of a primary key, and of the column with the names of a reference table.
 UNIQUE_INDEXES = """
     SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %%s', i.indexrelid::regclass)
@@ -154,6 +168,14 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
 def dependents(conn: Connection, tables: Sequence[int]) -> list[str]:
     """Return the statements that remove what prevents these tables, given by oid, from being dropped."""
     return [statement for (statement,) in conn.execute(DEPENDENTS, {"tables": [*tables]})]
+
+
+def views(conn: Connection, table: int) -> list[tuple[str, str]]:
+    """Return the views on this table, by its oid, and on these, in the order in which they can be dropped.
+
+    Each is what it is called by DROP, and its name, quoted.
+    """
+    return [(kind, name) for kind, name in conn.execute(VIEWS, {"tables": [table]})]
 
 
 def on(conn: Connection, table: str) -> list[str]:

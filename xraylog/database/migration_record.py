@@ -14,6 +14,12 @@ from xraylog.database.session import Connection
 TABLE = "xraylog_migration"
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (state text NOT NULL)"
 DROP = f"DROP TABLE IF EXISTS {TABLE}"
+# Another program may have a table of that name: what is not like ours is neither read nor dropped. `record`: pg_class
+IS_OURS = """
+    record.relname = 'xraylog_migration' AND record.relkind = 'r'
+    AND (SELECT array_agg(a.attname::text) FROM pg_attribute a
+         WHERE a.attrelid = record.oid AND a.attnum > 0 AND NOT a.attisdropped) = ARRAY['state']
+"""
 
 
 def read(conn: Connection, table: str | None) -> str | None:

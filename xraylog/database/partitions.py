@@ -29,14 +29,13 @@ class _NameTaken(Exception):
     """Another object has the name of a partition."""
 
 
-# The kind of object that has a name, in the words of ALTER. Types other than row types are not in pg_class.
-KIND = """
-    SELECT CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
-                        WHEN 'f' THEN 'foreign table' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index'
-                        WHEN 'c' THEN 'type' ELSE 'table' END
-    FROM pg_class
-    WHERE oid = to_regclass(%s)
+# The kind of object, in the words of ALTER, from pg_class. Types other than row types are not in there.
+KIND_OF_RELATION = """
+    CASE relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+                 WHEN 'f' THEN 'foreign table' WHEN 'i' THEN 'index' WHEN 'I' THEN 'index'
+                 WHEN 'c' THEN 'type' ELSE 'table' END
 """
+KIND = f"SELECT {KIND_OF_RELATION} FROM pg_class WHERE oid = to_regclass(%s)"  # noqa: S608  # a constant
 # Bounds come from the catalog, because anything can have the name of a partition. MINVALUE and MAXVALUE are not quoted.
 # A half-detached partition takes no rows; to_jsonb, because pg_inherits has that column only from PostgreSQL 14 on.
 BOUNDS = """

@@ -158,7 +158,7 @@ CATALOG = f"""
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_class old ON c.relname = 'logs' AND old.relnamespace = c.relnamespace AND old.relname = 'logs_old'
     LEFT JOIN pg_class record
-           ON c.relname = 'logs' AND record.relnamespace = c.relnamespace AND record.relname = 'xraylog_migration'
+           ON c.relname = 'logs' AND record.relnamespace = c.relnamespace AND {migration_record.IS_OURS}
     {namesakes.HIDDEN}
     WHERE c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
     ORDER BY c.relname, a.attnum

@@ -109,6 +109,11 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
             state.run_all(conn, others)
             clock.append(time.monotonic())
             state.retry(progress, state.run_in_savepoint, conn, attach)
+        except (errors.DuplicateTable, errors.DuplicateObject) as error:  # since the first look at these names
+            raise Unsuitable(
+                f"{day}: its partition cannot be created: {session.message(error)}; "
+                f"rename what has its name, and continue, or go back with --undo"
+            ) from error
         except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
             raise Unsuitable(
                 f"{day}: its rows cannot be copied: {session.message(error)}; "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from xraylog.database import citus, partitions, schema, session
+from xraylog.database import citus, interference, migration_record, partitions, schema, session
 from xraylog.database.lock_table import LockTable
 from xraylog.database.session import Connection
 from xraylog.migration import day_counts, old_table
@@ -20,15 +20,12 @@ MAX_BIGINT = 2**63 - 1
 MAX_EXAMPLES = 5  # examples in a message
 
 
-# Views, rules, triggers, keys of other tables, publications, policies, statistics, inheritance, uses of the row's
-# type. Not: its own columns, indexes, constraints, sequence.
+# Rules, triggers, keys of other tables, publications, policies, statistics, inheritance, uses of the row's type.
+# Not: views, its own columns, indexes, constraints, sequence.
 DEPENDENTS = """
     SELECT DISTINCT
-           CASE WHEN r.oid IS NOT NULL AND v.relkind = 'v' THEN 'view'
-                WHEN r.oid IS NOT NULL AND v.relkind = 'm' THEN 'materialized view'
-                WHEN k.oid IS NOT NULL THEN 'foreign key' WHEN t.oid IS NOT NULL THEN 'trigger' ELSE 'other' END,
-           CASE WHEN r.oid IS NOT NULL AND v.relkind IN ('v', 'm') THEN v.oid::regclass::text
-                WHEN k.oid IS NOT NULL THEN k.conrelid::regclass::text
+           CASE WHEN k.oid IS NOT NULL THEN 'foreign key' WHEN t.oid IS NOT NULL THEN 'trigger' ELSE 'other' END,
+           CASE WHEN k.oid IS NOT NULL THEN k.conrelid::regclass::text
                 ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END,
            coalesce(quote_ident(k.conname), quote_ident(t.tgname))
     FROM pg_class c
@@ -43,6 +40,7 @@ DEPENDENTS = """
       AND d.deptype IN ('n', 'a')
       AND (k.conrelid IS DISTINCT FROM c.oid OR k.confrelid = c.oid)
       AND d.classid <> 'pg_attrdef'::regclass
+      AND (v.relkind IN ('v', 'm')) IS NOT TRUE
       AND NOT (d.classid = 'pg_class'::regclass AND d.objid = c.oid)
       AND NOT coalesce(t.tgisinternal, false)
       AND (d.classid <> 'pg_class'::regclass
@@ -52,13 +50,21 @@ DEPENDENTS = """
     FROM pg_inherits WHERE inhrelid = %s::regclass
     ORDER BY 1, 2
 """
-EXISTING = """
-    SELECT c.relname
-    FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = %s AND c.relname = ANY(%s)
-    ORDER BY c.relname
-"""
+# What has one of these names, and what ALTER calls that. A table needs a type of its name, too; of the type of an array
+# the server changes the name by itself.
+EXISTING = f"""
+    SELECT record.relname, {partitions.KIND_OF_RELATION}
+    FROM pg_class record
+    JOIN pg_namespace n ON n.oid = record.relnamespace
+    WHERE n.nspname = %(schema)s AND record.relname = ANY(%(names)s) AND NOT ({migration_record.IS_OURS})
+    UNION
+    SELECT t.typname, 'type'
+    FROM pg_type t
+    JOIN pg_namespace n ON n.oid = t.typnamespace
+    WHERE n.nspname = %(schema)s AND t.typname = ANY(%(names)s) AND t.typrelid = 0
+      AND NOT EXISTS (SELECT FROM pg_type element WHERE element.typarray = t.oid)
+    ORDER BY 1
+"""  # noqa: S608  # a constant
 
 
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
@@ -66,20 +72,21 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
     reasons = [*_of_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_shape(table)]
     reasons += _ids(table, counts)
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
-    names = ["logs_old", "logs_new", *(f"{index.name}_old" for index in table.indexes)]
+    names = ["logs_old", "logs_new", "logs_new_day", old_table.BY_DAY, migration_record.TABLE]
+    names += [f"{index.name}_old" for index in table.indexes]
     if table.sequence is not None and table.sequence.identity:
         names.append(f"{table.sequence.bare_name}_old")
     elif table.needs_sequence:
         names.append("logs_id_seq")
-    reasons += [f"{name} is in the way: rename it" for name in _existing(conn, table, names)]
+    reasons += [f"{name} is in the way: rename it: {rename}" for name, _, rename in _existing(conn, table, names)]
     if counts is not None:
         reasons += [*row_blockers(conn, table, counts), *_locks(conn, table, counts), *_values(conn, table)]
         days = [
             partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in counts.dates[:MAX_DAYS]
         ]
         reasons += [
-            f"{name} is in the way, a table of its own with the name of a partition: rename it"
-            for name in _existing(conn, table, days)
+            f"{name} is in the way, a {kind} with the name of a partition: rename it: {rename}"
+            for name, kind, rename in _existing(conn, table, days)
         ]
     return reasons
 
@@ -100,8 +107,10 @@ def _of_citus(conn: Connection) -> Iterator[str]:
         )
 
 
-def _existing(conn: Connection, table: OldTable, names: list[str]) -> list[str]:
-    return [name for (name,) in conn.execute(EXISTING, [table.schema, names])]
+def _existing(conn: Connection, table: OldTable, names: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield what has one of the names: the name, what it is, and the statement that renames it."""
+    for name, kind in conn.execute(EXISTING, {"schema": table.schema, "names": names}):
+        yield name, kind, f"ALTER {kind.upper()} {_quoted(name)} RENAME TO …"
 
 
 def _rights(table: OldTable) -> Iterator[str]:
@@ -194,13 +203,14 @@ def _quoted(name: str) -> str:
 
 def dependents(conn: Connection, table: str) -> Iterator[str]:
     """Yield what would follow a rename of the table, or go with it, each with the way out."""
+    ((oid,),) = conn.execute("SELECT %s::regclass::oid", [table])
+    for kind, what in interference.views(conn, oid):
+        yield (
+            f"the {kind} {what} would follow the rename: DROP {kind.upper()} {what}, and recreate it afterwards, "
+            f"with its grants (its text: SELECT pg_get_viewdef({Literal(what).as_string(conn)}))"
+        )
     for kind, what, name in conn.execute(DEPENDENTS, [table, table]):
-        if kind.endswith("view"):
-            yield (
-                f"the {kind} {what} would follow the rename: DROP {kind.upper()} {what}, and recreate it afterwards, "
-                f"with its grants (its text: SELECT pg_get_viewdef('{what}'))"
-            )
-        elif kind == "foreign key":
+        if kind == "foreign key":
             yield (
                 f"a foreign key of {what} points at {table}, where ids are not unique any more: "
                 f"ALTER TABLE {what} DROP CONSTRAINT {name}"
@@ -301,7 +311,8 @@ def _values(conn: Connection, table: OldTable) -> Iterator[str]:
             )
     there = schema.inspect(conn).tables
     for column, referenced in schema.KEYS.items():
-        if table.column(column) is None or old_table.has_key(table, column):
+        found = table.column(column)
+        if found is None or found.plain_type not in CONVERTED["bigint"] or old_table.has_key(table, column):
             continue
         unknown = (
             SQL("NOT EXISTS (SELECT FROM {} r WHERE r.id = l.{})").format(Identifier(referenced), Identifier(column))

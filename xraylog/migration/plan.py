@@ -88,8 +88,10 @@ def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
         yield f"no row was stored in logs since the migration started; lost would be {changes}"
         return
     yield f"{risk.rows:,} rows were stored in logs since the migration started. They would be LOST, and {changes}."
+    if risk.lost_columns:
+        yield f"The old table has no {', '.join(risk.lost_columns)}: what they have there is lost in any case."
     yield "To keep them, in psql, before you continue; the second line loads them again afterwards:"
-    yield f"  \\copy (SELECT {risk.columns} FROM {revert.rows_since(risk)}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy (SELECT {risk.values} FROM {revert.rows_since(risk)}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
     yield f"  \\copy logs ({risk.columns}) FROM 'since.csv' CSV HEADER"
 
 

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database import markers, migration_record, partitions
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state, swap
-from xraylog.migration.old_table import BY_DAY, OldTable
+from xraylog.migration.old_table import BY_DAY, Column, OldTable
 from xraylog.migration.state import State
 
 MAX_VALUES = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
@@ -30,6 +30,8 @@ class RowsAtRisk:
     last: str | None
     last_id: int | None  # that the sequence gave
     columns: str  # of the old table, for COPY
+    values: str  # of logs, as these columns have them
+    lost_columns: tuple[str, ...]  # of logs, that the old table does not have
 
 
 def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
@@ -41,13 +43,26 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
         old = old_table.describe(conn, "logs_old", found.zone)
         if reasons := list(blockers.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
-        columns = SQL(", ").join(Identifier(column.name) for column in old.columns if not column.generated)
+        columns = [column for column in old.columns if not column.generated]
+        names = SQL(", ").join(Identifier(column.name) for column in columns).as_string(conn)
+        values = SQL(", ").join(_as_old(old, column) for column in columns).as_string(conn)
         last_id = _last_id(conn)
         since = _since(conn, old)
         times = sorted(time for _, *ends in since for time in ends)
         first, last = (times[0][1], times[-1][1]) if times else (None, None)
-        risk = RowsAtRisk(sum(rows for rows, *_ in since), first, last, last_id, columns.as_string(conn))
-        return old, risk
+        rows = sum(rows for rows, *_ in since)
+        return old, RowsAtRisk(rows, first, last, last_id, names, values, tuple(old.missing_columns))
+
+
+def _as_old(old: OldTable, column: Column) -> Composable:
+    """Return SQL for a column of logs, as the old table has it: without a zone, a time is that of the old one's zone.
+
+    COPY into such a column would read the time as it is, whatever zone is written after it.
+    """
+    name = Identifier(column.name)
+    if column.name != "timestamp" or old.has_zone:
+        return name
+    return SQL("{} AT TIME ZONE {} AS {}").format(name, Literal(old.zone), name)
 
 
 def _since(conn: Connection, old: OldTable) -> list[tuple[Any, ...]]:

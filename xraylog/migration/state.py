@@ -72,7 +72,7 @@ class Found:
     recorded: bool = False  # in the table, and not only in a comment
 
 
-STATE = """
+STATE = f"""
     SELECT c.relkind::text, n.nspname, record.oid::regclass::text, obj_description(old.oid, 'pg_class'),
            obj_description(new.oid, 'pg_class'), old.oid IS NOT NULL, new.oid IS NOT NULL,
            (SELECT count(*) FROM pg_attribute a
@@ -83,9 +83,9 @@ STATE = """
     JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_class old ON old.relnamespace = c.relnamespace AND old.relname = 'logs_old' AND old.relkind = 'r'
     LEFT JOIN pg_class new ON new.relnamespace = c.relnamespace AND new.relname = 'logs_new' AND new.relkind = 'p'
-    LEFT JOIN pg_class record ON record.relnamespace = c.relnamespace AND record.relname = 'xraylog_migration'
+    LEFT JOIN pg_class record ON record.relnamespace = c.relnamespace AND {migration_record.IS_OURS}
     WHERE c.relname = 'logs' AND c.relkind NOT IN ('i', 'I', 'S', 't', 'c') AND pg_table_is_visible(c.oid)
-"""
+"""  # noqa: S608  # a constant
 
 
 def read_state(conn: Connection) -> Found:

@@ -75,6 +75,7 @@ def record(old: OldTable, text: str) -> Iterator[Composed]:
     yield SQL(migration_record.CREATE).format()
     yield from set_owner(old, migration_record.TABLE)
     yield SQL("GRANT SELECT ON {} TO PUBLIC").format(table)
+    yield SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table)  # or a publication of all tables refuses DELETE
     yield SQL("DELETE FROM {}").format(table)
     yield SQL("INSERT INTO {} VALUES ({})").format(table, Literal(text))
 

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import errors
 from psycopg.sql import Composed
 
-from xraylog.database import session
+from xraylog.database import interference, session
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import DayCounts
@@ -85,5 +85,7 @@ def _rejection(conn: Connection, statement: Composed) -> str | None:
     except psycopg.Error as error:
         if isinstance(error, errors.InsufficientPrivilege):
             return f"grant this role what it needs: {session.message(error)}"
+        if statements := interference.culprits(conn, error):
+            return f"{session.message(error)}; as its owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
         return f"the new table cannot have what logs has, drop or change it first: {session.message(error)}"
     return None

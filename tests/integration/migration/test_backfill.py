@@ -7,6 +7,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,8 +21,10 @@ from helpers.migration import (
     indexes,
     make_plain_logs,
     stop_after_the_rename,
+    stop_in_the_middle,
 )
 from helpers.site import Site, lines, users, wait_until
+from server import Server
 
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection, lock_key
@@ -187,6 +191,31 @@ def test_a_value_that_is_changed_meanwhile_to_one_that_has_no_new_type_is_report
     conn.execute("UPDATE logs_old SET source_ip = '203.0.113.7' WHERE id = 7")
     site.migrate("--drop-old")
     assert {row[2] for row in content(conn)} == {"203.0.113.7"}
+
+
+def test_a_name_that_another_program_takes_meanwhile_is_reported_and_can_be_freed(conn: Connection, site: Site) -> None:
+    make_plain_logs(conn)
+    stop_in_the_middle(site)
+    conn.execute("CREATE TYPE logs_2025_11_16 AS ENUM ('theirs')")
+    refused = site.migrate(status=3).stderr
+    assert 'its partition cannot be created: type "logs_2025_11_16" already exists' in refused
+    assert "rename what has its name, and continue" in refused
+    conn.execute("ALTER TYPE logs_2025_11_16 RENAME TO theirs")
+    site.migrate("--drop-old")
+    assert len(content(conn)) == 60
+
+
+def test_a_publication_of_all_tables_is_no_obstacle(own_server: Callable[..., Server], tmp_path: Path) -> None:
+    """It refuses UPDATE and DELETE where it could not say which row: on a table without a key."""
+    server = own_server("wal_level=logical")
+    site = Site(tmp_path, server.keywords())
+    with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
+        make_plain_logs(conn)
+        conn.execute("CREATE PUBLICATION of_everything FOR ALL TABLES")
+        site.migrate()
+        site.migrate("--undo", "--yes")
+        site.migrate("--drop-old")
+        assert len(content(conn)) == 60
 
 
 def test_runs_during_a_migration_lose_nothing(conn: Connection, site: Site) -> None:

@@ -64,6 +64,13 @@ WITH_REASONS = {
         'CREATE VIEW "My View" AS SELECT count(*) FROM logs',
         r'the view "My View" would follow the rename: DROP VIEW \"My View\", and recreate it afterwards',
     ),
+    "a view on a view": (
+        'CREATE VIEW inner_one AS SELECT * FROM logs; CREATE VIEW "Outer\'s" AS SELECT * FROM inner_one',
+        (
+            r"the view \"Outer's\" would follow .*: DROP VIEW \"Outer's\", .*pg_get_viewdef\('\"Outer''s\"'\)\)\n"
+            r"the view inner_one would follow the rename: DROP VIEW inner_one, "
+        ),
+    ),
     "a materialized view": (
         "CREATE MATERIALIZED VIEW hours AS SELECT count(*) FROM logs",
         r"the materialized view hours would follow the rename: DROP MATERIALIZED VIEW hours",
@@ -177,7 +184,45 @@ WITH_REASONS = {
     "a logs_old of another program": ("CREATE TABLE logs_old (id integer)", r"logs_old is in the way: rename it"),
     "a table with the name of a partition": (
         "CREATE TABLE logs_2025_11_16 (id integer)",
-        r"logs_2025_11_16 is in the way, a table of its own with the name of a partition: rename it",
+        r"logs_2025_11_16 is in the way, a table with the name of a partition: rename it",
+    ),
+    "an enum with the name of a partition": (
+        "CREATE TYPE logs_2025_11_16 AS ENUM ('a')",
+        r"logs_2025_11_16 is in the way, a type with the name of a partition: rename it",
+    ),
+    "a type with the name of the old table": ("CREATE DOMAIN logs_old AS text", r"logs_old is in the way: rename it"),
+    "a table with the name of the index on the old table": (
+        "CREATE TABLE logs_old_by_day (id integer)",
+        r"logs_old_by_day is in the way: rename it",
+    ),
+    "a table with the name of a day of the trial": (
+        "CREATE TABLE logs_new_day (id integer)",
+        r"logs_new_day is in the way: rename it",
+    ),
+    "a table of another program with the name of the record": (
+        "CREATE TABLE xraylog_migration (state text, more integer); INSERT INTO xraylog_migration VALUES ('theirs', 1)",
+        r"xraylog_migration is in the way: rename it",
+    ),
+    "a table with the name of the record that has no state": (
+        "CREATE TABLE xraylog_migration (id integer)",
+        r"xraylog_migration is in the way: rename it",
+    ),
+    "a view with the name of the record": (
+        "CREATE VIEW xraylog_migration AS SELECT 'theirs'::text AS state",
+        r"xraylog_migration is in the way: rename it",
+    ),
+    "an id of a name that is text": (
+        "ALTER TABLE logs DROP COLUMN node_id; ALTER TABLE logs ADD COLUMN node_id text",
+        r"logs.node_id: expected integer, found text: ALTER TABLE logs ALTER COLUMN node_id TYPE integer",
+    ),
+    "an event trigger that refuses new tables": (
+        (
+            "CREATE FUNCTION no_tables() RETURNS event_trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'no new tables, says %', current_database(); END $$; "
+            "CREATE EVENT TRIGGER refuses ON ddl_command_start WHEN TAG IN ('CREATE TABLE') "
+            "EXECUTE PROCEDURE no_tables()"
+        ),
+        r"no new tables, says \S+ \(SQLSTATE P0001\); .*: ALTER EVENT TRIGGER refuses DISABLE, at: CREATE TABLE",
     ),
     "a name that is too long": (
         f"CREATE INDEX {'x' * 60} ON logs (action)",

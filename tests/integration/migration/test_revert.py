@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 
 import pytest
@@ -105,6 +106,29 @@ def test_undo_says_what_would_be_lost_before_it_does_anything(conn: Connection, 
     assert "would be LOST" in site.migrate("--undo", "--yes").stdout
     assert len(content(conn)) == 60
     assert is_plain(conn)
+
+
+PSQL_SESSION = "America/New_York"  # a zone that has nothing to do with that of the log
+
+
+def test_the_rows_that_an_undo_would_lose_are_kept_by_what_it_prints(conn: Connection, site: Site) -> None:
+    """Also where the old table has times without a zone, which COPY reads without a look at the zone in the file."""
+    make_plain_logs(conn, OLDER.replace("timestamptz", "timestamp"))
+    site.set("parser", timezone="Europe/Berlin")
+    site.migrate()
+    site.append(*lines(0, 5))
+    site.run()
+    stored = content(conn)
+    printed = site.migrate("--undo", "--dry-run").stdout
+    away, back = re.findall(r"^--   \\(copy .*)$", printed, re.MULTILINE)
+    conn.execute(f"SET timezone TO '{PSQL_SESSION}'")
+    with conn.cursor().copy(re.sub(r"TO 'since.csv'", "TO STDOUT", away)) as copy:
+        kept = b"".join(bytes(part) for part in copy)
+    site.migrate("--undo", "--yes")
+    with conn.cursor().copy(re.sub(r"FROM 'since.csv'", "FROM STDIN", back)) as copy:
+        copy.write(kept)
+    site.migrate("--drop-old")
+    assert content(conn) == stored
 
 
 @pytest.mark.parametrize(("answer", "status"), [("yes\n", 0), ("\n", 3), ("no\n", 3)])
