@@ -484,6 +484,8 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused",
     },
     "xraylog/migration/backfill.py": {
+        "{}: it cannot be copied": "integration/migration/test_blockers.py::"
+        "test_a_right_that_is_taken_away_meanwhile_is_asked_for",
         "{}: its partition cannot be created": "integration/migration/test_backfill.py::"
         "test_a_name_that_another_program_takes_meanwhile_is_reported_and_can_be_freed",
         "{}: its rows cannot be copied": "integration/migration/test_backfill.py::"
@@ -540,7 +542,11 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/telemetry/stats.py": {
         "{}: expected the header": ADVICE + "test_a_table_of_statistics_with_another_header"
     },
-    "xraylog/migration/blockers.py": {"": BLOCKERS},
+    "xraylog/migration/blockers.py": {
+        "": BLOCKERS,
+        "{}: expected the right to read it": "integration/migration/test_blockers.py::"
+        "test_another_role_cannot_continue_and_is_asked_for_the_owner",
+    },
 }
 
 

@@ -328,8 +328,18 @@ def ensure(conn: Connection) -> Findings:
     return findings
 
 
+# Where the default is set, and is the database's own anyway, the server refuses a partitioned table, and its indexes.
+NO_OWN_TABLESPACE = """
+    SELECT set_config('default_tablespace', '', true)
+    FROM pg_database d
+    JOIN pg_tablespace t ON t.oid = d.dattablespace
+    WHERE d.datname = current_database() AND t.spcname = current_setting('default_tablespace')
+"""
+
+
 def _create(conn: Connection, findings: Findings) -> None:
     keys_on_logs = Capabilities.of(conn).keys_on_partitioned
+    conn.execute(NO_OWN_TABLESPACE)
     for name in findings.missing:
         for statement in create(name, keys_on_logs):
             conn.execute(statement)

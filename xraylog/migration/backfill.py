@@ -33,6 +33,7 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         old = old_table.describe(conn, "logs_old", found.zone)
+        blockers.raise_without_rights(old)
         if not found.recorded:  # a version before this table started it
             state.run_all(conn, swap.record_started(old, found.state is State.FINISHED, found.sequence_type))
         _ensure_index_by_day(conn, old)
@@ -113,6 +114,11 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
             raise Unsuitable(
                 f"{day}: its partition cannot be created: {session.message(error)}; "
                 f"rename what has its name, and continue, or go back with --undo"
+            ) from error
+        except errors.InsufficientPrivilege as error:
+            raise Unsuitable(
+                f"{day}: it cannot be copied: {session.message(error)}; "
+                f"grant this role what it needs, and continue, or go back with --undo"
             ) from error
         except (errors.ProgrammingError, errors.DataError, errors.IntegrityError) as error:
             raise Unsuitable(

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from xraylog.database import citus, interference, migration_record, partitions, schema, session
 from xraylog.database.lock_table import LockTable
-from xraylog.database.session import Connection
+from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import day_counts, old_table
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
@@ -111,6 +111,22 @@ def _existing(conn: Connection, table: OldTable, names: list[str]) -> Iterator[t
     """Yield what has one of the names: the name, what it is, and the statement that renames it."""
     for name, kind in conn.execute(EXISTING, {"schema": table.schema, "names": names}):
         yield name, kind, f"ALTER {kind.upper()} {_quoted(name)} RENAME TO …"
+
+
+def raise_without_rights(table: OldTable) -> None:
+    """Raise Unsuitable if this role may not continue, or undo, what another one began."""
+    if reasons := list(_rights(table)):
+        raise Unsuitable("; ".join(reasons))
+
+
+def raise_if_unreadable(conn: Connection, table: OldTable) -> None:
+    """Raise Unsuitable if this role may not read the rows of the table."""
+    ((may_read,),) = conn.execute("SELECT has_table_privilege(%s, 'SELECT')", [_quoted(table.name)])
+    if not may_read:
+        raise Unsuitable(
+            f"{table.name}: expected the right to read it, found none; as {table.owner}: "
+            f"GRANT SELECT ON {table.name} TO {_quoted(table.role)}"
+        )
 
 
 def _rights(table: OldTable) -> Iterator[str]:

@@ -15,7 +15,7 @@ from xraylog.config import Config
 from xraylog.database import session
 from xraylog.database.lock_table import shortage_of_logs
 from xraylog.database.session import Connection
-from xraylog.migration import backfill, day_counts, old_table, revert, state, swap, verify
+from xraylog.migration import backfill, blockers, day_counts, old_table, revert, state, swap, verify
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.revert import RowsAtRisk
@@ -123,6 +123,7 @@ def _started(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCoun
     with state.transaction(conn):
         conn.execute(state.set_search_path(found.search_path))
         old = old_table.describe(conn, "logs_old", found.zone)
+        blockers.raise_if_unreadable(conn, old)
         counts = day_counts.count(conn, old)
         if counts is None:
             raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")

@@ -41,6 +41,7 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
     """
     with state.step(conn) as found:
         old = old_table.describe(conn, "logs_old", found.zone)
+        blockers.raise_without_rights(old)
         if reasons := list(blockers.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
         columns = [column for column in old.columns if not column.generated]

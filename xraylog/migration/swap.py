@@ -96,6 +96,7 @@ def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]
 
 def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[Composed]:
     """Return the DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
+    yield SQL(schema.NO_OWN_TABLESPACE).format()
     yield _create_logs(old, name)
     for constraint in old.constraints:
         if constraint.kind == "c":

@@ -9,8 +9,9 @@ import pytest
 from helpers.migration import (
     OLDER,
     make_plain_logs,
+    stop_in_the_middle,
 )
-from helpers.site import Site, facts
+from helpers.site import Site, facts, line
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database import schema
@@ -360,6 +361,68 @@ def test_another_role_s_table_is_refused(conn: Connection, site: Site, role: Cal
         in refused
     )
     assert f'GRANT CREATE ON SCHEMA "public" TO "{stranger}"' in refused
+
+
+def test_another_role_cannot_continue_and_is_asked_for_the_owner(
+    conn: Connection, site: Site, role: Callable[[str], str]
+) -> None:
+    make_plain_logs(conn)
+    stop_in_the_middle(site)
+    stranger = role("stranger")
+    site.set("postgresql", user=stranger, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    for option in ("--status", "--dry-run"):
+        refused = site.migrate(option, status=3).stderr
+        assert "logs_old: expected the right to read it, found none; as postgres: " in refused
+        assert f'GRANT SELECT ON logs_old TO "{stranger}"' in refused
+    conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(stranger)))
+    site.migrate("--status")
+    for arguments in ([], ["--undo", "--yes"]):
+        refused = site.migrate(*arguments, status=3).stderr
+        assert (
+            "only the owner of logs_old can migrate it: connect as postgres, or ALTER TABLE logs_old OWNER TO"
+            in refused
+        )
+    site.set("postgresql", **site.database)
+    site.migrate("--drop-old")
+
+
+def test_a_right_that_is_taken_away_meanwhile_is_asked_for(
+    conn: Connection, site: Site, role: Callable[[str], str]
+) -> None:
+    owner = role("owner")
+    make_plain_logs(conn)
+    conn.execute("CREATE FUNCTION is_port(integer) RETURNS boolean LANGUAGE sql AS 'SELECT $1 > 0'")
+    conn.execute("ALTER TABLE logs ADD CHECK (is_port(source_port))")
+    for table in ("logs", *schema.REFERENCE_TABLES):
+        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
+    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
+    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    stop_in_the_middle(site)
+    for right in ("CREATE ON SCHEMA public", "EXECUTE ON FUNCTION is_port(integer)"):
+        conn.execute(SQL(f"REVOKE {right} FROM PUBLIC, {{}}").format(Identifier(owner)))
+    assert f'GRANT CREATE ON SCHEMA "public" TO "{owner}"' in site.migrate(status=3).stderr
+    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
+    refused = site.migrate(status=3).stderr
+    assert "permission denied for function is_port" in refused
+    assert "grant this role what it needs, and continue, or go back with --undo" in refused
+    conn.execute(SQL("GRANT EXECUTE ON FUNCTION is_port(integer) TO {}").format(Identifier(owner)))
+    site.migrate("--drop-old")
+
+
+@pytest.mark.parametrize("is_plain", [True, False], ids=["a migration", "a first run"])
+@pytest.mark.empty_database
+def test_the_databases_own_tablespace_as_the_default_one_is_no_obstacle(
+    conn: Connection, site: Site, is_plain: bool
+) -> None:
+    """The server refuses a partitioned table then: nothing is wrong with ours."""
+    site.set("postgresql", options="-c default_tablespace=pg_default")
+    if is_plain:
+        make_plain_logs(conn)
+        site.migrate("--drop-old")
+    site.append(line(1))
+    site.run("--check")
+    site.run()
+    assert site.emails()["u1"] == 1
 
 
 def test_names_in_two_schemas_of_the_search_path_are_refused(conn: Connection, site: Site) -> None:
