@@ -9,6 +9,7 @@ from typing import TypeAlias
 from xraylog.config import Config
 from xraylog.database import partitions, refusals, schema, session
 from xraylog.database.session import Connection
+from xraylog.maintenance import prune
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do
 
@@ -59,7 +60,7 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
     found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
     for name, owner, *granted, sequences, owner_name, is_superuser in found:
         has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
-        needed = {*NEEDED[name], *(("SELECT", "DELETE") if name == "rejected_lines" and cfg.keep_days else ())}
+        needed = {*NEEDED[name], *_for_retention(name, cfg)}
         lacking = [right for right in has if right in needed and not has[right]]
         if lacking:
             trouble.append(f"GRANT {', '.join(lacking)} ON {name} TO {role}")
@@ -83,6 +84,15 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
 def makes_days(conn: Connection) -> bool:
     """Return whether this role may make partitions: another that is to make them makes no new day in a trial."""
     return conn.execute(MAKES_DAYS).fetchone() == (True,)
+
+
+def _for_retention(table: str, cfg: Config) -> tuple[str, ...]:
+    """Return the rights that [retention] needs, beside those of a run."""
+    if not cfg.keep_days:
+        return ()
+    if table == "rejected_lines" or (cfg.prune_names and table in prune.TABLES):
+        return "SELECT", "DELETE"
+    return ("SELECT",) if table == "logs" and cfg.prune_names else ()
 
 
 def days_are_made(conn: Connection, days: int = 2) -> bool:

@@ -34,6 +34,12 @@ MAX_DROPPING_S = 60  # thousands of forged days would keep a run from the next l
 POLL_S = 0.1
 AS_OWNER = "as their owner, or a superuser of PostgreSQL: "
 CHUNK_ROWS = 10_000  # rows a transaction
+NAMES = "unused names"
+GRANTS = {  # what each part of it needs, beside the tables that are dropped
+    "rejected_lines": ("SELECT, DELETE ON rejected_lines",),
+    "dns_names": ("SELECT, DELETE ON dns_names",),
+    NAMES: (f"SELECT, DELETE ON {', '.join(prune.TABLES)}", "SELECT ON logs, nodes"),
+}
 # What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
 CONCURRENT_DDL = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
@@ -150,7 +156,7 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
         if removed := _remove_dns_names(conn, cutoff):
             yield f"dns_names: {removed} names from before {cutoff:%Y-%m-%d} are removed"
     if dropped and prune_names:
-        with _collect_errors(conn, "unused names", trouble):
+        with _collect_errors(conn, NAMES, trouble):
             partitions.Partitions(conn).ensure([f"{now:%Y-%m-%d}"])  # who reads all of logs is in the way of a new one
             yield from prune.remove(conn)
     if trouble:
@@ -183,6 +189,8 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
     """
     try:
         yield
+    except Unsuitable as error:
+        trouble.append(str(error))
     except psycopg.Error as error:
         said = f"{what}: {session.message(error)}"
         if conn.broken or session.is_temporary(error):
@@ -191,6 +199,9 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
             statements = interference.culprits(conn, error)
             if oid is not None and isinstance(error, errors.DependentObjectsStillExist):
                 statements += interference.dependents(conn, [oid])
+            if isinstance(error, errors.InsufficientPrivilege):
+                ((role,),) = conn.execute("SELECT quote_ident(current_user)")
+                statements += [f"GRANT {right} TO {role}" for right in GRANTS.get(what, ())]
         mend = f"{AS_OWNER}{'; '.join(statements)}" if statements else ""
         detail = (error.diag.message_detail or "").replace("\n", ", ")
         trouble.append("; ".join(filter(None, (said, detail, mend))))
@@ -267,12 +278,13 @@ def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     return _retry(mark)
 
 
-# Not beside a DEFAULT partition, and one at a time.
+# Not beside a DEFAULT partition, one at a time, and by the owner of logs; that of a day alone may drop it.
 MAY_DETACH = """
     SELECT NOT EXISTS (
         SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'logs'::regclass
           AND (pg_get_expr(c.relpartbound, c.oid) = 'DEFAULT' OR (to_jsonb(i) ->> 'inhdetachpending')::boolean))
+      AND (SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass)
 """
 
 

@@ -304,13 +304,39 @@ def test_tables_of_another_role_are_one_complaint(site: Site, server: Connection
             f"logs_2024_01_01 and 1 more: expected tables that {name} may drop, found those of {database['user']}; "
             f"ALTER TABLE … OWNER TO {name}, or GRANT {database['user']} TO {name}; "
             f"rejected_lines: permission denied for {'table' if server.info.server_version >= 110000 else 'relation'} "
-            "rejected_lines (SQLSTATE 42501)"
+            "rejected_lines (SQLSTATE 42501); "
+            f"as their owner, or a superuser of PostgreSQL: GRANT SELECT, DELETE ON rejected_lines TO {name}"
         )
         assert len(found(server)) == 3
         site.set("postgresql", user=name, password=PASSWORD)
         site.set("retention", days=30)
         done = site.run("--dry-run", status=3)
         assert f"stays: it belongs to {database['user']}" in done.stdout
+    finally:
+        server.execute(SQL("DROP OWNED BY {}").format(role))
+        server.execute(SQL("DROP ROLE {}").format(role))
+
+
+def test_a_day_of_a_role_that_does_not_own_logs_is_dropped_and_names_need_a_grant(
+    server: Connection, database: dict[str, str]
+) -> None:
+    """It may drop its own day, not detach it first: a mark would stay on one that is detached later, to keep it."""
+    fill(server)
+    server.execute("INSERT INTO users (email) VALUES ('unused')")
+    day(server, f"{NOW:%Y-%m-%d}")
+    name = f"role_of_{database['dbname']}"
+    role = Identifier(name)
+    server.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(role, PASSWORD))
+    try:
+        server.execute(SQL("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {}").format(role))
+        server.execute(SQL("GRANT DELETE ON rejected_lines TO {}").format(role))
+        server.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(OLD), role))
+        keywords = {**database, "user": name, "password": PASSWORD}
+        with ours.connect(keywords) as conn, pytest.raises(Unsuitable, match="unused names: permission denied") as told:
+            enforce(conn, prune_names=True)
+        assert found(server, TABLES) == [f"logs_{NOW:%Y_%m_%d}"]
+        grant = "GRANT SELECT, DELETE ON users, endpoints, protocols, tags"
+        assert f"{grant} TO {name}; GRANT SELECT ON logs, nodes TO {name}" in str(told.value)
     finally:
         server.execute(SQL("DROP OWNED BY {}").format(role))
         server.execute(SQL("DROP ROLE {}").format(role))
@@ -324,6 +350,10 @@ def test_check_wants_the_right_that_retention_needs(kept: Site, server: Connecti
         assert f"GRANT SELECT, INSERT, DELETE ON rejected_lines TO {name}" in kept.run("--check", status=3).stdout
         kept.set("retention", days="")
         assert f"GRANT INSERT ON rejected_lines TO {name}" in kept.run("--check", status=3).stdout
+        kept.set("retention", days=30, prune_names="true")
+        said = kept.run("--check", status=3).stdout
+        assert f"GRANT SELECT, INSERT, DELETE ON users TO {name}" in said
+        assert f"GRANT SELECT, INSERT ON logs TO {name}" in said
     finally:
         server.execute(SQL("DROP ROLE {}").format(Identifier(name)))
 
