@@ -81,7 +81,7 @@ def answer(cfg: Config, question: Question, options: Options) -> Exit:
 def load_networks(cfg: Config, paths: Sequence[Path]) -> Exit:
     """Replace rows of the table `networks` by those of the files, which are read before the database is opened."""
     found = files.read_all(paths)
-    parts = [networks.Part(file.rows, file.has_country, file.has_provider, file.versions) for file in found]
+    parts = [networks.Part(file.rows(), file.has_country, file.has_provider, file.versions) for file in found]
     with session.connect({"application_name": "ask_logs", **cfg.connection}) as conn:
         counts = networks.replace(conn, parts)
     say(*(f"{file.path}: {file.lines:,} lines" for file in found))

@@ -224,7 +224,7 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: the names of its DNS answers": "integration/ingest/test_dns_names.py::"
         "test_what_prevents_it_is_a_warning_with_the_statements_to_run",
     },
-    "xraylog/networks/files.py": {"expected UTF-8": PART, "expected CSV": PART},
+    "xraylog/networks/files.py": {"expected UTF-8": PART, "expected CSV": PART, "expected fields": PART},
     "xraylog/database/partitions.py": {
         "table {}: expected a partition": ADVICE + "test_a_table_with_the_name_of_a_partition",
         "{}: expected to create this partition": "integration/database/test_partitions.py::"

@@ -45,6 +45,13 @@ SHAPES = [
     ('1.0.0.0/24\t64496\t"A ""b"" c"\n', [r'1.0.0.0/24	\N	64496	A "b" c']),
     ("\n1.0.0.0/24,AU\n\n", [f"1.0.0.0/24	{AU}"]),  # lines with nothing in them
     ("1.0.0.0/24,64496,a\\b  c\n", [r"1.0.0.0/24	\N	64496	a\\b c"]),
+    # IPv4 in a file of IPv6, as text or as a number: answers are about IPv4 then, and would not find it.
+    ("::ffff:1.0.0.0/120,AU\n", [f"1.0.0.0/24	{AU}"]),
+    (
+        "281470698520576,281470698520831,AU\n2001:db8::,2001:db8::,AU\n",
+        [f"1.0.0.0/24	{AU}", f"2001:db8::/128	{AU}"],
+    ),
+    ("\n\r\n1.0.0.0\t1.0.0.255\tAU\n", [f"1.0.0.0/24	{AU}"]),
 ]
 WRONG = [
     ("1.0.0.0,1.0.0.255,AU\n1.0.1.0,1.0.1.256,AU\n", "line 2: expected an address, found '1.0.1.256'"),
@@ -63,6 +70,7 @@ WRONG = [
     ("1.0.0.0/24,US,,Ohio\n1.0.1.0/24,US,Utah,\n", "line 2: expected the number of an autonomous system as in 64496"),
     (b"1.0.0.0/24,AU\n1.0.1.0/24,\xff\xff\n", "line 2: expected UTF-8, found 0xff"),
     ("", "expected networks with a country or a provider, found none"),
+    (f"1.0.0.0/24,1,{'x' * 200_000}\n", "line 1: expected fields of at most 131072 characters, found a longer one"),
     (
         gzip.compress(b"1.0.0.0/24,AU\n", mtime=0)[:-4],  # without the time: workers of a run collect the same tests
         "expected a file with a network on each line, found: Compressed file ended",
@@ -79,7 +87,7 @@ def test_each_shape(tmp_path: Path, text: str, rows: list[str] | None, packed: b
     if rows is None:
         assert found.versions == {6}
     else:
-        assert found.rows.splitlines() == rows
+        assert "".join(found.rows()).splitlines() == rows
         assert found.versions == {6 if ":" in row.split("\t")[0] else 4 for row in rows}
 
 

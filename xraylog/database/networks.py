@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import errors
 
 from xraylog.database import session
 from xraylog.database.optional import OptionalTable
-from xraylog.database.session import Connection
+from xraylog.database.session import Connection, Unsuitable
 
 CREATE = """
     CREATE TABLE networks (
@@ -49,7 +50,7 @@ COUNTS = "SELECT count(*), count(country), count(provider) FROM networks"
 class Part:
     """What one file has: its rows replace those about the same, of the same versions of IP."""
 
-    rows: str  # as COPY reads them
+    rows: Iterable[str]  # as COPY reads them, some at a time
     has_country: bool
     has_provider: bool
     versions: frozenset[int]
@@ -71,6 +72,15 @@ class Counts:
     with_provider: int
 
 
+def _make_room(conn: Connection, part: Part) -> None:
+    try:
+        for statement in part.replacements:
+            conn.execute(statement, [sorted(part.versions)])
+    except errors.ObjectNotInPrerequisiteState as error:  # it has no key: a publication could not say which row
+        mend = "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL"
+        raise Unsuitable(f"{session.message(error)}; {mend}") from error
+
+
 def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
     """Replace what the files have, in one transaction; return what the table has then. Raises Unsuitable.
 
@@ -81,11 +91,11 @@ def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
         TABLE.ensure(conn)
         conn.execute(LOCK)
         for part in parts:
-            for statement in part.replacements:
-                conn.execute(statement, [sorted(part.versions)])
+            _make_room(conn, part)
         for part in parts:
             with conn.cursor().copy(COPY) as copy:
-                copy.write(part.rows)
+                for some in part.rows:
+                    copy.write(some)
         counts = Counts(*(conn.execute(COUNTS).fetchone() or (0, 0, 0)))
     with contextlib.suppress(psycopg.Error):  # all is stored: what this role may not do, autovacuum does later
         conn.execute("VACUUM ANALYZE networks")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import gzip
+import itertools
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -19,6 +21,8 @@ __all__ = ["NetworkFile", "Unreadable", "read", "read_all"]
 
 GZIP = b"\x1f\x8b"
 NULL = r"\N"
+ROWS_AT_ONCE = 10_000
+TOO_LONG = "field larger than field limit"  # as csv says it
 QUOTED = re.compile(r'"((?:[^"]|"")*)"')  # a field of a TSV, most of which quote nothing
 
 
@@ -31,7 +35,13 @@ class NetworkFile:
     has_country: bool
     has_provider: bool
     versions: frozenset[int]  # of IP
-    rows: str  # as COPY reads them: network, country, asn, provider
+    found: Sequence[Range]  # of which no two are about the same
+
+    def rows(self) -> Iterator[str]:
+        """Yield the rows as COPY reads them, some at a time: network, country, asn, provider."""
+        rows = (f"{network}{_columns(one.known)}" for one in self.found for network in one.networks())
+        while some := "".join(itertools.islice(rows, ROWS_AT_ONCE)):
+            yield some
 
     @property
     def about(self) -> set[str]:
@@ -68,9 +78,9 @@ def read(path: Path) -> NetworkFile:
 
 
 def _read(path: Path, file: BinaryIO) -> NetworkFile:
-    first = file.readline().decode("utf-8-sig", "replace")
+    first = next(filter(None, (line.removeprefix(codecs.BOM_UTF8).strip(b"\r\n") for line in file)), b"")
     file.seek(0)
-    has_tabs = "\t" in first
+    has_tabs = b"\t" in first
     reader = (
         csv.reader(_texts(file), delimiter="\t", quoting=csv.QUOTE_NONE)
         if has_tabs
@@ -96,15 +106,16 @@ def _read(path: Path, file: BinaryIO) -> NetworkFile:
         raise Unreadable(f"{path}, line {line}: {_said(error)}") from error
     if layout is None or not found:
         raise Unreadable(f"{path}: expected networks with a country or a provider, found none")
-    rows = "".join(f"{network}{_columns(one.known)}" for one in ranges.independent(found) for network in one.networks())
     versions = frozenset(one.version for one in found)
-    return NetworkFile(path, lines, layout.has_country, layout.has_provider, versions, rows)
+    return NetworkFile(path, lines, layout.has_country, layout.has_provider, versions, ranges.independent(found))
 
 
 def _said(error: Exception) -> str:
     said = str(error)
     if isinstance(error, UnicodeDecodeError):
         said = f"expected UTF-8, found {error.object[error.start]:#x}"
+    elif isinstance(error, csv.Error) and said.startswith(TOO_LONG):
+        said = f"expected fields of at most {csv.field_size_limit()} characters, found a longer one"
     elif isinstance(error, csv.Error):
         said = f'expected CSV, in which "" is a quote inside of quotes, found: {error}'
     return said

@@ -7,6 +7,7 @@ tells them apart. CSV or TSV.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import re
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 BITS = {4: 32, 6: 128}  # by version of IP
 FAMILY = {4: AF_INET, 6: AF_INET6}
+MAPPED = 0xFFFF  # the first 96 bits of ::ffff:0.0.0.0/96
 NUMBER = re.compile(r"[0-9]{1,39}")
 COUNTRY = re.compile(r"[A-Za-z]{2}")
 ASN = re.compile(r"(?:AS)?([0-9]{1,10})")
@@ -87,16 +89,30 @@ class Layout:
             ends = one_network(fields[self.columns["network"]])
         else:
             ends = between(fields[self.columns["start"]], fields[self.columns["end"]])
-        asn = _asn(self._field(fields, "asn"))
-        provider = " ".join(self._field(fields, "provider").split()) or None
-        if asn == 0:  # not routed
-            asn = provider = None
-        if asn is not None and provider is None:
-            provider = f"AS{asn}"
-        return Range(*ends, Known(_country(self._field(fields, "country")), asn, provider))
+        return Range(*_unmapped(*ends), _known(*(self._field(fields, name) for name in ("country", "asn", "provider"))))
 
     def _field(self, fields: Sequence[str], name: str) -> str:
         return fields[self.columns[name]] if name in self.columns else ""
+
+
+# Many lines say the same: one object for all of them takes less memory.
+@functools.lru_cache(maxsize=1 << 17)
+def _known(country: str, number: str, name: str) -> Known:
+    """Return what a line says about its addresses. Raises Unreadable."""
+    asn = _asn(number)
+    provider = " ".join(name.split()) or None
+    if asn == 0:  # not routed
+        asn = provider = None
+    if asn is not None and provider is None:
+        provider = f"AS{asn}"
+    return Known(_country(country), asn, provider)
+
+
+def _unmapped(version: int, first: int, last: int) -> tuple[int, int, int]:
+    """Return a range as the answers have its addresses: IPv4 that is written as ::ffff:203.0.113.5 is IPv4."""
+    if version == 6 and first >> 32 == last >> 32 == MAPPED:
+        return 4, first & 0xFFFFFFFF, last & 0xFFFFFFFF
+    return version, first, last
 
 
 def layout(first: Sequence[str]) -> Layout:

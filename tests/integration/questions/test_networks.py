@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from helpers.site import ROOT, Site
 from psycopg.sql import SQL, Identifier
+from server import Server
 
 from xraylog.answers import statements
 
@@ -210,6 +211,20 @@ def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psyco
     for statement in advised(load(asked, COUNTRIES, status=3)):
         role.execute(statement)  # type: ignore[call-overload]
     load(asked, COUNTRIES)
+
+
+def test_a_publication_of_all_tables_is_answered_with_the_statement(
+    own_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """It refuses DELETE in a table without a key, from the second load on."""
+    site = Site(tmp_path, own_server("wal_level=logical").keywords())
+    load(site, COUNTRIES)
+    with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute("CREATE PUBLICATION of_everything FOR ALL TABLES")
+        refused = load(site, COUNTRIES, status=3)
+        assert "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL" in refused
+        conn.execute("ALTER TABLE networks REPLICA IDENTITY FULL")
+    load(site, COUNTRIES)
 
 
 def test_another_applications_table_is_left_alone(asked: Site) -> None:
