@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import errors
 
-from xraylog.database import session
+from xraylog.database import interference, session
 from xraylog.database.optional import OptionalTable
 from xraylog.database.session import Connection, Unsuitable
 
@@ -43,6 +43,20 @@ REPLACE_PROVIDER = (
     "UPDATE networks SET asn = NULL, provider = NULL WHERE provider IS NOT NULL AND family(network) = ANY (%s)",
 )
 COPY = "COPY networks (network, country, asn, provider) FROM STDIN"
+ARE_LEFT = """
+    SELECT EXISTS (SELECT FROM networks
+                   WHERE family(network) = ANY (%s)
+                     AND (country IS NOT NULL AND %s OR provider IS NOT NULL AND %s
+                          OR country IS NULL AND provider IS NULL))
+"""
+# What a file has is checked before it is sent: it is the table that does not take it.
+NOT_AS_MADE = (
+    errors.IntegrityError,
+    errors.StringDataRightTruncation,
+    errors.UndefinedFunction,
+    errors.DatatypeMismatch,
+)
+TO_MAKE_ANEW = "the next load makes the table anew after this, as its owner: DROP TABLE networks"
 COUNTS = "SELECT count(*), count(country), count(provider) FROM networks"
 
 
@@ -63,6 +77,32 @@ class Part:
         return REPLACE_COUNTRY if self.has_country else REPLACE_PROVIDER
 
 
+def _make_room(conn: Connection, part: Part) -> None:
+    for statement in part.replacements:
+        conn.execute(statement, [sorted(part.versions)])
+    ((are_left,),) = conn.execute(ARE_LEFT, [sorted(part.versions), part.has_country, part.has_provider])
+    if are_left:
+        _raise_for_others(conn, "keeps rows that are to be replaced")
+
+
+def _copy(conn: Connection, part: Part) -> None:
+    sent = 0
+    with conn.cursor() as cursor:
+        with cursor.copy(COPY) as copy:
+            for some in part.rows:
+                copy.write(some)
+                sent += some.count("\n")
+        if cursor.rowcount < sent:
+            _raise_for_others(conn, "drops rows")
+
+
+def _raise_for_others(conn: Connection, what: str) -> None:
+    """Raise Unsuitable with the statements that take away what others put on the table."""
+    statements = "; ".join(interference.on(conn, TABLE.name))
+    mend = f"as its owner, or a superuser of PostgreSQL: {statements}" if statements else TO_MAKE_ANEW
+    raise Unsuitable(f"{TABLE.name} {what}, and nothing was loaded; {mend}")
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Rows of the table."""
@@ -70,15 +110,6 @@ class Counts:
     networks: int
     with_country: int
     with_provider: int
-
-
-def _make_room(conn: Connection, part: Part) -> None:
-    try:
-        for statement in part.replacements:
-            conn.execute(statement, [sorted(part.versions)])
-    except errors.ObjectNotInPrerequisiteState as error:  # it has no key: a publication could not say which row
-        mend = "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL"
-        raise Unsuitable(f"{session.message(error)}; {mend}") from error
 
 
 def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
@@ -90,12 +121,16 @@ def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
     with session.transaction(conn):
         TABLE.ensure(conn)
         conn.execute(LOCK)
-        for part in parts:
-            _make_room(conn, part)
-        for part in parts:
-            with conn.cursor().copy(COPY) as copy:
-                for some in part.rows:
-                    copy.write(some)
+        try:
+            for part in parts:
+                _make_room(conn, part)
+            for part in parts:
+                _copy(conn, part)
+        except errors.ObjectNotInPrerequisiteState as error:  # it has no key: a publication could not say which row
+            mend = "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL"
+            raise Unsuitable(f"{session.message(error)}; {mend}") from error
+        except NOT_AS_MADE as error:
+            raise Unsuitable(f"{session.message(error)}; {TO_MAKE_ANEW}") from error
         counts = Counts(*(conn.execute(COUNTS).fetchone() or (0, 0, 0)))
     with contextlib.suppress(psycopg.Error):  # all is stored: what this role may not do, autovacuum does later
         conn.execute("VACUUM ANALYZE networks")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Identifier
 
+from xraylog.database import session
 from xraylog.database.session import Connection, Unsuitable
 
 # One row, if there is such a table in the search path.
@@ -15,7 +16,8 @@ STATE = """
             WHERE a.attrelid = c.oid AND a.attname = ANY (%(columns)s) AND NOT a.attisdropped)
            = cardinality(%(columns)s),
            has_table_privilege(c.oid, 'SELECT'),
-           (SELECT bool_and(has_table_privilege(c.oid, name)) FROM unnest(%(rights)s::text[]) AS name)
+           (SELECT bool_and(has_table_privilege(c.oid, name)) FROM unnest(%(rights)s::text[]) AS name),
+           CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' END
     FROM pg_class c
     WHERE c.oid = to_regclass(%(table)s) AND c.relkind IN ('r', 'v', 'm', 'f', 'p')
 """
@@ -60,6 +62,11 @@ class OptionalTable:
                 f"a schema of our own, as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
                 "then [postgresql] options = -c search_path=xraylog"
             )
+        if found.exists and found.kind_of_view:
+            return (
+                f"{self.name}: expected a table, found a view, which is not written; as its owner: "
+                f"ALTER {found.kind_of_view} {self.name} RENAME TO {self.name}_old"
+            )
         if found.exists and not found.may_write:
             return f"{self.name}: expected the right to write it, found none; as its owner: {grant}"
         if found.exists:
@@ -78,7 +85,9 @@ class OptionalTable:
         if lacking := self.lacking(conn):
             raise Unsuitable(lacking)
         if not self.state(conn).exists:
-            conn.execute(self.create)
+            conn.execute("SELECT pg_advisory_xact_lock(%s)", [session.lock_key(self.name)])  # of two, one creates it
+            if not self.state(conn).exists:
+                conn.execute(self.create)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,7 @@ class State:
     is_ours: bool = False
     may_read: bool = False
     may_write: bool = False
+    kind_of_view: str | None = None  # as ALTER has it; a question may read one
 
     @property
     def is_there(self) -> bool:

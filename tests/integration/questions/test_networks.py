@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from helpers.site import ROOT, Site
+from helpers.site import ROOT, Site, wait_until
 from psycopg.sql import SQL, Identifier
 from server import Server
 
@@ -225,6 +225,63 @@ def test_a_publication_of_all_tables_is_answered_with_the_statement(
         assert "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL" in refused
         conn.execute("ALTER TABLE networks REPLICA IDENTITY FULL")
     load(site, COUNTRIES)
+
+
+def test_first_loads_at_once_each_find_the_table(asked: Site) -> None:
+    """Each of them would create it."""
+    path = asked.folder / "networks.csv"
+    path.write_text(COUNTRIES)
+    command = asked.command("networks", "load", str(path), script="ask_logs")
+    with psycopg.connect(**asked.database) as conn:  # type: ignore[arg-type]
+        conn.execute("CREATE TABLE networks (network cidr)")  # whoever creates one waits until this one is undone
+        loads = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(3)]
+        with psycopg.connect(**asked.database, autocommit=True) as other:  # type: ignore[arg-type]
+            waiting = "application_name = 'ask_logs' AND wait_event_type = 'Lock' AND datname = current_database()"
+            count = f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}"
+            wait_until(lambda: other.execute(count).fetchone() == (3,))  # type: ignore[call-overload]
+        conn.rollback()
+    assert [process.wait(600) for process in loads] == [0, 0, 0]
+    assert len(fetch(asked, LOADED)) == 3
+
+
+DROPS = "CREATE FUNCTION drops() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+ON_NETWORKS = {
+    "a trigger that drops rows": (
+        f"{DROPS}; CREATE TRIGGER t BEFORE INSERT ON networks FOR EACH ROW EXECUTE PROCEDURE drops()",
+        "ALTER TABLE networks DISABLE TRIGGER t",
+    ),
+    "a trigger that keeps them": (
+        f"{DROPS}; CREATE TRIGGER t BEFORE DELETE ON networks FOR EACH ROW EXECUTE PROCEDURE drops()",
+        "ALTER TABLE networks DISABLE TRIGGER t",
+    ),
+    "a rule that keeps them": (
+        "CREATE RULE r AS ON DELETE TO networks DO INSTEAD NOTHING",
+        "DROP RULE r ON networks",
+    ),
+    "a check": ("ALTER TABLE networks ADD CHECK (country <> 'DE') NOT VALID", "DROP TABLE networks"),
+    "a column without a value": (
+        "ALTER TABLE networks ADD must integer NOT NULL DEFAULT 1; ALTER TABLE networks ALTER must DROP DEFAULT",
+        "DROP TABLE networks",
+    ),
+    "a type of another": ("ALTER TABLE networks ALTER network TYPE text", "DROP TABLE networks"),
+    "a view": (
+        "ALTER TABLE networks RENAME TO mine; CREATE VIEW networks AS SELECT * FROM mine WHERE country <> 'XX' LIMIT 9",
+        "ALTER VIEW networks RENAME TO networks_old",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "mend"), ON_NETWORKS.values(), ids=ON_NETWORKS)
+def test_a_table_that_others_have_changed_is_named_with_what_mends_it(asked: Site, change: str, mend: str) -> None:
+    load(asked, COUNTRIES)
+    with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        conn.execute(change)  # type: ignore[call-overload]
+        before = fetch(asked, LOADED)
+        assert mend in load(asked, COUNTRIES, status=3)
+        assert fetch(asked, LOADED) == before
+        conn.execute(mend)  # type: ignore[call-overload]
+    load(asked, COUNTRIES)
+    assert len(fetch(asked, LOADED)) == 3
 
 
 def test_another_applications_table_is_left_alone(asked: Site) -> None:
