@@ -41,7 +41,7 @@ COUNTS = """
 
 # At most `lines` lines and `bytes` bytes of them, but at least one. The server measures a line without reading it.
 READ = """
-    SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END, reason
+    SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END, coalesce(reason, '')
     FROM (
         SELECT id, reason, line, row_number() OVER by_id AS number, sum(octet_length(line)) OVER by_id AS bytes
         FROM (

@@ -459,6 +459,22 @@ def test_a_migration_that_is_not_finished_is_waited_for(site: Site, conn: Connec
     assert len(table(site)) == 1
 
 
+def test_a_line_without_a_reason_or_a_reason_without_a_line_stops_nothing(site: Site, conn: Connection) -> None:
+    """A table made by hand may have columns that may be NULL."""
+    site.append(*lines(0, 1))
+    site.run()
+    conn.execute("ALTER TABLE rejected_lines ALTER reason DROP NOT NULL, ALTER line DROP NOT NULL")
+    conn.execute(
+        "INSERT INTO rejected_lines (node_id, source, line_offset, reason, line) "
+        "SELECT id, 'by hand', number, reason, line FROM nodes, (VALUES (0, NULL, %s::bytea), (1, 'lost', NULL)) "
+        "AS made (number, reason, line) WHERE name = 'n1'",
+        [lines(1, 2)[0].rstrip().encode()],
+    )
+    site.run(REPLAY)
+    assert site.emails() == users(0, 2)
+    assert site.query("SELECT reason FROM rejected_lines") == [("lost",)]
+
+
 def test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused(site: Site, conn: Connection) -> None:
     reject(site, line(0))
     conn.execute("ALTER TABLE rejected_lines DROP COLUMN id")
