@@ -485,6 +485,8 @@ TESTED: dict[str, dict[str, str]] = {
         "rejected_lines does not take": TRIAL + "test_a_trigger_that_drops_rows_of_a_table",
     },
     "xraylog/maintenance/replay.py": {
+        "rejected_lines keeps lines": "integration/maintenance/test_replay.py::"
+        "test_a_trigger_that_keeps_the_lines_is_named_and_nothing_is_moved",
         "rejected_lines.id: expected": "integration/maintenance/test_replay.py::"
         "test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused",
     },

@@ -44,7 +44,7 @@ REPLACE_PROVIDER = (
 )
 COPY = "COPY networks (network, country, asn, provider) FROM STDIN"
 ARE_LEFT = """
-    SELECT EXISTS (SELECT FROM networks
+    SELECT EXISTS (SELECT 1 FROM networks
                    WHERE family(network) = ANY (%s)
                      AND (country IS NOT NULL AND %s OR provider IS NOT NULL AND %s
                           OR country IS NULL AND provider IS NULL))

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import citus, retry, schema, session
+from xraylog.database import citus, interference, retry, schema, session
 from xraylog.database.references import Resolved
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.load_result import LoadResult
@@ -63,6 +63,7 @@ DELETE_LINES = """
     WHERE id = ANY(%s::bigint[])
     RETURNING id
 """
+KEPT = "SELECT EXISTS (SELECT 1 FROM rejected_lines WHERE id = ANY(%s::bigint[]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,7 @@ def _store(
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as store:
             taken, left_out = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
+            _raise_if_kept(target.conn, {*lines.ids, *lines.ignored} - taken - left_out)
             records = lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken])
             rows = store.insert(records) if by_insert and records else store.copy(records)
             if rows < len(records):
@@ -206,6 +208,16 @@ def _store(
             raise BatchRejected(session.message(error)) from error
         return _store(target, node, node_id, lines, names, by_insert=True)
     return LoadResult(len(taken) + len(left_out), rows, 0, Counter(lines.ignored[row_id] for row_id in left_out))
+
+
+def _raise_if_kept(conn: Connection, ids: set[int]) -> None:
+    """Raise Unsuitable if lines that were not deleted are there: then no other replay has moved them."""
+    if ids and conn.execute(KEPT, [list(ids)]).fetchone() == (True,):
+        statements = "; ".join(interference.on(conn, "rejected_lines")) or "see what does: \\d rejected_lines"
+        raise Unsuitable(
+            "rejected_lines keeps lines that are to be moved, and they were not; as its owner, or a superuser of "
+            f"PostgreSQL: {statements}"
+        )
 
 
 def _delete(conn: Connection, ids: Sequence[int]) -> set[int]:

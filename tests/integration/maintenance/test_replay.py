@@ -475,6 +475,19 @@ def test_a_line_without_a_reason_or_a_reason_without_a_line_stops_nothing(site: 
     assert site.query("SELECT reason FROM rejected_lines") == [("lost",)]
 
 
+def test_a_trigger_that_keeps_the_lines_is_named_and_nothing_is_moved(site: Site, conn: Connection) -> None:
+    reject(site, line(0))
+    conn.execute("CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    conn.execute("CREATE TRIGGER k BEFORE DELETE ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE keeps()")
+    said = site.run(REPLAY, status=3).stderr
+    assert "rejected_lines keeps lines that are to be moved" in said
+    assert "ALTER TABLE rejected_lines DISABLE TRIGGER k" in said
+    assert site.emails() == users(0, 0)
+    conn.execute("ALTER TABLE rejected_lines DISABLE TRIGGER k")
+    site.run(REPLAY)
+    assert site.emails() == users(0, 1)
+
+
 def test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused(site: Site, conn: Connection) -> None:
     reject(site, line(0))
     conn.execute("ALTER TABLE rejected_lines DROP COLUMN id")
