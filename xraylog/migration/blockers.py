@@ -69,7 +69,8 @@ EXISTING = f"""
 
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
     """Return all that prevents a migration, each with the way out. Without counts, what the catalog knows."""
-    reasons = [*_of_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_shape(table)]
+    reasons = [*_of_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_row_security(table)]
+    reasons += _shape(table)
     reasons += _ids(table, counts)
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
     names = ["logs_old", "logs_new", "logs_new_day", old_table.BY_DAY, migration_record.TABLE]
@@ -137,6 +138,9 @@ def _rights(table: OldTable) -> Iterator[str]:
         )
     if not table.may_create:
         yield f"GRANT CREATE ON SCHEMA {_quoted(table.schema)} TO {_quoted(table.role)}: partitions are new tables"
+
+
+def _row_security(table: OldTable) -> Iterator[str]:
     if table.row_security:
         yield f"row security is on: ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY, and set it up again afterwards"
 
