@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a run of this file as a script needs no pytest
+    import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -14,6 +18,16 @@ from xraylog.loading import attach, foreign_keys
 
 NEVER = 1 << 60  # rows
 ATTACH, BULK, ROW_BY_ROW = LOAD_PATHS = ("attach", "bulk", "row by row")
+
+
+THRESHOLDS = ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS"))  # what `take` changes
+
+
+def take_until_undone(monkeypatch: pytest.MonkeyPatch, load_path: str) -> None:
+    """Make this process use this load path until the end of a test."""
+    for module, name in THRESHOLDS:
+        monkeypatch.setattr(module, name, getattr(module, name))
+    take(load_path)
 
 
 def take(load_path: str) -> None:

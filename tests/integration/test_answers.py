@@ -667,6 +667,14 @@ def test_the_statement_that_ask_logs_sends_gives_the_same_rows(filled: Connectio
     assert filled.execute(statement.text, values).fetchall() == answer.fetchall() != []
 
 
+@pytest.mark.parametrize("is_distributed", [False, True])
+def test_of_one_node_each_statement_reads_its_rows_alone(is_distributed: bool) -> None:
+    """--node changes the text `FROM logs l`: whoever reads logs in other words reads those of all nodes."""
+    for name, statement in statements.read(is_distributed).items():
+        read = re.findall(r"\b(?:FROM|JOIN)\s+logs\b(?! WHERE (?:node_id = %\(node_id\)s|false))", statement.of_node())
+        assert read == [], name
+
+
 def test_of_each_function_the_statement_is_known() -> None:
     assert set(statements.read()) == set(statements.read(is_distributed=True)) == {*EACH, *BESIDE}
 

@@ -18,7 +18,7 @@ from helpers.site import Site, line, lines
 
 from xraylog.answers import statements
 from xraylog.database import dns_names, networks, schema
-from xraylog.loading import attach, foreign_keys
+from xraylog.loading import foreign_keys
 from xraylog.maintenance import prune
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -61,9 +61,7 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
         site.run_here(option)
     site.run()
     site.run("--replay-rejected")
-    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    load_paths.take(BULK)
+    load_paths.take_until_undone(monkeypatch, BULK)
     monkeypatch.setattr(
         foreign_keys, "LOAD_PATHS", foreign_keys.LOAD_PATHS.replace("tgisinternal", "(tgname = 'worker')")
     )

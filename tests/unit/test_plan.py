@@ -37,20 +37,23 @@ def test_the_tests_that_a_page_names_exist(page: str) -> None:
         assert f"def {name}(" in (ROOT / file).read_text(), name
 
 
-def rows_of(heading: str) -> list[str]:
-    """Return the rows of the table below a heading of the page."""
+def entries_of(heading: str) -> list[str]:
+    """Return what is below a heading of the page, by smaller headings, and a table by its rows."""
     part = PAGE.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return [row for row in part.splitlines() if row.startswith("| ")][1:]
+    sections = re.split(r"^### ", part, flags=re.MULTILINE)[1:]
+    return [entry for section in sections for entry in re.findall(r"^\| .*", section, re.MULTILINE)[1:] or [section]]
 
 
-@pytest.mark.parametrize("row", rows_of("Where to add something"), ids=lambda row: row.split("|")[1].strip())
-def test_what_a_row_says_to_change_is_in_the_files_that_it_names(row: str) -> None:
-    named = [ROOT / name for name in PATH.findall(row)] + [
-        ROOT / "docs" / name for name in re.findall(r"\]\(([\w.-]+\.md)", row)
+@pytest.mark.parametrize(
+    "entry", entries_of("Where to add something"), ids=lambda entry: re.split(r"\||\n", entry.lstrip("| "))[0].strip()
+)
+def test_what_an_entry_says_to_change_is_in_the_files_that_it_names(entry: str) -> None:
+    named = [ROOT / name for name in PATH.findall(entry)] + [
+        ROOT / "docs" / name for name in re.findall(r"\]\(([\w.-]+\.md)", entry)
     ]
     files = [file for path in named for file in (path.rglob("*.*") if path.is_dir() else [path])]
     text = "\n".join(file.read_text(errors="replace") for file in files if file.suffix != ".pyc")
-    for code in re.findall(r"`([^`]+)`", PATH.sub("", row)):
+    for code in re.findall(r"`([^`]+)`", PATH.sub("", entry)):
         word = code.removeprefix("::").rpartition(".")[2]
         assert " " in code or re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text), code
 

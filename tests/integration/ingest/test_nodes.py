@@ -28,7 +28,7 @@ from xraylog.cli import Exit
 from xraylog.commands import check
 from xraylog.database import schema
 from xraylog.database.capabilities import Capabilities
-from xraylog.loading import attach, foreign_keys
+from xraylog.loading import attach
 
 pytestmark = pytest.mark.empty_database
 
@@ -82,9 +82,7 @@ def as_role(database: dict[str, str], role: str) -> dict[str, str]:
 
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: str) -> int:
     """One run in this process, which would take this way."""
-    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    load_paths.take(load_path)
+    load_paths.take_until_undone(monkeypatch, load_path)
     return parse_logs.main(["--config", str(site.config), *arguments])
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import parse_logs
 from xraylog.database import schema
-from xraylog.loading import attach, binary_rows, copy_rows, foreign_keys
+from xraylog.loading import binary_rows, copy_rows
 from xraylog.records import Ids, Records, Request, Route
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -145,9 +145,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture(params=[ATTACH, BULK])
 def large(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A site whose few lines are loaded as many are."""
-    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    load_paths.take(request.param)
+    load_paths.take_until_undone(monkeypatch, request.param)
     site.load_path = request.param
     return site
 

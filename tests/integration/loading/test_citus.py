@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from helpers.load_paths import ATTACH, BULK, ROW_BY_ROW
 from helpers.site import Site, line, lines, users
 
 from xraylog.database import interference, schema
-from xraylog.loading import attach, foreign_keys
+from xraylog.loading import foreign_keys
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -26,9 +27,7 @@ FOR_A_SET = [
 @pytest.fixture
 def take(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has the runs of this test take a load path, where they may."""
-    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    return load_paths.take
+    return functools.partial(load_paths.take_until_undone, monkeypatch)
 
 
 def made(site: Site, conn: Connection, **workers: bool) -> None:

@@ -31,9 +31,7 @@ FIRST, SECOND, THIRD = (f"2025/11/{day} 10:15:23.123456" for day in (17, 18, 19)
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: str, batch_size: int = 10) -> int:
     """One run in this process, in batches that are small enough for several."""
     site.set("parser", batch_size=batch_size)
-    for module, name in ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS")):
-        monkeypatch.setattr(module, name, getattr(module, name))
-    load_paths.take(load_path)
+    load_paths.take_until_undone(monkeypatch, load_path)
     return parse_logs.main(["--config", str(site.config), *arguments])
 
 
