@@ -97,7 +97,7 @@ def write(options: Options, text: str, found: Findings) -> Exit:
     except OSError as error:
         path = error.filename or output
         what = f"{path}: expected to write the page, found: {error.strerror}"
-        advice = file_advice.mend(Path(path), error, Needs.REPLACED)
+        advice = file_advice.how_to_fix(Path(path), error, Needs.REPLACED)
         logger.error("{}", hints.joined(what, "no page was written", advice))
         return Exit.OPERATOR
     log = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days

@@ -1,4 +1,4 @@
-"""A file that is there as a whole: who reads it sees the old one or the new one, never half of one."""
+"""Replace a file atomically: a reader sees the old content or the new content, never a part."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from xraylog import safe_open
 from xraylog.safe_open import Place
 
-ABANDONED_S = 3600  # nobody takes as long to write one: the run that began it was killed
+ABANDONED_S = 3600  # writing never takes as long, so the run that started a file older than this was killed
 
 
 def replace(path: Path, content: bytes, mode: int) -> None:
-    """Put a new file in the old one's place, with this mode whatever the umask is. Raises OSError.
+    """Replace the file at `path`, with this mode whatever the umask is. Raises OSError.
 
-    It is new, under a name that nobody can foresee: nobody has it open, or owns it. A link is followed where
-    `safe_open` follows it, and the file that it leads to is replaced.
+    The content is written to a new file with an unpredictable name, so that no other user can own it or have it open. A
+    link is followed if `safe_open` allows it, and the file that it leads to is replaced.
     """
-    with safe_open.found(path) as place:
+    with safe_open.located(path) as place:
         with _temporary(place) as (name, descriptor):
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
@@ -34,7 +34,7 @@ def replace(path: Path, content: bytes, mode: int) -> None:
 
 @contextlib.contextmanager
 def _temporary(place: Place) -> Iterator[tuple[str, int]]:
-    """Create a file beside the other one; remove it if that one is not replaced."""
+    """Create a temporary file in the same folder; yield its name and descriptor, and remove it on an error."""
     name = f".{place.name}.{secrets.token_hex(8)}.new"
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,12 +42,12 @@ def _temporary(place: Place) -> Iterator[tuple[str, int]]:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=place.folder)
-        error.filename, error.filename2 = str(place.path), None  # nobody asked for the temporary one
+        error.filename, error.filename2 = str(place.path), None  # the caller does not know the temporary file
         raise
 
 
 def _remove_abandoned(place: Place) -> None:
-    """Remove what killed runs left. Never fails: it is in nobody's way."""
+    """Remove temporary files that killed runs left. Errors are ignored, because these files do no harm."""
     ours = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{16}}\.new")
     with contextlib.suppress(OSError):
         folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.folder)

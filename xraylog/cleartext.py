@@ -1,6 +1,7 @@
-"""Whether a server may ask for the password as it is: only one that has proven who it is.
+"""Decide whether a server may ask for the password in cleartext: only if it has proven its identity.
 
-While PostgreSQL is down, any local user can listen on its port: 5432 needs no rights. libpq answers whatever it asks.
+While PostgreSQL is down, any local user can listen on its port, because 5432 needs no rights; and libpq would send the
+password to whatever asks for it.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-REQUIRE_AUTH = 160000  # the libpq that knows the keyword
+REQUIRE_AUTH = 160000  # the first version of libpq that knows the keyword
 PROVEN = ("verify-ca", "verify-full")
 
 
 def refused(keywords: Mapping[str, str], libpq: int) -> dict[str, str]:
-    """Return the keyword with which libpq refuses to send the password as it is; none where that is meant, or safe.
+    """Return the keyword that makes libpq refuse to send the password in cleartext; nothing if that is wanted or safe.
 
-    `libpq`: its version, as PQlibVersion has it. A service may name the host, and how it is to be proven: it decides.
+    `libpq`: its version, as PQlibVersion returns it. A service file may set the host and sslmode, so it is left alone.
     """
     is_decided = any(_value(keywords, key) for key in ("require_auth", "service"))
     is_proven = _value(keywords, "sslmode") in PROVEN
@@ -30,5 +31,5 @@ def _value(keywords: Mapping[str, str], key: str) -> str:
 
 
 def _is_socket(host: str) -> bool:
-    """Return whether libpq takes it for a socket's folder, or, without one, its own."""
+    """Return whether libpq takes this host for the folder of a socket; "" stands for its default folder."""
     return not host or host[0] in "/@"

@@ -98,7 +98,7 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
         folders = dict.fromkeys(str(safe_open.without_links(full).parent) for full in written if full)
         return "make room: " + shlex.join(["df", "-h", *folders])
     if path is None and isinstance(error, OSError):
-        return file_advice.mend(cfg.buffer_path, error, Needs.FOLDER)
+        return file_advice.how_to_fix(cfg.buffer_path, error, Needs.FOLDER)
     if path is None:  # standard input
         return f"what to do: cat LOG | {command(cfg, '--logfile', '-')}"
     key = _key_of(path, cfg)
@@ -107,16 +107,16 @@ def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str
     if isinstance(error, OSError):
         is_named = error.errno in MISNAMED and not (path.name.endswith(".lock") and os.path.islink(path))
         change = f"if another one is meant, change {key} in {cfg.path}" if is_named else ""
-        return joined(change, file_advice.mend(path, error, _needs(path, cfg)))
+        return joined(change, file_advice.how_to_fix(path, error, _needs(path, cfg)))
     if path.name.endswith(".lock"):
-        return file_advice.do(file_advice.command("rm", "-r", path))
+        return file_advice.what_to_do(file_advice.command("rm", "-r", path))
     return f"name another file, {key} in {cfg.path}; what is there: {shlex.join(['ls', '-ld', str(path)])}"
 
 
 def to_drain(path: Path, cfg: Config) -> str:
     """Return what allows a run to empty a log that it can only read."""
     if file_advice.is_read_only(path):
-        change = file_advice.mend(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
+        change = file_advice.how_to_fix(path, OSError(errno.EROFS, os.strerror(errno.EROFS)))
     else:
         change = file_advice.attribute(path) or _as_its_user(path, cfg)
     return joined("to leave them there: --keep", change)
@@ -132,7 +132,7 @@ def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
     if isinstance(error, PermissionError):
         return file_advice.attribute(path) or _as_its_user(path, cfg)
     if isinstance(error, OSError):
-        return file_advice.mend(path, error)
+        return file_advice.how_to_fix(path, error)
     if os.path.isdir(real):
         return f"name the file in it, [parser] logfile in {cfg.path}: {shlex.join(['ls', '-la', str(path)])}"
     if safe_open.kind_of(real) == "a pipe":
@@ -142,15 +142,15 @@ def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
 
 def _as_its_user(path: Path, cfg: Config) -> str:
     """Return the command that runs as the owner of the log, or gives this user the files of its own."""
-    folder = file_advice.barred(path)
+    folder = file_advice.barred_folder(path)
     owner = safe_open.owner(folder or path)
     if owner is None or owner == os.geteuid():
-        return file_advice.do(file_advice.command("chmod", "u+rwX", folder or path))
+        return file_advice.what_to_do(file_advice.command("chmod", "u+rwX", folder or path))
     name, runs = safe_open.user_name(owner), command(cfg)
     if owner == safe_open.ROOT and not _is_for_root(cfg.path):
         give = file_advice.command("chown", "-h", name, cfg.path)
         change = f"to run as {name}, whose it is, let it have the config: {give}"
-        return joined(change, file_advice.mend(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
+        return joined(change, file_advice.how_to_fix(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
     as_owner = f"runuser -u {name} --" if os.geteuid() == safe_open.ROOT else f"sudo -u {name}"
     return f"run as {name}, whose it is: {as_owner} {runs}"
 

@@ -1,8 +1,8 @@
-"""Print, on a terminal, in a mail or to our own log: without passwords, and without anything that controls a terminal.
+"""Print to a terminal, a mail or our own log, without passwords and without control characters.
 
-A terminal obeys control characters: they clear it, retitle it, and some type into it. Overrides of the writing
-direction show text in another order than it has. Both may come from anywhere: the log, a lock file, file names, the
-server.
+A terminal obeys control characters: they clear it, change its title, and some even type into it. Overrides of the
+writing direction show text in the wrong order. Both can be anywhere in our input: in the log, a lock file, a file name,
+or a message of the server.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 # C0, DEL and C1; the marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9); line and
-# paragraph separators. Joiners stay: Persian names need them.
+# paragraph separators. Joiners are kept, because Persian names need them.
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-# As _escape and the error handler "backslashreplace" write it; neither NUL nor surrogates, which no name has.
+# Escapes as _escape and the error handler "backslashreplace" write them, except NUL and surrogates: no name has these.
 SHOWN_ESCAPE = re.compile(
     r"\\x(?!00)([0-9a-f]{2})|\\u(?!0000|d[89a-f])([0-9a-f]{4})|\\U(000[1-9a-f][0-9a-f]{4}|0010[0-9a-f]{4})"
 )
-# A connection string with a password, as a URI or as pairs. Bounded, because a client can choose the text.
+# A connection string with a password, as a URI or as key=value pairs. Bounded, because a client can choose the text.
 CREDENTIALS = re.compile(
     r"""(?P<before>:/{1,2})[^\s/:"']{0,200}:(?![0-9]{1,5}[/?#])\S{0,2000}@
         |(?P<key>(?:passw(?:or)?d|\bpwd)\ *=\ *)(?:'[^']{0,2000}'|[^\s*'&]\S{0,2000})""",
     re.IGNORECASE | re.VERBOSE,
 )
-# In the place of another value: without a scheme, with blanks, as in YAML.
+# A password in the place of another value: a URI without its scheme, or with spaces and colons, as in YAML.
 MISPLACED = re.compile(r"[^\s:@]:[^:@]+@[\w.\[-]|passw(?:or)?d\ *[:=]|\bpwd\ *[:=]", re.IGNORECASE | re.VERBOSE)
 HIDDEN = "***"
 STANDARD_OUTPUT = "standard output"
-SHORT = 4  # characters: what is shorter is hidden as a word of its own only, because it is in many others
+SHORT = 4  # characters; a shorter password is hidden only where it is a whole word, because many words contain it
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -50,17 +50,17 @@ def say(*texts: object, to: TextIO | None = None, keep: str = "") -> None:
 
 
 def complain(*texts: object) -> None:
-    """Print each text on a line of its own, on standard error, if that is open."""
+    """Print each text on a line of its own, on standard error; do nothing if that is closed."""
     if sys.stderr is not None:
         say(*texts, to=sys.stderr)
 
 
 def write(stream: TextIO | None, text: str) -> None:
-    """Write a text at once; to a closed stream, nothing.
+    """Write a text and flush it; do nothing if the stream is closed.
 
-    If the reader has left, the rest goes nowhere, and the program continues to its own exit status. Raises OSError for
-    other errors of standard output, with the file that it leads to as the second name; an error of standard error could
-    not be reported.
+    If the reader has left, as `head` does, all further output is dropped, and the program continues to its usual exit
+    status. Raises OSError for other errors of standard output, with the file to which it is redirected as `filename2`;
+    errors of standard error are ignored, because they could not be reported.
     """
     if stream is None:
         return
@@ -75,7 +75,7 @@ def write(stream: TextIO | None, text: str) -> None:
 
 
 def _write_encoded(stream: TextIO, text: str) -> None:
-    """Write escapes for letters that the encoding of the stream lacks: a locale may be one without UTF-8."""
+    """Write a text, with escapes for characters that the stream's encoding lacks: the locale may not be UTF-8."""
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -83,29 +83,29 @@ def _write_encoded(stream: TextIO, text: str) -> None:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-@functools.cache  # once is enough
+@functools.cache  # because once is enough
 def prepare_streams() -> None:
-    """Let no other file get the number of a standard stream that is closed: `/dev/stdout` would be the database.
+    """Reserve the numbers of closed standard streams; otherwise `/dev/stdout` could be the connection to the database.
 
-    What is written there fails. And let Python's own last flush find a reader that has left to be no error.
+    Writing to such a stream fails. Also keep Python's flush at exit from reporting a reader that has left as an error.
     """
-    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):  # the other way round
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):  # the wrong direction, so that use fails
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, flags)  # gets the lowest number that is free
+            os.open(os.devnull, flags)  # gets the lowest free number, which is this one
     atexit.register(_flush)
 
 
 def _flush() -> None:
-    """Write what argparse printed."""
+    """Flush what argparse printed."""
     with contextlib.suppress(OSError):
         write(sys.stdout, "")
     write(sys.stderr, "")
 
 
 def _place(stream: TextIO) -> str | None:
-    """Return the file that a stream leads to; None for a terminal, a pipe or a device."""
+    """Return the regular file to which a stream is redirected; None for a terminal, a pipe or a device."""
     with contextlib.suppress(OSError, ValueError):
         path = os.readlink(f"/proc/self/fd/{stream.fileno()}")
         return path if os.path.isfile(path) else None
@@ -125,12 +125,12 @@ def _escape(character: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text with control characters as escapes. Hides no passwords: for names, which are data."""
+    """Return text with control characters as escapes. Does not hide passwords: it is for names, which are data."""
     return UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
 
 
 def unescaped(text: str) -> str:
-    """Return the text that an escaped text may stand for."""
+    """Replace escapes by the characters that they may stand for: a text can also have had them from the start."""
     return SHOWN_ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
 
 
@@ -143,13 +143,13 @@ def has_credentials(value: str) -> bool:
 
 
 def passwords(keywords: Mapping[str, str]) -> set[str]:
-    """Return the passwords among libpq's keywords and in its variable, in whatever key of that name."""
+    """Return the passwords in PGPASSWORD and among libpq's keywords: the values of all keys with "password" in them."""
     found = {value for key, value in keywords.items() if "password" in key.lower()}
     return {*found, os.environ.get("PGPASSWORD", "")} - {""}
 
 
 def without_passwords(message: str, keywords: Mapping[str, str]) -> str:
-    """Return a message of libpq or the server without the passwords that are in the keywords, also in a wrong one."""
+    """Return a message of libpq or the server without any password that is in the keywords, even under a wrong key."""
     if not keywords:
         return message
     for secret in sorted(_secrets(keywords), key=len, reverse=True):
@@ -159,7 +159,7 @@ def without_passwords(message: str, keywords: Mapping[str, str]) -> str:
 
 
 def _secrets(keywords: Mapping[str, str]) -> Iterator[str]:
-    """Yield the passwords, and values with one in them, as libpq and psycopg print them: quoted, a part of a list."""
+    """Yield the passwords, and values that contain one, as libpq and psycopg may print them: escaped, or in parts."""
     known = passwords(keywords)
     wrong = {value for value in keywords.values() if value in known or has_credentials(value)}
     parts = {part for value in wrong for part in re.split(r"[\s,]+", value)}

@@ -20,7 +20,7 @@ OPERATOR = 3  # cli.Exit, which an older Python may not be able to import
 
 
 def missing() -> str:
-    """Return what is missing and the command that mends it; "" if nothing is."""
+    """Return what is missing and the command that fixes it; "" if nothing is."""
     if sys.version_info < MINIMUM:
         found, wanted = (".".join(map(str, version)) for version in (sys.version_info[:2], MINIMUM))
         return f"expected Python {wanted} or newer, found {found}, {sys.executable}; {_other_python()}"
@@ -31,8 +31,8 @@ def missing() -> str:
             if error.name is not None:
                 return f"expected the package {error.name}, found none; {install_command()}"
             found = "; ".join(str(error).splitlines())
-            mend = "unset PSYCOPG_IMPL" if "PSYCOPG_IMPL" in os.environ else install_command()
-            return f"expected the package {name}, found: {found}; {mend}"
+            fix = "unset PSYCOPG_IMPL" if "PSYCOPG_IMPL" in os.environ else install_command()
+            return f"expected the package {name}, found: {found}; {fix}"
     return ""
 
 

@@ -1,6 +1,6 @@
-"""The client's files of TLS, ours or libpq's own in ~/.postgresql: what is wrong with one, and what mends it.
+"""The TLS files of the client, from the config or libpq's defaults in ~/.postgresql: what is wrong, and how to fix it.
 
-libpq and OpenSSL name the file; what they say is English, whatever the language of the machine is.
+libpq and OpenSSL name the file, and their messages are in English, whatever the language of the machine is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from xraylog import file_advice
 
 FILES = {"sslcert": "postgresql.crt", "sslkey": "postgresql.key", "sslrootcert": "root.crt"}  # in ~/.postgresql
-# What libpq and OpenSSL say about TLS, and what mends it; the first that fits. {file}: the one that they name.
+# Messages of libpq and OpenSSL about TLS, and how to fix each; the first match decides. {file}: the file that it names.
 TLS = (
     (r'file "(?P<file>[^"]+)" has group or world access', "chmod 600 {file}"),
     (r'file "(?P<file>[^"]+)" must be owned by', "sudo chown {user} {file}"),
@@ -56,8 +56,8 @@ TLS = (
 )
 
 
-def to_mend(said: str, options: Mapping[str, str]) -> str:
-    """Return what mends what libpq said, which had these options; "" if no such file is the cause."""
+def how_to_fix(said: str, options: Mapping[str, str]) -> str:
+    """Return how to fix what libpq `said`, given the options it had; "" if none of these files is the cause."""
     files = {key: options.get(key) or os.path.expanduser(f"~/.postgresql/{name}") for key, name in FILES.items()}
     missing = [key for key in ("sslcert", "sslkey") if options.get(key) and not os.path.exists(files[key])]
     if missing:
@@ -67,7 +67,7 @@ def to_mend(said: str, options: Mapping[str, str]) -> str:
             f"there is no {files['sslcert']}: put it there, or name it in [postgresql] sslcert, and its key in sslkey"
         )
     if closed := _closed_file(said):
-        return file_advice.mend(Path(closed), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        return file_advice.how_to_fix(Path(closed), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     for pattern, to_do in TLS:
         if found := re.search(pattern, said):
             values = {**files, **found.groupdict(), "user": str(os.geteuid())}
@@ -77,12 +77,12 @@ def to_mend(said: str, options: Mapping[str, str]) -> str:
 
 
 def without_noise(said: str) -> str:
-    """Return the words without what some builds of OpenSSL give as the reason for a closed file: any bytes, or none."""
+    """Return the message; if a file may not be read, with a fixed reason: some builds of OpenSSL give random bytes."""
     return re.sub('":.*', '": Permission denied', said, flags=re.DOTALL) if _closed_file(said) else said
 
 
 def _closed_file(said: str) -> str | None:
-    """Return the file in these words that is there, and that this user may not read."""
+    """Return the file named in this message that exists, but that this user may not read."""
     effective = os.access in os.supports_effective_ids
     for file in map(str, re.findall('file "([^"]+)"', said)):
         if not os.access(file, os.R_OK, effective_ids=effective) and not _is_missing(file):
@@ -91,7 +91,7 @@ def _closed_file(said: str) -> str | None:
 
 
 def _is_missing(file: str) -> bool:
-    """Return whether it is not there, or cannot be, as far as this user may know."""
+    """Return whether a file certainly does not exist; False if this user may not look."""
     try:
         os.stat(file)
     except PermissionError:

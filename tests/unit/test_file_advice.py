@@ -17,7 +17,7 @@ SUDO = "sudo " if os.geteuid() else ""
 
 
 def mend(path: Path | str, number: int, needs: Needs = Needs.FILE) -> str:
-    return file_advice.mend(Path(path), OSError(number, os.strerror(number), str(path)), needs)
+    return file_advice.how_to_fix(Path(path), OSError(number, os.strerror(number), str(path)), needs)
 
 
 @pytest.mark.skipif(shutil.which("findmnt") is None, reason="no util-linux here")

@@ -199,11 +199,11 @@ def test_a_server_that_the_client_does_not_trust(port: str, home: Path, made: Pa
 
 def test_a_file_of_passwords_that_is_none_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "fe_sendauth: no password supplied"
-    assert "it is no file: name another one in [postgresql] passfile" in password_file.to_mend(
+    assert "it is no file: name another one in [postgresql] passfile" in password_file.how_to_fix(
         said, {"passfile": str(tmp_path)}
     )
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert password_file.to_mend(said, {}) == ""  # the usual one is not there, and nothing names another
+    assert password_file.how_to_fix(said, {}) == ""  # the usual one is not there, and nothing names another
 
 
 def test_a_path_that_no_file_can_have_is_not_taken_for_a_missing_file() -> None:

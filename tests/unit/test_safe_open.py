@@ -83,7 +83,7 @@ def test_links_of_this_user_are_followed(tmp_path: Path) -> None:
     for name in ("link", "absolute", "folder/file"):
         assert os.path.samestat(opened(tmp_path / name), real)
         assert safe_open.real_path(tmp_path / name) == Path(os.path.realpath(tmp_path / name))
-        assert safe_open.complaint(tmp_path / name) is None
+        assert safe_open.why_unsafe(tmp_path / name) is None
 
 
 def test_a_file_is_created_where_a_link_of_this_user_leads(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_link_of_another_user_is_not_followed(
         Unsafe, match=rf"a link that the user nobody made at {link}.*name the file itself.*otherwise: rm {link}"
     ):
         opened(link, kind)
-    assert "a link that the user nobody made" in (safe_open.complaint(link) or "")
+    assert "a link that the user nobody made" in (safe_open.why_unsafe(link) or "")
     assert secret.read_text() == "root's"
 
 

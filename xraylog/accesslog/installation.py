@@ -184,7 +184,7 @@ def write(buffer: Path, known: Installation) -> bool:
     try:
         atomic_file.replace(path, json.dumps(known.values).encode() + b"\n", mode=0o600)
     except OSError as error:
-        advice = file_advice.mend(path, error, file_advice.Needs.FOLDER)
+        advice = file_advice.how_to_fix(path, error, file_advice.Needs.FOLDER)
         what = f"{path}: expected to replace it, found: {error.strerror}"
         logger.warning("{}; the next run tries again; {}", what, advice)
         return False

@@ -114,7 +114,7 @@ def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
     elif not is_replaced and os.path.exists(path):
         number = 0 if os.access(path, os.W_OK) else errno.EACCES
     elif not os.access(path.parent, os.W_OK | os.X_OK):
-        number = errno.EACCES if os.path.isdir(path.parent) or file_advice.barred(path) else errno.ENOENT
+        number = errno.EACCES if os.path.isdir(path.parent) or file_advice.barred_folder(path) else errno.ENOENT
     if number == errno.EACCES and file_advice.is_read_only(path):
         number = errno.EROFS
     return OSError(number, os.strerror(number), str(named)) if number else None

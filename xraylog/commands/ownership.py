@@ -14,7 +14,7 @@ from xraylog.config import Config
 def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
     """Yield what was checked, what was found, and what to do ("" if nothing)."""
     yield from map(_user_of, filter(discovery.is_live, logs))
-    refused = [text for path in _ours(cfg, logs) if (text := safe_open.complaint(path)) is not None]
+    refused = [text for path in _ours(cfg, logs) if (text := safe_open.why_unsafe(path)) is not None]
     for text in dict.fromkeys(refused):
         yield "files", text, "until then a run exits with status 3, or 78: docs/security.md"
     if not refused:

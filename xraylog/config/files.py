@@ -19,7 +19,7 @@ def open_settings(path: Path) -> int:
 
     A pipe that the run was started with is taken, whoever made it: /dev/stdin, /dev/fd/63. Raises OSError.
     """
-    with safe_open.found(path) as place:
+    with safe_open.located(path) as place:
         is_passed = not place.nofollow
     descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)  # another user's pipe is not waited for
     try:

@@ -58,7 +58,7 @@ def read(path: Path) -> Config:
             [f"{path}: expected UTF-8, found other bytes at offset {error.start}; {_convert(path, error.object)}"]
         ) from None
     except OSError as error:
-        to_do = "" if isinstance(error, safe_open.Unsafe) else f"; {file_advice.mend(path, error)}"
+        to_do = "" if isinstance(error, safe_open.Unsafe) else f"; {file_advice.how_to_fix(path, error)}"
         raise ConfigError([f"{path}: expected a file that can be read, found: {error.strerror}{to_do}"]) from None
     except configparser.Error as error:
         raise ConfigError([f"{path}: {_syntax(error)}"]) from None

@@ -127,7 +127,7 @@ class Failure(NamedTuple):
         """Return what mends it, if a file of TLS or of passwords is the cause, or what may be."""
         if self.is_of_other_server:
             return "its LDAP or RADIUS server is away, or the password is wrong"
-        return password_file.to_mend(self.said, self.options) or tls_files.to_mend(self.said, self.options)
+        return password_file.how_to_fix(self.said, self.options) or tls_files.how_to_fix(self.said, self.options)
 
 
 def explain(conninfo: str) -> Verdict | None:
@@ -137,11 +137,11 @@ def explain(conninfo: str) -> Verdict | None:
         if (failure := _try(one)) is None:
             return None
         failures.append((failure, is_for_operator(failure, one)))
-    to_mend = [failure for failure, is_operators in failures if is_operators]
-    decisive = to_mend or [failure for failure, _ in failures]
+    to_fix = [failure for failure, is_operators in failures if is_operators]
+    decisive = to_fix or [failure for failure, _ in failures]
     said = "\n".join(dict.fromkeys(failure.words for failure in decisive))
     to_do = next((failure.to_do for failure in decisive if failure.to_do), "")
-    return Verdict(Failed(said, decisive[0].state or None), bool(to_mend), to_do)
+    return Verdict(Failed(said, decisive[0].state or None), bool(to_fix), to_do)
 
 
 def after_timeout(conninfo: str) -> Failed:

@@ -189,8 +189,8 @@ class Source:
         if log.replaced:
             logger.warning("{}", log_checks.describe_lost_bytes(self.cfg, log, offset))
         elif not log.writable and not self.options.keep:
-            mend = hints.to_drain(log.path, self.cfg)
-            logger.warning("{} is not writable: its lines are stored, but stay in it; {}", log.path, mend)
+            fix = hints.to_drain(log.path, self.cfg)
+            logger.warning("{} is not writable: its lines are stored, but stay in it; {}", log.path, fix)
         return None if self.options.keep or log.replaced or not log.writable else log
 
 

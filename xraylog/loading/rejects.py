@@ -98,8 +98,8 @@ class RejectedRows:
         self._reasons[constraint or reason] += 1
         if max(self._reasons.values()) >= max(MIN_SCHEMA_FAULT, len(self.records) / 100):
             seen = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'logs'::regclass"
-            mend = f"as their owner, or a superuser of PostgreSQL: {lift}" if lift else f"what refuses them: {seen}"
-            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch; {mend}")
+            fix = f"as their owner, or a superuser of PostgreSQL: {lift}" if lift else f"what refuses them: {seen}"
+            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch; {fix}")
         offset, line = self._batch.line(index)
         self.found.append(Rejected(offset, reason, line))
 

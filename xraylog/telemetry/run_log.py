@@ -51,7 +51,7 @@ def _advice(path: Path, error: OSError) -> str:
         return f"; it is closed: name a file in its place, {path}"
     if error.errno in (errno.ENXIO, errno.EAGAIN, errno.EPIPE):
         return f"; nobody reads it: begin to read before a run, or name a file: {path}"
-    return f"; {file_advice.mend(path, error)}"
+    return f"; {file_advice.how_to_fix(path, error)}"
 
 
 def to_stderr(level: str) -> None:
