@@ -174,7 +174,7 @@ def _key_of(path: Path, cfg: Config) -> str | None:
     for own, key in keys.items():
         if own is not None and safe_open.without_links(own) == safe_open.without_links(path):
             return key
-    is_ours = path.name.endswith(".lock") or path.name == archive.SPOOLED or cfg.is_ours(path)
+    is_ours = path.name.endswith(".lock") or path.name == archive.SPOOLED or cfg.describe_own_file(path)
     return "[parser] offline_file" if is_ours else None
 
 

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from xraylog.ingest.run_counts import RunCounts, as_metrics
 from xraylog.report.model import goes_nowhere
 from xraylog.telemetry import prometheus
-from xraylog.telemetry.prometheus import Ended, Metrics
+from xraylog.telemetry.prometheus import EndedRun, Metrics
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 RULES = dict(re.findall(r"^  - alert: (\w+)\n    expr: (.+(?:\n {10}.+)*)$", PAGE, re.MULTILINE))
@@ -43,7 +43,7 @@ def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int]) -> Samp
     """What Prometheus has after one run."""
     counts = RunCounts()
     counts.outbound_tags.update(rows)
-    metrics.end(Ended(1, 2, 0, True, NO_LINES, seen=as_metrics([counts])), path.parent / "buffer")
+    metrics.end(EndedRun(1, 2, 0, True, NO_LINES, line_metrics=as_metrics([counts])), path.parent / "buffer")
     families = text_string_to_metric_families(path.read_text())
     return [(one.name, one.labels, one.value) for family in families for one in family.samples]
 

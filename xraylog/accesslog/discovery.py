@@ -27,7 +27,7 @@ def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
     Raises ConfigError if a log is one of our own files, because it would be emptied; and if the configured log is an
     archive, because whoever writes the log could put a few KiB there that take hours to decompress in each run.
     """
-    paths, unmatched = named(names, cfg.is_ours) if names else ([cfg.log_path], [])
+    paths, unmatched = named(names, cfg.describe_own_file) if names else ([cfg.log_path], [])
     if not names and not is_live(cfg.log_path):
         raise config.ConfigError(
             [f"[parser] logfile: expected xray's log as text, found an archive, {cfg.log_path}; to load it: --logfile"]

@@ -36,7 +36,7 @@ def _user_of(log: Path) -> tuple[str, str, str]:
 
 def _ours(cfg: Config, logs: Sequence[Path]) -> Iterator[Path]:
     """Yield each file that a run opens to write, except the log, for which other rules apply."""
-    yield from (path for path in cfg.ours if path != cfg.path)
+    yield from (path for path in cfg.own_files if path != cfg.path)
     yield cfg.buffer_path.with_name(f"{cfg.buffer_path.name}.torn")
     yield installation.state_path(cfg.buffer_path)
     for path in (*filter(discovery.is_live, logs), cfg.buffer_path):

@@ -1,4 +1,4 @@
-"""config.ini becomes a frozen Config, every value checked."""
+"""Read config.ini into a frozen Config, and check every value."""
 
 from xraylog.config.files import refuse_for_output, refuse_ours
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError

@@ -1,4 +1,4 @@
-"""Which files a run may read or write: none of our own files is another one, or xray's log."""
+"""Check which files a run may read or write: none of our own files may be another one, or xray's log."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from xraylog.config.model import Config, ConfigError
 
 
 def open_settings(path: Path) -> int:
-    """Open config.ini; return its descriptor. For root it must be root's, because it says which files root writes.
+    """Open config.ini; return its descriptor. For root, the file must belong to root: it decides what root writes.
 
-    A pipe that the run was started with is taken, whoever made it: /dev/stdin, /dev/fd/63. Raises OSError.
+    A pipe that this process has inherited (/dev/stdin, /dev/fd/63) may be any user's. Raises OSError.
     """
     with safe_open.located(path) as place:
-        is_passed = not place.nofollow
-    descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)  # another user's pipe is not waited for
+        is_inherited = not place.nofollow
+    descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)  # do not wait for another user's pipe
     try:
         file = os.fstat(descriptor)
         is_pipe = stat.S_ISFIFO(file.st_mode)
-        if os.geteuid() == safe_open.ROOT and (stat.S_ISREG(file.st_mode) or (is_pipe and not is_passed)):
+        if os.geteuid() == safe_open.ROOT and (stat.S_ISREG(file.st_mode) or (is_pipe and not is_inherited)):
             _refuse_settings(path, file)
-        if is_pipe and not is_passed:
+        if is_pipe and not is_inherited:
             _wait_for_writer(descriptor)
     except BaseException:
         os.close(descriptor)
@@ -36,10 +36,10 @@ def open_settings(path: Path) -> int:
 
 
 def _wait_for_writer(pipe: int) -> None:
-    """Wait until another program has opened a named pipe, opened here with O_NONBLOCK; reads of it wait from then on.
+    """Wait until another program has opened a named pipe for writing, then let reads block.
 
-    Not by opening it once more without O_NONBLOCK: a program that has written and gone in between would be waited for
-    forever. Linux reports no hangup to a reader that has seen no writer yet: fs/pipe.c, pipe_poll.
+    The pipe was opened with O_NONBLOCK. Opening it again without would wait forever if the program had written and left
+    in between. Linux reports no hangup to a reader that has seen no writer yet: fs/pipe.c, pipe_poll.
     """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
@@ -48,7 +48,7 @@ def _wait_for_writer(pipe: int) -> None:
 
 
 def _refuse_settings(path: Path, file: os.stat_result) -> None:
-    """Raise Unsafe for settings that are not root's alone."""
+    """Raise Unsafe for a config that another user than root owns or may write."""
     quoted = shlex.quote(os.path.abspath(path))
     if file.st_uid != safe_open.ROOT:
         name = safe_open.user_name(file.st_uid)
@@ -64,31 +64,31 @@ def _refuse_settings(path: Path, file: os.stat_result) -> None:
 
 
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
-    """Raise ConfigError if one of the logs is one of our own files: it would be emptied."""
+    """Raise ConfigError if one of the logs is one of our own files: a log is emptied after it was read."""
     for path in logs:
         real = real_path("--logfile", path)
-        if (found := cfg.is_ours(path)) and not is_device(real):
+        if (found := cfg.describe_own_file(path)) and not is_device(real):
             raise ConfigError([f"--logfile: expected xray's log, found {found}, {path}"])
 
 
 def refuse_for_output(cfg: Config, path: Path) -> None:
-    """Raise ConfigError if a page cannot be put there: it is no file, or another of our files, or the log."""
+    """Raise ConfigError if no page can be written to `path`: it is not a file, or one of our own files, or the log."""
     real = real_path("--output", path)
-    # Not by Path's own methods: in a folder that this user may not enter they raise.
-    is_other = os.path.exists(path) and not os.path.isfile(path)  # not of `real`: a pipe has no path
+    # With os.path, because Path's own methods raise in a folder that this user may not enter.
+    is_other = os.path.exists(path) and not os.path.isfile(path)  # `path`, because an inherited pipe has no real path
     found = "a folder" if os.path.isdir(real) else "no regular file" if is_other else ""
     if not found and not os.path.isdir(real.parent):
         found = f"no folder {real.parent}"
     if found:
         raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])
-    if what := "xray's log" if real == real_path("logfile", cfg.log_path) else cfg.is_ours(path):
+    if what := "xray's log" if real == real_path("logfile", cfg.log_path) else cfg.describe_own_file(path):
         raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
 
 
 def real_path(named_by: str, path: Path) -> Path:
-    """Return the path without links. Raises ConfigError if they lead in a circle.
+    """Return the path with all links resolved. Raises ConfigError if they lead in a circle.
 
-    Not by Path.resolve: it raises RuntimeError there, and from Python 3.13 on nothing.
+    Path.resolve is no help: for a circle it raises RuntimeError, and nothing from Python 3.13 on.
     """
     try:
         os.stat(path)
@@ -105,5 +105,5 @@ def is_device(real: Path) -> bool:
 
 
 def lock_path(real: Path) -> Path:
-    """Return the lock file of a log or buffer whose folder may be written (accesslog/lockfile.py)."""
+    """Return the lock file of a log or buffer, if its folder is writable: see accesslog/lockfile.py."""
     return Path(f"{real}.lock")

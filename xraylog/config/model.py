@@ -29,9 +29,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "report": ("statement_timeout",),
     "logging": ("level", "file"),
 }
-# Of the section [postgresql], whose other keys are libpq's.
+# Keys of the section [postgresql]; all other keys there are keywords of libpq.
 OUR_POSTGRESQL_KEYS = ("answer_timeout",)
-BESIDE = re.compile(r"[0-9]+|torn|damaged|state")
+DERIVED_SUFFIX = re.compile(r"[0-9]+|torn|damaged|state")
 
 
 class ConfigError(Exception):
@@ -56,24 +56,24 @@ class Config:
     node: str
     node_is_set: bool  # False: `node` is the host's name
     truncate_above: int  # bytes
-    stray_days: int  # a line further than that from the lines around it is unparsed
+    stray_days: int  # a line whose time differs by more than this from the lines around it counts as unparsed
     api_tags: tuple[str, ...]  # outbound tags of xray's own API and metrics
-    dns_answers: bool  # keep the names that addresses had
+    dns_answers: bool  # store which names resolved to which addresses
     stats_format: str | None  # json, csv, or None: no statistics
     stats_path: Path | None  # None: standard output
-    mask_source: tuple[int, int]  # bits of an IPv4 and of an IPv6 source that are kept; 32 and 128: all
+    mask_source: tuple[int, int]  # how many bits of IPv4 and IPv6 sources are kept; 32 and 128: all
     metrics_path: Path | None  # for node_exporter; None: no metrics
-    keep_days: int | None  # before today, in UTC; None: nothing is dropped
+    keep_days: int | None  # days before today (UTC) that retention keeps; None: it drops nothing
     prune_names: bool
     drop_old: bool
-    report_timeout_s: int  # how long one query of a page may take
+    report_timeout_s: int  # the time limit of each query for a page
     log_level: str | None  # None: INFO on a terminal, WARNING otherwise
     own_log_path: Path | None
     warnings: tuple[str, ...] = ()
 
     @property
-    def ours(self) -> Mapping[Path, str]:
-        """Our own files, with what each is: if one were read as a log, it would be emptied."""
+    def own_files(self) -> Mapping[Path, str]:
+        """Our own files, each with a description. None may be read as a log, because a log is emptied."""
         files = {self.path: "the config", self.buffer_path: "the offline buffer"}
         others = {
             self.stats_path: "the statistics",
@@ -82,15 +82,15 @@ class Config:
         }
         return files | {path: what for path, what in others.items() if path is not None}
 
-    def is_ours(self, path: Path) -> str | None:
+    def describe_own_file(self, path: Path) -> str | None:
         """Describe `path` if it is our file or derived from one (a lock, a rotated log, a torn batch); else None."""
         real = safe_open.without_links(path)
-        if what := {safe_open.without_links(own): what for own, what in self.ours.items()}.get(real):
+        if what := {safe_open.without_links(own): what for own, what in self.own_files.items()}.get(real):
             return what
         if path.name.endswith(".lock"):
             return "a lock"
-        for own, what in self.ours.items():
-            if safe_open.without_links(path.parent) == safe_open.without_links(own.parent) and BESIDE.fullmatch(
+        for own, what in self.own_files.items():
+            if safe_open.without_links(path.parent) == safe_open.without_links(own.parent) and DERIVED_SUFFIX.fullmatch(
                 path.name.removeprefix(f"{own.name}.")
             ):
                 return f"a file beside {what}"

@@ -1,6 +1,6 @@
-"""config.ini becomes a frozen Config; every complaint names file, section, key, expectation and find.
+"""Read config.ini into a frozen Config. Each complaint names file and key, what was expected and what was found.
 
-It opens the config file and nothing else, and connects to nothing.
+It opens no other file, and no connection.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ DEFAULT_ANSWER_TIMEOUT_S, DEFAULT_REPORT_TIMEOUT_S = 60, 300
 NAMES, NUMBERS = ("host", "hostaddr", "dbname", "user"), ("port", *OUR_POSTGRESQL_KEYS)  # in [postgresql]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
-QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # what an editor or a page made of them, too
+QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # also those that editors and web pages put in their place
 COMMENT = re.compile(r"\s+[#;]\s.*")
 EXAMPLE = Path(__file__).resolve().with_name("config.ini.example")
 SYSTEM_ZONE = Path("/etc/localtime")
-NAMELESS = "localtime"  # a zone that came from a file of that name, and no link
+NAMELESS = "localtime"  # the system's zone if /etc/localtime is a file and not a link, which would give a name
 
 
 def read(path: Path) -> Config:
-    """Read and check a config file. Relative paths in it start at the folder that it is in.
+    """Read and check a config file. Relative paths in it start at the file's own folder.
 
-    Raises ConfigError with every complaint at once.
+    Raises ConfigError with all complaints at once.
     """
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), default_section="")
     try:
@@ -66,20 +66,20 @@ def read(path: Path) -> Config:
 
 
 def refuse_nameless_zone(cfg: Config) -> None:
-    """Raise ConfigError for a zone that a browser cannot know: this machine's, if nothing tells its name."""
+    """Raise ConfigError if the zone has no name by which a browser could know it."""
     if cfg.zone.key == NAMELESS:
         raise ConfigError([f"{cfg.path}: [parser] timezone: expected a name, for {SYSTEM_ZONE} tells none, found none"])
 
 
 def _syntax(error: configparser.Error) -> str:
-    """Return what is wrong with the file's form. Never the line's own text: it may be the password."""
+    """Return what is wrong with the syntax, without quoting any line: it may contain the password."""
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f"line {error.lineno}: expected a [section] first, found something else"
     if isinstance(error, configparser.DuplicateOptionError):
-        key = _named(error.option, _keys(error.section))
-        return f"line {error.lineno}: {_section(error.section)} {key}: expected once, found again"
+        key = _shown_key(error.option, _keys(error.section))
+        return f"line {error.lineno}: {_shown_section(error.section)} {key}: expected once, found again"
     if isinstance(error, configparser.DuplicateSectionError):
-        name = error.section if error.section in (*KEYS, "postgresql") else "…"  # which may be the password
+        name = error.section if error.section in (*KEYS, "postgresql") else "…"  # it may be the password
         return f"line {error.lineno}: [{name}]: expected once, found again"
     if isinstance(error, configparser.ParsingError):
         places = ", ".join(str(number) for number, _ in error.errors)
@@ -88,14 +88,14 @@ def _syntax(error: configparser.Error) -> str:
 
 
 def _convert(path: Path, text: bytes) -> str:
-    """Return the command that makes UTF-8 of the encoding that an editor has chosen. The mode stays as it is."""
+    """Return the command that converts a file to UTF-8 from the likely encoding, and keeps the file's mode."""
     encoding = "UTF-16" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else "WINDOWS-1252"
     name, old = shlex.quote(str(path)), shlex.quote(f"{path}.old")
     return f"to convert it: cp -p {name} {old} && iconv -f {encoding} -t UTF-8 {old} >{name}"
 
 
 class _Reader:
-    """Collects complaints while it takes the values out one by one."""
+    """Checks the values one by one, and collects the complaints. For a wrong value it returns a harmless one."""
 
     def __init__(self, path: Path, parser: configparser.ConfigParser) -> None:
         self.path = path
@@ -109,28 +109,28 @@ class _Reader:
         self.refuse_unknown()
         self.refuse_decorated()
         stats_format = self.one_of("stats", "format", ("json", "csv"))
-        config: dict[str, object] = dict(  # noqa: C408  # reads like the call that it is for
+        config: dict[str, object] = dict(  # noqa: C408  # reads like the call of Config below
             path=self.path,
             connection=self.connection(),
-            answer_timeout_s=self.number("postgresql", "answer_timeout", DEFAULT_ANSWER_TIMEOUT_S, at_most=86_400),
+            answer_timeout_s=self.number("postgresql", "answer_timeout", DEFAULT_ANSWER_TIMEOUT_S, maximum=86_400),
             log_path=self.required_path("parser", "logfile"),
             buffer_path=self.required_path("parser", "offline_file"),
-            batch_size=self.number("parser", "batch_size", DEFAULT_BATCH_SIZE, at_most=1_000_000),
+            batch_size=self.number("parser", "batch_size", DEFAULT_BATCH_SIZE, maximum=1_000_000),
             zone=self.zone(),
             node=self.node(),
             node_is_set=bool(self.get("parser", "node")),
-            truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, at_most=1 << 30) << 20,
-            stray_days=self.number("parser", "stray_days", DEFAULT_STRAY_DAYS, at_most=36_500),
+            truncate_above=self.number("parser", "truncate_mib", DEFAULT_TRUNCATE_MIB, maximum=1 << 30) << 20,
+            stray_days=self.number("parser", "stray_days", DEFAULT_STRAY_DAYS, maximum=36_500),
             api_tags=tuple(tag.strip() for tag in (self.get("parser", "api_tags") or "api").split(",")),
             dns_answers=self.yes_or_no("parser", "dns_answers"),
             stats_format=stats_format,
             stats_path=self.file("stats", "output"),
             mask_source=self.mask(),
             metrics_path=self.metrics(),
-            keep_days=self.number("retention", "days", 0, at_most=36_500) or None,
+            keep_days=self.number("retention", "days", 0, maximum=36_500) or None,
             prune_names=self.yes_or_no("retention", "prune_names"),
             drop_old=self.yes_or_no("migration", "drop_old"),
-            report_timeout_s=self.number("report", "statement_timeout", DEFAULT_REPORT_TIMEOUT_S, at_most=86_400),
+            report_timeout_s=self.number("report", "statement_timeout", DEFAULT_REPORT_TIMEOUT_S, maximum=86_400),
             log_level=self.one_of("logging", "level", LEVELS),
             own_log_path=self.file("logging", "file"),
             warnings=self.warnings(),
@@ -148,11 +148,11 @@ class _Reader:
 
     def complain(self, section: str, key: str, expected: str, found: str) -> None:
         self.complaints.append(
-            f"{self.path}: {_section(section, self.secrets)} {key}: expected {expected}, found {found}"
+            f"{self.path}: {_shown_section(section, self.secrets)} {key}: expected {expected}, found {found}"
         )
 
     def refuse_continued(self) -> None:
-        """Refuse indented lines: each belongs to the value above it, with which a password there would be shown."""
+        """Refuse indented lines: they continue the value above, and a complaint about it could show their password."""
         for section in self.parser.sections():
             for key, value in self.parser[section].items():
                 if "\n" in value:
@@ -160,24 +160,24 @@ class _Reader:
                     self.parser[section][key] = value.partition("\n")[0]
 
     def refuse_passwords(self) -> None:
-        """Refuse a password in the place of another value, which would be shown.
+        """Refuse a password in the place of another value, because complaints and messages show other values.
 
-        What goes to libpq may be equal to it: a database, its host and its user may have one name, and this as the
-        password. `printed.without_passwords` hides it in libpq's messages.
+        Other values for libpq may be equal to the password: database, host and user may have one name, which is the
+        password, too. `printed.without_passwords` hides it in libpq's messages.
         """
         for section in self.parser.sections():
             for key, value in self.parser[section].items():
                 is_name = section == "postgresql" and key in NAMES
-                has_one = has_credentials(value) or (
+                has_password = has_credentials(value) or (
                     value in self.secrets and (section != "postgresql" or key in NUMBERS)
                 )
-                if has_one and "password" not in key:
+                if has_password and "password" not in key:
                     found = "a connection string: use the keys of this section" if is_name else "a password"
                     self.complain(section, self.shown(section, key), "a name" if is_name else "a value", found)
                     self.parser[section][key] = ""
 
     def refuse_decorated(self) -> None:
-        """Refuse quotes around a value and comments after it: they would become a part of it, say of a file name.
+        """Refuse quotes around a value and comments after it: they would become a part of it, say of a file's name.
 
         A password may contain them, and so may libpq's options.
         """
@@ -193,23 +193,23 @@ class _Reader:
 
     @functools.cached_property
     def secrets(self) -> set[str]:
-        """Return all that is a password according to its key."""
+        """The values of all keys with "password" in their name, and of PGPASSWORD."""
         return {*()}.union(*(passwords(dict(self.parser[section])) for section in self.parser.sections()))
 
     def shown(self, section: str, key: str) -> str:
-        """Return the name of a key, unless a password began the line; configparser has made its letters small."""
+        """Return a key as complaints show it: hidden if it may be a password. configparser has made it lower case."""
         beginnings = {secret.lower().partition("=")[0].strip() for secret in self.secrets}
         is_secret = key in beginnings and key not in _keys(section)
-        return "a key that is a password" if is_secret else _named(key, _keys(section))
+        return "a key that is a password" if is_secret else _shown_key(key, _keys(section))
 
     def refuse_unknown(self) -> None:
-        """Refuse unknown keys: such a key is probably misspelt, and its value would be ignored silently."""
+        """Refuse unknown sections and keys: they are probably misspelt, and would be ignored silently."""
         for section in self.parser.sections():
             if section not in KEYS and section != "postgresql":
                 known = ("postgresql", *KEYS)
                 self.complaints.append(
-                    f"{self.path}: {_section(section, self.secrets)}: expected one of the sections {', '.join(known)}, "
-                    f"found an unknown one{spelling.likely(section, known)}"
+                    f"{self.path}: {_shown_section(section, self.secrets)}: expected one of the sections "
+                    f"{', '.join(known)}, found an unknown one{spelling.likely(section, known)}"
                 )
                 continue
             keys = _keys(section)
@@ -226,12 +226,12 @@ class _Reader:
         seen: dict[Path, str] = {}
         for (section, key), real in found.items():
             if real in seen and not is_device(real):
-                self.complain_of_file(section, key, f"another file than {seen[real]}")
+                self.complain_about_file(section, key, f"another file than {seen[real]}")
             seen.setdefault(real, f"[{section}] {key}")
         locked = {lock_path(real): key for (_, key), real in found.items() if key in ("logfile", "offline_file")}
         for (section, key), real in found.items():
             if real in locked:
-                self.complain_of_file(section, key, f"another file than the lock of [parser] {locked[real]}")
+                self.complain_about_file(section, key, f"another file than the lock of [parser] {locked[real]}")
 
     def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:
         for (section, key), path in self.files.items():
@@ -240,11 +240,11 @@ class _Reader:
             except ConfigError as error:
                 self.complaints += error.complaints
 
-    def complain_of_file(self, section: str, key: str, expected: str) -> None:
+    def complain_about_file(self, section: str, key: str, expected: str) -> None:
         self.complain(section, key, expected, repr(str(self.files[section, key])))
 
     def connection(self) -> dict[str, str]:
-        """Return libpq's keywords unchanged. libpq checks their values itself, except the port."""
+        """Return libpq's keywords with their values, of which only the port is checked: libpq checks the others."""
         given = dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {}
         given = {key: value for key, value in given.items() if value and key not in OUR_POSTGRESQL_KEYS}
         if "service" not in given:
@@ -252,9 +252,8 @@ class _Reader:
                 if not given.get(key) and not (key == "host" and given.get("hostaddr")):
                     self.complain("postgresql", key, "a value (or the key service)", "none")
         for key in ("host", "dbname"):
-            if "://" in given.get(key, "") or (
-                key == "dbname" and "=" in given.get(key, "")
-            ):  # libpq would print it whole
+            # libpq would print such a value whole, with the password in it.
+            if "://" in given.get(key, "") or (key == "dbname" and "=" in given.get(key, "")):
                 self.complain("postgresql", key, "a name", "a connection string: use the keys of this section")
                 given[key] = ""
         for port in given.get("port", "").split(","):
@@ -262,13 +261,13 @@ class _Reader:
                 self.complain("postgresql", "port", "a whole number from 1 to 65535", repr(port))
         return given
 
-    def number(self, section: str, key: str, default: int, at_most: int) -> int:
+    def number(self, section: str, key: str, default: int, maximum: int) -> int:
         text = self.get(section, key)
         if not text:
             return default
-        if _is_number(text, at_most):
+        if _is_number(text, maximum):
             return int(text)
-        self.complain(section, key, f"a whole number from 1 to {at_most}", repr(text))
+        self.complain(section, key, f"a whole number from 1 to {maximum}", repr(text))
         return default
 
     def one_of(self, section: str, key: str, choices: tuple[str, ...]) -> str | None:
@@ -291,7 +290,7 @@ class _Reader:
         if not text:
             return None
         try:
-            # In the bytes of the config, whatever the encoding of the locale is.
+            # The name has the same bytes as in the config, whatever the encoding of the locale is.
             name = Path(os.fsdecode(text.encode())).expanduser()
             path = Path(os.path.abspath(self.path.parent / name))
         except RuntimeError:
@@ -329,7 +328,7 @@ class _Reader:
                 return ZoneInfo(text)
             return system_zone()
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            advice = "" if _zones_are_there() else " (no time zone data here: pip install tzdata)"
+            advice = "" if _has_zone_data() else " (no time zone data here: pip install tzdata)"
             self.complain("parser", "timezone", "an IANA zone name like Europe/Berlin", repr(text) + origin + advice)
             return None
 
@@ -356,7 +355,7 @@ def libpq_keywords() -> tuple[str, ...]:
 
 
 def system_zone() -> ZoneInfo:
-    """Return the system's zone, by its name if /etc/localtime tells it; UTC if there is none."""
+    """Return the system's time zone, with its name if /etc/localtime is a link that shows it; UTC if there is none."""
     if not SYSTEM_ZONE.exists():
         return ZoneInfo("UTC")
     target = os.path.realpath(SYSTEM_ZONE)
@@ -370,26 +369,26 @@ def _keys(section: str) -> tuple[str, ...]:
     return (*libpq_keywords(), *OUR_POSTGRESQL_KEYS) if section == "postgresql" else KEYS.get(section, ())
 
 
-def _section(name: str, secrets: Container[str] = ()) -> str:
-    """Return a section as complaints show it: one that is not known may be a password."""
+def _shown_section(name: str, secrets: Container[str] = ()) -> str:
+    """Return a section as complaints show it: an unknown one is hidden if it may be a password."""
     if name in KEYS or name == "postgresql" or not (has_credentials(name) or name in secrets):
         return f"[{name}]"
     return "a section that is a password"
 
 
-def _named(key: str, known: tuple[str, ...]) -> str:
-    """Return a key as complaints show it: in `password: 12=3` the part before "=" is no key, but half a password."""
+def _shown_key(key: str, known: tuple[str, ...]) -> str:
+    """Return a key as complaints show it. In `password: 12=3`, what precedes "=" is not a key but half a password."""
     word = re.match(r"\w*", key)
     if word is None or word[0] == key or word[0] in known:
         return word[0] if word else key
     return "a key that is not one word"
 
 
-def _is_number(text: str, at_most: int) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= at_most
+def _is_number(text: str, maximum: int) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= maximum
 
 
-def _zones_are_there() -> bool:
+def _has_zone_data() -> bool:
     try:
         ZoneInfo("Europe/Berlin")
     except ZoneInfoNotFoundError:

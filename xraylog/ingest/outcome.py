@@ -119,7 +119,7 @@ class Recorder:
         lines = prometheus.outcomes(self._totals["online"], self._totals["offline"])
         is_older = any(total.older for total in self._totals.values())
         newest = self._totals["online"].newest
-        run = prometheus.Ended(
+        run = prometheus.EndedRun(
             self._began, self._seconds, self.status, self.caught_up, lines, is_older, newest, self._line_metrics
         )
         try:

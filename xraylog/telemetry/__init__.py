@@ -1,1 +1,1 @@
-"""Our own log, statistics and metrics."""
+"""What is written about each run: our own log, statistics and metrics."""

@@ -1,6 +1,6 @@
-"""Metrics for Prometheus: a file for node_exporter's textfile collector.
+"""Metrics for Prometheus, in a file for node_exporter's textfile collector.
 
-The file is also where counters and the time of the last success are kept from run to run.
+The file is also where the counters and the time of the last success are kept from one run to the next.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import TypeAlias
 from xraylog import atomic_file, safe_open
 from xraylog.load_result import LoadResult
 
-Series: TypeAlias = tuple[str, str]  # a metric and the value of its label, "" for metrics that have none
+Series: TypeAlias = tuple[str, str]  # name of the metric, and value of its label ("" if it has none)
 
-FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for counters
+FAMILIES = {  # with TYPE and HELP, base units, and _total for counters, as promtool requires
     "xraylog_last_success_timestamp_seconds": ("gauge", "When the database last had every line, 0 for never."),
     "xraylog_last_run_timestamp_seconds": ("gauge", "When the last run began, whatever became of it."),
     "xraylog_last_run_exit_status": ("gauge", "Exit status of the last run that came to its end."),
@@ -51,39 +51,41 @@ FAMILIES = {  # what promtool asks for: HELP and TYPE, base units, _total for co
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
 ACTIONS = ("accepted", "rejected", "api")
 LABELS = {LINES: "outcome", ROWS: "action", OUTBOUND_ROWS: "outbound"}
-MAX_TAGS = 20  # each is a series that Prometheus keeps
-VALUES = {LINES: OUTCOMES, ROWS: ACTIONS, OUTBOUND_ROWS: ()}  # of the labels; tags are those of the last run
+MAX_TAGS = 20  # each becomes a series that Prometheus stores
+VALUES = {LINES: OUTCOMES, ROWS: ACTIONS, OUTBOUND_ROWS: ()}  # values of the labels; tags depend on the last run
 SERIES = tuple((name, value) for name in FAMILIES for value in VALUES.get(name, ("",)))
-KEPT = tuple(
+ZERO_AT_FIRST = tuple(
     (name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED, OLDER, LAST_ROW)
 )  # 0 at first
-ESCAPE, UNESCAPED = re.compile(r"\\(.)"), {"\\": "\\", '"': '"', "n": "\n"}  # of a label's value
-MAX_BYTES = 1 << 16  # our own file has 4 KiB; a larger one is another program's
+ESCAPE, UNESCAPED = re.compile(r"\\(.)"), {"\\": "\\", '"': '"', "n": "\n"}  # in the value of a label
+MAX_BYTES = 1 << 16  # to read: our own file has about 4 KiB, so a larger one is another program's
 
 
 class NotWritten(Exception):
-    """The metrics could not be written; the lines themselves are safe."""
+    """The metrics could not be written; the rows of the log are safe."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A run that came to its end."""
+class EndedRun:
+    """The results of a run that came to its end, for its metrics."""
 
     began: float  # seconds since 1970
     seconds: float
     status: int
-    has_all: bool  # the database has every line
+    caught_up: bool  # the database has every line
     lines: Mapping[str, int]  # by outcome
     is_older: bool = False  # the database lacked lines that it had confirmed
     newest: str = ""  # minute of the newest row that it stored, UTC, "2025-11-17 10:15"
-    seen: Mapping[Series, float] = field(default_factory=dict)  # USERS, ADDRESSES, ROWS, OUTBOUND_ROWS of its lines
+    # USERS, ADDRESSES, ROWS and OUTBOUND_ROWS of the lines that it read
+    line_metrics: Mapping[Series, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The metrics of one log on one node, and the file they are in; without a file nothing is written.
+    """The metrics of one log on one node, in the file at `path`; without a path nothing is written.
 
-    A run that is not `of_log`, but of another one from the command line, adds to the counters and is no last run.
+    `of_log` is False for a run that reads other logs, from the command line: it adds to the counters, but does not
+    count as the last run.
     """
 
     path: Path | None
@@ -92,16 +94,16 @@ class Metrics:
     of_log: bool = True
 
     def begin(self, now: float) -> None:
-        """Record that a run begins, in seconds since 1970: it may be killed.
+        """Record that a run begins at `now` (seconds since 1970), so that a run which is killed leaves a trace.
 
-        A file that cannot be written is reported when the run ends.
+        Errors are ignored: a file that cannot be written is reported when the run ends.
         """
         if self.path and self.of_log:
             with contextlib.suppress(NotWritten):
-                _replace(self.path, self._text({**self._read(self.path), (LAST_RUN, ""): now}))
+                _replace(self.path, self._render({**self._read(self.path), (LAST_RUN, ""): now}))
 
-    def end(self, run: Ended, buffer: Path) -> None:
-        """Record what became of it. A failed run leaves the time of the last success. Raises NotWritten."""
+    def end(self, run: EndedRun, buffer: Path) -> None:
+        """Record how a run ended. A failed run does not change the time of the last success. Raises NotWritten."""
         if self.path is None:
             return
         values = self._read(self.path)
@@ -116,41 +118,41 @@ class Metrics:
         values |= {(BUFFER, ""): _size(buffer), (LOG, ""): _size(self.log)}
         if self.of_log:
             values |= {(LAST_RUN, ""): run.began, (DURATION, ""): run.seconds, (EXIT_STATUS, ""): run.status}
-            if run.seen:
+            if run.line_metrics:
                 values = {series: value for series, value in values.items() if series[0] != OUTBOUND_ROWS}
-                values.update(run.seen)
-            if run.has_all:
+                values.update(run.line_metrics)
+            if run.caught_up:
                 values[LAST_SUCCESS, ""] = time.time()
-        _replace(self.path, self._text(values))
+        _replace(self.path, self._render(values))
 
     def last_success(self) -> float:
-        """Return when the database last had every line, in seconds since 1970; 0 for never, or not told."""
+        """Return when the database last had every line, in seconds since 1970; 0 for never or unknown."""
         return self._read(self.path)[LAST_SUCCESS, ""] if self.path else 0.0
 
     def _read(self, path: Path) -> dict[Series, float]:
-        """Return the values of the run before. A damaged or missing one starts from 0, or is left out."""
+        """Return the values that the previous run left. Damaged or missing values are 0, or left out (most gauges)."""
         text = ""
-        if os.path.isfile(path):  # a pipe would be waited for
+        if os.path.isfile(path):  # reading a pipe could block
             with (
                 contextlib.suppress(OSError),
                 os.fdopen(safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file,
             ):
                 text = file.read(MAX_BYTES).decode(errors="replace")
-        # A line without its end may be a number without its end.
+        # Ignore a last line without its newline: its number may be cut off, too.
         found = dict(line.rpartition(" ")[::2] for line in text.split("\n")[:-1])
         series = [*SERIES, *((OUTBOUND_ROWS, tag) for tag in self._tags(found))]
-        values = {each: _number(found.get(self._named(*each), "")) for each in series}
-        kept = dict.fromkeys(KEPT, 0.0)
+        values = {each: _number(found.get(self._series_name(*each), "")) for each in series}
+        kept = dict.fromkeys(ZERO_AT_FIRST, 0.0)
         return {**kept, **{series: value for series, value in values.items() if value is not None}}
 
     def _tags(self, found: Iterable[str]) -> Iterator[str]:
-        """Yield the outbound tags among these names of series."""
-        begin = self._named(OUTBOUND_ROWS, "x").removesuffix('x"}')
+        """Yield the outbound tags of these series, given as names with their labels."""
+        begin = self._series_name(OUTBOUND_ROWS, "x").removesuffix('x"}')
         for name in found:
             if name.startswith(begin) and name.endswith('"}'):
                 yield ESCAPE.sub(lambda escape: UNESCAPED[escape[1]], name[len(begin) : -2])
 
-    def _text(self, values: Mapping[Series, float]) -> str:
+    def _render(self, values: Mapping[Series, float]) -> str:
         return "".join(
             f"# HELP {name} {words}\n# TYPE {name} {kind}\n{samples}"
             for name, (kind, words) in FAMILIES.items()
@@ -158,23 +160,23 @@ class Metrics:
         )
 
     def _samples(self, name: str, values: Mapping[Series, float]) -> str:
-        """Return the lines of one metric: three decimals, which is a millisecond."""
+        """Return the lines of one metric, with three decimals: times are exact to a millisecond."""
         known = dict.fromkeys((*SERIES, *values))
         lines = (
-            f"{self._named(*series)} {round(values[series], 3):.15g}\n"
+            f"{self._series_name(*series)} {round(values[series], 3):.15g}\n"
             for series in known
             if series[0] == name and series in values
         )
         return "".join(lines)
 
-    def _named(self, name: str, value: str) -> str:
+    def _series_name(self, name: str, value: str) -> str:
         log = os.fsencode(self.log).decode(errors="backslashreplace")
         labels = {"node": self.node, "log": log, **({LABELS[name]: value} if value else {})}
         return f"{name}{{" + ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items()) + "}"
 
 
 def outcomes(stored: LoadResult, buffered: LoadResult) -> dict[str, int]:
-    """Return what became of lines: `rows` and `rejected` are in the database, imports from the buffer included."""
+    """Count lines by outcome. Those in `rows` and `rejected` are in the database, including imports from the buffer."""
     ignored = sum(stored.ignored.values()) + sum(buffered.ignored.values())
     counts = (
         stored.rows + stored.imported,
@@ -186,7 +188,7 @@ def outcomes(stored: LoadResult, buffered: LoadResult) -> dict[str, int]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Node_exporter is another user, and may read it."""
+    """Replace the file of metrics. Others may read it: node_exporter runs as another user. Raises NotWritten."""
     try:
         atomic_file.replace(path, text.encode(), mode=0o644)
     except OSError as error:
@@ -194,7 +196,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _size(path: Path) -> int:
-    """Return its bytes; 0 for a file that is not there."""
+    """Return the size of a file in bytes; 0 if it is missing."""
     try:
         return safe_open.size(path)
     except OSError:
@@ -202,13 +204,13 @@ def _size(path: Path) -> int:
 
 
 def _escaped(text: str) -> str:
-    """Return a label's value as Prometheus' text format has it. It is UTF-8: other bytes are written as escapes."""
+    """Return a label's value in Prometheus' text format. The format is UTF-8, so other bytes are written as escapes."""
     text = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _number(text: str) -> float | None:
-    """Return the value if we may have written it, else None."""
+    """Return the value if we can have written it: a finite number of at least 0. Otherwise return None."""
     with contextlib.suppress(ValueError):
         if math.isfinite(value := float(text)) and value >= 0:
             return value

@@ -1,8 +1,8 @@
-"""Our own log, `[logging] file`, as a sink for loguru. It only appends; examples/logrotate-xraylog rotates it.
+"""Our own log, `[logging] file`, as a sink for loguru. It only appends; examples/logrotate-xraylog rotates the file.
 
-loguru's own file sink (0.7.3) does not do here. On a full disk it prints a traceback for each message. Processes that
-rotate one file lose messages: 58 of 4,000, of four at once. And its retention removes every file whose name looks like
-a rotated one: of the log `access` also `access.log`, which may be xray's.
+loguru's own file sink (0.7.3) is unsuitable. On a full disk it prints a traceback for each message. Processes that
+rotate the same file lose messages: 58 of 4,000 with four processes. And its retention removes every file whose name
+looks like a rotated one: for the log `access` also `access.log`, which may be xray's.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from xraylog.printed import complain, printable, write
 if TYPE_CHECKING:
     from loguru import Record
 
-FORM = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
+FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
 
 def start(cfg: Config, options: Options) -> None:
-    """Log to stderr, and to a file if the config names one. A good run under cron logs nothing. Raises ConfigError."""
+    """Log to stderr, and to a file if the config names one. Raises ConfigError.
+
+    By default, a run under cron logs only warnings and errors, so that cron sends no mail after a good run.
+    """
     default = cfg.log_level or ("INFO" if cli.on_a_terminal() else "WARNING")
     level = cli.log_level(options.verbose, options.quiet, default)
     to_stderr(level)
@@ -44,7 +47,7 @@ def start(cfg: Config, options: Options) -> None:
 
 
 def _advice(path: Path, error: OSError) -> str:
-    """Return what mends it, if the error does not say so itself."""
+    """Return how to fix the error, if its own text does not say so; the result begins with a semicolon."""
     if isinstance(error, safe_open.Unsafe):
         return ""
     if error.errno == errno.EBADF:
@@ -55,31 +58,31 @@ def _advice(path: Path, error: OSError) -> str:
 
 
 def to_stderr(level: str) -> None:
-    """Write messages of this level and above there from here on, and nowhere else."""
+    """Write messages of this level and above to stderr from now on, and nowhere else."""
     logger.remove()
     logger.configure(patcher=_make_printable)
     if sys.stderr is not None:  # closed by the caller: 2>&-
         stream = sys.stderr
-        logger.add(lambda message: _write(stream, message), level=level, format=FORM, diagnose=False, backtrace=False)
+        logger.add(lambda message: _write(stream, message), level=level, format=FORMAT, diagnose=False, backtrace=False)
 
 
 def _make_printable(record: Record) -> None:
-    """Keep a message on its line, whatever it quotes."""
+    """Escape control characters in a message, so that it stays on one line, whatever it quotes."""
     record["message"] = printable(record["message"])
 
 
 def _write(stream: TextIO, message: str) -> None:
-    """Write a message, and the traceback that may follow it."""
+    """Write a message, and the traceback that may follow it on further lines."""
     write(stream, printable(message, keep="\n"))
 
 
 def to_file(path: Path, level: str) -> None:
-    """Write them to this file, too. Raises OSError."""
-    logger.add(LogSink(path), level=level, format=FORM, diagnose=False, backtrace=False)
+    """Write messages to this file, too. Raises OSError."""
+    logger.add(LogSink(path), level=level, format=FORMAT, diagnose=False, backtrace=False)
 
 
 class LogSink:
-    """Appends messages to the file at one path. Any number of runs may do so, and logrotate may rename it meanwhile."""
+    """Appends messages to the file at a path. Several runs may do so at once, and logrotate may rename the file."""
 
     def __init__(self, path: Path) -> None:
         """Create the file. Raises OSError."""
@@ -111,7 +114,7 @@ class LogSink:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    # A pipe without a reader is an error at once: a run must not wait for one.
+    # O_NONBLOCK: a pipe without a reader is an error at once, because a run must not wait for a reader.
     descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK)
     try:
         yield descriptor

@@ -31,9 +31,9 @@ FIELDS = (
     "new_protocols",
     "new_tags",
 )
-FLAGS = os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK  # to wait for nobody, and to overwrite nothing
+FLAGS = os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK  # never wait for a reader, and never overwrite anything
 CLOSED = "it is closed"
-FOUND = {  # what an error means where rows are written
+FOUND = {  # what an error of writing a row means
     errno.EPIPE: "a pipe that nobody reads any more",
     errno.ENXIO: "a pipe that nobody reads",
     errno.EAGAIN: "a pipe that is full, because nobody reads on",
@@ -42,15 +42,15 @@ FOUND = {  # what an error means where rows are written
 
 
 class NotWritten(Exception):
-    """The statistics row could not be written; the lines themselves are safe. Its text holds the row."""
+    """The statistics row could not be written; the rows of the log are safe. The text contains the statistics row."""
 
 
 class ReaderLeft(NotWritten):
-    """Nobody reads the pipe any more, or yet: that is the reader's affair, and no trouble of a run."""
+    """The pipe has no reader, not yet or no longer. That is not a failure of the run."""
 
 
 def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
-    """Return the fields in their order; `started` is local time, seconds and rate have two decimals."""
+    """Return the statistics of a run, by field. `started` is local time; seconds and rate get two decimals."""
     duration = round(seconds, 2)
     values: tuple[str | int | float, ...] = (
         started.isoformat(timespec="microseconds"),
@@ -67,27 +67,27 @@ def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
     return dict(zip(FIELDS, values, strict=True))
 
 
-def write(values: Row, form: str, path: Path | None) -> None:
-    """Append a row to `path` in `form`, json or csv; without a path, print it. Raises NotWritten."""
-    line = _line(values, form)
+def write(values: Row, stats_format: str, path: Path | None) -> None:
+    """Append a row to `path` in `stats_format`, json or csv; without a path, print it. Raises NotWritten."""
+    line = _line(values, stats_format)
     try:
-        if path is None:  # asked for: a format without an output
+        if path is None:  # the config has a format, but no output
             _print(line)
         elif _is_stream(path):
             _send(path, line)
         else:
-            _append(path, line, header=_csv_line(FIELDS) if form == "csv" else "")
+            _append(path, line, header=_csv_line(FIELDS) if stats_format == "csv" else "")
     except OSError as error:
         where, found = path or "standard output", FOUND.get(error.errno or 0, error.strerror)
         has_left = error.errno == errno.EPIPE or (error.errno == errno.ENXIO and path is not None and path.is_fifo())
         kind = ReaderLeft if has_left else NotWritten
-        if error.errno == errno.ENXIO and not has_left:  # a terminal that is none
+        if error.errno == errno.ENXIO and not has_left:  # not a pipe: /dev/tty of a process without a terminal
             found = error.strerror
         raise kind(f"{where}: expected to append a row, found: {found}; the row: {json.dumps(values)}") from error
 
 
-def _line(values: Row, form: str) -> str:
-    if form == "json":
+def _line(values: Row, stats_format: str) -> str:
+    if stats_format == "json":
         return json.dumps(values) + "\n"
     return _csv_line(tuple(f"{value:.2f}" if isinstance(value, float) else value for value in values.values()))
 
@@ -105,16 +105,16 @@ def _print(line: str) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Return whether it can only be written to: a pipe, a socket, a terminal, another device."""
+    """Return whether a path leads to what can only be written to: a pipe, a socket, a terminal or another device."""
     try:
         mode = path.stat().st_mode
     except OSError:
-        return False  # to be made, or to be refused when it is opened
+        return False  # it will be created, or refused when it is opened
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _send(path: Path, line: str) -> None:
-    """Write a row into a stream. It is shorter than PIPE_BUF: a pipe takes it whole, or at once none of it."""
+    """Write a row into a stream. It is shorter than PIPE_BUF, so a pipe takes all of it, or fails at once."""
     descriptor = safe_open.open_file(path, FLAGS | os.O_WRONLY)
     try:
         os.write(descriptor, line.encode())
@@ -123,7 +123,10 @@ def _send(path: Path, line: str) -> None:
 
 
 def _append(path: Path, line: str, header: str) -> None:
-    """Append in one write, so that rows of other runs stay whole; on a line of its own, even after a torn one."""
+    """Append a line in one write, so that other runs can append, too; start a new line if the last row is torn.
+
+    Raises NotWritten if the file begins with another header.
+    """
     with os.fdopen(safe_open.open_file(path, FLAGS | os.O_RDWR | os.O_CREAT), "ab+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)

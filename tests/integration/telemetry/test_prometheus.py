@@ -29,7 +29,7 @@ from xraylog.accesslog import discovery, lockfile
 from xraylog.database import schema
 from xraylog.database.session import Connection
 from xraylog.telemetry import prometheus
-from xraylog.telemetry.prometheus import Ended, Metrics
+from xraylog.telemetry.prometheus import EndedRun, Metrics
 
 BAD = "2025/11/17 10:15:23 from nowhere accepted\n"
 NAMES = {
@@ -203,7 +203,7 @@ def test_each_write_is_a_new_file_in_the_old_ones_place(tmp_path: Path) -> None:
     with path.open() as reader:
         beginning = reader.read(20)
         before, inode = path.read_text(), path.stat().st_ino
-        told.end(Ended(1, 2, 0, True, {**NOTHING, "rows": 7}), tmp_path / "buffer")
+        told.end(EndedRun(1, 2, 0, True, {**NOTHING, "rows": 7}), tmp_path / "buffer")
         assert path.stat().st_ino != inode
         assert beginning + reader.read() == before
     assert counted(path)["rows"] == 7
@@ -220,7 +220,7 @@ def test_hostile_names_are_labels_like_any_other(tmp_path_factory: pytest.TempPa
     seen = {(prometheus.USERS, ""): 1.0, (prometheus.ADDRESSES, ""): 1.0, (prometheus.ROWS, "accepted"): 3.0, **tags}
     metrics = Metrics(path, node, Path("/l") / log)
     for _ in range(2):
-        metrics.end(Ended(1, 2, 0, True, {**NOTHING, "rows": 3}, seen=seen), Path("/no buffer"))
+        metrics.end(EndedRun(1, 2, 0, True, {**NOTHING, "rows": 3}, line_metrics=seen), Path("/no buffer"))
     metrics.begin(3)  # which leaves what the last run saw
     found = families(path)
     shown = {sample.labels["outbound"]: sample.value for sample in found["xraylog_last_run_outbound_rows"].samples}
@@ -237,7 +237,7 @@ def test_a_name_is_escaped_as_the_format_says(tmp_path: Path) -> None:
     """And bytes that are not UTF-8 are written as escapes, for the file must be UTF-8."""
     path = tmp_path / "x.prom"
     log = Path(os.fsdecode(b"/l/\xff"))
-    Metrics(path, 'a"b\\c\nd', log).end(Ended(1, 2, 0, True, NOTHING), tmp_path)
+    Metrics(path, 'a"b\\c\nd', log).end(EndedRun(1, 2, 0, True, NOTHING), tmp_path)
     assert r'xraylog_log_bytes{node="a\"b\\c\nd",log="/l/\\xff"} 0' in path.read_text().splitlines()
     assert values(path)["log_bytes"] == 0
 
