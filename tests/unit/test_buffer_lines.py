@@ -37,14 +37,14 @@ def batch_of(found: list[AccessRecord], bad: list[BadLine]) -> Batch:
     return Batch(0, lines * 100, b"", lines, rows, numbered, [number for number, _ in numbered], {}, offsets)
 
 
-def read(written: bytes, mask: Mask = UNMASKED) -> buffer_lines.Read:
+def read(written: bytes, mask: Mask = UNMASKED) -> buffer_lines.BufferedLines:
     return buffer_lines.read(written, {}, mask)
 
 
 @given(found=st.lists(records, max_size=5), bad=st.lists(bad_lines, max_size=3))
 def test_what_was_written_is_read(found: list[AccessRecord], bad: list[BadLine]) -> None:
     batch = batch_of(found, bad)
-    back = read(b"".join(buffer_lines.parts(batch)))
+    back = read(b"".join(buffer_lines.encoded_parts(batch)))
     assert list(back.records) == found
     assert back.bad_lines == batch.numbered_bad_lines
     assert back.offsets == batch.log_offsets
@@ -62,7 +62,7 @@ def test_what_was_written_is_read(found: list[AccessRecord], bad: list[BadLine])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_line_in_another_form_is_read_in_its_place(rewritten: Callable[[bytes], bytes], place: int) -> None:
     found = [AccessRecord(f"2025-11-17 10:15:2{n}+00", None, None, "accepted", email=f"u{n}") for n in range(3)]
-    lines = b"".join(buffer_lines.parts(batch_of(found, [BadLine(b"bad", "why")]))).splitlines(keepends=True)
+    lines = b"".join(buffer_lines.encoded_parts(batch_of(found, [BadLine(b"bad", "why")]))).splitlines(keepends=True)
     lines[place] = rewritten(lines[place])
     lines.insert(1, lines.pop())  # older versions wrote bad lines in the order of the log
     back = read(b"".join(lines))
@@ -71,7 +71,9 @@ def test_a_line_in_another_form_is_read_in_its_place(rewritten: Callable[[bytes]
 
 
 def test_a_source_that_is_older_than_the_mask_is_masked() -> None:
-    (written,) = buffer_lines.parts(batch_of([AccessRecord("2025-11-17 10:15:23+00", "203.0.113.10", 5, "api")], []))
+    (written,) = buffer_lines.encoded_parts(
+        batch_of([AccessRecord("2025-11-17 10:15:23+00", "203.0.113.10", 5, "api")], [])
+    )
     assert [record.source_ip for record in read(written, Mask(v4=16)).records] == ["203.0.0.0/16"]
 
 
@@ -80,7 +82,7 @@ def test_a_source_that_is_older_than_the_mask_is_masked() -> None:
     [b"\n", b"{}\n", b"no JSON\n", b'{"timestamp": "2025-11-17 10:15:23+00", "offset": 1}\n', b'{"line": "YQ=="}\n'],
 )
 def test_what_we_did_not_write_is_no_line(line: bytes) -> None:
-    (good,) = buffer_lines.parts(batch_of([AccessRecord("2025-11-17 10:15:23+00", None, None, "accepted")], []))
+    (good,) = buffer_lines.encoded_parts(batch_of([AccessRecord("2025-11-17 10:15:23+00", None, None, "accepted")], []))
     for written in (line, good + line, line + good):
         with pytest.raises((ValueError, KeyError, TypeError)):
             read(written)

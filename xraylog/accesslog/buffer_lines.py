@@ -1,6 +1,6 @@
-"""Records and bad lines as lines of the offline buffer, and long ones back, by parts: a line can have 16 MiB.
+"""Encode records and bad lines as lines of the offline buffer, and decode them.
 
-Pure: no files, no database, no clock, no logging.
+A bad line can have 16 MiB, so it is written and read in parts. Pure: no files, no database, no clock, no logging.
 """
 
 from __future__ import annotations
@@ -35,36 +35,37 @@ from xraylog.records import (
 RECORD = b'{"timestamp": '
 BEGIN, END = b'{"line": "', b'", "reason": '
 ENCODED_BYTES = -(-MAX_LINE_BYTES // 3) * 4  # as base64
-KEPT_BYTES = len(BEGIN) + ENCODED_BYTES + (1 << 16)  # of a line of the buffer: all of any that we write
+KEPT_BYTES = len(BEGIN) + ENCODED_BYTES + (1 << 16)  # kept of a line of the buffer: we write no longer ones
 TAIL_BYTES = 1 << 16  # the end of a line, with its reason and offset
-PIECE_BYTES = 3 << 14  # encoded at a time: no padding within a line
+PIECE_BYTES = 3 << 14  # encoded at a time; a multiple of 3, so that there is no padding within a line
 
-# A record as `parts` writes it, or another line. No key is found inside a value: there each quote follows a backslash.
+# A record as `encoded_parts` writes it, or any other line. Inside a value, each quote follows a backslash, so a key is
+# never found there.
 LINE = re.compile(
     r'(?:\{"timestamp": "(.{16})([^+\n]+)\+00", "source_ip": ([^,\n]+), "source_port": ([^,\n]+), ("action": .+), '
     r'("inbound_tag": .+), "offset": ([0-9]+)\}|.*)\n'
 )
 
-LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: it is none
+LongBadLine: TypeAlias = "tuple[int, BadLine] | None"  # with its offset in the log; None: a long line of another kind
 
 encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class Read(NamedTuple):
-    """What lines of the buffer hold."""
+class BufferedLines(NamedTuple):
+    """The decoded content of lines of the buffer."""
 
     records: Records
-    bad_lines: list[tuple[int, BadLine]]  # with the number of their line
-    offsets: list[int]  # of each line, in the log
+    bad_lines: list[tuple[int, BadLine]]  # each with the number of its line in the buffer
+    offsets: list[int]  # of each line in the log, in bytes
 
 
-def read(text: bytes, long: Mapping[int, LongBadLine], mask: Mask) -> Read:
-    """Return what these lines of the buffer hold. `long`: by the number of its line, which is empty in `text`.
+def read(text: bytes, long_lines: Mapping[int, LongBadLine], mask: Mask) -> BufferedLines:
+    """Decode lines of the buffer. `long_lines`: those that are empty in `text`, by their number.
 
-    Records come first, and what repeats itself in them is decoded once. Raises ValueError, KeyError and TypeError for
-    what we did not write.
+    The records come first; values that repeat in them are decoded once. Raises ValueError, KeyError and TypeError for
+    lines that we did not write.
     """
-    # Each line as what comes before it, which is nothing, and its groups: faster than a tuple for each.
+    # A flat list: for each line the text before it, which is empty, and its groups. This is faster than tuples.
     pieces = LINE.split(text.decode())
     columns = [pieces[group :: LINE.groups + 1] for group in range(1, LINE.groups + 1)]
     total = len(columns[0])
@@ -82,14 +83,14 @@ def read(text: bytes, long: Mapping[int, LongBadLine], mask: Mask) -> Read:
         list(map(route_of.__getitem__, routes)),
     )
     lines = text.split(b"\n")[count:-1] if count < total else []
-    others = _read_one_by_one([long.get(count + number, line) for number, line in enumerate(lines)], mask)
+    others = _read_one_by_one([long_lines.get(count + number, line) for number, line in enumerate(lines)], mask)
     records.extend(others.records)
     bad_lines = [(count + number, bad) for number, bad in others.bad_lines]
-    return Read(records, bad_lines, [*map(int, offsets), *others.offsets])
+    return BufferedLines(records, bad_lines, [*map(int, offsets), *others.offsets])
 
 
-def _read_one_by_one(lines: Sequence[bytes | LongBadLine], mask: Mask) -> Read:
-    found = Read(Records(), [], [])
+def _read_one_by_one(lines: Sequence[bytes | LongBadLine], mask: Mask) -> BufferedLines:
+    found = BufferedLines(Records(), [], [])
     for number, line in enumerate(lines):
         if line is None:
             raise ValueError("a long line that we did not write")
@@ -108,7 +109,7 @@ def _read_one_by_one(lines: Sequence[bytes | LongBadLine], mask: Mask) -> Read:
 
 
 def record(line: bytes, mask: Mask) -> AccessRecord | None:
-    """Return the record that a line of the buffer is; None for another line."""
+    """Return the record in a line of the buffer; None if the line holds no record."""
     if not line.startswith(RECORD):
         return None
     values = json.loads(line)
@@ -117,21 +118,21 @@ def record(line: bytes, mask: Mask) -> AccessRecord | None:
 
 
 def masked_record(values: dict[str, Any], mask: Mask) -> AccessRecord:
-    """Return the record with these values; its source may be older than the mask."""
+    """Return the record with these values, its source masked: it may be from before the mask was configured."""
     return AccessRecord(**{**values, "source_ip": mask.source(values["source_ip"])})
 
 
 def reasons(batch: Batch) -> list[tuple[str, int]]:
-    """Return the reasons of the rejected records in their order, and how many in a row have each.
+    """Return the reasons of the rejected records as runs, in their order: each reason, and how many in a row have it.
 
-    They are in the mark, and not in the lines, because there older versions ignore what they do not know.
+    They are stored in the mark and not in the lines, because older versions ignore unknown keys only in a mark.
     """
     found = (request.reject_reason for request in batch.records.requests if request.action == "rejected")
     return [(reason, len([*run])) for reason, run in itertools.groupby(found)]
 
 
 def set_reasons(records: Records, found: Sequence[tuple[str, int]]) -> None:
-    """Set the reasons of the rejected records, as `reasons` returned them: older versions have written none."""
+    """Set the reasons of the rejected records to these runs from `reasons`; older versions have stored none."""
     if not found:
         return
     each = itertools.chain.from_iterable(itertools.repeat(reason, count) for reason, count in found)
@@ -143,8 +144,11 @@ def set_reasons(records: Records, found: Sequence[tuple[str, int]]) -> None:
         )
 
 
-def parts(batch: Batch) -> Iterator[bytes]:
-    """Yield records and bad lines as JSON, in parts. Values that repeat themselves are encoded once."""
+def encoded_parts(batch: Batch) -> Iterator[bytes]:
+    """Yield the lines of the buffer for a batch, in parts: its records, then its bad lines.
+
+    Values that repeat are encoded once.
+    """
     records = batch.records
     minutes = {minute: f'{{"timestamp": "{minute}' for minute in set(records.minutes)}
     addresses = {
@@ -152,23 +156,23 @@ def parts(batch: Batch) -> Iterator[bytes]:
     }
     requests = {request: f", {_request(request)}, " for request in set(records.requests)}
     routes = {route: f'{_route(route)}, "offset": ' for route in set(records.routes)}
-    for number, some in enumerate(records.slices(CHUNK_ROWS)):
+    for number, chunk in enumerate(records.slices(CHUNK_ROWS)):
         yield interleave(
-            map(minutes.__getitem__, some.minutes),
-            some.seconds,
-            map(addresses.__getitem__, some.source_ips),
-            ["null" if port is None else port for port in some.source_ports],
-            map(requests.__getitem__, some.requests),
-            map(routes.__getitem__, some.routes),
+            map(minutes.__getitem__, chunk.minutes),
+            chunk.seconds,
+            map(addresses.__getitem__, chunk.source_ips),
+            ["null" if port is None else port for port in chunk.source_ports],
+            map(requests.__getitem__, chunk.requests),
+            map(routes.__getitem__, chunk.routes),
             map(str, batch.offsets[number * CHUNK_ROWS : (number + 1) * CHUNK_ROWS]),
-            ["}\n"] * len(some),
-            count=len(some),
+            ["}\n"] * len(chunk),
+            count=len(chunk),
         )
     for offset, bad in batch.bad_lines:
         yield from _bad_line(offset, bad)
 
 
-@functools.lru_cache(maxsize=1 << 13)  # the parser makes one object of what it reads again and again
+@functools.lru_cache(maxsize=1 << 13)  # the parser returns the same object for a request that it has seen before
 def _request(request: Request) -> str:
     return (
         f'"action": {encode(request.action)}, "protocol": {encode(request.protocol)}, '
@@ -193,9 +197,9 @@ def _bad_line(offset: int, bad: BadLine) -> Iterator[bytes]:
 
 
 def read_long(line: LongLine, tail: bytes) -> tuple[int, BadLine]:
-    """Return offset and bad line of a long line of the buffer; `tail`: its last TAIL_BYTES. Raises ValueError.
+    """Decode a long line of the buffer into offset and bad line. `tail`: its last TAIL_BYTES. Raises ValueError.
 
-    Earlier versions wrote lines of any length; of these, too, no more than MAX_LINE_BYTES are kept.
+    Earlier versions wrote lines of any length; of these, too, only MAX_LINE_BYTES are kept.
     """
     end = tail.rfind(END)  # a quote in the reason has a backslash before it
     if not line.beginning.startswith(BEGIN) or end < 0:

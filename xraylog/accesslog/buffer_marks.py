@@ -1,7 +1,7 @@
-"""The commit records of the offline buffer, `{"mark": …}`: find them, and check the batches that they close.
+"""Find the marks in the offline buffer, `{"mark": …}`, and check the batches that they commit.
 
-Another user who may write the buffer could make it larger than the disk, with holes; so in a large file, holes are
-skipped.
+A mark is the commit record after the lines of a batch. Another user who may write the buffer could make it larger than
+the disk, as a sparse file; so in a very large file, holes are skipped.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Json: TypeAlias = dict[str, Any]
 
 MARK = b'{"mark": '
 WINDOW_BYTES = 1 << 20  # read at a time when looking for the last mark
-MAX_READ_BYTES = 1 << 30  # read including holes: this takes a second
+MAX_READ_BYTES = 1 << 30  # read including its holes, which takes a second
 
 
 def read(line: bytes) -> Json:
-    """Return what the line of a mark says. Raises ValueError and KeyError."""
+    """Return the content of a mark, given its line. Raises ValueError and KeyError."""
     mark: Json = json.loads(line)["mark"]
     return mark
 
@@ -41,7 +41,7 @@ def split(text: bytes) -> Iterator[bytes]:
 
 def last(file: LogFile, end: int) -> int | None:
     """Return the offset of the last mark that begins and ends before `end`; None if there is none."""
-    after = b""  # the first bytes after the window: a mark may cross its edge
+    after = b""  # the first bytes after the window, because a mark may begin in the window and end after it
     ended = False  # whether there is a line end after the window
     ranges: list[tuple[int, int]] | None = None
     while end > 0:
@@ -62,7 +62,7 @@ def last(file: LogFile, end: int) -> int | None:
 
 
 def is_whole(file: LogFile, place: int) -> bool:
-    """Return whether the batch that the mark at `place` closes is intact: a crash can lose any of its blocks."""
+    """Return whether the batch of the mark at `place` is intact: a crash can lose any of its blocks."""
     try:
         mark = read(file.line_at(place))
         return checksum(file, place, mark) == int(mark["crc32"])
@@ -71,16 +71,16 @@ def is_whole(file: LogFile, place: int) -> bool:
 
 
 def without_holes(file: LogFile, start: int, end: int) -> Iterable[tuple[int, int]]:
-    """Return the ranges to read between two offsets: all of it, or without holes if it is very large.
+    """Return the ranges to read between two offsets: everything, or only the data if it is very large.
 
-    Otherwise holes are not asked for, because file systems were wrong about them in files that were just written
-    (OpenZFS issue 15526).
+    For smaller files the file system is not asked for holes, because some reported wrong ones in files that had just
+    been written (OpenZFS issue 15526).
     """
     return file.data(start, end) if end - start > MAX_READ_BYTES else [(start, end)]
 
 
 def checksum(file: LogFile, place: int, mark: Json) -> int:
-    """Return the checksum of the batch that the mark at `place` closes."""
+    """Return the checksum of the batch of the mark at `place`. Raises ValueError if a part of it is a hole."""
     start = max(0, place - mark["bytes"])
     if next(iter(without_holes(file, start, place)), None) != (start, place):
         raise ValueError("a hole")

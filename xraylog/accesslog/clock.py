@@ -1,7 +1,7 @@
-"""The repeated hour: when clocks are set back, wall-clock times occur twice, and a line does not say which it means.
+"""Resolve the repeated hour: when clocks are set back, an hour occurs twice, and lines do not say which one they mean.
 
-xray writes the lines of a file in order, so the second pass begins where the time jumps back. Pure: no files, no
-database, no logging, and no clock but that of the lines.
+xray writes the lines of a file in order, so the second pass of the hour begins where the time jumps back. Pure: no
+files, no database, no logging, and no time but that of the lines.
 """
 
 from __future__ import annotations
@@ -11,51 +11,52 @@ from zoneinfo import ZoneInfo
 
 from xraylog.records import MINUTE
 
-STEP = timedelta(minutes=1)  # a smaller jump back is a clock that was corrected
-AHEAD = timedelta(minutes=5)  # of our clock: the second pass cannot be further ahead
+MIN_JUMP_BACK = timedelta(minutes=1)  # after a smaller one, the machine's clock was just corrected
+MAX_AHEAD = timedelta(minutes=5)  # how far ahead of our clock a line can be; a later second pass is still to come
 A_MINUTE = timedelta(minutes=1)
 
 
 class Clock:
-    """Decides line by line in which pass it is. Minutes are UTC, "2025-10-26 00:30", as our timestamps begin."""
+    """Decides for each line to which pass it belongs. Minutes are strings in UTC, "2025-10-26 00:30"."""
 
     def __init__(self, zone: ZoneInfo, now: datetime) -> None:
         self._zone = zone
-        self._latest = now + AHEAD
+        self._latest = now + MAX_AHEAD
         self.is_fixed = is_fixed(zone)
-        self.last = ""  # minute of the line before
-        self.repeated: dict[str, tuple[datetime, datetime]] = {}  # by minutes of the first pass: those of the second
-        # pass, and the moment when it begins. Empty in a log without such minutes, so that it costs nothing.
-        self._same = ("", "")  # the last minute and its result, for the next line of the same minute
+        self.last = ""  # minute of the previous line
+        # By minute of the first pass: the same minute in the second pass, and the moment when the clocks were set back.
+        # In a log without such minutes it stays empty, and costs nothing.
+        self.repeated: dict[str, tuple[datetime, datetime]] = {}
+        self._last_result = ("", "")  # the last minute and what it was resolved to, for the next line of that minute
 
     def learn(self, local: datetime, first: datetime) -> None:
-        """Remember a wall-clock time, which is `first` in UTC, if it occurs twice."""
+        """Remember a wall-clock time if it occurs twice. `first`: the UTC time of its first pass."""
         if self.is_fixed or not is_repeated(local):
             return
         first = first.replace(second=0, microsecond=0)
         second = local.replace(fold=1).astimezone(timezone.utc).replace(second=0, microsecond=0)
         if second <= self._latest:
-            self.repeated[text(first)] = second, self._change(first, second)
+            self.repeated[minute_of(first)] = second, self._change_between(first, second)
 
-    def read(self, minute: str) -> str:
-        """Return the minute of the next line: `minute`, or the same in the second pass."""
+    def resolve(self, minute: str) -> str:
+        """Return the minute of the next line: `minute` itself, which is of the first pass, or that of the second."""
         if minute in self.repeated and self.last:
-            if self._same != (minute, self.last):
-                self._same = minute, self._pass(minute)
-            minute = self._same[1]
+            if self._last_result != (minute, self.last):
+                self._last_result = minute, self._resolve(minute)
+            minute = self._last_result[1]
         self.last = minute
         return minute
 
-    def _pass(self, minute: str) -> str:
+    def _resolve(self, minute: str) -> str:
         second, change = self.repeated[minute]
         first, last = moment(minute), moment(self.last)
         if last < change:
-            return text(second) if last - first > STEP else minute
-        # The second pass goes on, unless the line is from so much earlier that another log begins here.
-        return text(second) if last - second < (second - first) / 2 else minute
+            return minute_of(second) if last - first > MIN_JUMP_BACK else minute
+        # The second pass continues, unless this line is so much earlier that another log must begin here.
+        return minute_of(second) if last - second < (second - first) / 2 else minute
 
-    def _change(self, first: datetime, second: datetime) -> datetime:
-        """Return the moment between these two when clocks were set back."""
+    def _change_between(self, first: datetime, second: datetime) -> datetime:
+        """Return the moment when clocks were set back, which is between these two."""
         before, after = first, second
         offset = first.astimezone(self._zone).utcoffset()
         while after - before > A_MINUTE:
@@ -68,21 +69,21 @@ class Clock:
 
 
 def is_fixed(zone: ZoneInfo) -> bool:
-    """Return whether clocks of this zone never change, as in UTC."""
+    """Return whether the clocks of this zone are never changed, as in UTC."""
     return zone.utcoffset(None) is not None
 
 
 def is_repeated(local: datetime) -> bool:
-    """Return whether the wall clock of this zone shows this time twice (PEP 495)."""
+    """Return whether this wall-clock time occurs twice in its zone (PEP 495)."""
     first, second = local.replace(fold=0).utcoffset(), local.replace(fold=1).utcoffset()
     return first is not None and second is not None and first > second
 
 
 def moment(minute: str) -> datetime:
-    """Return the moment of a minute."""
+    """Convert a minute, "2025-10-26 00:30" in UTC, to a datetime."""
     return datetime.fromisoformat(minute + "+00:00")
 
 
-def text(moment: datetime) -> str:
-    """Return the minute of a moment in UTC."""
+def minute_of(moment: datetime) -> str:
+    """Convert a datetime in UTC to its minute, "2025-10-26 00:30"."""
     return moment.isoformat(" ")[:MINUTE]

@@ -1,4 +1,4 @@
-"""TO, what a client asked for, into protocol, host and port. Pure: no files, no database, no clock, no logging.
+"""Parse the destination of a line into protocol, host and port. Pure: no files, no database, no clock, no logging.
 
 xray writes `NETWORK:HOST:PORT`, or `unix:/PATH`; shadowsocks-2022 `HOST:PORT`; the HTTP inbound `//HOST:PORT` or a URL.
 """
@@ -12,29 +12,29 @@ from typing import TypeAlias
 from xraylog.accesslog import values
 from xraylog.accesslog.values import LAST_PORT, PORT, ParseError
 
-# What may stand before a host, and is no part of it: a host holds no colon. `unknown` is xray's word for a network
-# that was not set (common/net/destination.go); the others are those of Go's net package, which forks write.
+# What may precede a host and a colon. `unknown` is xray's word for a network that was not set
+# (common/net/destination.go); the others are the networks of Go's net package, which forks write.
 NETWORKS = frozenset(b"tcp udp unix unknown icmp icmp6 icmpv6 ip ip4 ip6 tcp4 tcp6 udp4 udp6 sctp".split())
 MASKED_WHOLE = (b"[Masked IPv4]", b"[Masked IPv6]")
 MASKED_ANYWHERE = re.compile(rb"\[Masked IPv[46]\]")
 MASKED_BRACKET = re.compile(
     rb"\[(?=.{0,64}Masked IPv)(?:[0-9A-Fa-f:.*/]|\[Masked IPv4\]|Masked IPv6){1,64}(?:%[^\s\]]*)?\]"
 )
-IPV6_OR_MASKED = re.compile(rb"[0-9A-Fa-f:.*/]+")  # what stands in brackets, as far as its zone
+IPV6_OR_MASKED = re.compile(rb"[0-9A-Fa-f:.*/]+")  # what brackets may contain, up to the zone
 NOT_IN_A_HOST = re.compile(rb"[\s\[\]]")
-MAX_ADDRESS_BYTES = 64  # more than any address has: what is longer is none, nor is its beginning
+MAX_ADDRESS_BYTES = 64  # more than any address has; the first 64 bytes of a longer text are no address either
 PATH = re.compile(rb"[/?#]")
 MASKED_AUTHORITY = re.compile(rb"[^/?#\[]*\[[0-9a-fA-F:]*/\d+[0-9.*]*(?:%[^\]/?#]*)?\]")
-SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the port that stands for none
+SCHEMES = {b"http": 80, b"https": 443, b"ftp": 21}  # with the default port
 URL = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://")
-OF_A_CONNECTION = re.compile(rb" *\Z| \[| {1,2}email:")
+AFTER_DESTINATION = re.compile(rb" *\Z| \[| {1,2}email:")
 FIRST_WORD = re.compile(rb"(?:Masked IPv[46]|\S)+")
 
 Destination: TypeAlias = "tuple[str | None, str | None, int | None]"  # protocol, host, port
 
 
 def read(to: bytes) -> Destination:
-    """Return protocol, host and port. Raises ParseError."""
+    """Parse a destination. Raises ParseError."""
     if to.startswith((b"tcp:", b"udp:")):
         return to[:3].decode(), *_host_and_port(to[4:])
     if to.startswith(b"//"):
@@ -54,7 +54,7 @@ def read(to: bytes) -> Destination:
 
 
 def at_start(text: bytes) -> bytes | None:
-    """Return what the text begins with if that is a whole destination with a host."""
+    """Return the destination at the start of the text if it is complete and has a host; otherwise None."""
     word = FIRST_WORD.match(text)
     if word is None:
         return None
@@ -65,23 +65,23 @@ def at_start(text: bytes) -> bytes | None:
 
 
 def before_reason(rejected: bytes) -> tuple[bytes | None, bytes]:
-    """Return the destination that the text after `rejected ` begins with, and what follows it, from its blank on.
+    """Split the text after `rejected ` into its destination, if any, and the rest, which begins with a blank.
 
-    xray writes another blank and a reason. A destination after two blanks is one if nothing else follows, or tags or an
-    email do: no reason of xray begins so.
+    xray writes the destination, a blank and a reason. So what follows two blanks should be a reason; if it looks like a
+    destination, it is one only if nothing else, tags or an email follow: no reason of xray looks like that.
     """
     if (to := at_start(rejected)) is not None:
         return to, rejected[len(to) :]
     if not rejected.startswith(b" "):
         return None, b" " + rejected
     to = at_start(rejected[1:])
-    if to is not None and OF_A_CONNECTION.match(rejected, 1 + len(to)):
+    if to is not None and AFTER_DESTINATION.match(rejected, 1 + len(to)):
         return to, rejected[1 + len(to) :]
     return None, rejected
 
 
 def host(text: bytes) -> str | None:
-    """Return a host to store. Raises ParseError."""
+    """Return a host as it is stored. Raises ParseError."""
     if text.startswith(b"[") and text.endswith(b"]") and text not in MASKED_WHOLE:
         text = _without_brackets(text)
     elif NOT_IN_A_HOST.search(text) and NOT_IN_A_HOST.search(MASKED_ANYWHERE.sub(b"", text)):
@@ -92,7 +92,7 @@ def host(text: bytes) -> str | None:
 
 
 def _without_brackets(text: bytes) -> bytes:
-    """Return an IPv6 address, or what maskAddress left of it, without its zone. Raises ParseError."""
+    """Return the IPv6 address in brackets, without its zone; it may be masked by maskAddress. Raises ParseError."""
     inside = text[1:-1].partition(b"%")[0]
     if inside and not IPV6_OR_MASKED.fullmatch(inside):
         if MASKED_BRACKET.fullmatch(text):
@@ -109,7 +109,7 @@ def _host_and_port(to: bytes) -> tuple[str | None, int | None]:
 
 
 def _without_colon(name: bytes) -> bytes:
-    """Return a host, and an IPv6 address without brackets without its zone. Raises ParseError for another colon."""
+    """Return a host; of an IPv6 address without brackets, drop the zone. Raises ParseError for any other colon."""
     if b":" not in name or name.startswith(b"["):
         return name
     if not _is_ipv6(name):
@@ -126,7 +126,7 @@ def _is_ipv6(text: bytes) -> bool:
 
 
 def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | None, int | None]:
-    """Return host and port of a URL, from after its `//` on. User, password, path and query are not kept."""
+    """Return host and port of a URL, whose `//` ends at `start`. User, password, path and query are dropped."""
     authority = _without_path(url, start)
     authority = authority[authority.rfind(b"@") + 1 :]
     colon = authority.rfind(b":", authority.rfind(b"]") + 1)  # after the brackets of an IPv6 address
@@ -140,7 +140,7 @@ def _authority(url: bytes, start: int, default_port: int | None) -> tuple[str | 
 
 
 def _without_path(url: bytes, start: int) -> bytes:
-    """Return what is between `start` and the first `/`, `?` or `#`, except in a masked address, `[2001:db8::/32]`."""
+    """Return the text from `start` to the first `/`, `?` or `#` that is not in a masked address, `[2001:db8::/32]`."""
     masked = MASKED_AUTHORITY.match(url, start)
     end = PATH.search(url, masked.end() if masked else start)
     return url[start : end.start() if end else None]

@@ -191,7 +191,7 @@ class Grammar:
         if second != self._second[0]:
             self._second = (second, self._moment(second).isoformat(" ")[:19])
         minute, seconds = self._second[1][:MINUTE], self._second[1][MINUTE:]
-        return self.clock.read(minute) + seconds + (fraction.decode() if fraction else "") + UTC
+        return self.clock.resolve(minute) + seconds + (fraction.decode() if fraction else "") + UTC
 
     def _moment(self, second: bytes) -> datetime:
         """Local wall clock to UTC. One that occurs twice is the first (fold=0), until the clock has read it."""
@@ -319,7 +319,7 @@ def _before_reason(rest: bytes, bracket: re.Match[bytes] | None) -> tuple[bytes,
     end = bracket.end() if bracket else 0
     named = NAMED.match(rest, end)
     email = values.name("email", named[1].rstrip(b" ")) if named else None
-    return tags, email, reject_reasons.sort(rest[end : named.start(1) if named else None])
+    return tags, email, reject_reasons.classify(rest[end : named.start(1) if named else None])
 
 
 def _accepted(

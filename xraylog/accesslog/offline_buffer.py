@@ -306,7 +306,9 @@ def encode_batch(batch: Batch, after: int, tail: bytes | None) -> EncodedBatch:
 
     `tail`: digest of the log's text before the end of the batch.
     """
-    return EncodedBatch(after, batch.start, batch.end, [*buffer_lines.parts(batch)], buffer_lines.reasons(batch), tail)
+    return EncodedBatch(
+        after, batch.start, batch.end, [*buffer_lines.encoded_parts(batch)], buffer_lines.reasons(batch), tail
+    )
 
 
 def _mark_of(written: EncodedBatch, origin: Origin, previous: int | None) -> Json:

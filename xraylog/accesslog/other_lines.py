@@ -1,4 +1,4 @@
-"""Lines that xray writes to its log, or its console, that are not access lines: they are ignored by design. Pure."""
+"""Recognise lines of xray's log or console that are not access lines: they are ignored by design. Pure."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CONSOLE_BARE = re.compile(
     rb"|created by "
 )
 
-# --- how messages of Go and of libraries begin, and no access line can, damaged or not: whatever follows, also bytes of
-# --- a client, is a part of them
+# --- beginnings of messages of Go and of libraries. No access line can begin so, not even a damaged one, so the rest of
+# --- such a line may be anything, also text that a client chose
 
-# Packages that name themselves: of Go's net/http and crypto, of grpc-go, quic-go, gorilla/websocket and others.
+# Packages that begin a message with their name: Go's net/http and crypto, grpc-go, quic-go, gorilla/websocket, others.
 PACKAGE = (
     rb"(?:http|http2|h2c|net/http|tls|crypto/tls|x509|acme/autocert|grpc|transport|proto|quic|quic-go|websocket|wireguard"
     rb"|smux|yamux|kcp|mux): (?!(?:accepted|rejected) )"
 )
-# net.OpError (net/net.go): an operation, a network of Go's, addresses, and after a colon what went wrong.
+# net.OpError (net/net.go): an operation, a network as Go names it, addresses, a colon, and what went wrong.
 OPERATION = rb"(?:accept|close|dial|listen|read|set|write) (?:tcp|udp|ip|unix)[a-z46]{0,8}(?:| \S{1,200}): "
 KNOWN_START = re.compile(
     PACKAGE + rb"|" + OPERATION + rb"|[a-z0-9_]{1,50}\.go:\d{1,6}: "  # log.Lshortfile
@@ -38,10 +38,10 @@ KNOWN_START = re.compile(
     rb"|failed to sufficiently increase (?:receive|send) buffer size "  # quic-go
 )
 
-# --- what an access line has, also a damaged one, and a message of Go or of a library has not
+# --- what even a damaged access line contains, but no message of Go or of a library
 ACCESS_WORDS = (b"accepted", b"rejected")
-# English words that have five letters of these in their places, or the end of one of them.
-OTHER_WORDS = frozenset(
+# English words that share five letters, in the same places, with one of these, or end like one.
+ORDINARY_WORDS = frozenset(
     b"accessed accorded affected bisected defected deducted deflected detected directed effected excepted expected"
     b" infected injected intercepted objected occupied projected received recessed redacted redeemed released repealed"
     b" repeated repelled reported resected resented revealed reverted selected".split()
@@ -51,7 +51,7 @@ ENDS_IN_PORT = re.compile(rb".*:\d{1,5}", re.DOTALL)
 DESTINATION = re.compile(rb"(?:tcp|udp|unix):[^\s:]|//|https?://")
 ANYWHERE = re.compile(
     rb"email:| (?:->|>>|==>) "
-    rb"|[\x00-\x08\x0a-\x1f\x7f]"  # as a client sent them, in the reason of a rejection
+    rb"|[\x00-\x08\x0a-\x1f\x7f]"  # sent by a client, and quoted in the reason of a rejection
     rb"|  | > "  # before the reason, and in it
     rb"|(?:^|[ /])(?:proxy|common|v2ray\.com|socks|trojan|v[lm]ess|shadowsocks|encoding|inbound|drain|protocol)(?:/|: )"
     rb"|(?:^| )(?:(?:tcp|udp):[^\s:]|//[^\s/])"  # a source, a destination
@@ -61,59 +61,62 @@ ANYWHERE = re.compile(
     re.IGNORECASE,
 )
 DIGIT = re.compile(rb"\d")
-CUT_STATUS = re.compile(rb"acc(?:e(?:pt?)?)?e?|rej(?:e(?:ct?)?)?e?")  # at the end of what is left of a line
+CUT_STATUS = re.compile(rb"acc(?:e(?:pt?)?)?e?|rej(?:e(?:ct?)?)?e?")  # at the end of a truncated line
 BEGINNINGS = frozenset(b"f fr fro m om rom tcp tcp: udp udp: DNS DoH api".split())
 FIRST_WORD = re.compile(rb"[A-Za-z][^\d]+(?:\d[^\d]*)?")  # of a sentence
-OF_GO = (RejectReason.OTHER, RejectReason.TIMEOUT, RejectReason.CLOSED)  # reasons that are an error of Go, or unknown
+REASONS_OF_GO = (RejectReason.OTHER, RejectReason.TIMEOUT, RejectReason.CLOSED)  # errors of Go, or unknown
 FIRST_WORDS = 3
-SHORT = 12  # bytes
+MIN_BYTES = 12  # bytes
 
 
 def kind_after_timestamp(rest: bytes) -> Ignored | None:
-    """Return what a line is whose timestamp is followed by `rest`; None for what may be an access line."""
+    """Return the kind of a line from what follows its timestamp; None if it may be an access line."""
     if CONSOLE_LEVEL.match(rest) or CONSOLE_START.match(rest):
         return Ignored.CONSOLE
     return Ignored.DNS_ANSWER if DNS_ANSWER.match(rest) else None
 
 
 def kind_without_timestamp(line: bytes) -> Ignored | None:
-    """Return what a line without a timestamp is; None for one that xray does not write."""
+    """Return the kind of a line without a timestamp; None if xray writes no such line."""
     return Ignored.CONSOLE if CONSOLE_BARE.match(line) else None
 
 
 def is_message(rest: bytes) -> bool:
-    """Return whether what follows a timestamp is a message of Go or of a library, and no access line, damaged or not.
+    """Return whether what follows a timestamp is a message of Go or a library, and not an access line, even damaged.
 
-    Go's own logger and those of libraries write to the console, `http: TLS handshake error from 203.0.113.154:59240:
-    EOF`, and any scanner can make them do so. Most are known by how they begin. The others share nothing with an access
-    line: that begins with `from` or a source, its status is the second or third word, a destination, tags and email
-    follow, or a reason. Whatever has one of these is an access line that was damaged, and has to be seen.
+    The loggers of Go and of libraries write to the console, for example `http: TLS handshake error from
+    203.0.113.154:59240: EOF`, and any scanner can make them do so. Most messages are recognised by their beginning. Any
+    other one must have nothing of an access line: `from` or a source at the start, a status as second or third word, a
+    destination, tags, an email or a reason. A line with one of these is taken for a damaged access line, which must be
+    reported.
     """
     if KNOWN_START.match(rest):
         return True
     words = rest.split(None, FIRST_WORDS + 1)
-    if len(words) < 2 or len(rest) < SHORT or not FIRST_WORD.fullmatch(words[0]):  # what is left of one, or not xray's
+    # The rest of a damaged line, or a line of another program.
+    if len(words) < 2 or len(rest) < MIN_BYTES or not FIRST_WORD.fullmatch(words[0]):
         return False
-    if rest.startswith(b" ") or _is_like(rest[:5], b"from ", 3) or _is_of_a_beginning(words[0]):
+    if rest.startswith(b" ") or _resembles(rest[:5], b"from ", 3) or _may_be_beginning(words[0]):
         return False
-    if any(map(_is_of_a_source, words[:2])) or any(map(_is_of_a_status, words[:FIRST_WORDS])):
+    if any(map(_may_be_source, words[:2])) or any(map(_may_be_status, words[:FIRST_WORDS])):
         return False
     if len(words) <= FIRST_WORDS and CUT_STATUS.fullmatch(words[-1]):
         return False
-    if len(words) > FIRST_WORDS and _is_of_a_source(words[2]) and _is_of_a_status(words[3]):  # one became two
+    # The status is the fourth word if a damaged line has a blank too many.
+    if len(words) > FIRST_WORDS and _may_be_source(words[2]) and _may_be_status(words[3]):
         return False
-    return not ANYWHERE.search(rest) and reject_reasons.sort(rest) in OF_GO and _is_utf_8(rest)
+    return not ANYWHERE.search(rest) and reject_reasons.classify(rest) in REASONS_OF_GO and _is_utf_8(rest)
 
 
-def _is_of_a_beginning(word: bytes) -> bool:
-    """Return whether the first word may be a piece of `from`, or of an address."""
-    is_of_an_address = not word.translate(None, ADDRESS_CHARACTERS) and DIGIT.search(word) is not None
-    return is_of_an_address or word.startswith(b"from") or word in BEGINNINGS
+def _may_be_beginning(word: bytes) -> bool:
+    """Return whether the first word may be a part of `from`, or of an address."""
+    may_be_address = not word.translate(None, ADDRESS_CHARACTERS) and DIGIT.search(word) is not None
+    return may_be_address or word.startswith(b"from") or word in BEGINNINGS
 
 
-def _is_of_a_source(word: bytes) -> bool:
-    """Return whether a word may be, or have been, `from`, what follows it, or what follows the status."""
-    if _is_like(word, b"from", 2):
+def _may_be_source(word: bytes) -> bool:
+    """Return whether a word may be `from`, a source or a destination, even if it is damaged."""
+    if _resembles(word, b"from", 2):
         return True
     if word.startswith((b"@", b"unix:", b"[Masked")) or DESTINATION.match(word) or ENDS_IN_PORT.fullmatch(word):
         return True
@@ -121,16 +124,16 @@ def _is_of_a_source(word: bytes) -> bool:
     return (b":" in word or word.count(b".") > 1) and 4 * others <= len(word)
 
 
-def _is_of_a_status(word: bytes) -> bool:
-    """Return whether a word may be, or have been, `accepted` or `rejected`, or has a piece of one in it."""
-    if word in OTHER_WORDS:
+def _may_be_status(word: bytes) -> bool:
+    """Return whether a word may be `accepted` or `rejected`, even if it is damaged, or contains the end of one."""
+    if word in ORDINARY_WORDS:
         return False
-    return b"cepted" in word or b"jected" in word or any(_is_like(word, status, 5) for status in ACCESS_WORDS)
+    return b"cepted" in word or b"jected" in word or any(_resembles(word, status, 5) for status in ACCESS_WORDS)
 
 
-def _is_like(word: bytes, other: bytes, least: int) -> bool:
-    """Return whether words of one length have at least this number of letters in common."""
-    return len(word) == len(other) and sum(map(operator.eq, word, other)) >= least
+def _resembles(word: bytes, other: bytes, minimum: int) -> bool:
+    """Return whether two words of the same length have at least this number of letters in the same places."""
+    return len(word) == len(other) and sum(map(operator.eq, word, other)) >= minimum
 
 
 def _is_utf_8(text: bytes) -> bool:

@@ -180,7 +180,7 @@ class Parser:
         minutes = list(map(self._minutes.__getitem__, pieces))
         repeated = self.clock.repeated
         if repeated and not repeated.keys().isdisjoint(minutes):
-            return list(map(self.clock.read, minutes))
+            return list(map(self.clock.resolve, minutes))
         self.clock.last = minutes[-1]
         return minutes
 

@@ -2,7 +2,7 @@
 
 xray writes a chain of errors, the outermost first: `proxy/socks: failed to read address > common/protocol: invalid
 domain name: …`. It is free text that differs from version to version, and a client can write what follows `invalid
-domain name: `. So only the name from this catalogue is stored. Databases and documents contain these names: they do not
+domain name: `. So only one of the names below is stored. Databases and documents contain these names, so they never
 change, and none is removed.
 """
 
@@ -13,11 +13,11 @@ import functools
 import re
 
 MAX_REASON_BYTES = 1 << 10  # read of a reason: those of xray and v2ray are shorter
-OF_CLIENT = re.compile(rb"invalid domain name", re.IGNORECASE)  # a client chooses what follows
+CLIENT_TEXT_FOLLOWS = re.compile(rb"invalid domain name", re.IGNORECASE)
 
 
 class RejectReason(enum.Enum):
-    """The classes of reasons of xray and v2ray. The values are those of `logs.reject_reason`."""
+    """The classes of the reasons that xray and v2ray give. The values are those of `logs.reject_reason`."""
 
     REPLAY = "replay"
     INSECURE = "insecure encryption"
@@ -32,9 +32,9 @@ class RejectReason(enum.Enum):
     OTHER = "other"
 
 
-# In this order: one chain can name several. `unable to drain connection > EOF > … invalid user > user do not exist` is
-# an invalid user, and `invalid user > replayed request` is a replay. Before a cause of the network come those that
-# xray gives; `failed to read …` alone says nothing, its cause does.
+# The first match decides, because one chain can contain several: `unable to drain connection > EOF > … invalid user >
+# user do not exist` is an invalid user, and `invalid user > replayed request` is a replay. So reasons of xray precede
+# errors of the network. There is no phrase for `failed to read …`, which says nothing without its cause.
 PHRASES = {
     RejectReason.REPLAY: rb"replayed request|replay attack|replay detected|iv check",
     RejectReason.INSECURE: rb"insecure encryption|non VMessAEAD connection",
@@ -63,13 +63,13 @@ PHRASES = {
 PATTERNS = {reason: re.compile(phrases, re.IGNORECASE) for reason, phrases in PHRASES.items()}
 
 
-def sort(reason: bytes) -> RejectReason:
-    """Return the class of a reason: all the text of a line after `rejected`, including tags and user."""
+def classify(reason: bytes) -> RejectReason:
+    """Return the class of a reason, given all the text of a line after `rejected`, including tags and user."""
     text = reason[:MAX_REASON_BYTES]
-    of_client = OF_CLIENT.search(text)
-    return _sort(text[: of_client.end()] if of_client else text)
+    client_text = CLIENT_TEXT_FOLLOWS.search(text)
+    return _classify(text[: client_text.end()] if client_text else text)
 
 
 @functools.lru_cache(maxsize=1 << 10)  # scanners cause the same one again and again
-def _sort(text: bytes) -> RejectReason:
+def _classify(text: bytes) -> RejectReason:
     return next((reason for reason, pattern in PATTERNS.items() if pattern.search(text)), RejectReason.OTHER)

@@ -1,36 +1,36 @@
-"""Values of a line as they are stored: names, ports; and why one cannot be. Pure: no files, no database, no clock."""
+"""Convert the names and ports of a line to what is stored. Pure: no files, no database, no clock."""
 
 from __future__ import annotations
 
 import functools
 import re
 
-MAX_CHARACTERS = 255  # of a host, tag or email
+MAX_CHARACTERS = 255  # in a host, tag or email
 LAST_PORT = 65535
 PORT = re.compile(rb"\d{1,5}")
 
 
 class ParseError(Exception):
-    """A line that cannot be stored, and why. Never leaves grammar and parser."""
+    """Why a line cannot be stored. Only raised and caught within the grammar and the parser."""
 
 
 class UnstorableValue(ParseError):
-    """The line's form is right, and one of its names is none that a column could hold."""
+    """The syntax of the line is right, but one of its names does not fit its column."""
 
 
 @functools.lru_cache(maxsize=1 << 10)
 def port(value: bytes) -> int:
-    """Return a port to store. Raises ParseError."""
+    """Return a port as it is stored. Raises ParseError."""
     if PORT.fullmatch(value) and int(value) <= LAST_PORT:
         return int(value)
     raise ParseError(f"expected a port up to {LAST_PORT}, found {excerpt(value)}")
 
 
 def name(what: str, value: bytes) -> str | None:
-    """Return a host, tag or email to store; None for an empty one. Raises UnstorableValue."""
+    """Return a host, tag or email as it is stored; None if it is empty. Raises UnstorableValue."""
     if not value:
         return None
-    if len(value) > 4 * MAX_CHARACTERS:  # not decoded: characters can take four times the room of their bytes
+    if len(value) > 4 * MAX_CHARACTERS:  # too long in any case; a str can take four times the memory of its bytes
         raise UnstorableValue(f"expected at most {MAX_CHARACTERS} characters in the {what}, found {len(value)} bytes")
     try:
         text = value.decode()
@@ -44,5 +44,5 @@ def name(what: str, value: bytes) -> str | None:
 
 
 def excerpt(value: bytes) -> str:
-    """Return bytes as a message shows them: printable, and short."""
+    """Return bytes as a message quotes them: printable, and at most 80 of them."""
     return repr(value[:80])[1:] + (" …" if len(value) > 80 else "")

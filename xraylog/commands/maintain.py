@@ -134,7 +134,7 @@ def reject_masked(parse: ParseLine, mask: Mask) -> ParseLine:
 
     def parse_kept(line: bytes) -> AccessRecord | BadLine | Ignored:
         said = parse(line)
-        if isinstance(said, AccessRecord) and mask.pieces(line) > (said.source_ip is not None):
+        if isinstance(said, AccessRecord) and mask.count_pieces(line) > (said.source_ip is not None):
             return BadLine(line, "expected the line as xray wrote it, found addresses that may have been masked in it")
         return said
 

@@ -68,7 +68,7 @@ def _place(log: Log, offset: int) -> str:
 
 def _is_minute(minute: str) -> bool:
     try:
-        return clock.text(clock.moment(minute)) == minute
+        return clock.minute_of(clock.moment(minute)) == minute
     except ValueError:
         return False
 
