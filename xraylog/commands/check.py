@@ -38,7 +38,7 @@ from xraylog.database import (
     session,
     table_faults,
 )
-from xraylog.database.narrow_columns import Narrow
+from xraylog.database.narrow_columns import NarrowColumn
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, log_checks
 from xraylog.maintenance import retention
@@ -330,7 +330,7 @@ def _of_others(conn: Connection) -> Iterator[Finding]:
 
 
 def _partitions(conn: Connection) -> Finding:
-    table, (count, locks) = lock_table.LockTable.of(conn), lock_table.taken(conn)
+    table, (count, locks) = lock_table.LockTable.of(conn), lock_table.count_locks(conn)
     if shortage := table.shortage(count, locks):
         return "partitions", f"{count}, and {shortage}", f"or drop those that nobody needs: {TOO_MANY}"
     if in_default := partitions.first_to_come_in_default(conn):
@@ -341,7 +341,7 @@ def _partitions(conn: Connection) -> Finding:
     return "partitions", f"{count}; a query over all takes {locks} of the server's {table.room} locks", ""
 
 
-def _schema(cfg: Config, found: schema.Findings, narrow: Iterable[Narrow]) -> Iterator[Finding]:
+def _schema(cfg: Config, found: schema.Findings, narrow: Iterable[NarrowColumn]) -> Iterator[Finding]:
     trouble = [*found.misfits, *found.warnings, *filter(None, [reject_reason.misfit(found)]), *map(str, narrow)]
     if found.migrating:
         yield "schema", schema.MIGRATING, f"finish it: {hints.command(cfg, script=hints.MIGRATION)}"

@@ -74,14 +74,14 @@ def _move_and_delete(conn: Connection, position: Position) -> None:
     positions.move(conn, PositionUpdate(later, 2, Fingerprint(len(digest), digest)))
     positions.forget_ranges(conn, later)
     if conn.execute(IS_LEFT, [position.node_id, digest]).fetchone() is not None:
-        statements = "; ".join(interference.on(conn, "log_positions"))
+        statements = "; ".join(interference.removals(conn, "log_positions"))
         raise Unsuitable(f"log_positions keeps what a run deletes; {AS_OWNER}{statements}")
 
 
 def _forget(conn: Connection) -> None:
     """Delete an unparsed line and drop a table, as retention does. It is no partition, so that nobody has to wait."""
     if conn.execute(DELETE_UNPARSED, [SOURCE]).rowcount < 1:
-        statements = "; ".join(interference.on(conn, "rejected_lines"))
+        statements = "; ".join(interference.removals(conn, "rejected_lines"))
         raise Unsuitable(f"rejected_lines keeps lines that are older than [retention] days; {AS_OWNER}{statements}")
     if conn.execute(MAY_CREATE).fetchone() == (True,):
         table = Identifier(f"xraylog_check_{conn.info.backend_pid}")

@@ -1,7 +1,7 @@
-"""What is different where Citus spreads `logs` over several servers. docs/many-nodes.md says how that is set up.
+"""Handle what is different if Citus distributes `logs` over several servers. For the set-up see docs/many-nodes.md.
 
-Its catalog is looked for with to_regclass() first: where Citus is missing, naming it is an error. set_config() changes
-the coordinator alone; to its workers Citus carries a SET LOCAL, and only once citus.propagate_set_commands is local.
+Without Citus, naming its catalog is an error, so to_regclass() looks for that first. set_config() changes a setting on
+the coordinator only; Citus passes a SET LOCAL on to its workers, but only after citus.propagate_set_commands = local.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ ON_WORKERS = """
     SELECT coalesce(bool_and(success AND result = 't'), true)
     FROM pg_catalog.run_command_on_workers(%s)
 """
-# Citus runs DDL, and COPY, on all shards at once, over several connections; through the keys to reference tables, which
-# every shard has, these wait for each other: "distributed deadlock". Here one connection to each worker does it all.
-ONE_BY_ONE = ("citus.multi_shard_modify_mode", "sequential")
+# Citus runs DDL and COPY on all shards in parallel, over several connections. Because of the keys to reference tables,
+# which every shard has, these can wait for each other: "distributed deadlock". With this setting, Citus uses one
+# connection to each worker.
+SEQUENTIAL = ("citus.multi_shard_modify_mode", "sequential")
 PROPAGATE = ("citus.propagate_set_commands", "local")
-# It adds no row, and has the planner of one server hash where it would sort. Citus sends all rows to the coordinator
-# for it, and hashes without.
+# This part of a query adds no row; it makes the planner of a single server hash instead of sort. With it, Citus would
+# send all rows to the coordinator, and without it Citus hashes anyway.
 PLANNER_HELP = re.compile(r"\s+UNION ALL\s+SELECT (?:NULL(?:, )?)+(?: FROM logs)? WHERE false")
 
 
@@ -44,7 +45,7 @@ def is_there(conn: Connection) -> bool:
 
 
 def distributed(conn: Connection, tables: Collection[str]) -> list[str]:
-    """Return those of these tables that Citus manages: distributed ones, and reference tables."""
+    """Return which of these tables Citus manages, as distributed tables or as reference tables."""
     return [name for (name,) in conn.execute(DISTRIBUTED, [list(tables)])] if is_there(conn) else []
 
 
@@ -55,7 +56,7 @@ def has_logs(conn: Connection) -> bool:
 
 def set_everywhere(conn: Connection, name: str, value: str) -> None:
     """Change a setting until the transaction ends, here and on each worker that takes part in it."""
-    for setting, to in (ONE_BY_ONE, PROPAGATE, (name, value)):
+    for setting, to in (SEQUENTIAL, PROPAGATE, (name, value)):
         _set_local(conn, setting, to)
 
 
@@ -65,26 +66,26 @@ def _set_local(conn: Connection, name: str, value: str) -> None:
 
 
 def before_ddl(conn: Connection, lock_timeout: str) -> None:
-    """Bound the waits of the DDL that follows in this transaction, on the workers as well: anybody may read there."""
+    """Limit how long the following DDL of this transaction waits for locks, also on the workers, where others read."""
     ((_, has_citus),) = conn.execute(f"SELECT set_config('lock_timeout', %s, true), ({IS_THERE})", [lock_timeout])
     if has_citus:
         set_everywhere(conn, "lock_timeout", lock_timeout)
 
 
 def agrees_on_workers(conn: Connection, condition: str) -> bool:
-    """Return whether a query of one boolean is true on each of the workers."""
+    """Return whether a query for one boolean returns true on every worker."""
     ((agrees,),) = conn.execute(ON_WORKERS, [condition])
     return bool(agrees)
 
 
 def without_planner_help(statement: str) -> str:
-    """Return a statement about `logs` as Citus runs it best."""
+    """Return a query of `logs` without the part that helps only the planner of a single server."""
     return PLANNER_HELP.sub("", statement)
 
 
 def lost_the_reason(conn: Connection, error: psycopg.Error) -> bool:
-    """Return whether a worker may have refused a row in a COPY: of its error Citus keeps the words, and says XX000.
+    """Return whether a worker may have refused a row of a COPY: Citus then replaces its SQLSTATE by XX000.
 
-    An INSERT of the same row keeps the SQLSTATE. The transaction, or the savepoint, that failed was rolled back.
+    An INSERT of the same row would show the SQLSTATE. The caller has rolled back the failed transaction or savepoint.
     """
     return isinstance(error, errors.InternalError_) and not session.is_temporary(error) and has_logs(conn)

@@ -19,14 +19,14 @@ VERSIONS = """
 
 
 class Changed(NamedTuple):
-    """What was found, and the statements that mend it."""
+    """A changed sort order: what was found, and the statements that fix it."""
 
     found: str
     to_do: str
 
 
 def changed(conn: Connection) -> Changed | None:
-    """Return what to do if the sort order has changed since the indexes were built. Known from PostgreSQL 15 on.
+    """Return what to do if the sort order has changed since the indexes were built; None before PostgreSQL 15.
 
     An index in the wrong order finds some names and not others, so each run would add these again.
     """

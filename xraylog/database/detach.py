@@ -1,7 +1,7 @@
-"""Partitions that retention started to take out of `logs`, and that a killed run left half done.
+"""Detach expired partitions from `logs`, and finish or rename those that a killed run left half detached.
 
-DETACH … CONCURRENTLY is several transactions of the server, and DROP one more. So the table gets a comment first: it
-stays on it when the table is no partition any more. Whoever comes later finishes what it finds with this comment.
+DETACH … CONCURRENTLY takes several transactions of the server, and DROP one more. So the table gets a comment first,
+which marks it even when it is no partition any more. A later run finishes the tables that it finds with this comment.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 from xraylog.database import markers
 from xraylog.database.session import Connection
 
-# Only what this role may drop: every role can write a comment on its own tables.
-# to_jsonb, because pg_inherits has inhdetachpending from PostgreSQL 14 on.
+# Only tables that this role may drop, because any role can write such a comment on its own tables.
+# to_jsonb, because pg_inherits has inhdetachpending only from PostgreSQL 14 on.
 PENDING_DROPS = """
     WITH marked AS (
         SELECT c.oid, c.relname, c.relispartition, i.inhparent,
@@ -43,10 +43,10 @@ class PendingDrop:
     """A table marked for dropping that is no longer, or only half, a partition of `logs`."""
 
     oid: int
-    sql: str  # its name, quoted, and with its schema where that is needed
+    sql: str  # its quoted name, with the schema if needed
     name: str
-    is_pending: bool  # in the middle of DETACH … CONCURRENTLY: the server makes no other partition of its time
-    low: float  # in seconds since 1970, as long as it is pending
+    is_pending: bool  # in the middle of DETACH … CONCURRENTLY, when no other partition can have its bounds
+    low: float  # bounds in seconds since 1970; infinite unless it is pending
     high: float
 
 
@@ -81,10 +81,10 @@ def free_name(table: PendingDrop) -> Composed:
 
 
 def make_room(conn: Connection, missing: Sequence[tuple[str, float, float]]) -> None:
-    """Rename what is left of a partition that has one of these names or bounds, so that a new one can be created.
+    """Free the names and bounds of these new partitions, which tables marked for dropping may still have.
 
-    In a transaction that holds the lock of partitions. A late line may come for a day that is half detached, or not yet
-    dropped; only a run with retention drops it.
+    Call it in a transaction that holds PARTITIONS_LOCK. It is needed if a late line arrives for a day that is half
+    detached, or not dropped yet. The tables are only renamed; a run with retention drops them.
     """
     names = {name for name, _, _ in missing}
     for table in pending_drops(conn):

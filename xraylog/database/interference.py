@@ -1,7 +1,7 @@
-"""What operators add to our tables that refuses, hides or drops what we write: triggers, rules, policies, constraints.
+"""Find what operators added to our tables that refuses, hides or drops rows: triggers, rules, policies, constraints.
 
-Each is returned as the statement that removes it, because an error of PL/pgSQL, or of a rule, does not say where it
-comes from.
+Each is returned with the statement that removes it, because an error of PL/pgSQL, or of a rule, does not name its
+origin.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ DEPENDENTS = f"""
     )
     SELECT text FROM statement ORDER BY depth DESC, text
 """  # noqa: S608  # a constant
-# Ours are those of a primary key, and of the column with the names of a reference table.
+# Ours are the primary keys, and those of the columns with the names in reference tables.
 UNIQUE_INDEXES = """
     SELECT CASE WHEN k.oid IS NULL THEN format('DROP INDEX %%s', i.indexrelid::regclass)
                 ELSE format('ALTER TABLE %%s DROP CONSTRAINT %%I', c.oid::regclass, k.conname) END,
@@ -144,20 +144,20 @@ def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> 
     return [Found(*row) for row in conn.execute(POLICIES, [list(tables)])]
 
 
-def constraints(conn: Connection, said: str) -> list[str]:
-    """Return the statements that drop the CHECKs and unique indexes that this message names."""
+def constraints(conn: Connection, message: str) -> list[str]:
+    """Return the statements that drop the CHECK constraints and unique indexes that this message names."""
     named = [*conn.execute(CHECKS, [list(schema.TABLES)]), *(index[:2] for index in unique_indexes(conn))]
-    return [statement for statement, name in named if f'"{name}"' in said]
+    return [statement for statement, name in named if f'"{name}"' in message]
 
 
 def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
-    """Return the unique indexes that are not ours; `function` is the name of the index."""
+    """Return the unique indexes that are not ours; in these, `function` is the name of the index."""
     ours = [*schema.REFERENCE_TABLES.values(), "id"]
     return [Found(*row) for row in conn.execute(UNIQUE_INDEXES, [list(tables), ours])]
 
 
 def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
-    """Return the statements that remove what raised this error, as far as its context or kind shows it."""
+    """Return the statements that remove what raised this error, if its context or kind shows what that was."""
     if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING where there is a rule
         return [rule.statement for rule in rules(conn)]
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
@@ -178,6 +178,6 @@ def views(conn: Connection, table: int) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in conn.execute(VIEWS, {"tables": [table]})]
 
 
-def on(conn: Connection, table: str) -> list[str]:
+def removals(conn: Connection, table: str) -> list[str]:
     """Return the statements that remove what may drop or hide rows of this table without an error."""
     return [one.statement for one in (*triggers(conn, [table]), *rules(conn, [table]), *policies(conn, [table]))]

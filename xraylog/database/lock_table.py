@@ -1,4 +1,4 @@
-"""How many locks a query over all partitions takes, and for how many the server has room."""
+"""Compare how many locks a query of all partitions takes with how many the server has room for."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from xraylog.database import schema
 from xraylog.database.session import Connection
 
-# What the server promises to each session and each prepared transaction. It has a little more, for its own processes
-# and for the sessions beside ours. All who read the same partitions share the entry of each.
+# The locks that the server guarantees to each session and each prepared transaction. It has room for a few more, for
+# its own processes. Sessions that read the same partitions share the entries for these.
 ROOM = """
     SELECT current_setting('max_locks_per_transaction')::integer,
            current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer
 """
-# The planner locks each partition, and each of its indexes, to look at them.
+# The planner locks each partition and each of its indexes to inspect them.
 TAKEN = """
     SELECT count(DISTINCT i.inhrelid), count(DISTINCT i.inhrelid) + count(x.indexrelid)
     FROM pg_inherits i
@@ -23,7 +23,8 @@ TAKEN = """
 """
 
 
-# The locks of one more partition, and the first of the days that always get one: the log is full of them.
+# The locks for one more partition, and the first of the recent days, which always get a partition: most lines are of
+# these days.
 OF_ONE_MORE = """
     SELECT 1 + greatest(%s, (SELECT count(*) FROM pg_index WHERE indrelid = 'logs'::regclass)),
            ((now() AT TIME ZONE 'UTC')::date - %s)::text
@@ -32,14 +33,14 @@ RECENT_DAYS = 45
 
 
 class LockTable(NamedTuple):
-    """The room for locks at a server."""
+    """The size of a server's lock table."""
 
     per_transaction: int  # max_locks_per_transaction
     sessions: int
 
     @classmethod
     def of(cls, conn: Connection) -> LockTable:
-        """Return that of the server of a session."""
+        """Return the size for the server of this session."""
         ((per_transaction, sessions),) = conn.execute(ROOM)
         return cls(per_transaction, sessions)
 
@@ -49,7 +50,7 @@ class LockTable(NamedTuple):
         return self.per_transaction * self.sessions
 
     def shortage(self, partitions: int, locks: int) -> str | None:
-        """Say which setting lets a query over this many partitions take its locks; None where there is room for it."""
+        """Return which setting has to be raised before a query of this many partitions can take its locks, or None."""
         room, needed = self.room, -(-locks // self.sessions)
         if locks <= room:
             return None
@@ -60,12 +61,12 @@ class LockTable(NamedTuple):
 
 
 def shortage_of_logs(conn: Connection) -> str | None:
-    """Say which setting lets a query over all partitions that `logs` has take its locks; None where there is room."""
-    return LockTable.of(conn).shortage(*taken(conn))
+    """Return which setting has to be raised before a query of all of `logs` can take its locks; None if none has."""
+    return LockTable.of(conn).shortage(*count_locks(conn))
 
 
-def taken(conn: Connection) -> tuple[int, int]:
-    """Return how many partitions `logs` has, and how many locks a query over all of them takes."""
+def count_locks(conn: Connection) -> tuple[int, int]:
+    """Return how many partitions `logs` has, and how many locks a query of all of them takes."""
     ((partitions, locks),) = conn.execute(TAKEN)
     return partitions, locks
 
@@ -74,18 +75,18 @@ class Refused(NamedTuple):
     """Days that get no partition, and why."""
 
     days: list[str]
-    shortage: str  # which setting would give them one
+    shortage: str  # which setting has to be raised before they can have one
 
 
-def without_room(conn: Connection, days: Sequence[str]) -> Refused | None:
-    """Return those of these days, of which each would be a new partition, that a query over all could not lock as well.
+def days_without_room(conn: Connection, days: Sequence[str]) -> Refused | None:
+    """Return which of these new days cannot get a partition, because a query of all could not lock them as well.
 
-    The latest days come first, and recent ones always get their partition: a client can forge old days, and today's
-    lines need today's. Call it in a transaction.
+    The latest days get theirs first, and recent days always, because a client can forge old dates. Call it in a
+    transaction.
     """
     table = LockTable.of(conn)
     ((of_one, recent),) = conn.execute(OF_ONE_MORE, [len(schema.LOGS_INDEXES), RECENT_DAYS])
-    partitions, locks = taken(conn)
+    partitions, locks = count_locks(conn)
     old = sorted(day for day in days if day < recent)
     free = (table.room - locks) // of_one - (len(days) - len(old))
     if len(old) <= free:

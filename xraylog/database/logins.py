@@ -1,8 +1,8 @@
-"""Why no session began: the server is away or busy, or only the operator can change it; then with what mends it.
+"""Find out why no session began: the server is down or busy, or only the operator can fix it, and then how.
 
-A server's refusal has a SQLSTATE. libpq shows it when it is asked to be verbose, which psycopg cannot do, so each host
-is asked once more. Before login a server speaks the language that it was set to. libpq's own words are in English:
-Python leaves LC_MESSAGES as it is at the start of a program, "C".
+A server's refusal has a SQLSTATE, but libpq shows it only in verbose mode, which psycopg cannot switch on. So each host
+is tried once more, with verbose messages. Before login, a server's messages are in its configured language. libpq's own
+are in English, because Python does not change LC_MESSAGES from "C".
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from xraylog import password_file, tls_files
 
-# SQLSTATEs that pass by themselves: connection, too many clients or no memory or disk, shutdown and recovery,
-# a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server, an idle transaction ended.
-# 08P01 is among them: with it pgbouncer says whatever happens to it.
+# SQLSTATEs, or how they begin, of errors that pass without the operator: connection, too many clients, no memory or
+# disk, shutdown and recovery, a cancelled statement, a lock not granted, serialisation, a deadlock, a read-only server,
+# an idle transaction ended. This includes 08P01, which pgbouncer uses for all its errors.
 TEMPORARY = ("08", "53", "57P0", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04")
-OF_POOLERS = ("08P01", "58", "XX")  # with these, poolers say everything: their words, which are English, decide
+POOLER_STATES = ("08P01", "58", "XX")  # poolers use these for all errors, so their words decide, which are in English
 INVALID_AUTHORIZATION = "28000"
-# Of pgbouncer, Supavisor, PgCat, Odyssey, Pgpool-II and RDS Proxy, and of a server whose SQLSTATE could not be read.
-# The last two lines are Citus's, and libpq's as Citus repeats them: a worker went away, or a shard is being moved.
+# Words of pgbouncer, Supavisor, PgCat, Odyssey, Pgpool-II and RDS Proxy, and of a server whose SQLSTATE could not be
+# read. Those of the last lines are of Citus, and of libpq as Citus quotes it: a worker is down, or a shard is moved.
 BUSY = re.compile(
     r"""no\ more\ connections\ allowed | client\ connections\ exceeded | max\ clients\ reached
       | max\ client\ connections | too\ many\ (?:clients|connections|tcp\ connections)
@@ -51,8 +51,8 @@ REFUSED_BY_WORKER = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-# libpq's words for a server that it does not want, for its own files, and for settings that it finds wrong late.
-UNWANTED = re.compile(
+# libpq's words for errors that the operator must fix: a server that the settings exclude, TLS files, wrong settings.
+PERMANENT = re.compile(
     r"""does\ not\ support\ SSL | server\ certificate | server's\ certificate | certificate\ verify\ failed
       | (?:certificate|private\ key|CRL)\ file\ " | root\ certificate | SSL\ error: | SSL\ context | SSL\ engine
       | weak\ sslmode | verified\ SSL\ connection | channel\ binding | requirement\ .*\ failed
@@ -64,8 +64,9 @@ UNWANTED = re.compile(
     """,
     re.VERBOSE,
 )
-# libpq's words while a server is on its way: a ping may find it there. Until libpq 13 the last are the first's.
-ON_ITS_WAY = re.compile(
+# libpq's words for errors that pass, although a ping may find a server: it is starting, or in recovery. Until libpq 13,
+# "could not make a writable connection" was the message for a session that is read-only.
+PASSING = re.compile(
     r"""session\ is\ read-only | in\ hot\ standby\ mode | could\ not\ make\ a\ writable\ connection
       | timeout\ expired | closed\ the\ connection\ unexpectedly | closed\ unexpectedly | SSL\ SYSCALL\ error
       | Connection\ (?:refused|reset|timed\ out) | Broken\ pipe | Cannot\ contact\ any\ KDC
@@ -74,17 +75,17 @@ ON_ITS_WAY = re.compile(
 )
 STATE = re.compile(r":  ([0-9A-Z]{5}): (.*)")
 LOCATION = re.compile(r"^LOCATION: .*\n?", re.MULTILINE)
-OTHER_SERVER = re.compile(r"\b(?:LDAP|RADIUS)\b")  # so in every language
+LOGIN_SERVER = re.compile(r"\b(?:LDAP|RADIUS)\b")  # the same in every language
 VERBOSE = 2  # PQERRORS_VERBOSE
 READ, WRITE = pq.PollingStatus.READING, pq.PollingStatus.WRITING
 SILENT = "connection timeout expired"
-UNANSWERED = f"{SILENT}: the connection was taken, and not answered"
+UNANSWERED = f"{SILENT}: the connection was taken, and not answered"  # refusals.py recognises these words
 REACHED_S = 1.0
-NO_LIMIT_S = 130  # for connect_timeout = 0: as long as TCP itself tries
+NO_LIMIT_S = 130  # if connect_timeout is 0: about as long as TCP itself tries
 
 
 class Failed(psycopg.OperationalError):
-    """No session began. Unlike psycopg's own error it has the SQLSTATE, if the server gave one."""
+    """No session began. Unlike psycopg's own error, it has the SQLSTATE if the server gave one."""
 
     def __init__(self, said: str, state: str | None = None) -> None:
         super().__init__(said)
@@ -92,7 +93,7 @@ class Failed(psycopg.OperationalError):
 
 
 class Verdict(NamedTuple):
-    """Why no session began, whether only the operator can change it, and what mends it, where that is known."""
+    """Why no session began, whether only the operator can fix it, and how, as far as that is known ("" if not)."""
 
     error: Failed
     is_for_operator: bool
@@ -100,7 +101,7 @@ class Verdict(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What libpq said after an attempt at one host, verbosely, and with which options it tried."""
+    """A failed attempt at one host: libpq's verbose message, and the options that it used."""
 
     said: str
     options: dict[str, str]
@@ -111,27 +112,28 @@ class Failure(NamedTuple):
         return next((state for state, _ in reversed(STATE.findall(self.said))), "")
 
     @property
-    def is_of_other_server(self) -> bool:
-        """Return whether a password was to be checked elsewhere: nobody says whether it is wrong, or that is down."""
+    def is_from_login_server(self) -> bool:
+        """Return whether an LDAP or RADIUS server had to check the password: then it may be wrong, or that one down."""
         words = self.said.replace(self.options.get("user") or "\0", "")
-        return self.state == INVALID_AUTHORIZATION and OTHER_SERVER.search(words) is not None
+        return self.state == INVALID_AUTHORIZATION and LOGIN_SERVER.search(words) is not None
 
     @property
     def words(self) -> str:
-        """The words without being verbose: no place in the server's source, and no SQLSTATE."""
+        """The message without what verbose mode adds: the location in the server's source, and the SQLSTATE."""
         said = STATE.sub(r":  \2", LOCATION.sub("", self.said)).strip()
-        return tls_files.without_noise("\n".join(dict.fromkeys(said.splitlines())))  # with and without TLS alike
+        # libpq may have tried with and without TLS, and got the same message twice.
+        return tls_files.without_noise("\n".join(dict.fromkeys(said.splitlines())))
 
     @property
     def to_do(self) -> str:
-        """Return what mends it, if a file of TLS or of passwords is the cause, or what may be."""
-        if self.is_of_other_server:
+        """How to fix it if the cause is a TLS file or the password file, or may be a login server; otherwise ""."""
+        if self.is_from_login_server:
             return "its LDAP or RADIUS server is away, or the password is wrong"
         return password_file.how_to_fix(self.said, self.options) or tls_files.how_to_fix(self.said, self.options)
 
 
 def explain(conninfo: str) -> Verdict | None:
-    """Return why no session begins at any of the hosts; None if one begins now."""
+    """Try each host again; return why no session begins at any of them, or None if one begins now."""
     failures = []
     for one in _each_host(conninfo):
         if (failure := _try(one)) is None:
@@ -145,43 +147,43 @@ def explain(conninfo: str) -> Verdict | None:
 
 
 def after_timeout(conninfo: str) -> Failed:
-    """Return what is known after one attempt took too long: whether anything takes the connection at all."""
+    """Return the error for an attempt that timed out, which says whether anything accepts connections there at all."""
     failure = _try(conninfo, REACHED_S)
     return Failed(UNANSWERED if failure is None or failure.said != SILENT else SILENT)
 
 
 def is_for_operator(failure: Failure, conninfo: str) -> bool:
-    """Return whether a server, or libpq, refuses what only the operator can change; otherwise it passes by itself."""
+    """Return whether only the operator can fix this failure; otherwise it passes without them."""
     state = failure.state
-    if is_busy(failure.said) and (not state or state.startswith((*OF_POOLERS, *TEMPORARY))):
+    if is_busy(failure.said) and (not state or state.startswith((*POOLER_STATES, *TEMPORARY))):
         return False
     if state:
-        is_temporary = state.startswith(TEMPORARY) and not state.startswith(OF_POOLERS)
-        return not is_temporary and not failure.is_of_other_server
-    if UNWANTED.search(failure.said):
+        is_temporary = state.startswith(TEMPORARY) and not state.startswith(POOLER_STATES)
+        return not is_temporary and not failure.is_from_login_server
+    if PERMANENT.search(failure.said):
         return True
-    if ON_ITS_WAY.search(failure.said):
+    if PASSING.search(failure.said):
         return False
     return pq.PGconn.ping(conninfo.encode()) in (pq.Ping.OK, pq.Ping.NO_ATTEMPT)
 
 
 def is_busy(said: str) -> bool:
-    """Return whether these are a pooler's words for a server that is busy or away."""
+    """Return whether this is the message of a pooler whose server is busy or down."""
     return BUSY.search(said) is not None
 
 
 def is_refused_among_servers(said: str) -> bool:
-    """Return whether Citus's coordinator may not connect to a worker: with the SQLSTATE of a server that is away."""
+    """Return whether a worker refuses Citus's coordinator, although the SQLSTATE is that of a server that is down."""
     return REFUSED_BY_WORKER.search(said) is not None
 
 
-def hosts(conninfo: str) -> int:
-    """Return how many hosts are tried."""
+def count_hosts(conninfo: str) -> int:
+    """Return how many hosts these settings name."""
     return len(list(_each_host(conninfo)))
 
 
 def _each_host(conninfo: str) -> Iterator[str]:
-    """Yield the settings for each host. libpq would end at the first one that refuses; psycopg tries them all."""
+    """Yield the settings for each host by itself: psycopg tries all, libpq would stop at the first that refuses."""
     given = conninfo_to_dict(conninfo)
     defaults = {option.keyword.decode(): option.val or b"" for option in pq.Conninfo.get_defaults()}
     lists = {
@@ -197,7 +199,7 @@ def _each_host(conninfo: str) -> Iterator[str]:
 
 
 def _try(conninfo: str, timeout_s: float | None = None) -> Failure | None:
-    """Return why a session does not begin; None if it does. It ends at once."""
+    """Try to open a session, and close it at once. Return why it failed, or None if it did not."""
     conn = pq.PGconn.connect_start(conninfo.encode())
     try:
         _make_verbose(conn)
@@ -209,7 +211,7 @@ def _try(conninfo: str, timeout_s: float | None = None) -> Failure | None:
 
 
 def _wait(conn: pq.abc.PGconn, timeout_s: float) -> str | None:
-    """Let libpq go on until the session is there, or it gave up, or the time is over."""
+    """Wait until the session is open, libpq fails or the time is over. Return the message, or None if it is open."""
     ends = time.monotonic() + timeout_s
     while conn.status != pq.ConnStatus.BAD:
         polled = conn.connect_poll()
@@ -232,9 +234,9 @@ def _timeout(options: dict[str, str]) -> float:
 
 
 def _make_verbose(conn: Any) -> None:
-    """Let the server's SQLSTATE be a part of its message; psycopg has no name for that function of its own libpq."""
+    """Switch libpq to verbose messages, which contain the SQLSTATE, by ctypes: psycopg does not offer that function."""
     module = sys.modules[pq.PGconn.__module__]
-    with contextlib.suppress(OSError, AttributeError):  # another way to link libpq: then words decide, and a ping
+    with contextlib.suppress(OSError, AttributeError):  # libpq is linked in another way: its words and a ping decide
         path = getattr(module, "libname", None) or module.__file__
         function = ctypes.CDLL(path).PQsetErrorVerbosity
         function.argtypes = [ctypes.c_void_p, ctypes.c_int]

@@ -1,4 +1,4 @@
-"""Tables of other programs with the same names as ours: ids and names would come from the wrong table."""
+"""Find tables of other programs that have the names of our own: ids and names would come from the wrong table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from xraylog.database import session
 from xraylog.database.session import Connection
 
-if TYPE_CHECKING:  # the schema asks this module, too
+if TYPE_CHECKING:  # `schema` imports this module
     from xraylog.database.schema import Table
 
-# Joined to attributes `a` of tables `c`: a foreign key of the column to a table that the search_path does not find. On
-# PostgreSQL 10 only the partitions of `logs` have its keys.
+# To be joined to attributes `a` of tables `c`: a foreign key of the column to a table that the search_path does not
+# find. On PostgreSQL 10 only the partitions of `logs` have its keys.
 HIDDEN = """
     LEFT JOIN pg_constraint hidden
            ON hidden.contype = 'f' AND hidden.conkey = ARRAY[a.attnum]
@@ -32,11 +32,9 @@ PATH = """
 """
 
 
-def before_the_first_run(
-    tables: Mapping[str, Table], columns: Mapping[str, Mapping[str, str]], role: str
-) -> Iterator[str]:
-    """Yield which existing tables belong to another program, before our first run. `columns`: of our tables."""
-    if "logs" in tables:  # the operator's own columns may be in ours
+def tables_of_others(tables: Mapping[str, Table], columns: Mapping[str, Mapping[str, str]], role: str) -> Iterator[str]:
+    """Yield a message for each existing table of another program, before our first run. `columns`: of our tables."""
+    if "logs" in tables:  # not the first run: other columns may be the operator's additions to our tables
         return
     for name, table in tables.items():
         others = [column for column in table.types if column != "id" and column not in columns[name]]
@@ -48,8 +46,8 @@ def before_the_first_run(
             )
 
 
-def found_first(conn: Connection, tables: Mapping[str, Table]) -> Iterator[str]:
-    """Yield which tables hide, by the search_path, those that our foreign keys refer to."""
+def hiding_tables(conn: Connection, tables: Mapping[str, Table]) -> Iterator[str]:
+    """Yield a message for each table that hides, by the search_path, one to which our foreign keys refer."""
     for name, table in tables.items():
         for column, oid in table.hidden.items():
             for referred, schema_name, path in session.answer(conn, PATH, [oid, [*tables]]):

@@ -15,13 +15,13 @@ from xraylog.database.session import Connection
 # The characters of the longest value: the parser accepts names of 255, the system paths of 4096.
 CHARACTERS: Mapping[tuple[str, str], int] = {
     **dict.fromkeys(schema.REFERENCE_TABLES.items(), 255),
-    ("protocols", "name"): 8,  # they are those of xray, and no client chooses one
+    ("protocols", "name"): 8,  # xray's own names, which no client can choose
     ("logs", "action"): 8,
     ("log_positions", "source"): 4096,
     ("rejected_lines", "source"): 4096,
     ("rejected_lines", "reason"): 4096,
 }
-NUMBERS: Mapping[tuple[str, str], str] = {  # and the narrowest type; columns with ids are in `sequences`
+NUMBERS: Mapping[tuple[str, str], str] = {  # each with the narrowest type that fits; for ids see `sequences`
     ("logs", "source_port"): "integer",
     ("logs", "destination_port"): "integer",
     ("log_positions", "position"): "bigint",
@@ -40,7 +40,7 @@ COLUMNS = """
 """
 
 
-class Narrow(NamedTuple):
+class NarrowColumn(NamedTuple):
     """One of our columns that is too narrow, and the type that it should have."""
 
     table: str
@@ -57,11 +57,11 @@ class Narrow(NamedTuple):
         return f"{self.table}.{self.column}: expected the type {self.wanted}, found {self.found}; {self.statement}"
 
 
-def find(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[Narrow]:
+def find(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[NarrowColumn]:
     """Yield the columns of these tables that are too narrow."""
     for table, column, found, kind, characters in conn.execute(COLUMNS, [list(tables), list(schema.TABLES)]):
-        at = (table, column)
-        if characters is not None and characters < CHARACTERS.get(at, 0):
-            yield Narrow(table, column, found, "text")
-        elif at in NUMBERS and BYTES.get(kind, 8) < BYTES[NUMBERS[at]]:
-            yield Narrow(table, column, found, NUMBERS[at])
+        key = (table, column)
+        if characters is not None and characters < CHARACTERS.get(key, 0):
+            yield NarrowColumn(table, column, found, "text")
+        elif key in NUMBERS and BYTES.get(kind, 8) < BYTES[NUMBERS[key]]:
+            yield NarrowColumn(table, column, found, NUMBERS[key])

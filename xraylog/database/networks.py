@@ -98,7 +98,7 @@ def _copy(conn: Connection, part: Part) -> None:
 
 def _raise_for_others(conn: Connection, what: str) -> None:
     """Raise Unsuitable with the statements that take away what others put on the table."""
-    statements = "; ".join(interference.on(conn, TABLE.name))
+    statements = "; ".join(interference.removals(conn, TABLE.name))
     mend = f"as its owner, or a superuser of PostgreSQL: {statements}" if statements else TO_MAKE_ANEW
     raise Unsuitable(f"{TABLE.name} {what}, and nothing was loaded; {mend}")
 

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 from xraylog.database import session
 from xraylog.database.session import Connection, Unsuitable
 
-# One row, if there is such a table in the search path.
+# One row if the search path has such a table, none otherwise.
 STATE = """
     SELECT (SELECT count(*) FROM pg_attribute a
             WHERE a.attrelid = c.oid AND a.attname = ANY (%(columns)s) AND NOT a.attisdropped)
@@ -27,21 +27,21 @@ MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'C
 
 @dataclass(frozen=True, slots=True)
 class OptionalTable:
-    """One such table."""
+    """A table that exists only if the operator wants it."""
 
     name: str
     columns: Sequence[str]
-    create: str  # the statements that make it
-    rights: Sequence[str]  # of a role that writes it
+    create: str  # the statements that create it, each with its semicolon
+    rights: Sequence[str]  # the privileges that a role needs to write it
 
     def state(self, conn: Connection) -> State:
-        """Return what there is. Changes nothing."""
+        """Return whether the table exists, and what this role may do with it. Changes nothing."""
         values = {"table": self.name, "columns": list(self.columns), "rights": list(self.rights)}
         row = conn.execute(STATE, values).fetchone()
         return State() if row is None else State(True, *row)
 
     def readable(self, conn: Connection) -> tuple[bool, list[str]]:
-        """Return whether it has rows that this role may read, and a note if it may not. Changes nothing."""
+        """Return whether the table has rows that this role may read, and a note if it may not. Changes nothing."""
         found = self.state(conn)
         if found.is_there and not found.may_read:
             role = Identifier(conn.info.user).as_string(conn)
@@ -53,10 +53,13 @@ class OptionalTable:
         return is_filled, []
 
     def lacking(self, conn: Connection) -> str | None:
-        """Return what prevents this role from writing it, with the statements that mend it. Changes nothing."""
+        """Return what prevents this role from writing the table, with the statements that fix it; None if nothing does.
+
+        Changes nothing.
+        """
         found, role = self.state(conn), Identifier(conn.info.user).as_string(conn)
         grant = f"GRANT {', '.join(self.rights)} ON {self.name} TO {role}"
-        if found.exists and not found.is_ours:
+        if found.exists and not found.has_our_columns:
             return (
                 f"{self.name}: expected the columns {', '.join(self.columns)}, found another application's table; use "
                 f"a schema of our own, as a superuser: CREATE SCHEMA xraylog AUTHORIZATION {role}; "
@@ -81,7 +84,7 @@ class OptionalTable:
         )
 
     def ensure(self, conn: Connection) -> None:
-        """Create it where it is missing. Raises Unsuitable with what this role lacks. In a transaction."""
+        """Create the table if it is missing; call this in a transaction. Raises Unsuitable if this role cannot."""
         if lacking := self.lacking(conn):
             raise Unsuitable(lacking)
         if not self.state(conn).exists:
@@ -92,20 +95,20 @@ class OptionalTable:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What there is, and what this role may do with it."""
+    """What exists under the name of an optional table, and what this role may do with it."""
 
     exists: bool = False
-    is_ours: bool = False
+    has_our_columns: bool = False
     may_read: bool = False
     may_write: bool = False
     kind_of_view: str | None = None  # as ALTER has it; a question may read one
 
     @property
     def is_there(self) -> bool:
-        """Return whether there is such a table, and no other application's."""
-        return self.exists and self.is_ours
+        """Return whether the table exists, and is not another application's."""
+        return self.exists and self.has_our_columns
 
     @property
     def is_readable(self) -> bool:
-        """Return whether there is such a table, and this role may read it."""
+        """Return whether the table exists, and this role may read it."""
         return self.is_there and self.may_read

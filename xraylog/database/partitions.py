@@ -125,7 +125,7 @@ class Partitions:
         if not missing:
             return []
         with session.transaction(self._conn):
-            found = lock_table.without_room(self._conn, missing)
+            found = lock_table.days_without_room(self._conn, missing)
         if found is not None:
             self._refused.update(dict.fromkeys(found.days, found.shortage))
         return [day for day in missing if day not in self._refused]

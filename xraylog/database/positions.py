@@ -316,7 +316,7 @@ def move(conn: Connection, update: PositionUpdate) -> Position:
 
 def _raise_if_dropped(conn: Connection) -> None:
     """Raise Unsuitable if a trigger, rule or policy of others can be why no row of log_positions was written."""
-    if statements := interference.on(conn, "log_positions"):
+    if statements := interference.removals(conn, "log_positions"):
         raise Unsuitable(
             "log_positions does not take how far a log is stored, and nothing of the log was stored; as its owner, or "
             f"a superuser of PostgreSQL: {'; '.join(statements)}"

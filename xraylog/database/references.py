@@ -129,7 +129,7 @@ class References:
         lost = [name for name in names - ids.keys() if (table, name) not in refused]
         if lost:
             table_faults.raise_if_lost(self._conn, table)
-            by = table_faults.held_by(self._conn, table)
+            by = table_faults.refusing_indexes(self._conn, table)
             for name in lost:
                 refused[table, name] = f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}{by}"
         return len(added)

@@ -1,6 +1,6 @@
-"""Why there is no session: what libpq or the server said, as a cause and the command that mends it.
+"""Explain a message of libpq or the server about a missing or broken session: its cause, and how to fix it.
 
-libpq's own words are never translated here: Python leaves LC_MESSAGES alone. The server's may be in any language.
+libpq's own messages are in English, because Python does not change LC_MESSAGES. The server's may be in any language.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WAITS = "SELECT pid, wait_event_type, wait_event, query FROM pg_stat_activity WH
 
 
 class Refusal(NamedTuple):
-    """What is wrong; which key to change if it is the config's fault; and what to do if it is not."""
+    """What is wrong, which key of the config to change if that is the cause, and what to do if it is not."""
 
     cause: str
     change: str
@@ -38,24 +38,24 @@ class Refusal(NamedTuple):
 
 
 def describe(message: str, keywords: Mapping[str, str], sqlstate: str | None) -> Refusal | None:
-    """Return what a message means, None if nothing is known. `keywords`: those of [postgresql]."""
+    """Explain a message; return None if its cause is unknown. `keywords`: the values of [postgresql]."""
     shown = _shown({**_defaults(), **keywords})
-    for pattern, explain in CAUSES_OF_A_STATE:
+    for pattern, explain in BY_WORDS_AND_STATE:
         if re.search(pattern, message):
             return explain(shown)
     if sqlstate in BY_STATE:
         return BY_STATE[sqlstate](shown)
-    for state, refusal in STATES.items():
+    for state, refusal in BY_STATE_PREFIX.items():
         if sqlstate is not None and sqlstate.startswith(state):
             return refusal
-    for pattern, explain in CAUSES:
+    for pattern, explain in BY_WORDS:
         if found := re.search(pattern, message):
             return explain({**shown, **found.groupdict("")})
     return None
 
 
 def _shown(keywords: Mapping[str, str]) -> dict[str, str]:
-    """Return the keywords that a message may name: a password may be in a wrong one."""
+    """Return the keywords as messages may show them: without passwords, even one under a wrong keyword."""
     secrets = passwords(keywords)
     hidden = {key for key, value in keywords.items() if value in secrets or has_credentials(value)}
     shown = {key: HIDDEN if key in hidden else value for key, value in keywords.items()}
@@ -64,13 +64,13 @@ def _shown(keywords: Mapping[str, str]) -> dict[str, str]:
 
 
 def _defaults() -> dict[str, str]:
-    """Return what libpq takes where a keyword is missing: its variables, and what is built in."""
+    """Return libpq's values for missing keywords: from its environment variables, or its built-in defaults."""
     options = ((option.keyword.decode(), option.val) for option in pq.Conninfo.get_defaults())
     return {key: value.decode(errors="replace") for key, value in options if value}
 
 
 def place(keywords: Mapping[str, str]) -> str:
-    """Return where the server was looked for."""
+    """Return the socket, or host and port, at which the server was expected."""
     host, port = _host(keywords), keywords.get("port") or PORT
     return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else f"{host or 'the local socket'}, port {port}"
 
@@ -161,7 +161,7 @@ def _no_entry(keywords: Mapping[str, str]) -> Refusal:
 
 
 def _network(client: str) -> str:
-    """Return what stands for one client in pg_hba.conf, as far as the server's message has its address."""
+    """Return the entry for one client in pg_hba.conf; a placeholder if the message did not contain its address."""
     try:
         return str(ipaddress.ip_network(client))
     except ValueError:
@@ -242,7 +242,7 @@ def _no_tls(_: Mapping[str, str]) -> Refusal:
 
 def _cancelled(keywords: Mapping[str, str]) -> Refusal:
     found = "a statement was cancelled: statement_timeout is too short, or another session did that"
-    # The operator's own session has the timeout of the database, too.
+    # A timeout set for the database applies to the operator's own session, too.
     reset = _reset(keywords, "statement_timeout", first="SET statement_timeout = 0; ")
     return Refusal(found, "", f"see: SHOW statement_timeout; {reset}")
 
@@ -253,9 +253,9 @@ def _idle(keywords: Mapping[str, str]) -> Refusal:
 
 
 def _reset(keywords: Mapping[str, str], name: str, first: str = "") -> str:
-    """Return what takes back a setting of the role, of the database, or of the role in the database.
+    """Return the statements that reset a setting of the role, of the database, and of the role in the database.
 
-    `first`: what has to be run before it in the same session.
+    `first`: a statement that must run before them in the same session.
     """
     role, database = f"ALTER ROLE {_role(keywords)}", _database(keywords)
     places = (role, f"ALTER DATABASE {database}", f"{role} IN DATABASE {database}")
@@ -268,7 +268,7 @@ def _taken(keywords: Mapping[str, str]) -> Refusal:
 
 
 def new_schema(role: str) -> str:
-    """Return what gives a role (quoted) a schema of its own: to rename a table would break the other program."""
+    """Return the statements that give a role (quoted) its own schema. Renaming a table would break its program."""
     return f"CREATE SCHEMA xraylog AUTHORIZATION {role}; ALTER ROLE {role} SET search_path = xraylog"
 
 
@@ -285,7 +285,7 @@ def _worker_away(_: Mapping[str, str]) -> Refusal:
     return Refusal("a worker of Citus is away, or moves a shard", "", f"see: {health}")
 
 
-CAUSES = (
+BY_WORDS = (
     (r"(?s)connection to the remote node .*(no password supplied|authentication failed|pg_hba)", _worker_refuses),
     (r"failed to (COPY to shard|complete COPY)|could not acquire the lock|connection to the remote node", _worker_away),
     (r"server requested a cleartext password", _cleartext),
@@ -298,7 +298,7 @@ CAUSES = (
     (r'role ".*" does not exist', _no_role),
     (r"password authentication failed", _wrong_password),
     (r"no password supplied", _no_password),
-    (r'pg_hba\.conf(.*? host "(?P<client>[^"]+)")?', _no_entry),  # in every language
+    (r'pg_hba\.conf(.*? host "(?P<client>[^"]+)")?', _no_entry),  # this word is the same in every language
     (r"[Pp]eer authentication failed", _peer),
     (r"[Ii]dent authentication failed", _ident),
     (r'database ".*" is not currently accepting connections', _closed_database),
@@ -309,13 +309,13 @@ CAUSES = (
     (r"no answer for .* from the server's process", _hanging),
     (r"server closed the connection|SSL SYSCALL error|terminating connection|connection to server was lost", _broken),
 )
-# Of a SQLSTATE that has several: only words tell which.
-CAUSES_OF_A_STATE = (
+# Checked before SQLSTATEs, because these have one in common with other causes.
+BY_WORDS_AND_STATE = (
     (r"too many connections for role", _full_role),
     (r"too many connections for database", _full_database),
     (r"Hot standby mode is disabled", _standby),
 )
-BY_STATE = {  # in whatever language the server speaks
+BY_STATE = {  # whatever the language of the server is
     "28P01": _wrong_password,
     "3D000": _no_database,
     "42710": _taken,  # a type
@@ -326,7 +326,7 @@ BY_STATE = {  # in whatever language the server speaks
     "57P05": _idle,
 }
 SESSIONS = "SELECT pid, usename, application_name, state, query FROM pg_stat_activity WHERE state <> 'idle'"
-STATES = {  # of a session that is there, in whatever language the server speaks
+BY_STATE_PREFIX = {  # of errors in an open session, whatever the language of the server is
     "55P03": Refusal("another session keeps the lock", "", f"see who: {SESSIONS}"),
     "53100": Refusal("the server's disk is full", "", "make room on it: SHOW data_directory"),
     "57P": Refusal("the server, or its administrator, ended the session", "", "see: sudo systemctl status postgresql"),

@@ -1,7 +1,7 @@
-"""The tables, their keys and their indexes. Schema.md for machines; the days of `logs` are in `partitions`.
+"""Define the tables, their keys and their indexes, compare them with what exists, and create what is missing.
 
-A database that was made by hand is used as it is: what is missing is added, NOT NULL on the source is relaxed,
-nothing else is changed, and every mismatch is reported.
+It corresponds to Schema.md; the daily partitions of `logs` are in `partitions`. Tables that were made by hand are used
+as they are: missing columns are added, NOT NULL on the source is dropped, and nothing else. Mismatches are reported.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from xraylog.database import citus, markers, migration_record, namesakes, refusa
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
-PARTITIONS_LOCK = "partitions"  # taken first by every transaction that creates or attaches one: no deadlock
+PARTITIONS_LOCK = "partitions"  # every transaction that creates or attaches one takes it first, to prevent deadlocks
 
-REFERENCE_TABLES: Mapping[str, str] = {  # and the unique column that has the name
+REFERENCE_TABLES: Mapping[str, str] = {  # each with its unique column, which contains the name
     "users": "email",
     "protocols": "name",
     "endpoints": "address",
@@ -25,7 +25,7 @@ REFERENCE_TABLES: Mapping[str, str] = {  # and the unique column that has the na
     "nodes": "name",
 }
 
-TABLES: Mapping[str, str] = {  # in the order of their references
+TABLES: Mapping[str, str] = {  # each after those that it refers to
     "users": """
         CREATE TABLE users (
             id    serial PRIMARY KEY,
@@ -92,7 +92,7 @@ TABLES: Mapping[str, str] = {  # in the order of their references
         )""",
 }
 
-KEYS: Mapping[str, str] = {  # columns of logs, and the tables that they refer to
+KEYS: Mapping[str, str] = {  # the foreign keys of logs: columns, and the tables that they refer to
     "protocol_id": "protocols",
     "destination_id": "endpoints",
     "inbound_tag_id": "tags",
@@ -101,7 +101,7 @@ KEYS: Mapping[str, str] = {  # columns of logs, and the tables that they refer t
     "node_id": "nodes",
 }
 
-LOGS_INDEXES = (  # as pg_get_indexdef writes them; of logs, or of each partition on PostgreSQL 10
+LOGS_INDEXES = (  # as pg_get_indexdef writes them, after USING; on PostgreSQL 10 each partition has its own
     """brin ("timestamp") WITH (autosummarize='on')""",
     'btree (user_id, "timestamp")',
     'btree (destination_id, "timestamp")',
@@ -112,7 +112,7 @@ INDEXES: Mapping[str, str] = {
 }
 
 REJECT_REASON = "reject_reason"  # of logs; rows can do without it: `database.reject_reason`
-COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; with a type: added where it is missing
+COLUMNS: Mapping[str, Mapping[str, str]] = {  # of each table; a column with a type is added if it is missing
     **{table: {"id": "", name: ""} for table, name in REFERENCE_TABLES.items()},
     "logs": {
         "timestamp": "",
@@ -130,7 +130,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # what each table must have; with 
     },
     "rejected_lines": dict.fromkeys(("rejected_at", "node_id", "source", "line_offset", "reason", "line"), ""),
 }
-MAY_BE_NULL = ("source_ip", "source_port")  # a hand-made table's NOT NULL is relaxed on these
+MAY_BE_NULL = ("source_ip", "source_port")  # if a hand-made table has NOT NULL on these, it is dropped
 NEVER_NULL = ("id", "timestamp", "action")
 
 
@@ -138,14 +138,14 @@ MIGRATING = "logs is being migrated, and not all of its days are in it"
 
 
 class Plain(Unsuitable):
-    """logs is not partitioned: the migration makes it so."""
+    """logs is not partitioned yet: the operator has to run the migration."""
 
 
 class Migrating(Unavailable):
-    """A migration of logs is not finished: whoever stores rows now could be in its way."""
+    """A migration of logs is not finished: storing rows now could conflict with it."""
 
 
-# --- what is there -----------------------------------------------------------------------------------------
+# --- what exists -------------------------------------------------------------------------------------------
 
 CATALOG = f"""
     SELECT c.relname, c.relkind::text, a.attname, hidden.confrelid, format_type(a.atttypid, NULL), a.attnotnull,
@@ -169,11 +169,11 @@ CATALOG = f"""
 class Table:
     """One table as the catalog has it."""
 
-    kind: str
+    kind: str  # as pg_class.relkind: "r" for a plain table, "p" for a partitioned one
     partition_key: str | None
-    comment_on_old: str | None  # of logs: what stands on logs_old beside it
+    comment_on_old: str | None  # of logs: the comment on logs_old in the same schema
     has_old: bool  # of logs: whether there is a logs_old
-    record: str | None  # of logs: the table that says where a migration stands, quoted
+    record: str | None  # of logs: the table that records how far a migration is, quoted
     types: dict[str, str] = field(default_factory=dict)  # by column
     not_null: set[str] = field(default_factory=set)
     unique: set[str] = field(default_factory=set)
@@ -186,7 +186,7 @@ class Findings:
 
     tables: Mapping[str, Table]
     misfits: tuple[str, ...]  # for the operator: each says what to do
-    migration: str | None  # what is written about a migration of logs
+    migration: str | None  # the text of the record of a migration of logs
 
     @property
     def migrating(self) -> bool:
@@ -201,12 +201,12 @@ class Findings:
 
     @property
     def missing(self) -> list[str]:
-        """Tables that are not there."""
+        """The tables that do not exist."""
         return [name for name in TABLES if name not in self.tables]
 
     @property
     def missing_columns(self) -> list[tuple[str, str]]:
-        """Columns that are not there, of tables that are: table and column."""
+        """The missing columns of existing tables, as pairs of table and column."""
         return [
             (name, column)
             for name, table in self.tables.items()
@@ -216,17 +216,17 @@ class Findings:
 
     @property
     def to_relax(self) -> list[str]:
-        """Columns of logs that must lose their NOT NULL."""
+        """The columns of logs whose NOT NULL must be dropped."""
         return [name for name in MAY_BE_NULL if "logs" in self.tables and name in self.tables["logs"].not_null]
 
     @property
     def complete(self) -> bool:
-        """Nothing to create or to change that rows cannot do without."""
+        """Whether nothing has to be created or changed before rows can be stored."""
         return not (self.missing or {*self.missing_columns} - {("logs", REJECT_REASON)} or self.to_relax)
 
     @property
     def warnings(self) -> list[str]:
-        """What will cost rows: columns that a hand-made table has as NOT NULL, and xray leaves empty."""
+        """Columns of a hand-made table that will reject rows: they are NOT NULL, but xray may leave them empty."""
         if "logs" not in self.tables:
             return []
         strict = self.tables["logs"].not_null & COLUMNS["logs"].keys() - {*NEVER_NULL, *MAY_BE_NULL}
@@ -251,19 +251,19 @@ def inspect(conn: Connection) -> Findings:
         if unique:
             table.unique.add(column)
     role = Identifier(conn.info.user).as_string(conn)
-    foreign = *namesakes.before_the_first_run(tables, COLUMNS, role), *namesakes.found_first(conn, tables)
+    foreign = *namesakes.tables_of_others(tables, COLUMNS, role), *namesakes.hiding_tables(conn, tables)
     return Findings(tables, foreign or tuple(misfits(tables, role)), _migration(conn, tables.get("logs")))
 
 
 def _migration(conn: Connection, logs: Table | None) -> str | None:
-    """Return what is written about a migration of logs: in the table for that, or else on logs_old."""
+    """Return the text of the record of a migration: from its own table, or the comment on logs_old."""
     if logs is None or logs.kind != "p":
         return None
     return migration_record.read(conn, logs.record) or logs.comment_on_old
 
 
 TIMESTAMP = "timestamp with time zone"
-WHOLE_NUMBERS = (None, "smallint", "integer", "bigint")  # None: there is no such column, which another line says
+WHOLE_NUMBERS = (None, "smallint", "integer", "bigint")  # None: the column is missing, which is reported elsewhere
 
 
 def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
@@ -278,7 +278,7 @@ def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
             unique = tables[name].unique
             if key not in unique and key in tables[name].types:
                 yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
-            if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # which will refer to it
+            if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # logs will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
     if of_others := list(_misfits_of_others(tables)):
         own = refusals.new_schema(role)
@@ -287,7 +287,7 @@ def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
 
 
 def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
-    """Yield each mismatch that no statement mends: such a table was made for another purpose."""
+    """Yield each mismatch that no statement can fix, because the table was made for another purpose."""
     for name, table in tables.items():
         if name == "logs" and table.kind not in "pr":
             yield "logs: expected a partitioned table, found another kind"
@@ -304,15 +304,15 @@ def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
         yield f"logs.timestamp: expected {TIMESTAMP}, found {found}"
 
 
-# --- making it ---------------------------------------------------------------------------------------------
+# --- creating it -------------------------------------------------------------------------------------------
 
 
 def ensure(conn: Connection) -> Findings:
-    """Create missing tables. If none is missing, only read the catalog, so that a role without CREATE can run.
+    """Create missing tables and columns. If nothing is missing, only read the catalog: a role without CREATE can run.
 
-    Raises Unsuitable or Plain with every misfit, and Migrating while days of an older table are still to come.
+    Raises Unsuitable or Plain with all mismatches, and Migrating while a migration of `logs` is not finished.
     """
-    findings = inspect(conn)  # with a lock_timeout: to describe a table, the server may have to lock it
+    findings = inspect(conn)  # it may wait for locks, because the server may have to lock a table to describe it
     if findings.migrating:
         raise Migrating(MIGRATING)
     if not findings.complete and not findings.misfits:
@@ -350,7 +350,7 @@ def _create(conn: Connection, findings: Findings) -> None:
 
 
 def create(name: str, keys_on_logs: bool = True) -> Iterator[Composed]:
-    """Return the DDL for one table, with its keys and indexes; those of logs only where it can have them.
+    """Yield the DDL for one table, with its keys and indexes; for `logs` only if it can have them (`keys_on_logs`).
 
     The keys are inside CREATE TABLE: Citus refuses to add one that refers to a reference table afterwards.
     """
@@ -371,7 +371,7 @@ def _add_column(table: str, column: str, keys: bool) -> Composed:
 
 
 def keys_and_indexes(table: str) -> Iterator[Composed]:
-    """Yield the foreign keys and indexes of logs, for a partition of PostgreSQL 10."""
+    """Yield the DDL for the foreign keys and indexes of logs on one partition, as PostgreSQL 10 needs it."""
     for column in KEYS:
         yield add_key(table, column)
     for index in LOGS_INDEXES:

@@ -1,6 +1,6 @@
-"""Where ids come from: sequences that have no next id, or give one that is there, with the statement that mends them.
+"""Find sequences that have no next id, or generate existing ids, and the statements that fix them.
 
-A sequence is as long as the narrowest column that its ids go to: that of its table, and those that refer to it.
+A sequence ends at the largest id that fits into all of its columns: that of its table, and those that refer to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 from xraylog.database import schema
 from xraylog.database.session import Connection
 
-# That of a column's default first, then one that is the column's own: DROP DEFAULT leaves it, OWNED BY NONE does not.
+# First the sequence of the column's default, then one that the column owns, which it still does after DROP DEFAULT.
 SEQUENCES = """
     WITH ours AS (
         SELECT c.oid, c.relname, a.attnum, a.attname, format_type(a.atttypid, NULL) AS type
@@ -59,10 +59,10 @@ ID_DEFAULT = """
     JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
     WHERE d.adrelid = to_regclass(%s) AND a.attname = 'id'
 """
-LARGEST = 2**63 - 1
-LARGEST_OF: Mapping[str, int] = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": LARGEST}
-NEARLY = 0.9  # of its values
-# The largest id of the others is not in an index: `logs` would be read as a whole, and may have an id twice.
+MAX_ID = 2**63 - 1
+MAX_ID_OF_TYPE: Mapping[str, int] = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": MAX_ID}
+NEARLY_USED_UP = 0.9  # the share of its values that is used
+# Not `logs`: it may contain an id twice, and has no index on ids, so finding the largest one would read all rows.
 WITH_PRIMARY_KEYS = tuple(name for name in schema.TABLES if name != "logs")
 
 
@@ -75,8 +75,8 @@ class Column(NamedTuple):
 
     @property
     def largest(self) -> int:
-        """The largest id that the sequence can generate."""
-        return LARGEST_OF.get(self.type, LARGEST)
+        """The largest id that fits into the column."""
+        return MAX_ID_OF_TYPE.get(self.type, MAX_ID)
 
 
 class IdSequence(NamedTuple):
@@ -94,19 +94,19 @@ class IdSequence(NamedTuple):
     referring: tuple[Column, ...]  # columns of other tables
 
     @property
-    def room(self) -> int:
+    def largest_id(self) -> int:
         """The largest id that its columns can hold."""
         return min([self.maximum, *(column.largest for column in (self.column, *self.referring))])
 
     @property
     def is_used_up(self) -> bool:
         """Return whether it has no next id."""
-        return self.last is not None and not self.minimum <= self.last + self.increment <= self.room
+        return self.last is not None and not self.minimum <= self.last + self.increment <= self.largest_id
 
     @property
     def is_nearly_used_up(self) -> bool:
         """Return whether it will soon have none."""
-        return self.last is not None and self.increment > 0 and self.last >= self.room * NEARLY
+        return self.last is not None and self.increment > 0 and self.last >= self.largest_id * NEARLY_USED_UP
 
     def __str__(self) -> str:
         return f"sequence {self.name} of {self.column.table}.{self.column.name}"
@@ -116,15 +116,15 @@ def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> I
     """Yield the sequences that have no next value, each with the way out."""
     for sequence in find(conn, tables):
         if sequence.is_used_up:
-            end = sequence.room if sequence.increment > 0 else sequence.minimum
-            yield f"{sequence} is used up at {end}: " + "; ".join(_wider(sequence))
+            end = sequence.largest_id if sequence.increment > 0 else sequence.minimum
+            yield f"{sequence} is used up at {end}: " + "; ".join(_make_room(sequence))
 
 
 def nearly_used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
     """Yield the sequences that will soon have no next value, each with the way out, because it can take hours."""
     for sequence in find(conn, tables):
         if sequence.is_nearly_used_up and not sequence.is_used_up:
-            yield f"{sequence} is at {sequence.last} of {sequence.room}: " + "; ".join(_wider(sequence))
+            yield f"{sequence} is at {sequence.last} of {sequence.largest_id}: " + "; ".join(_make_room(sequence))
 
 
 def repeating(conn: Connection, tables: Sequence[str] = WITH_PRIMARY_KEYS) -> Iterator[str]:
@@ -141,7 +141,7 @@ def repeating(conn: Connection, tables: Sequence[str] = WITH_PRIMARY_KEYS) -> It
             backwards = ", goes backwards" if sequence.increment < 0 else ""
             yield (
                 f"sequence {sequence.name} is at {sequence.last or 0}{backwards}, and {where} has {highest}: "
-                + "; ".join(_renewed(sequence))
+                + "; ".join(_restart(sequence))
             )
 
 
@@ -174,7 +174,7 @@ def _made(conn: Connection, table: str) -> list[str]:
     """Return the statements after which the ids of a table come from a sequence of their own."""
     name = f"{table}_id_seq"
     ((kind, is_there),) = conn.execute(ID_TYPE, [name, table])
-    made = f"CREATE SEQUENCE {name} AS {kind}" if kind in LARGEST_OF else f"CREATE SEQUENCE {name}"
+    made = f"CREATE SEQUENCE {name} AS {kind}" if kind in MAX_ID_OF_TYPE else f"CREATE SEQUENCE {name}"
     return [
         *([] if is_there else [made]),
         f"ALTER SEQUENCE {name} OWNED BY {table}.id",
@@ -187,35 +187,38 @@ def _set_default(table: str, sequence: str) -> str:
     return f"ALTER TABLE {table} ALTER id SET DEFAULT nextval('{sequence}')"
 
 
-def taken(conn: Connection, table: str) -> str:
-    """Return why a sequence generated an existing id. The failed attempt may have moved it past all of them."""
+def describe_repeated_id(conn: Connection, table: str) -> str:
+    """Return how to fix what generated an existing id.
+
+    `repeating` may not find it any more, because the failed attempt may have moved a sequence past all existing ids.
+    """
     sequence, default = _of_ids(conn, table), conn.execute(ID_DEFAULT, [table]).fetchone()
     if sequence is not None and (default is None or "nextval(" in default[0]):  # an identity column has no default
-        return f"sequence {sequence.name} gives ids that are there: " + "; ".join(_renewed(sequence))
-    mended = _made(conn, table) if sequence is None else [*_renewed(sequence), _set_default(table, sequence.name)]
+        return f"sequence {sequence.name} gives ids that are there: " + "; ".join(_restart(sequence))
+    mended = _made(conn, table) if sequence is None else [*_restart(sequence), _set_default(table, sequence.name)]
     origin = "a trigger" if default is None else f"the default {default[0]}"
     return f"{table}.id gets ids that are there, from {origin}: " + "; ".join(mended)
 
 
-def _wider(sequence: IdSequence) -> Iterator[str]:
+def _make_room(sequence: IdSequence) -> Iterator[str]:
     """Yield the statements that make room for more ids."""
-    if sequence.increment < 0 or sequence.room >= LARGEST:  # nobody has had as many rows: it was set
-        yield from _renewed(sequence)
+    if sequence.increment < 0 or sequence.largest_id >= MAX_ID:  # nobody has 2**63 rows, so the value was set by hand
+        yield from _restart(sequence)
         return
     narrow = min(column.largest for column in (sequence.column, *sequence.referring))
-    if sequence.maximum < min(narrow, LARGEST_OF[sequence.type]):
+    if sequence.maximum < min(narrow, MAX_ID_OF_TYPE[sequence.type]):
         yield f"ALTER SEQUENCE {sequence.name} NO MAXVALUE"
         return
-    is_small = max(sequence.room, sequence.last or 0) < LARGEST_OF["integer"]
+    is_small = max(sequence.largest_id, sequence.last or 0) < MAX_ID_OF_TYPE["integer"]
     wanted = "integer" if is_small else "bigint"
     for column in (sequence.column, *sequence.referring):
-        if column.largest < LARGEST_OF[wanted]:
+        if column.largest < MAX_ID_OF_TYPE[wanted]:
             yield f"ALTER TABLE {column.table} ALTER {column.name} TYPE {wanted}"
-    if LARGEST_OF[sequence.type] < LARGEST_OF[wanted]:
+    if MAX_ID_OF_TYPE[sequence.type] < MAX_ID_OF_TYPE[wanted]:
         yield f"ALTER SEQUENCE {sequence.name} AS {wanted}"
 
 
-def _renewed(sequence: IdSequence) -> Iterator[str]:
+def _restart(sequence: IdSequence) -> Iterator[str]:
     """Yield the statements after which the sequence counts upwards from the largest id, without a cycle."""
     if sequence.increment < 0:
         yield f"ALTER SEQUENCE {sequence.name} INCREMENT BY 1"

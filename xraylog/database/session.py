@@ -146,7 +146,7 @@ def _attempt(conninfo: str, keywords: Mapping[str, str]) -> deadline.Connection:
         except psycopg.OperationalError as error:
             from xraylog.database import logins  # only when there is no session
 
-            if isinstance(error, psycopg.errors.ConnectionTimeout) and logins.hosts(conninfo) == 1:
+            if isinstance(error, psycopg.errors.ConnectionTimeout) and logins.count_hosts(conninfo) == 1:
                 timeout = logins.after_timeout(conninfo)
                 raise Unavailable(message(timeout, keywords)) from timeout
             found = logins.explain(conninfo)
@@ -320,7 +320,7 @@ def is_temporary(error: psycopg.Error) -> bool:
     if error.sqlstate is not None:
         if logins.is_refused_among_servers(str(error)):
             return False
-        is_pooler = error.sqlstate.startswith(logins.OF_POOLERS) and logins.is_busy(str(error))
+        is_pooler = error.sqlstate.startswith(logins.POOLER_STATES) and logins.is_busy(str(error))
         return error.sqlstate.startswith(logins.TEMPORARY) or is_pooler
     return isinstance(error, psycopg.OperationalError)  # the connection broke: no server left to give a state
 

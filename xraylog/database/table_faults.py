@@ -1,7 +1,7 @@
-"""Faults of our tables that make the database reject, or lose, valid rows: sequences, triggers, added columns.
+"""Find faults of our tables that make the database reject or drop valid rows: sequences, triggers, added columns.
 
 Such an error is not the fault of a line, because the next line would fail, too. So all lines wait until the operator
-has acted.
+has fixed the table.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRIGGERS = """
     LIMIT 3
 """
 TOO_LONG = "(SQLSTATE 22001)"
-# Columns that are not ours, and that reject rows without a value for them.
+# Columns that the operator added, and that reject rows without a value for them.
 STRICT_COLUMNS = """
     SELECT attname FROM pg_attribute
     WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef
@@ -39,9 +39,10 @@ STRICT_COLUMNS = """
 
 
 def raise_if_at_fault(conn: Connection, error: psycopg.Error, table: str | None = None) -> None:
-    """Raise Unsuitable, with the way out, if the tables caused the error and not the values of a row.
+    """Raise Unsuitable, which says what to do, if the tables caused the error and not the values of a row.
 
-    The failed transaction or savepoint was rolled back. `table`: the one that the statement wrote to; None: any.
+    The caller has rolled back the failed transaction or savepoint. `table`: the one that the statement wrote to, or
+    None for any.
     """
     if interference.culprits(conn, error):  # a trigger may give its errors any SQLSTATE
         return
@@ -76,7 +77,7 @@ def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
     if isinstance(error, errors.UniqueViolation):
         # Citus gives no names: there, a unique key of `logs` has the id in it.
         if diag.constraint_name is None or _is_primary_key(conn, diag.schema_name, diag.constraint_name):
-            reason = f"{session.message(error)}: {diag.message_detail}; {sequences.taken(conn, table)}"
+            reason = f"{session.message(error)}: {diag.message_detail}; {sequences.describe_repeated_id(conn, table)}"
             raise Unsuitable(reason) from error
         return
     if diag.column_name == "id":
@@ -95,36 +96,36 @@ def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
 
 
 def raise_if_lost(conn: Connection, table: str) -> None:
-    """Raise Unsuitable if rows of a reference table may vanish without an error: a trigger, ids that are taken."""
+    """Raise Unsuitable if a trigger or existing ids may make new names of a reference table vanish without an error."""
     for trigger, found in triggers(conn, table):
         raise Unsuitable(f"trigger {trigger} on {found} drops names that rows need: {disable(trigger, found)}")
     for reason in sequences.repeating(conn, [table]):
         raise Unsuitable(reason)
 
 
-def held_by(conn: Connection, table: str) -> str:
-    """Return which unique indexes of others may refuse a name, with the SQLSTATE of that; "" if there are none."""
+def refusing_indexes(conn: Connection, table: str) -> str:
+    """Return the end of a message that names the operator's unique indexes, which may refuse a name; "" if none."""
     indexes = [f'"{found.function}"' for found in interference.unique_indexes(conn, [table])]
     return f", under the unique index {', '.join(indexes)} (SQLSTATE 23505)" if indexes else ""
 
 
 def is_refusal(reason: str) -> bool:
-    """Return whether a constraint refused a line, or a column that is too short for a name: the operator chose that.
+    """Return whether the operator's choice refused a line: a constraint, or a column too short for a name.
 
     Any other value that a column cannot hold is the fault of the line.
     """
     return "(SQLSTATE 23" in reason or TOO_LONG in reason
 
 
-def lifted_by(conn: Connection, refusal: str) -> list[str]:
-    """Return the statements after which such a line is let in."""
+def statements_to_allow(conn: Connection, refusal: str) -> list[str]:
+    """Return the statements after which the tables accept such a line."""
     if TOO_LONG in refusal:
         return [found.statement for found in narrow_columns.find(conn, [*schema.REFERENCE_TABLES])]
     return interference.constraints(conn, refusal)
 
 
 def triggers(conn: Connection, table: str) -> list[tuple[str, str]]:
-    """Return what may drop rows of this table or of its partitions without an error: triggers, each with its table."""
+    """Return the triggers that may drop rows of this table or its partitions without an error, each with its table."""
     return [(trigger, found) for trigger, found in conn.execute(TRIGGERS, [table, table])]
 
 
@@ -136,7 +137,7 @@ def rows_were_dropped(triggers: Sequence[tuple[str, str]]) -> str:
 
 
 def disable(trigger: str, table: str) -> str:
-    """Return the statement after which the trigger does nothing."""
+    """Return the statement that disables the trigger."""
     return f"ALTER TABLE {table} DISABLE TRIGGER {trigger}"
 
 

@@ -56,7 +56,7 @@ def connected(cfg: Config) -> Iterator[Target]:
 def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
     """Warn that a constraint, or a column, that the operator added refused rows: they are in rejected_lines only."""
     with session.transaction(conn):
-        statements = "; ".join(table_faults.lifted_by(conn, refusal))
+        statements = "; ".join(table_faults.statements_to_allow(conn, refusal))
     change = f"to accept such rows: {statements}; then" if statements else "once they are accepted"
     replay = hints.command(cfg, "--replay-rejected")
     logger.warning("rows were refused, and are in rejected_lines: {}; {}: {}", refusal, change, replay)

@@ -191,7 +191,7 @@ def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejec
                     text.clear()
             copy.write(bytes(text))
         stored = cursor.rowcount
-    if 0 <= stored < len(rejected) and (statements := interference.on(conn, "rejected_lines")):
+    if 0 <= stored < len(rejected) and (statements := interference.removals(conn, "rejected_lines")):
         raise Unsuitable(
             "rejected_lines does not take unparsed lines; as its owner, or a superuser of PostgreSQL: "
             + "; ".join(statements)

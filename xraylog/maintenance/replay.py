@@ -213,7 +213,7 @@ def _store(
 def _raise_if_kept(conn: Connection, ids: set[int]) -> None:
     """Raise Unsuitable if lines that were not deleted are there: then no other replay has moved them."""
     if ids and conn.execute(KEPT, [list(ids)]).fetchone() == (True,):
-        statements = "; ".join(interference.on(conn, "rejected_lines")) or "see what does: \\d rejected_lines"
+        statements = "; ".join(interference.removals(conn, "rejected_lines")) or "see what does: \\d rejected_lines"
         raise Unsuitable(
             "rejected_lines keeps lines that are to be moved, and they were not; as its owner, or a superuser of "
             f"PostgreSQL: {statements}"
