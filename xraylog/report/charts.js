@@ -10,7 +10,7 @@ function plotOf(svg) {
   return { x, y, width, height, top, scale: svg.viewBox.baseVal.width / svg.getBoundingClientRect().width };
 }
 
-// Pieces are as long as the others, also the last one, which is drawn so.
+// Where each period begins on the axis, and the last one ends, which is drawn as long as the one before.
 function placesOf(begins, width) {
   const length = begins.length > 1 ? begins.at(-1) - begins.at(-2) : 1;
   const all = begins.at(-1) + length - begins[0];
@@ -35,7 +35,7 @@ function markPlace(svg, values) {
   for (const [key, value] of Object.entries(values)) mark.setAttribute(key, value);
 }
 
-// Whether the page has a piece of time only in part.
+// A note if the page has only a part of a period.
 function partOf(begins, at) {
   const length = begins.length > 1 ? begins.at(-1) - begins.at(-2) : 0;
   if (at === begins.length - 1 && begins[at] + length > data.until) return " (not all of it)";
@@ -101,7 +101,7 @@ function restack(name) {
     const below = begins.map(() => 0);
     counts.forEach((of, series) => {
       const area = svg.querySelector(`path[fill="var(--series-${series})"]`);
-      if (!area) return; // it is the other zone's
+      if (!area) return; // this chart reuses the areas of the other zone's
       area.style.display = hidden.get(name).has(series) ? "none" : "";
       if (hidden.get(name).has(series)) return;
       const upper = of.map((count, at) => `L${places[at]},${y(below[at] + count)}L${places[at + 1]},${y(below[at] + count)}`);
@@ -114,7 +114,7 @@ function restack(name) {
 
 for (const plot of document.querySelectorAll("figure.chart .plot")) {
   const over = (event) => showValue(plot, placeUnder(plot, event.clientX), event.clientX, event.clientY);
-  let tapped; // a finger has no other way to look first: its second tap opens the day
+  let tapped; // with touch, the first tap shows the value, and a second one opens the day
   plot.addEventListener("pointermove", over);
   plot.addEventListener("pointerdown", over);
   plot.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hideValue());
@@ -230,5 +230,5 @@ for (const details of document.querySelectorAll("details.numbers")) {
   });
 }
 
-// On a phone a chart is wider than the screen: what is newest comes first.
+// On a phone a chart is wider than the screen: scroll to its newest part.
 for (const plot of document.querySelectorAll(".chart .plot")) plot.scrollLeft = plot.scrollWidth;

@@ -1,8 +1,9 @@
 """Draw the charts as SVG, with Vega-Lite. Pure: no files, no database, no clock.
 
-A chart has colours of the page's style sheet (`var(--series-1)`), so that it is dark where the page is, and no text of
-anybody else: tags are legends in the page, which escapes them. One area for each series takes fewer bytes than a bar
-for each hour. To a screen reader a chart is one image with a name; the table executor it has the numbers.
+The colours are those of the page's style sheet (`var(--series-1)`), so that a chart is dark when the page is. A chart
+contains only our own text: tags are in legends outside of it, which the page escapes. One area for each series takes
+fewer bytes than a bar for each hour. For a screen reader, a chart is one image with a name; the table below it has the
+numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import vl_convert
 
-SERIES = 6  # colours that the colour-blind tell apart; more are one grey series
+SERIES = 6  # colours that the colour-blind can distinguish; the last one, grey, is for all further series
 SHADES = 7
 WIDTH, HEIGHT = 960, 170
 MILLISECONDS = 1000
@@ -38,24 +39,24 @@ def over_time(
     title: str,
     hours: Sequence[tuple[datetime, Sequence[int]]],
     length: timedelta,
-    marks: Mapping[datetime, str],
+    axis_labels: Mapping[datetime, str],
     cuts: Sequence[datetime] = (),
     height: int = HEIGHT,
 ) -> str:
-    """Draw counts of pieces of time that are so long, the series stacked, as SVG.
+    """Draw counts over time as SVG: stacked areas, one for each series, in periods of this `length`.
 
-    `label`: what it shows, in our own words. `title`: of the axis. `marks`: moments that the other axis names. `cuts`:
-    where dashed lines are. No area has a stroke: where a piece is some pixels wide, it would hide what it is to
-    separate.
+    `label`: the name of the chart; it must not contain text from the log. `title`: of the vertical axis. `axis_labels`:
+    for moments on the time axis. `cuts`: where to draw dashed lines. Areas have no stroke: in periods of a few pixels
+    it would cover the areas.
     """
-    top = top_of(hours)
-    end = [(hour + length, of_series) for hour, of_series in hours[-1:]]  # as wide as the others
+    top = axis_end(hours)
+    end = [(hour + length, counts) for hour, counts in hours[-1:]]  # gives the last period its width
     values = [
         {"hour": int(hour.timestamp() * MILLISECONDS), "rows": rows, "series": number}
-        for hour, of_series in [*hours, *end]
-        for number, rows in enumerate(of_series)
+        for hour, counts in [*hours, *end]
+        for number, rows in enumerate(counts)
     ]
-    named = {str(int(moment.timestamp() * MILLISECONDS)): text for moment, text in marks.items()}
+    named = {str(int(moment.timestamp() * MILLISECONDS)): text for moment, text in axis_labels.items()}
     count = len(hours[0][1]) if hours else 0
     return _svg(
         label,
@@ -90,15 +91,16 @@ def over_time(
     )
 
 
-def top_of(hours: Sequence[tuple[datetime, Sequence[int]]]) -> int:
-    """Return the end of the axis for these counts."""
-    return _top(max((sum(of_series) for _, of_series in hours), default=0))
+def axis_end(hours: Sequence[tuple[datetime, Sequence[int]]]) -> int:
+    """Return the largest value on the vertical axis for these counts, a round number."""
+    return _round_up(max((sum(counts) for _, counts in hours), default=0))
 
 
-def sharing(name: str, one: str, other: str) -> tuple[str, str]:
-    """Return two charts of the same hours with other axes, the second reusing the areas of the first: fewer bytes.
+def with_shared_areas(name: str, one: str, other: str) -> tuple[str, str]:
+    """Return two charts of the same periods, of which the second refers to the areas of the first, to save bytes.
 
-    `name`: of the areas, in the page. Where a zone has other hours, both stay as they are.
+    `name`: the prefix of the areas' ids in the page. If the areas differ, as in zones with other hours, both charts are
+    returned unchanged.
     """
     areas = AREA.findall(one)
     if areas == AREA.findall(other):
@@ -109,7 +111,7 @@ def sharing(name: str, one: str, other: str) -> tuple[str, str]:
 
 
 def week(label: str, rows: Sequence[Sequence[float]]) -> str:
-    """Draw average rows by weekday, Monday first, and hour of the day, as SVG: the more, the stronger the colour."""
+    """Draw average rows by weekday, Monday first, and hour of the day as SVG, a heat map."""
     most = max((max(day) for day in rows), default=0)
     values = [
         {"day": day, "hour": hour, "shade": _shade(count, most)}
@@ -152,16 +154,16 @@ def _colours(field: str, count: int, colours: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _top(most: int) -> int:
-    """Return a round number for the end of an axis, which charts.js knows, too."""
+def _round_up(most: int) -> int:
+    """Return the smallest suitable round number of at least `most`; charts.js gets it in `data-plot`."""
     step = int("1".ljust(len(str(most)), "0"))
     return next(number for number in (step * n // 2 for n in range(2, 21)) if number >= max(most, 1))
 
 
 def _svg(label: str, spec: Mapping[str, Any], top: int = 0, cuts: Sequence[float] = ()) -> str:
-    """Return SVG without a size, so that it is as wide as the page, and with coordinates of one decimal.
+    """Return the SVG of a Vega-Lite chart, without a size, so that the page scales it, and with shorter coordinates.
 
-    `data-plot` has what charts.js needs to find a value: where the plot is, how large, and the end of its axis.
+    charts.js needs `data-plot` to find a value under the pointer: x, y, width and height of the plot, end of its axis.
     """
     drawn = vl_convert.vegalite_to_svg({**spec, "padding": 2, "config": CONFIG})
     shape = re.search(r'viewBox="[^"]*"', drawn)

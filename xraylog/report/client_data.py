@@ -1,4 +1,4 @@
-"""What the scripts of the page show, as JSON: lists, with every name once. Pure."""
+"""Build the data for the scripts of the page, to be written as JSON: lists, in which names are numbers. Pure."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from xraylog.report import figures
 from xraylog.report.figures import InZone
 from xraylog.report.model import Destination, Findings, Place, User, goes_nowhere
 
-MAX_OF_NODES = 20_000  # nodes times days
+MAX_NODE_DAYS = 20_000  # number of nodes times number of days; with more, the rows of each day are left out
 
 
 class Names:
-    """Each name once, and its number."""
+    """Numbers names, so that the page contains each name only once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, name: str) -> int:
-        """Return the number of a name."""
+        """Return the number of a name; a new name gets the next one."""
         return self._numbers.setdefault(name, len(self._numbers))
 
     def pairs(self, counts: Iterable[tuple[str, int]]) -> list[tuple[int, int]]:
-        """Return names with their rows, as numbers."""
+        """Return pairs of name and rows with the names replaced by their numbers."""
         return [(self.number(name), rows) for name, rows in counts]
 
     @property
@@ -35,21 +35,21 @@ class Names:
 
 
 class Places:
-    """Each pair of a country and a provider once, and its number."""
+    """Numbers pairs of a country and a provider, so that the page contains each pair only once."""
 
     def __init__(self, by_address: Mapping[str, Place]) -> None:
         self._by_address = by_address
         self._numbers: dict[Place, int] = {}
 
     def entry(self, address: str, rows: int) -> tuple[str | int, ...]:
-        """Return an address with its rows, and the number of its place, if it is known."""
+        """Return an address with its rows, and the number of its country and provider if these are known."""
         place = self._by_address.get(address)
         return (
             (address, rows) if place is None else (address, rows, self._numbers.setdefault(place, len(self._numbers)))
         )
 
     def all(self, names: Names) -> list[list[int | None]]:
-        """Return country and provider of each place, in the order of their numbers; None: unknown."""
+        """Return country and provider of each pair, in the order of their numbers; None for an unknown one."""
         return [
             [None if name is None else names.number(name) for name in (place.country, place.provider)]
             for place in self._numbers
@@ -57,12 +57,15 @@ class Places:
 
 
 def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int) -> dict[str, Any]:
-    """Return all of it."""
+    """Return all the data, as a dict that can be written as JSON. page.js names the columns of its lists."""
     names = Names()
     places = Places(found.places)
     users = [_user(user, names, places) for user in found.users]
-    goals = {name: names.pairs(found.tag_destinations.get(name, ())) for name in found.tags}
-    destinations = {names.number(goal.address): _destination(goal) for goal in (*found.top, *found.rising, *found.new)}
+    tag_destinations = {name: names.pairs(found.tag_destinations.get(name, ())) for name in found.tags}
+    destinations = {
+        names.number(destination.address): _destination(destination)
+        for destination in (*found.top, *found.rising, *found.new)
+    }
     return {
         "zone": found.window.zone.key,
         "masked": is_masked,
@@ -77,21 +80,21 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
         "days": [str(day) for day in found.window.days],
         "users": users,
         "places": places.all(names),
-        "goals": goals,
+        "goals": tag_destinations,
         "destinations": destinations,
         "totalDestinations": found.total_destinations,
-        "called": _called(found, names),
+        "called": _names_of_addresses(found, names),
         "nodes": _nodes(found),
         "gaps": [(gap.node, int(gap.since.timestamp()), int(gap.until.timestamp())) for gap in found.gaps[:1000]],
         "charts": figures.numbers(zones),
         "weeks": {zone.side: [[round(rows, 1) for rows in day] for day in zone.week] for zone in zones},
-        "names": names.all,  # the last one: all others have named theirs
+        "names": names.all,  # must be the last one, because the others above add names
     }
 
 
 def _nodes(found: Findings) -> list[list[Any]]:
-    """Return each node with its rows of each day; without them where they would fill the page."""
-    days = found.window.days if len(found.nodes) * len(found.window.days) <= MAX_OF_NODES else ()
+    """Return each node with its rows of each day; without these if there are too many nodes and days."""
+    days = found.window.days if len(found.nodes) * len(found.window.days) <= MAX_NODE_DAYS else ()
     rows = Counter[tuple[str, int]]()
     midnights = found.window.midnights
     for slot in found.slots:
@@ -104,7 +107,7 @@ def _nodes(found: Findings) -> list[list[Any]]:
 
 
 def by_blocking(tags: Mapping[str, int]) -> list[str]:
-    """Return the outbound tags, those first that go nowhere, then those with the most rows."""
+    """Return the outbound tags, sorted: first those that block, then those with the most rows."""
     return sorted(tags, key=lambda tag: (not goes_nowhere(tag), -tags[tag], tag))
 
 
@@ -126,15 +129,15 @@ def _user(user: User, names: Names, places: Places) -> list[Any]:
     ]
 
 
-def _called(found: Findings, names: Names) -> dict[int, list[int]]:
-    """Return the names of each address that the page has as a destination."""
+def _names_of_addresses(found: Findings, names: Names) -> dict[int, list[int]]:
+    """Return the DNS names of each address that is a destination on the page, all as numbers of names."""
     addresses = [name for name in names.all if name in found.names]
     return {names.number(address): [*map(names.number, found.names[address])] for address in addresses}
 
 
-def _destination(goal: Destination) -> list[Any]:
-    return [goal.rows, goal.rows_before, goal.users, goal.ports, goal.visitors]
+def _destination(destination: Destination) -> list[Any]:
+    return [destination.rows, destination.rows_before, destination.users, destination.ports, destination.visitors]
 
 
 def _most_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda of: (-of[1], of[0]))
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -1,4 +1,4 @@
-"""The largest number of addresses that a user had within ten minutes."""
+"""Query the largest number of addresses that each user had within ten minutes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from xraylog.report.snapshot import Session
 
 WITHIN = timedelta(minutes=10)
 
-# An address counts as present from a row of it to ten minutes later. Within one piece of ten minutes it is present
-# between its first and last row; pieces that touch are one stay; the answer is the most stays at any moment. One day at
-# a time, which sorts in memory, and from ten minutes before midnight on.
+# An address counts as present from each of its rows to ten minutes later. Within one slot of ten minutes it is present
+# from its first to its last row; slots that touch are merged into one stay; the result is the largest number of stays
+# at any moment. One day at a time, so that it is sorted in memory, beginning ten minutes before midnight.
 DAY = """
     WITH source AS (
         SELECT l.user_id, l.source_ip, {piece} AS piece, min(l."timestamp") AS first,
@@ -52,10 +52,10 @@ DAY = """
 
 
 def read(session: Session, window: Window, bounds: Mapping[int, Sequence[int]]) -> Mapping[int, int]:
-    """Return that number by user id. `bounds`: upper limits for each day.
+    """Return that number by user id. `bounds`: by user id, an upper limit for each day.
 
-    There are many ten-minute slots to sort. So the most promising day of each user is read first, and then only days
-    that may have more.
+    Sorting many ten-minute slots is slow, so the day with the highest limit of each user is read first, and then only
+    those days that can have more.
     """
     found = {user: min(1, max(of_days)) for user, of_days in bounds.items()}
     slot = clock_slot(Capabilities.of(session.conn), WITHIN)

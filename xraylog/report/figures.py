@@ -1,4 +1,4 @@
-"""The charts of the page in each zone, with the numbers that they show. Pure."""
+"""Draw the charts of the page in each time zone, and collect the numbers that they show. Pure."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from xraylog.report.model import NO_TAG, Findings, Slot
 from xraylog.report.time_series import Series
 
 REJECTED = "(rejected)"
-LOW = 80  # height of the charts on the first screen
+LOW = 80  # height of the charts at the top of the page
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart over time, and its numbers."""
+    """A chart over time with its numbers."""
 
     title: str
     series: Series
     svg: Markup
     unit: str  # of the numbers: rows or users
-    top: int  # the end of its axis
-    cuts: Sequence[datetime]  # where a piece of time begins or ends that the page has only in part
+    top: int  # the largest value on its vertical axis
+    cuts: Sequence[datetime]  # where a period begins or ends of which the page has only a part
 
 
 @dataclass(frozen=True, slots=True)
 class InZone:
-    """What depends on the zone: where hours begin, and which weekday a moment is in."""
+    """The charts in one time zone, on which the start of hours and days depends."""
 
-    side: str  # the CSS class that shows or hides it
+    side: str  # the CSS class by which the page shows or hides them: in-local or in-utc
     zone: ZoneInfo
     figures: Mapping[str, Figure]
     week: Sequence[Sequence[float]]
@@ -48,14 +48,14 @@ def draw(found: Findings, zones: Mapping[str, ZoneInfo]) -> Sequence[InZone]:
     if len(drawn) < 2:
         return drawn
     one, other = drawn
-    for name in one.figures:  # charts as plain text: Markup escapes what is put into it
-        shared = charts.sharing(name, str(one.figures[name].svg), str(other.figures[name].svg))
+    for name in one.figures:  # str, because Markup would escape what is inserted
+        shared = charts.with_shared_areas(name, str(one.figures[name].svg), str(other.figures[name].svg))
         one, other = _with(one, name, shared[0]), _with(other, name, shared[1])
     return [one, other]
 
 
 def tag(slot: Slot) -> str:
-    """Return the series that rows belong to in the chart by outbound tag."""
+    """Return the series of a slot in the chart by outbound tag."""
     return REJECTED if slot.is_rejected else slot.outbound or NO_TAG
 
 
@@ -85,14 +85,14 @@ def _in_zone(found: Findings, zone: ZoneInfo, side: str) -> InZone:
 def _figure(
     found: Findings, zone: ZoneInfo, title: str, series: Series, unit: str = "rows", height: int = charts.HEIGHT
 ) -> Figure:
-    length, marks = time_series.LENGTH_OF[found.window.unit], time_series.marks(found, zone)
+    length, axis_labels = time_series.LENGTH_OF[found.window.unit], time_series.axis_labels(found, zone)
     cuts = time_series.cuts(found, zone)
-    svg = charts.over_time(title, unit, series.rows, length, marks, cuts, height)
-    return Figure(title, series, _markup(svg), unit, charts.top_of(series.rows), cuts)
+    svg = charts.over_time(title, unit, series.rows, length, axis_labels, cuts, height)
+    return Figure(title, series, _markup(svg), unit, charts.axis_end(series.rows), cuts)
 
 
 def numbers(zones: Sequence[InZone]) -> dict[str, Any]:
-    """Return what charts.js shows: by chart and zone, when each piece begins, and the counts of each series."""
+    """Return the data for charts.js: by chart and zone, when each period begins, and the counts of each series."""
     return {
         name: {
             "title": figure.title,

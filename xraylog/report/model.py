@@ -1,4 +1,4 @@
-"""The days and limits that a page is asked for, and what was found. No files, database or clock."""
+"""Define the time window and limits of a page, and the data that it shows. No files, database or clock."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-SLOT = timedelta(minutes=15)  # the hours of every zone begin with one
+SLOT = timedelta(minutes=15)  # in every time zone, hours begin with a new slot
 GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
 ONE_DAY = timedelta(days=1)
-LONGEST_DAY = timedelta(hours=30)  # longer than any is, wherever clocks change
-NOT_LET_IN = ("rejected", "api")  # actions of rows that show no client: what xray refused, and calls of its own API
-ONLINE = timedelta(minutes=10)  # who was let in so lately counts as online
+LONGEST_DAY = timedelta(hours=30)  # longer than any day, even if clocks are set back
+NOT_LET_IN = ("rejected", "api")  # actions of rows without a client that was let in; "api": calls of xray's own API
+ONLINE = timedelta(minutes=10)  # a user who was let in within this time counts as online
 NO_TAG = "(no tag)"
-NO_PROTOCOL = "(none)"  # a line can name a host and port, and no protocol
+NO_PROTOCOL = "(none)"  # a line can contain a host and port without a protocol
 PORT_GROUPS: Mapping[str, Sequence[int]] = {
     "web": (80, 443, 8080, 8443),
     "DNS": (53, 853, 5353),
@@ -23,24 +23,25 @@ PORT_GROUPS: Mapping[str, Sequence[int]] = {
     "remote access": (22, 23, 3389, 5900),
     "BitTorrent": (*range(6881, 6890), 51413),
 }  # all others: "other"
-BLOCKING = ("block", "blackhole", "reject", "deny")  # how tags begin of what goes nowhere
-MAX_HOLES = 5  # one in five days before may be without rows: nobody came, or the machine was down
+BLOCKING = ("block", "blackhole", "reject", "deny")  # how the tags of outbounds that block usually begin
+MAX_HOLES = 5  # one in five days of the period before may be empty: nobody connected, or the machine was down
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
-# The units of charts, the shortest first, and up to how many days each is at least 4 of a chart's 960 pixels wide. The
-# last one has no limit: over a year a day has 2.6. Up to six hours are shown by the quarter of an hour.
+# The periods of charts, the shortest first, each with the largest number of days for which it is at least 4 of a
+# chart's 960 pixels wide. The last one has no limit: in a year, a day has 2.6 pixels. For windows of up to six hours,
+# see QUARTER.
 UNITS = {"hour": 10, "six hours": 60, "day": None}
 QUARTER = "quarter of an hour"
 FEW_HOURS = timedelta(hours=6)
 
 
 def goes_nowhere(tag: str) -> bool:
-    """Return whether an outbound tag is called like one that blocks."""
+    """Return whether the name of an outbound tag suggests that it blocks."""
     return tag.lower().startswith(BLOCKING)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time that a page shows, and its days in one zone."""
+    """The time that a page shows, divided into days of one time zone."""
 
     zone: ZoneInfo
     since: datetime
@@ -48,14 +49,14 @@ class Window:
 
     @classmethod
     def of(cls, zone: ZoneInfo, days: int, last: date | None, now: datetime) -> Window:
-        """Return the window of `days` whole days, up to `last` or today; today ends now."""
+        """Return the window of `days` days up to the end of `last`, or until `now` if that is today or None."""
         today = now.astimezone(zone).date()
         end = _midnight((last or today) + ONE_DAY, zone)
         return cls.ending(zone, min(end, now) if last in (None, today) else end, days)
 
     @classmethod
     def ending(cls, zone: ZoneInfo, until: datetime, days: int) -> Window:
-        """Return the window that ends then, and begins with a day, N of them."""
+        """Return the window of `days` days that ends at `until`, and begins at a midnight."""
         last = cls(zone, until, until).last
         return cls(zone, _midnight(last - (days - 1) * ONE_DAY, zone), until)
 
@@ -71,7 +72,7 @@ class Window:
 
     @property
     def before(self) -> datetime:
-        """Return the first moment of the period before, which is as long."""
+        """Return the start of the period before, which is as long as the window."""
         return self.since - (self.until - self.since)
 
     @property
@@ -91,20 +92,20 @@ class Window:
 
     @property
     def unit(self) -> str:
-        """Return what the charts count rows by."""
+        """Return the period by which the charts count rows: QUARTER, or a key of UNITS."""
         if self.until - self.since <= FEW_HOURS:
             return QUARTER
         return next(unit for unit, most in UNITS.items() if most is None or len(self.days) <= most)
 
     @property
     def midnights(self) -> list[datetime]:
-        """Return when each day begins; the first one, when the window does."""
+        """Return the start of each day; of the first day, the start of the window."""
         return [self.since, *(_midnight(day, self.zone) for day in self.days[1:])]
 
     def hours(self, number: int) -> list[datetime]:
-        """Return when the hours of a day begin, counted from its midnight; the first one, when the window does.
+        """Return the start of each hour of a day, given by its number; of the first day, from the window's start on.
 
-        Where the charts have them, quarters of an hour: thirty at most, either way.
+        If the charts count by quarters of an hour, so does this; there are at most thirty in either case.
         """
         begin, end = [*self.midnights, self.until][number : number + 2]
         midnight = _midnight(self.days[number], self.zone)
@@ -113,7 +114,7 @@ class Window:
         return [begin, *(start for start in starts if begin < start < end)]
 
     def hours_of_days(self, first: int, end: int) -> list[datetime]:
-        """Return the hours of the days from `first` to before `end`; each has as many, with empty ones at its end."""
+        """Return the hours of days, given by number; shorter days are filled up with empty hours to the same length."""
         of_days = [self.hours(number) for number in range(first, end)]
         length = max(map(len, of_days))
         ends = [*self.midnights[1:], self.until][first:end]
@@ -125,42 +126,42 @@ class Window:
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    """Return when the day begins, in UTC: differences of local times are wrong where clocks change."""
+    """Return when a day begins, in UTC, because differences of local times are wrong across a change of clocks."""
     return datetime.combine(day, time(), zone).astimezone(timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """How much the page shows: those with the most rows, up to these numbers."""
+    """How many entries the page shows at most in each list; those with the most rows come first."""
 
-    max_users: int = 2_000  # a line each: a page of 1.0 MB (benchmarks/report.py)
+    max_users: int = 2_000  # this gives a page of 1.0 MB (benchmarks/report.py)
     max_per_user: int = 100  # addresses, and destinations, of one user
-    max_of_all_users: int = 12_000  # the same, of all users together: busy databases show fewer of each
-    busy_rows: int = 100  # of users with more rows, destinations of a single row are left out: too many to sort
+    max_of_all_users: int = 12_000  # addresses, and destinations, of all users together: then fewer of each user
+    busy_rows: int = 100  # for users with more rows, destinations with a single row are left out: too many to sort
     max_destinations: int = 100
-    max_changed: int = 25  # rising destinations, and new ones
+    max_changed: int = 25  # rising destinations, and as many new ones
     max_per_destination: int = 8  # visitors, and ports
     max_ports: int = 30
-    max_sources: int = 100  # rejected
-    max_per_tag: int = 50  # destinations
+    max_sources: int = 100  # addresses of rejected connections
+    max_per_tag: int = 50  # destinations of each outbound tag
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One machine that fills the database."""
+    """A machine whose log is in the database."""
 
     name: str
     rows: int
     first: datetime | None  # of its accepted rows in the window
     last: datetime | None
     rejected_lines: int  # in the window
-    stored: datetime | None  # when its position last moved, or (once a day) when a run last saw its log
-    was_active: bool = False  # it let a client in on the day before the window
+    stored: datetime | None  # when its position was last updated: by a run with new lines, or else once a day
+    was_active: bool = False  # whether it let a client in on the day before the window
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What there is of the last day up to the end of the window, and of the same hours a week before."""
+    """Counts of the last day up to the end of the window, and of the same hours a week before."""
 
     rows: int = 0  # accepted
     rejected: int = 0
@@ -172,11 +173,11 @@ class Comparison:
 
     @property
     def has_before(self) -> bool:
-        """Return whether anything of these hours a week before is stored: without it, none is no number."""
+        """Return whether any rows of these hours a week before are stored; without them, no comparison is possible."""
         return bool(self.rows_before or self.rejected_before)
 
     def with_counts(self, is_today: bool, rows: int, rejected: int, users: int, online: int) -> Comparison:
-        """Return it with the counts of one of the two days."""
+        """Return a copy with the counts of one of the two days."""
         if is_today:
             return replace(self, rows=rows, rejected=rejected, users=users, online=online)
         return replace(self, rows_before=rows, rejected_before=rejected, users_before=users)
@@ -184,7 +185,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time without an accepted connection of a node. Scanners that knock meanwhile, and a panel's calls, are none."""
+    """A time without accepted connections on a node. There may be rejected ones, as of scanners, and API calls."""
 
     node: str
     since: datetime
@@ -198,7 +199,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Rows of a quarter of an hour."""
+    """A count of rows within a quarter of an hour with the same node, outbound tag and action."""
 
     start: datetime
     node: str
@@ -208,7 +209,7 @@ class Slot:
 
     @property
     def is_accepted(self) -> bool:
-        """Return whether clients were let in."""
+        """Return whether these are connections that xray accepted."""
         return self.action not in NOT_LET_IN
 
     @property
@@ -219,26 +220,26 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One account."""
+    """An account, as the email in the log names it, with its counts."""
 
     name: str
     rows: int
     addresses: int
     networks_24: int
     networks_48: int
-    concurrent_addresses: int  # the most addresses within any ten minutes
+    concurrent_addresses: int  # the largest number of addresses within any ten minutes
     first: datetime
     last: datetime
     by_day: Sequence[int]
-    visited_from: Sequence[tuple[str, int]]  # addresses or networks, and rows: the most first
+    visited_from: Sequence[tuple[str, int]]  # addresses or networks with their rows, the most rows first
     destinations: Sequence[tuple[str, int]]
     tags: Mapping[str, int] = field(default_factory=dict)  # rows by outbound tag
-    ports: Mapping[str, int] = field(default_factory=dict)  # and by group of ports
+    ports: Mapping[str, int] = field(default_factory=dict)  # rows by group of ports
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A host that users went to."""
+    """A host to which users connected."""
 
     address: str
     rows: int
@@ -255,7 +256,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A protocol and port of destinations."""
+    """A protocol and port to which users connected."""
 
     protocol: str
     port: int
@@ -270,21 +271,21 @@ class Source:
     rows: int
     first: datetime
     last: datetime
-    reasons: Sequence[tuple[str, int]] = ()  # and rows: the most first
+    reasons: Sequence[tuple[str, int]] = ()  # with their rows, the most rows first
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why connections were rejected."""
+    """A reason for which connections were rejected, with its counts."""
 
     name: str
     rows: int
-    sources: int  # those that have an address
+    sources: int  # without those whose address is unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What the operator's files say about an address."""
+    """The country and the provider of an address, from files that the operator has loaded."""
 
     country: str | None = None
     provider: str | None = None
@@ -292,7 +293,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything the page shows."""
+    """All the data that the page shows, except for the runs."""
 
     window: Window
     nodes: Sequence[Node] = ()
@@ -307,24 +308,24 @@ class Findings:
     ports: Sequence[Port] = ()
     sources: Sequence[Source] = ()
     total_sources: int = 0
-    reasons: Sequence[Reason] = ()  # why, of all sources: the most rows first
+    reasons: Sequence[Reason] = ()  # of all rejected connections, the most rows first
     total_destinations: int = 0
-    before: datetime | None = None  # the first row with a destination of the period before
+    before: datetime | None = None  # the first row with a destination in the period before
     is_first_period: bool = False  # no row is older than the period before
-    missing_before: tuple[int, int] = (0, 0)  # parts of the period before without a destination, and all of its parts
-    node: str | None = None  # the only one that is shown; None: all
-    today: Mapping[str | None, Comparison] = field(default_factory=dict)  # by node; None: all of them
-    activity: Sequence[tuple[datetime, int]] = ()  # hours, and a bit for each of `users` that was let in
-    tags: Mapping[str, int] = field(default_factory=dict)  # accepted rows by outbound tag, users or not
+    missing_before: tuple[int, int] = (0, 0)  # how many parts of the period before lack destinations, and of how many
+    node: str | None = None  # the page shows only this one; None: all nodes
+    today: Mapping[str | None, Comparison] = field(default_factory=dict)  # by node; None: all nodes together
+    activity: Sequence[tuple[datetime, int]] = ()  # hours, each with a bit mask: bit n is set if `users[n]` was let in
+    tags: Mapping[str, int] = field(default_factory=dict)  # accepted rows by outbound tag, with or without a user
     port_groups: Mapping[str, int] = field(default_factory=dict)
     tag_destinations: Mapping[str, Sequence[tuple[str, int]]] = field(
         default_factory=dict
     )  # destinations by outbound tag
-    newest: datetime | None = None  # the newest row of all, if the window has none
-    has_snapshot: bool = True  # all answers are of one moment
+    newest: datetime | None = None  # the time of the newest row, if the window has no rows
+    has_snapshot: bool = True  # whether all queries saw the same state of the database
     places: Mapping[str, Place] = field(default_factory=dict)  # by address of a user, or of a source
-    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of destinations that are bare addresses
-    complaints: Sequence[str] = ()  # about what this role may not read
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # DNS names of destinations that are addresses
+    complaints: Sequence[str] = ()  # notes on tables that this role may not read
 
     @property
     def rows(self) -> int:
@@ -333,14 +334,14 @@ class Findings:
 
     @property
     def has_partial_period_before(self) -> bool:
-        """Return whether rows begin late in the period before: what rises may only have been stored since then."""
+        """Return whether the first rows are late in the period before, so that any destination may seem to rise."""
         if not self.is_first_period or self.before is None:
             return False
         return self.before - self.window.before > (self.window.until - self.window.since) / 10
 
     @property
     def has_holes_before(self) -> bool:
-        """Return whether much of the period before was not stored: what rises may only be stored again."""
+        """Return whether too much of the period before is missing, so that any destination may seem to rise."""
         missing, parts = self.missing_before
         return missing * MAX_HOLES > parts
 
@@ -356,26 +357,26 @@ class Findings:
 
     @property
     def silent(self) -> list[str]:
-        """Return the nodes whose runs did something lately, without an accepted row in the last hour of the window."""
+        """Return the nodes that still have runs, but no accepted rows in the last hour of the window."""
         until, since = self.window.until, self.window.since
         alive = [node for node in self.nodes if node.stored and until - node.stored < RETIRED_AFTER]
         return [node.name for node in alive if until - (node.last or since) >= GAP]
 
     @property
     def absent(self) -> list[str]:
-        """Return the nodes without an accepted row in the window whose runs did something since it began."""
+        """Return the nodes that had runs since the window began, but no accepted rows in it."""
         since = self.window.since
         return [node.name for node in self.nodes if not node.last and node.stored and node.stored >= since]
 
     @property
     def interrupted(self) -> list[str]:
-        """Return the nodes that let clients in, then none for a day: longer than a quiet night."""
+        """Return the nodes that let clients in, and then none for a day or more, which no quiet night explains."""
         loaded = {node.name for node in self.nodes if node.stored and node.last}
         long = {gap.node for gap in self.gaps if gap.length >= ONE_DAY and not self.is_before_first(gap)}
         return sorted(loaded & long)
 
     def is_before_first(self, gap: Gap) -> bool:
-        """Return whether the node may have been new after it: nothing shows that it let a client in before."""
+        """Return whether the node may have started only after this gap: there are no accepted rows before it."""
         if gap.since > self.window.since:
             return False
         known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}

@@ -1,4 +1,4 @@
-"""What an operator should look at first, as sentences for the top of the page. Pure."""
+"""Write the notes at the top of the page: what an operator should look at first. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xraylog.report.run_history import Runs
 
 
 def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield each sentence, with the names that it is about."""
+    """Yield each note with the names that follow it, if any. `written`: when the page is written."""
     if not found.rows:
         yield "No rows in these days.", ()
     is_over = found.window.until < written
@@ -26,8 +26,8 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
         yield "Nobody was let in, at a time at which other days have connections:", stalled
     if unclear := [_described(gap, found) for gap in stalls.unknown(found) if gap.node not in silent]:
         yield "Nobody was let in, and there are too few other days to say whether that is usual:", unclear
-    if runs.unseen:
-        yield "Unknown, because it cannot be read:", runs.unseen
+    if runs.unreadable:
+        yield "Unknown, because it cannot be read:", runs.unreadable
     if runs.buffer_bytes:
         size = wording.size(runs.buffer_bytes)
         yield f"{size} in the offline buffer: the next run that reaches PostgreSQL imports them.", ()

@@ -1,4 +1,4 @@
-"""From which countries and providers users came, by the addresses on the page. Pure."""
+"""Count users, addresses and rows by country and by provider, as far as their addresses are on the page. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MAX_SHOWN = 100  # of each table
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A country or a provider, and its numbers on the page."""
+    """A country or a provider, with its counts on this page."""
 
     name: str
     users: int
-    addresses: int  # with --mask, networks
+    addresses: int  # networks, if the page is masked
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What the page shows of countries and providers. Each list has the most rows first."""
+    """The countries and providers on the page, in each list those with the most rows first."""
 
     addresses: int  # of users on this page
     countries: Sequence[Origin]
@@ -41,7 +41,7 @@ class Origins:
 
 
 def of(found: Findings) -> Origins:
-    """Return where the users on the page came from."""
+    """Return the countries and providers of the users on the page."""
     shown = {address for user in found.users for address, _ in user.visited_from} if found.places else ()
     return Origins(
         len(shown), _counted(found, lambda place: place.country), _counted(found, lambda place: place.provider)

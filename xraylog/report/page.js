@@ -1,5 +1,5 @@
 "use strict";
-// What all parts of the page's script use. Strings of the data become text nodes, never markup.
+// Functions that all parts of the page's script use. Strings of the data become text nodes, never markup.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const number = new Intl.NumberFormat("en-US");
@@ -21,14 +21,14 @@ function countCell(count) {
 
 function scrolling(table, title) {
   const scroll = element("div", undefined, "scroll");
-  scroll.tabIndex = 0; // or the keyboard cannot scroll it
+  scroll.tabIndex = 0; // so that the keyboard can scroll it
   scroll.setAttribute("role", "region");
   scroll.setAttribute("aria-label", title);
   scroll.append(table);
   return scroll;
 }
 
-// Whole addresses: axe-core takes links that begin with # for those that skip to the content.
+// With the whole address, because axe-core takes links that begin with # for skip links.
 function link(kind, name) {
   const made = element("a", name);
   made.href = `${location.href.split("#")[0]}#${kind}=${encodeURIComponent(name)}`;
@@ -43,7 +43,7 @@ function isKnown(timeZone) {
   try {
     return Boolean(new Intl.DateTimeFormat("sv-SE", { timeZone }));
   } catch {
-    return false; // younger than the browser, as Europe/Kyiv, or not one of IANA's, as posix/Europe/Berlin
+    return false; // newer than the browser, like Europe/Kyiv, or no IANA name, like posix/Europe/Berlin
   }
 }
 
@@ -78,6 +78,6 @@ for (const choice of document.querySelectorAll("input[name=zone]")) {
   });
 }
 
-// --- loading anew ---
+// --- reloading ---
 
 if (data.refresh) setInterval(() => document.getElementById("refresh").checked && location.reload(), data.refresh * 1000);

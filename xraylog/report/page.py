@@ -1,8 +1,8 @@
-"""Render what was found as one HTML file that loads nothing from the network. Pure, except that it opens its template.
+"""Render the page as one HTML file that loads nothing from the network. It reads only its template, style and script.
 
-Any string may be an attacker's, because a client can put bytes of its choice into the log. Jinja2 escapes all of them;
-the users are JSON in a script element, escaped for it (`tojson`), and page.js makes text of them, never markup. The
-Content-Security-Policy allows the one style sheet and the one script of the page, by their hashes.
+Any string may come from an attacker, because clients can put text of their choice into the log. Jinja2 escapes all
+strings; the data for the scripts is JSON in a script element, escaped for that (`tojson`), which the scripts insert as
+text, never as markup. The Content-Security-Policy allows only the page's own style sheet and script, by their hashes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ STYLES = ("page.css",)
 SCRIPTS = ("page.js", "charts.js", "views.js", "tables.js")  # one script, in this order
 UTC = ZoneInfo("UTC")
 JSON: dict[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
-SENTENCE_BYTES = 100  # how many of all users are shown
-MAX_BLOCKING = 10  # tags whose destinations have a table of their own
-MAX_BYTES = 2_000_000  # of the page: fewer users are shown where they would make it larger
+SENTENCE_BYTES = 100  # for the sentence that says how many of all users are shown
+MAX_BLOCKING = 10  # blocking tags for whose destinations there is a table
+MAX_BYTES = 2_000_000  # of the page; it shows fewer users if it would be larger
 
 
 def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refresh_s: int = 0) -> str:
-    """Return the page as HTML, of at most MAX_BYTES. `written`: now. `refresh_s`: after which it loads itself anew."""
+    """Return the page as HTML, of at most MAX_BYTES. `written`: now. `refresh_s`: when it reloads itself; 0: never."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -73,14 +73,16 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "tag_counts": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags)],
         "blocking": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags) if goes_nowhere(tag)],
         "most_blocking": MAX_BLOCKING,
-        "group_counts": sorted(found.port_groups.items(), key=lambda of: -of[1]),
+        "group_counts": sorted(found.port_groups.items(), key=lambda item: -item[1]),
         "nobody": Comparison(),
         "that_day": wording.that_day(found.window, written),
         "all_nodes": found.today.get(None, Comparison()),
         "sign": max((node.stored for node in found.nodes if node.stored), default=None),
         "can_compare": found.can_compare,
         "notes": [*notes.of(found, runs, written)],
-        "beside": [kind for kind in ("country", "provider") if any(getattr(of, kind) for of in found.places.values())],
+        "place_columns": [
+            kind for kind in ("country", "provider") if any(getattr(place, kind) for place in found.places.values())
+        ],
         "most_origins": origins.MAX_SHOWN,
         "style": Markup(style),  # noqa: S704  # our own file
         "script": Markup(script),  # noqa: S704  # our own file
@@ -96,7 +98,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
 
 
 def _with_returns(value: Any) -> Any:
-    """Return a value for the template in which carriage returns survive: a browser would read them as line feeds."""
+    """Return a value for the template with carriage returns as `&#13;`: a browser would change them to line feeds."""
     if isinstance(value, str) and not isinstance(value, Markup) and "\r" in value:
         return escape(value).replace("\r", Markup("&#13;"))
     return value
@@ -111,17 +113,17 @@ def _bytes(text: str) -> int:
 
 
 def _first_users(found: Findings, data: Callable[[Findings], Any], excess: int) -> Sequence[User]:
-    """Return the users with the most rows, without the last ones, so that the page shrinks by `excess` bytes."""
+    """Return as many of the first users as fit if the page is to shrink by `excess` bytes."""
 
     def size(count: int) -> int:
         return _bytes(htmlsafe_json_dumps(data(replace(found, users=found.users[:count])), **JSON))
 
-    most = size(len(found.users)) - excess
-    few, many = 0, len(found.users)
-    while few < many:  # `few` of them fit
-        middle = (few + many + 1) // 2
-        few, many = (middle, many) if size(middle) <= most - SENTENCE_BYTES else (few, middle - 1)
-    return found.users[:few]
+    limit = size(len(found.users)) - excess
+    low, high = 0, len(found.users)
+    while low < high:  # invariant: `low` users fit
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(middle) <= limit - SENTENCE_BYTES else (low, middle - 1)
+    return found.users[:low]
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Add country and provider of the addresses on the page, if the operator has loaded the table `networks`."""
+"""Look up country and provider of the addresses on the page, if the operator has loaded the table `networks`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xraylog.report.snapshot import Session
 from xraylog.report.traffic import NO_SOURCE
 
 MAX_LENGTH = 100  # of a name: a file may hold any text
-# An address is written as the page has it. Most addresses share their country and provider with others.
+# Addresses are returned as the page writes them; grouped, because most share their country and provider with others.
 PLACES = """
     SELECT p.country, p.provider, array_agg(abbrev(p.address))
     FROM ({}) p
@@ -23,7 +23,7 @@ PLACES = """
 
 
 def add(session: Session, found: Findings) -> Findings:
-    """Return the findings with country and provider of their addresses, or with the reason why there are none."""
+    """Return the findings with country and provider of their addresses, or with a note why there are none."""
     shown = dict.fromkeys(address for user in found.users for address, _ in user.visited_from)
     shown |= dict.fromkeys(source.address for source in found.sources if source.address != NO_SOURCE)
     if not shown:

@@ -1,4 +1,4 @@
-"""The history of this machine's runs, from their statistics, metrics and offline buffer. Only reads files."""
+"""Summarise the runs of this machine from their statistics, metrics and offline buffer. Only reads files."""
 
 from __future__ import annotations
 
@@ -18,55 +18,57 @@ from xraylog.report.model import Window
 from xraylog.telemetry.prometheus import Metrics
 
 UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)
-MAX_BYTES = 1 << 24  # read from the end of the statistics: more than a month of runs, one a minute
+MAX_BYTES = 1 << 24  # read from the end of the statistics: more than a month with a run every minute
 BUFFER, STATISTICS = "the buffer", "the statistics"
-YEARS = range(1970, 9999)  # of moments that every zone can show
-LINES = range(1 << 63)  # how many a run can have read
+YEARS = range(1970, 9999)  # of times that can be converted to any time zone
+LINES = range(1 << 63)  # plausible numbers of lines
 
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The runs that the statistics file has. The counts are those of the window."""
+    """A summary of this machine's runs. The counts are of the window."""
 
-    known: bool = False  # there are statistics
+    known: bool = False  # whether there are statistics
     last_good: datetime | None = None  # when the database last had every line, according to the metrics
-    last_stored: datetime | None = None  # the last run of all that stored lines
+    last_stored: datetime | None = None  # the last run that stored lines, in the window or not
     count: int = 0
     offline: int = 0
     spooled: int = 0  # lines
     buffer_bytes: int | None = 0  # now; None: unknown
-    older_from: datetime | None = None  # the database lacks lines that it had stored from then on; None: it lacks none
+    older_from: datetime | None = None  # the database lost rows that were stored between these times; None: it did not
     older_to: datetime | None = None
-    unseen: tuple[str, ...] = ()  # what exists but cannot be read
+    unreadable: tuple[str, ...] = ()  # what exists but cannot be read
 
 
-def read(stats_path: Path | None, form: str | None, buffer_path: Path, window: Window, metrics: Metrics) -> Runs:
-    """Return what the runs did. Raises nothing: what cannot be read is reported as unknown."""
-    sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and form else 0}
-    unseen = tuple(name for name, size in sizes.items() if size is None)
+def read(
+    stats_path: Path | None, stats_format: str | None, buffer_path: Path, window: Window, metrics: Metrics
+) -> Runs:
+    """Summarise the runs. Never raises: what cannot be read is listed in `unreadable`."""
+    sizes = {BUFFER: _size(buffer_path), STATISTICS: _size(stats_path) if stats_path and stats_format else 0}
+    unreadable = tuple(name for name, size in sizes.items() if size is None)
     now = _with_older(
-        Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unseen=unseen), buffer_path
+        Runs(last_good=_moment(metrics.last_success()), buffer_bytes=sizes[BUFFER], unreadable=unreadable), buffer_path
     )
-    if stats_path is None or form is None or not sizes[STATISTICS]:
+    if stats_path is None or stats_format is None or not sizes[STATISTICS]:
         return now
     try:
-        rows = list(_rows(stats_path, form))
+        rows = list(_rows(stats_path, stats_format))
     except OSError:
-        return replace(now, unseen=(*unseen, STATISTICS))
-    here = [row for row in rows if window.since <= row[0] < window.until]
+        return replace(now, unreadable=(*unreadable, STATISTICS))
+    in_window = [row for row in rows if window.since <= row[0] < window.until]
     return replace(
         now,
         known=True,
         # A row does not show whether its run failed; one with lines has stored them.
         last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
-        count=len(here),
-        offline=sum(mode != "online" for _, mode, *_ in here),
-        spooled=sum(processed for _, mode, processed, _ in here if mode != "online"),
+        count=len(in_window),
+        offline=sum(mode != "online" for _, mode, *_ in in_window),
+        spooled=sum(processed for _, mode, processed, _ in in_window if mode != "online"),
     )
 
 
 def _with_older(runs: Runs, buffer_path: Path) -> Runs:
-    """Return the runs, with what the state file says about a database that was older than its log."""
+    """Return the summary with the times from the state file, which records if the database lost stored rows."""
     with contextlib.suppress(OSError):
         known = installation.read(buffer_path)
         if known.older_at:
@@ -85,11 +87,11 @@ def _moment(seconds: float) -> datetime | None:
     return None
 
 
-def _rows(path: Path, form: str) -> Iterator[tuple[datetime, str, int, int]]:
-    """Yield start, mode and lines of each run; skip rows that are torn or not ours."""
+def _rows(path: Path, stats_format: str) -> Iterator[tuple[datetime, str, int, int]]:
+    """Yield start, mode, stored lines and unparsed lines of each run; skip rows that are torn or not ours."""
     for line in _last_lines(path):
         with contextlib.suppress(*UNUSABLE):
-            if form == "json":
+            if stats_format == "json":
                 row = json.loads(line)
                 started, mode, *counts = (row[key] for key in ("run_started_at", "mode", "processed", "failed"))
             else:
@@ -108,7 +110,7 @@ def _last_lines(path: Path) -> list[str]:
 
 
 def _size(path: Path) -> int | None:
-    """Return the bytes of a file; 0 if it does not exist, or is /dev/null; None for a pipe, or if unknown."""
+    """Return the size of a file in bytes; 0 if it does not exist, or is a device; None for a pipe, or if unknown."""
     try:
         found = path.stat()
     except FileNotFoundError:

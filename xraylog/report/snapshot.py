@@ -1,9 +1,9 @@
-"""Two sessions that see one snapshot of the database. They only read, and never wait long for a lock.
+"""Open two sessions that see the same snapshot of the database. They only read, and never wait long for a lock.
 
-One query keeps one core of the server busy, so two sessions query side by side: the seconds that benchmarks/report.py
-prints for the queries add up to nearly twice those of the page. Both transactions are REPEATABLE READ and READ ONLY,
-with one snapshot. If Citus distributes `logs`, its servers have no common snapshot: rows stored meanwhile are in the
-later answers.
+A query keeps only one core of the server busy, so two sessions run queries in parallel: the seconds of the queries that
+benchmarks/report.py prints add up to nearly twice those of the page. Both transactions are REPEATABLE READ and READ
+ONLY, with one snapshot. If Citus distributes `logs`, its servers have no common snapshot: later queries see rows that
+were stored meanwhile.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WORK_MEM = "64MB"  # for each sort and hash table: with the default of 4 MB the 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session in the snapshot, with the parameters that all queries share."""
+    """A session in the snapshot, with the parameters that all its queries share."""
 
     conn: Connection
     progress: Progress
@@ -45,7 +45,7 @@ class Session:
     is_distributed: bool = False  # whether Citus distributes `logs`
 
     def query(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
-        """Return all rows of a query."""
+        """Run a query, and return all its rows. `what`: its name, for `progress`."""
         begun = time.monotonic()
         rows = self.conn.execute(query, {**self.values, **values}).fetchall()
         self.progress(what, time.monotonic() - begun)
@@ -56,19 +56,19 @@ class Session:
         self.conn.execute("SELECT set_config(%s, %s, true)", [name, value])
 
     def cancel(self) -> None:
-        """Cancel the running query, if any, as far as the server reacts. Call it from another thread."""
+        """Cancel the running query, if any, without waiting long for the server. Call it from another thread."""
         with contextlib.suppress(psycopg.Error):
             self.conn.cancel_safe(timeout=deadline.CANCEL_TIMEOUT_S)
 
 
-SILENCE_S = 60  # added to the limit for a query, to detect a server that hangs
+SILENCE_S = 60  # after the time limit of a query, wait this long before taking the server for dead
 
 
 @contextlib.contextmanager
 def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
     """Yield two sessions in one snapshot, or the same one twice if a second cannot be opened.
 
-    `timeout_s`: the longest that a query may take. Raises Unavailable and Unsuitable, as the sessions do.
+    `timeout_s`: the time limit of each query. Raises Unavailable and Unsuitable, as `sessions` does.
     """
     with contextlib.ExitStack() as stack:
         conn = _begin(stack, sessions, timeout_s)
@@ -82,8 +82,8 @@ def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterato
         yield first, second
 
 
-# JIT compiles for longer than it saves (docs/questions.md#plans-and-jit); PostgreSQL 10 does not know it. Two
-# sessions on two cores have no use for parallel workers.
+# JIT takes longer to compile than it saves (docs/questions.md#plans-and-jit); PostgreSQL 10 has no such setting. Two
+# sessions already use two cores, so parallel workers would not help.
 SETTINGS = """
     SELECT set_config(name, value, true)
     FROM pg_settings
@@ -94,7 +94,7 @@ SETTINGS = """
 
 
 def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, exported: str = "") -> Connection:
-    """Open a session in the snapshot; it is closed with the stack."""
+    """Open a read-only transaction in the snapshot `exported`, or in a new one; it ends with the stack."""
     conn = stack.enter_context(sessions())
     if timeout_s:
         deadline.limit(conn, timeout_s + SILENCE_S)
@@ -109,7 +109,7 @@ def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, expo
 
 
 class Ask(Protocol):
-    """Runs a function in whichever session is free next."""
+    """Runs a function in the next free session, in a thread."""
 
     def __call__(
         self,
@@ -117,12 +117,12 @@ class Ask(Protocol):
         *arguments: Arguments.args,
         **keywords: Arguments.kwargs,
     ) -> Future[Answer]:
-        """Return a future of the result."""
+        """Call `question(session, *arguments, **keywords)`; return a future of its result."""
 
 
 @contextlib.contextmanager
 def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
-    """Yield an `Ask` that uses both sessions, in threads."""
+    """Yield an `Ask` that distributes questions over both sessions."""
     free, failed = SimpleQueue[Session](), list[BaseException]()
     free.put(first)
     if second.conn is not first.conn:
@@ -134,7 +134,7 @@ def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
 
         try:
             yield ask
-        except BaseException:  # Ctrl-C, too: do not wait for the queries that run
+        except BaseException:  # also after Ctrl-C, do not wait for running queries
             executor.shutdown(wait=False, cancel_futures=True)
             first.cancel()
             second.cancel()
@@ -142,7 +142,7 @@ def side_by_side(first: Session, second: Session) -> Iterator[Ask]:
 
 
 def _answer(free: SimpleQueue[Session], failed: list[BaseException], question: Callable[[Session], Answer]) -> Answer:
-    """Return the result. After an error, later calls raise that first error, too: theirs would only follow from it."""
+    """Return the answer of the next free session. After an error, raise the first one: later ones result from it."""
     session = free.get()
     try:
         return question(session)

@@ -9,9 +9,9 @@ from itertools import accumulate
 
 from xraylog.report.model import ONE_DAY, SLOT, Findings, Gap
 
-MIN_USUAL = 50  # accepted rows of a slow day at that time: with fewer, chance makes gaps
-SLOW = 20  # of twenty other days, the second slowest
-MIN_DAYS = 2  # to compare with
+MIN_USUAL = 50  # accepted rows that even a slow day has at that time; with fewer, gaps occur by chance
+SLOW_SHARE = 20  # a slow day is the slowest one after leaving out one in twenty
+MIN_DAYS = 2  # other days that are needed for a comparison
 
 
 def find(found: Findings) -> list[Gap]:
@@ -29,39 +29,38 @@ def unknown(found: Findings) -> list[Gap]:
 
 
 def _slow(counts: Sequence[int]) -> int:
-    """Return the rows of a slow day: at a twentieth of the sorted counts."""
-    return sorted(counts)[len(counts) // SLOW]
+    """Return the rows of a slow day: the count at a twentieth of the sorted counts."""
+    return sorted(counts)[len(counts) // SLOW_SHARE]
 
 
 def _rows_of_other_days(found: Findings) -> list[tuple[Gap, Sequence[int]]]:
     """Return each gap shorter than a day, with the accepted rows of its node at that time on each other day.
 
-    Days on which the node let nobody in are left out, because they show nothing usual: it was not there yet, or it was
-    down.
+    Days without any accepted row are left out, because they are not usual: the node was down, or did not exist yet.
     """
     sums = _sums(found)
-    out = defaultdict[str, list[Gap]](list)
+    outages = defaultdict[str, list[Gap]](list)
     for gap in found.gaps:
         if gap.length >= ONE_DAY or found.is_before_first(gap):
-            out[gap.node].append(gap)
-    short = [gap for gap in found.gaps if gap not in out[gap.node]]
-    return [(gap, _counts(gap, found, sums[gap.node], out[gap.node])) for gap in short]
+            outages[gap.node].append(gap)
+    short = [gap for gap in found.gaps if gap not in outages[gap.node]]
+    return [(gap, _counts(gap, found, sums[gap.node], outages[gap.node])) for gap in short]
 
 
-def _counts(gap: Gap, found: Findings, sums: Sequence[int], out: Sequence[Gap]) -> list[int]:
+def _counts(gap: Gap, found: Findings, sums: Sequence[int], outages: Sequence[Gap]) -> list[int]:
     since, until = found.window.since, found.window.until
     days = (until - since) // ONE_DAY + 1
     counts = []
     for number in range(-days, days + 1):
         begin, end = gap.since + number * ONE_DAY, gap.until + number * ONE_DAY
-        is_out = any(begin < other.until and end > other.since for other in out)
-        if number and since <= begin and end <= until and not is_out:
+        is_outage = any(begin < other.until and end > other.since for other in outages)
+        if number and since <= begin and end <= until and not is_outage:
             counts.append(_between(sums, begin - since, end - since))
     return counts
 
 
 def _sums(found: Findings) -> Mapping[str, Sequence[int]]:
-    """Return by node how many accepted rows there are before each quarter of an hour, and in total."""
+    """Return cumulative counts by node: how many accepted rows precede each quarter of an hour; the last one is all."""
     slots = -((found.window.since - found.window.until) // SLOT)
     rows: dict[str, list[int]] = defaultdict(lambda: [0] * (slots + 1))
     for slot in found.slots:
@@ -73,6 +72,6 @@ def _sums(found: Findings) -> Mapping[str, Sequence[int]]:
 
 
 def _between(sums: Sequence[int], begin: timedelta, end: timedelta) -> int:
-    """Return the rows of the whole quarters between two times since the window began."""
+    """Return the rows of the whole quarters between two times, given as differences from the start of the window."""
     first, last = -(-begin // SLOT), end // SLOT
     return max(0, sums[last] - sums[first])

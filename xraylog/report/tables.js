@@ -9,7 +9,7 @@ function drawn(name, points, className) {
   return line;
 }
 
-// A day that the page has only in part is drawn with dashes: its rows say nothing of the others.
+// A day of which the page has only a part is drawn with dashes, because it cannot be compared with the others.
 function daysLine(days) {
   const most = Math.max(1, ...days);
   const last = Math.max(1, days.length - 1);
@@ -101,7 +101,7 @@ for (const table of document.querySelectorAll("table[data-links]")) {
 
 function valueOf(row, column) {
   const cell = row.cells[column];
-  if (cell.dataset.value === "") return null; // there is none: such rows stay after the others
+  if (cell.dataset.value === "") return null; // no value: such rows are always sorted last
   return cell.dataset.value === undefined ? cell.textContent.trim().toLowerCase() : Number(cell.dataset.value);
 }
 
@@ -136,13 +136,13 @@ for (const table of document.querySelectorAll("table.sorted")) {
 
 // --- searching ---
 
-const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/; // or the beginning of one
-// An address that ask_logs.py can be asked about.
+const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/;
+// An address or the beginning of one: then ask_logs.py can look for it.
 const IS_WHOLE = /^([0-9]+([.][0-9]+){3}|[0-9a-f.]*(:[0-9a-f.]+){7}|[0-9a-f:]*::([0-9a-f:.]*[0-9a-f])?)$/;
 const client = (wanted) => (IS_WHOLE.test(wanted) ? wanted : "ADDRESS");
 const of = (shown, all) => `${number.format(shown)} of ${number.format(all)}`;
 
-// What a search cannot find, because the page has not all of it, and what finds it.
+// Say what a search cannot find, because the page does not have all of it, and which command finds it.
 const LACKS = {
   users(wanted) {
     const lines = [];
@@ -192,7 +192,7 @@ for (const search of document.querySelectorAll("input[type=search]")) {
   });
 }
 
-// --- copying, and saving as CSV: the rows that are shown, in their order ---
+// --- copying, and saving as CSV: the visible rows, in their order ---
 
 function cellsOf(table) {
   appendOthers();
@@ -205,8 +205,8 @@ function cellsOf(table) {
   }));
 }
 
-// A spreadsheet runs what begins like a formula, also in full width, and a client chooses host names. Control characters
-// would end a cell or a line, or be obeyed by a terminal.
+// A spreadsheet executes a cell that begins like a formula, also in full-width characters, and clients choose host names.
+// Control characters would end a cell or a line, or control a terminal.
 function plain(text) {
   const shown = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, " ");
   return /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]/.test(shown) ? `'${shown}` : shown;

@@ -1,4 +1,4 @@
-"""Count the rows of slots by time, and by weekday and hour of a zone, for charts and tables. Pure."""
+"""Count the rows of slots by period, and by weekday and hour, in a time zone, for charts and tables. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from xraylog.report.charts import SERIES
 from xraylog.report.model import QUARTER, SLOT, Findings, Slot, Window
 
 OTHERS = "(others)"
-MAX_MARKS = 10  # days that an axis names
+MAX_LABELS = 10  # on a time axis
 QUARTERS = 4  # of an hour
-MIN_PIECES = 2  # of a chart: a single one has no line beside it
+MIN_PERIODS = 2  # for dashed lines: a single period has no neighbour to be separated from
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Rows by period, split into series: the largest first, and the rest as the last one."""
+    """Rows by period, split into series: the largest first, and the sum of the smallest as the last one."""
 
     names: Sequence[str]
     rows: Sequence[tuple[datetime, Sequence[int]]]
@@ -39,7 +39,7 @@ def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Call
     for slot in slots:
         rows[begin(slot.start, zone)][name(slot)] += slot.rows
     totals = sum(rows.values(), Counter[str]())
-    largest = [name for name, _ in sorted(totals.items(), key=lambda of: (-of[1], of[0]))]
+    largest = [name for name, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
     own = largest if len(largest) <= SERIES else largest[: SERIES - 1]
     others = largest[len(own) :]
     return Series(
@@ -53,16 +53,17 @@ def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[s
     return [counts[name] for name in own] + together
 
 
-@lru_cache(maxsize=2)  # every chart of a page asks for them, in two zones
+@lru_cache(maxsize=2)  # every chart of a page needs them, in two zones
 def _starts(window: Window, zone: ZoneInfo) -> Sequence[datetime]:
-    """Return when each period of the window begins. Where clocks go back by half an hour, one hour has half of it."""
+    """Return when each period of the window begins. If clocks are set back by half an hour, one hour has only half."""
     begin = START_OF[window.unit]
-    slots = range((window.since - EPOCH) // SLOT, -((EPOCH - window.until) // SLOT))  # with those that it has in part
+    # Including slots of which the window has only a part.
+    slots = range((window.since - EPOCH) // SLOT, -((EPOCH - window.until) // SLOT))
     return tuple(dict.fromkeys(begin(EPOCH + number * SLOT, zone) for number in slots))
 
 
 def _quarter(moment: datetime, _: ZoneInfo) -> datetime:
-    """Return when the quarter of an hour began, in UTC: it is that of every zone."""
+    """Return when the quarter of an hour began, in UTC; it is the same in every zone."""
     return moment - (moment - EPOCH) % SLOT
 
 
@@ -74,7 +75,7 @@ def _hour(moment: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _six_hours(moment: datetime, zone: ZoneInfo) -> datetime:
-    """Return when the zone's quarter of the day began, in UTC: where clocks change, one has five hours or seven."""
+    """Return when the zone's quarter of the day began, in UTC; if clocks change, one has five or seven hours."""
     local = moment.astimezone(zone)
     return datetime.combine(local.date(), time(local.hour // 6 * 6), zone).astimezone(timezone.utc)
 
@@ -94,7 +95,7 @@ LENGTH_OF = {QUARTER: SLOT, "hour": timedelta(hours=1), "six hours": timedelta(h
 
 
 def active(found: Findings, zone: ZoneInfo) -> Series:
-    """Return how many users were let in by the window's unit. Hours begin as the config's zone has them."""
+    """Return how many users were let in, by the window's unit. Users are known by hours of the config's zone."""
     begin = START_OF[found.window.unit]
     users: dict[datetime, int] = defaultdict(int)
     for hour, bits in found.activity:
@@ -123,7 +124,7 @@ def _average(hours: Sequence[datetime], rows: Mapping[datetime, int], quarters: 
 
 
 def _whole_quarters(found: Findings, zone: ZoneInfo) -> Counter[datetime]:
-    """Return how many quarters of each wall-clock hour are wholly in the window."""
+    """Return how many quarters of each wall-clock hour are completely in the window."""
     since, until = found.window.since, found.window.until
     first = -((EPOCH - since) // SLOT)
     begins = (EPOCH + number * SLOT for number in range(first, (until - EPOCH) // SLOT))
@@ -139,17 +140,17 @@ def cuts(found: Findings, zone: ZoneInfo) -> list[datetime]:
     """Return the end of the first period, and the start of the last, if the window contains only a part of them."""
     starts = _starts(found.window, zone)
     ends = [*starts[1:], starts[-1] + LENGTH_OF[found.window.unit]] if starts else []
-    if len(starts) < MIN_PIECES:
+    if len(starts) < MIN_PERIODS:
         return []
     first = [ends[0]] if found.window.since > starts[0] else []
     last = [starts[-1]] if found.window.until < ends[-1] else []
     return sorted({*first, *last})
 
 
-def marks(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
+def axis_labels(found: Findings, zone: ZoneInfo) -> dict[datetime, str]:
     """Return the labels of the time axis: midnights of the zone, or hours if there is only one day."""
     inside = [hour for hour in _starts(found.window, zone) if hour >= found.window.since]
     midnights = [hour for hour in inside if hour.astimezone(zone).time() == time()]
-    named, form = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
-    step = max(1, -(-len(named) // MAX_MARKS))  # no hour of UTC may have started since midnight in Kolkata
-    return {hour: hour.astimezone(zone).strftime(form) for hour in named[::step]}
+    named, time_format = (midnights, "%b %d") if len(midnights) > 1 else (inside, "%H:%M")
+    step = max(1, -(-len(named) // MAX_LABELS))  # 1 if there are none: just after midnight in Kolkata, no hour began
+    return {hour: hour.astimezone(zone).strftime(time_format) for hour in named[::step]}

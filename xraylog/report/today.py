@@ -13,9 +13,9 @@ from xraylog.report.snapshot import Session
 
 A_WEEK = timedelta(days=7)
 
-# Two pieces of a day each: partitions of other days are not read. Who is online shortly after midnight may have been
-# let in before it. A row without a node_id is the sum of all nodes. One scan for both, and no GROUPING SETS: Citus
-# refuses them.
+# The window has two ranges, so partitions of other days are not read. It begins before midnight if needed, because a
+# user who is online shortly after midnight may have been let in before. `is_sum`: the sum of all nodes. One scan for
+# both days, and without GROUPING SETS, which Citus refuses.
 TODAY = SQL("""
     WITH visit AS (
         SELECT l.node_id, l."timestamp" >= %(first)s AS is_today, l.user_id,

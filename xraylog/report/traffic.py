@@ -1,4 +1,4 @@
-"""Traffic by time and node, and the times without an accepted connection."""
+"""Query the traffic by time and node, the times without accepted connections, and the rejected sources."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ TRAFFIC = """
     ORDER BY t.slot, t.node_id, g.name, t.action
 """
 
-# One partition at a time, by its bounds: no index has all moments in order, and a role may read logs but not its
-# partitions.
+# For one partition at a time, by its bounds, because no index has all times in order; and from `logs`, because a role
+# may be allowed to read `logs` but not its partitions.
 NEWEST = """
     SELECT max("timestamp")
     FROM logs
@@ -133,7 +133,7 @@ def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None,
     return sorted(found, key=lambda gap: (gap.since - gap.until, gap.since))
 
 
-# One scan; both the sources and the reasons are built from its groups. `what` says which of them a row is.
+# One scan; both sources and reasons are built from its groups. `what` says whether a row is a source or a reason.
 SOURCES = """
     WITH rejected AS (
         SELECT {shown} AS source, l.why, sum(l.rows) AS rows, min(l.first) AS first, max(l.last) AS last
@@ -174,15 +174,15 @@ NOT_RECORDED = "not recorded"  # as in answers.sql
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The sources that were rejected most, and the reasons."""
+    """The sources with the most rejected connections, and the reasons for which xray rejected them."""
 
     sources: Sequence[Source]
-    total: int  # sources
-    reasons: Sequence[Reason]  # of all sources; none where `logs` has no such column
+    total: int  # of all rejected sources
+    reasons: Sequence[Reason]  # of all rejected connections; empty if `logs` has no column for them
 
 
 def rejected(session: Session, thresholds: Thresholds) -> Rejected:
-    """Return the sources that were rejected most, and the reasons."""
+    """Return the sources with the most rejected connections, and all reasons."""
     has_reasons = reject_reason.exists(session.conn)
     query = SQL(SOURCES).format(window=WINDOW, shown=SHOWN, client=CLIENT, why=REASON if has_reasons else NO_REASON)
     found = session.query("rejected sources", query, most=thresholds.max_sources, not_recorded=NOT_RECORDED)

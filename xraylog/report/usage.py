@@ -1,4 +1,4 @@
-"""Which outbound tags and ports are used, by which users; and the destinations of tags that block."""
+"""Query which outbound tags and ports are used, and by which users; and the destinations of tags that block."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Uses:
     ports: Sequence[Port]  # those with the most rows
 
 
-# One scan for both: a row is about a user, or about a port. The group of a port is found for each group of rows: for
-# each row it takes longer than reading it. No GROUPING SETS: Citus refuses them.
+# One scan for both: `is_port` says whether a row is about a port or a user. The port group is computed after grouping,
+# because for every single row that would take longer than reading it. No GROUPING SETS: Citus refuses them.
 USES = SQL("""
     WITH used AS (
         SELECT l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port,
@@ -62,7 +62,7 @@ USES = SQL("""
 
 TAGS = "SELECT id, name::text FROM tags"
 
-# Only of tags that go nowhere: the destinations of the others are those that are visited most, and take too long.
+# Only for tags that block: nearly all rows have other tags, so for these it would take too long.
 TAG_DESTINATIONS = SQL("""
     SELECT g.name::text, e.address::text, f.rows
     FROM (
@@ -103,7 +103,7 @@ def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses
         else:
             tags[user][name or NO_TAG] += rows
             port_groups[user][groups[port]] += rows
-    ports.sort(key=lambda port: (-port.rows, port.port))  # and of equal ones by protocol, as they come
+    ports.sort(key=lambda port: (-port.rows, port.port))  # a stable sort: equal ones stay ordered by protocol
     return Uses(tags, port_groups, ports)
 
 

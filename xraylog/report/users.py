@@ -1,4 +1,4 @@
-"""Users: how many addresses use each account, when, and where they connect to."""
+"""Query the users: how many addresses use each account, when, and to which destinations they connect."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from xraylog.report.masking import Mask
 from xraylog.report.model import Thresholds, User, Window
 from xraylog.report.snapshot import Row, Session
 
-MAX_PIECES = 90  # of a query: PostgreSQL 10 plans each of them for all partitions
+MAX_PIECES = 90  # parts of a query joined by UNION ALL; PostgreSQL 10 plans each of them for all partitions
 
-Counts: TypeAlias = Sequence[tuple[str, int]]  # addresses and their rows, the most first
+Counts: TypeAlias = Sequence[tuple[str, int]]  # addresses with their rows, the most rows first
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The users with the most rows, by id."""
+    """The counts of the users with the most rows, by user id."""
 
-    total: int  # users
+    total: int  # how many users there are, shown or not
     rows: int  # of all users
     users: Mapping[int, Row]  # name, rows, first, last; the most rows first
-    networks: Mapping[int, Mapping[int, int]]  # their number, by family (4 or 6)
-    addresses: Mapping[int, int]  # their number
+    networks: Mapping[int, Mapping[int, int]]  # number of networks, by family (4 or 6)
+    addresses: Mapping[int, int]  # number of addresses
     visited_from: Mapping[int, Counts]
     by_day: Mapping[int, Sequence[int]]  # rows of each day
-    by_hour: Mapping[int, Sequence[int]]  # of each day: a bit for each hour in which the user was let in
-    concurrent: Mapping[int, Sequence[int]]  # of each day: the addresses within ten minutes are no more than these
+    by_hour: Mapping[int, Sequence[int]]  # for each day a bit mask of the hours in which the user was let in
+    concurrent: Mapping[int, Sequence[int]]  # for each day an upper limit of the addresses within ten minutes
 
 
-# The rows of a day by user and address: day by day, the groups of each stay in the caches of a processor. `hours` has
-# each hour of the piece; the days have equally many, the short ones end with empty hours.
+# The rows of a few days by user and address. Grouping day by day keeps the groups in the caches of the processor.
+# {hour} has a parameter with the hours of these days; shorter days are filled up with empty hours.
 PIECE = """
         SELECT {day} AS day, l.user_id, l.source_ip, count(*) AS rows,
                min(l."timestamp") AS first, max(l."timestamp") AS last,
@@ -47,10 +47,10 @@ PIECE = """
               AND (%(node)s::integer IS NULL OR l.node_id = %(node)s) AND l.user_id IS NOT NULL
         GROUP BY day, l.user_id, l.source_ip"""
 
-# One scan; the rest is made of its groups, which are few compared with the rows. `what` names what a row is: all users,
-# one of them, its networks of a family, the number of its addresses, one address, or one day. For `stay` an address is
-# present from its first row of a day to ten minutes after its last one, or to midnight if it is there on the next day
-# by then: at any moment no fewer addresses are present than within the ten minutes before it.
+# One scan; everything else is built from its groups, which are few compared with the rows. `what` says what a row is
+# about: all users, one user, the networks of a family, the number of addresses, one address, or one day. In `stay`, an
+# address is present from its first row of a day to ten minutes after its last one, or to midnight if it has rows on the
+# next day before then. So at any moment at least as many addresses are present as within the ten minutes before it.
 VISITS = """
     WITH visit AS ({pieces}
     ), top AS (
@@ -198,7 +198,7 @@ def totals(session: Session, window: Window, thresholds: Thresholds) -> Totals:
 
 
 def _pieces(window: Window) -> tuple[Composed, Mapping[str, Any]]:
-    """Return SQL for the rows of each day by user and address, and its values."""
+    """Return SQL for the rows of each day by user and address, and the values of its parameters."""
     length = -(-len(window.days) // MAX_PIECES)  # in days
     ends = [*window.midnights, window.until]
     values, pieces = dict[str, Any](midnights=window.midnights), list[Composed]()

@@ -1,4 +1,4 @@
-// --- what an address like #user=alice shows: in one dialog, so that Back and bookmarks work ---
+// --- the dialog for an address like #user=alice, so that Back and bookmarks work ---
 
 const view = document.getElementById("view");
 const several = (count, one, many) => `${number.format(count)} ${count === 1 ? one : many}`;
@@ -20,9 +20,9 @@ function networkOf(address) {
 const usersWith = (column, name) => byRows(data.users.map((user) => [user[NAME], rowsOf(column === FROM ? user[FROM] : named(user[column]), name)]));
 const shared = (rows, all) => `${number.format(rows)} rows, ${((100 * rows) / (all || 1)).toFixed(1)} %`;
 
-// --- country and provider of an address, where the page has them ---
+// --- country and provider of an address, if the page has them ---
 
-const PLACE = 2; // of an address with its rows
+const PLACE = 2; // the column with the number of country and provider, in the entry of an address
 const KINDS = ["country", "provider"];
 let places;
 
@@ -32,7 +32,7 @@ function placeOf(address) {
   return places.get(address) ?? [];
 }
 
-// Tables of the countries and providers of addresses with their rows; none where nothing is known of them.
+// Tables of the countries and providers of these addresses; none if nothing is known about them.
 function origins(addresses, kinds = KINDS) {
   return kinds.map((kind) => {
     const counts = new Map();
@@ -44,7 +44,7 @@ function origins(addresses, kinds = KINDS) {
   }).filter(([, , rows]) => rows.length);
 }
 
-// The users whose addresses on this page fit, and these addresses.
+// The users with matching addresses on this page, and these addresses.
 function within(fits, kinds) {
   const found = data.users.flatMap((user) => user[FROM].filter(([address]) => fits(address)).map(([address, rows]) => [user[NAME], address, rows]));
   const add = (place) => byRows([...found.reduce((all, row) => all.set(row[place], (all.get(row[place]) ?? 0) + row[2]), new Map())]);
@@ -57,7 +57,7 @@ function within(fits, kinds) {
 
 const nodesOn = (day) => byRows(data.nodes.map((node) => [node[NAME], node[NODE_DAYS][day] ?? 0]));
 
-// Commands are about the time and the node of this page: by themselves they take the last days, and all nodes.
+// Options for the commands, which by default would be about the last days and all nodes: the time and node of this page.
 const utc = (seconds) => new Date(seconds * 1000).toISOString().replace(".000", "");
 const times = `--since ${utc(Math.floor(data.since))} --until ${utc(Math.ceil(data.until))}`;
 const ask = (question, node = data.oneNode ? " --node NODE" : "") => `ask_logs.py ${question}${node} ${times}`;
@@ -156,7 +156,7 @@ const VIEWS = {
   },
 };
 
-// What shows what the page has not.
+// The commands that show what is not on the page.
 const ASKS = {
   user: `${ask("user NAME")} shows what the database has of these days`,
   destination: `${ask("reached NAME")} shows what the database has of these days`,
@@ -171,8 +171,8 @@ function namesOf(address) {
   return called.get(address) ?? [];
 }
 
-// Below an address its country and provider; below a destination that is one, its names.
-function beside(kind, address) {
+// Country and provider of an address, or the names of a destination that is an address, to be shown below it.
+function namesBelow(kind, address) {
   if (kind === "destination" && namesOf(address).length) return [element("small", namesOf(address).join(", "))];
   if (kind !== "address") return [];
   const known = placeOf(address).map((name, place) => name !== undefined && link(KINDS[place], name)).filter(Boolean);
@@ -182,7 +182,7 @@ function beside(kind, address) {
   return [small];
 }
 
-// Series of a chart that are no tag: what was rejected, and all the small ones.
+// Whether a series of a chart is not a single tag: the rejected rows, or the sum of the smallest series.
 const isTogether = (kind, name) => kind === "tag" && !Object.hasOwn(data.goals, name);
 
 function pairs(title, kind, rows) {
@@ -200,7 +200,7 @@ function pairs(title, kind, rows) {
     const cell = element("td", undefined, "name");
     cell.append(kind in VIEWS && !isTogether(kind, name) ? link(kind, name) : name);
     cell.append(...beside(kind, name));
-    cell.dataset.text = name; // for a spreadsheet
+    cell.dataset.text = name; // what is copied and saved as CSV
     body.insertRow().append(cell, countCell(count));
   }
   box.append(scrolling(table, title), tools(table, title));
@@ -234,4 +234,4 @@ addEventListener("hashchange", showView);
 view.addEventListener("close", () => {
   if (location.hash.includes("=")) history.pushState(null, "", "#");
 });
-view.addEventListener("click", (event) => event.target === view && view.close()); // beside it
+view.addEventListener("click", (event) => event.target === view && view.close()); // a click outside of the dialog

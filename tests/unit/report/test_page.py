@@ -46,7 +46,9 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
     assert notes(Findings(window, [good]), run_history.Runs(known=True, count=3), NOON) == []
     assert "Nothing stands out" in page.render(Findings(window, [good]), run_history.Runs(), NOON, is_masked=False)
     bad = node("<b>", HOUR, HOUR, rejected=12)
-    done = run_history.Runs(known=True, count=3, offline=2, buffer_bytes=1_500_000, unseen=(run_history.STATISTICS,))
+    done = run_history.Runs(
+        known=True, count=3, offline=2, buffer_bytes=1_500_000, unreadable=(run_history.STATISTICS,)
+    )
     assert notes(Findings(window, [good, bad]), done, NOON) == [
         "Nobody was let in during the last hour: &lt;b&gt;",
         "Unknown, because it cannot be read: the statistics",

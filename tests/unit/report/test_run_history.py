@@ -41,8 +41,8 @@ def test_a_buffer_and_statistics_that_may_not_be_read_are_reported() -> None:
         finally:
             os.seteuid(user)
             closed.chmod(0o700)
-    assert hidden == run_history.Runs(buffer_bytes=None, unseen=(run_history.BUFFER, run_history.STATISTICS))
-    assert locked == run_history.Runs(unseen=(run_history.STATISTICS,))
+    assert hidden == run_history.Runs(buffer_bytes=None, unreadable=(run_history.BUFFER, run_history.STATISTICS))
+    assert locked == run_history.Runs(unreadable=(run_history.STATISTICS,))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_pipes_in_the_place_of_statistics_and_metrics_are_not_waited_for(tmp_pat
     metrics = Metrics(tmp_path / "x.prom", "n1", tmp_path)
     assert metrics.last_success() == 0
     found = run_history.read(tmp_path / "stats", "json", tmp_path / "stats", WINDOW, metrics)
-    assert found == run_history.Runs(buffer_bytes=None, unseen=(run_history.BUFFER, run_history.STATISTICS))
+    assert found == run_history.Runs(buffer_bytes=None, unreadable=(run_history.BUFFER, run_history.STATISTICS))
     shown = page.render(Findings(WINDOW), found, NOON, is_masked=False)
     assert '<dt>waiting in the buffer</dt><dd class="bad">unknown</dd>' in shown
     assert "There are no statistics" not in shown

@@ -73,7 +73,7 @@ def test_the_first_minutes_of_a_day_in_a_zone_of_half_hours_are_marked_where_the
     kolkata = ZoneInfo("Asia/Kolkata")
     now = datetime(2025, 11, 16, 18, 35, tzinfo=timezone.utc)
     window = Window.of(kolkata, 1, None, now)
-    assert time_series.marks(Findings(window), UTC) == {window.since: "18:30"}
+    assert time_series.axis_labels(Findings(window), UTC) == {window.since: "18:30"}
 
 
 def test_an_hour_that_is_not_over_makes_no_average_smaller() -> None:
@@ -113,6 +113,6 @@ def test_a_few_hours_are_shown_by_the_quarter_of_an_hour(zone: ZoneInfo, midnigh
     rows = time_series.over_time(found, zone, slots, figures.tag).rows
     assert rows == [(slot.start, [slot.rows]) for slot in slots]
     assert time_series.active(found, zone).rows == [(slot.start, [2]) for slot in slots]
-    marks = time_series.marks(found, zone)
+    marks = time_series.axis_labels(found, zone)
     assert len(marks) == 6
     assert marks[WINDOW.midnights[1]] == midnight
