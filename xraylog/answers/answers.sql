@@ -1,21 +1,21 @@
--- Functions for the questions that people ask most of `logs`. docs/questions.md has an example, the plan and the time
--- of each.
+-- Functions that answer the most frequent questions about `logs`. docs/questions.md has an example, the plan and the
+-- time of each.
 --
 --     psql -f answers.sql
 --
--- creates or replaces them; the tables must exist. PostgreSQL 10 to 18.
+-- creates or replaces them; the tables must exist. They work on PostgreSQL 10 to 18.
 --
--- Each is one SELECT, which the planner substitutes for the call: so the window excludes partitions, and the caller
--- needs the rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent that.
+-- Each is a single SELECT, which the planner inlines in place of the call: so partitions outside of the window are
+-- pruned, and the caller needs rights on the tables. STRICT, SET, SECURITY DEFINER and VOLATILE would prevent inlining.
 --
--- Where Citus distributes `logs`, run answers_citus.sql after it.
+-- If Citus distributes `logs`, run answers_citus.sql afterwards.
 --
--- In a window, `since` is included and `until` is not. A body names a parameter together with its function,
--- `users_of.since`: so ask_logs.py finds them, and sends the same SELECT without the functions.
+-- A window includes `since`, but not `until`. A function names its parameters with its own name, `users_of.since`, so
+-- that ask_logs.py can find them: it sends the same SELECT without needing the functions.
 
 
--- The address of a client: an IPv4 address for one that is mapped into IPv6, ::ffff:203.0.113.5, because which of them
--- xray writes depends on its listener; null for 0.0.0.0 and 127.0.0.1, which stand for a unix socket or a proxy.
+-- The address of a client. An IPv4-mapped IPv6 address, ::ffff:203.0.113.5, becomes the IPv4 address, because which of
+-- them xray writes depends on its listener. Null for 0.0.0.0 and 127.0.0.1, which stand for a unix socket or a proxy.
 CREATE OR REPLACE FUNCTION client_address(source inet)
 RETURNS inet
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -29,8 +29,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 
--- The network of a client: /24 for IPv4, /48 for IPv6, the most that providers usually give to one customer. A source
--- that xray masked further stays the network that it is.
+-- The network of a client: /24 for IPv4, and /48 for IPv6, the largest that providers usually give to one customer. A
+-- source that xray masked to a larger network is returned unchanged.
 CREATE OR REPLACE FUNCTION client_network(source inet)
 RETURNS cidr
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -38,8 +38,9 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 
--- The address that a destination is; null for a host name, also for one that looks like an address: 10.example.com,
--- 999.1.1.1. What is cast is only what inet certainly reads. The first test of each branch is cheap: most are names.
+-- A destination as an address; null for a host name, even if it resembles an address: 10.example.com, 999.1.1.1. Only
+-- text that is certainly valid is cast to inet. The first test of each branch is cheap, because most destinations are
+-- names.
 CREATE OR REPLACE FUNCTION endpoint_address(address text)
 RETURNS inet
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -61,8 +62,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Whether a destination is what was asked for: a host name in any case, an address, a network (198.51.100.0/24), or a
--- pattern, in which * stands for any characters; *.telegram.org is telegram.org as well.
+-- Whether a destination matches a target: a host name in upper or lower case, an address, a network (198.51.100.0/24),
+-- or a pattern, in which * stands for any characters; *.telegram.org also matches telegram.org.
 CREATE OR REPLACE FUNCTION endpoint_fits(address text, target text)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -80,7 +81,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 
--- How many addresses use each account. Addresses are grouped before networks are counted, so few rows have to be sorted.
+-- How many addresses use each account. Addresses are grouped before networks are counted, so that few rows are sorted.
 CREATE OR REPLACE FUNCTION addresses_of_users(
     since timestamptz DEFAULT now() - interval '1 hour',
     until timestamptz DEFAULT now()
@@ -118,10 +119,10 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY addresses DESC, rows DESC, u.email
 $$;
 
--- Who shares an account: `simultaneous` are the most networks of one user, /24 or /48, in one slot of ten minutes, `at` is
--- the first slot that had them, `slots` are those with more than one. IPv4 and IPv6 count each by itself, because a
--- client often has both. Ordered by 'simultaneous', by 'addresses' or by 'networks', the last two those of the window.
--- OFFSET 0 has the planner compute an address once, where it would substitute its expression for each mention.
+-- Who shares an account. `simultaneous`: the largest number of networks (/24 or /48) of the user in one slot of ten
+-- minutes; `at`: the first such slot; `slots`: how many slots have more than one network. IPv4 and IPv6 are counted
+-- separately, because a client often has both. Ordered by 'simultaneous', or by 'addresses' or 'networks', which are
+-- those of the whole window. OFFSET 0 makes the planner compute each address once instead of for each reference.
 CREATE OR REPLACE FUNCTION sharing(
     by    text DEFAULT 'simultaneous',
     since timestamptz DEFAULT now() - interval '1 hour',
@@ -188,7 +189,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- From which networks one user connected. The network is null for lines without a source.
+-- From which networks a user connected. The network is null for lines without a source.
 CREATE OR REPLACE FUNCTION networks_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -220,7 +221,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Where one user went. Names are looked up one by one after grouping: a join might read all endpoints.
+-- To which destinations a user connected. Names are looked up one by one after grouping, because a join might read all
+-- endpoints.
 CREATE OR REPLACE FUNCTION destinations_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -248,7 +250,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY d.rows DESC, destination, d.destination_port
 $$;
 
--- All of one user in the window: one row, with zeros where there is nothing.
+-- A summary of a user in the window: one row, with zeros if the user has no rows.
 CREATE OR REPLACE FUNCTION total_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -275,7 +277,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- On which days one user was there, days of the session's TimeZone.
+-- On which days a user connected, as days of the session's TimeZone.
 CREATE OR REPLACE FUNCTION days_of(
     email text,
     since timestamptz DEFAULT now() - interval '30 days',
@@ -300,7 +302,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Which ports one user reached.
+-- To which ports a user connected.
 CREATE OR REPLACE FUNCTION ports_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -325,7 +327,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- By which outbound tags one user went out. The tag is null for rows without one.
+-- Which outbound tags a user's connections had. The tag is null for rows without one.
 CREATE OR REPLACE FUNCTION outbound_tags_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -353,7 +355,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- From which addresses one user connected. The address is null for lines without a source.
+-- From which addresses a user connected. The address is null for lines without a source.
 CREATE OR REPLACE FUNCTION addresses_of(
     email text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -384,7 +386,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who visited one destination, a name or an address as the log has it. The user is null for lines that name none.
+-- Who connected to a destination, given as it is in the log. The user is null for lines without an email.
 CREATE OR REPLACE FUNCTION users_of(
     address text,
     since   timestamptz DEFAULT now() - interval '1 day',
@@ -411,7 +413,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who reached a host and port around a time: from `within` before it to `within` after it, both included.
+-- Who connected to a host and port around a time: from `within` before it to `within` after it, both included.
 CREATE OR REPLACE FUNCTION who_reached(
     address text,
     port    integer,
@@ -440,8 +442,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Users that fan out: scanners and infected machines contact many addresses that no name stands for, and torrents many
--- ports. The ports are those of SSH, Telnet, SMTP, SMB and RDP.
+-- Users that contact many destinations: scanners and infected machines contact many addresses without names, and
+-- torrents many ports. The ports are those of SSH, Telnet, SMTP, SMB and RDP.
 CREATE OR REPLACE FUNCTION users_that_fan_out(
     since timestamptz DEFAULT now() - interval '1 hour',
     until timestamptz DEFAULT now()
@@ -547,8 +549,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Rows, users and destinations by outbound tag; a null tag is a line that names none. Two scans with few groups each
--- take less than half as long as one by tag, user and destination (benchmarks/answers.py).
+-- Rows, users and destinations by outbound tag, which is null for lines without one. Two scans with few groups each
+-- take less than half as long as one scan grouped by tag, user and destination (benchmarks/answers.py).
 CREATE OR REPLACE FUNCTION rows_by_outbound(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -592,7 +594,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Users that went out by a tag: who hits the block list. The user is null for lines that name none.
+-- Users with connections by an outbound tag, for example who hits the block list. The user is null for lines without an
+-- email.
 CREATE OR REPLACE FUNCTION users_by_outbound(
     tag   text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -626,7 +629,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Destinations that were reached by a tag: what the block list stops.
+-- Destinations of connections by an outbound tag, for example what the block list stops.
 CREATE OR REPLACE FUNCTION destinations_by_outbound(
     tag   text,
     since timestamptz DEFAULT now() - interval '1 day',
@@ -661,8 +664,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Destinations that nobody contacted before: what many users suddenly contact. A subquery goes through the days
--- before the window, and stops at the first row; OFFSET 0 has the users of these destinations counted alone.
+-- Destinations that nobody contacted before the window, for example those that many users suddenly contact. A subquery
+-- searches the days before the window, and stops at the first row. OFFSET 0 limits the counting of users to the
+-- destinations that are left.
 CREATE OR REPLACE FUNCTION new_destinations(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -707,8 +711,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- When each user was last seen, and from where; null for a user not seen since then. From PostgreSQL 12 on the subquery
--- goes through the days from the last one back, and stops at the first row.
+-- When each user was last seen, and from where; null for a user not seen since then. From PostgreSQL 12 on, the
+-- subquery searches the days backwards from the last one, and stops at the first row.
 CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
 RETURNS TABLE (
     email     text,
@@ -728,7 +732,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY last DESC NULLS LAST, email
 $$;
 
--- The same for a list of names, also for those that the database does not know.
+-- When each user of a list was last seen, including users that the database does not know.
 CREATE OR REPLACE FUNCTION last_seen_of(
     emails text[],
     since  timestamptz DEFAULT now() - interval '30 days'
@@ -752,9 +756,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY last DESC NULLS LAST, n.email
 $$;
 
--- Who is online: users with a row in the window, from where, and since when: `online_since` is where the stretch began
--- that no pause of 30 minutes interrupts, looked for up to six hours before the window. Rows are grouped into slots of 20
--- minutes first, which have no such pause in them.
+-- Who is online: users with a row in the window, from where, and since when. `online_since`: when the user's activity
+-- began, which no pause of 30 minutes interrupts; this is looked for up to six hours before the window. Rows are
+-- grouped into slots of 20 minutes first, because a slot cannot contain such a pause.
 CREATE OR REPLACE FUNCTION online(
     since timestamptz DEFAULT now() - interval '5 minutes',
     until timestamptz DEFAULT now()
@@ -811,8 +815,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- How many users there were by '5m', 'hour' or 'day', in the session's TimeZone; and the most of them at once, which is
--- in five minutes. A period without a user is left out.
+-- How many users there were by '5m', 'hour' or 'day', in the session's TimeZone; and the largest number of them at
+-- once, which means in five minutes. A period without users is left out.
 CREATE OR REPLACE FUNCTION users_over_time(
     by    text DEFAULT 'hour',
     since timestamptz DEFAULT now() - interval '1 day',
@@ -854,9 +858,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds no row: without it the
--- planner expects as many hours as rows, and sorts all rows instead of hashing them; without its FROM logs, the plan is
--- not parallel.
+-- Rows by hour, in the session's TimeZone. An hour without rows is left out. The UNION ALL adds no row, but without it
+-- the planner expects as many hours as rows, and sorts all rows instead of hashing them; and without its FROM logs, the
+-- plan would not be parallel.
 DROP FUNCTION IF EXISTS traffic_by_hour(timestamptz, timestamptz);  -- earlier versions returned another count, too
 CREATE OR REPLACE FUNCTION traffic_by_hour(
     since timestamptz DEFAULT date_trunc('hour', now()) - interval '11 hours',
@@ -880,9 +884,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY h.hour
 $$;
 
--- Rows, users and addresses by hour or day, in the session's TimeZone: of accepted connections, so neither those that
--- were rejected nor the calls of xray's own API. A period without rows is left out. The UNION ALL adds no row: without it
--- the planner expects as many groups as rows, and sorts all rows instead of hashing them.
+-- Rows, users and addresses by hour or day, in the session's TimeZone. Only accepted connections count, so neither
+-- rejected ones nor calls of xray's own API. A period without rows is left out. For the UNION ALL see
+-- traffic_by_hour.
 CREATE OR REPLACE FUNCTION traffic(
     by    text DEFAULT 'hour',
     since timestamptz DEFAULT now() - interval '1 day',
@@ -912,7 +916,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- The same by 'node', by 'outbound' or by 'inbound' tag. The name is null for rows that have none.
+-- Rows, users and addresses by time, and by 'node', 'outbound' or 'inbound' tag. The name is null for rows without one.
 CREATE OR REPLACE FUNCTION traffic_per(
     per   text,
     by    text DEFAULT 'hour',
@@ -959,8 +963,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Sources that were rejected, and why: scanners, probes, clients whose account was removed. The next run adds the column
--- reject_reason to a `logs` that is older than it; until then ask_logs.py has null in its place.
+-- Sources of rejected connections, and the reasons: scanners, probes, clients whose account was removed. An older
+-- `logs` has no column reject_reason until the next run adds it; until then ask_logs.py uses null in its place.
 DROP FUNCTION IF EXISTS rejected_sources(timestamptz, timestamptz);  -- earlier versions returned no reason
 CREATE OR REPLACE FUNCTION rejected_sources(
     since timestamptz DEFAULT now() - interval '1 day',
@@ -994,7 +998,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- The same by network: a scan from many addresses of one.
+-- Rejected connections by network, to find scans from many addresses of one network.
 CREATE OR REPLACE FUNCTION rejected_networks(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -1015,7 +1019,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- The same by reason.
+-- Rejected connections by reason.
 CREATE OR REPLACE FUNCTION rejected_reasons(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -1037,8 +1041,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who connects from an address or a network: which user is 203.0.113.7? A null user is a line that names none. A row is
--- compared in both forms of an IPv4 address (`client_address`) before it is grouped.
+-- Who connects from an address or a network: which user is 203.0.113.7? The user is null for lines without an email.
+-- Rows are compared with both forms of an IPv4 address (`client_address`) before they are grouped.
 CREATE OR REPLACE FUNCTION users_from(
     client inet,
     since  timestamptz DEFAULT now() - interval '1 day',
@@ -1077,7 +1081,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- What was rejected from there, and why.
+-- Rejected connections from an address or a network, and the reasons.
 CREATE OR REPLACE FUNCTION rejected_from(
     client inet,
     since  timestamptz DEFAULT now() - interval '1 day',
@@ -1098,8 +1102,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- Who reached a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port; null is any. `also`
--- are more addresses, those that a name had (`addresses_named`).
+-- Who connected to a destination: a host, an address, a network or a pattern (`endpoint_fits`), and a port (null: any).
+-- `also`: further addresses, namely those to which a name resolved (`addresses_named`).
 DROP FUNCTION IF EXISTS users_that_reached(text, integer, timestamptz, timestamptz);  -- earlier versions had no `also`
 CREATE OR REPLACE FUNCTION users_that_reached(
     target text,
@@ -1141,7 +1145,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- The same, connection by connection: the line that a letter asks for.
+-- The connections to a destination one by one, for example to answer an abuse complaint.
 DROP FUNCTION IF EXISTS connections_to(text, integer, timestamptz, timestamptz);  -- earlier versions had no `also`
 CREATE OR REPLACE FUNCTION connections_to(
     target text,
@@ -1179,13 +1183,13 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- What follows reads the tables `networks` and `dns_names`, which are only there if the operator wants them
--- (docs/networks.md): it is created without a look at them.
+-- The following functions read the tables `networks` and `dns_names`, which exist only if the operator wants them
+-- (docs/networks.md). So the functions are created without checking their bodies.
 SET check_function_bodies = off;
 
--- Country and provider of each address, or of a network that is in one of the table; null where it has none. Networks
--- with a country do not overlap, and neither do those with a provider: the only one that can have an address is the last
--- that is not after it.
+-- Country and provider of each address, or of a network that is part of one in the table; null if unknown. Networks
+-- with a country do not overlap, and neither do those with a provider. So only the last network that does not begin
+-- after the address can contain it.
 CREATE OR REPLACE FUNCTION places_of(addresses inet[])
 RETURNS TABLE (
     address  inet,
@@ -1212,8 +1216,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ) p ON p.network >>= a.address
 $$;
 
--- From how many countries and providers these users connected: beside `sharing`. OFFSET 0 has each address looked up
--- once.
+-- From how many countries and providers these users connected, in addition to `sharing`. OFFSET 0 makes the planner
+-- look up each address only once.
 CREATE OR REPLACE FUNCTION places_of_users(
     emails text[],
     since  timestamptz DEFAULT now() - interval '1 hour',
@@ -1255,8 +1259,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     GROUP BY u.email
 $$;
 
--- The names of addresses, by the answers of xray's DNS client from the day before the window to its end, at most five of
--- each; null for what is no address, or has none. Days are in UTC.
+-- The names of addresses, at most five of each, according to the answers of xray's DNS client from the day before the
+-- window to its end; null for what is no address, or has no names. Days are in UTC.
 CREATE OR REPLACE FUNCTION names_of(
     addresses text[],
     since     timestamptz DEFAULT now() - interval '1 day',
@@ -1284,8 +1288,9 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ) n ON true
 $$;
 
--- The addresses that a name, or the names that fit a pattern, had: for `users_that_reached` and `connections_to`. Only
--- those that are destinations: a large provider answers with thousands, and clients contact a few.
+-- The addresses to which a name, or names that match a pattern, resolved: for `users_that_reached` and
+-- `connections_to`. Only addresses that are destinations, because a large provider has thousands, of which clients
+-- contact a few.
 CREATE OR REPLACE FUNCTION addresses_named(
     target text,
     since  timestamptz DEFAULT now() - interval '1 day',

@@ -1,12 +1,12 @@
--- The functions of answers.sql where Citus distributes `logs`; docs/many-nodes.md says how that is set up.
+-- The functions of answers.sql for a database in which Citus distributes `logs`; for the set-up see docs/many-nodes.md.
 --
 --     psql -f answers.sql -f answers_citus.sql
 --
--- The answers are the same. Three ask in another way: Citus refuses to look into `logs` once for each name. All become
--- PL/pgSQL, because it refuses functions in SQL that have parameters.
+-- The answers are the same. Three functions use another query, because Citus refuses to search `logs` once for each
+-- name. All functions become PL/pgSQL, because Citus refuses SQL functions with parameters.
 
 
--- Destinations that nobody contacted before. All days before the window are read.
+-- Destinations that nobody contacted before the window. All days before the window are read.
 CREATE OR REPLACE FUNCTION new_destinations(
     since timestamptz DEFAULT now() - interval '1 day',
     until timestamptz DEFAULT now()
@@ -68,7 +68,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     ORDER BY seen.last DESC NULLS LAST, u.email
 $$;
 
--- The same for a list of names, also for those that the database does not know.
+-- When each user of a list was last seen, including users that the database does not know.
 CREATE OR REPLACE FUNCTION last_seen_of(
     emails text[],
     since  timestamptz DEFAULT now() - interval '30 days'
@@ -97,7 +97,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- A UNION ALL that adds no row helps the planner of one server; Citus would send all rows to the coordinator for it.
+-- A UNION ALL that adds no row helps the planner of a single server; with it, Citus would send all rows to the
+-- coordinator.
 DO $do$
 DECLARE
     answer    record;
