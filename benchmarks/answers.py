@@ -2,9 +2,9 @@
 
     python benchmarks/answers.py [--rows 10000000] [--days 30] [--users 2000] [--endpoints 200000] [--pg-bin DIR]
 
-The rows are created in SQL, ordered by time and the same every time on one PostgreSQL: a few users and hosts have most
-of them, a tenth of the users stopped some day, one in 200 rows is rejected. Each question is asked once to load its
-pages into memory, then five times; the median counts, from the call to the last row in the client.
+The rows are created in SQL, ordered by time, and are the same every time on one version of PostgreSQL: a few users and
+hosts have most of them, a tenth of the users stopped on some day, one in 200 rows is rejected. Each question is asked
+once to load its pages into memory, and then five times; the result is the median, from the call to the last row.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def fill(conn: psycopg.Connection, options: argparse.Namespace) -> None:
 
 
 def add_day(conn: psycopg.Connection, day: date, insert: str, **sizes: int) -> None:
-    """Create the rows of a day, then its indexes, and attach it: as a run does."""
+    """Create the rows of a day and then its indexes, and attach it, as a run does."""
     low, high = partitions.day_bounds(str(day))
     name = partitions.partition_name(str(day), low, high)
     conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))

@@ -1,10 +1,10 @@
-"""Compare answers about days that were just loaded, whose rows are frozen, with those whose rows are not.
+"""Compare answers about days that were just loaded, with rows that are frozen and with rows that are not.
 
     python benchmarks/fresh.py [--lines 1000000] [--batch-size 20000] [--pg-bin DIR]
 
-Frozen: a run made the days' partitions, load path 1. Not frozen: they were there, load path 2. Nothing was vacuumed in
-either, as right after a run. `first`: the first question about these rows, which sets what was not set when they were
-stored; `again`: the median of the next five.
+Rows are frozen if the run creates the partitions of the days (load path 1), and not if these exist (load path 2).
+Nothing is vacuumed, as right after a run. `first`: the first question about these rows, which also sets their hint bits
+if they are not frozen; `again`: the median of the next five.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def compare(stage: Stage, side: str, question: str) -> str:
-    """Ask a question of a copy that nobody has read; return its times."""
+    """Ask a question on a copy that nobody has read yet; return its times."""
     stage.database("asked", side)
     with stage.connect("asked") as conn:
         conn.execute((ROOT / "answers.sql").read_text())

@@ -1,4 +1,4 @@
-"""Compare the page of a made-up month with GoAccess's page of the same events: bytes, seconds, what axe-core finds.
+"""Compare the page of a generated month with GoAccess's page of the same events: bytes, seconds, findings of axe-core.
 
     python benchmarks/goaccess.py [--lines 1000000] [--cpu-throttling 4]
 
@@ -44,7 +44,7 @@ REQUESTS = r"""
 
 
 def main() -> None:
-    """Write both pages and print what is measured of each."""
+    """Write both pages and print the measurements of each."""
     parser = arguments(__doc__.partition("\n")[0], 1_000_000)
     parser.add_argument("--cpu-throttling", type=float, default=4, help="how many times slower (default: 4)")
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py [--rounds 7] [--endpoints 5000000] [--users 1000000] [--days 1000] [--pg-bin DIR]
 
-Also compares a log with many endpoints with one of the same length that has a tenth of them.
+It also compares a log with many endpoints with one of the same length that has a tenth of these.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run(stage: Stage, database: str, count: int, number: int, endpoints: int = 2
 
 
 def many_endpoints(stage: Stage) -> None:
-    """Compare two numbers of endpoints, each endpoint equally frequent: no cache helps for long."""
+    """Compare logs with two numbers of endpoints, all equally frequent, so that no cache helps for long."""
     found = []
     for endpoints in (50_000, 500_000):
         stage.database("endpoints")

@@ -2,8 +2,8 @@
 
     python benchmarks/imports.py [--lines 1000000] [--rounds 5] [--batch-size 20000] [--path 1 --path 2 …]
 
-Both sides are whole processes: one reads the log, the other the buffer that a run without a database made of it. The
-paths are those of load.py.
+Both sides are whole processes: one reads the log, the other one the buffer that a run without a database has written.
+The load paths are those of load.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The log that the benchmarks read: the same lines every time, as repetitive as real logs."""
+"""Generate the log for the benchmarks: the same lines every time, as repetitive as real logs."""
 
 from __future__ import annotations
 

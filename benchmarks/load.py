@@ -2,9 +2,9 @@
 
     python benchmarks/load.py [--lines 1000000] [--rounds 5] [--batch-size 20000] [--pg-bin DIR] [--path 1 --path 2 …]
 
-The bare side copies rows whose names are already ids, in the order of the log and in one COPY, into the same tables
-with the same indexes: as text, which the goals compare with, and in COPY's binary format. Our side is a process from
-start to end: parse, names, partitions, COPY, positions, drain.
+The bare side copies rows whose names are already replaced by ids, in the order of the log and with one COPY, into the
+same tables with the same indexes: once as text, and once in COPY's binary format. Our side is a whole process: it
+parses, resolves names, creates partitions, copies, stores positions and drains the log.
 
     path 1  the days have no partition yet                           bare: session_replication_role = replica
     path 2  they have one, and the role may switch off triggers      bare: the same

@@ -1,11 +1,11 @@
-"""Measure the peak memory of a run by the length of the log, and for a log that an adversary wrote.
+"""Measure the peak memory of a run for logs of different lengths, and for a log that an adversary wrote.
 
     python benchmarks/memory.py [--lines 10000000] [--pg-bin DIR]
 
 Each line of the adversary has a new user, a new address and a new endpoint. The role has the two grants of
-docs/many-nodes.md: for ten seconds a new day is loaded by ATTACH (path 1), then with its keys checked as a set
-(path 2). Most of it is what PostgreSQL takes for the names: psql adds the same ones with a COPY into a temporary table
-and one INSERT … SELECT, without any row.
+docs/many-nodes.md, so a new day is loaded by ATTACH (path 1) for ten seconds, and then with its keys checked as a set
+(path 2). Most of the time is what PostgreSQL needs for the names. To show that, psql adds the same names with a COPY
+into a temporary table and one INSERT … SELECT, without any rows.
 """
 
 from __future__ import annotations

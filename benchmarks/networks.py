@@ -2,9 +2,9 @@
 
     python benchmarks/networks.py [FILE ...] [--networks 600000] [--addresses 1000] [--pg-bin DIR]
 
-With files, those are loaded (docs/networks.md says where to get them); without, a country and a provider for each of
-the networks, as many of each. The addresses are drawn from the whole of IPv4 and 2000::/3, half and half where the
-files have both; the median of five is of the statement that ask_logs.py sends, from the call to the last row.
+With files, these are loaded (docs/networks.md says where to get them); without, generated networks, each with a country
+and a provider. The addresses are drawn at random from all of IPv4 and 2000::/3, half of each if the files have both.
+The result is the median of five times for the statement that ask_logs.py sends, from the call to the last row.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def main() -> None:
 
 
 def parts_of(paths: list[Path]) -> list[networks.Part]:
-    """Return what the files have."""
+    """Return the networks in these files."""
     found = [files.read(path) for path in paths]
     return [networks.Part(file.rows, file.has_country, file.has_provider, file.versions) for file in found]
 
 
 def generated(count: int) -> list[networks.Part]:
-    """Return a country and a provider for as many networks of IPv4 each, of different sizes."""
+    """Return generated IPv4 networks of different sizes: this number with a country, and as many with a provider."""
     size = (1 << 32) // count
     bits = size.bit_length() - 1
     starts = [number * size >> bits << bits for number in range(count)]
@@ -70,7 +70,7 @@ def generated(count: int) -> list[networks.Part]:
 
 
 def drawn(count: int) -> list[str]:
-    """Return addresses, the same every time."""
+    """Return random addresses, the same every time."""
     chance = random.Random(7)
     return [
         str(ip_address(chance.randrange(1 << 24, 224 << 24) if n % 2 else (1 << 125) + chance.randrange(1 << 125)))
@@ -79,7 +79,7 @@ def drawn(count: int) -> list[str]:
 
 
 def ask_all(conn: psycopg.Connection, addresses: list[str]) -> None:
-    """Print the time of our statement, and of GiST."""
+    """Print the times of our statement and of a GiST index."""
     known, milliseconds = ask(conn, statements.read()["places_of"].text, addresses)
     goal = "" if milliseconds <= GOAL else f", over the goal of {GOAL} ms"
     print(f"{len(addresses):,} addresses, {known:,} of them known: {milliseconds:.1f} ms{goal}")
@@ -92,7 +92,7 @@ def ask_all(conn: psycopg.Connection, addresses: list[str]) -> None:
 
 
 def ask(conn: psycopg.Connection, statement: str, addresses: list[str]) -> tuple[int, float]:
-    """Return how many addresses have something, and the median of the milliseconds."""
+    """Return how many addresses were found, and the median time in milliseconds."""
     milliseconds = []
     for _ in range(1 + TIMES):
         begun = time.monotonic()

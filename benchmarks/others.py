@@ -6,7 +6,8 @@
 * DuckDB with its postgres extension: regular expressions in SQL, names by joins, one INSERT into `logs`;
 * `executemany`: lines parsed by our parser, INSERTs of 1,000 rows, names resolved to ids beforehand.
 
-The tables are those of Schema.md, with their keys and indexes; the days have partitions. Each is a whole process.
+The tables are those of Schema.md, with their keys and indexes; partitions for the days exist. Each side is a whole
+process.
 """
 
 from __future__ import annotations

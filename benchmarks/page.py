@@ -1,4 +1,4 @@
-"""Measure when a page shows its first content and when it is ready, on a slow processor: Chromium's, slowed down.
+"""Measure when a page shows its first content and when it is ready, in a Chromium that simulates a slow processor.
 
     python benchmarks/page.py PAGE... [--cpu-throttling 4]
 

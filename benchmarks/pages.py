@@ -1,8 +1,8 @@
-"""Compare how many pages hold the rows of one user: stored by a run, and copied in the order of the log.
+"""Compare on how many pages of the table a user's rows are if a run stores them, and if they are in the log's order.
 
     python benchmarks/pages.py [--lines 1000000] [--batch-size 20000] [--pg-bin DIR]
 
-An answer about a user reads these pages, and no others of `logs`.
+An answer about a user reads exactly these pages of `logs`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def pages(stage: Stage, label: str) -> float:
-    """Print and return the median of the users."""
+    """Print the medians over all users; return that of the pages."""
     with stage.connect("target") as conn:
         found = conn.execute(PAGES).fetchall()
     rows, held_by = (statistics.median(column) for column in zip(*found, strict=True))

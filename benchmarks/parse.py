@@ -64,7 +64,7 @@ LINE = re.compile(  # every shape that is a row: tests/unit/test_benchmarks.py h
 
 
 def best(action: Callable[[], int]) -> float:
-    """Return the seconds of the best round: the noise of a busy machine only adds time."""
+    """Return the seconds of the fastest round, because the noise of a busy machine only adds time."""
     seconds = []
     for _ in range(ROUNDS):
         begun = time.process_time()

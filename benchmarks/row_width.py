@@ -1,4 +1,4 @@
-"""Measure what the column reject_reason costs each row: by its place in the table, and by what stands for "none".
+"""Measure how many bytes the column reject_reason adds to a row, by its place in the table and its value for "none".
 
 python benchmarks/row_width.py [--lines 100000] [--pg-bin DIR]
 """

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: a server of their own, databases, and the timing of whole processes."""
+"""Provide what the benchmarks share: a server of their own, databases, and the timing of whole processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ output = {folder}/stats.jsonl
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one process used."""
+    """The time and memory that a process used."""
 
     seconds: float
     peak: int  # KiB of resident memory
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A server with PostgreSQL's default settings, except for more room for the WAL, and a folder."""
+    """A server with PostgreSQL's default settings, except for a larger WAL, and a folder."""
 
     server: Server
     folder: Path
@@ -69,7 +69,7 @@ class Stage:
         return psycopg.connect(**self.server.keywords(dbname=database), autocommit=True)  # type: ignore[arg-type]
 
     def database(self, name: str, template: str = "template0") -> None:
-        """Recreate a database, then checkpoint: no earlier write is left to slow the measurement."""
+        """Recreate a database, then checkpoint, so that no earlier write slows the measurement."""
         with self.connect() as conn:
             conn.execute(SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
             conn.execute(
@@ -80,7 +80,7 @@ class Stage:
             conn.execute("CHECKPOINT")
 
     def config(self, database: str, log: Path, user: str = ROLE, batch_size: int = 20_000) -> Path:
-        """Write a config file for `parse_logs.py`; return its path. The database may be a new one: nothing is known."""
+        """Write a config file for `parse_logs.py`, and delete the state of earlier runs; return the config's path."""
         (self.folder / "buffer.jsonl.state").unlink(missing_ok=True)
         path = self.folder / "config.ini"
         keywords = {"port": self.server.port, "user": user, "password": self.server.password}

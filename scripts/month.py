@@ -1,4 +1,4 @@
-"""Make up the access logs of two nodes for a month, for pictures of the page: the same every time."""
+"""Generate the access logs of two nodes for a month, for pictures of the page. They are the same every time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Take the pictures of the page in examples/, of a month that scripts/month.py makes up, with a server of their own."""
+"""Take the pictures of the page in examples/, of a month from scripts/month.py, with a server of their own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ dns_answers = true
 
 
 def main() -> int:
-    """Load the month, write its page, and save what Chromium shows of it; return the exit status."""
+    """Load the month, write its page, and save pictures of it with Chromium; return the exit status."""
     chromium = shutil.which("chromium")
     if chromium is None:
         print("expected chromium on the PATH, found none: apt-get install chromium", file=sys.stderr)
@@ -76,7 +76,7 @@ def run(script: str, *options: str | Path) -> None:
 
 
 def take(browser: Browser, page: Path, picture: Path, options: dict[str, Any]) -> None:
-    """Save what the page shows in such a window; in the dark one, a user, too."""
+    """Save a picture of the page in a window of this size; in the dark one, also of a user."""
     context = browser.new_context(**options)
     opened = context.new_page()
     opened.goto(page.as_uri())

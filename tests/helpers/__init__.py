@@ -1,1 +1,1 @@
-"""What the tests share: an installation in a folder, faults, the three load paths."""
+"""Provide what the tests share: an installation in a folder, faults, the three load paths."""

@@ -1,4 +1,4 @@
-"""Which test does what a message says, in the situation that the message came from."""
+"""List for each message which test follows its advice, in the situation that causes the message."""
 
 # ruff: noqa: E501  # names of tests are long
 
@@ -30,7 +30,7 @@ NOTHING = "nothing to do: "
 PART = NOTHING + "it is a part of another message, which is here, too"
 REST = NOTHING + "the text that is filled in has the advice"
 
-# By file: the words that a message begins with, and `file::test`; or why nothing is to be done.
+# By file: the first words of a message, and `file::test`, or why the operator need not do anything.
 TESTED: dict[str, dict[str, str]] = {
     "migrate_logs_to_partitioned.py": {
         "PostgreSQL is not available": "integration/migration/test_state.py::"
@@ -558,6 +558,6 @@ TESTED: dict[str, dict[str, str]] = {
 
 
 def beginnings(message: Message) -> list[str]:
-    """Return the words in the table that a message begins with: of those that begin alike, the longest ones."""
+    """Return the entry of the table with which a message begins; if several fit, the longest one."""
     found = sorted((words for words in TESTED.get(message.path, {}) if message.text.startswith(words)), key=len)
     return [words for words in found if not any(longer != words and longer.startswith(words) for longer in found)]

@@ -1,4 +1,4 @@
-"""What Citus does, as far as one server can do it: its catalog, its functions, what a cluster was seen to refuse."""
+"""Imitate Citus on a single server: its catalog, its functions, and errors that were observed on a real cluster."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ REFUSED_ROWS = r"""
 
 
 def distribute(conn: Connection, *, workers_agree: bool = True) -> None:
-    """Citus has our tables: `logs` is distributed over two workers, the names are on each of them."""
+    """Make our tables look as if Citus managed them: `logs` on two workers, the reference tables on each of these."""
     conn.execute(CATALOG)
     conn.execute(REFUSED_DDL)
     conn.execute("INSERT INTO pg_dist_partition VALUES ('logs', 'h', 'id')")
@@ -85,7 +85,7 @@ def distribute(conn: Connection, *, workers_agree: bool = True) -> None:
 
 
 def refuse_row_7(conn: Connection, state: str = "23514") -> None:
-    """From here on the workers refuse the row of line(7), in each partition that there is now."""
+    """Make the workers refuse the row of line(7) from now on, in each partition that exists now."""
     conn.execute(REFUSED_ROWS.replace("{state}", state))  # type: ignore[call-overload]
     partitions = conn.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'logs'::regclass")
     for (name,) in partitions.fetchall():
@@ -96,7 +96,7 @@ def refuse_row_7(conn: Connection, state: str = "23514") -> None:
 
 
 def record(monkeypatch: pytest.MonkeyPatch, path: Path) -> Callable[[], list[str]]:
-    """Record every statement that this process, and its children, send from here on; return how they are read."""
+    """Record every statement that this process and its children send from now on; return a function that reads them."""
     path.touch()
 
     def recorded(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,7 +143,7 @@ LOCK = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|KEY\s+SHARE|UPDATE|SHARE)\b")
 
 
 def refused(statements: Sequence[str]) -> list[str]:
-    """Return what Citus would refuse, or be slow at, each with the form that it is."""
+    """Return the statements that Citus would refuse, or run slowly, each with the reason."""
     found = [f"{form}: {text}" for text in statements if ROWS.search(text)
              for form, pattern in REFUSED.items() if pattern.search(text)]  # fmt: skip
     found += [f"{form}: {text}" for text in statements if CHANGES.search(text)
@@ -161,5 +161,5 @@ def refused(statements: Sequence[str]) -> list[str]:
 
 
 def settings(statements: Sequence[str]) -> list[str]:
-    """What is set for the workers, in order."""
+    """Return the settings that are passed on to the workers, in their order."""
     return [text for text in statements if text.startswith("SET LOCAL")]

@@ -1,4 +1,4 @@
-"""Config files as a test needs them."""
+"""Write config files for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents as the tests read them: blocks in fences, links, headings, and what is decided about single blocks."""
+"""Read the documents for the tests: fenced blocks, links, headings; and decide how to test a single block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERS = {20, 21, 23, 26, 700, 701, 1700}  # oids of the types that psql aligns
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a page, between fences."""
+    """A fenced block of a document."""
 
     page: str
     line: int
@@ -42,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done about one block where it cannot simply be run."""
+    """How to test a block that cannot simply be run."""
 
     reason: str = ""
     left_out: bool = False
@@ -65,14 +65,14 @@ SYNTAX = {
 
 
 def run_by(test: str) -> Decision:
-    """Return the decision to leave a block to a test that does more with it: `file::name`."""
+    """Return the decision that another test covers a block: `file::name`."""
     file, _, name = test.partition("::")
     assert f"def {name}(" in (ROOT / "tests" / file).read_text(), test
     return Decision(f"run by {test}", left_out=True)
 
 
 def day_of(day: str) -> str:
-    """Return the statement that makes the partition of a day in October 2025."""
+    """Return the statement that creates the partition for a day in October 2025."""
     first, following = f"2025-10-{day}", f"2025-10-{int(day) + 1:02}"
     return (
         f"CREATE TABLE logs_2025_10_{day} PARTITION OF logs "
@@ -150,13 +150,13 @@ STAND_INS = {
 
 
 def decision(block: Block) -> Decision:
-    """Return what is decided about a block: the first decision that fits."""
+    """Return the first decision that fits a block; None if it can simply be run."""
     found = (decided for (page, words), decided in DECISIONS.items() if block.page == page and words in block.text)
     return next(found, Decision())
 
 
 def unused_decisions() -> list[tuple[str, str]]:
-    """Return the decisions whose block is gone."""
+    """Return the decisions that fit no block any more."""
     return [
         (page, words)
         for page, words in DECISIONS

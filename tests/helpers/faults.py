@@ -1,6 +1,6 @@
-"""Strikes a run at a step of its own: at the k-th call that changes a file or speaks to the server.
+"""Strike a run at one of its steps, which are the calls that change a file or communicate with the server.
 
-What strikes is the caller's: SIGKILL, the end of the server's session, an error of the disk.
+The caller chooses the strike: SIGKILL, the end of the session, or an error of the disk.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CHANGES = re.compile(
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps at which a test strikes: all of them, or one of `every`."""
+    """The steps at which a test strikes: all of them, or only one in `every`."""
 
     first: int = 1
     every: int = 1
@@ -60,9 +60,9 @@ class Steps:
         return itertools.count(self.first, self.every)
 
     def expect(self, names: Iterable[str], struck: Iterable[str], steps: Path) -> None:
-        """Assert that steps of these names were among all that were struck.
+        """Assert that steps with these names were struck.
 
-        A part of the steps may miss any: then that runs came by them, as the file beside that of the `steps` says.
+        If only a part of the steps was struck, it is enough that runs reached steps with these names.
         """
         found = struck if self.every == 1 else passed(steps).read_text().splitlines()
         missing = set(names) - set(found)
@@ -70,7 +70,7 @@ class Steps:
 
 
 def passed(steps: Path) -> Path:
-    """The file of the names of all steps that runs came by, beside that of the steps that were struck."""
+    """Return the file for the names of all steps that runs reached, next to the file of the steps that were struck."""
     return steps.with_suffix(".passed")
 
 
@@ -82,12 +82,12 @@ def _remember(steps: Path, name: str, known: set[str]) -> None:
 
 
 def kill() -> None:
-    """The process ends here."""
+    """End the process at once."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _changes_nothing(name: str, arguments: tuple[Any, ...]) -> bool:
-    """Return whether a kill after this call finds what one after the call before it finds."""
+    """Return whether a kill after this call leaves the same state as a kill before it."""
     if name != "execute":
         return name == "begin"
     query = arguments[1]
@@ -97,10 +97,10 @@ def _changes_nothing(name: str, arguments: tuple[Any, ...]) -> bool:
 
 @contextlib.contextmanager
 def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kill) -> Iterator[None]:
-    """Inside, `strike` is called after step `number`, counted from 1; `steps` gets the name of that step.
+    """Call `strike` after step `number` of the block, counted from 1, and write the name of that step to `steps`.
 
-    A kill leaves out the steps that change nothing. Any other strike is one against the session: it leaves out what
-    does not speak to the server, and no statement, since each fails in its own way.
+    If `strike` is a kill, steps that change nothing do not count. Any other strike hits the session: then calls that do
+    not communicate with the server do not count, but all statements do, because each fails in its own way.
     """
     if number is None:
         yield
@@ -131,7 +131,7 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
 
 
 def _then(step: Callable[[str], None], name: str, real: Callable[..., Any], kills: bool) -> Callable[..., Any]:
-    """Return the method, with a step after each call, whether it raised or not."""
+    """Return the method with a step after each call, even if it raised."""
 
     @functools.wraps(real)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -157,7 +157,7 @@ def _connect(step: Callable[[str], None]) -> Callable[..., Any]:
 
 
 def _if_ours(step: Callable[[str], None], real: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, with a step after each call that our code makes."""
+    """Return the function with a step after each call from our own code."""
 
     @functools.wraps(real)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -171,7 +171,7 @@ def _if_ours(step: Callable[[str], None], real: Callable[..., Any]) -> Callable[
 
 
 def _flushing(step: Callable[[str], None], real: Callable[..., Any]) -> Callable[..., Any]:
-    """Return fdopen of files whose `flush` is a step: before it nothing of them is on the disk."""
+    """Return an fdopen for files whose `flush` is a step, because before it nothing of them is on the disk."""
 
     @functools.wraps(real)
     def fdopen(*arguments: Any, **keywords: Any) -> Any:
@@ -185,9 +185,9 @@ def _flushing(step: Callable[[str], None], real: Callable[..., Any]) -> Callable
 
 @contextlib.contextmanager
 def disk_error(number: int, error: int, steps: Path) -> Iterator[None]:
-    """Inside, the call `number` that changes a file fails, and every later one: the disk stays full.
+    """Let the call `number` that changes a file fail, and every later one in the block: the disk stays full.
 
-    A write puts half of its bytes on the disk before it fails.
+    A failing write stores half of its bytes.
     """
     count, known = 0, set[str]()
     real = {name: getattr(os, name) for name in ("pwrite", "fdatasync", "fsync", "ftruncate")}

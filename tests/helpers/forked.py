@@ -1,6 +1,6 @@
-"""One run of a script in a forked child of the tests: all but the half second that a new interpreter takes to start.
+"""Run a script in a forked child of the tests, which saves the half second that a new interpreter takes to start.
 
-The child has its own standard streams, no handler of pytest's, and whatever the test has patched.
+The child has its own standard streams and no handlers of pytest, but everything that the test has patched.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from loguru import _better_exceptions
 def call(script: str, work: Callable[[], int], command: Sequence[str], output: int, errors: int) -> int:
     """Run `work` in a child whose standard output and error are these descriptors; return its exit status.
 
-    A child that a signal ends has a negative one, as with subprocess. `command` becomes sys.argv.
+    If a signal ends the child, the status is negative, as with subprocess. `command` becomes sys.argv.
     """
     return wait(start(script, work, command, output, errors))
 
 
 def start(script: str, work: Callable[[], int], command: Sequence[str], output: int, errors: int) -> int:
-    """Begin the same; return the child's pid."""
+    """Start such a child without waiting for it; return its pid."""
     importlib.import_module(script)  # here, once; each child would import it again
     _let_loguru_look_for_libraries()
     with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def run(
     stdin: IO[Any] | int | None = None,
     cwd: Path | str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `work` in a child; return its status and what it printed. The options are those of subprocess.run."""
+    """Run `work` in a child; return its status and output. The options are those of subprocess.run."""
     reader, writer = os.pipe() if input is not None else (None, None)
 
     def work_there() -> int:
@@ -100,23 +100,23 @@ def _descriptor(stdin: IO[Any] | int) -> int:
 
 
 def is_possible(script: str) -> bool:
-    """Return whether this thread is the only one: a child of several may inherit a lock that nobody releases.
+    """Return whether this thread is the only one; otherwise a child could inherit a lock that is never released.
 
-    Threads of extensions are not counted by `threading`: those of the chart library matter to the page alone.
+    `threading` does not count threads of extensions; those of the chart library matter only for the page.
     """
     threads = len(os.listdir("/proc/self/task")) - ("PYTEST_XDIST_WORKER" in os.environ)
     return not other_threads() and (script != "report_logs" or threads == 1)
 
 
 def other_threads() -> list[threading.Thread]:
-    """Return the threads beside this one, without asyncio's that wait for the browser's driver and hold no lock."""
+    """Return all other threads, except those of asyncio that wait for the browser's driver, which hold no lock."""
     main = threading.main_thread()
     return [one for one in threading.enumerate() if one is not main and "waitpid-" not in one.name]
 
 
 @functools.cache
 def _let_loguru_look_for_libraries() -> None:
-    """Do here, once, what takes each first handler of a process 10 ms."""
+    """Add and remove a handler once here, because the first one of each process takes 10 ms."""
     formatter = _better_exceptions.ExceptionFormatter
     if hasattr(formatter, "_get_lib_dirs"):
         found = formatter._get_lib_dirs()
@@ -140,7 +140,7 @@ def _become_a_process(command: Sequence[str], output: int, errors: int) -> None:
 
 
 def _status_of(work: Callable[[], int]) -> int:
-    """Return what the interpreter would exit with."""
+    """Return the status with which the interpreter would exit."""
     try:
         return int(work())
     except SystemExit as end:

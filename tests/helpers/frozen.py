@@ -1,4 +1,4 @@
-"""Stops processes of the server, whose kernel still answers: a run waits for them, and gives up."""
+"""Freeze processes of the server while its kernel still answers, so that a run waits for them and gives up."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ A_MOMENT_S = 0.1
 
 
 class Moment(float):
-    """A_MOMENT_S; text that a unit follows has it in thousandths: PostgreSQL before 12 takes no fractions."""
+    """A_MOMENT_S, formatted in milliseconds if a unit follows, because PostgreSQL before 12 accepts no fractions."""
 
     def __format__(self, spec: str) -> str:
         return f"{self * 1000:.0f}m"
 
 
 class Freezer:
-    """Stops a session that stores lines, and lets it go on. The run is another process: hence a file of pids."""
+    """Freezes and thaws a session that stores lines. The run is another process, so the pids are kept in a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     @property
     def has_frozen(self) -> bool:
-        """Whether a process is stopped."""
+        """Return whether a process is frozen."""
         return self._file.exists()
 
     def freeze(self, conn: psycopg.Connection[Any]) -> None:
-        """Stop the server's process of this session; the run waits a moment for it, whatever its settings say."""
+        """Freeze the server's process of this session; the run waits only a moment for it, whatever its settings."""
         with self._file.open("a") as file:
             file.write(f"{conn.pgconn.backend_pid}\n")
         os.kill(conn.pgconn.backend_pid, signal.SIGSTOP)
         deadline.limit(conn, A_MOMENT_S)
 
     def thaw(self) -> None:
-        """Let all of them go on."""
+        """Let all frozen processes continue."""
         if not self.has_frozen:
             return
         for pid in self._file.read_text().split():
@@ -53,11 +53,11 @@ class Freezer:
         self._file.unlink()
 
     def in_copy(self, number: int) -> AbstractContextManager[None]:
-        """Inside, the session is stopped when it is about to get the text of a COPY for the time `number`."""
+        """Freeze the session just before the block writes text to a COPY for the `number`-th time."""
         return self._at_call(number, psycopg.Copy, "write", lambda copy, *_: copy.connection, before=True)
 
     def at_commit(self, number: int) -> AbstractContextManager[None]:
-        """Inside, the session is stopped when a position has moved for the time `number`: COMMIT is next."""
+        """Freeze the session just after the block updated a position for the `number`-th time, before the COMMIT."""
         return self._at_call(number, positions, "move", lambda conn, *_: conn, before=False)
 
     @contextlib.contextmanager
@@ -82,7 +82,7 @@ class Freezer:
 
     @contextlib.contextmanager
     def waited_for_a_moment(self, ended: bool) -> Iterator[None]:
-        """Inside, runs wait a moment for what is stopped; `ended`: they take it for dead, and try to end it."""
+        """Let runs in the block wait only a moment for frozen sessions; if `ended`, let them also try to end these."""
         if not self.has_frozen:
             yield
             return

@@ -1,4 +1,4 @@
-"""The three load paths for logs of a test's size: normally the number of rows decides between them.
+"""Choose one of the three load paths for the small logs of tests; normally the number of rows decides.
 
 python tests/helpers/load_paths.py LOAD_PATH [what parse_logs.py takes]
 """
@@ -31,7 +31,7 @@ def take_until_undone(monkeypatch: pytest.MonkeyPatch, load_path: str) -> None:
 
 
 def take(load_path: str) -> None:
-    """Make this process use this load path from here on, wherever it is possible."""
+    """Make this process use this load path from now on, wherever it is possible."""
     foreign_keys.MIN_BULK_ROWS = NEVER if load_path == ROW_BY_ROW else 1
     attach.MIN_ATTACH_ROWS = 1 if load_path == ATTACH else NEVER
 

@@ -1,4 +1,4 @@
-"""Every message of the source that asks something of the operator: read from the code, so that none is forgotten."""
+"""Find every message that asks the operator to do something, by parsing the source, so that none is forgotten."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FINDINGS = "xraylog/commands/"
 
 
 class Message(NamedTuple):
-    """A message of the source: its file, and its text with {} for what is filled in."""
+    """A message in the source: its file, and its text with {} in place of values."""
 
     path: str
     text: str
@@ -35,7 +35,7 @@ class Message(NamedTuple):
 
 @functools.cache
 def scan() -> set[Message]:
-    """Return every message, as far as it has words."""
+    """Return all messages that contain words."""
     paths = [*sorted(ROOT.glob("*.py")), *sorted((ROOT / "xraylog").rglob("*.py"))]
     return {
         Message(str(path.relative_to(ROOT)), text)
@@ -68,7 +68,7 @@ def _to_do(finding: list[ast.expr]) -> Iterator[str]:
 
 
 def _text(node: ast.expr) -> str:
-    """Return a text with {} in the place of what is filled in; "" for what is none."""
+    """Return a text with {} in place of values; "" for any other expression."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):

@@ -1,4 +1,4 @@
-"""Plain tables of logs to migrate, what is in them afterwards, and migrations that are killed on their way."""
+"""Create plain tables to migrate, read their content afterwards, and kill migrations at certain points."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def make_names(conn: Connection) -> None:
 
 
 def make_plain_logs(conn: Connection, table: str = OLDER, rows: int = 60, first: str = DAYS[0], days: int = 3) -> None:
-    """A plain logs with rows over three days."""
+    """Create a plain `logs` with rows of three days."""
     make_names(conn)
     conn.execute(table)
     if rows:
@@ -110,7 +110,7 @@ def content(conn: Connection, table: str = "logs") -> list[tuple[Any, ...]]:
 
 
 def days_of(conn: Connection) -> Counter[str]:
-    """Rows of each partition, by its name."""
+    """Return the number of rows of each partition, by its name."""
     found = conn.execute("SELECT tableoid::regclass::text, count(*) FROM logs GROUP BY 1")
     return Counter(dict(found.fetchall()))
 
@@ -131,7 +131,7 @@ def columns(conn: Connection, table: str = "logs") -> dict[str, str]:
 
 
 def indexes(conn: Connection, table: str) -> dict[str, str]:
-    """Names, and the part after USING."""
+    """Return the indexes of a table: names, and definitions after USING."""
     found = conn.execute(
         "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
         "WHERE i.indrelid = %s::regclass",
@@ -142,7 +142,7 @@ def indexes(conn: Connection, table: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def dying_after(module: str, function: str) -> Iterator[None]:
-    """For a forked run: the process ends when this function has returned."""
+    """Let a forked run end as soon as this function has returned."""
     place = importlib.import_module(f"xraylog.migration.{module}")
     real = getattr(place, function)
 
@@ -155,18 +155,18 @@ def dying_after(module: str, function: str) -> Iterator[None]:
 
 
 def stop_after_the_rename(site: Site) -> None:
-    """A migration that is killed when the new logs has just been made."""
+    """Run a migration that is killed when the new `logs` has just been created."""
     assert site.run_here(script=MIGRATE, inside=dying_after("swap", "swap")) == -9, site.output()
 
 
 def stop_in_the_middle(site: Site) -> None:
-    """A migration that is killed when the first day has just been copied."""
+    """Run a migration that is killed when the first day has just been copied."""
     assert site.run_here(script=MIGRATE, inside=dying_after("backfill", "copy_day")) == -9, site.output()
 
 
 @contextlib.contextmanager
 def counting_locks(path: Path) -> Iterator[None]:
-    """For a forked run: the most locks on tables and indexes that any of its transactions held at its end."""
+    """Count in a forked run how many locks on tables and indexes a transaction held at its end, at most."""
     real = Transaction.__exit__
     most = 0
 
@@ -186,7 +186,7 @@ def counting_locks(path: Path) -> Iterator[None]:
 
 
 def most_locks(site: Site, *arguments: str) -> int:
-    """A migration; the most locks that a transaction of it held."""
+    """Run a migration; return the largest number of locks that one of its transactions held."""
     path = site.folder / "locks"
     assert site.run_here(*arguments, script=MIGRATE, inside=counting_locks(path)) == 0, site.output()
     return int(path.read_text())

@@ -1,4 +1,4 @@
-"""File systems made for a test, where it may mount them."""
+"""Create file systems for a test, if it may mount them."""
 
 from __future__ import annotations
 

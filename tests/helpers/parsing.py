@@ -1,4 +1,4 @@
-"""What grammar and parser make of lines: they must agree, whatever the parser remembers of other lines."""
+"""Parse lines with both the grammar and the parser, which must agree, whatever the parser remembers of other lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def raw(line: str | bytes) -> bytes:
 
 @functools.cache
 def parser_of(zone: str, now: datetime, mask: Mask = UNMASKED) -> Parser:
-    """One for all tests: what it remembers of other lines must make no difference."""
+    """Return one parser for all tests, because what it remembers of other lines must make no difference."""
     return Parser(ZoneInfo(zone), now, mask)
 
 
@@ -36,7 +36,7 @@ def grammar_of(zone: str = "UTC", now: datetime = NOW, mask: Mask = UNMASKED) ->
 
 
 def parse(*line: str | bytes, zone: str = "UTC", now: datetime = NOW) -> Kind:
-    """What the grammar says of one line; the parser must say the same, alone, and among lines that it knows."""
+    """Return the grammar's result for a line; assert that the parser agrees, for the line alone and among others."""
     text = b"".join(map(raw, line))
     said = grammar_of(zone, now).parse_line(text)
     if b"\n" not in text:
@@ -47,7 +47,7 @@ def parse(*line: str | bytes, zone: str = "UTC", now: datetime = NOW) -> Kind:
 
 
 def results(fast: Parser, *lines: bytes) -> list[Kind]:
-    """What a parser makes of lines, in order."""
+    """Return a parser's result for each line, in their order."""
     found: dict[int, Kind] = {}
     text = b"".join(line + b"\n" for line in lines)
     fast.clock.last = ""  # another log
@@ -61,7 +61,7 @@ def results(fast: Parser, *lines: bytes) -> list[Kind]:
 
 
 def reason(*line: str | bytes, **when: Any) -> str:
-    """Why the line is bad. Its bytes are kept as they are."""
+    """Return why the line is bad; assert that its bytes are kept unchanged."""
     bad = parse(*line, **when)
     assert isinstance(bad, BadLine), bad
     assert bad.line == b"".join(map(raw, line))

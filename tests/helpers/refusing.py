@@ -1,4 +1,4 @@
-"""A server that lets no session begin: it answers each with an error, as PostgreSQL or a pooler does."""
+"""Run a server that refuses every session with an error, as PostgreSQL or a pooler does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SSL_REQUEST, GSS_REQUEST = 80877103, 80877104
 
 
 class Answer(NamedTuple):
-    """An ErrorResponse. Without a state it is no PostgreSQL at all that answers."""
+    """An ErrorResponse. Without a SQLSTATE, it is the answer of a program that is not PostgreSQL."""
 
     words: str
     state: str | None
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 @contextlib.contextmanager
 def server(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Yield its port."""
+    """Run the server in the block; yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         # A process: libpq's ping lets no other thread work.
         process = multiprocessing.get_context("fork").Process(target=_serve, args=(door, answer, tls), daemon=True)
@@ -68,7 +68,7 @@ def _refuse(client: socket.socket, answer: Answer, tls: ssl.SSLContext | None) -
 
 
 def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """Make a certificate that is signed by itself, and its key."""
+    """Create a self-signed certificate and its key."""
     cert, key = folder / f"{name}.crt", folder / f"{name}.key"
     openssl = shutil.which("openssl") or "openssl"
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}"]

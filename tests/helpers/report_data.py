@@ -1,4 +1,4 @@
-"""Rows of a made-up week, a database that holds them, and the page of it."""
+"""Generate rows of a week, fill a database with them, and write the page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WHYS = ("invalid user", "timeout", "invalid user", None, "")
 
 
 class Row(NamedTuple):
-    """One row of logs, names in place of ids."""
+    """A row of `logs`, with names in place of ids."""
 
     at: datetime
     source: str | None
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def some_rows() -> list[Row]:
-    """Bursts of rows, in the window, in the period before, and around both, many at moments that are borders."""
+    """Return bursts of rows in the window, in the period before and around both, many exactly at their limits."""
     chance = random.Random(11)
     borders = [
         *WINDOW.midnights,
@@ -104,7 +104,7 @@ NAMES = {"users": EMAILS, "endpoints": HOSTS, "tags": TAGS, "nodes": NODES, "pro
 
 
 def fill(conn: Connection, rows: Sequence[Row]) -> None:
-    """The tables, and these rows in them."""
+    """Create the tables, and store these rows in them."""
     schema.ensure(conn)
     partitions.Partitions(conn).ensure({str(row.at.astimezone(timezone.utc).date()) for row in rows})
     with conn.cursor() as cursor, conn.transaction():
@@ -115,7 +115,7 @@ def fill(conn: Connection, rows: Sequence[Row]) -> None:
 
 
 def fill_one(conn: Connection, row: Row) -> None:
-    """One more, to a host that nobody knew."""
+    """Store one more row, to a new host."""
     conn.execute("INSERT INTO endpoints (address) VALUES (%s)", [row.host])
     conn.execute(INSERT, row)
 
@@ -138,7 +138,7 @@ BEFORE = [row for row in ROWS if WINDOW.before <= row.at < WINDOW.since]
 
 
 def report(site: Site, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Write the page into the site's folder: in this process, or in one of its own where `options` say how it starts.
+    """Write the page into the site's folder, in this process; with `options`, which subprocess.run gets, in a new one.
 
     Here the chart library starts once, which takes a second.
     """

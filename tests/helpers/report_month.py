@@ -1,4 +1,4 @@
-"""What a page of a month shows, made up without a database."""
+"""Generate the findings for a page of a month, without a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARES = {"direct": 70, "block": 18, "warp": 12}  # rows of each piece of the da
 
 
 def slots() -> list[Slot]:
-    """Rows of each hour, more in the evening; one tag is rare, and none of them is always the same part."""
+    """Return rows for each hour, more in the evening; one tag is rare, and the share of each tag varies."""
     hours = range((WINDOW.until - WINDOW.since) // timedelta(hours=1))
     starts = [WINDOW.since + timedelta(hours=number) for number in hours]
     return [

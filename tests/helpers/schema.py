@@ -1,4 +1,4 @@
-"""What the catalog says of the partitions."""
+"""Read the partitions from the catalog."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xraylog.database.session import Connection
 
 
 def bounds(conn: Connection) -> dict[str, tuple[str, str]]:
-    """Return each partition with its lower and its upper bound in UTC, in the order of time."""
+    """Return each partition with its lower and upper bound in UTC, ordered by time."""
     with conn.transaction():
         conn.execute("SET LOCAL timezone TO 'UTC'")
         conn.execute("SET LOCAL datestyle TO 'ISO'")

@@ -1,4 +1,4 @@
-"""One installation in a folder, the lines that a test writes into its log, and what a database holds afterwards."""
+"""Set up an installation in a folder, write lines into its log, run it, and read what the database contains then."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ kept_sessions: dict[tuple[object, ...], psycopg.Connection[Any]] = {}  # by _pla
 
 
 def create_database(server: dict[str, str], template: str = "template0") -> dict[str, str]:
-    """Create a database on that server, empty or a copy of `template`; return its keywords."""
+    """Create a database on a server, empty or as a copy of `template`; return libpq's keywords for it."""
     name = f"test_{os.getpid()}_{next(numbers)}"
     with _session_for_databases(server) as conn:
         # From 15 on another way is the default, which takes the server twice the time.
@@ -131,12 +131,12 @@ def _session_for_databases(server: dict[str, str]) -> Iterator[psycopg.Connectio
 
 
 def _place(server: dict[str, str]) -> tuple[object, ...]:
-    """Return what a session can be used for again: a forked run needs its own."""
+    """Return a key for reusing a session: the same server and process, because a forked run needs its own session."""
     return os.getpid(), *(server.get(name) for name in ("host", "port", "user"))
 
 
 class Site:
-    """One installation: a folder, its config, its log, its database."""
+    """An installation: a folder with its config and log, and its database."""
 
     def __init__(self, folder: Path, database: dict[str, str], node: str = "n1") -> None:
         self.folder = folder
@@ -174,7 +174,7 @@ class Site:
         self.write_config()
 
     def append(self, *lines: str | bytes, to: Path | None = None) -> None:
-        """Append lines as xray does: O_APPEND, one write each, LF included."""
+        """Append lines as xray does: with O_APPEND, and one write for each line with its LF."""
         descriptor = os.open(to or self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         for line in lines:
             os.write(descriptor, line if isinstance(line, bytes) else line.encode())
@@ -202,13 +202,13 @@ class Site:
         return done
 
     def _main(self, script: str, arguments: Sequence[str]) -> int:
-        """What `command` runs, in this process."""
+        """Return the function that does in this process what `command` would run."""
         if self.load_path is not None:
             load_paths.take(self.load_path)
         return int(importlib.import_module(script).main(["--config", str(self.config), *arguments]))
 
     def migrate(self, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
-        """One run of the migration."""
+        """Run the migration once."""
         return self.run(*arguments, status=status, script="migrate_logs_to_partitioned", **options)
 
     def run_here(
@@ -218,9 +218,9 @@ class Site:
         inside: contextlib.AbstractContextManager[None] | None = None,
         script: str = "parse_logs",
     ) -> int:
-        """One run in a forked child, its output added to `output`; returns its exit status.
+        """Run once in a forked child, append its output to `output`, and return its exit status.
 
-        Killed with SIGKILL after step `kill_at` (see faults.py): -9. `inside`: what surrounds the run.
+        After step `kill_at` (see faults.py) it is killed: then the status is -9. `inside`: a context instead of that.
         """
 
         def work() -> int:
@@ -232,7 +232,7 @@ class Site:
             return forked.call(script, work, command[1:], output.fileno(), output.fileno())
 
     def start_here(self, output: int, *arguments: str) -> int:
-        """Begin a run in a forked child that prints to this descriptor; return its pid, for forked.wait."""
+        """Start a run in a forked child that prints to this descriptor; return its pid, for forked.wait."""
 
         def work() -> int:
             return self._main("parse_logs", arguments)
@@ -240,38 +240,38 @@ class Site:
         return forked.start("parse_logs", work, self.command(*arguments)[1:], output, output)
 
     def steps(self) -> list[str]:
-        """The names of the steps that were struck, oldest first."""
+        """Return the names of the steps that were struck, oldest first."""
         path = self.folder / "steps"
         return [step.partition(" ")[2] for step in path.read_text().splitlines()] if path.exists() else []
 
     def output(self) -> str:
-        """What the runs in this process said."""
+        """Return the output of the runs in forked children."""
         path = self.folder / "output"
         return path.read_text() if path.exists() else ""
 
     def away(self) -> None:
-        """The database does not answer from here on."""
+        """Make the database unreachable from now on."""
         self.set("postgresql", port="1")
 
     def back(self) -> None:
-        """It answers again."""
+        """Make the database reachable again."""
         self.set("postgresql", port=self.database["port"])
 
     def back_up(self) -> dict[str, str]:
-        """A copy of the database as it is now: what pg_basebackup or pg_dump would keep."""
+        """Copy the database as it is now, as pg_basebackup or pg_dump would."""
         backup = create_database({**self.database, "dbname": "postgres"}, template=self.database["dbname"])
         self.backups.append(backup)
         return backup
 
     def restore(self, backup: dict[str, str]) -> None:
-        """The runs find a copy of this backup from here on, or with an empty one a new database."""
+        """Let the runs use a copy of this backup from now on; with an empty name, a new database."""
         template = backup.get("dbname", "template0")
         restored = create_database({**self.database, "dbname": "postgres"}, template=template)
         self.backups.append(restored)
         self.fail_over(restored)
 
     def fail_over(self, database: dict[str, str]) -> dict[str, str]:
-        """The runs find this database from here on; return the one that they found before."""
+        """Let the runs use this database from now on; return the one that they used before."""
         before, self.database = self.database, database
         self.set("postgresql", **database)
         return before
@@ -281,7 +281,7 @@ class Site:
             drop_database(self.backups.pop())
 
     def clone(self, name: str = "clone") -> Site:
-        """A copy of the machine: its log, buffer, state and settings, in a folder of its own."""
+        """Copy the machine: its log, buffer, state and settings, into another folder."""
         folder = self.folder.with_name(f"{self.folder.name}-{name}")
         shutil.copytree(self.folder, folder)
         copy = Site(folder, self.database)
@@ -304,32 +304,32 @@ class Site:
         wait_until(lambda: self.query(sessions) == [(0,)])
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """All rows of logs in the order of their ids, names in place of ids."""
+        """Return all rows of `logs`, ordered by id, with names in place of ids."""
         return self.query(ROWS)
 
     def emails(self) -> Counter[str]:
-        """How often each user is in logs: lines made by `line` are told apart by their user."""
+        """Return how often each user is in `logs`; each line from `line` has its own user."""
         if not self.query("SELECT to_regclass('logs')")[0][0]:
             return Counter()
         return Counter(dict(self.query("SELECT email, count(*) FROM logs JOIN users ON users.id = user_id GROUP BY 1")))
 
     def drop_days(self) -> None:
-        """Drop all rows with their partitions: what comes back later was stored twice."""
+        """Drop all rows with their partitions; a row that appears later was stored twice."""
         self.query(DROP_DAYS)
 
     def buffered(self) -> Counter[str]:
-        """How often each user is in the buffer."""
+        """Return how often each user is in the buffer."""
         if not self.buffer.exists():
             return Counter()
         objects = map(json.loads, self.buffer.read_bytes().splitlines())
         return Counter(found["email"] for found in objects if "email" in found)
 
     def runs_that_wait(self, event_type: str = "Lock") -> int:
-        """How many sessions of runs wait in this database."""
+        """Count the waiting sessions of runs in this database."""
         return self.sessions_that_wait(event_type, "parse_logs")
 
     def sessions_that_wait(self, event_type: str = "Lock", application: str = "%") -> int:
-        """How many sessions of anybody wait in this database."""
+        """Count all waiting sessions in this database."""
         ((count,),) = self.query(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
             "AND application_name LIKE %s AND wait_event_type = %s",
@@ -339,7 +339,7 @@ class Site:
         return int(count)
 
     def rejected(self) -> list[tuple[str, bytes]]:
-        """Reason and bytes of every unparsed line, oldest first."""
+        """Return reason and bytes of every unparsed line, oldest first."""
         return self.query("SELECT reason, line FROM rejected_lines ORDER BY id")  # type: ignore[return-value]
 
     def last_stats(self) -> dict[str, Any]:
@@ -347,14 +347,14 @@ class Site:
 
 
 def facts(conn: psycopg.Connection[tuple[Any, ...]]) -> set[tuple[str | None, ...]]:
-    """All that the catalog says about our tables, as a set: differences name what is different."""
+    """Return everything in the catalog about our tables, as a set of facts, so that a difference shows what differs."""
     with conn.transaction():
         conn.execute("SET LOCAL timezone TO 'UTC'")
         return set(conn.execute(FACTS).fetchall())
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 600) -> None:
-    """Until a condition holds; a bound, so that a failure is a failure and not a hang."""
+    """Wait until a condition holds, but not endlessly, so that a test fails instead of hanging."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -362,7 +362,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 600) -> None:
 
 
 def line(n: int, at: str = AT) -> str:
-    """The n-th line: each has another user, source and destination."""
+    """Return the n-th line, which has its own user, source and destination."""
     return LINE.format(at=at, n=n, octet=n % 254 + 1, port=1024 + n % 60000)
 
 
@@ -371,17 +371,17 @@ def lines(first: int, end: int, at: str = AT) -> list[str]:
 
 
 def users(first: int, end: int) -> Counter[str]:
-    """What `emails` must say when lines(first, end) are stored once."""
+    """Return what `emails` must return if lines(first, end) are each stored once."""
     return Counter(f"u{n}" for n in range(first, end))
 
 
 def day(step: int) -> str:
-    """Every step has a day of its own, and so makes a partition."""
+    """Return the day of a step; each has its own, and so needs a new partition."""
     return (datetime.date(2024, 1, 1) + datetime.timedelta(days=step)).strftime("%Y/%m/%d 12:00:00.000001")
 
 
 def backends(conn: psycopg.Connection[tuple[int]], condition: str) -> int:
-    """How many sessions of runs are in a state like this, in the whole server."""
+    """Count the sessions of runs on the whole server that are in a state like this."""
     row = conn.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'parse_logs' AND " + condition  # type: ignore[arg-type]
     ).fetchone()

@@ -1,4 +1,4 @@
-"""Another user of the machine, for real: only root can act as one."""
+"""Act as another user of the machine, which only root can do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as ano
 
 
 def becoming(user: int) -> list[str]:
-    """The beginning of a command that this user runs, as cron would: with an empty environment.
+    """Return the prefix of a command that runs it as this user, with an empty environment, as cron does.
 
     The environment is how line coverage reaches it, whose files are not this user's. The one right is there because
     this Python may be in a folder of root's.
@@ -29,7 +29,7 @@ def becoming(user: int) -> list[str]:
 
 @contextlib.contextmanager
 def acting_as(user: int) -> Iterator[None]:
-    """Do what is inside as this user."""
+    """Run the block with the rights of this user."""
     before = os.geteuid()
     os.seteuid(user)
     try:
@@ -40,7 +40,7 @@ def acting_as(user: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def folder_of(user: int, mode: int = 0o755) -> Iterator[Path]:
-    """Yield a folder of this user that everybody may enter: pytest's own ones are closed to others."""
+    """Yield a folder of this user that everybody may enter, unlike pytest's own folders."""
     folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="xraylog-")))
     try:
         os.chown(folder, user, user)

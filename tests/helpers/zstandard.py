@@ -1,4 +1,4 @@
-"""The standard library's compression.zstd; before Python 3.14 its backport, in its place."""
+"""Provide the standard library's compression.zstd; before Python 3.14, its backport in its place."""
 
 from __future__ import annotations
 
