@@ -50,7 +50,7 @@ def install_command(requirements: str = "requirements.txt", package: str = "xray
     own_python = str(own / "bin/python")
     as_owner = [] if os.access(ROOT, os.W_OK) else ["sudo"]
     make = ""
-    if not os.path.exists(own_python):  # or it is a link into a folder like /root, where this user may follow none
+    if not os.path.exists(own_python):  # also if it is a link into a folder that this user may not enter, like /root
         clear = ["--clear"] if os.path.lexists(own_python) else []
         make = shlex.join([*as_owner, python, "-m", "venv", *clear, str(own)]) + " && "
     return f"run it with {own_python}, after: {make}{shlex.join([*as_owner, own_python, *install])}"

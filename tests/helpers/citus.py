@@ -120,9 +120,9 @@ def record(monkeypatch: pytest.MonkeyPatch, path: Path) -> Callable[[], list[str
 
 
 NAMES = "|".join(schema.REFERENCE_TABLES)
-OURS = "|".join(schema.TABLES)  # Citus manages each: those that it does not spread have keys to those that it does
+OURS = "|".join(schema.TABLES)  # Citus manages all: those that it does not distribute refer to some that it does
 ROWS = re.compile(r'\b(?:FROM|JOIN|INTO|UPDATE|COPY|TABLE|ON)\s+"?logs(?:_\w+)?"?\b')  # statements about them
-REFUSED = {  # forms that a cluster refused, or was slow at
+REFUSED = {  # kinds of statements that a cluster refused, or ran slowly
     "GROUPING SETS": re.compile(r"\bGROUPING\s+SETS\b|\b(?:CUBE|ROLLUP)\s*\("),
     "LATERAL": re.compile(r"\bLATERAL\s*\((?:[^()]|\([^()]*\))*\blogs\b"),
     "a correlated subquery": re.compile(r"\(\s*SELECT\s[^()]*\sFROM\s+logs\s+(\w+)\s+WHERE\s+\1\.\w+\s*=\s*\w+\.\w+"),
@@ -132,7 +132,7 @@ REFUSED = {  # forms that a cluster refused, or was slow at
     "now() on the workers": re.compile(r'"timestamp"\s*[<>]=?\s*(?:date_trunc\([^)]*)?now\(\)'),
 }
 CHANGES = re.compile(rf'^(?:DELETE\s+FROM|UPDATE|INSERT\s+INTO)\s+"?(?:{OURS})\b')
-REFUSED_CHANGES = {  # Citus would have to compute them on each server; its planner of UPDATE and DELETE says so
+REFUSED_CHANGES = {  # would have to be computed on each server, which Citus's planner of UPDATE and DELETE refuses
     "now() in a CASE": re.compile(r"\b(?:CASE\b(?:(?!\bEND\b).)*|(?i:coalesce)\s*\((?:[^()]|\([^()]*\))*)\bnow\(\)"),
     "a function that is not immutable": re.compile(
         r"\b(?:extract|date_part|date_trunc|to_jsonb?|to_char)\s*\(|\bRETURNING\b.*\bnow\(\)"

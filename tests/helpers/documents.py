@@ -89,7 +89,7 @@ SOME_NETWORKS = (
     "INSERT INTO networks VALUES ('203.0.113.0/24', 'AU', NULL, NULL), ('203.0.113.0/25', NULL, 64496, 'Example, Inc.')"
 )
 
-# Page, words in the block, and what is decided; the first that fits. A block that is not here is run as it is.
+# By page and words in the block; the first entry that fits decides. A block without an entry is simply run.
 DECISIONS: dict[tuple[str, str], Decision] = {
     ("README.md", "CREATE DATABASE xray"): run_by(
         "integration/test_documents.py::test_both_pages_that_create_the_database_say_the_same"

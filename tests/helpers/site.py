@@ -189,8 +189,8 @@ class Site:
     def run(
         self, *arguments: str, status: int = 0, script: str = "parse_logs", **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """One run, which must exit with `status`: forked, or a process of its own where `options` are more than its
-        folder and its standard input.
+        """Run a script, which must exit with `status`: in a forked child, or in a new process if there are `options`
+        other than its folder and standard input.
         """
         command = self.command(*arguments, script=script)
         if options.keys() - {"input", "stdin", "cwd"} or not forked.is_possible(script):

@@ -158,7 +158,7 @@ def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES
 
 def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
     """Return the statements that remove what raised this error, if its context or kind shows what that was."""
-    if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING where there is a rule
+    if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING into a table with a rule
         return [rule.statement for rule in rules(conn)]
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
     context = error.diag.context or ""

@@ -108,7 +108,7 @@ class Failure(NamedTuple):
 
     @property
     def state(self) -> str:
-        """The SQLSTATE; "" where the server gave none."""
+        """The SQLSTATE; "" if the server gave none."""
         return next((state for state, _ in reversed(STATE.findall(self.said))), "")
 
     @property

@@ -1,4 +1,4 @@
-"""Columns that are too narrow for what a run writes, as tables made by hand may have: varchar(10), or smallint ports.
+"""Find columns that are too narrow for what a run writes, in tables made by hand: varchar(10), or smallint ports.
 
 A value that does not fit there is the column's fault, not the line's. Names are an exception, and cost their line: a
 client chooses the host that it asks for, and must not be able to stop the loading.

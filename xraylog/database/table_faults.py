@@ -75,7 +75,7 @@ def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
     diag = error.diag
     table = next((name for name in schema.TABLES if name == diag.table_name), "logs")  # or one of its partitions
     if isinstance(error, errors.UniqueViolation):
-        # Citus gives no names: there, a unique key of `logs` has the id in it.
+        # Citus does not name the constraint. Its unique keys of `logs` contain the id.
         if diag.constraint_name is None or _is_primary_key(conn, diag.schema_name, diag.constraint_name):
             reason = f"{session.message(error)}: {diag.message_detail}; {sequences.describe_repeated_id(conn, table)}"
             raise Unsuitable(reason) from error

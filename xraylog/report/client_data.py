@@ -42,7 +42,7 @@ class Places:
         self._numbers: dict[Place, int] = {}
 
     def entry(self, address: str, rows: int) -> tuple[str | int, ...]:
-        """Return an address with its rows, and the number of its country and provider if these are known."""
+        """Return an address, its rows and, if known, the number of its country and provider."""
         place = self._by_address.get(address)
         return (
             (address, rows) if place is None else (address, rows, self._numbers.setdefault(place, len(self._numbers)))

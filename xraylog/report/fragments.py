@@ -16,11 +16,11 @@ WINDOW = SQL("""l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
 BOTH = SQL("""l."timestamp" >= %(before)s AND l."timestamp" < %(until)s
             AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
 
-# Whether a row shows a client, as model.NOT_LET_IN has it. NOT IN takes longer: it is a loop over an array.
+# Whether a row shows a client that was let in, like model.NOT_LET_IN. NOT IN would be slower: it loops over an array.
 LET_IN = SQL("l.action <> 'rejected' AND l.action <> 'api'")
 
-# The client's address of a row, as `client_address` in answers.sql: an IPv4 address for one that is mapped into IPv6,
-# none for what stands for a unix socket or a proxy. Of groups, not of rows: it takes as long as reading a row.
+# The address of a client, like `client_address` in answers.sql: an IPv4-mapped address becomes IPv4, and addresses that
+# stand for a unix socket or a proxy become NULL. Use it after grouping, because it takes as long as reading a row.
 CLIENT = SQL("""CASE
                 WHEN l.source_ip <<= '::ffff:0.0.0.0/104' OR l.source_ip <<= '::ffff:127.0.0.0/104' THEN NULL
                 WHEN l.source_ip <<= '::ffff:0.0.0.0/96'
@@ -28,8 +28,8 @@ CLIENT = SQL("""CASE
                 WHEN l.source_ip <<= '0.0.0.0/8' OR l.source_ip <<= '127.0.0.0/8' OR l.source_ip <<= '::/16' THEN NULL
                 ELSE l.source_ip END""")
 
-# A client's address as it is shown: whole, or the network that a mask leaves of it. A 6to4 address has the whole IPv4
-# address in its first 48 bits.
+# The address of a client as the page shows it: masked to a network if the page is masked. The first 48 bits of a 6to4
+# address contain the whole IPv4 address.
 SHOWN = SQL("""network(set_masklen(l.source_ip, least(masklen(l.source_ip), CASE
                 WHEN family(l.source_ip) = 4 THEN %(bits_4)s
                 WHEN l.source_ip <<= '2002::/16' THEN least(%(bits_6)s, 16 + %(bits_4)s + (%(bits_4)s / 32) * 80)

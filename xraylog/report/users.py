@@ -135,14 +135,14 @@ VISITS = """
     FROM day d LEFT JOIN concurrent c ON c.user_id = d.user_id AND c.day = d.day
 """
 
-# Whose rows are read: where most users are not shown, only those of the ones that are.
+# The users whose destinations are read. If the page does not show all users, only those that it shows.
 EVERYBODY = SQL("l.user_id IS NOT NULL")
 CHOSEN = SQL("l.user_id IN (SELECT unnest(%(users)s::integer[]))")
 
-# A pair of user and destination is one number, which sorts faster than two. Its hash would be useless: the
-# server's hash of 64 bits is that of one half XOR the other, and these collide. So hash tables are off for this query.
-# Most pairs have one row, and each of them is looked up in `light_users`: by IN, which hashes it. = ANY reads all of it
-# before PostgreSQL 14, and is slower after, too.
+# A pair of user and destination is packed into one number, which sorts faster than two. It cannot be hashed well: the
+# server hashes 64 bits as one half XOR the other, and such hashes collide. So hash tables are off for this query. Most
+# pairs have one row, and each of these is looked up in `light_users`. IN uses a hash table for that; = ANY searches
+# the whole list before PostgreSQL 14, and is slower even afterwards.
 DESTINATIONS = """
     SELECT p.user_id, e.address::text, p.rows
     FROM (
