@@ -199,7 +199,7 @@ function pairs(title, kind, rows) {
   for (const [name, count] of rows) {
     const cell = element("td", undefined, "name");
     cell.append(kind in VIEWS && !isTogether(kind, name) ? link(kind, name) : name);
-    cell.append(...beside(kind, name));
+    cell.append(...namesBelow(kind, name));
     cell.dataset.text = name; // what is copied and saved as CSV
     body.insertRow().append(cell, countCell(count));
   }
