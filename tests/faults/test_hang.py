@@ -265,26 +265,29 @@ def test_a_dead_session_that_does_not_end_is_named_by_each_run(
     assert site.emails() == users(0, 20)
 
 
+@contextlib.contextmanager
+def session_of_a_killed_run(site: Site) -> Iterator[None]:
+    """It waits in its commit for a standby that is gone, until the end of the block."""
+    with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
+        site.append(line(3), "damaged\n")
+        with no_standby(site):
+            site.set("postgresql", answer_timeout=3600)
+            killed_in_commit(site, conn)
+            site.set("postgresql", answer_timeout=1)
+            yield
+
+
 def test_unparsed_lines_are_read_again_after_a_dead_session(alone: Site) -> None:
-    with psycopg.connect(**alone.database, autocommit=True) as conn:  # type: ignore[arg-type]
-        alone.append(line(3), "damaged\n")
-        with no_standby(alone):
-            alone.set("postgresql", answer_timeout=3600)
-            killed_in_commit(alone, conn)
-        wait_until(lambda: not dead(alone))
-    alone.set("postgresql", answer_timeout=1)
+    with session_of_a_killed_run(alone):
+        pass
+    wait_until(lambda: not dead(alone))
     assert alone.run("--replay-rejected").stderr == ""
 
 
 def test_unparsed_lines_are_read_again_once_a_dead_session_is_ended(alone: Site) -> None:
-    with psycopg.connect(**alone.database, autocommit=True) as conn:  # type: ignore[arg-type]
-        alone.append(line(3), "damaged\n")
-        with no_standby(alone):
-            alone.set("postgresql", answer_timeout=3600)
-            killed_in_commit(alone, conn)
-            alone.set("postgresql", answer_timeout=1)
-            said = alone.run("--replay-rejected").stderr
-            assert "kept the locks of node n1: it was dead, and has been ended" in said
+    with session_of_a_killed_run(alone):
+        said = alone.run("--replay-rejected").stderr
+    assert "kept the locks of node n1: it was dead, and has been ended" in said
 
 
 def test_a_copy_that_moves_is_not_dead(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

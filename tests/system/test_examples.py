@@ -6,12 +6,12 @@ import getpass
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.daemons import found
 from helpers.site import ROOT, Site, line, lines, users
 
 EXAMPLES = ROOT / "examples"
@@ -21,10 +21,6 @@ COMMAND = "/opt/xraylog/.venv/bin/python /opt/xraylog/parse_logs.py --config /op
 def needs(program: str) -> pytest.MarkDecorator:
     """Skip without a program that not every machine has. Those of the system are not always in a user's PATH."""
     return pytest.mark.skipif(not found(program), reason=f"no {program} on this machine")
-
-
-def found(program: str) -> str | None:
-    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 def text_of(name: str, **paths: object) -> str:

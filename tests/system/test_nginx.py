@@ -8,9 +8,6 @@ import http.client
 import os
 import pty
 import re
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,11 +16,12 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from helpers import daemons
 from helpers.documents import BLOCKS, Block
 from helpers.site import Site, lines
 
 PASSWORD = "correct horse"  # noqa: S105  # of a test
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+NGINX = daemons.found("nginx")
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,8 @@ def machine() -> Iterator[Machine]:
     """nginx at work, with the location of the page."""
     if NGINX is None or os.geteuid() or "www-data" not in {group.gr_name for group in grp.getgrall()}:
         pytest.skip("needs nginx, root, and the group www-data")
-    with tempfile.TemporaryDirectory(prefix="xraylog-nginx-") as name, socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        machine = Machine(Path(name), reserved.getsockname()[1])
-        reserved.close()
+    with tempfile.TemporaryDirectory(prefix="xraylog-nginx-") as name:
+        machine = Machine(Path(name), daemons.free_port())
         machine.root.chmod(0o755)
         for folder in ("etc/nginx", "var/lib"):
             (machine.root / folder).mkdir(parents=True)
@@ -88,7 +84,7 @@ def machine() -> Iterator[Machine]:
 user www-data;
 daemon off;
 pid {name}/pid;
-error_log {name}/error.log;
+error_log stderr;
 events {{}}
 http {{
     access_log off;
@@ -98,20 +94,8 @@ http {{
     }}
 }}
 """)
-        with subprocess.Popen([NGINX, "-c", str(settings), "-e", f"{name}/error.log"]) as process:
-            try:
-                wait_for_a_listener(machine, process)
-                yield machine
-            finally:
-                process.terminate()
-
-
-def wait_for_a_listener(machine: Machine, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", machine.port)) == 0:
-                return
-    raise AssertionError((machine.root / "error.log").read_text())
+        with daemons.listening([NGINX, "-c", str(settings), "-e", "stderr"], machine.port, machine.root / "output"):
+            yield machine
 
 
 def test_the_page_is_read_with_the_password_and_not_without(site: Site, machine: Machine) -> None:

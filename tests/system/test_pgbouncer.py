@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import daemons
 from helpers.documents import BLOCKS
 from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, day, lines, users
 
 from xraylog.cli import Exit
 
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+PGBOUNCER = daemons.found("pgbouncer")
 NOBODY = "nobody"  # pgbouncer does not run as root
 
 
@@ -28,11 +26,8 @@ def pooled(site: Site) -> Iterator[Site]:
         pytest.skip("needs pgbouncer: apt-get install pgbouncer")
     (settings,) = (block.text for block in BLOCKS if block.page == "docs/many-nodes.md" and "pool_mode" in block.text)
     server = site.database
-    with tempfile.TemporaryDirectory(prefix="xraylog-pgbouncer-") as name, socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
-        reserved.close()
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="xraylog-pgbouncer-") as name:
+        folder, port = Path(name), daemons.free_port()
         folder.chmod(0o755)
         (folder / "users").write_text(f'"{server["user"]}" "{server["password"]}"\n')
         config = folder / "pgbouncer.ini"
@@ -42,21 +37,9 @@ def pooled(site: Site) -> Iterator[Site]:
             f"auth_file = {folder}/users\n{settings.replace('default_pool_size = 20', 'default_pool_size = 2')}"
         )
         command = [PGBOUNCER, "-q", *(["-u", NOBODY] if os.geteuid() == 0 else []), str(config)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-            try:
-                wait_for_a_listener(port, process)
-                site.set("postgresql", host="127.0.0.1", port=port)
-                yield site
-            finally:
-                process.terminate()
-
-
-def wait_for_a_listener(port: int, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None:
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
-    raise AssertionError(process.stdout.read() if process.stdout else "")
+        with daemons.listening(command, port, folder / "output"):
+            site.set("postgresql", host="127.0.0.1", port=port)
+            yield site
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)

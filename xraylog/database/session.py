@@ -195,7 +195,7 @@ def answer(
     except psycopg.Error as error:
         if not conn.closed:  # the COMMIT after an error is skipped
             conn.rollback()
-        if isinstance(error, psycopg.errors.PipelineAborted) and error.__context__ is not None:
+        if isinstance(error, psycopg.errors.PipelineAborted) and isinstance(error.__context__, psycopg.Error):
             raise error.__context__ from None  # psycopg may raise that it was skipped instead of the cause
         raise
     return cursor.fetchall()
