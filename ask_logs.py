@@ -23,7 +23,7 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import networks, session
 from xraylog.networks import files
-from xraylog.printed import complain, prepare_streams, say, write
+from xraylog.printed import complain, flush_at_exit, say, write
 from xraylog.questions import asking, moments, parameters, present
 from xraylog.questions.catalog import QUESTIONS, Question
 from xraylog.questions.present import Answer
@@ -50,7 +50,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Answer one question, or load networks; return the exit status."""
-    prepare_streams()
+    flush_at_exit()
     options = parse_options(arguments)
     try:
         cfg = config.read(options.config)

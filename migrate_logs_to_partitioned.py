@@ -20,7 +20,7 @@ from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import backfill, plan, revert, state, swap, trial, verify
 from xraylog.migration.progress import PrintedProgress
 from xraylog.migration.state import State, retry
-from xraylog.printed import complain, prepare_streams, say
+from xraylog.printed import complain, flush_at_exit, say
 
 RESUMES = "committed steps are kept; the same command resumes"
 
@@ -39,7 +39,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Do what the command line asks for; return the exit status."""
-    prepare_streams()
+    flush_at_exit()
     options = parse_options(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # so that nohup.out shows the progress, too

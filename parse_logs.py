@@ -19,7 +19,7 @@ from xraylog.config import Config
 from xraylog.database.session import Unavailable, Unsuitable
 from xraylog.ingest import buffer_import, confirmation, offline, online, outcome, source
 from xraylog.ingest.outcome import Recorder
-from xraylog.printed import complain, prepare_streams
+from xraylog.printed import complain, flush_at_exit
 from xraylog.telemetry import run_log
 
 # By default (5 ms) the parser's thread delays each reply to the server by that much (benchmarks/load.py).
@@ -29,7 +29,7 @@ MAX_PARTITIONS = 366  # for --make-partitions: each is a table with three indexe
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Do what the command line asks for; return the exit status."""
-    prepare_streams()
+    flush_at_exit()
     options = parse_options(arguments)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:

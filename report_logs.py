@@ -21,7 +21,7 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
 from xraylog.file_advice import Needs
-from xraylog.printed import complain, prepare_streams
+from xraylog.printed import complain, flush_at_exit
 from xraylog.questions import moments
 from xraylog.questions.moments import Span
 from xraylog.report import collect, run_history
@@ -54,7 +54,7 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> Exit:
     """Write one page; return the exit status."""
-    prepare_streams()
+    flush_at_exit()
     options = parse_options(arguments)
     try:
         cfg = config.read(options.config)

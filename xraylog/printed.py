@@ -84,16 +84,8 @@ def _write_encoded(stream: TextIO, text: str) -> None:
 
 
 @functools.cache  # because once is enough
-def prepare_streams() -> None:
-    """Reserve the numbers of closed standard streams; otherwise `/dev/stdout` could be the connection to the database.
-
-    Writing to such a stream fails. Also keep Python's flush at exit from reporting a reader that has left as an error.
-    """
-    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):  # the wrong direction, so that use fails
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, flags)  # gets the lowest free number, which is this one
+def flush_at_exit() -> None:
+    """Flush what was printed when the program ends, without an error if the reader has left: Python would report it."""
     atexit.register(_flush)
 
 

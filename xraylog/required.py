@@ -1,10 +1,12 @@
-"""What has to be there before anything is imported: this Python, the two packages. Each script imports it first.
+"""What has to be there before anything is imported: three standard streams, this Python, the two packages.
 
-Without it an operator gets a traceback of the import. It is understood by older Pythons, too.
+Each script imports it first. Otherwise an operator gets a traceback of the import, and a closed standard stream may be
+confused with a file that a library keeps open. It is understood by older Pythons, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shlex
@@ -17,6 +19,19 @@ PACKAGES = ("loguru", "psycopg")
 MINIMUM = (3, 10)
 ROOT = Path(__file__).resolve().parent.parent
 OPERATOR = 3  # cli.Exit, which an older Python may not be able to import
+
+
+def reserve_closed_streams() -> None:
+    """Reserve the numbers of closed standard streams; otherwise `/dev/stdout` could be the connection to the database.
+
+    Writing to such a stream fails. Call it before libraries are imported, because some keep a file open: libffi does,
+    its own library, when ctypes is imported.
+    """
+    for number, flags in enumerate((os.O_WRONLY, os.O_RDONLY, os.O_RDONLY)):  # the wrong direction, so that use fails
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # gets the lowest free number, which is this one
 
 
 def missing() -> str:
@@ -73,13 +88,20 @@ def _import(name: str) -> None:
 def _without_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Say in one line that Ctrl-C ended the program before it could begin."""
     if issubclass(kind, KeyboardInterrupt):
-        os.write(2, b"interrupted\n")
+        _complain("interrupted")
     else:
         sys.__excepthook__(kind, error, trace)
 
 
+def _complain(text: str) -> None:
+    """Print a line on standard error, unless that is closed."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="backslashreplace"))
+
+
 sys.excepthook = _without_traceback
+reserve_closed_streams()
 found = missing()
 if found:
-    os.write(2, f"{found}\n".encode(errors="backslashreplace"))
+    _complain(found)
     sys.exit(OPERATOR)

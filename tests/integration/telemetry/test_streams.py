@@ -91,6 +91,37 @@ def test_standard_output_that_is_closed_is_named_and_is_no_other_file(streaming:
     assert streaming.log.read_bytes() == b""
 
 
+# As libffi does, on some systems, as soon as ctypes is imported: it keeps its own library open.
+OPENS_A_FILE = """
+import os, sys
+
+class Opener:
+    def find_spec(self, name, path=None, target=None):
+        if name == "ctypes" and not hasattr(Opener, "kept"):
+            Opener.kept = os.open({file!r}, os.O_RDWR)
+
+sys.meta_path.insert(0, Opener())
+"""
+
+
+@pytest.mark.parametrize("of", ["stats", "logging"])
+def test_a_file_that_a_library_opens_is_not_taken_for_a_closed_stream(streaming: Site, of: str) -> None:
+    """A library of the system got a row of statistics at its end."""
+    library = streaming.folder / "libffi.so"
+    library.write_bytes(b"\x7fELF")
+    (streaming.folder / "sitecustomize.py").write_text(OPENS_A_FILE.format(file=str(library)))
+    streaming.set("stats", output="/dev/stdout" if of == "stats" else str(streaming.stats))
+    if of == "logging":
+        streaming.set("logging", file="/dev/stdout", level="INFO")
+    command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *streaming.command()]
+    environment = {**os.environ, "PYTHONPATH": str(streaming.folder)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert library.read_bytes() == b"\x7fELF"
+    assert "closed" in done.stderr
+    assert done.returncode == (Exit.OPERATOR if of == "stats" else Exit.DONE)
+    assert streaming.emails() == users(0, 3)
+
+
 def test_a_terminal_that_is_none_is_named(streaming: Site) -> None:
     streaming.set("stats", output="/dev/tty")
     done = streaming.run(status=Exit.OPERATOR, start_new_session=True)
