@@ -302,6 +302,10 @@ REASONS: dict[str | bytes, str] = {
     "exist": "invalid user",
     "v2ray.com/core/proxy/vmess/encoding: failed to drain connection DrainSize = 800 41 22 > "
     "v2ray.com/core/proxy/vmess/encoding: invalid user > v2ray.com/core/proxy/vmess: Not Found": "invalid user",
+    # proxy/vmess/aead/authid.go: the account exists, or its checksum would not fit
+    "common/drain: common/drain: unable to drain connection > EOF > proxy/vmess/encoding: invalid user > invalid "
+    "timestamp, perhaps unsynchronized time": "wrong clock",
+    "proxy/vmess/encoding: invalid user > timestamp is negative": "wrong clock",
     "proxy/vmess/encoding: invalid user > replayed request": "replay",
     "proxy/vmess/encoding: duplicated session id, possibly under replay attack, but this is a AEAD request": "replay",
     "proxy/shadowsocks: failed iv check > proxy/shadowsocks: IV is not unique": "replay",
@@ -314,22 +318,63 @@ REASONS: dict[str | bytes, str] = {
     "proxy/socks: unknown Socks version: 71": "not this protocol",
     "proxy/vless/inbound: firstLen < 18 (VLESS)": "not this protocol",
     "proxy/shadowsocks: len(bs) <= 32": "not this protocol",
+    # crypto/tls, of an inbound with TLS
+    "proxy/vmess/encoding: failed to read request header > tls: first record does not look like a TLS handshake": (
+        "not this protocol"
+    ),
+    "proxy/vmess/encoding: failed to read request header > tls: oversized record received with length 65535": (
+        "not this protocol"
+    ),
+    "proxy/vmess/encoding: failed to read request header > local error: tls: bad record MAC": "not this protocol",
+    "proxy/hysteria: invalid padding length": "not this protocol",
     "proxy/socks: TCP bind is not supported.": "unsupported command",
     "proxy/socks: UDP is not enabled.": "unsupported command",
     "proxy/socks: unknown command 9": "unsupported command",
     "proxy/vless/encoding: invalid request address": "bad destination",
     "proxy/vmess/encoding: invalid remote address": "bad destination",
     "proxy/trojan: failed to read address and port > common/protocol: unknown address type: 9": "bad destination",
+    "proxy/hysteria: invalid address length": "bad destination",
     "v2ray.com/core/proxy/shadowsocks: failed to read address > cipher: message authentication failed": "wrong key",
     "proxy/vmess/encoding: invalid auth, but this is a AEAD request": "wrong key",
     "proxy/vless/encoding: failed to read request version > read tcp [::1]:443->[::2]:65535: i/o timeout": "timeout",
+    "timeout: no recent network activity": "timeout",  # quic-go
+    "timeout: handshake did not complete in time": "timeout",
     "proxy/vless/encoding: failed to read request version > read tcp 1.2.3.4:443->5.6.7.8:6001: read: connection reset "
     "by peer": "connection closed",
     "proxy/socks: insufficient header > unexpected EOF": "connection closed",
     "proxy/socks: insufficient header > EOF": "connection closed",
     "proxy/vless/encoding: failed to read > read tcp 1.2.3.4:443->5.6.7.8:6001: wsarecv: An existing connection was "
     "forcibly closed by the remote host.": "connection closed",
+    "proxy/vmess/encoding: failed to read request header > remote error: tls: bad certificate": "connection closed",
+    "proxy/vless/encoding: failed to read request version > websocket: close 1000 (normal)": "connection closed",
+    "proxy/vmess/encoding: failed to read request header > websocket: close 1005 (no status)": "connection closed",
+    "proxy/vmess/encoding: failed to read request header > websocket: close 1006 (abnormal closure): unexpected EOF": (
+        "connection closed"
+    ),
+    "proxy/vmess/encoding: failed to read request header > rpc error: code = Canceled desc = context canceled": (
+        "connection closed"
+    ),
+    "proxy/vmess/encoding: failed to read request header > http2: client disconnected": "connection closed",
+    "stream 4 canceled by remote with error code 256": "connection closed",
+    "Application error 0x100 (remote)": "connection closed",
+    "common/drain: common/drain: unable to drain connection > websocket: close 1000 (normal) > proxy/vmess/encoding: "
+    "invalid user > user do not exist": "invalid user",
+    "common/drain: common/drain: unable to drain connection > websocket: close 1006 (abnormal closure): unexpected EOF "
+    "> proxy/vmess/encoding: invalid user > user do not exist": "invalid user",
     # What a client wrote decides nothing.
+    "proxy/vmess/encoding: failed to read request header > websocket: close 1000 (normal): invalid user > replayed "
+    "request": "connection closed",
+    "proxy/vmess/encoding: failed to read request header > websocket: close 4000: tls: i/o timeout": (
+        "connection closed"
+    ),
+    "proxy/vmess/encoding: failed to read request header > Application error 0x0 (remote): invalid user": (
+        "connection closed"
+    ),
+    "proxy/vmess/encoding: failed to read request header > NO_ERROR (remote) (frame type: 0x1c): not a valid user": (
+        "connection closed"
+    ),
+    "proxy/vmess/encoding: failed to read request header > tls: client requested unsupported application protocols "
+    "([invalid user replayed request])": "not this protocol",
     b"proxy/socks: failed to read address > common/protocol: invalid domain name: \xff\xfe\0 bad": "bad destination",
     b"proxy/socks: failed to read address > common/protocol: invalid domain name: " + b"\x80" * 255: "bad destination",
     "common/protocol: invalid domain name: [a -> b] email: x": "bad destination",

@@ -6,7 +6,6 @@ import operator
 import re
 
 from xraylog.accesslog import reject_reasons
-from xraylog.accesslog.reject_reasons import RejectReason
 from xraylog.records import Ignored
 
 # app/dns: `UDP:8.8.8.8:53 got answer: host -> [ip] 23.4ms` (common/log/dns.go); maskAddress puts a blank into the name
@@ -64,7 +63,6 @@ DIGIT = re.compile(rb"\d")
 CUT_STATUS = re.compile(rb"acc(?:e(?:pt?)?)?e?|rej(?:e(?:ct?)?)?e?")  # at the end of a truncated line
 BEGINNINGS = frozenset(b"f fr fro m om rom tcp tcp: udp udp: DNS DoH api".split())
 FIRST_WORD = re.compile(rb"[A-Za-z][^\d]+(?:\d[^\d]*)?")  # of a sentence
-REASONS_OF_GO = (RejectReason.OTHER, RejectReason.TIMEOUT, RejectReason.CLOSED)  # errors of Go, or unknown
 FIRST_WORDS = 3
 MIN_BYTES = 12  # bytes
 
@@ -105,7 +103,7 @@ def is_message(rest: bytes) -> bool:
     # The status is the fourth word if a damaged line has a blank too many.
     if len(words) > FIRST_WORDS and _may_be_source(words[2]) and _may_be_status(words[3]):
         return False
-    return not ANYWHERE.search(rest) and reject_reasons.classify(rest) in REASONS_OF_GO and _is_utf_8(rest)
+    return not ANYWHERE.search(rest) and not reject_reasons.is_of_xray(rest) and _is_utf_8(rest)
 
 
 def _may_be_beginning(word: bytes) -> bool:
