@@ -326,6 +326,7 @@ REASONS: dict[str | bytes, str] = {
         "not this protocol"
     ),
     "proxy/vmess/encoding: failed to read request header > local error: tls: bad record MAC": "not this protocol",
+    "transport/internet/reality: processed invalid connection": "not this protocol",
     "proxy/hysteria: invalid padding length": "not this protocol",
     "proxy/socks: TCP bind is not supported.": "unsupported command",
     "proxy/socks: UDP is not enabled.": "unsupported command",

@@ -52,7 +52,7 @@ OF_XRAY = {
     RejectReason.NO_LOGIN: rb"no matching auth method|not allowed when auth is required",
     RejectReason.OTHER_PROTOCOL: (
         rb"invalid (?:request|protocol) version|not trojan protocol|unknown socks version|firstLen <|len\(bs\) <"
-        rb"|invalid padding length"
+        rb"|processed invalid connection|invalid padding length"
     ),
     RejectReason.UNSUPPORTED: (
         rb"TCP bind is not supported|UDP is not enabled|(?:unknown|unsupported|invalid)(?: request)? command"

@@ -38,6 +38,8 @@ IN_LETTERS = """
     SELECT address::text FROM endpoints WHERE address COLLATE "default" ILIKE ANY (%s::text[]) ORDER BY 1 LIMIT %s
 """
 EMPTY = "The database has no row."
+OF_NODE = "Counted: rows of node {!r} alone."
+STOPPED = "Node {!r} has no row since then, others have; on that machine: parse_logs.py --check"
 USERS_LIKE = "SELECT email::text FROM users WHERE email LIKE %s ORDER BY email LIMIT %s"
 FIRST_BETWEEN = """
     SELECT min("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
@@ -46,6 +48,7 @@ LAST_BETWEEN = """
     SELECT max("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
 """
 ANY_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s)"""
+ANY_OF_NODE_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s AND node_id = %s)"""
 # For rows outside of daily partitions: in a DEFAULT partition, or in a table without partitions.
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
@@ -68,6 +71,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         conn.execute(SETTINGS)
         known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))
         node_id = find_node(conn, values.get("node"))
+        if node_id is not None:
+            notes.append(OF_NODE.format(values["node"]))
         if question.by_name:
             addresses, are_all, more = addresses_of(conn, known, values)
             names, are_all_names, more_of_names = in_letters(conn, values.get("target"))
@@ -87,7 +92,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
         if not has_rows:
-            notes = end_notes(conn, zone, values["since"]) + notes
+            notes = end_notes(conn, zone, {**values, "node_id": node_id}) + notes
         if question.extra_columns:
             parts, more = with_extra_columns(conn, known, question, parts, {**values, "node_id": node_id})
             notes += more
@@ -186,10 +191,16 @@ def start_note(conn: Connection, zone: tzinfo) -> str:
     return f"The database has rows from {since} on: what was contacted before that alone counts as new."
 
 
-def end_notes(conn: Connection, zone: tzinfo, since: datetime) -> list[str]:
-    """Return the note that all rows are older than the window, if they are: then an empty answer proves nothing."""
+def end_notes(conn: Connection, zone: tzinfo, values: Mapping[str, Any]) -> list[str]:
+    """Return the note that all rows are older than the window, if they are: then an empty answer proves nothing.
+
+    Of one node: that it has none since then, while others have.
+    """
+    since, node_id = values["since"], values["node_id"]
     if conn.execute(ANY_SINCE, [since]).fetchone() == (True,):
-        return []
+        if node_id is None or conn.execute(ANY_OF_NODE_SINCE, [since, node_id]).fetchone() == (True,):
+            return []
+        return [STOPPED.format(values["node"])]
     for bounds in reversed(partitions.read_bounds(conn)):
         (last,) = conn.execute(LAST_BETWEEN, bounds).fetchone() or (None,)
         if last is not None:

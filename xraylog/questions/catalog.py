@@ -13,6 +13,7 @@ from xraylog.questions import targets
 from xraylog.questions.extra_columns import ExtraColumns, names, places
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WITHIN = "5m"
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
 ONLINE = (
     "Counted: users with a row in the window. Left out: connections that began before it, because xray writes a row "
@@ -52,7 +53,7 @@ class Question:
     notes: tuple[str, ...] = field(default=())
     nothing: Callable[[Mapping[str, Any]], str] | None = None  # returns the note if no row was found
     states_start: bool = False  # add a note that says from when on there are rows
-    needs: tuple[str, ...] = ()  # at least one of these options must be given
+    needs: Mapping[str, str] = field(default_factory=dict)  # at least one must be given: options, as they are typed
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer if it is given
     is_named_part: bool = False  # the value of that option names the only part to return
     narrowed_window: timedelta | None = None  # replaces `window` if that option is given
@@ -109,7 +110,7 @@ def _reached(parser: argparse.ArgumentParser) -> None:
 
 def _around(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", metavar="TIME", help="around this moment, in place of --since and --until")
-    parser.add_argument("--within", metavar="TIME", default="5m", help="to each side of --at (default: 5m)")
+    parser.add_argument("--within", metavar="TIME", help=f"to each side of --at (default: {WITHIN})")
 
 
 def _ports(parser: argparse.ArgumentParser) -> None:
@@ -215,7 +216,7 @@ QUESTIONS = (
         _reached,
         (targets.NAMES, targets.MASKED),
         targets.nothing,
-        needs=("target", "port"),
+        needs={"target": "TARGET", "port": "--port"},
         extra_columns=(names("connections"),),
         by_name=True,
     ),

@@ -10,8 +10,8 @@ UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days
 DURATION = re.compile(r"([0-9]{1,5})([mhdw])")
 AGO = re.compile(rf"{DURATION.pattern}(?: ago)?")
 DAYS_BACK = {"today": 0, "yesterday": 1}
-DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?) ?"
+DAY = re.compile(r"[0-9]{4}(?:-[0-9]{2}-[0-9]{2}|/[0-9]{2}/[0-9]{2})")  # also as the log has it
+MOMENT = re.compile(rf"({DAY.pattern})[ T]([0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]{{1,6}})?)?) ?"
                     r"(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?")  # fmt: skip
 EXPECTED = (
     "expected 30m, 12h, 7d or 2w (ago), today, yesterday, a day as in 2025-11-17, or a moment as in "
@@ -42,9 +42,9 @@ def read(text: str, now: datetime, zone: tzinfo) -> Span:
         if text in DAYS_BACK:
             return _day(now.astimezone(zone).date() - timedelta(days=DAYS_BACK[text]), zone)
         if DAY.fullmatch(text):
-            return _day(date.fromisoformat(text), zone)
+            return _day(date.fromisoformat(text.replace("/", "-")), zone)
         if found := MOMENT.fullmatch(text):
-            return _moment(found[1], found[2], found[3], zone)
+            return _moment(found[1].replace("/", "-"), found[2], found[3], zone)
     except (ValueError, OverflowError):
         pass
     raise Unreadable(f"{EXPECTED}, found {text!r}")

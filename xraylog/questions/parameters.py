@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from xraylog.questions import moments
-from xraylog.questions.catalog import Question
+from xraylog.questions.catalog import WITHIN, Question
 
 
 class WrongUsage(ValueError):
@@ -29,7 +29,7 @@ def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict
     if given["csv"] and len(parts) > 1:
         raise WrongUsage(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
     if question.needs and all(given[name] is None for name in question.needs):
-        raise WrongUsage(f"expected {' or '.join(question.needs)}, found neither")
+        raise WrongUsage(f"expected {' or '.join(question.needs.values())}, found neither")
     end = until or now
     since = since or end - question.length_for(given)
     if since >= end:
@@ -46,10 +46,13 @@ def is_text(value: str) -> bool:
 def _ends(given: Mapping[str, Any], zone: ZoneInfo, now: datetime) -> tuple[datetime | None, datetime | None]:
     """Return the ends of the window that were typed."""
     since, until = given["since"], given["until"]
+    within = given.get("within")
+    if given.get("at") is None and within is not None:
+        raise WrongUsage("expected --at with --within, found none")
     if given.get("at") is not None:
         if since is not None or until is not None:
             raise WrongUsage("expected --at, or --since and --until, found both")
-        span = moments.around(given["at"], given["within"], now, zone)
+        span = moments.around(given["at"], WITHIN if within is None else within, now, zone)
         return span.begin, span.end
     return (
         moments.read(since, now, zone).begin if since is not None else None,

@@ -240,7 +240,21 @@ def test_one_node_alone(asked: Site) -> None:
     asked.set("parser", node="n2")
     asked.append(*lines(20, 23))
     asked.run()
-    assert [answer(asked, "traffic", *WHEN, "--node", node)["periods"][0]["rows"] for node in ("n1", "n2")] == [9, 3]
+    for node, rows in ("n1", 9), ("n2", 3):
+        found = answer(asked, "traffic", *WHEN, "--node", node)
+        assert found["periods"][0]["rows"] == rows
+        assert f"Counted: rows of node '{node}' alone." in found["notes"]
+    assert "alone" not in ask(asked, "traffic", *WHEN)
+
+
+def test_a_node_that_stopped_while_others_go_on_is_named(asked: Site) -> None:
+    asked.set("parser", node="n2")
+    asked.append(line(20).replace("2025/11/17", "2025/11/18"))
+    asked.run()
+    stopped = "Node 'n1' has no row since then, others have; on that machine: parse_logs.py --check"
+    assert answer(asked, "online", "--since", "2025-11-18", "--node", "n1")["notes"][0] == stopped
+    for node, since in ("n2", "2025-11-18"), ("n1", "2025-11-17"):
+        assert stopped not in ask(asked, "rejected", "--since", since, "--node", node)
 
 
 def test_csv_is_one_table(asked: Site) -> None:

@@ -251,7 +251,7 @@ def test_the_first_row_is_found_where_there_are_no_partitions(conn: Connection) 
 
 
 REFUSED = {
-    (): "expected target or port, found neither",
+    (): "expected TARGET or --port, found neither",
     ("198.51.100.7:22",): "a port as --port",
     ("198.51.100.0/33",): "a network as in 198.51.100.0/24",
     ("https://example.com/",): "expected a host",
@@ -268,6 +268,7 @@ REFUSED = {
     ("a\x1b.example",): "expected a host",
     ("..",): "expected a host",
     ("198.51.100.7", "--at", "today", "--since", "1h"): "found both",
+    ("198.51.100.7", "--within", "1h"): "expected --at with --within, found none",
     ("198.51.100.7", "--at", "today", "--within", "5"): "a duration as in 5m",
     ("198.51.100.7", "--at", "0001-01-01", "--within", "99999w"): "found '99999w'",
 }

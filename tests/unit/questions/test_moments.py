@@ -33,6 +33,7 @@ MOMENTS = {
     "2025-11-17 10:15+02": utc(2025, 11, 17, 8, 15),
     "2025-11-17 10:15+02:00": utc(2025, 11, 17, 8, 15),
     "2025-11-17 10:15-0530": utc(2025, 11, 17, 15, 45),
+    "2025/11/17 10:15:23.123456": utc(2025, 11, 17, 9, 15, 23, 123_456),  # copied from the log
     "2025-11-17T10:15:30.5+05:45": utc(2025, 11, 17, 4, 30, 30, 500_000),
 }
 
@@ -49,6 +50,7 @@ def test_a_moment_is_read_as_it_is_typed(text: str) -> None:
         ("yesterday", utc(2025, 11, 15, 23), utc(2025, 11, 16, 23)),
         ("2025-10-26", utc(2025, 10, 25, 22), utc(2025, 10, 26, 23)),  # of 25 hours
         ("2025-03-30", utc(2025, 3, 29, 23), utc(2025, 3, 30, 22)),  # of 23
+        ("2025/11/17", utc(2025, 11, 16, 23), utc(2025, 11, 17, 23)),
     ],
 )
 def test_a_day_is_one_of_the_zone(text: str, begin: datetime, end: datetime) -> None:
@@ -97,6 +99,7 @@ def test_what_isoformat_writes_is_read_back(naive: datetime, minutes: int) -> No
         "-5m",
         "9999999999999d",
         "17.11.2025",
+        "2025/11-17",
     ],
 )
 def test_what_is_no_time_is_an_error_that_shows_some(text: str) -> None:
