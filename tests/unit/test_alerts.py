@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from xraylog.telemetry.prometheus import EndedRun, Metrics
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 RULES = dict(re.findall(r"^  - alert: (\w+)\n    expr: (.+(?:\n {10}.+)*)$", PAGE, re.MULTILINE))
-OVER_TIME = re.compile(r'(\w+)_over_time\((\w+)(?:\{(\w+)=~?"([^"]*)"\})?\[(\d+)([mhd])\]\)')
+OVER_TIME = re.compile(r'(\w+)_over_time\((\w+)(?:\{(\w+)=~?"([^"]*)"\})?\[(\d+)([mhd])\](?: offset (\d+)([mhd]))?\)')
 MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
 REDUCED = {"sum": sum, "count": len, "max": max, "avg": lambda found: sum(found) / len(found)}
 NO_LINES = dict.fromkeys(prometheus.OUTCOMES, 0)
@@ -27,23 +27,24 @@ DAY = 24 * 60 // STEP  # runs
 Samples = Sequence[tuple[str, Mapping[str, str], float]]
 
 
-def scraped(path: Path, runs: Sequence[Mapping[str, int]]) -> list[Samples]:
-    """What Prometheus has after these runs. `runs`: rows by outbound tag."""
+def scraped(path: Path, runs: Sequence[Mapping[str, int]], users: Sequence[int] = ()) -> list[Samples]:
+    """What Prometheus has after these runs. `runs`: rows by outbound tag, or `users` of each run."""
     metrics, samples = Metrics(path, "n1", path.parent / "access.log"), list[Samples]()
-    for rows, alike in groupby(runs):
+    for (rows, number), alike in groupby(zip_longest(runs, users)):
         repeats = len(list(alike))
-        made = [scraped_after(metrics, path, rows) for _ in range(min(repeats, 3))]
+        made = [scraped_after(metrics, path, rows or {}, number or 0) for _ in range(min(repeats, 3))]
         # A run starts from the samples of the one before: where two in a row leave the same, all that follow do.
         assert repeats < 3 or without_time(made[1]) == without_time(made[2])
         samples += [*made, *made[-1:] * (repeats - len(made))]
     return samples
 
 
-def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int]) -> Samples:
+def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int], users: int) -> Samples:
     """What Prometheus has after one run."""
     counts = RunCounts()
     counts.outbound_tags.update(rows)
-    metrics.end(EndedRun(1, 2, 0, True, NO_LINES, line_metrics=as_metrics([counts])), path.parent / "buffer")
+    found = {**as_metrics([counts]), (prometheus.USERS, ""): users}
+    metrics.end(EndedRun(1, 2, 0, True, NO_LINES, line_metrics=found), path.parent / "buffer")
     families = text_string_to_metric_families(path.read_text())
     return [(one.name, one.labels, one.value) for family in families for one in family.samples]
 
@@ -58,8 +59,9 @@ def fires(rule: str, samples: Sequence[Samples]) -> bool:
     values: list[float] = []
 
     def reduced(found: re.Match[str]) -> str:
-        function, name, label, pattern, length, unit = found.groups()
-        times = samples[-int(length) * MINUTES[unit] // STEP :]
+        function, name, label, pattern, length, unit, back, unit_back = found.groups()
+        end = len(samples) - int(back or 0) * MINUTES[unit_back or "m"] // STEP
+        times = samples[max(0, end - int(length) * MINUTES[unit] // STEP) : max(0, end)]
         values[:] = [
             value for each in times for metric, labels, value in each
             if metric == name and (label is None or re.fullmatch(pattern, labels.get(label, "")))
@@ -92,6 +94,28 @@ def test_the_alert_of_a_block_tag_fires_when_the_tag_rises(
     tmp_path: Path, runs: Sequence[Mapping[str, int]], expected: bool
 ) -> None:
     assert fires(RULES["XraylogBlocking"], scraped(tmp_path / "x.prom", runs)) == expected
+
+
+NIGHT, NOON = [2] * (DAY // 4), [40] * (DAY * 3 // 4)
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        ([*NIGHT, *NOON, *NIGHT], False),
+        ([*NIGHT, *NOON, *NIGHT, *NOON[: DAY // 4], *[4] * 6], True),
+        ([*NIGHT, *NOON, *NIGHT, *NOON[: DAY // 4], *[0] * 6], True),
+        ([*NIGHT, *NOON, *NIGHT, *NOON[: DAY // 4], *[20] * 6], False),
+        ([*NIGHT, *NOON, *NIGHT, *NOON[: DAY // 4], 0, 0], False),
+        ([*[5] * DAY, *[0] * 6], False),
+        ([40] * 6 + [0] * 6, False),
+    ],
+    ids=["each night", "a tenth", "none", "half", "for ten minutes", "few users", "new"],
+)
+def test_the_alert_of_users_who_have_gone_compares_with_the_day_before_and_not_with_the_night(
+    tmp_path: Path, users: Sequence[int], expected: bool
+) -> None:
+    assert fires(RULES["XraylogUsersGone"], scraped(tmp_path / "x.prom", (), users)) == expected
 
 
 @pytest.mark.parametrize("tag", ["blocked", "Block-ads", "blackhole", "reject", "deny-bt", "unblock"])
