@@ -671,7 +671,10 @@ def test_the_statement_that_ask_logs_sends_gives_the_same_rows(filled: Connectio
 def test_of_one_node_each_statement_reads_its_rows_alone(is_distributed: bool) -> None:
     """--node changes the text `FROM logs l`: whoever reads logs in other words reads those of all nodes."""
     for name, statement in statements.read(is_distributed).items():
-        read = re.findall(r"\b(?:FROM|JOIN)\s+logs\b(?! WHERE (?:node_id = %\(node_id\)s|false))", statement.of_node())
+        read = re.findall(
+            r"\b(?:FROM|JOIN)\s+logs\b(?! WHERE (?:node_id = %\(node_id\)s|false))",
+            statement.narrowed(statements.OF_NODE),
+        )
         assert read == [], name
 
 

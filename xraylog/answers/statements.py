@@ -28,8 +28,10 @@ FUNCTION = re.compile(
 # One a line: a parameter with its type and default, or a column of the answer.
 PARAMETER = re.compile(r'^\s*"?(?P<name>\w+)"?\s+(?P<type>[a-z0-9]+(?:\[\])?)(?:\s+DEFAULT\b.*?)?,?$', re.MULTILINE)
 ROWS = "FROM logs l"  # how each statement begins to read
+NARROWED_ROWS = "FROM (SELECT * FROM logs WHERE {}) l"
 REASON = f"l.{REJECT_REASON}"
-ROWS_OF_NODE = "FROM (SELECT * FROM logs WHERE node_id = %(node_id)s) l"
+OF_NODE = "node_id = %(node_id)s"
+OF_USERS = "user_id = ANY (%(user_ids)s::bigint[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,11 @@ class Statement:
     columns: tuple[str, ...]
     text: str  # with %(name)s for each
 
-    def of_node(self) -> str:
-        """Return the text that reads the rows of one node, %(node_id)s."""
-        return self.text.replace(ROWS, ROWS_OF_NODE)
+    def narrowed(self, *conditions: str) -> str:
+        """Return the text that reads only rows that meet these conditions: OF_NODE, OF_USERS."""
+        if not conditions:
+            return self.text
+        return self.text.replace(ROWS, NARROWED_ROWS.format(" AND ".join(conditions)))
 
     def changed(self, change: Callable[[str], str]) -> Statement:
         """Return the same statement with another text."""

@@ -53,6 +53,7 @@ ANY_OF_NODE_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s
 FIRST_BEFORE = """
     SELECT min("timestamp") FROM logs WHERE %s::timestamptz IS NULL OR "timestamp" < %s::timestamptz
 """
+IDS_OF = "SELECT id FROM users WHERE email = ANY (%s::text[])"
 NAMES_OF = "SELECT email::text FROM users WHERE email = ANY (%s::text[])"
 USER = "SELECT email::text FROM users WHERE email = %s"
 
@@ -82,6 +83,10 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         if values.get("emails"):
             values = {**values, "emails": names_in(conn, values["emails"])}
         users = find_users(conn, values["email"]) if "email" in values else [None]
+        if (alone := values.get("alone")) is not None:
+            alone = find_users(conn, alone)
+            ids = conn.execute(IDS_OF, [alone[:MAX_USERS]]).fetchall()
+            values = {**values, "user_ids": [user_id for (user_id,) in ids]}
         for name, function in asked.items():
             one_each = [
                 _part(conn, name, known[function], {**values, "email": user, "node_id": node_id}, limit)
@@ -96,7 +101,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
         if question.extra_columns:
             parts, more = with_extra_columns(conn, known, question, parts, {**values, "node_id": node_id})
             notes += more
-    if len(users) > MAX_USERS:
+    if len(users if alone is None else alone) > MAX_USERS:
         are_all = False
         notes.append(MANY_USERS.format(MAX_USERS))
     if question.nothing and not has_rows:
@@ -167,7 +172,8 @@ def in_letters(conn: Connection, target: str | None) -> tuple[list[str], bool, l
 
 
 def _text(statement: Statement, values: Mapping[str, Any]) -> str:
-    return statement.text if values["node_id"] is None else statement.of_node()
+    conditions = {"node_id": statements.OF_NODE, "user_ids": statements.OF_USERS}
+    return statement.narrowed(*(text for name, text in conditions.items() if values.get(name) is not None))
 
 
 def _part(conn: Connection, title: str, statement: Statement, values: Mapping[str, Any], limit: int | None) -> Part:

@@ -135,6 +135,7 @@ def _online(parser: argparse.ArgumentParser) -> None:
 
 
 def _sharing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("alone", metavar="NAME", nargs="?", help="this user alone; * stands for any characters")
     parser.add_argument("--by", choices=("simultaneous", "addresses", "networks"), default="simultaneous",
                         help="the order: networks at the same time, or addresses or networks of the window "
                         "(default: simultaneous)")  # fmt: skip
@@ -175,6 +176,7 @@ QUESTIONS = (
         HOUR,
         _sharing,
         (SHARING, ADDRESSES),
+        targets.nothing_of_user,
         extra_columns=(
             ExtraColumns(
                 "users", "email", {"countries": "countries", "providers": "providers"}, "places_of_users", "networks"

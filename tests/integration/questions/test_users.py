@@ -127,6 +127,25 @@ def test_sharing_is_what_happens_at_the_same_time(ask: Any) -> None:
     ]
 
 
+def test_sharing_of_one_account_or_of_those_of_a_pattern(ask: Any, site: Site) -> None:
+    found = ask(SHARING, "sharing", "phone", *DAY)
+    assert [row[:3] for row in rows(found["users"])] == [("phone", 1, 0)]
+    assert [row[0] for row in rows(ask([], "sharing", "*h*", *DAY, "--node", "n1")["users"])] == [
+        "shared", "phone", "home"
+    ]  # fmt: skip
+    unseen = ask([], "sharing", "phone", "--since", "2025-11-17 10:06", "--until", "2025-11-17 10:30")
+    assert (unseen["users"], unseen["notes"][0]) == ([], "no row of phone in this window")
+    refused = site.run("sharing", "phon", script="ask_logs", status=3).stderr
+    assert "found 'phon'; there are 'phone'" in refused
+
+
+def test_a_pattern_of_accounts_that_fits_many_says_so(ask: Any) -> None:
+    many = [line("10:00:00", "203.0.113.1", f"u{n:02}") for n in range(30)]
+    found = ask(many, "sharing", "u*", *DAY)
+    assert (len(found["users"]), found["is_cut"]) == (20, True)
+    assert "The first 20 users whose names fit are shown; for the others, narrow the pattern." in found["notes"]
+
+
 def test_sharing_by_addresses(ask: Any) -> None:
     found = ask(SHARING, "sharing", *DAY, "--by", "addresses")
     assert [row[0] for row in rows(found["users"])] == ["phone", "shared", "home"]
