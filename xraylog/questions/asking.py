@@ -64,7 +64,7 @@ class Unknown(Exception):
 
 def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: tzinfo, limit: int | None) -> Answer:
     """Return the answer. `values`: by parameter. `limit`: of rows in a part, None for no limit. Raises Unknown."""
-    parts, notes = [], list(question.notes)
+    parts, notes = [], list(question.notes_for(values))
     asked, are_all = question.parts_for(values), True
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -19,6 +19,10 @@ ONLINE = (
     "Counted: users with a row in the window. Left out: connections that began before it, because xray writes a row "
     "when one begins. online_since is looked for up to 6 hours back; after a pause of 30 minutes it begins anew."
 )
+OVER_TIME = (
+    "Counted: users with a row in the period; at_once: the most of them in five minutes. Left out: periods without "
+    "users."
+)
 SEEN = "Without a time: users with no row in the window, and names that the database does not know."
 SHARING = (
     "simultaneous: networks (/24, /48; IPv4 and IPv6 each by itself) in one slot of ten minutes. A phone that leaves "
@@ -57,6 +61,7 @@ class Question:
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer if it is given
     is_named_part: bool = False  # the value of that option names the only part to return
     narrowed_window: timedelta | None = None  # replaces `window` if that option is given
+    narrowed_notes: tuple[str, ...] | None = None  # replaces `notes` then
     extra_columns: tuple[ExtraColumns, ...] = ()  # shown if the optional table that they come from has rows
     by_name: bool = False  # also count the addresses that the target's name had
     has_end: bool = True  # whether --until changes the answer
@@ -67,6 +72,10 @@ class Question:
         if self.narrowed and self.is_named_part and (name := values.get(self.narrowed[0])):
             parts = {name: parts[name]}
         return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
+
+    def notes_for(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the notes about the parts of the answer to these options."""
+        return self.notes if self.narrowed_notes is None or not self.is_narrowed(values) else self.narrowed_notes
 
     def length_for(self, values: Mapping[str, Any]) -> timedelta:
         """Return the length of the window if --since is not given."""
@@ -167,6 +176,7 @@ QUESTIONS = (
         (ONLINE, ADDRESSES),
         narrowed=("by", {"periods": "users_over_time"}),
         narrowed_window=DAY,
+        narrowed_notes=(OVER_TIME,),
         extra_columns=(ExtraColumns("users", "addresses", {"countries": "country", "providers": "provider"}),),
     ),
     Question(

@@ -95,6 +95,8 @@ def test_online_since_the_last_pause_of_half_an_hour(ask: Any) -> None:
 def test_users_over_time_and_the_most_at_once(ask: Any) -> None:
     found = ask(ONLINE, "online", *NOON, "--by", "hour", "--since", "2025-11-17 10:00")
     assert rows(found["periods"]) == [(moment("10:00:00"), 2, 1), (moment("11:00:00"), 3, 2)]
+    (note,) = found["notes"]
+    assert "at_once: the most of them in five minutes" in note
 
 
 def test_minutes_are_the_window_of_online(ask: Any) -> None:
