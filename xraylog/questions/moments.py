@@ -12,7 +12,7 @@ AGO = re.compile(rf"{DURATION.pattern}(?: ago)?")
 DAYS_BACK = {"today": 0, "yesterday": 1}
 DAY = re.compile(r"[0-9]{4}(?:-[0-9]{2}-[0-9]{2}|/[0-9]{2}/[0-9]{2})")  # also as the log has it
 MOMENT = re.compile(rf"({DAY.pattern})[ T]([0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:\.[0-9]{{1,6}})?)?) ?"
-                    r"(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?")  # fmt: skip
+                    r"(Z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?")  # fmt: skip
 EXPECTED = (
     "expected 30m, 12h, 7d or 2w (ago), today, yesterday, a day as in 2025-11-17, or a moment as in "
     "2025-11-17 10:15 or 2025-11-17T10:15:00+03:30"
@@ -86,7 +86,7 @@ def _zones(offset: str | None, zone: tzinfo) -> list[tuple[tzinfo, int]]:
     """Return the possible zones of a time. Without an offset: before and after a change of clocks, to miss no row."""
     if offset is None:
         return [(zone, 0), (zone, 1)]
-    if offset == "Z":
+    if offset in ("Z", "UTC", "GMT"):
         return [(timezone.utc, 0)]
     digits = offset[1:].replace(":", "").ljust(4, "0")
     apart = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
