@@ -145,13 +145,20 @@ def with_extra_columns(
 def addresses_of(
     conn: Connection, known: Mapping[str, Statement], values: Mapping[str, Any]
 ) -> tuple[list[str], bool, list[str]]:
-    """Return the addresses that had the name in `target`, whether these are all, and notes about them."""
+    """Return the addresses that had the name in `target`, whether these are all, and notes about them.
+
+    Of an address: only the note that says which names it had.
+    """
     target = values.get("target")
-    if target is None or targets.address(target.partition("/")[0]):
+    is_address = target is not None and targets.address(target) is not None
+    if target is None or (targets.address(target.partition("/")[0]) and not is_address):
         return [], True, []
     is_readable, complaints = dns_names.TABLE.readable(conn)
     if not is_readable:
         return [], True, complaints
+    if is_address:
+        ((_, names),) = conn.execute(known["names_of"].text, {**values, "addresses": [target]})
+        return [], True, targets.called(target, names or [])
     statement = f"{known['addresses_named'].text}\nLIMIT %(limit)s"
     found = [address for (address,) in conn.execute(statement, {**values, "limit": MAX_ADDRESSES + 1})]
     are_all = len(found) <= MAX_ADDRESSES

@@ -142,6 +142,14 @@ def also(found: Sequence[str]) -> list[str]:
     return [f"Also counted, because DNS answers gave them this name: {shown}. They may have other names, too."]
 
 
+def called(address: str, names: Sequence[str]) -> list[str]:
+    """Return the note that says which names an address had, whose rows are not counted."""
+    if not names:
+        return []
+    shown = f"{', '.join(names)} (five at most are shown)"
+    return [f"DNS answers called {address} {shown}: clients that asked for a name are stored under that name."]
+
+
 def nothing_from(values: Mapping[str, Any]) -> str:
     """Return the note for an answer without rows."""
     return f"no row in this window is from {values['client']}"

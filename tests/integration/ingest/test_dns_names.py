@@ -88,6 +88,16 @@ def test_questions_show_names_and_find_addresses_by_name(keeping: Site) -> None:
     }
     by_address = ask(keeping, "reached", "198.51.100.7", *DAY)
     assert [row["email"] for row in by_address["users"]] == ["ann"]
+    note = (
+        "DNS answers called 198.51.100.7 cdn.example, web.example (five at most are shown): clients that asked for a "
+        "name are stored under that name."
+    )
+    assert note in by_address["notes"]
+    assert not any(
+        note.startswith("DNS answers called") for note in ask(keeping, "reached", "198.51.100.8", *DAY)["notes"]
+    )
+    nobody = ask(keeping, "reached", "::ffff:198.51.100.7", "--port", "9", *DAY)
+    assert (nobody["users"], note in nobody["notes"]) == ([], True)
 
 
 def test_of_the_addresses_of_a_name_those_that_were_contacted_count(
