@@ -104,8 +104,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     if len(users if alone is None else alone) > MAX_USERS:
         are_all = False
         notes.append(MANY_USERS.format(MAX_USERS))
-    if question.nothing and not has_rows:
-        notes.insert(0, question.nothing(values))
+    if question.nothing and not has_rows and (nothing := question.nothing(values)):
+        notes.insert(0, nothing)
     until = values["until"] if question.has_end else None
     return Answer(question.name, values["since"], until, zone, parts, [*dict.fromkeys(notes)], not are_all)
 

@@ -55,7 +55,7 @@ class Question:
     window: timedelta = DAY  # before --until, unless --since says otherwise
     options: Callable[[argparse.ArgumentParser], None] = no_options
     notes: tuple[str, ...] = field(default=())
-    nothing: Callable[[Mapping[str, Any]], str] | None = None  # returns the note if no row was found
+    nothing: Callable[[Mapping[str, Any]], str | None] | None = None  # returns the note if no row was found
     states_start: bool = False  # add a note that says from when on there are rows
     needs: Mapping[str, str] = field(default_factory=dict)  # at least one must be given: options, as they are typed
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer if it is given

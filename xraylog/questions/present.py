@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,11 +51,8 @@ def as_table(answer: Answer) -> str:
 def as_csv(answer: Answer) -> str:
     """Return one table with a header. `answer` must have exactly one part."""
     (part,) = answer.parts
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(part.columns)
-    writer.writerows([_cell(value, answer.zone) for value in row] for row in part.rows)
-    return text.getvalue()
+    rows = [part.columns, *([_cell(value, answer.zone) for value in row] for row in part.rows)]
+    return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
 
 
 def as_json(answer: Answer) -> str:
@@ -132,6 +127,11 @@ def _shown(value: Any, zone: tzinfo) -> str:
 def _cell(value: Any, zone: tzinfo) -> str:
     text = escaped(_text(value, zone))
     return f"'{text}" if isinstance(value, str | list) and text.startswith(FORMULA) else text
+
+
+def _quoted(cell: str) -> str:
+    """Return a cell of CSV. One with a semicolon is quoted, too: where it parts cells, what follows is no formula."""
+    return '"' + cell.replace('"', '""') + '"' if any(sign in cell for sign in ',;"') else cell
 
 
 def _text(value: Any, zone: tzinfo) -> str:

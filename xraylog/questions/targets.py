@@ -155,9 +155,9 @@ def nothing_from(values: Mapping[str, Any]) -> str:
     return f"no row in this window is from {values['client']}"
 
 
-def nothing_of_user(values: Mapping[str, Any]) -> str:
-    """Return the note for an answer without rows."""
-    return "no row in this window" if values["alone"] is None else f"no row of {values['alone']} in this window"
+def nothing_of_user(values: Mapping[str, Any]) -> str | None:
+    """Return the note for an answer without rows; None if it is about all users."""
+    return None if values["alone"] is None else f"no row of {values['alone']} in this window"
 
 
 def nothing_by_tag(values: Mapping[str, Any]) -> str:

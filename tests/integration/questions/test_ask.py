@@ -40,6 +40,18 @@ def test_no_name_and_no_list_of_names_begins_a_formula_in_a_spreadsheet(sign: st
     assert list(csv.reader(io.StringIO(shown)))[1] == [f"'{sign}cmd", f"'{sign}cmd, b", "-1"]
 
 
+def test_no_part_of_a_name_is_a_cell_where_semicolons_or_tabs_part_cells() -> None:
+    """As in the spreadsheets of countries whose decimals have a comma."""
+    names = ["a;=cmd", "b\tc", 'say "x"', "d,e", "plain", ""]
+    part = present.Part("users", ("email", "rows"), [(name, 1) for name in names])
+    shown = present.as_csv(present.Answer("q", NOW, NOW, timezone.utc, [part]))
+    assert [cell for cell, _ in list(csv.reader(io.StringIO(shown)))[1:]] == [
+        name.replace("\t", r"\x09") for name in names
+    ]  # fmt: skip
+    assert list(csv.reader(io.StringIO(shown), delimiter=";"))[1][0].startswith("a;=cmd")
+    assert "\nplain,1\n" in shown
+
+
 def ask(site: Site, *arguments: str, status: int = 0) -> str:
     done = site.run(*arguments, script="ask_logs", status=status)
     return done.stderr if status else done.stdout
