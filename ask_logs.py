@@ -21,7 +21,7 @@ from loguru import logger
 from xraylog import cli, config, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
-from xraylog.database import networks, session
+from xraylog.database import deadline, networks, session
 from xraylog.networks import files
 from xraylog.printed import complain, flush_at_exit, say, write
 from xraylog.questions import asking, moments, parameters, present
@@ -72,6 +72,8 @@ def answer(cfg: Config, question: Question, options: Options) -> Exit:
     except (parameters.WrongUsage, moments.Unreadable) as error:
         options.parser.error(str(error))
     with session.connect({"application_name": "ask_logs", **cfg.connection}, to_write=False) as conn:
+        if cfg.report_timeout_s:
+            deadline.limit(conn, cfg.report_timeout_s + deadline.SILENCE_S)
         conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{cfg.report_timeout_s}s"])
         found = asking.ask(conn, question, values, cfg.zone, limit_of(options))
     print_answer(found, options)

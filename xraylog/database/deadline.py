@@ -17,6 +17,7 @@ from psycopg.abc import PQGen
 Result = TypeVar("Result")
 
 CANCEL_TIMEOUT_S = 5.0
+SILENCE_S = 60  # after the time limit of a query, wait this long before taking the server for dead
 
 
 class NoAnswer(psycopg.OperationalError):

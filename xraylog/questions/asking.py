@@ -9,7 +9,7 @@ from typing import Any
 from xraylog.answers import statements
 from xraylog.answers.statements import Statement
 from xraylog.database import citus, dns_names, partitions, reject_reason
-from xraylog.database.session import Connection
+from xraylog.database.session import READ_SETTINGS, Connection
 from xraylog.printed import unescaped
 from xraylog.questions import extra_columns, targets
 from xraylog.questions.catalog import Question
@@ -24,11 +24,10 @@ MANY_ADDRESSES = (
 )
 MANY_NAMES = "More than {0:,} destinations have this name in letters, and not as the DNS has it; {0:,} are counted."
 # work_mem: enough to group the rows of a day in memory. JIT compiles for longer than it saves (PostgreSQL 10 has none).
-# The role may have a DateStyle that psycopg cannot read.
 SETTINGS = """
-    SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' WHEN 'work_mem' THEN '64MB' ELSE 'ISO, MDY' END, true)
+    SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '64MB' END, true)
     FROM pg_settings
-    WHERE name IN ('jit', 'work_mem', 'DateStyle')
+    WHERE name IN ('jit', 'work_mem')
 """
 NODES = "SELECT name, id FROM nodes ORDER BY name"
 USERS_NEAR = """
@@ -68,6 +67,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     asked, are_all = question.parts_for(values), True
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        conn.execute(READ_SETTINGS)
         conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
         conn.execute(SETTINGS)
         known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))

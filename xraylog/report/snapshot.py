@@ -61,9 +61,6 @@ class Session:
             self.conn.cancel_safe(timeout=deadline.CANCEL_TIMEOUT_S)
 
 
-SILENCE_S = 60  # after the time limit of a query, wait this long before taking the server for dead
-
-
 @contextlib.contextmanager
 def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
     """Yield two sessions in one snapshot, or the same one twice if a second cannot be opened.
@@ -97,7 +94,7 @@ def _begin(stack: contextlib.ExitStack, sessions: Sessions, timeout_s: int, expo
     """Open a read-only transaction in the snapshot `exported`, or in a new one; it ends with the stack."""
     conn = stack.enter_context(sessions())
     if timeout_s:
-        deadline.limit(conn, timeout_s + SILENCE_S)
+        deadline.limit(conn, timeout_s + deadline.SILENCE_S)
     conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     conn.read_only = True
     stack.enter_context(conn.transaction())

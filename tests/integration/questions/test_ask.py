@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -18,6 +19,7 @@ from helpers.site import Site, line, lines
 from psycopg.sql import SQL, Identifier
 
 import ask_logs
+from xraylog.database import deadline
 from xraylog.questions import asking, catalog, present
 
 NOW = datetime(2025, 11, 17, tzinfo=timezone.utc)
@@ -311,6 +313,33 @@ def reader(asked: Site) -> Iterator[dict[str, str]]:
         yield {"user": name, "password": "only for this test"}
         conn.execute(SQL("DROP OWNED BY {}").format(Identifier(name)))
         conn.execute(SQL("DROP ROLE {}").format(Identifier(name)))
+
+
+def test_a_server_that_freezes_during_a_question_is_given_up(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel still answers, so that no timer of TCP ends."""
+    pid, find_node = asked.log.with_name("pid"), asking.find_node
+
+    def freeze(conn: Any, name: str | None) -> int | None:
+        pid.write_text(str(conn.pgconn.backend_pid))
+        os.kill(conn.pgconn.backend_pid, signal.SIGSTOP)
+        return find_node(conn, name)
+
+    asked.set("report", statement_timeout="1")
+    monkeypatch.setattr(deadline, "SILENCE_S", -0.9)
+    monkeypatch.setattr(asking, "find_node", freeze)
+    try:
+        said = ask(asked, "traffic", *WHEN, "--node", "n1", status=1)
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGCONT)
+    assert f"no answer for 0.1 s from the server's process {pid.read_text()}" in said
+    assert "Traceback" not in said
+
+
+def test_settings_of_the_role_change_no_answer(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = answer(asked, "reached", "*.example", *WHEN)
+    settings = {"standard_conforming_strings": "off", "backslash_quote": "off", "DateStyle": "German"}
+    monkeypatch.setenv("PGOPTIONS", " ".join(f"-c {name}={value}" for name, value in settings.items()))
+    assert answer(asked, "reached", "*.example", *WHEN) == expected
 
 
 def test_a_role_that_may_only_read_is_enough(asked: Site, reader: dict[str, str]) -> None:
