@@ -258,10 +258,12 @@ def find_users(conn: Connection, pattern: str) -> list[str]:
 
 
 def names_in(conn: Connection, lines: Sequence[str]) -> list[str]:
-    """Return the user names in these lines. Blanks around a name are kept only if there is such a user."""
-    padded = [line for line in lines if line != line.strip()]
-    existing = {name for (name,) in conn.execute(NAMES_OF, [padded])} if padded else set()
-    return [*dict.fromkeys(line if line in existing else line.strip() for line in lines)]
+    """Return the user names in these lines: with the blanks around it, or as printed, only if there is such a user."""
+    forms = {line: (line, line.strip(), unescaped(line.strip())) for line in lines}
+    unsure = [form for each in forms.values() if len(set(each)) > 1 for form in each]
+    existing = {name for (name,) in conn.execute(NAMES_OF, [unsure])} if unsure else set()
+    names = (next((form for form in each if form in existing), each[1]) for each in forms.values())
+    return [*dict.fromkeys(names)]
 
 
 def like(pattern: str) -> str:

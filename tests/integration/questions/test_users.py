@@ -201,6 +201,16 @@ def test_a_name_in_a_list_keeps_its_blanks_if_there_is_such_a_user(
     assert rows(found["users"]) == [("ann", moment("10:03:00"), None), (" ann", None, None), ("zed", None, None)]
 
 
+def test_a_name_in_a_list_may_be_as_an_answer_shows_it(ask: Any, site: Site) -> None:
+    """As in a list that was made of an answer."""
+    names = site.log.with_name("names")
+    names.write_text("red\\x1b[31m\n never\\x1b\n")
+    found = ask([line("10:00:00", "203.0.113.1", "red\x1b[31m")], "last-seen", *DAY[:2], "--users", str(names))
+    assert [row[:2] for row in rows(found["users"])] == [
+        ("red\x1b[31m", moment("10:00:00")), ("never\\x1b", None)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [("red\x1b[31m", r"red\x1b[31m"), ("\u202egpj.exe", r"\u202egpj.exe"), ("юз\x1b", r"\u044e\u0437\x1b")],
