@@ -1,6 +1,6 @@
-"""Steps 3 to 6 of the migration: the rows of each day go into a partition of their own, one transaction a day.
+"""Steps 3 to 6 of the migration: copy the rows of each day into a partition of its own, one transaction a day.
 
-A day whose partition is there has been copied.
+A day that has a partition has been copied.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from xraylog.migration.old_table import BY_DAY, OldTable
 from xraylog.migration.progress import Copied, Progress
 from xraylog.migration.state import State
 
-MIN_CORRELATION = 0.9  # from here on the rows of a day lie together, and a BRIN index finds them
+MIN_CORRELATION = 0.9  # of the timestamp with the physical order of rows: from here on, a BRIN index finds a day
 
 
 def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
-    """Resume a started migration: return the old table, and how many rows it has, which no longer changes.
+    """Resume a started migration: return the old table and its rows per day, which no longer change.
 
-    Raises Unsuitable if rows that cannot be migrated came just before it was renamed.
+    Raises Unsuitable if rows that cannot be migrated were stored after the check, before the table was renamed.
     """
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         old = old_table.describe(conn, "logs_old", found.zone)
         blockers.raise_without_rights(old)
-        if not found.recorded:  # a version before this table started it
+        if not found.recorded:  # an older version of the script started it, without the table xraylog_migration
             state.run_all(conn, swap.record_started(old, found.state is State.FINISHED, found.sequence_type))
         _ensure_index_by_day(conn, old)
         old = old_table.describe(conn, "logs_old", found.zone)
@@ -46,7 +46,7 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
 
 
 def _ensure_index_by_day(conn: Connection, old: OldTable) -> None:
-    """Create an index that finds the rows of a day: without one, every day would read the whole table."""
+    """Create an index that finds the rows of a day; without one, each day would need to read the whole table."""
     if finds_days(old):
         return
     conn.execute("ANALYZE logs_old")
@@ -54,7 +54,7 @@ def _ensure_index_by_day(conn: Connection, old: OldTable) -> None:
     method = "brin" if row is not None and abs(row[0] or 0) >= MIN_CORRELATION else "btree"
     conn.execute(index_by_day(old, method))
     if not old.has_zone:
-        conn.execute("ANALYZE logs_old")  # of an expression there are statistics only now
+        conn.execute("ANALYZE logs_old")  # an expression has statistics only if an index on it exists
 
 
 CORRELATION = """
@@ -63,7 +63,7 @@ CORRELATION = """
 
 
 def finds_days(old: OldTable) -> bool:
-    """Return whether it has an index that finds the rows of a day."""
+    """Return whether the old table has an index that finds the rows of a day."""
     return any(
         index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
         for index in old.indexes
@@ -72,7 +72,7 @@ def finds_days(old: OldTable) -> bool:
 
 
 def index_by_day(old: OldTable, method: str) -> Composed:
-    """Return the DDL for an index that finds the rows of a day."""
+    """Return the DDL of our index that finds the rows of a day; `method` is brin or btree."""
     return SQL("CREATE INDEX {} ON logs_old USING {} ({})").format(
         Identifier(BY_DAY),
         SQL(method),
@@ -81,22 +81,25 @@ def index_by_day(old: OldTable, method: str) -> Composed:
 
 
 def pending_days(conn: Connection, dates: Sequence[date]) -> list[date]:
-    """Return the days of the old table that have not been copied, the newest first: people ask for these.
+    """Return the days of the old table that have not been copied, the newest first, because people ask for these.
 
-    None once it is finished: a day that is missing then has been dropped since.
+    The list is empty if the migration is finished: a day that is missing then has been dropped since.
     """
     with state.step(conn) as found:
         return days_without_partition(conn, dates) if found.state is State.UNFINISHED else []
 
 
 def days_without_partition(conn: Connection, dates: Sequence[date]) -> list[date]:
-    """Return the days that have no partition yet, the newest first. Needs a transaction."""
+    """Return the days that have no partition yet, the newest first. Call it in a transaction."""
     bounds = partitions.read_bounds(conn)
     return [day for day in reversed(dates) if partitions.gaps(str(day), bounds)]
 
 
 def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> Copied:
-    """Copy a day's rows into a partition of their own, in one transaction; nothing if another session did."""
+    """Copy a day's rows into a partition, in one transaction. Do nothing if another session has copied them.
+
+    Raises Unsuitable if only the operator can fix why the server refuses it.
+    """
     with state.step(conn) as found:
         if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
             return Copied()
@@ -110,7 +113,10 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
             state.run_all(conn, others)
             clock.append(time.monotonic())
             state.retry(progress, state.run_in_savepoint, conn, attach)
-        except (errors.DuplicateTable, errors.DuplicateObject) as error:  # since the first look at these names
+        except (
+            errors.DuplicateTable,
+            errors.DuplicateObject,
+        ) as error:  # created after trial.prepare checked the names
             raise Unsuitable(
                 f"{day}: its partition cannot be created: {session.message(error)}; "
                 f"rename what has its name, and continue, or go back with --undo"
@@ -130,7 +136,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
 
 
 def day_script(conn: Connection, old: OldTable, day: date) -> list[Composed]:
-    """Return the whole transaction of a day."""
+    """Return all statements of a day's transaction."""
     return [
         *state.session_settings(conn),
         state.set_search_path(old.search_path),
@@ -147,7 +153,7 @@ def copy_statements(
     parent: str = "logs",
     limit: int | None = None,
 ) -> Iterator[Composed]:
-    """Yield the SQL of one day: the table, its rows, what it needs before it is attached, ATTACH."""
+    """Yield the SQL of one day: CREATE TABLE, INSERT, then owner, keys and indexes, ATTACH. `limit`: of rows."""
     low, high = partitions.day_bounds(str(day))
     name = partitions.partition_name(str(day), low, high) if parent == "logs" else f"{parent}_day"
     server = Capabilities.of(conn)
@@ -169,7 +175,7 @@ def copy_statements(
 
 
 def in_day(utc_timestamp: Composable, day: date) -> Composed:
-    """Return a condition: the moment is in this UTC day."""
+    """Return the condition that a time is in this UTC day."""
     low, high = partitions.day_bounds(str(day))
     return SQL("{moment} >= {low} AND {moment} < {high}").format(
         moment=utc_timestamp, low=partitions.moment(low), high=partitions.moment(high)

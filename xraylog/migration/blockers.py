@@ -1,4 +1,4 @@
-"""What prevents a migration, each with the way out. Reads the catalog and the rows, and changes nothing."""
+"""Find what prevents a migration, each with the way out. Reads the catalog and the rows, and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from xraylog.migration import day_counts, old_table
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
 
-MAX_NAME_BYTES = 59  # bytes; PostgreSQL keeps 63, and the old table's indexes get a suffix of four
-MAX_DAYS = 3660
+MAX_NAME_BYTES = 59  # names have at most 63, and the old table's indexes get a suffix of four
+MAX_DAYS = 3660  # ten years; each day becomes a partition
 MAX_BIGINT = 2**63 - 1
 MAX_EXAMPLES = 5  # examples in a message
 
 
-# Rules, triggers, keys of other tables, publications, policies, statistics, inheritance, uses of the row's type.
-# Not: views, its own columns, indexes, constraints, sequence.
+# Rules, triggers, foreign keys of other tables, publications, policies, statistics, inheritance, uses of the row type.
+# Not views, nor the table's own columns, indexes, constraints and sequence.
 DEPENDENTS = """
     SELECT DISTINCT
            CASE WHEN k.oid IS NOT NULL THEN 'foreign key' WHEN t.oid IS NOT NULL THEN 'trigger' ELSE 'other' END,
@@ -50,8 +50,8 @@ DEPENDENTS = """
     FROM pg_inherits WHERE inhrelid = %s::regclass
     ORDER BY 1, 2
 """
-# What has one of these names, and what ALTER calls that. A table needs a type of its name, too; of the type of an array
-# the server changes the name by itself.
+# Relations and types that have one of these names, and the word for each in ALTER. Types, because a new table needs a
+# type of its name; not array types, which the server renames by itself.
 EXISTING = f"""
     SELECT record.relname, {partitions.KIND_OF_RELATION}
     FROM pg_class record
@@ -68,7 +68,7 @@ EXISTING = f"""
 
 
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
-    """Return all that prevents a migration, each with the way out. Without counts, what the catalog knows."""
+    """Return everything that prevents a migration, each with the way out. Without `counts`, rows are not checked."""
     reasons = [*_of_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_row_security(table)]
     reasons += _shape(table)
     reasons += _ids(table, counts)
@@ -93,7 +93,7 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
 
 
 def _of_citus(conn: Connection) -> Iterator[str]:
-    """Yield why tables that Citus manages cannot be migrated: what it refuses comes late, and names another cause."""
+    """Yield why tables that Citus manages cannot be migrated: Citus itself refuses late, and names another cause."""
     managed = citus.distributed(conn, [*schema.REFERENCE_TABLES, "logs"])
     if "logs" in managed:
         yield (
@@ -109,13 +109,13 @@ def _of_citus(conn: Connection) -> Iterator[str]:
 
 
 def _existing(conn: Connection, table: OldTable, names: list[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield what has one of the names: the name, what it is, and the statement that renames it."""
+    """Yield each relation or type that has one of the names: the name, its kind, and the statement that renames it."""
     for name, kind in conn.execute(EXISTING, {"schema": table.schema, "names": names}):
         yield name, kind, f"ALTER {kind.upper()} {_quoted(name)} RENAME TO …"
 
 
 def raise_without_rights(table: OldTable) -> None:
-    """Raise Unsuitable if this role may not continue, or undo, what another one began."""
+    """Raise Unsuitable if this role may not continue or undo a migration that another role started."""
     if reasons := list(_rights(table)):
         raise Unsuitable("; ".join(reasons))
 
@@ -222,7 +222,7 @@ def _quoted(name: str) -> str:
 
 
 def dependents(conn: Connection, table: str) -> Iterator[str]:
-    """Yield what would follow a rename of the table, or go with it, each with the way out."""
+    """Yield what depends on the table, so that a rename or a drop would affect it, each with the way out."""
     ((oid,),) = conn.execute("SELECT %s::regclass::oid", [table])
     for kind, what in interference.views(conn, oid):
         yield (
@@ -255,7 +255,7 @@ AMBIGUOUS = """
 
 
 def ambiguous_tables(conn: Connection, schema_name: str) -> list[str]:
-    """Return our tables that a search_path beginning with `schema_name` would find in another schema."""
+    """Return a complaint for each of our tables that a search_path beginning with this schema finds in another one."""
     return [
         f"{name} is in two schemas of the search_path, and logs is not in the first one: rename one of them"
         for (name,) in conn.execute(AMBIGUOUS, [list(schema.TABLES), schema_name])
@@ -269,7 +269,7 @@ def _other_tables(conn: Connection) -> Iterator[str]:
 
 
 def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
-    """Yield the rows that cannot be migrated because of their time or their id, each kind with the way out."""
+    """Yield which rows cannot be migrated because of their time or their id, each kind with the way out."""
     name, moment = Identifier(table.name), table.utc_timestamp
     which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
 
@@ -302,7 +302,7 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
 
 
 def _locks(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
-    """Yield the setting without which nobody could read all of the new table."""
+    """Yield the setting that has to be raised before a query can read all of the new table."""
     indexes = len(list(old_table.indexes(table, "logs", named=False)))
     shortage = LockTable.of(conn).shortage(len(counts.days), len(counts.days) * (1 + indexes))
     if shortage is not None:
@@ -317,7 +317,7 @@ def _ends(counts: DayCounts) -> str:
 
 
 def _values(conn: Connection, table: OldTable) -> Iterator[str]:
-    """Yield what the new table would refuse: text that is no address, ids of names that are not there."""
+    """Yield which values the new table would refuse: text that is no address, ids that the reference tables lack."""
     name = Identifier(table.name)
     source = table.column("source_ip")
     if source is not None and source.plain_type not in ("inet", "cidr"):

@@ -1,4 +1,4 @@
-"""How many rows of the old table each day has. Reads all of them once, and changes nothing."""
+"""Count the rows of the old table by day. Reads all rows once, and changes nothing."""
 
 from __future__ import annotations
 
@@ -18,33 +18,30 @@ EPOCH = date(1970, 1, 1)
 class DayCounts:
     """What one reading of all rows found."""
 
-    days: Mapping[date, int]  # rows a UTC day, the oldest first
+    days: Mapping[date, int]  # rows by UTC day, the oldest day first
     without_time: int  # rows whose timestamp is NULL
     at_infinity: int  # rows at infinity
-    out_of_range: int  # rows outside of the years 1 to 9999
+    out_of_range: int  # rows with a time outside of the years 1 to 9999, which Python's dates do not have
     without_id: int  # rows whose id is NULL
     largest_id: int | None
 
     @property
     def rows(self) -> int:
-        """All rows that can be migrated."""
+        """The number of rows that can be migrated."""
         return sum(self.days.values())
 
     def rows_of(self, days: Iterable[date]) -> int:
-        """Return how many rows these days have."""
+        """Return the number of rows of these days."""
         return sum(self.days.get(day, 0) for day in days)
 
     @property
     def dates(self) -> list[date]:
-        """Every day that has rows, the oldest first."""
+        """The days that have rows, the oldest first."""
         return list(self.days)
 
 
 def count(conn: Connection, table: OldTable) -> DayCounts | None:
-    """Count the rows of each day, in one reading of the table: MIN and MAX of the timestamp, and what has none.
-
-    None where that cannot be done; `unreadable` says why.
-    """
+    """Return the rows of each day, and of none, from one reading of the table; None if `unreadable` has a reason."""
     if any(unreadable(conn, table)):
         return None
     days: dict[date, int] = {}
@@ -74,7 +71,7 @@ def count(conn: Connection, table: OldTable) -> DayCounts | None:
 
 
 def unreadable(conn: Connection, table: OldTable) -> Iterator[str]:
-    """Yield why its days cannot be counts, each with the way out."""
+    """Yield each reason why the rows cannot be counted by day, with the way out."""
     for name in ("id", "timestamp"):
         column = table.column(name)
         if column is None:

@@ -1,6 +1,6 @@
-"""The plain `logs` table as it was made: its columns, keys and indexes, and what depends on it.
+"""Describe the plain `logs` table as the catalog has it, and write the DDL that recreates its keys and indexes.
 
-Reads the catalog and the rows, and changes nothing. What replaces it is made in `swap`.
+Reads only the catalog, and changes nothing. `swap` creates the table that replaces it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database import schema
 from xraylog.database.session import Connection
 
-BY_DAY = "logs_old_by_day"  # our own index on the old table, if it has none that finds a day
+BY_DAY = "logs_old_by_day"  # our own index on the old table, created if no other index finds the rows of a day
 
-# What our columns may be in an old table. Text takes every type; a bigint stays one where we have an integer.
+# By type of a column of ours: the types that it may have in an old table, from which it can be converted. Any type can
+# become text.
 CONVERTED: Mapping[str, tuple[str, ...]] = {
     "bigint": ("smallint", "integer", "bigint"),
     "integer": ("smallint", "integer"),
@@ -29,26 +30,26 @@ class Column:
     """One column of the old table."""
 
     name: str
-    type: str  # with its length: character varying(64)
-    plain_type: str  # without
+    type: str  # with its length, as in character varying(64)
+    plain_type: str  # without its length
     not_null: bool
     default: str | None
-    collation: str | None  # quoted; None where it is the type's own
+    collation: str | None  # quoted; None if it is the default of the type
     identity: bool
-    generated: str | None  # STORED, or, since PostgreSQL 18, VIRTUAL
+    generated: str | None  # STORED or, from PostgreSQL 18 on, VIRTUAL
     comment: str | None
 
     @property
     def new_type(self) -> str:
-        """What it will be: ours are as Schema.md has them, others stay."""
+        """The type in the new table: that of Schema.md for our columns, the same type for others."""
         wanted = OUR_TYPES.get(self.name)
         if wanted is None or (wanted == "integer" and self.plain_type == "bigint"):
-            return self.type
+            return self.type  # values may be too large for an integer
         return wanted
 
     @property
     def changes_meaning(self) -> bool:
-        """Return whether a value reads differently: text as an address, a time without zone as one with it."""
+        """Return whether its values change their type and meaning: text to an address, a time to one with a zone."""
         return self.new_type != self.type and self.name in ("timestamp", "source_ip")
 
 
@@ -57,13 +58,13 @@ OUR_TYPES = {**schema.COLUMNS["logs"], "id": "bigint", "timestamp": "timestamp w
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A constraint of the old table. Those of NOT NULL have names since PostgreSQL 18."""
+    """A constraint of the old table. From PostgreSQL 18 on, NOT NULL is one, too."""
 
     name: str
-    kind: str  # p, u, c, f, x, n
+    kind: str  # pg_constraint.contype: p, u, c, f, x, n
     definition: str
     columns: tuple[str, ...]
-    refers_to: str | None  # a table that is found without its schema
+    refers_to: str | None  # the table of a foreign key, if it is found without its schema
     valid: bool
     inherited: bool  # False: NO INHERIT
     enforced: bool
@@ -75,7 +76,7 @@ class Index:
 
     name: str
     definition: str  # after USING
-    columns: tuple[str | None, ...]  # of the key; None is an expression
+    columns: tuple[str | None, ...]  # of the key; None stands for an expression
     unique: bool
     valid: bool
     of_constraint: bool
@@ -84,13 +85,13 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class IdSequence:
-    """Where the ids come from."""
+    """The sequence that gives the ids."""
 
-    name: str  # quoted, with its schema where that is needed
-    bare_name: str
+    name: str  # quoted, with its schema if needed
+    bare_name: str  # neither quoted nor with its schema
     type: str
-    owned: bool  # by the table's id
-    identity: bool
+    owned: bool  # by the column id
+    identity: bool  # id is an identity column
     increment: int
     maximum: int
     options: str  # for CREATE SEQUENCE
@@ -98,15 +99,15 @@ class IdSequence:
 
 @dataclass(frozen=True, slots=True)
 class OldTable:
-    """The old table, as the catalog has it."""
+    """The old table as the catalog has it."""
 
     name: str  # logs, or logs_old
-    schema: str  # its schema
-    search_path: str  # a search_path that begins with that schema
+    schema: str
+    search_path: str  # begins with that schema
     owner: str
-    owned: bool  # by this role, or by one that it is a member of
-    role: str  # this one
-    may_create: bool  # in that schema
+    owned: bool  # this role is the owner, or a member of it
+    role: str  # the current one
+    may_create: bool  # this role may create tables in that schema
     tablespace: str | None
     comment: str | None
     row_security: bool
@@ -115,14 +116,14 @@ class OldTable:
     constraints: tuple[Constraint, ...]
     indexes: tuple[Index, ...]
     default_grantees: tuple[str | None, ...]  # roles to which default privileges grant something on new tables
-    not_carried_over: tuple[str, ...]  # what it has, and a partitioned table has not
+    not_carried_over: tuple[str, ...]  # what it has, but a partitioned table cannot have
     other_sequences: tuple[tuple[str, str], ...]  # owned by other columns than id: sequence, column
-    grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, may be granted
+    grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, GRANT OPTION
     sequence: IdSequence | None
-    zone: str  # in which times without a zone are read
+    zone: str  # the time zone in which times without a zone are read
 
     def column(self, name: str) -> Column | None:
-        """Return the column of that name."""
+        """Return the column of that name, if there is one."""
         return next((column for column in self.columns if column.name == name), None)
 
     @property
@@ -133,18 +134,18 @@ class OldTable:
 
     @property
     def utc_timestamp(self) -> Composable:
-        """SQL for a row's time."""
+        """SQL for a row's time, with a zone."""
         name = Identifier("timestamp")
         return name if self.has_zone else SQL("({} AT TIME ZONE {})").format(name, Literal(self.zone))
 
     def select_expression(self, column: Column) -> Composable:
-        """Return SQL for a column, as the new table has it."""
+        """Return SQL for a column, with the type that it has in the new table."""
         if column.name == "timestamp":
             return self.utc_timestamp
         return self.converted(Identifier(column.name), column)
 
     def converted(self, value: Composable, column: Column) -> Composable:
-        """Return SQL for a value of the column's old type, as the new one."""
+        """Return SQL that converts a value from the old type of the column to the new one."""
         if column.new_type == column.type:
             return value
         if column.name == "timestamp":
@@ -154,13 +155,13 @@ class OldTable:
 
     @property
     def needs_sequence(self) -> bool:
-        """Return whether ids came from nowhere: neither a sequence nor another default."""
+        """Return whether the new table needs a sequence of its own: id has neither a sequence nor another default."""
         id_ = self.column("id")
         return self.sequence is None and (id_ is None or id_.default is None)
 
     @property
     def missing_columns(self) -> list[str]:
-        """Ours that it has not."""
+        """Our columns that the old table does not have."""
         return [name for name in OUR_TYPES if self.column(name) is None]
 
 
@@ -178,7 +179,7 @@ TABLE = """
     LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
     WHERE c.oid = %s::regclass
 """
-# attgenerated is there since PostgreSQL 12
+# attgenerated exists from PostgreSQL 12 on.
 COLUMNS = """
     SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL), a.attnotnull,
            pg_get_expr(d.adbin, d.adrelid),
@@ -204,7 +205,7 @@ CONSTRAINTS = """
     WHERE k.conrelid = %s::regclass AND k.contype IN ('p', 'u', 'c', 'f', 'x', 'n')
     ORDER BY k.contype, k.conname
 """
-# indnkeyatts is there since PostgreSQL 11: before, every column is of the key
+# indnkeyatts exists from PostgreSQL 11 on; before, every column belongs to the key.
 INDEXES = """
     SELECT c.relname, substr(rest, strpos(rest, ' USING ') + 7), key, i.indisunique, i.indisvalid,
            EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = c.oid AND k.conrelid = i.indrelid),
@@ -267,7 +268,7 @@ OTHER_SEQUENCES = """
       AND d.refobjid = %s::regclass
     ORDER BY 1
 """
-# Owned by the id (serial, identity), or used by its default alone.
+# A sequence that id owns (serial, identity), or that only its default uses.
 SEQUENCE = """
     WITH used AS (
         SELECT CASE WHEN d.deptype = 'n' THEN d.refobjid ELSE d.objid END AS oid,
@@ -302,7 +303,7 @@ DEFAULT_GRANTS = """
 
 
 def describe(conn: Connection, name: str, zone: str) -> OldTable:
-    """Return what the catalog says of the plain table `name`; in a transaction of its own or of the caller."""
+    """Return the plain table `name` as the catalog has it. Call it in a transaction."""
     quoted = Identifier(name).as_string(conn)
     ((schema_name, owner, owned, role, may_create, tablespace, comment, row_security, total, search_path),) = (
         conn.execute(TABLE, [quoted])
@@ -337,11 +338,11 @@ def describe(conn: Connection, name: str, zone: str) -> OldTable:
     )
 
 
-# --- what depends on it, to be recreated ------------------------------------------------------------------
+# --- keys and indexes, to be recreated --------------------------------------------------------------------
 
 
 def has_key(table: OldTable, column: str) -> bool:
-    """Return whether the server has checked the column against the table that we refer to."""
+    """Return whether the column has our foreign key, so that its values are known to be in the other table."""
     return any(
         constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == schema.KEYS[column]
         for constraint in table.constraints
@@ -349,17 +350,17 @@ def has_key(table: OldTable, column: str) -> bool:
 
 
 def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the foreign keys, unique keys and indexes of the old table, and ours if it has none, for the table `on`.
+    """Yield the DDL of the foreign keys, unique keys and indexes of the old table, and of ours, for the table `on`.
 
-    Under the names that the old ones had, or under names that the server makes. Of the indexes of the old table
-    those that were not valid are left out, and its primary key on id: a partitioned table cannot have that.
+    `named`: whether they keep their names, or get names that the server chooses. Invalid indexes are left out, and so
+    is the primary key on id, which a partitioned table cannot have.
     """
     yield from keys(table, on, named)
     yield from indexes(table, on, named)
 
 
 def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the foreign keys."""
+    """Yield the DDL of the foreign keys of the old table, and of those of ours that it lacks, for the table `on`."""
     for constraint in table.constraints:
         if constraint.kind == "f":
             yield add_constraint(constraint, on, named)
@@ -369,7 +370,7 @@ def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
 
 
 def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the unique keys and the indexes."""
+    """Yield the DDL of the unique keys and indexes of the old table, and of the indexes of ours that it lacks."""
     for constraint in table.constraints:
         if constraint.kind in ("p", "u") and constraint.columns != ("id",):
             yield add_constraint(constraint, on, named)
@@ -382,6 +383,6 @@ def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
 
 
 def add_constraint(constraint: Constraint, on: str, named: bool) -> Composed:
-    """Return the DDL for a constraint as the catalog wrote it."""
+    """Return the DDL that adds a constraint of the old table to the table `on`, under its name if `named`."""
     name = SQL("CONSTRAINT {} ").format(Identifier(constraint.name)) if named else SQL("")
     return SQL("ALTER TABLE {} ADD {}{}").format(Identifier(on), name, SQL(constraint.definition))

@@ -1,4 +1,4 @@
-"""What a migration would do and how far it is, line by line for people: --dry-run and --status. Changes nothing."""
+"""Describe what a migration would do (--dry-run) and how far it is (--status), as lines of text. Changes nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from xraylog.migration.old_table import OldTable
 from xraylog.migration.revert import RowsAtRisk
 from xraylog.migration.state import Found, State
 
-INDEX_BYTES = 92  # a row, of the three indexes of Schema.md: measured there
+INDEX_BYTES = 92  # per row, for the three indexes of Schema.md, where this was measured
 
 
 def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
-    """Yield how much there is to do, what it needs, and what will not be there afterwards."""
+    """Yield how many rows there are, how much disk space is needed, and what will not be carried over."""
     span = f"{len(counts.dates)} days, {counts.dates[0]} to {counts.dates[-1]}" if counts.days else "no day"
     yield f"logs: {counts.rows:,} rows of {span}; {format_bytes(old.total_bytes)} with its indexes"
     needed = format_bytes(old.total_bytes + INDEX_BYTES * counts.rows)
@@ -39,7 +39,7 @@ def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
 
 
 def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
-    """Yield all steps with their SQL, of a table that is still plain."""
+    """Yield all steps of a migration that is not started yet, with their SQL."""
     with state.transaction(conn):
         found = state.read_state(conn)
         begin = [*state.session_settings(conn), state.set_search_path(found.search_path), *swap.lock_statements(found)]
@@ -65,7 +65,7 @@ def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) ->
 
 
 def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
-    """Yield the remaining steps, with their SQL, of a migration that was started."""
+    """Yield the remaining steps of a started migration, with their SQL."""
     with _started(conn, found) as (old, counts, left):
         if left:
             title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
@@ -82,7 +82,7 @@ def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
 
 
 def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
-    """Yield what an undo loses, and how to keep it."""
+    """Yield what an undo would lose, and how to keep it."""
     changes = "every UPDATE and DELETE that was made in logs since"
     if risk.rows == 0:
         yield f"no row was stored in logs since the migration started; lost would be {changes}"
@@ -112,14 +112,14 @@ def status(conn: Connection, cfg: Config) -> Iterator[str]:
 
 
 def lock_shortage(conn: Connection) -> Iterator[str]:
-    """Yield what to do if the server has no room for a query over all of logs; in a transaction."""
+    """Yield what to do if the server has no room for the locks of a query of all of logs. Call it in a transaction."""
     if (shortage := shortage_of_logs(conn)) is not None:
         yield f"{shortage}; until then, a query of fewer days works"
 
 
 @contextlib.contextmanager
 def _started(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
-    """Yield the old table, its rows, and the remaining days, the newest first; in a transaction."""
+    """Yield the old table, its rows per day, and the remaining days, the newest first, in an open transaction."""
     with state.transaction(conn):
         conn.execute(state.set_search_path(found.search_path))
         old = old_table.describe(conn, "logs_old", found.zone)
@@ -138,13 +138,13 @@ def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: st
 
 
 def _last(conn: Connection, old: OldTable, found: Found, drop: bool) -> str:
-    """Return the statements as a comment: pasting the whole must not drop what was not compared."""
+    """Return the last statements as a comment, so that pasting all of the SQL does not drop an unverified table."""
     text = "; ".join(statement.as_string(conn) for statement in verify.finish_statements(old, found, drop))
     return f"\n-- and only when all of them are the same: {text};"
 
 
 def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:
-    """Yield one transaction, to be read, or pasted into psql."""
+    """Yield the lines of one transaction, which can be pasted into psql."""
     yield f"\n-- {title}\nBEGIN;"
     for statement in statements:
         yield textwrap.dedent(statement.as_string(conn)).strip() + ";"
@@ -152,7 +152,7 @@ def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterat
 
 
 def format_bytes(count: float) -> str:
-    """Return bytes as people read them."""
+    """Return a number of bytes with a readable unit."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 10_000:
             return f"{count:,.0f} {unit}"

@@ -1,4 +1,4 @@
-"""What a migration reports while it runs, and how a terminal shows it."""
+"""Report how far a migration is while it runs, and print that."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 from xraylog.migration.day_counts import DayCounts
 from xraylog.printed import say
 
-INTERVAL_S = 1.0  # between two lines about the days that are copied
+INTERVAL_S = 1.0  # at least, between two lines about copied days
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What one day took."""
+    """The rows of one or more copied days, and how long each part of the copy took."""
 
     rows: int = 0
     copy_s: float = 0.0
     index_s: float = 0.0
-    keys_s: float = 0.0  # ATTACH: the server checks the foreign keys and the bounds
+    keys_s: float = 0.0  # ATTACH, in which the server checks the foreign keys and the bounds
 
     def __add__(self, other: Copied) -> Copied:
         return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
@@ -28,7 +28,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class DayChecksums:
-    """One day of the old table beside the new one."""
+    """The rows and the checksum of one day, in the old table and in the new one."""
 
     day: date
     old_rows: int
@@ -38,22 +38,22 @@ class DayChecksums:
 
     @property
     def equal(self) -> bool:
-        """Nothing is lost, doubled or changed."""
+        """Whether the day is the same in both tables: no row is lost, doubled or changed."""
         return (self.old_rows, self.old_sum) == (self.new_rows, self.new_sum)
 
 
 class Progress(Protocol):
-    """Who wants to know how far a migration is."""
+    """What the steps of a migration report to."""
 
     def waiting(self, reason: str) -> None:
-        """Hear that another session holds a lock."""
+        """Report that another session holds a lock that the step needs."""
 
     def verified(self, day: DayChecksums) -> None:
-        """Hear that a day has been compared, with what result."""
+        """Report that a day has been compared, and the result."""
 
 
 class PrintedProgress:
-    """Progress on standard output: `copying`, then `copied` for each day; `verifying`, then `verified` for each."""
+    """Prints the progress. Call `copying`, then `copied` for each day; `verifying`, then `verified` for each day."""
 
     def __init__(self) -> None:
         self._days = self._days_done = self._rows = self._rows_done = 0
@@ -61,11 +61,11 @@ class PrintedProgress:
         self._started_s = self._printed_s = 0.0
 
     def waiting(self, reason: str) -> None:
-        """Print what it waits for."""
+        """Print why the step waits."""
         say(f"waiting: {reason}")
 
     def copying(self, counts: DayCounts, pending: list[date]) -> None:
-        """Print how many days need no copy, and start the clock."""
+        """Print how many days need no copy; start measuring the time."""
         if done := len(counts.dates) - len(pending):
             say(f"{done} of {len(counts.dates)} days are skipped: they were copied already, or dropped since")
         self._days, self._days_done = len(pending), 0
@@ -73,7 +73,7 @@ class PrintedProgress:
         self._started_s, self._printed_s = time.monotonic(), 0.0
 
     def copied(self, day: date, copied: Copied) -> None:
-        """Print how far it is: about once a second, and after the last day."""
+        """Count a copied day. Print the progress about once a second, and after the last day."""
         self._days_done += 1
         self._rows_done += copied.rows
         self._times += copied
@@ -89,20 +89,20 @@ class PrintedProgress:
         )
 
     def verifying(self) -> None:
-        """Print what the copies took, and the heading of the table that `verified` fills; start the clock."""
+        """Print how long the copies took, and the heading of the table of verified days; start measuring the time."""
         say(f"rows {self._times.copy_s:.1f} s, indexes {self._times.index_s:.1f} s, keys {self._times.keys_s:.1f} s")
         say(f"{'day':10} {'rows':>11} {'in logs':>11} {'checksum':>22} {'in logs':>22}")
         self._started_s = time.monotonic()
 
     def verified(self, day: DayChecksums) -> None:
-        """Print a line of the table."""
+        """Print the line of a verified day."""
         say(
             f"{day.day} {day.old_rows:>11} {day.new_rows:>11} {day.old_sum:>22} {day.new_sum:>22}"
             + ("" if day.equal else "  DIFFERENT")
         )
 
     def finished(self, counts: DayCounts, drop: bool) -> None:
-        """Print that every day is the same, and what became of the old table."""
+        """Print that every day is the same, and whether the old table was dropped."""
         say(f"verification {time.monotonic() - self._started_s:.1f} s")
         say(f"{counts.rows:,} rows of {len(counts.dates)} days: every day is the same in logs and in logs_old")
         say("logs_old is dropped" if drop else "logs_old is kept: --drop-old drops it, --undo goes back")

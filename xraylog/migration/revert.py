@@ -17,7 +17,7 @@ from xraylog.migration.old_table import BY_DAY, Column, OldTable
 from xraylog.migration.state import State
 
 MAX_VALUES = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
-NEW_NAME = "xraylog_undone"  # begins the names of what the new table has: the old table gets its own back
+NEW_NAME = "xraylog_undone"  # prefix for renamed indexes of the new table, so that the old table gets its names back
 FIRST_TIME, LAST_TIME = (datetime(year, 1, 2, tzinfo=timezone.utc).timestamp() for year in (1, 9999))
 
 
@@ -25,19 +25,19 @@ FIRST_TIME, LAST_TIME = (datetime(year, 1, 2, tzinfo=timezone.utc).timestamp() f
 class RowsAtRisk:
     """What an undo would lose."""
 
-    rows: int  # of logs, that the old table does not have
-    first: str | None  # the time of the first of them, as SQL has it: it may be one that Python has not
+    rows: int  # the number of rows of logs that the old table does not have
+    first: str | None  # their first time, as the server writes it: Python may not have such a year
     last: str | None
-    last_id: int | None  # that the sequence gave
+    last_id: int | None  # the last id that the sequence gave
     columns: str  # of the old table, for COPY
-    values: str  # of logs, as these columns have them
-    lost_columns: tuple[str, ...]  # of logs, that the old table does not have
+    values: str  # SQL for these columns, read from logs
+    lost_columns: tuple[str, ...]  # columns of logs that the old table does not have
 
 
 def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
-    """Return the old table, and what would be lost if it took its place again. Reads one partition at a time.
+    """Return the old table, and what an undo would lose. Raises Unsuitable if something prevents the undo.
 
-    A query over all of them would take more locks than the server may have room for.
+    Reads one partition at a time, because a query of all may need more locks than the server has room for.
     """
     with state.step(conn) as found:
         old = old_table.describe(conn, "logs_old", found.zone)
@@ -56,9 +56,9 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
 
 
 def _as_old(old: OldTable, column: Column) -> Composable:
-    """Return SQL for a column of logs, as the old table has it: without a zone, a time is that of the old one's zone.
+    """Return SQL that reads a column of logs as the old table has it: a time without a zone is in the old table's zone.
 
-    COPY into such a column would read the time as it is, whatever zone is written after it.
+    COPY into a column without a zone would ignore a zone in the text.
     """
     name = Identifier(column.name)
     if column.name != "timestamp" or old.has_zone:
@@ -67,10 +67,10 @@ def _as_old(old: OldTable, column: Column) -> Composable:
 
 
 def _since(conn: Connection, old: OldTable) -> list[tuple[Any, ...]]:
-    """Return what `_rows_since` does, of each partition."""
+    """Return the result of `_rows_since` for each partition."""
     since = []
     for name, in_bounds in _partitions(conn, old):
-        with conn.transaction(force_rollback=True):  # which gives its locks back
+        with conn.transaction(force_rollback=True):  # the rollback releases the locks of the partition
             since.append(_rows_since(conn, name, in_bounds))
     return since
 
@@ -86,7 +86,7 @@ PARTITIONS = """
 
 
 def _partitions(conn: Connection, old: OldTable) -> Iterator[tuple[str, Composable]]:
-    """Yield each partition of logs, quoted, and a condition: the row of the old table belongs into it."""
+    """Yield the quoted name of each partition of logs, and the condition for the rows of logs_old that belong to it."""
     moment = old.utc_timestamp
     for name, low, high in partitions.read_named_bounds(conn):
         above = SQL("{} >= {}").format(moment, partitions.moment(low)) if FIRST_TIME < low < LAST_TIME else SQL("true")
@@ -98,10 +98,10 @@ def _partitions(conn: Connection, old: OldTable) -> Iterator[tuple[str, Composab
 
 
 def _rows_since(conn: Connection, partition: str, in_bounds: Composable) -> tuple[Any, ...]:
-    """Return how many rows of a partition the old table does not have, and, if any, their first and last time.
+    """Return how many rows of a partition the old table does not have, then their first and last time, if any.
 
-    A time is seconds since 1970, and text. It looks among the old rows of that time alone, which an index finds: a row
-    that an UPDATE has moved to another day counts, too.
+    Each time is a pair: seconds since 1970, and text. Compares only with the old rows of the partition's days, which an
+    index finds. So a row that an UPDATE has moved to another day counts, too.
     """
     ((rows, *ends),) = conn.execute(SQL(SINCE).format(SQL(partition), in_bounds))
     return (rows, tuple(ends[:2]), tuple(ends[2:])) if rows else (0,)
@@ -116,9 +116,10 @@ SINCE = """
 
 
 def rows_since(risk: RowsAtRisk) -> str:
-    """Return what to select the rows at risk from, in psql: of these days, so that no other one is locked.
+    """Return what follows FROM in a query of the rows at risk, for psql. It locks only the days that have some.
 
-    Not by the largest id: a session that was given its ids before (CACHE) uses smaller ones since.
+    It does not compare with the largest id, because a session that got its ids in advance (CACHE) may store smaller
+    ones later.
     """
     return (
         f"logs l WHERE l.\"timestamp\" BETWEEN '{risk.first}' AND '{risk.last}' "
@@ -135,9 +136,9 @@ def _last_id(conn: Connection) -> int | None:
 
 
 def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
-    """Give the old table its name back; return False, and change nothing, if rows came since the loss was reported.
+    """Give the old table its name back. Return False, and change nothing, if rows were stored since `risk` was read.
 
-    Without a loss, whatever came.
+    Without `risk`, new rows do not matter.
     """
     with state.step(conn) as found:
         conn.execute("LOCK TABLE ONLY logs, logs_old IN ACCESS EXCLUSIVE MODE")
@@ -145,15 +146,15 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
         if risk is not None and _last_id(conn) != risk.last_id:
             return False
         if risk is not None and risk.last_id is None and sum(rows for rows, *_ in _since(conn, old)) != risk.rows:
-            return False  # ids that come from no sequence do not tell: the rows have to be counted again
+            return False  # without a sequence, only counting the rows again shows whether some were stored
         state.run_all(conn, revert_statements(conn, old, found.sequence_type))
         return True
 
 
 def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> Iterator[Composed]:
-    """Yield DDL of the way back, after LOCK TABLE. The sequence, the names and the comment go back to the old table."""
+    """Yield the DDL of an undo, which follows LOCK TABLE. The old table gets its sequence, names and comment back."""
     new = old_table.describe(conn, "logs", old.zone)
-    for number, index in enumerate(new.indexes):  # whatever they are called: one may have the name of another and more
+    for number, index in enumerate(new.indexes):  # all of them, because each may have a name that the old table needs
         yield swap.rename_index(index.name, f"{NEW_NAME}_{number}")
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:
         theirs, ours = old.sequence, new.sequence
@@ -183,12 +184,15 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 
 
-DROPPED_AT_ONCE = 5  # partitions: each takes a lock for each index, and more
+DROPPED_AT_ONCE = 5  # partitions in one transaction; each takes several locks
 DROP_NEW_TABLES = f"-- then DROP TABLE logs_new and its partitions, {DROPPED_AT_ONCE} at once"
 
 
 def drop_new_tables(conn: Connection) -> bool:
-    """Drop what the undone migration made, a few days at once; whether something is left."""
+    """Drop a few partitions that the undone migration created, or, without any left, logs_new.
+
+    Return whether to call it again. Raises Unsuitable if other objects depend on them.
+    """
     with state.step(conn, State.UNDOING, State.PLAIN) as found:
         if found.state is State.PLAIN:  # another session dropped the rest
             return False

@@ -1,7 +1,7 @@
-"""From a plain `logs` to a partitioned one, step by step, and back. Each step is one transaction.
+"""Read from the catalog how far a migration is, and open the transactions of its steps.
 
-What is done is read from the catalog: the table `xraylog_migration` says that a migration was started, and a day
-whose partition is there has been copied. So the same steps, started again, resume where they ended.
+The table `xraylog_migration` says that a migration was started, and a day that has a partition has been copied. Each
+step is one transaction. So the same command, started again, resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration.progress import Progress
 
-# Who waits for ACCESS EXCLUSIVE keeps every new reader waiting. Nobody shall wait for a second: give way, try again.
+# A session that waits for ACCESS EXCLUSIVE blocks all new readers. So give up after half a second, and try again.
 LOCK_TIMEOUT = "500ms"
-# Locks in whose line no reader waits. Longer than deadlock_timeout: only then does an autovacuum give way.
+# For locks that do not block readers. Longer than deadlock_timeout, after which the server cancels an autovacuum.
 LONG_LOCK_TIMEOUT = "30s"
 PAUSE_S = 1.0
 PATIENCE_S = 600.0
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 class State(Enum):
-    """Where a migration stands."""
+    """How far a migration is."""
 
     NO_LOGS = "there is no table logs"
     OTHER = "logs is no table"
@@ -62,14 +62,14 @@ CANNOT_MIGRATE = {  # why, and what to do
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the catalog says."""
+    """A migration as the catalog shows it."""
 
     state: State
-    schema: str = ""  # the one that logs is in
-    search_path: str = ""  # a search_path that begins with it
-    zone: str = ""  # in which a started migration reads times without a zone
-    sequence_type: str = "bigint"  # what the sequence was before
-    recorded: bool = False  # in the table, and not only in a comment
+    schema: str = ""  # the schema of logs
+    search_path: str = ""  # begins with that schema
+    zone: str = ""  # the time zone in which a started migration reads times without a zone
+    sequence_type: str = "bigint"  # the type of the sequence before the migration
+    recorded: bool = False  # in the table xraylog_migration, not only in a comment
 
 
 STATE = f"""
@@ -89,7 +89,10 @@ STATE = f"""
 
 
 def read_state(conn: Connection) -> Found:
-    """Return how far the migration is."""
+    """Return the migration as the catalog shows it. Call it in a transaction.
+
+    Raises Unsuitable if the comment on logs_old lacks what is needed to continue.
+    """
     row = conn.execute(STATE).fetchone()
     if row is None:
         return Found(State.NO_LOGS)
@@ -116,22 +119,23 @@ def read_state(conn: Connection) -> Found:
 
 
 def inspect(conn: Connection) -> Found:
-    """Return the state of the migration, read in a transaction of its own."""
+    """Return the migration as the catalog shows it, read in a transaction of its own."""
     with session.transaction(conn):
         return read_state(conn)
 
 
-# A policy on logs or logs_old would hide rows from the copy and from the proof alike: so it is an error.
+# A policy on logs or logs_old would hide the same rows from the copy and from the verification. With this setting the
+# server raises an error instead.
 HIDE_NO_ROWS = "SET LOCAL row_security TO off"
 
 
 class StateChanged(Exception):
-    """Another session has finished or undone the migration meanwhile."""
+    """Another session has started, finished or undone the migration in the meantime."""
 
 
 @contextlib.contextmanager
 def transaction(conn: Connection) -> Iterator[None]:
-    """Begin a transaction that takes its time."""
+    """Open a transaction that may take any time; only its waits for locks are limited."""
     with conn.transaction():
         run_all(conn, session_settings(conn))
         with session.transaction(conn):
@@ -141,12 +145,13 @@ def transaction(conn: Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def step(conn: Connection, *expected: State) -> Iterator[Found]:
-    """Open a transaction of a started migration, in the schema of logs; two at once do their steps in turns.
+    """Open the transaction of a step, with the schema of logs first in the search_path. Two scripts take turns.
 
-    Raises StateChanged when the migration is not in one of the expected states.
+    `expected`: the states in which the step may run, by default those of a started migration. Raises StateChanged if
+    the migration is in another one.
     """
     with conn.transaction():
-        run_all(conn, session_settings(conn))  # first: the role's statement_timeout would count while it waits
+        run_all(conn, session_settings(conn))  # first, or the role's statement_timeout limits the wait for the lock
         with session.transaction(conn, schema.PARTITIONS_LOCK):
             conn.execute(HIDE_NO_ROWS)
             conn.execute(set_lock_timeout(LOCK_TIMEOUT))
@@ -158,32 +163,32 @@ def step(conn: Connection, *expected: State) -> Iterator[Found]:
 
 
 def session_settings(conn: Connection) -> Iterator[Composed]:
-    """Yield what each transaction sets. Text of floats must be exact for a checksum; that is the default since 12."""
+    """Yield the settings of each transaction."""
     yield set_lock_timeout(LOCK_TIMEOUT)
     yield SQL("SET LOCAL statement_timeout TO 0").format()
     yield SQL("SET LOCAL idle_in_transaction_session_timeout TO 0").format()
     if Capabilities.of(conn).transaction_timeout:
         yield SQL("SET LOCAL transaction_timeout TO 0").format()
-    yield SQL("SET LOCAL extra_float_digits TO 3").format()
+    yield SQL("SET LOCAL extra_float_digits TO 3").format()  # checksums need exact floats: before 12 no default
     yield SQL(HIDE_NO_ROWS).format()
 
 
 def set_lock_timeout(text: str) -> Composed:
-    """Return the statement that says how long to wait for a lock."""
+    """Return the statement that limits how long to wait for a lock; `text` has a unit."""
     return SQL("SET LOCAL lock_timeout TO {}").format(Literal(text))
 
 
 def set_search_path(path: str) -> Composed:
-    """Return what puts the schema of logs first: new tables are created there."""
+    """Return the statement that sets the search_path; new tables are created in its first schema, that of logs."""
     return SQL("SET LOCAL search_path TO {}").format(SQL(path))
 
 
 def retry(
     progress: Progress, step: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
 ) -> Result:
-    """Do a step; again, for up to PATIENCE_S, while other sessions hold locks that it needs.
+    """Run a step; repeat it, for up to PATIENCE_S, while other sessions hold locks that it needs.
 
-    The step is a transaction or a savepoint: what it did is undone before it is tried again.
+    The step is a transaction or a savepoint, so an attempt that failed has left nothing.
     """
     return retry_on_lock_timeout(
         functools.partial(step, *arguments, **keywords), PATIENCE_S, PAUSE_S, on_wait=progress.waiting
@@ -191,12 +196,12 @@ def retry(
 
 
 def run_in_savepoint(conn: Connection, *statements: Composed) -> None:
-    """Execute them so that the transaction around them survives their failure."""
+    """Execute statements in a savepoint, so that the transaction around it survives an error."""
     with conn.transaction():
         run_all(conn, statements)
 
 
 def run_all(conn: Connection, statements: Iterable[Composed]) -> None:
-    """Execute them in their order."""
+    """Execute statements in order."""
     for statement in statements:
         conn.execute(statement)

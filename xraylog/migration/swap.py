@@ -1,4 +1,4 @@
-"""Steps 1 and 2: rename the old table to `logs_old`, and create the partitioned table that takes its place."""
+"""Steps 1 and 2: rename the old table to `logs_old`, and create the partitioned table that replaces it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from xraylog.migration import blockers, old_table, state
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Found, State
 
-OLD_SUFFIX = "_old"  # for the names of the old table's indexes and constraints: the new table gets them
+OLD_SUFFIX = "_old"  # renames the old table's indexes and constraints, so that the new table can have their names
 
 
 def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
-    """Rename the old table and make the new one, in one transaction. Raises Unsuitable when it cannot be migrated."""
+    """Rename the old table and create the new one, in one transaction. Raises Unsuitable if it cannot be migrated."""
     try:
         with state.step(conn, State.PLAIN) as found:
             state.run_all(conn, lock_statements(found))
@@ -32,9 +32,9 @@ def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
 
 
 def lock_statements(found: Found) -> Iterator[Composed]:
-    """Yield the locks that keep everyone out of the table while it is renamed.
+    """Yield the statements that lock the table before it is renamed.
 
-    First against VACUUM and other DDL alone: that does not block readers, so it may wait longer.
+    The first lock excludes only VACUUM and other DDL. It does not block readers, so it may wait longer.
     """
     table = Identifier(found.schema, "logs")
     yield state.set_lock_timeout(state.LONG_LOCK_TIMEOUT)
@@ -44,7 +44,7 @@ def lock_statements(found: Found) -> Iterator[Composed]:
 
 
 def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> Iterator[Composed]:
-    """Yield DDL of steps 1 and 2, for after LOCK TABLE."""
+    """Yield the DDL of steps 1 and 2, which follows LOCK TABLE."""
     yield from create_missing_tables(conn, old)
     yield from set_tablespace(old)
     yield SQL("ALTER TABLE logs RENAME TO logs_old").format()
@@ -58,36 +58,37 @@ def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> 
     yield from set_owner(old, "logs")
     yield from _own_sequences(old)
     yield from _comments_and_grants(old)
-    yield SQL(migration_record.DROP).format()  # of a migration that was ended by hand
+    yield SQL(migration_record.DROP).format()  # the operator may have ended an earlier migration by hand
     yield from record_started(old, False, old.sequence.type if old.sequence else "bigint")
 
 
 def record_started(old: OldTable, finished: bool, sequence_type: str) -> Iterator[Composed]:
-    """Yield what says where the migration stands: `state.read_state` reads it."""
+    """Yield the statements that record the state of the migration, for `state.read_state`."""
     text = MigrationMarker(finished, old.zone, sequence_type).comment
     yield from record(old, text)
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(text))
 
 
 def record(old: OldTable, text: str) -> Iterator[Composed]:
-    """Yield what writes this text, and nothing else, into the table that everybody may read."""
+    """Yield the statements that replace the text in the table xraylog_migration, which every role may read."""
     table = Identifier(migration_record.TABLE)
     yield SQL(migration_record.CREATE).format()
     yield from set_owner(old, migration_record.TABLE)
     yield SQL("GRANT SELECT ON {} TO PUBLIC").format(table)
-    yield SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table)  # or a publication of all tables refuses DELETE
+    # Without it, a publication of all tables would refuse the DELETE.
+    yield SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(table)
     yield SQL("DELETE FROM {}").format(table)
     yield SQL("INSERT INTO {} VALUES ({})").format(table, Literal(text))
 
 
 def set_tablespace(old: OldTable) -> Iterator[Composed]:
-    """Yield what makes new tables in the tablespace of the old one."""
+    """Yield the setting that creates new tables in the tablespace of the old one."""
     if old.tablespace is not None:
         yield SQL("SET LOCAL default_tablespace TO {}").format(Identifier(old.tablespace))
 
 
 def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]:
-    """Return the DDL of the tables that stand beside logs, where they are not there yet."""
+    """Yield the DDL of those of our tables that do not exist yet, except logs."""
     for table in schema.inspect(conn).missing:
         if table != "logs":
             yield from schema.create(table)
@@ -95,7 +96,10 @@ def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]
 
 
 def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -> Iterator[Composed]:
-    """Return the DDL of the new table, with constraints, keys and indexes, under their old names or under others."""
+    """Yield the DDL of the new table `name`, with its constraints, keys and indexes.
+
+    `named`: whether these have the names that they had on the old table, or names that the server chooses.
+    """
     yield SQL(schema.NO_OWN_TABLESPACE).format()
     yield _create_logs(old, name)
     for constraint in old.constraints:
@@ -106,7 +110,7 @@ def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -
 
 
 def set_owner(old: OldTable, table: str) -> Iterator[Composed]:
-    """Yield what gives the table to the old one's owner, and to no role that had no grant on the old one."""
+    """Yield the statements that give a new table the owner of the old one, and revoke what default privileges grant."""
     for role in old.default_grantees:
         who = SQL("PUBLIC") if role is None else Identifier(role)
         yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
@@ -115,7 +119,7 @@ def set_owner(old: OldTable, table: str) -> Iterator[Composed]:
 
 
 def set_owned_by(sequence: str, table: str, column: str) -> Composed:
-    """DDL: the sequence, quoted, goes when that column goes."""
+    """Return the DDL that makes the column own the sequence, whose name is quoted."""
     return SQL("ALTER SEQUENCE {} OWNED BY {}.{}").format(SQL(sequence), Identifier(table), Identifier(column))
 
 
@@ -125,7 +129,7 @@ def rename_index(name: str, to: str) -> Composed:
 
 
 def rename_constraint(name: str, to: str) -> Composed:
-    """DDL, of the old table."""
+    """Return the DDL that renames a constraint of the old table."""
     return SQL("ALTER TABLE logs_old RENAME CONSTRAINT {} TO {}").format(Identifier(name), Identifier(to))
 
 
@@ -133,14 +137,17 @@ CREATE_SEQUENCE = "CREATE SEQUENCE logs_id_seq"
 
 
 def sequence_name(old: OldTable) -> str | None:
-    """Of the sequence that the new table takes its ids from, quoted; None where they come from something else."""
+    """Return the quoted name of the sequence that gives the new table its ids; None if something else does."""
     if old.sequence is None:
         return "logs_id_seq" if old.needs_sequence else None
     return old.sequence.name
 
 
 def _sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
-    """Yield what moves the old sequence to the new table. That of an identity column cannot: a new one continues it."""
+    """Yield the statements that give the old sequence to the new table.
+
+    The sequence of an identity column cannot be moved: a new one continues its numbers.
+    """
     name = sequence_name(old)
     if name is None:
         return
@@ -170,16 +177,16 @@ def _own_sequences(old: OldTable) -> Iterator[Composed]:
 
 
 def advance_sequence(sequence: str, largest_id: int) -> Composed:
-    """Put the sequence past the largest id, if it is not there."""
+    """Return the statement that moves the sequence past the largest id, unless it is past it already."""
     return SQL(
         "SELECT setval({text}, {id}) FROM {name} WHERE last_value < {id} OR (last_value = {id} AND NOT is_called)"
     ).format(text=Literal(sequence), name=SQL(sequence), id=Literal(largest_id))
 
 
 def _create_logs(old: OldTable, name: str) -> Composed:
-    """Return DDL of the table: the old columns in their order, ours as Schema.md has them; then those it lacked.
+    """Return the DDL of the new table: the old columns in their order, ours as in Schema.md; then the missing ones.
 
-    The reason of a rejection takes no room directly after the action, where Schema.md has it.
+    reject_reason comes directly after action, as in Schema.md, where it takes no room.
     """
     lines: list[Composable] = []
     missing = {
@@ -227,7 +234,7 @@ def _comments_and_grants(old: OldTable) -> Iterator[Composed]:
             SQL(" WITH GRANT OPTION" if may_grant else ""),
         )
     sequence = sequence_name(old)
-    # An identity asks inserters for no right on its sequence; a default does.
+    # To insert, a role needs no right on the sequence of an identity column, but it needs USAGE on that of a default.
     if sequence and (old.sequence is None or old.sequence.identity):
         for role in sorted(inserts, key=str):
             who = SQL("PUBLIC") if role is None else Identifier(role)

@@ -1,4 +1,4 @@
-"""Before the first change: a look at everything, and a rehearsal that is rolled back."""
+"""Check everything before the first change, and run a trial migration that is rolled back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import State
 
-SAMPLE_ROWS = 1000  # rows of the newest day
+SAMPLE_ROWS = 1000  # of the newest day
 TRIAL_TABLE = "logs_new"
 
 
 class Blocked(Unsuitable):
-    """Nothing was changed: each of the reasons prevents it, and says what to do."""
+    """The table cannot be migrated yet, and nothing was changed. Each reason says what to do."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__("; ".join(reasons))
@@ -28,12 +28,12 @@ class Blocked(Unsuitable):
 
 
 def prepare(conn: Connection, zone: str) -> tuple[OldTable, DayCounts]:
-    """Return the old table and its rows per day, once nothing prevents its migration.
+    """Return the old table and its rows per day, if nothing prevents its migration.
 
-    Raises Blocked with every reason, and StateChanged when logs is not plain any more.
+    Raises Blocked with every reason, and StateChanged if logs is not plain any more.
     """
     with state.transaction(conn):
-        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # no other session renames it meanwhile
+        conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # keeps another session from renaming it meanwhile
         found = state.read_state(conn)
         if found.state is not State.PLAIN:
             raise state.StateChanged(found.state.value)
@@ -50,9 +50,9 @@ def prepare(conn: Connection, zone: str) -> tuple[OldTable, DayCounts]:
 
 
 def run(conn: Connection, old: OldTable, counts: DayCounts) -> list[str]:
-    """Make the new table under another name, with some rows of a day, and roll it all back; what the server refused.
+    """Create the new table under another name, with some rows of a day, and roll it back; return what was refused.
 
-    It knows best which default, index, constraint or right does not go with the new types and the partitions.
+    Only the server knows which default, index, constraint or right does not fit the new types and the partitions.
     """
     reasons = []
     with conn.transaction(force_rollback=True):
@@ -71,7 +71,7 @@ def run(conn: Connection, old: OldTable, counts: DayCounts) -> list[str]:
             if (reason := _rejection(conn, statement)) is not None:
                 text = " ".join(statement.as_string(conn).split())
                 reasons.append(f"{reason}, at: {text}")
-                if text.startswith("CREATE TABLE"):  # all that follows would fail for that
+                if text.startswith("CREATE TABLE"):  # without it, all other statements would fail
                     break
     return reasons
 

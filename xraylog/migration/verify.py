@@ -21,7 +21,7 @@ from xraylog.migration.state import Found, State
 def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
     """Advance the sequence of logs.id past the largest id of the old table; return its name and the last id it gave.
 
-    Raises Unsuitable when it ends before that.
+    Return None if there is no sequence, or no id. Raises Unsuitable if the sequence ends before the largest id.
     """
     with state.step(conn):
         now = old_table.describe(conn, "logs", old.zone).sequence
@@ -57,9 +57,10 @@ def verify_and_finish(
     drop: bool,
     progress: Progress,
 ) -> None:
-    """Prove that every day is the same in both tables, and only then finish: drop the old table, or mark it.
+    """Verify that every day is the same in both tables, then finish: drop the old table, or mark it as migrated.
 
-    One transaction, in which nobody can change the old table. Raises ChecksumMismatch when a day differs.
+    Runs in one transaction, in which no other session can change the old table. Raises ChecksumMismatch if a day
+    differs.
     """
     with state.step(conn) as found:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
@@ -67,9 +68,8 @@ def verify_and_finish(
         conn.execute(state.set_lock_timeout(state.LOCK_TIMEOUT))
         different = []
         for day in counts.dates:
-            with conn.transaction(
-                force_rollback=True
-            ):  # which gives its locks back: thousands of days would be too many
+            # The rollback releases the locks of the day: those of thousands of days would be too many.
+            with conn.transaction(force_rollback=True):
                 sums = _compare(conn, old, day, counts.largest_id)
             progress.verified(sums)
             if not sums.equal:
@@ -80,7 +80,7 @@ def verify_and_finish(
 
 
 def finish_statements(old: OldTable, found: Found, drop: bool) -> list[Composed]:
-    """Return the last step: it drops the old table, or says that its migration is finished."""
+    """Return the statements of the last step, which drop the old table, or mark its migration as finished."""
     if drop:
         return [SQL("DROP TABLE logs_old").format(), SQL(migration_record.DROP).format()]
     return list(swap.record_started(old, True, found.sequence_type))
@@ -88,7 +88,7 @@ def finish_statements(old: OldTable, found: Found, drop: bool) -> list[Composed]
 
 def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayChecksums:
     in_old, in_new = checksum_queries(conn, old, day, largest_id, _rows_of(conn, day))
-    # A session that was given its ids before the migration began (CACHE) may have used one since.
+    # Sessions may have got ids in advance (CACHE), and stored new rows with smaller ids than the largest old one.
     in_both = SQL("{} AND id IN (SELECT id FROM logs_old WHERE {})").format(
         in_new, backfill.in_day(old.utc_timestamp, day)
     )
@@ -102,7 +102,7 @@ def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None)
 
 
 def _rows_of(conn: Connection, day: date) -> Composable:
-    """Return what to read instead of logs: the day's partition, so that no server locks the others, too."""
+    """Return the table to read: the day's partition if it has the whole day, because some servers would lock all."""
     low, high = partitions.day_bounds(str(day))
     found = partitions.read_named_bounds(conn, [partitions.partition_name(str(day), low, high)])
     is_whole = not partitions.gaps(str(day), [(first, end) for _, first, end in found])
@@ -115,13 +115,14 @@ NEW = Identifier("logs")
 def checksum_queries(
     conn: Connection, old: OldTable, day: date, largest_id: int | None, new: Composable = NEW
 ) -> tuple[Composed, Composed]:
-    """Return the queries for rows and checksum of a day, in the old table and in the new one.
+    """Return the queries for the rows and the checksum of a day, in the old table and in the new one.
 
-    `new`: where the rows of that day are.
+    `new`: the table or partition that has the new rows of that day.
     """
     missing = [SQL("NULL::{}").format(SQL(old_table.OUR_TYPES[name])) for name in old.missing_columns]
     of_old = [*(old.select_expression(column) for column in old.columns), *missing]
     of_new = [Identifier(name) for name in (*(column.name for column in old.columns), *old.missing_columns)]
+    # Rows that were stored since the migration started have larger ids.
     known = SQL("{} AND id <= {}").format(backfill.in_day(Identifier("timestamp"), day), Literal(largest_id))
     return (
         checksum(conn, Identifier("logs_old"), of_old, backfill.in_day(old.utc_timestamp, day)),
@@ -130,9 +131,9 @@ def checksum_queries(
 
 
 def checksum(conn: Connection, table: Composable, columns: Sequence[Composable], condition: Composable) -> Composed:
-    """Return a query: rows, and the sum of a 64-bit hash of each row's text. The order of rows does not matter.
+    """Return the query for the number of rows, and the sum of a 64-bit hash of each row's text.
 
-    Rows that were stored since the migration began have larger ids, and are not the condition's.
+    The sum does not depend on the order of the rows.
     """
     row = SQL("ROW({})::text").format(SQL(", ").join(columns))
     hashed = (
