@@ -83,13 +83,13 @@ def run(conn: Connection, cfg: Config, options: Options) -> None:
 
 def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedProgress) -> None:
     """Run every step that is still pending, or print its SQL with --dry-run."""
-    found = state.inspect(conn)
+    migration = state.inspect(conn)
     drop = options.drop_old or cfg.drop_old
-    if found.state in state.CANNOT_MIGRATE:
-        raise Unsuitable(state.CANNOT_MIGRATE[found.state])
-    if found.state is State.PARTITIONED or (found.state is State.FINISHED and not drop):
-        return show([f"nothing to do: {found.state.value}"])
-    if found.state is State.PLAIN:
+    if migration.state in state.CANNOT_MIGRATE:
+        raise Unsuitable(state.CANNOT_MIGRATE[migration.state])
+    if migration.state is State.PARTITIONED or (migration.state is State.FINISHED and not drop):
+        return show([f"nothing to do: {migration.state.value}"])
+    if migration.state is State.PLAIN:
         comment = "-- " if options.dry_run else ""  # so that the output of a dry run can be pasted into psql
         say(f"{comment}reading logs once, to count its rows")
         old, counts = retry(progress, trial.prepare, conn, cfg.zone.key)
@@ -99,7 +99,7 @@ def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedPr
         say("renaming logs to logs_old, and creating a partitioned logs in its place")
         retry(progress, swap.swap, conn, cfg.zone.key, counts.largest_id)
     elif options.dry_run:
-        return show(plan.remaining_plan(conn, found, drop))
+        return show(plan.remaining_plan(conn, migration, drop))
     return finish(conn, drop, progress)
 
 
@@ -122,11 +122,11 @@ def finish(conn: Connection, drop: bool, progress: PrintedProgress) -> None:
 
 def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
     """Rename logs_old back to logs, and drop what the migration created; first show which rows this would lose."""
-    found = state.inspect(conn)
+    migration = state.inspect(conn)
     comment = "-- " if options.dry_run else ""
-    is_reverted = found.state is State.UNDOING
-    if not is_reverted and found.state not in state.STARTED:
-        raise Unsuitable(state.CANNOT_MIGRATE.get(found.state) or f"nothing to undo: {found.state.value}")
+    is_reverted = migration.state is State.UNDOING
+    if not is_reverted and migration.state not in state.STARTED:
+        raise Unsuitable(state.CANNOT_MIGRATE.get(migration.state) or f"nothing to undo: {migration.state.value}")
     while not is_reverted:
         old, risk = retry(progress, revert.rows_at_risk, conn)
         show(comment + line for line in plan.describe_losses(risk))

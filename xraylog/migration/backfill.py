@@ -18,8 +18,8 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, day_counts, old_table, state, swap
 from xraylog.migration.day_counts import DayCounts
-from xraylog.migration.old_table import BY_DAY, OldTable
-from xraylog.migration.progress import Copied, Progress
+from xraylog.migration.old_table import DAY_INDEX, OldTable
+from xraylog.migration.progress import CopyResult, Progress
 from xraylog.migration.state import State
 
 MIN_CORRELATION = 0.9  # of the timestamp with the physical order of rows: from here on, a BRIN index finds a day
@@ -30,14 +30,14 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
 
     Raises Unsuitable if rows that cannot be migrated were stored after the check, before the table was renamed.
     """
-    with state.step(conn) as found:
+    with state.step(conn) as migration:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
-        old = old_table.describe(conn, "logs_old", found.zone)
+        old = old_table.describe(conn, "logs_old", migration.zone)
         blockers.raise_without_rights(old)
-        if not found.recorded:  # an older version of the script started it, without the table xraylog_migration
-            state.run_all(conn, swap.record_started(old, found.state is State.FINISHED, found.sequence_type))
-        _ensure_index_by_day(conn, old)
-        old = old_table.describe(conn, "logs_old", found.zone)
+        if not migration.recorded:  # an older version of the script started it, without the table xraylog_migration
+            state.run_all(conn, swap.record_state(old, migration.state is State.FINISHED, migration.sequence_type))
+        _ensure_day_index(conn, old)
+        old = old_table.describe(conn, "logs_old", migration.zone)
         counts = day_counts.count(conn, old)
         reasons = list(blockers.row_blockers(conn, old, counts)) if counts else ["logs_old cannot be read any more"]
         if counts is None or reasons:
@@ -45,14 +45,14 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
         return old, counts
 
 
-def _ensure_index_by_day(conn: Connection, old: OldTable) -> None:
+def _ensure_day_index(conn: Connection, old: OldTable) -> None:
     """Create an index that finds the rows of a day; without one, each day would need to read the whole table."""
-    if finds_days(old):
+    if has_day_index(old):
         return
     conn.execute("ANALYZE logs_old")
     row = conn.execute(CORRELATION, [old.schema]).fetchone()
     method = "brin" if row is not None and abs(row[0] or 0) >= MIN_CORRELATION else "btree"
-    conn.execute(index_by_day(old, method))
+    conn.execute(create_day_index(old, method))
     if not old.has_zone:
         conn.execute("ANALYZE logs_old")  # an expression has statistics only if an index on it exists
 
@@ -62,19 +62,20 @@ CORRELATION = """
 """
 
 
-def finds_days(old: OldTable) -> bool:
+def has_day_index(old: OldTable) -> bool:
     """Return whether the old table has an index that finds the rows of a day."""
     return any(
-        index.name == BY_DAY or (index.valid and not index.partial and index.columns[0] == "timestamp" and old.has_zone)
+        index.name == DAY_INDEX
+        or (old.has_zone and index.valid and not index.partial and index.columns[0] == "timestamp")
         for index in old.indexes
         if index.definition.startswith(("btree", "brin"))
     )
 
 
-def index_by_day(old: OldTable, method: str) -> Composed:
+def create_day_index(old: OldTable, method: str) -> Composed:
     """Return the DDL of our index that finds the rows of a day; `method` is brin or btree."""
     return SQL("CREATE INDEX {} ON logs_old USING {} ({})").format(
-        Identifier(BY_DAY),
+        Identifier(DAY_INDEX),
         SQL(method),
         SQL("({})").format(old.utc_timestamp) if not old.has_zone else old.utc_timestamp,
     )
@@ -85,8 +86,8 @@ def pending_days(conn: Connection, dates: Sequence[date]) -> list[date]:
 
     The list is empty if the migration is finished: a day that is missing then has been dropped since.
     """
-    with state.step(conn) as found:
-        return days_without_partition(conn, dates) if found.state is State.UNFINISHED else []
+    with state.step(conn) as migration:
+        return days_without_partition(conn, dates) if migration.state is State.UNFINISHED else []
 
 
 def days_without_partition(conn: Connection, dates: Sequence[date]) -> list[date]:
@@ -95,14 +96,14 @@ def days_without_partition(conn: Connection, dates: Sequence[date]) -> list[date
     return [day for day in reversed(dates) if partitions.gaps(str(day), bounds)]
 
 
-def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> Copied:
+def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> CopyResult:
     """Copy a day's rows into a partition, in one transaction. Do nothing if another session has copied them.
 
     Raises Unsuitable if only the operator can fix why the server refuses it.
     """
-    with state.step(conn) as found:
-        if found.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
-            return Copied()
+    with state.step(conn) as migration:
+        if migration.state is State.FINISHED or not partitions.gaps(str(day), partitions.read_bounds(conn)):
+            return CopyResult()
         state.run_all(conn, swap.set_tablespace(old))
         clock = [time.monotonic()]
         try:
@@ -132,7 +133,7 @@ def copy_day(conn: Connection, old: OldTable, day: date, progress: Progress) -> 
                 f"correct them in logs_old and continue, or go back with --undo"
             ) from error
         clock.append(time.monotonic())
-    return Copied(rows, *(end - start for start, end in itertools.pairwise(clock)))
+    return CopyResult(rows, *(end - start for start, end in itertools.pairwise(clock)))
 
 
 def day_script(conn: Connection, old: OldTable, day: date) -> list[Composed]:

@@ -12,7 +12,7 @@ from xraylog.database.lock_table import LockTable
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import day_counts, old_table
 from xraylog.migration.day_counts import DayCounts
-from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
+from xraylog.migration.old_table import CONVERTIBLE, OUR_TYPES, OldTable
 
 MAX_NAME_BYTES = 59  # names have at most 63, and the old table's indexes get a suffix of four
 MAX_DAYS = 3660  # ten years; each day becomes a partition
@@ -52,7 +52,7 @@ DEPENDENTS = """
 """
 # Relations and types that have one of these names, and the word for each in ALTER. Types, because a new table needs a
 # type of its name; not array types, which the server renames by itself.
-EXISTING = f"""
+NAME_CONFLICTS = f"""
     SELECT record.relname, {partitions.KIND_OF_RELATION}
     FROM pg_class record
     JOIN pg_namespace n ON n.oid = record.relnamespace
@@ -69,17 +69,17 @@ EXISTING = f"""
 
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
     """Return everything that prevents a migration, each with the way out. Without `counts`, rows are not checked."""
-    reasons = [*_of_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_row_security(table)]
+    reasons = [*_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_row_security(table)]
     reasons += _shape(table)
     reasons += _ids(table, counts)
     reasons += [*dependents(conn, table.name), *_other_tables(conn)]
-    names = ["logs_old", "logs_new", "logs_new_day", old_table.BY_DAY, migration_record.TABLE]
+    names = ["logs_old", "logs_new", "logs_new_day", old_table.DAY_INDEX, migration_record.TABLE]
     names += [f"{index.name}_old" for index in table.indexes]
     if table.sequence is not None and table.sequence.identity:
         names.append(f"{table.sequence.bare_name}_old")
     elif table.needs_sequence:
         names.append("logs_id_seq")
-    reasons += [f"{name} is in the way: rename it: {rename}" for name, _, rename in _existing(conn, table, names)]
+    reasons += [f"{name} is in the way: rename it: {rename}" for name, _, rename in _name_conflicts(conn, table, names)]
     if counts is not None:
         reasons += [*row_blockers(conn, table, counts), *_locks(conn, table, counts), *_values(conn, table)]
         days = [
@@ -87,12 +87,12 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
         ]
         reasons += [
             f"{name} is in the way, a {kind} with the name of a partition: rename it: {rename}"
-            for name, kind, rename in _existing(conn, table, days)
+            for name, kind, rename in _name_conflicts(conn, table, days)
         ]
     return reasons
 
 
-def _of_citus(conn: Connection) -> Iterator[str]:
+def _citus(conn: Connection) -> Iterator[str]:
     """Yield why tables that Citus manages cannot be migrated: Citus itself refuses late, and names another cause."""
     managed = citus.distributed(conn, [*schema.REFERENCE_TABLES, "logs"])
     if "logs" in managed:
@@ -108,9 +108,9 @@ def _of_citus(conn: Connection) -> Iterator[str]:
         )
 
 
-def _existing(conn: Connection, table: OldTable, names: list[str]) -> Iterator[tuple[str, str, str]]:
+def _name_conflicts(conn: Connection, table: OldTable, names: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yield each relation or type that has one of the names: the name, its kind, and the statement that renames it."""
-    for name, kind in conn.execute(EXISTING, {"schema": table.schema, "names": names}):
+    for name, kind in conn.execute(NAME_CONFLICTS, {"schema": table.schema, "names": names}):
         yield name, kind, f"ALTER {kind.upper()} {_quoted(name)} RENAME TO …"
 
 
@@ -147,9 +147,10 @@ def _row_security(table: OldTable) -> Iterator[str]:
 
 def _shape(table: OldTable) -> Iterator[str]:
     for column in table.columns:
-        accepted = CONVERTED.get(OUR_TYPES.get(column.name, ""))
-        known = column.name in ("id", "timestamp") or column.new_type == column.type
-        if accepted and column.plain_type not in accepted and not known:
+        accepted = CONVERTIBLE.get(OUR_TYPES.get(column.name, ""))
+        # day_counts.unreadable checks the id and the timestamp.
+        is_fine = column.name in ("id", "timestamp") or column.new_type == column.type
+        if accepted and column.plain_type not in accepted and not is_fine:
             yield (
                 f"{table.name}.{column.name}: expected {OUR_TYPES[column.name]}, found {column.type}: "
                 f"ALTER TABLE {table.name} ALTER COLUMN {column.name} TYPE {OUR_TYPES[column.name]} USING …"
@@ -280,13 +281,13 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
         return ", ".join(f"id {id_}: {at}" if at else f"id {id_}" for id_, at in conn.execute(query))
 
     if counts.without_time:
-        some = examples(SQL('"timestamp" IS NULL'))
-        yield f"{_rows(counts.without_time)} without a timestamp ({some}); " + which.format(
+        shown = examples(SQL('"timestamp" IS NULL'))
+        yield f"{_rows(counts.without_time)} without a timestamp ({shown}); " + which.format(
             table.name, '"timestamp" IS NULL'
         )
     if counts.at_infinity:
-        some = examples(SQL('NOT isfinite("timestamp")'))
-        yield f"{_rows(counts.at_infinity)} at infinity ({some}); " + which.format(
+        shown = examples(SQL('NOT isfinite("timestamp")'))
+        yield f"{_rows(counts.at_infinity)} at infinity ({shown}); " + which.format(
             table.name, 'NOT isfinite("timestamp")'
         )
     if counts.out_of_range:
@@ -297,7 +298,7 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
     if len(counts.days) > MAX_DAYS:
         yield (
             f"the rows are of {len(counts.days)} days, more than {MAX_DAYS}: each would be a partition. "
-            f"{_ends(counts)}; correct or delete what is not true"
+            f"{_first_and_last(counts)}; correct or delete what is not true"
         )
 
 
@@ -306,10 +307,10 @@ def _locks(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str
     indexes = len(list(old_table.indexes(table, "logs", named=False)))
     shortage = LockTable.of(conn).shortage(len(counts.days), len(counts.days) * (1 + indexes))
     if shortage is not None:
-        yield f"the rows are of {len(counts.days)} days. {_ends(counts)}; {shortage}"
+        yield f"the rows are of {len(counts.days)} days. {_first_and_last(counts)}; {shortage}"
 
 
-def _ends(counts: DayCounts) -> str:
+def _first_and_last(counts: DayCounts) -> str:
     days = list(counts.days.items())
     ends = (days[:MAX_EXAMPLES], days[-MAX_EXAMPLES:])
     text = "; ".join(", ".join(f"{day} ({rows} rows)" for day, rows in part) for part in ends)
@@ -329,14 +330,14 @@ def _values(conn: Connection, table: OldTable) -> Iterator[str]:
                 f"{table.name}.source_ip has text that is no address: {session.message(error)}; "
                 f"make it NULL, or correct it, where it is none"
             )
-    there = schema.inspect(conn).tables
+    existing = schema.inspect(conn).tables
     for column, referenced in schema.KEYS.items():
         found = table.column(column)
-        if found is None or found.plain_type not in CONVERTED["bigint"] or old_table.has_key(table, column):
+        if found is None or found.plain_type not in CONVERTIBLE["bigint"] or old_table.has_key(table, column):
             continue
         unknown = (
             SQL("NOT EXISTS (SELECT FROM {} r WHERE r.id = l.{})").format(Identifier(referenced), Identifier(column))
-            if referenced in there
+            if referenced in existing
             else SQL("true")
         )
         query = SQL(

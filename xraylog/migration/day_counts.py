@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database.session import Connection
-from xraylog.migration.old_table import CONVERTED, OUR_TYPES, OldTable
+from xraylog.migration.old_table import CONVERTIBLE, OUR_TYPES, OldTable
 
 EPOCH = date(1970, 1, 1)
 
@@ -76,7 +76,7 @@ def unreadable(conn: Connection, table: OldTable) -> Iterator[str]:
         column = table.column(name)
         if column is None:
             yield f"{table.name}.{name}: expected a column, found none; add it and fill it"
-        elif column.plain_type not in CONVERTED[OUR_TYPES[name]]:
+        elif column.plain_type not in CONVERTIBLE[OUR_TYPES[name]]:
             yield (
                 f"{table.name}.{name}: expected {OUR_TYPES[name]}, found {column.type}: "
                 f"ALTER TABLE {table.name} ALTER COLUMN {name} TYPE {OUR_TYPES[name]} USING …"

@@ -13,11 +13,11 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database import schema
 from xraylog.database.session import Connection
 
-BY_DAY = "logs_old_by_day"  # our own index on the old table, created if no other index finds the rows of a day
+DAY_INDEX = "logs_old_by_day"  # our own index on the old table, created if no other index finds the rows of a day
 
 # By type of a column of ours: the types that it may have in an old table, from which it can be converted. Any type can
 # become text.
-CONVERTED: Mapping[str, tuple[str, ...]] = {
+CONVERTIBLE: Mapping[str, tuple[str, ...]] = {
     "bigint": ("smallint", "integer", "bigint"),
     "integer": ("smallint", "integer"),
     "timestamp with time zone": ("timestamp with time zone", "timestamp without time zone"),
@@ -374,7 +374,7 @@ def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
     for constraint in table.constraints:
         if constraint.kind in ("p", "u") and constraint.columns != ("id",):
             yield add_constraint(constraint, on, named)
-    own = [index for index in table.indexes if index.valid and not index.of_constraint and index.name != BY_DAY]
+    own = [index for index in table.indexes if index.valid and not index.of_constraint and index.name != DAY_INDEX]
     for index in own:
         yield schema.create_index(on, index.definition, index.name if named else None, index.unique)
     for definition in schema.LOGS_INDEXES:

@@ -19,7 +19,7 @@ from xraylog.migration import backfill, blockers, day_counts, old_table, revert,
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.revert import RowsAtRisk
-from xraylog.migration.state import Found, State
+from xraylog.migration.state import Migration, State
 
 INDEX_BYTES = 92  # per row, for the three indexes of Schema.md, where this was measured
 
@@ -41,16 +41,21 @@ def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
 def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
     """Yield all steps of a migration that is not started yet, with their SQL."""
     with state.transaction(conn):
-        found = state.read_state(conn)
-        begin = [*state.session_settings(conn), state.set_search_path(found.search_path), *swap.lock_statements(found)]
-        conn.execute(state.set_search_path(found.search_path))
-        first = [*begin, *swap.swap_statements(conn, old, counts.largest_id)]
-        yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first)
-        if backfill.finds_days(old):
+        migration = state.read_state(conn)
+        set_search_path = state.set_search_path(migration.search_path)
+        conn.execute(set_search_path)
+        first_transaction = [
+            *state.session_settings(conn),
+            set_search_path,
+            *swap.lock_statements(migration),
+            *swap.swap_statements(conn, old, counts.largest_id),
+        ]
+        yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first_transaction)
+        if backfill.has_day_index(old):
             yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
         else:
             title = "3. an index that finds a day (btree where the rows are in no order); MIN and MAX of logs_old"
-            yield from _sql(conn, title, [backfill.index_by_day(old, "brin")])
+            yield from _sql(conn, title, [backfill.create_day_index(old, "brin")])
         if counts.days:
             day = counts.dates[-1]
             title = f"each of {len(counts.dates)} days, the newest first; here {day}, {counts.days[day]:,} rows"
@@ -59,25 +64,25 @@ def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) ->
         if sequence is not None and counts.largest_id is not None:
             yield from _sql(conn, "7. the sequence", [swap.advance_sequence(sequence, counts.largest_id)])
         sequence_type = old.sequence.type if old.sequence else "bigint"
-        started = dataclasses.replace(found, zone=old.zone, sequence_type=sequence_type)
+        started = dataclasses.replace(migration, zone=old.zone, sequence_type=sequence_type)
         yield from _verification(conn, old, counts, "8. ")
-        yield _last(conn, old, started, drop)
+        yield _last_step(conn, old, started, drop)
 
 
-def remaining_plan(conn: Connection, found: Found, drop: bool) -> Iterator[str]:
+def remaining_plan(conn: Connection, migration: Migration, drop: bool) -> Iterator[str]:
     """Yield the remaining steps of a started migration, with their SQL."""
-    with _started(conn, found) as (old, counts, left):
+    with _started(conn, migration) as (old, counts, left):
         if left:
             title = f"{len(left)} days are left, {counts.rows_of(left):,} rows, the newest first; here {left[0]}"
             yield from _sql(conn, title, backfill.day_script(conn, old, left[0]))
         yield from _verification(conn, old, counts, "")
-        yield _last(conn, old, found, drop)
+        yield _last_step(conn, old, migration, drop)
 
 
 def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
     """Yield the steps of --undo, with their SQL."""
-    with state.step(conn) as found:
-        yield from _sql(conn, "the way back", list(revert.revert_statements(conn, old, found.sequence_type)))
+    with state.step(conn) as migration:
+        yield from _sql(conn, "the way back", list(revert.revert_statements(conn, old, migration.sequence_type)))
     yield f"\n{revert.DROP_NEW_TABLES}"
 
 
@@ -97,17 +102,17 @@ def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
 
 def status(conn: Connection, cfg: Config) -> Iterator[str]:
     """Yield the state of the migration, how many days are copied, and how to finish it."""
-    found = state.inspect(conn)
-    yield found.state.value
-    if found.state in (State.LOST, State.UNKNOWN):
-        yield state.CANNOT_MIGRATE[found.state]
-    if found.state in state.STARTED:
-        with _started(conn, found) as (old, counts, pending):
+    migration = state.inspect(conn)
+    yield migration.state.value
+    if migration.state in (State.LOST, State.UNKNOWN):
+        yield state.CANNOT_MIGRATE[migration.state]
+    if migration.state in state.STARTED:
+        with _started(conn, migration) as (old, counts, pending):
             copied = counts.rows - counts.rows_of(pending)
             yield f"{len(counts.dates) - len(pending)} of {len(counts.dates)} days of logs_old have a partition in logs"
             yield f"these days have {copied:,} of its {counts.rows:,} rows; it takes {format_bytes(old.total_bytes)}"
             yield from lock_shortage(conn)
-    if found.state is State.UNFINISHED:
+    if migration.state is State.UNFINISHED:
         yield f"parse_logs.py stays offline until it is finished: {hints.command(cfg, script=hints.MIGRATION)}"
 
 
@@ -118,11 +123,11 @@ def lock_shortage(conn: Connection) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _started(conn: Connection, found: Found) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
+def _started(conn: Connection, migration: Migration) -> Iterator[tuple[OldTable, DayCounts, Sequence[date]]]:
     """Yield the old table, its rows per day, and the remaining days, the newest first, in an open transaction."""
     with state.transaction(conn):
-        conn.execute(state.set_search_path(found.search_path))
-        old = old_table.describe(conn, "logs_old", found.zone)
+        conn.execute(state.set_search_path(migration.search_path))
+        old = old_table.describe(conn, "logs_old", migration.zone)
         blockers.raise_if_unreadable(conn, old)
         counts = day_counts.count(conn, old)
         if counts is None:
@@ -137,9 +142,9 @@ def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: st
         yield from _sql(conn, title, verify.checksum_queries(conn, old, day, counts.largest_id))
 
 
-def _last(conn: Connection, old: OldTable, found: Found, drop: bool) -> str:
+def _last_step(conn: Connection, old: OldTable, migration: Migration, drop: bool) -> str:
     """Return the last statements as a comment, so that pasting all of the SQL does not drop an unverified table."""
-    text = "; ".join(statement.as_string(conn) for statement in verify.finish_statements(old, found, drop))
+    text = "; ".join(statement.as_string(conn) for statement in verify.finish_statements(old, migration, drop))
     return f"\n-- and only when all of them are the same: {text};"
 
 

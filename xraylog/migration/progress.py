@@ -14,7 +14,7 @@ INTERVAL_S = 1.0  # at least, between two lines about copied days
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopyResult:
     """The rows of one or more copied days, and how long each part of the copy took."""
 
     rows: int = 0
@@ -22,8 +22,8 @@ class Copied:
     index_s: float = 0.0
     keys_s: float = 0.0  # ATTACH, in which the server checks the foreign keys and the bounds
 
-    def __add__(self, other: Copied) -> Copied:
-        return Copied(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: CopyResult) -> CopyResult:
+        return CopyResult(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class PrintedProgress:
 
     def __init__(self) -> None:
         self._days = self._days_done = self._rows = self._rows_done = 0
-        self._times = Copied()
+        self._times = CopyResult()
         self._started_s = self._printed_s = 0.0
 
     def waiting(self, reason: str) -> None:
@@ -72,7 +72,7 @@ class PrintedProgress:
         self._rows, self._rows_done = counts.rows_of(pending), 0
         self._started_s, self._printed_s = time.monotonic(), 0.0
 
-    def copied(self, day: date, copied: Copied) -> None:
+    def copied(self, day: date, copied: CopyResult) -> None:
         """Count a copied day. Print the progress about once a second, and after the last day."""
         self._days_done += 1
         self._rows_done += copied.rows

@@ -13,11 +13,11 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database import markers, migration_record, partitions
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state, swap
-from xraylog.migration.old_table import BY_DAY, Column, OldTable
+from xraylog.migration.old_table import DAY_INDEX, Column, OldTable
 from xraylog.migration.state import State
 
 MAX_VALUES = {"smallint": 2**15 - 1, "integer": 2**31 - 1}
-NEW_NAME = "xraylog_undone"  # prefix for renamed indexes of the new table, so that the old table gets its names back
+UNDONE_PREFIX = "xraylog_undone"  # for new names of the new table's indexes: the old table gets the old names back
 FIRST_TIME, LAST_TIME = (datetime(year, 1, 2, tzinfo=timezone.utc).timestamp() for year in (1, 9999))
 
 
@@ -39,8 +39,8 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
 
     Reads one partition at a time, because a query of all may need more locks than the server has room for.
     """
-    with state.step(conn) as found:
-        old = old_table.describe(conn, "logs_old", found.zone)
+    with state.step(conn) as migration:
+        old = old_table.describe(conn, "logs_old", migration.zone)
         blockers.raise_without_rights(old)
         if reasons := list(blockers.dependents(conn, "logs")):
             raise Unsuitable("; ".join([*reasons, "nothing was changed"]))
@@ -140,14 +140,14 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
 
     Without `risk`, new rows do not matter.
     """
-    with state.step(conn) as found:
+    with state.step(conn) as migration:
         conn.execute("LOCK TABLE ONLY logs, logs_old IN ACCESS EXCLUSIVE MODE")
-        old = old_table.describe(conn, "logs_old", found.zone)
+        old = old_table.describe(conn, "logs_old", migration.zone)
         if risk is not None and _last_id(conn) != risk.last_id:
             return False
         if risk is not None and risk.last_id is None and sum(rows for rows, *_ in _since(conn, old)) != risk.rows:
             return False  # without a sequence, only counting the rows again shows whether some were stored
-        state.run_all(conn, revert_statements(conn, old, found.sequence_type))
+        state.run_all(conn, revert_statements(conn, old, migration.sequence_type))
         return True
 
 
@@ -155,11 +155,11 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
     """Yield the DDL of an undo, which follows LOCK TABLE. The old table gets its sequence, names and comment back."""
     new = old_table.describe(conn, "logs", old.zone)
     for number, index in enumerate(new.indexes):  # all of them, because each may have a name that the old table needs
-        yield swap.rename_index(index.name, f"{NEW_NAME}_{number}")
+        yield swap.rename_index(index.name, f"{UNDONE_PREFIX}_{number}")
     if old.sequence is not None and old.sequence.identity and new.sequence is not None:
         theirs, ours = old.sequence, new.sequence
         yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(theirs.name), SQL(ours.name))
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(f"{NEW_NAME}_sequence"))
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(ours.name), Identifier(f"{UNDONE_PREFIX}_sequence"))
         yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(theirs.name), Identifier(ours.bare_name))
     elif old.sequence is not None and new.sequence is not None:
         if new.sequence.owned:
@@ -168,8 +168,8 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
             yield SQL("ALTER SEQUENCE {} AS {}").format(SQL(old.sequence.name), SQL(sequence_type))
     for sequence, column in new.other_sequences:
         yield swap.set_owned_by(sequence, "logs_old", column)
-    if any(index.name == BY_DAY for index in old.indexes):
-        yield SQL("DROP INDEX {}").format(Identifier(BY_DAY))
+    if any(index.name == DAY_INDEX for index in old.indexes):
+        yield SQL("DROP INDEX {}").format(Identifier(DAY_INDEX))
     of_indexes = {index.name for index in old.indexes}
     for name in sorted(of_indexes):
         if name.endswith(swap.OLD_SUFFIX):
@@ -179,7 +179,7 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
             yield swap.rename_constraint(constraint.name, constraint.name[: -len(swap.OLD_SUFFIX)])
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(new.comment))
     yield SQL("COMMENT ON TABLE logs IS {}").format(Literal(markers.REVERTED_MIGRATION))
-    yield from swap.record(old, markers.REVERTED_MIGRATION)
+    yield from swap.replace_record(old, markers.REVERTED_MIGRATION)
     yield SQL("ALTER TABLE logs RENAME TO logs_new").format()
     yield SQL("ALTER TABLE logs_old RENAME TO logs").format()
 
@@ -193,8 +193,8 @@ def drop_new_tables(conn: Connection) -> bool:
 
     Return whether to call it again. Raises Unsuitable if other objects depend on them.
     """
-    with state.step(conn, State.UNDOING, State.PLAIN) as found:
-        if found.state is State.PLAIN:  # another session dropped the rest
+    with state.step(conn, State.UNDOING, State.PLAIN) as migration:
+        if migration.state is State.PLAIN:  # another session dropped the rest
             return False
         names = [name for name, _ in conn.execute(PARTITIONS, ["logs_new", DROPPED_AT_ONCE])]
         try:

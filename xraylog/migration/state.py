@@ -27,7 +27,7 @@ LOCK_TIMEOUT = "500ms"
 # For locks that do not block readers. Longer than deadlock_timeout, after which the server cancels an autovacuum.
 LONG_LOCK_TIMEOUT = "30s"
 PAUSE_S = 1.0
-PATIENCE_S = 600.0
+MAX_WAIT_S = 600.0
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -61,7 +61,7 @@ CANNOT_MIGRATE = {  # why, and what to do
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Migration:
     """A migration as the catalog shows it."""
 
     state: State
@@ -88,26 +88,26 @@ STATE = f"""
 """  # noqa: S608  # a constant
 
 
-def read_state(conn: Connection) -> Found:
+def read_state(conn: Connection) -> Migration:
     """Return the migration as the catalog shows it. Call it in a transaction.
 
     Raises Unsuitable if the comment on logs_old lacks what is needed to continue.
     """
     row = conn.execute(STATE).fetchone()
     if row is None:
-        return Found(State.NO_LOGS)
+        return Migration(State.NO_LOGS)
     kind, schema_name, table, on_old, on_new, has_old, has_new, is_like_logs, search_path = row
     record = migration_record.read(conn, table)
     if kind == "r":
         undone = has_new and markers.REVERTED_MIGRATION in (record, on_new)
-        return Found(State.UNDOING if undone else State.PLAIN, schema_name, search_path)
+        return Migration(State.UNDOING if undone else State.PLAIN, schema_name, search_path)
     if kind != "p":
-        return Found(State.OTHER, schema_name, search_path)
+        return Migration(State.OTHER, schema_name, search_path)
     marker = markers.read_migration(record or on_old)
     if marker is None:
-        return Found(State.UNKNOWN if is_like_logs else State.PARTITIONED, schema_name, search_path)
+        return Migration(State.UNKNOWN if is_like_logs else State.PARTITIONED, schema_name, search_path)
     if not has_old:
-        return Found(State.PARTITIONED if marker.is_finished else State.LOST, schema_name, search_path)
+        return Migration(State.PARTITIONED if marker.is_finished else State.LOST, schema_name, search_path)
     if marker.zone is None or marker.sequence_type is None:
         expected = MigrationMarker(marker.is_finished, "ZONE", "TYPE").comment
         raise Unsuitable(
@@ -115,10 +115,10 @@ def read_state(conn: Connection) -> Found:
             f"its id: COMMENT ON TABLE logs_old IS '{expected}'"
         )
     state = State.FINISHED if marker.is_finished else State.UNFINISHED
-    return Found(state, schema_name, search_path, marker.zone, marker.sequence_type, record is not None)
+    return Migration(state, schema_name, search_path, marker.zone, marker.sequence_type, record is not None)
 
 
-def inspect(conn: Connection) -> Found:
+def inspect(conn: Connection) -> Migration:
     """Return the migration as the catalog shows it, read in a transaction of its own."""
     with session.transaction(conn):
         return read_state(conn)
@@ -126,7 +126,7 @@ def inspect(conn: Connection) -> Found:
 
 # A policy on logs or logs_old would hide the same rows from the copy and from the verification. With this setting the
 # server raises an error instead.
-HIDE_NO_ROWS = "SET LOCAL row_security TO off"
+ROW_SECURITY_OFF = "SET LOCAL row_security TO off"
 
 
 class StateChanged(Exception):
@@ -139,12 +139,12 @@ def transaction(conn: Connection) -> Iterator[None]:
     with conn.transaction():
         run_all(conn, session_settings(conn))
         with session.transaction(conn):
-            conn.execute(HIDE_NO_ROWS)
+            conn.execute(ROW_SECURITY_OFF)
             yield
 
 
 @contextlib.contextmanager
-def step(conn: Connection, *expected: State) -> Iterator[Found]:
+def step(conn: Connection, *expected: State) -> Iterator[Migration]:
     """Open the transaction of a step, with the schema of logs first in the search_path. Two scripts take turns.
 
     `expected`: the states in which the step may run, by default those of a started migration. Raises StateChanged if
@@ -153,13 +153,13 @@ def step(conn: Connection, *expected: State) -> Iterator[Found]:
     with conn.transaction():
         run_all(conn, session_settings(conn))  # first, or the role's statement_timeout limits the wait for the lock
         with session.transaction(conn, schema.PARTITIONS_LOCK):
-            conn.execute(HIDE_NO_ROWS)
+            conn.execute(ROW_SECURITY_OFF)
             conn.execute(set_lock_timeout(LOCK_TIMEOUT))
-            found = read_state(conn)
-            if found.state not in (expected or STARTED):
-                raise StateChanged(found.state.value)
-            conn.execute(set_search_path(found.search_path))
-            yield found
+            migration = read_state(conn)
+            if migration.state not in (expected or STARTED):
+                raise StateChanged(migration.state.value)
+            conn.execute(set_search_path(migration.search_path))
+            yield migration
 
 
 def session_settings(conn: Connection) -> Iterator[Composed]:
@@ -170,7 +170,7 @@ def session_settings(conn: Connection) -> Iterator[Composed]:
     if Capabilities.of(conn).transaction_timeout:
         yield SQL("SET LOCAL transaction_timeout TO 0").format()
     yield SQL("SET LOCAL extra_float_digits TO 3").format()  # checksums need exact floats: before 12 no default
-    yield SQL(HIDE_NO_ROWS).format()
+    yield SQL(ROW_SECURITY_OFF).format()
 
 
 def set_lock_timeout(text: str) -> Composed:
@@ -186,12 +186,12 @@ def set_search_path(path: str) -> Composed:
 def retry(
     progress: Progress, step: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
 ) -> Result:
-    """Run a step; repeat it, for up to PATIENCE_S, while other sessions hold locks that it needs.
+    """Run a step; repeat it, for up to MAX_WAIT_S, while other sessions hold locks that it needs.
 
     The step is a transaction or a savepoint, so an attempt that failed has left nothing.
     """
     return retry_on_lock_timeout(
-        functools.partial(step, *arguments, **keywords), PATIENCE_S, PAUSE_S, on_wait=progress.waiting
+        functools.partial(step, *arguments, **keywords), MAX_WAIT_S, PAUSE_S, on_wait=progress.waiting
     )
 
 

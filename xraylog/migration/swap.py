@@ -13,7 +13,7 @@ from xraylog.database.markers import MigrationMarker
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import blockers, old_table, state
 from xraylog.migration.old_table import OldTable
-from xraylog.migration.state import Found, State
+from xraylog.migration.state import Migration, State
 
 OLD_SUFFIX = "_old"  # renames the old table's indexes and constraints, so that the new table can have their names
 
@@ -21,8 +21,8 @@ OLD_SUFFIX = "_old"  # renames the old table's indexes and constraints, so that 
 def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
     """Rename the old table and create the new one, in one transaction. Raises Unsuitable if it cannot be migrated."""
     try:
-        with state.step(conn, State.PLAIN) as found:
-            state.run_all(conn, lock_statements(found))
+        with state.step(conn, State.PLAIN) as migration:
+            state.run_all(conn, lock_statements(migration))
             old = old_table.describe(conn, "logs", zone)
             if reasons := blockers.all_blockers(conn, old, None):
                 raise Unsuitable("; ".join(reasons))
@@ -31,12 +31,12 @@ def swap(conn: Connection, zone: str, largest_id: int | None) -> None:
         raise Unsuitable(f"the new logs cannot be created: {session.message(error)}; nothing was changed") from error
 
 
-def lock_statements(found: Found) -> Iterator[Composed]:
+def lock_statements(migration: Migration) -> Iterator[Composed]:
     """Yield the statements that lock the table before it is renamed.
 
     The first lock excludes only VACUUM and other DDL. It does not block readers, so it may wait longer.
     """
-    table = Identifier(found.schema, "logs")
+    table = Identifier(migration.schema, "logs")
     yield state.set_lock_timeout(state.LONG_LOCK_TIMEOUT)
     yield SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(table)
     yield state.set_lock_timeout(state.LOCK_TIMEOUT)
@@ -53,23 +53,23 @@ def swap_statements(conn: Connection, old: OldTable, largest_id: int | None) -> 
     for constraint in old.constraints:
         if constraint.name not in {index.name for index in old.indexes}:
             yield rename_constraint(constraint.name, constraint.name + OLD_SUFFIX)
-    yield from _sequence(old, largest_id)
+    yield from _move_sequence(old, largest_id)
     yield from create_statements(conn, old, "logs", named=True)
     yield from set_owner(old, "logs")
-    yield from _own_sequences(old)
+    yield from _set_sequence_owners(old)
     yield from _comments_and_grants(old)
     yield SQL(migration_record.DROP).format()  # the operator may have ended an earlier migration by hand
-    yield from record_started(old, False, old.sequence.type if old.sequence else "bigint")
+    yield from record_state(old, False, old.sequence.type if old.sequence else "bigint")
 
 
-def record_started(old: OldTable, finished: bool, sequence_type: str) -> Iterator[Composed]:
+def record_state(old: OldTable, finished: bool, sequence_type: str) -> Iterator[Composed]:
     """Yield the statements that record the state of the migration, for `state.read_state`."""
     text = MigrationMarker(finished, old.zone, sequence_type).comment
-    yield from record(old, text)
+    yield from replace_record(old, text)
     yield SQL("COMMENT ON TABLE logs_old IS {}").format(Literal(text))
 
 
-def record(old: OldTable, text: str) -> Iterator[Composed]:
+def replace_record(old: OldTable, text: str) -> Iterator[Composed]:
     """Yield the statements that replace the text in the table xraylog_migration, which every role may read."""
     table = Identifier(migration_record.TABLE)
     yield SQL(migration_record.CREATE).format()
@@ -143,7 +143,7 @@ def sequence_name(old: OldTable) -> str | None:
     return old.sequence.name
 
 
-def _sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
+def _move_sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
     """Yield the statements that give the old sequence to the new table.
 
     The sequence of an identity column cannot be moved: a new one continues its numbers.
@@ -154,17 +154,17 @@ def _sequence(old: OldTable, largest_id: int | None) -> Iterator[Composed]:
     if old.sequence is None:
         yield SQL(CREATE_SEQUENCE).format()
     elif old.sequence.identity:
-        aside = Identifier(old.sequence.bare_name + OLD_SUFFIX)
-        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(name), aside)
+        renamed = Identifier(old.sequence.bare_name + OLD_SUFFIX)
+        yield SQL("ALTER SEQUENCE {} RENAME TO {}").format(SQL(name), renamed)
         yield SQL("CREATE SEQUENCE {} {}").format(SQL(name), SQL(old.sequence.options))
-        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(name), aside)
+        yield SQL("SELECT setval({}, last_value, is_called) FROM {}").format(Literal(name), renamed)
     elif old.sequence.type != "bigint":
         yield SQL("ALTER SEQUENCE {} AS bigint").format(SQL(name))
     if largest_id is not None:
         yield advance_sequence(name, largest_id)
 
 
-def _own_sequences(old: OldTable) -> Iterator[Composed]:
+def _set_sequence_owners(old: OldTable) -> Iterator[Composed]:
     name = sequence_name(old)
     if name is not None and (old.sequence is None or old.sequence.identity):
         if old.owner != old.role:

@@ -34,11 +34,11 @@ def prepare(conn: Connection, zone: str) -> tuple[OldTable, DayCounts]:
     """
     with state.transaction(conn):
         conn.execute("LOCK TABLE logs IN ACCESS SHARE MODE")  # keeps another session from renaming it meanwhile
-        found = state.read_state(conn)
-        if found.state is not State.PLAIN:
-            raise state.StateChanged(found.state.value)
-        reasons = blockers.ambiguous_tables(conn, found.schema)
-        conn.execute(state.set_search_path(found.search_path))
+        migration = state.read_state(conn)
+        if migration.state is not State.PLAIN:
+            raise state.StateChanged(migration.state.value)
+        reasons = blockers.ambiguous_tables(conn, migration.schema)
+        conn.execute(state.set_search_path(migration.search_path))
         old = old_table.describe(conn, "logs", zone)
         counts = day_counts.count(conn, old)
         reasons += blockers.all_blockers(conn, old, counts)

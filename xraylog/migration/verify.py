@@ -15,7 +15,7 @@ from xraylog.migration import backfill, old_table, state, swap
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.progress import DayChecksums, Progress
-from xraylog.migration.state import Found, State
+from xraylog.migration.state import Migration, State
 
 
 def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) -> tuple[str, int] | None:
@@ -62,7 +62,7 @@ def verify_and_finish(
     Runs in one transaction, in which no other session can change the old table. Raises ChecksumMismatch if a day
     differs.
     """
-    with state.step(conn) as found:
+    with state.step(conn) as migration:
         conn.execute(state.set_lock_timeout(state.LONG_LOCK_TIMEOUT))
         conn.execute("LOCK TABLE logs_old IN SHARE MODE")
         conn.execute(state.set_lock_timeout(state.LOCK_TIMEOUT))
@@ -75,15 +75,15 @@ def verify_and_finish(
             if not sums.equal:
                 different.append(str(day))
         if different:
-            raise ChecksumMismatch(f"logs and logs_old differ on {', '.join(different)}; {WAYS_OUT[found.state]}")
-        state.retry(progress, state.run_in_savepoint, conn, *finish_statements(old, found, drop))
+            raise ChecksumMismatch(f"logs and logs_old differ on {', '.join(different)}; {WAYS_OUT[migration.state]}")
+        state.retry(progress, state.run_in_savepoint, conn, *finish_statements(old, migration, drop))
 
 
-def finish_statements(old: OldTable, found: Found, drop: bool) -> list[Composed]:
+def finish_statements(old: OldTable, migration: Migration, drop: bool) -> list[Composed]:
     """Return the statements of the last step, which drop the old table, or mark its migration as finished."""
     if drop:
         return [SQL("DROP TABLE logs_old").format(), SQL(migration_record.DROP).format()]
-    return list(swap.record_started(old, True, found.sequence_type))
+    return list(swap.record_state(old, True, migration.sequence_type))
 
 
 def _compare(conn: Connection, old: OldTable, day: date, largest_id: int | None) -> DayChecksums:
@@ -106,14 +106,14 @@ def _rows_of(conn: Connection, day: date) -> Composable:
     low, high = partitions.day_bounds(str(day))
     found = partitions.read_named_bounds(conn, [partitions.partition_name(str(day), low, high)])
     is_whole = not partitions.gaps(str(day), [(first, end) for _, first, end in found])
-    return SQL(found[0][0]) if is_whole else NEW
+    return SQL(found[0][0]) if is_whole else LOGS
 
 
-NEW = Identifier("logs")
+LOGS = Identifier("logs")
 
 
 def checksum_queries(
-    conn: Connection, old: OldTable, day: date, largest_id: int | None, new: Composable = NEW
+    conn: Connection, old: OldTable, day: date, largest_id: int | None, new: Composable = LOGS
 ) -> tuple[Composed, Composed]:
     """Return the queries for the rows and the checksum of a day, in the old table and in the new one.
 

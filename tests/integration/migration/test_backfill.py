@@ -179,7 +179,7 @@ def test_a_value_that_is_changed_meanwhile_to_one_that_has_no_new_type_is_report
     make_plain_logs(conn, OLDER.replace("source_ip        inet", "source_ip        text"))
     real = backfill.copy_day
 
-    def late(*arguments: Any) -> backfill.Copied:
+    def late(*arguments: Any) -> backfill.CopyResult:
         conn.execute("UPDATE logs_old SET source_ip = 'nowhere' WHERE id = 7")
         return real(*arguments)
 

@@ -102,7 +102,7 @@ def test_a_migration_that_is_undone_beside_it_says_so(
 def test_a_lock_that_is_never_given_ends_it_and_the_same_command_goes_on(
     conn: Connection, site: Site, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xraylog.migration.state.PATIENCE_S", 0.5)
+    monkeypatch.setattr("xraylog.migration.state.MAX_WAIT_S", 0.5)
     monkeypatch.setattr("xraylog.migration.state.PAUSE_S", 0.1)
     make_plain_logs(conn)
     with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
