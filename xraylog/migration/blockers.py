@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from psycopg import errors
-from psycopg.sql import SQL, Composable, Identifier, Literal
+from psycopg.sql import SQL, Identifier, Literal
 
 from xraylog.database import citus, interference, migration_record, partitions, schema, session
 from xraylog.database.lock_table import LockTable
@@ -271,28 +271,29 @@ def _other_tables(conn: Connection) -> Iterator[str]:
 
 def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
     """Yield which rows cannot be migrated because of their time or their id, each kind with the way out."""
-    name, moment = Identifier(table.name), table.utc_timestamp
-    which = "which: SELECT * FROM {} WHERE {}; give them a time, or delete them"
 
-    def examples(condition: Composable) -> str:
-        query = SQL("SELECT id, {moment}::text FROM {table} WHERE {condition} ORDER BY id LIMIT {few}").format(
-            moment=moment, table=name, condition=condition, few=Literal(MAX_EXAMPLES)
+    def examples(condition: SQL) -> str:
+        query = SQL("SELECT id, {moment}::text FROM {table} WHERE {condition} ORDER BY id LIMIT {limit}").format(
+            moment=table.utc_timestamp,
+            table=Identifier(table.name),
+            condition=condition,
+            limit=Literal(MAX_EXAMPLES),
         )
         return ", ".join(f"id {id_}: {at}" if at else f"id {id_}" for id_, at in conn.execute(query))
 
+    def way_out(condition: SQL) -> str:
+        query = f"SELECT * FROM {table.name} WHERE {condition.as_string(None)}"  # noqa: S608  # only printed
+        return f"which: {query}; give them a time, or delete them"
+
     if counts.without_time:
-        shown = examples(SQL('"timestamp" IS NULL'))
-        yield f"{_rows(counts.without_time)} without a timestamp ({shown}); " + which.format(
-            table.name, '"timestamp" IS NULL'
-        )
+        is_null = SQL('"timestamp" IS NULL')
+        yield f"{_rows(counts.without_time)} without a timestamp ({examples(is_null)}); {way_out(is_null)}"
     if counts.at_infinity:
-        shown = examples(SQL('NOT isfinite("timestamp")'))
-        yield f"{_rows(counts.at_infinity)} at infinity ({shown}); " + which.format(
-            table.name, 'NOT isfinite("timestamp")'
-        )
+        is_infinite = SQL('NOT isfinite("timestamp")')
+        yield f"{_rows(counts.at_infinity)} at infinity ({examples(is_infinite)}); {way_out(is_infinite)}"
     if counts.out_of_range:
-        condition = "\"timestamp\" < '0001-01-02' OR \"timestamp\" >= '9999-12-31'"
-        yield f"{_rows(counts.out_of_range)} not from 0001-01-02 to 9999-12-30; " + which.format(table.name, condition)
+        is_out_of_range = SQL("\"timestamp\" < '0001-01-02' OR \"timestamp\" >= '9999-12-31'")
+        yield f"{_rows(counts.out_of_range)} not from 0001-01-02 to 9999-12-30; {way_out(is_out_of_range)}"
     if counts.without_id:
         yield f"{_rows(counts.without_id)} without an id (id IS NULL): give them one, or delete them"
     if len(counts.days) > MAX_DAYS:

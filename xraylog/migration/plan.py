@@ -96,7 +96,7 @@ def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
     if risk.lost_columns:
         yield f"The old table has no {', '.join(risk.lost_columns)}: what they have there is lost in any case."
     yield "To keep them, in psql, before you continue; the second line loads them again afterwards:"
-    yield f"  \\copy (SELECT {risk.values} FROM {revert.rows_since(risk)}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
+    yield f"  \\copy (SELECT {risk.values} FROM {revert.from_rows_at_risk(risk)}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
     yield f"  \\copy logs ({risk.columns}) FROM 'since.csv' CSV HEADER"
 
 

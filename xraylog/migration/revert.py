@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import NamedTuple
 
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
@@ -48,10 +48,10 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
         names = SQL(", ").join(Identifier(column.name) for column in columns).as_string(conn)
         values = SQL(", ").join(_as_old(old, column) for column in columns).as_string(conn)
         last_id = _last_id(conn)
-        since = _since(conn, old)
-        times = sorted(time for _, *ends in since for time in ends)
-        first, last = (times[0][1], times[-1][1]) if times else (None, None)
-        rows = sum(rows for rows, *_ in since)
+        found = _new_rows(conn, old)
+        first = min(new.first for new in found).text if found else None
+        last = max(new.last for new in found).text if found else None
+        rows = sum(new.rows for new in found)
         return old, RowsAtRisk(rows, first, last, last_id, names, values, tuple(old.missing_columns))
 
 
@@ -66,13 +66,42 @@ def _as_old(old: OldTable, column: Column) -> Composable:
     return SQL("{} AT TIME ZONE {} AS {}").format(name, Literal(old.zone), name)
 
 
-def _since(conn: Connection, old: OldTable) -> list[tuple[Any, ...]]:
-    """Return the result of `_rows_since` for each partition."""
-    since = []
+class Time(NamedTuple):
+    """The time of a row."""
+
+    seconds: float  # since 1970
+    text: str  # as the server writes it
+
+
+class NewRows(NamedTuple):
+    """The rows of a partition that the old table does not have."""
+
+    rows: int
+    first: Time
+    last: Time
+
+
+def _new_rows(conn: Connection, old: OldTable) -> list[NewRows]:
+    """Return the new rows of each partition that has some.
+
+    Compares with the old rows of the partition's days only, which an index finds. So a row that an UPDATE has moved to
+    another day counts, too.
+    """
+    found = []
     for name, in_bounds in _partitions(conn, old):
         with conn.transaction(force_rollback=True):  # the rollback releases the locks of the partition
-            since.append(_rows_since(conn, name, in_bounds))
-    return since
+            ((rows, *ends),) = conn.execute(SQL(NEW_ROWS).format(SQL(name), in_bounds))
+        if rows:
+            found.append(NewRows(rows, Time(*ends[:2]), Time(*ends[2:])))
+    return found
+
+
+NEW_ROWS = """
+    SELECT rows, extract(epoch FROM first)::float8, first::text, extract(epoch FROM last)::float8, last::text
+    FROM (SELECT count(*) AS rows, min("timestamp") AS first, max("timestamp") AS last
+          FROM {} l
+          WHERE NOT EXISTS (SELECT FROM (SELECT id FROM logs_old WHERE {}) o WHERE o.id = l.id)) AS new_rows
+"""
 
 
 PARTITIONS = """
@@ -97,25 +126,7 @@ def _partitions(conn: Connection, old: OldTable) -> Iterator[tuple[str, Composab
             yield name, SQL("true")
 
 
-def _rows_since(conn: Connection, partition: str, in_bounds: Composable) -> tuple[Any, ...]:
-    """Return how many rows of a partition the old table does not have, then their first and last time, if any.
-
-    Each time is a pair: seconds since 1970, and text. Compares only with the old rows of the partition's days, which an
-    index finds. So a row that an UPDATE has moved to another day counts, too.
-    """
-    ((rows, *ends),) = conn.execute(SQL(SINCE).format(SQL(partition), in_bounds))
-    return (rows, tuple(ends[:2]), tuple(ends[2:])) if rows else (0,)
-
-
-SINCE = """
-    SELECT rows, extract(epoch FROM first)::float8, first::text, extract(epoch FROM last)::float8, last::text
-    FROM (SELECT count(*) AS rows, min("timestamp") AS first, max("timestamp") AS last
-          FROM {} l
-          WHERE NOT EXISTS (SELECT FROM (SELECT id FROM logs_old WHERE {}) o WHERE o.id = l.id)) AS since
-"""
-
-
-def rows_since(risk: RowsAtRisk) -> str:
+def from_rows_at_risk(risk: RowsAtRisk) -> str:
     """Return what follows FROM in a query of the rows at risk, for psql. It locks only the days that have some.
 
     It does not compare with the largest id, because a session that got its ids in advance (CACHE) may store smaller
@@ -145,7 +156,7 @@ def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:
         old = old_table.describe(conn, "logs_old", migration.zone)
         if risk is not None and _last_id(conn) != risk.last_id:
             return False
-        if risk is not None and risk.last_id is None and sum(rows for rows, *_ in _since(conn, old)) != risk.rows:
+        if risk is not None and risk.last_id is None and sum(new.rows for new in _new_rows(conn, old)) != risk.rows:
             return False  # without a sequence, only counting the rows again shows whether some were stored
         state.run_all(conn, revert_statements(conn, old, migration.sequence_type))
         return True

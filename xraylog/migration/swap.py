@@ -112,8 +112,7 @@ def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -
 def set_owner(old: OldTable, table: str) -> Iterator[Composed]:
     """Yield the statements that give a new table the owner of the old one, and revoke what default privileges grant."""
     for role in old.default_grantees:
-        who = SQL("PUBLIC") if role is None else Identifier(role)
-        yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), who)
+        yield SQL("REVOKE ALL ON {} FROM {}").format(Identifier(table), _grantee(role))
     if old.owner != old.role:
         yield SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(old.owner))
 
@@ -224,18 +223,20 @@ def _comments_and_grants(old: OldTable) -> Iterator[Composed]:
             yield SQL("COMMENT ON COLUMN logs.{} IS {}").format(Identifier(column.name), Literal(column.comment))
     inserts = set()
     for role, column_name, right, may_grant in old.grants:
-        who = SQL("PUBLIC") if role is None else Identifier(role)
         if right == "INSERT":
             inserts.add(role)
         yield SQL("GRANT {}{} ON logs TO {}{}").format(
             SQL(right),
             SQL(" ({})").format(Identifier(column_name)) if column_name else SQL(""),
-            who,
+            _grantee(role),
             SQL(" WITH GRANT OPTION" if may_grant else ""),
         )
     sequence = sequence_name(old)
     # To insert, a role needs no right on the sequence of an identity column, but it needs USAGE on that of a default.
     if sequence and (old.sequence is None or old.sequence.identity):
         for role in sorted(inserts, key=str):
-            who = SQL("PUBLIC") if role is None else Identifier(role)
-            yield SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(SQL(sequence), who)
+            yield SQL("GRANT USAGE ON SEQUENCE {} TO {}").format(SQL(sequence), _grantee(role))
+
+
+def _grantee(role: str | None) -> Composable:
+    return SQL("PUBLIC") if role is None else Identifier(role)
