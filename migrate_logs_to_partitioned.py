@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     flush_at_exit()
     options = parse_options(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # so that nohup.out shows the progress, too
+        sys.stdout.reconfigure(line_buffering=True)  # so that nohup.out shows the progress at once
     try:
         cfg = config.read(options.config)
     except config.ConfigError as error:
@@ -78,7 +78,7 @@ def run(conn: Connection, cfg: Config, options: Options) -> None:
                 return undo(conn, options, PrintedProgress())
             return migrate(conn, cfg, options, PrintedProgress())
         except state.StateChanged as error:
-            say(f"another session was faster: {error}")
+            say(f"another session changed the state of the migration: {error}")
 
 
 def migrate(conn: Connection, cfg: Config, options: Options, progress: PrintedProgress) -> None:
@@ -136,7 +136,7 @@ def undo(conn: Connection, options: Options, progress: PrintedProgress) -> None:
             raise Unsuitable("not undone; nothing was changed")
         is_reverted = retry(progress, revert.revert, conn, None if options.yes else risk)
         if not is_reverted:
-            say("rows were stored in the meantime; so once more:")
+            say("rows were stored in the meantime, so look again:")
     if options.dry_run:
         return show([revert.DROP_NEW_TABLES])
     while retry(progress, revert.drop_new_tables, conn):
@@ -178,7 +178,7 @@ def parse_options(arguments: Sequence[str] | None) -> Options:
     cli.add_config(parser)
     for option, text in {
         "--drop-old": "drop logs_old once every day is verified to be the same",
-        "--dry-run": "print what would be done, also by --drop-old or --undo, with its SQL; reads all of logs, changes "
+        "--dry-run": "print what would be done, also by --drop-old or --undo, with the SQL; reads all of logs, changes "
         "nothing",
         "--status": "print the state of the migration; no other option goes with it",
         "--undo": "go back: logs_old becomes logs again; asks first, at a terminal",

@@ -39,7 +39,7 @@ def resume(conn: Connection) -> tuple[OldTable, DayCounts]:
         _ensure_day_index(conn, old)
         old = old_table.describe(conn, "logs_old", migration.zone)
         counts = day_counts.count(conn, old)
-        reasons = list(blockers.row_blockers(conn, old, counts)) if counts else ["logs_old cannot be read any more"]
+        reasons = list(blockers.row_blockers(conn, old, counts) if counts else day_counts.unreadable(conn, old))
         if counts is None or reasons:
             raise Unsuitable("; ".join([*reasons, "then continue, or go back with --undo"]))
         return old, counts

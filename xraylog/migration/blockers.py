@@ -79,14 +79,17 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
         names.append(f"{table.sequence.bare_name}_old")
     elif table.needs_sequence:
         names.append("logs_id_seq")
-    reasons += [f"{name} is in the way: rename it: {rename}" for name, _, rename in _name_conflicts(conn, table, names)]
+    reasons += [
+        f"{name} exists already, a {kind} with a name that the migration needs: {rename}"
+        for name, kind, rename in _name_conflicts(conn, table, names)
+    ]
     if counts is not None:
         reasons += [*row_blockers(conn, table, counts), *_locks(conn, table, counts), *_values(conn, table)]
         days = [
             partitions.partition_name(str(day), *partitions.day_bounds(str(day))) for day in counts.dates[:MAX_DAYS]
         ]
         reasons += [
-            f"{name} is in the way, a {kind} with the name of a partition: rename it: {rename}"
+            f"{name} exists already, a {kind} with the name of a partition: {rename}"
             for name, kind, rename in _name_conflicts(conn, table, days)
         ]
     return reasons
@@ -181,7 +184,7 @@ def _shape(table: OldTable) -> Iterator[str]:
         changing = [of.name for of in table.columns if of.name in constraint.columns and of.changes_meaning]
         if constraint.kind == "c" and changing:
             yield (
-                f"the constraint {constraint.name} is about {changing[0]}, whose type changes: "
+                f"the constraint {constraint.name} checks {changing[0]}, whose type changes: "
                 f"drop it, and recreate it afterwards"
             )
         if not constraint.enforced:
@@ -211,7 +214,7 @@ def _ids(table: OldTable, counts: DayCounts | None) -> Iterator[str]:
     if sequence is not None and sequence.type == "bigint" and largest is not None and largest >= sequence.maximum:
         yield f"the largest id is {largest}, and the sequence {sequence.name} ends there: raise its MAXVALUE"
     elif largest is not None and largest >= MAX_BIGINT:
-        yield f"the largest id is {largest}, the last one that there is: give that row another one"
+        yield f"the largest id is {largest}, the last one of a bigint: give that row another id"
 
 
 def _rows(count: int) -> str:
@@ -293,13 +296,13 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
         yield f"{_rows(counts.at_infinity)} at infinity ({examples(is_infinite)}); {way_out(is_infinite)}"
     if counts.out_of_range:
         is_out_of_range = SQL("\"timestamp\" < '0001-01-02' OR \"timestamp\" >= '9999-12-31'")
-        yield f"{_rows(counts.out_of_range)} not from 0001-01-02 to 9999-12-30; {way_out(is_out_of_range)}"
+        yield f"{_rows(counts.out_of_range)} with a time not from 0001-01-02 to 9999-12-30; {way_out(is_out_of_range)}"
     if counts.without_id:
         yield f"{_rows(counts.without_id)} without an id (id IS NULL): give them one, or delete them"
     if len(counts.days) > MAX_DAYS:
         yield (
             f"the rows are of {len(counts.days)} days, more than {MAX_DAYS}: each would be a partition. "
-            f"{_first_and_last(counts)}; correct or delete what is not true"
+            f"{_first_and_last(counts)}; correct or delete rows whose day is wrong"
         )
 
 
@@ -329,7 +332,7 @@ def _values(conn: Connection, table: OldTable) -> Iterator[str]:
         except errors.DataError as error:
             yield (
                 f"{table.name}.source_ip has text that is no address: {session.message(error)}; "
-                f"make it NULL, or correct it, where it is none"
+                f"correct it, or make it NULL"
             )
     existing = schema.inspect(conn).tables
     for column, referenced in schema.KEYS.items():

@@ -350,7 +350,7 @@ def has_key(table: OldTable, column: str) -> bool:
 
 
 def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the DDL of the foreign keys, unique keys and indexes of the old table, and of ours, for the table `on`.
+    """Yield the DDL that gives the table `on` the foreign keys, unique keys and indexes of the old table, and our own.
 
     `named`: whether they keep their names, or get names that the server chooses. Invalid indexes are left out, and so
     is the primary key on id, which a partitioned table cannot have.
@@ -360,7 +360,7 @@ def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed
 
 
 def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the DDL of the foreign keys of the old table, and of those of ours that it lacks, for the table `on`."""
+    """Yield the DDL of the foreign keys of the old table, and of our keys that it lacks, for the table `on`."""
     for constraint in table.constraints:
         if constraint.kind == "f":
             yield add_constraint(constraint, on, named)
@@ -370,7 +370,7 @@ def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
 
 
 def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the DDL of the unique keys and indexes of the old table, and of the indexes of ours that it lacks."""
+    """Yield the DDL of the unique keys and indexes of the old table, and of our indexes that it lacks."""
     for constraint in table.constraints:
         if constraint.kind in ("p", "u") and constraint.columns != ("id",):
             yield add_constraint(constraint, on, named)

@@ -31,8 +31,8 @@ def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
     needed = format_bytes(old.total_bytes + INDEX_BYTES * counts.rows)
     place = f", in the tablespace {old.tablespace}" if old.tablespace else ""
     yield (
-        f"free disk needed at the server{place}: up to {needed} beside it, until logs_old is dropped; "
-        f"about as much goes through the WAL"
+        f"free disk space needed on the server{place}: up to {needed}, until logs_old is dropped; "
+        f"about as much is written to the WAL"
     )
     for what in old.not_carried_over:
         yield f"not carried over, because a partitioned table cannot have it: {what}"
@@ -52,9 +52,9 @@ def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) ->
         ]
         yield from _sql(conn, "1, 2. logs becomes logs_old, and a partitioned logs takes its place", first_transaction)
         if backfill.has_day_index(old):
-            yield "\n-- 3. MIN and MAX, of what logs_old holds by then"
+            yield "\n-- 3. the rows of logs_old are counted by day"
         else:
-            title = "3. an index that finds a day (btree where the rows are in no order); MIN and MAX of logs_old"
+            title = "3. an index that finds a day (btree if rows are not in order); then rows are counted by day"
             yield from _sql(conn, title, [backfill.create_day_index(old, "brin")])
         if counts.days:
             day = counts.dates[-1]
@@ -82,7 +82,7 @@ def remaining_plan(conn: Connection, migration: Migration, drop: bool) -> Iterat
 def revert_plan(conn: Connection, old: OldTable) -> Iterator[str]:
     """Yield the steps of --undo, with their SQL."""
     with state.step(conn) as migration:
-        yield from _sql(conn, "the way back", list(revert.revert_statements(conn, old, migration.sequence_type)))
+        yield from _sql(conn, "the undo", list(revert.revert_statements(conn, old, migration.sequence_type)))
     yield f"\n{revert.DROP_NEW_TABLES}"
 
 
@@ -90,12 +90,12 @@ def describe_losses(risk: RowsAtRisk) -> Iterator[str]:
     """Yield what an undo would lose, and how to keep it."""
     changes = "every UPDATE and DELETE that was made in logs since"
     if risk.rows == 0:
-        yield f"no row was stored in logs since the migration started; lost would be {changes}"
+        yield f"no row was stored in logs since the migration started; --undo would only lose {changes}"
         return
     yield f"{risk.rows:,} rows were stored in logs since the migration started. They would be LOST, and {changes}."
     if risk.lost_columns:
-        yield f"The old table has no {', '.join(risk.lost_columns)}: what they have there is lost in any case."
-    yield "To keep them, in psql, before you continue; the second line loads them again afterwards:"
+        yield f"The old table has no {', '.join(risk.lost_columns)}: these values are lost in any case."
+    yield "To keep the rows, run the first line in psql before you continue, and the second one afterwards:"
     yield f"  \\copy (SELECT {risk.values} FROM {revert.from_rows_at_risk(risk)}) TO 'since.csv' CSV HEADER"  # noqa: S608  # printed
     yield f"  \\copy logs ({risk.columns}) FROM 'since.csv' CSV HEADER"
 
@@ -109,8 +109,8 @@ def status(conn: Connection, cfg: Config) -> Iterator[str]:
     if migration.state in state.STARTED:
         with _started(conn, migration) as (old, counts, pending):
             copied = counts.rows - counts.rows_of(pending)
-            yield f"{len(counts.dates) - len(pending)} of {len(counts.dates)} days of logs_old have a partition in logs"
-            yield f"these days have {copied:,} of its {counts.rows:,} rows; it takes {format_bytes(old.total_bytes)}"
+            yield f"{len(counts.dates) - len(pending)} of {len(counts.dates)} days of logs_old are copied to logs"
+            yield f"they have {copied:,} of its {counts.rows:,} rows; logs_old takes {format_bytes(old.total_bytes)}"
             yield from lock_shortage(conn)
     if migration.state is State.UNFINISHED:
         yield f"parse_logs.py stays offline until it is finished: {hints.command(cfg, script=hints.MIGRATION)}"
@@ -131,21 +131,21 @@ def _started(conn: Connection, migration: Migration) -> Iterator[tuple[OldTable,
         blockers.raise_if_unreadable(conn, old)
         counts = day_counts.count(conn, old)
         if counts is None:
-            raise session.Unsuitable("logs_old cannot be read any more: it lost its id or its timestamp")
+            raise session.Unsuitable("; ".join(day_counts.unreadable(conn, old)))
         yield old, counts, backfill.days_without_partition(conn, counts.dates)
 
 
 def _verification(conn: Connection, old: OldTable, counts: DayCounts, number: str) -> Iterator[str]:
     if counts.days:
         day = counts.dates[-1]
-        title = f"{number}the proof: every day has the same rows and checksum in both; here {day}"
+        title = f"{number}the verification: every day has the same rows and checksum in both tables; here {day}"
         yield from _sql(conn, title, verify.checksum_queries(conn, old, day, counts.largest_id))
 
 
 def _last_step(conn: Connection, old: OldTable, migration: Migration, drop: bool) -> str:
     """Return the last statements as a comment, so that pasting all of the SQL does not drop an unverified table."""
     text = "; ".join(statement.as_string(conn) for statement in verify.finish_statements(old, migration, drop))
-    return f"\n-- and only when all of them are the same: {text};"
+    return f"\n-- and only if every day is the same: {text};"
 
 
 def _sql(conn: Connection, title: str, statements: Iterable[Composed]) -> Iterator[str]:

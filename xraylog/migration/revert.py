@@ -196,7 +196,7 @@ def revert_statements(conn: Connection, old: OldTable, sequence_type: str) -> It
 
 
 DROPPED_AT_ONCE = 5  # partitions in one transaction; each takes several locks
-DROP_NEW_TABLES = f"-- then DROP TABLE logs_new and its partitions, {DROPPED_AT_ONCE} at once"
+DROP_NEW_TABLES = f"-- then DROP TABLE logs_new and its partitions, {DROPPED_AT_ONCE} at a time"
 
 
 def drop_new_tables(conn: Connection) -> bool:

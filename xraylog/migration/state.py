@@ -37,14 +37,14 @@ class State(Enum):
     """How far a migration is."""
 
     NO_LOGS = "there is no table logs"
-    OTHER = "logs is no table"
+    OTHER = "logs is not a table"
     PLAIN = "logs is a plain table: nothing has been migrated"
     PARTITIONED = "logs is partitioned, and there is no logs_old of a migration"
     UNFINISHED = "the migration is not finished"
     FINISHED = "the migration is finished; logs_old is still there"
     LOST = "the migration is not finished, and its logs_old is not there"
-    UNKNOWN = "logs is partitioned, and nothing says whether the logs_old beside it is of a migration"
-    UNDOING = "the migration was undone; what it had made is not yet dropped"
+    UNKNOWN = "logs is partitioned, and it is not recorded whether logs_old comes from a migration"
+    UNDOING = "the migration was undone; the tables that it created are not dropped yet"
 
 
 STARTED = (State.UNFINISHED, State.FINISHED)
@@ -53,7 +53,7 @@ CANNOT_MIGRATE = {  # why, and what to do
     State.OTHER: "logs: expected a table, found another kind; nothing was changed",
     State.LOST: f"{State.LOST.value}: its rows are in no other table, so restore or rename it back, and continue. "
     f"If they are not needed: DROP TABLE {migration_record.TABLE}",
-    State.UNKNOWN: f"{State.UNKNOWN.value} (a dump without comments loses that). If it is of one: COMMENT ON TABLE "
+    State.UNKNOWN: f"{State.UNKNOWN.value} (a dump without comments loses that). If it does: COMMENT ON TABLE "
     f"logs_old IS '{MigrationMarker(False, 'ZONE', 'bigint').comment}', with the zone of times that have none; "
     "then continue, or go back with --undo. If it is another table: rename it",
     State.UNDOING: f"{State.UNDOING.value}: --undo finishes that; then migrate again",

@@ -87,5 +87,5 @@ def _rejection(conn: Connection, statement: Composed) -> str | None:
             return f"grant this role what it needs: {session.message(error)}"
         if statements := interference.culprits(conn, error):
             return f"{session.message(error)}; as its owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
-        return f"the new table cannot have what logs has, drop or change it first: {session.message(error)}"
+        return f"logs has something that the new table cannot have, drop or change it first: {session.message(error)}"
     return None

@@ -31,7 +31,7 @@ def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) ->
             conn.execute(swap.advance_sequence(now.name, largest_id))
         except errors.NumericValueOutOfRange as error:
             raise Unsuitable(
-                f"sequence {now.name}: expected it past {largest_id}: {session.message(error)}; "
+                f"sequence {now.name}: expected one that can be moved past {largest_id}: {session.message(error)}; "
                 f"ALTER SEQUENCE {now.name} NO MAXVALUE"
             ) from error
         ((last,),) = conn.execute(SQL("SELECT last_value FROM {}").format(SQL(now.name)))
@@ -41,8 +41,8 @@ def advance_sequence(conn: Connection, old: OldTable, largest_id: int | None) ->
 WAYS_OUT = {  # what to do about a difference
     State.UNFINISHED: "nothing was dropped. To copy such a day again, detach its partition from logs, rename it, "
     "and run the same command; --undo goes back",
-    State.FINISHED: "nothing was dropped. Mend them; or delete their rows from logs_old, if you removed them from logs "
-    "on purpose; or drop logs_old and xraylog_migration yourself; --undo goes back",
+    State.FINISHED: "nothing was dropped. Correct these days; or, if you removed rows from logs on purpose, delete "
+    "them from logs_old, too; or drop logs_old and xraylog_migration yourself; --undo goes back",
 }
 
 

@@ -32,7 +32,7 @@ WITH_REASONS = {
     ),
     "a year that no calendar has": (
         "UPDATE logs SET \"timestamp\" = '20000-01-01' WHERE id = 3",
-        r"1 row not from 0001-01-02 to 9999-12-30",
+        r"1 row with a time not from 0001-01-02 to 9999-12-30",
     ),
     "rows of more than 3660 days": (
         (
@@ -135,11 +135,11 @@ WITH_REASONS = {
     ),
     "a check on an address that is text": (
         "ALTER TABLE logs ALTER source_ip TYPE text; ALTER TABLE logs ADD CHECK (source_ip ~ '^[0-9.]+')",
-        r"the constraint logs_source_ip_check is about source_ip, whose type changes",
+        r"the constraint logs_source_ip_check checks source_ip, whose type changes",
     ),
     "a check on the whole row": (
         "ALTER TABLE logs ADD CONSTRAINT whole CHECK (logs IS DISTINCT FROM NULL)",
-        r"the new table cannot have what logs has.*, at: .*CHECK \(\(logs",
+        r"logs has something that the new table cannot have.*, at: .*CHECK \(\(logs",
     ),
     "an index on a day without zone": (
         'ALTER TABLE logs ALTER "timestamp" TYPE timestamp; CREATE INDEX ON logs (("timestamp"::date))',
@@ -151,7 +151,7 @@ WITH_REASONS = {
     ),
     "a name that the suffix makes another's": (
         "CREATE INDEX a ON logs (action); CREATE INDEX a_old ON logs (source_port)",
-        r"a_old is in the way: rename it",
+        r"a_old exists already, a .* that the migration needs: ALTER",
     ),
     "a sequence that counts down": (
         "ALTER SEQUENCE logs_id_seq INCREMENT -1 MINVALUE -100",
@@ -167,11 +167,11 @@ WITH_REASONS = {
     ),
     "the last id that there is, which came from no sequence": (
         "DROP SEQUENCE logs_id_seq CASCADE; UPDATE logs SET id = 9223372036854775807 WHERE id = 3",
-        r"the largest id is 9223372036854775807, the last one that there is: give that row another one",
+        r"the largest id is 9223372036854775807, the last one of a bigint: give that row another id",
     ),
     "the last day that there is": (
         "UPDATE logs SET \"timestamp\" = '9999-12-31 12:00+00' WHERE id = 3",
-        r"1 row not from 0001-01-02 to 9999-12-30",
+        r"1 row with a time not from 0001-01-02 to 9999-12-30",
     ),
     "an id that is no number": (
         "ALTER TABLE logs DROP COLUMN id; ALTER TABLE logs ADD COLUMN id text",
@@ -182,35 +182,41 @@ WITH_REASONS = {
         "ALTER TABLE logs ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY",
         r"logs.number is an identity column",
     ),
-    "a logs_old of another program": ("CREATE TABLE logs_old (id integer)", r"logs_old is in the way: rename it"),
+    "a logs_old of another program": (
+        "CREATE TABLE logs_old (id integer)",
+        r"logs_old exists already, a .* that the migration needs: ALTER",
+    ),
     "a table with the name of a partition": (
         "CREATE TABLE logs_2025_11_16 (id integer)",
-        r"logs_2025_11_16 is in the way, a table with the name of a partition: rename it",
+        r"logs_2025_11_16 exists already, a table with the name of a partition: ALTER",
     ),
     "an enum with the name of a partition": (
         "CREATE TYPE logs_2025_11_16 AS ENUM ('a')",
-        r"logs_2025_11_16 is in the way, a type with the name of a partition: rename it",
+        r"logs_2025_11_16 exists already, a type with the name of a partition: ALTER",
     ),
-    "a type with the name of the old table": ("CREATE DOMAIN logs_old AS text", r"logs_old is in the way: rename it"),
+    "a type with the name of the old table": (
+        "CREATE DOMAIN logs_old AS text",
+        r"logs_old exists already, a .* that the migration needs: ALTER",
+    ),
     "a table with the name of the index on the old table": (
         "CREATE TABLE logs_old_by_day (id integer)",
-        r"logs_old_by_day is in the way: rename it",
+        r"logs_old_by_day exists already, a .* that the migration needs: ALTER",
     ),
     "a table with the name of a day of the trial": (
         "CREATE TABLE logs_new_day (id integer)",
-        r"logs_new_day is in the way: rename it",
+        r"logs_new_day exists already, a .* that the migration needs: ALTER",
     ),
     "a table of another program with the name of the record": (
         "CREATE TABLE xraylog_migration (state text, more integer); INSERT INTO xraylog_migration VALUES ('theirs', 1)",
-        r"xraylog_migration is in the way: rename it",
+        r"xraylog_migration exists already, a .* that the migration needs: ALTER",
     ),
     "a table with the name of the record that has no state": (
         "CREATE TABLE xraylog_migration (id integer)",
-        r"xraylog_migration is in the way: rename it",
+        r"xraylog_migration exists already, a .* that the migration needs: ALTER",
     ),
     "a view with the name of the record": (
         "CREATE VIEW xraylog_migration AS SELECT 'theirs'::text AS state",
-        r"xraylog_migration is in the way: rename it",
+        r"xraylog_migration exists already, a .* that the migration needs: ALTER",
     ),
     "an id of a name that is text": (
         "ALTER TABLE logs DROP COLUMN node_id; ALTER TABLE logs ADD COLUMN node_id text",

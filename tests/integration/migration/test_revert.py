@@ -183,7 +183,7 @@ def test_what_an_interrupted_undo_left_is_reported_and_in_the_way(conn: Connecti
     before = content(conn)
     assert site.run_here("--undo", "--yes", script=MIGRATE, inside=dying_after("revert", "revert")) == -9
     assert is_plain(conn)
-    assert "what it had made is not yet dropped" in site.migrate("--status").stdout
+    assert "the tables that it created are not dropped yet" in site.migrate("--status").stdout
     assert "--undo finishes that" in site.migrate(status=3).stderr
     assert site.migrate("--undo", "--dry-run").stdout == f"{revert.DROP_NEW_TABLES}\n"
     site.migrate("--undo")

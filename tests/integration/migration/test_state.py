@@ -95,7 +95,7 @@ def test_a_migration_that_is_undone_beside_it_says_so(
 
     monkeypatch.setattr(backfill, "pending_days", undone_meanwhile)
     assert site.run_here(script=MIGRATE) == 0, site.output()
-    assert "another session was faster: logs is a plain table" in site.output()
+    assert "another session changed the state of the migration: logs is a plain table" in site.output()
     assert len(content(conn)) == 60
 
 
@@ -194,7 +194,7 @@ def test_an_unfinished_migration_is_moved_by_a_dump_without_comments(
     text = subprocess.run([*dump, "--no-comments"], capture_output=True, check=True).stdout
     subprocess.run([*restore, "-q"], input=text, capture_output=True, check=True)
     site.set("postgresql", dbname=there["dbname"])
-    assert "1 of 3 days of logs_old have a partition" in site.migrate("--status").stdout
+    assert "1 of 3 days of logs_old are copied" in site.migrate("--status").stdout
     site.migrate("--drop-old")
     assert content(other_database) == before
 
@@ -248,8 +248,8 @@ def test_what_nothing_is_known_of_is_never_called_done(conn: Connection, site: S
     lose_the_comments(conn)
     for options in ([], ["--undo", "--yes"], ["--drop-old"], ["--dry-run"]):
         said = site.migrate(*options, status=3).stderr
-        assert "nothing says whether the logs_old beside it is of a migration" in said
-    assert "nothing says whether the logs_old beside it is of a migration" in site.migrate("--status").stdout
+        assert "it is not recorded whether logs_old comes from a migration" in said
+    assert "it is not recorded whether logs_old comes from a migration" in site.migrate("--status").stdout
     (comment,) = re.findall(r"COMMENT ON TABLE logs_old IS '.*?'", said)
     conn.execute(comment.replace("ZONE", "UTC"))
     site.migrate("--drop-old")

@@ -92,7 +92,7 @@ def test_a_sequence_that_was_made_to_end_meanwhile_is_named(conn: Connection, si
     stop_in_the_middle(site)
     conn.execute("ALTER SEQUENCE logs_id_seq RESTART 1 MAXVALUE 30")
     said = site.migrate("--drop-old", status=3).stderr
-    assert "sequence logs_id_seq: expected it past 60: " in said
+    assert "sequence logs_id_seq: expected one that can be moved past 60: " in said
     conn.execute("ALTER SEQUENCE " + said.rpartition("ALTER SEQUENCE ")[2])  # type: ignore[arg-type]
     site.migrate("--drop-old")
     conn.execute(INSERT)
@@ -104,7 +104,7 @@ def test_a_day_that_was_dropped_since_does_not_come_back(conn: Connection, site:
     site.migrate()
     conn.execute("DROP TABLE logs_2025_11_15")
     stopped = site.migrate("--drop-old", status=3)
-    assert "delete their rows from logs_old, if you removed them from logs on purpose" in stopped.stderr
+    assert "if you removed rows from logs on purpose, delete them from logs_old, too" in stopped.stderr
     assert days_of(conn).keys() == {"logs_2025_11_16", "logs_2025_11_17"}
     conn.execute("DELETE FROM logs_old WHERE \"timestamp\" < '2025-11-16 00:00+00'")
     site.migrate("--drop-old")
