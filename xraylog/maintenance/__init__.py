@@ -1,1 +1,1 @@
-"""What keeps the database in shape: retention, unused names, unparsed lines read again."""
+"""Maintain the database: drop what has expired, remove unused names, replay unparsed lines."""

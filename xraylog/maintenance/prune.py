@@ -1,15 +1,16 @@
-"""Names that no row of `logs` refers to, and how they are removed while other nodes' runs may be at work.
+"""Remove names that no row of `logs` refers to, while other nodes' runs may store rows.
 
-A run commits its names before the rows that use them, so a name that is unused now may be that of a row to come. What
-protects that row:
+A run commits its names before the rows that use them, so a name that is unused now may belong to a row that is stored
+next. This is safe because:
 
-* Names are removed only while no run is in a transaction that stores rows: its node's lock is tried, never waited for.
-* A run may stand between its names and its rows, and holds nothing then. Its rows meet the foreign keys: by row, as a
-  set, or at ATTACH, the server says that the name is gone, nothing is stored, and the run makes the name again
-  (`Loader.load`). It waited for its node's lock meanwhile and has it next, so that is once, not again and again.
-* A name that a stored row uses cannot be removed: the same foreign keys refuse it. So a table of names is left alone
-  unless every column of `logs` that refers to it has a foreign key that refuses; and also when another table refers
-  to it, which may want to keep names that `logs` does not use.
+* Names are removed only while no run is in a transaction that stores rows. For that, we try to take the locks of all
+  nodes, and do not wait for them.
+* A run that has committed its names, but not yet its rows, holds no lock. If its name is removed, a foreign key refuses
+  its rows, on each load path. Then nothing is stored, and the run recreates the name (`Loader.load`). This happens at
+  most once, because the run waits for its node's lock meanwhile, and gets it next.
+* A name that a stored row uses cannot be removed, because the same foreign keys refuse that. So a reference table is
+  skipped unless each column of `logs` that refers to it has such a foreign key. It is also skipped if another table
+  refers to it, which may need names that `logs` does not use.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from xraylog.database import deadline, dns_names, positions, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
-INDEXED = ("users", "endpoints")  # first: an index of logs finds the rows that use their names
+INDEXED = ("users", "endpoints")  # first, because logs has indexes on these ids, which make each DELETE fast
 TABLES = [*INDEXED, *(table for table in schema.REFERENCE_TABLES if table not in (*INDEXED, "nodes"))]
-BATCH_NAMES = 1_000  # names a transaction: storing runs wait for it
-MAX_STATEMENT_TIME = "10s"  # of a transaction that they wait for: a third of what they wait in all
-MAX_SCAN_S = 3600  # without a word from the server, which reads all of `logs`
-MAX_SECONDS = 60  # for all of them: this run holds its log meanwhile
-PAUSE_S = 0.1
+BATCH_NAMES = 1_000  # in one transaction, for which runs that store rows wait
+MAX_STATEMENT_TIME = "10s"  # of that transaction: a third of the longest time that such a run waits
+MAX_SCAN_S = 3600  # for a query that reads all of `logs`, and gets no answer before
+MAX_SECONDS = 60  # for all tables, because this run holds the lock of its log meanwhile
+PAUSE_S = 0.1  # between two attempts to take the locks of all nodes
 
-# Every column that refers to the table, with a foreign key on logs, or on each partition of PostgreSQL 10.
+# Whether each column that refers to the table has a foreign key that refuses a DELETE: on logs, or, on PostgreSQL 10,
+# on each partition. Then the first other table that refers to it.
 GUARDED = """
     WITH RECURSIVE part (oid, level) AS (
         SELECT 'logs'::regclass::oid, 0
@@ -55,10 +57,10 @@ GUARDED = """
 
 
 def remove(conn: Connection) -> Iterator[str]:
-    """Remove unused names; yield a message for each table. Reads all of `logs` once for each table."""
+    """Remove unused names; yield a message for each table that had some or was skipped. Reads `logs` once a table."""
     until: float | None = None
     for table in TABLES:
-        if reason := _reason_to_leave(conn, table):
+        if reason := _reason_to_skip(conn, table):
             yield f"{table}: no name is removed: {reason}"
             continue
         ids = _unused(conn, table)
@@ -69,7 +71,7 @@ def remove(conn: Connection) -> Iterator[str]:
             yield f"{table}: {removed} names that no row of logs uses are removed{left}"
 
 
-def _reason_to_leave(conn: Connection, table: str) -> str | None:
+def _reason_to_skip(conn: Connection, table: str) -> str | None:
     values = {
         "table": table,
         "columns": _columns(table),
@@ -78,7 +80,7 @@ def _reason_to_leave(conn: Connection, table: str) -> str | None:
     with session.transaction(conn):
         ((is_guarded, other),) = conn.execute(GUARDED, values)
     if not is_guarded:
-        return f"expected a foreign key on each of logs.{', '.join(_columns(table))} that would refuse it, found none"
+        return f"expected a foreign key on each of logs.{', '.join(_columns(table))} that keeps used names, found none"
     return f"{other} refers to it, too" if other else None
 
 
@@ -87,7 +89,7 @@ def _columns(table: str) -> list[str]:
 
 
 def _find(table: str, has_dns_names: bool) -> Composed:
-    """Return the query for the ids that no row uses. Grouped first, by each of Citus's servers for itself."""
+    """Return the query for the ids that no row uses. It groups first, which each server of Citus does for its rows."""
     used = [
         SQL("SELECT l.{0} FROM logs l WHERE l.{0} IS NOT NULL GROUP BY l.{0}").format(Identifier(column))
         for column in _columns(table)
@@ -102,7 +104,7 @@ def _unused(conn: Connection, table: str) -> Sequence[int]:
     ids = array("q")
     with deadline.allow(conn, MAX_SCAN_S), session.transaction(conn), conn.cursor("unused_names") as cursor:
         query = _find(table, dns_names.TABLE.state(conn).is_there)
-        conn.execute("SELECT set_config('cursor_tuple_fraction', '1', true)")  # all of it is wanted, not the first rows
+        conn.execute("SELECT set_config('cursor_tuple_fraction', '1', true)")  # plan for all rows, not for the first
         cursor.itersize = 10_000
         cursor.execute(query)
         ids.extend(row[0] for row in cursor)
@@ -110,13 +112,13 @@ def _unused(conn: Connection, table: str) -> Sequence[int]:
 
 
 def _remove(conn: Connection, table: str, ids: Sequence[int], until: float) -> int:
-    """Remove names until none are left, or the time is over; return how many."""
+    """Remove names until none are left or the time is over; return how many were removed."""
     removed = done = 0
     while done < len(ids) and time.monotonic() < until:
         try:
             count = _remove_batch(conn, table, list(ids[done : done + BATCH_NAMES]))
         except (errors.ForeignKeyViolation, errors.DeadlockDetected, errors.QueryCanceled):
-            break  # a run was faster, or waits for us
+            break  # a run has used a name meanwhile, or waits for us
         if count is None:
             time.sleep(PAUSE_S)
         else:
@@ -124,12 +126,13 @@ def _remove(conn: Connection, table: str, ids: Sequence[int], until: float) -> i
     return removed
 
 
-# Without a subquery, which Citus refuses: if a row uses one of them by now, the foreign keys refuse all.
+# It has no subquery that looks for used names, because Citus refuses that. If a row uses one of these names by now, a
+# foreign key refuses the whole statement.
 DELETE = "DELETE FROM {} WHERE id = ANY(%s)"
 
 
 def _remove_batch(conn: Connection, table: str, ids: list[int]) -> int | None:
-    """Remove names in one transaction; return None when a run is storing rows."""
+    """Remove names in one transaction; return how many, or None if a run is storing rows."""
     with session.transaction(conn):
         keys = [session.lock_key(positions.node_lock(name)) for (name,) in conn.execute("SELECT name FROM nodes")]
         ((is_free,),) = conn.execute(

@@ -1,7 +1,7 @@
-"""Unparsed lines that are read again, and moved into `logs` where they are records by now.
+"""Parse unparsed lines again, and move those that are records now from `rejected_lines` into `logs`.
 
-What a line says is the parser's to tell: it comes as a function. A batch of lines leaves rejected_lines in the
-transaction that stores its records, so each of them is in one place, whatever is killed.
+The caller passes the parser as a function. The transaction that stores a batch's records also deletes its lines, so
+each line is in exactly one of the tables, even if the run is killed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xraylog.loading import rejects
 from xraylog.loading.loader import Target
 from xraylog.records import CUT_REASON, DAY, AccessRecord, BadLine, Ignored, Records
 
-BATCH_BYTES = 8 << 20  # of lines; one that is longer comes alone
+BATCH_BYTES = 8 << 20  # of lines; a longer line is a batch of its own
 
-# A line, and the reason why it was rejected.
+# Takes a line, and the reason why it was not parsed before.
 Parse: TypeAlias = Callable[[bytes, str], AccessRecord | BadLine | Ignored]
-ParsedLine: TypeAlias = tuple[int, "AccessRecord | BadLine | Ignored"]  # with the id of its row
+ParsedLine: TypeAlias = tuple[int, "AccessRecord | BadLine | Ignored"]  # with the id of the row in rejected_lines
 Parsed: TypeAlias = Sequence[ParsedLine]
-StillRejected: TypeAlias = list[tuple[int, str]]  # ids of rows that stay where they are, each with the reason
+StillRejected: TypeAlias = list[tuple[int, str]]  # ids of rows that stay in rejected_lines, each with the reason
 Moved: TypeAlias = tuple[LoadResult, StillRejected]
 
 COUNTS = """
@@ -39,7 +39,7 @@ COUNTS = """
     GROUP BY n.id, n.name
 """
 
-# At most `lines` lines and `bytes` bytes of them, but at least one. The server measures a line without reading it.
+# At most `lines` lines of at most `bytes` bytes in total, but at least one line. octet_length does not read the line.
 READ = """
     SELECT id, CASE WHEN reason ~ %(cut)s THEN NULL ELSE line::bytea END, coalesce(reason, '')
     FROM (
@@ -57,7 +57,7 @@ READ = """
     ORDER BY id
 """
 
-# What is not returned was moved by another replay, or removed by hand.
+# Rows that are not returned were moved by another replay, or removed by hand.
 DELETE_LINES = """
     DELETE FROM rejected_lines
     WHERE id = ANY(%s::bigint[])
@@ -71,34 +71,34 @@ class Pending:
     """The unparsed lines of this node, and how many other nodes have."""
 
     node_id: int | None = None  # None: there are none of this node
-    first: int = 0  # id
-    last: int = 0
-    others: int = 0  # lines of other nodes: their logs have other zones
+    first: int = 0  # the smallest id of this node's rows
+    last: int = 0  # the largest one
+    others: int = 0  # number of lines of other nodes, which are left to them: their logs may have other time zones
 
 
 @dataclass(frozen=True, slots=True)
 class SortedLines:
-    """Lines sorted by what becomes of them."""
+    """Lines sorted by what the replay does with them."""
 
     records: Records = field(default_factory=Records)
-    ids: list[int] = field(default_factory=list)  # for each record, that of its line's row
-    ignored: dict[int, Ignored] = field(default_factory=dict)  # by id
+    ids: list[int] = field(default_factory=list)  # the id of the row in rejected_lines, for each record
+    ignored: dict[int, Ignored] = field(default_factory=dict)  # by the same id
     still_rejected: StillRejected = field(default_factory=list)
 
 
 class BatchRejected(Exception):
-    """The database rejected a row of a batch: none of its lines was moved. The message has the reason."""
+    """The database rejected a row of a batch, so no line of the batch was moved. The message has the reason."""
 
 
 def pending(conn: Connection, tables: schema.Findings, node: str) -> Pending:
-    """Return what there is to replay for this node. Raises Unsuitable if lines cannot be identified."""
-    if "id" not in tables.tables["rejected_lines"].unique:  # made by hand
+    """Return what there is to replay for this node. Raises Unsuitable if rejected_lines has no unique id."""
+    if "id" not in tables.tables["rejected_lines"].unique:  # a table created by hand
         raise Unsuitable(
             "rejected_lines.id: expected a unique column, found none; "
             "ALTER TABLE rejected_lines ADD UNIQUE (id), or ADD id bigserial UNIQUE"
         )
     ours, others = Pending(), 0
-    with session.transaction(conn):  # with its lock_timeout
+    with session.transaction(conn):  # it sets lock_timeout
         nodes = conn.execute(COUNTS, [node]).fetchall()
     for node_id, is_ours, count, first, last in nodes:
         if is_ours:
@@ -120,7 +120,7 @@ def replay(target: Target, node: str, found: Pending, parse: Parse, lines: int) 
 
 
 def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tuple[int, bytes | None, str]]:
-    """Return ids, lines and reasons from the id `first` on; None for a line that was cut when it was kept."""
+    """Return ids, lines and reasons from the id `first` on; None for a line of which only the beginning was kept."""
     values = {
         "cut": CUT_REASON,
         "node_id": found.node_id,
@@ -130,23 +130,23 @@ def _read(conn: Connection, found: Pending, first: int, lines: int) -> list[tupl
         "bytes": BATCH_BYTES,
     }
     with session.transaction(conn):
-        return conn.execute(READ, values, binary=True).fetchall()  # bytea as text is twice as long
+        return conn.execute(READ, values, binary=True).fetchall()  # binary: bytea as text is twice as long
 
 
 def _parse(parse: Parse, line: bytes | None, reason: str) -> AccessRecord | BadLine | Ignored:
-    """Parse a line if it could be in a log; otherwise return it as a bad line."""
+    """Parse a line if a log could have it; otherwise return it as a bad line."""
     if line is None:
         return BadLine(b"", "expected a whole line, found its beginning")
-    if b"\n" in line:  # put there by hand; names with a line end in them could not be looked up
+    if b"\n" in line:  # inserted by hand; names that contain a line end could not be looked up
         return BadLine(line, "expected one line, found several")
     return parse(line, reason)
 
 
 def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> Iterator[Moved]:
-    """Find the rows that the database refuses, and move the others.
+    """Move a batch; if the database rejects a row of it, halve it until the rejected rows are found.
 
-    Each half is a batch and a transaction of its own: thousands may be rejected, as they were before, and in one
-    transaction the node's other runs would wait for all of them.
+    Each half is a transaction of its own. Thousands of rows may be rejected again, and with all of them in one
+    transaction, the node's other runs would wait long.
     """
 
     def leave(line: ParsedLine, rejected: Exception) -> Moved:
@@ -157,7 +157,7 @@ def _move_by_halves(target: Target, node: str, node_id: int, parsed: Parsed) -> 
 
 
 def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> Moved:
-    """Move a batch, in one transaction. Raises BatchRejected."""
+    """Prepare days and names, then move a batch. Raises BatchRejected."""
     lines = _sort(parsed)
     stay = LoadResult(lines=len(lines.still_rejected), rejected=len(lines.still_rejected))
     if not lines.ids and not lines.ignored:
@@ -173,28 +173,31 @@ def _move(target: Target, node: str, node_id: int, parsed: Parsed) -> Moved:
 
 def _sort(parsed: Parsed) -> SortedLines:
     lines = SortedLines()
-    for row_id, said in parsed:
-        if isinstance(said, AccessRecord):
-            lines.records.append(said)
+    for row_id, line in parsed:
+        if isinstance(line, AccessRecord):
+            lines.records.append(line)
             lines.ids.append(row_id)
-        elif isinstance(said, BadLine):
-            lines.still_rejected.append((row_id, said.reason))
+        elif isinstance(line, BadLine):
+            lines.still_rejected.append((row_id, line.reason))
         else:
-            lines.ignored[row_id] = said
+            lines.ignored[row_id] = line
     return lines
 
 
 def _store(
     target: Target, node: str, node_id: int, lines: SortedLines, names: Resolved, by_insert: bool = False
 ) -> LoadResult:
-    """Move the lines in one transaction. Raises BatchRejected."""
+    """Delete the lines and store their records in one transaction. Raises BatchRejected.
+
+    `by_insert`: use INSERT, whose errors have a SQLSTATE where Citus hides that of COPY.
+    """
     for reason in names.refused.values():
         raise BatchRejected(reason)
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as store:
-            taken, left_out = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
-            _raise_if_kept(target.conn, {*lines.ids, *lines.ignored} - taken - left_out)
-            records = lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in taken])
+            moved, ignored = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
+            _raise_if_kept(target.conn, {*lines.ids, *lines.ignored} - moved - ignored)
+            records = lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in moved])
             rows = store.insert(records) if by_insert and records else store.copy(records)
             if rows < len(records):
                 raise BatchRejected("a trigger on logs drops it")
@@ -207,18 +210,19 @@ def _store(
         if len(lines.ids) > 1:
             raise BatchRejected(session.message(error)) from error
         return _store(target, node, node_id, lines, names, by_insert=True)
-    return LoadResult(len(taken) + len(left_out), rows, 0, Counter(lines.ignored[row_id] for row_id in left_out))
+    return LoadResult(len(moved) + len(ignored), rows, 0, Counter(lines.ignored[row_id] for row_id in ignored))
 
 
 def _raise_if_kept(conn: Connection, ids: set[int]) -> None:
-    """Raise Unsuitable if lines that were not deleted are there: then no other replay has moved them."""
+    """Raise Unsuitable if lines that were not deleted are still there: something else than another replay kept them."""
     if ids and conn.execute(KEPT, [list(ids)]).fetchone() == (True,):
-        statements = "; ".join(interference.removals(conn, "rejected_lines")) or "see what does: \\d rejected_lines"
+        statements = "; ".join(interference.removals(conn, "rejected_lines")) or "see why: \\d rejected_lines"
         raise Unsuitable(
-            "rejected_lines keeps lines that are to be moved, and they were not; as its owner, or a superuser of "
+            "rejected_lines keeps lines that a replay deletes, so they were not moved; as its owner, or a superuser of "
             f"PostgreSQL: {statements}"
         )
 
 
 def _delete(conn: Connection, ids: Sequence[int]) -> set[int]:
+    """Delete these lines; return the ids of those that were there."""
     return {row_id for (row_id,) in conn.execute(DELETE_LINES, [ids])} if ids else set()

@@ -1,9 +1,9 @@
 """Remove what is older than `[retention] days`: partitions of `logs`, unparsed lines, and unused names.
 
-A partition goes as a whole, and only when its upper bound, as the catalog has it, is not after the first moment that
-is kept. That is asked once more, by the table's oid, in the transaction that marks it or drops it. `detached` says how
-a run that was killed is finished by the next one; two runs at once find out in the catalog what the other one did.
-Never blocks other sessions for long; a table in use is left for a later run.
+A partition is dropped as a whole, if its upper bound in the catalog is not after the first moment that is kept. This is
+checked again, by the table's oid, in the transaction that marks or drops it. If a run is killed, the next one finishes
+its work (`xraylog/database/detach.py`); two runs at the same time see in the catalog what the other one did. Other
+sessions are never blocked for long: a table in use is left for a later run.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.maintenance import prune
 
-MAX_ATTEMPTS = 5  # a day is dropped in milliseconds
-# While a session waits for ACCESS EXCLUSIVE, later readers wait, too. Shorter than deadlock_timeout (1 s): of two
-# that wait for each other, the server never ends the run that stores lines.
+MAX_ATTEMPTS = 5  # to read the catalog while other sessions drop days, each in milliseconds
+# A session that waits for ACCESS EXCLUSIVE blocks later readers. Shorter than deadlock_timeout (1 s), so that in a
+# deadlock retention gives up, and the server does not cancel a run that stores lines.
 LOCK_TIMEOUT = "500ms"
 PAUSE_S = 1.0
-MAX_DROPPING_S = 60  # thousands of forged days would keep a run from the next lines for a quarter of an hour
+MAX_DROPPING_S = 60  # dropping thousands of forged days would delay the next lines by a quarter of an hour
 POLL_S = 0.1
 AS_OWNER = "as their owner, or a superuser of PostgreSQL: "
-CHUNK_ROWS = 10_000  # rows a transaction
+CHUNK_ROWS = 10_000  # deleted in one transaction
 NAMES = "unused names"
-GRANTS = {  # what each part of it needs, beside the tables that are dropped
+GRANTS = {  # what this role needs for each part, in addition to owning the tables that are dropped
     "rejected_lines": ("SELECT, DELETE ON rejected_lines",),
     "dns_names": ("SELECT, DELETE ON dns_names",),
     NAMES: (f"SELECT, DELETE ON {', '.join(prune.TABLES)}", "SELECT ON logs, nodes"),
 }
-# What a statement meets when another session, or that of a dead run, has detached or dropped the table meanwhile.
+# Errors of a statement when another session, also that of a killed run, has detached or dropped the table meanwhile.
 # InternalError_ is "tuple concurrently updated".
 CONCURRENT_DDL = (errors.ObjectNotInPrerequisiteState, errors.UndefinedTable, errors.InternalError_)
 
 
 class Stage(Enum):
-    """How far the removal of a table has come."""
+    """How far the removal of a table is."""
 
     ATTACHED = "a partition"
     PENDING = "half detached"
@@ -58,8 +58,8 @@ class ExpiredTable:
     """A table that is to be dropped."""
 
     oid: int
-    table: str  # its name, quoted, and with its schema where that is needed
-    bounds: str  # as the catalog writes them, in UTC; of a detached table nothing is left of them
+    table: str  # its quoted name, with the schema if needed
+    bounds: str  # as the catalog writes them, in UTC; empty for a detached table, which has none
     stage: Stage
     owner: str  # a role, quoted
     is_ours: bool  # this role may drop it
@@ -69,13 +69,13 @@ class ExpiredTable:
         return f"{self.table} ({self.bounds or 'detached before'})"
 
 
-# The earlier one of two clocks: one that runs ahead, here or on the server, must not empty the database.
+# Uses the earlier of two clocks, ours and the server's: one that is fast must not empty the database.
 CUTOFF = """
     SELECT (date_trunc('day', least(%s, now()) AT TIME ZONE 'UTC') - make_interval(days => %s)) AT TIME ZONE 'UTC'
 """
 
-# Of DEFAULT and of MAXVALUE no upper bound is found: they are never old. A lower one of MINVALUE does not matter.
-# A partition that another session detaches has no mark: it is left to that session.
+# DEFAULT and MAXVALUE give no upper bound, so such partitions never expire. A lower bound of MINVALUE does not matter.
+# A pending partition without our comment is left to the session that detaches it.
 EXPIRED = """
     WITH RECURSIVE direct AS (
         SELECT c.oid, c.relowner, pg_get_expr(c.relpartbound, c.oid) AS bounds,
@@ -102,7 +102,7 @@ EXPIRED = """
 
 
 def to_drop(conn: Connection, days: int, now: datetime) -> list[ExpiredTable]:
-    """Return the tables that a run at `now` would drop, the oldest first. Only reads."""
+    """Return the tables that a run at `now` would drop, the oldest first. Changes nothing."""
     with session.transaction(conn):
         if reason_to_wait(conn) is not None:
             return []
@@ -110,7 +110,7 @@ def to_drop(conn: Connection, days: int, now: datetime) -> list[ExpiredTable]:
 
 
 def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
-    """Return how many unparsed lines a run at `now` would remove. Only reads."""
+    """Return how many unparsed lines a run at `now` would remove. Changes nothing."""
     with session.transaction(conn):
         if reason_to_wait(conn) is not None:
             return 0
@@ -121,7 +121,7 @@ def rejected_to_drop(conn: Connection, days: int, now: datetime) -> int:
 
 
 def dns_names_to_drop(conn: Connection, days: int, now: datetime) -> int:
-    """Return how many names of addresses a run at `now` would remove. Only reads."""
+    """Return how many names of addresses a run at `now` would remove. Changes nothing."""
     with session.transaction(conn):
         return 0 if reason_to_wait(conn) is not None else dns_names.expired(conn, cutoff_at(conn, days, now))
 
@@ -129,7 +129,8 @@ def dns_names_to_drop(conn: Connection, days: int, now: datetime) -> int:
 def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> Iterator[str]:
     """Drop what has expired; yield a message for each thing done.
 
-    Raises Unavailable if other sessions use it, and, at the end, Unsuitable with everything that the operator must do.
+    Raises Unavailable if other sessions hold locks for too long. Raises Unsuitable at the end, with everything that the
+    operator must do.
     """
     reason, cutoff, found = _read_state(conn, days, now)
     if reason is not None:
@@ -140,7 +141,7 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
     for number, old in enumerate(found):
         if dropped and time.monotonic() > deadline:
             yield f"{len(found) - number} more tables from before {cutoff:%Y-%m-%d} are left to the next runs"
-            prune_names = False  # the run that drops the last one asks all of logs once, for all of them
+            prune_names = False  # it reads all of logs, so only the run that drops the last table does it
             break
         if old.is_foreign:
             yield f"{old}: is a foreign table, or has one in it, and is left where it is"
@@ -157,16 +158,18 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
             yield f"dns_names: {removed} names from before {cutoff:%Y-%m-%d} are removed"
     if dropped and prune_names:
         with _collect_errors(conn, NAMES, trouble):
-            partitions.Partitions(conn).ensure([f"{now:%Y-%m-%d}"])  # who reads all of logs is in the way of a new one
+            # While prune reads all of logs, no partition could be created.
+            partitions.Partitions(conn).ensure([f"{now:%Y-%m-%d}"])
             yield from prune.remove(conn)
     if trouble:
         raise Unsuitable("; ".join(trouble))
 
 
 def _read_state(conn: Connection, days: int, now: datetime) -> tuple[str | None, datetime, list[ExpiredTable]]:
-    """Why nothing may be dropped, what is the first moment that is kept, and what is older.
+    """Return why nothing may be dropped (or None), the first moment that is kept, and the expired tables.
 
-    Again, when another session drops a table meanwhile: on PostgreSQL 10 pg_get_expr ends with an internal error then.
+    Tries again if another session drops a table meanwhile, because pg_get_expr of PostgreSQL 10 then raises an internal
+    error.
     """
 
     def read() -> tuple[str | None, datetime, list[ExpiredTable]]:
@@ -183,9 +186,9 @@ def _read_state(conn: Connection, days: int, now: datetime) -> tuple[str | None,
 
 @contextlib.contextmanager
 def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | None = None) -> Iterator[None]:
-    """Collect an error inside, so that it stops nothing else. Raises Unavailable for one that passes by itself.
+    """Add an error in the block to `trouble`, so that it does not stop the rest; raise Unavailable for a temporary one.
 
-    `oid`: of a table that is to be dropped.
+    `what`: where it happened, for the message. `oid`: of the table to be dropped, if it is one.
     """
     try:
         yield
@@ -208,7 +211,7 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
 
 
 def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
-    """Yield a complaint for each role that owns such tables."""
+    """Yield a complaint for each other role that owns expired tables."""
     tables: dict[str, list[str]] = {}
     for old in found:
         if not old.is_ours:
@@ -223,7 +226,7 @@ def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
 
 
 def reason_to_wait(conn: Connection) -> str | None:
-    """Return why nothing may be dropped from `logs` now; None if it may. In a transaction."""
+    """Return why nothing may be dropped from `logs` now; None if it may. Call it in a transaction."""
     found = schema.inspect(conn)
     if found.misfits:
         return found.misfits[0]
@@ -235,13 +238,16 @@ def reason_to_wait(conn: Connection) -> str | None:
 
 
 def cutoff_at(conn: Connection, days: int, now: datetime) -> datetime:
-    """Return the start of the UTC day that is `days` days before that of `now`. In a transaction."""
+    """Return the start of the UTC day that is `days` days before that of `now`. Call it in a transaction."""
     ((moment,),) = conn.execute(CUTOFF, [now, days])
     return moment  # type: ignore[no-any-return]
 
 
 def _expired(conn: Connection, cutoff: datetime, oid: int | None = None) -> list[ExpiredTable]:
-    """Return what earlier runs have left, then the partitions that are older than the cutoff: all, or just one."""
+    """Return the tables that killed runs left detached, then the partitions that expired before the cutoff.
+
+    `oid`: look only for the partition with this oid.
+    """
     found = [
         ExpiredTable(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
         for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
@@ -262,7 +268,7 @@ def _drop(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
 
 
 def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
-    """Mark it; False where the server cannot detach it CONCURRENTLY. Citus refuses that, with whatever SQLSTATE."""
+    """Mark the partition for dropping; return False if it cannot be detached CONCURRENTLY, which Citus refuses."""
     if not Capabilities.of(conn).detach_concurrently:
         return False
 
@@ -278,7 +284,8 @@ def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
     return _retry(mark)
 
 
-# Not beside a DEFAULT partition, one at a time, and by the owner of logs; that of a day alone may drop it.
+# CONCURRENTLY works only without a DEFAULT partition, for one partition at a time, and for the owner of logs. A role
+# that owns only the partition may still drop it.
 MAY_DETACH = """
     SELECT NOT EXISTS (
         SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -289,9 +296,10 @@ MAY_DETACH = """
 
 
 def _detach(conn: Connection, old: ExpiredTable) -> None:
-    """Outside of a transaction, where no SET LOCAL can bound the wait: it is cancelled from here.
+    """Detach the partition CONCURRENTLY, or give up after LOCK_TIMEOUT_S.
 
-    What another session has done meanwhile, and what is left half done, `_drop_now` finds in the catalog.
+    That needs to be outside of a transaction, where SET LOCAL cannot limit the wait, so a timer cancels the statement.
+    `_drop_now` finds in the catalog what was left half done, and what another session did meanwhile.
     """
     timer = threading.Timer(session.LOCK_TIMEOUT_S, conn.cancel)
     timer.start()
@@ -304,9 +312,10 @@ def _detach(conn: Connection, old: ExpiredTable) -> None:
 
 
 def _wait_for_users(conn: Connection) -> None:
-    """Wait until all who use `logs` now are gone, or give way: nothing has been changed yet.
+    """Wait until all transactions that use `logs` now have ended. Raise LockNotAvailable if that takes too long.
 
-    DETACH … CONCURRENTLY would wait for them when the partition is hidden already, and DROP would block others.
+    Nothing has been changed yet. Otherwise DETACH … CONCURRENTLY would wait for them with the partition already hidden,
+    and DROP would block other sessions.
     """
     deadline = time.monotonic() + session.LOCK_TIMEOUT_S
     using = _users(conn)
@@ -324,7 +333,7 @@ USERS = """
 
 
 def _users(conn: Connection) -> set[str]:
-    """Return the transactions that have a lock on `logs`."""
+    """Return the ids of the transactions that have a lock on `logs`."""
     with session.transaction(conn):
         return {transaction for (transaction,) in conn.execute(USERS)}
 
@@ -341,14 +350,14 @@ def _drop_now(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
 
 
 def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
-    """Return whether what was found without bounds, with no more than a comment, has a row that is to be kept."""
+    """Return whether a detached table, which has no bounds any more, has a row that is not expired."""
     query = SQL('SELECT EXISTS (SELECT 1 FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
     ((has,),) = conn.execute(query, [cutoff])
     return bool(has)
 
 
 def _recheck(conn: Connection, old: ExpiredTable, cutoff: datetime) -> ExpiredTable | None:
-    """Look up the table again; return None if it no longer exists, or is no longer to be dropped."""
+    """Return the table as it is now; None if it no longer exists, or is no longer to be dropped."""
     return next((now for now in _expired(conn, cutoff, old.oid) if now.oid == old.oid), None)
 
 
@@ -361,11 +370,11 @@ def _ddl(conn: Connection) -> Iterator[None]:
 
 
 def _retry(action: Callable[[], bool]) -> bool:
-    """Repeat what needs locks that others hold; the action looks anew what there is to do."""
+    """Return what `action` returns; repeat it if other sessions hold its locks. It checks again what there is to do."""
     return retry.retry_on_lock_timeout(action, session.LOCK_TIMEOUT_S, PAUSE_S, also=CONCURRENT_DDL)
 
 
-# By ctid: a table made by hand need not have an id.
+# By ctid, because a table created by hand may have no id.
 REMOVE_REJECTED = """
     DELETE FROM rejected_lines
     WHERE ctid = ANY(ARRAY(SELECT ctid FROM rejected_lines WHERE rejected_at < %s LIMIT %s))
@@ -384,7 +393,10 @@ def _remove_dns_names(conn: Connection, cutoff: datetime) -> int:
 
 
 def _remove_chunks(conn: Connection, remove: Callable[[int], int]) -> int:
-    """Delete rows a few thousand at a time, so that a row's lock is held only briefly; return how many."""
+    """Delete rows in short transactions until none are left, so that their locks are held only briefly; return how many.
+
+    `remove` takes a limit, and returns how many rows it deleted.
+    """
     removed = 0
     while True:
         with session.transaction(conn):

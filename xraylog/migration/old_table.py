@@ -15,8 +15,8 @@ from xraylog.database.session import Connection
 
 DAY_INDEX = "logs_old_by_day"  # our own index on the old table, created if no other index finds the rows of a day
 
-# By type of a column of ours: the types that it may have in an old table, from which it can be converted. Any type can
-# become text.
+# By type of our columns: the types that such a column may have in an old table, from which it is converted. Any type
+# can become text.
 CONVERTIBLE: Mapping[str, tuple[str, ...]] = {
     "bigint": ("smallint", "integer", "bigint"),
     "integer": ("smallint", "integer"),
