@@ -196,7 +196,6 @@ TESTED: dict[str, dict[str, str]] = {
         "{}: {}: expected one of the sections": CONFIG
         + "test_an_unknown_section_is_a_complaint_with_the_likely_spelling",
     },
-    "xraylog/commands/dry_run.py": {"stays: a foreign table": NOTHING + "it stays"},
     "xraylog/config/files.py": {
         "no folder {}": PART,
         "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",

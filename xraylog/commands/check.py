@@ -273,8 +273,8 @@ def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
     """Yield what prevents expired days from being dropped."""
-    old = retention.to_drop(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
-    if statements := interference.dependents(conn, [table.oid for table in old if table.is_ours]):
+    expired = retention.to_drop(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
+    if statements := interference.dependents(conn, [table.oid for table in expired if table.is_ours]):
         to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
         yield "retention", "others use days that are to be dropped", to_do
 

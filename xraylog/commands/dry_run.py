@@ -190,11 +190,13 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
 
 def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
     now = datetime.now(timezone.utc)
-    for old in retention.to_drop(conn, days, now):
-        kept = (
-            "stays: a foreign table" if old.is_foreign else "" if old.is_ours else f"stays: it belongs to {old.owner}"
-        )
-        yield f"retention: {old} {kept or 'would be dropped'}", not (old.is_ours or old.is_foreign)
+    for table in retention.to_drop(conn, days, now):
+        if table.is_foreign:
+            yield f"retention: {table} stays: a foreign table", False
+        elif table.is_ours:
+            yield f"retention: {table} would be dropped", False
+        else:
+            yield f"retention: {table} stays: it belongs to {table.owner}", True
     if count := retention.rejected_to_drop(conn, days, now):
         yield f"retention: {count} lines of rejected_lines would be removed", False
     if count := retention.dns_names_to_drop(conn, days, now):

@@ -58,7 +58,7 @@ class ExpiredTable:
     """A table that is to be dropped."""
 
     oid: int
-    table: str  # its quoted name, with the schema if needed
+    name: str  # quoted, with the schema if needed
     bounds: str  # as the catalog writes them, in UTC; empty for a detached table, which has none
     stage: Stage
     owner: str  # a role, quoted
@@ -66,7 +66,7 @@ class ExpiredTable:
     is_foreign: bool  # it is a foreign table, or has one among its own partitions
 
     def __str__(self) -> str:
-        return f"{self.table} ({self.bounds or 'detached before'})"
+        return f"{self.name} ({self.bounds or 'detached before'})"
 
 
 # Uses the earlier of two clocks, ours and the server's: one that is fast must not empty the database.
@@ -84,19 +84,19 @@ EXPIRED = """
         FROM pg_inherits i
         JOIN pg_class c ON c.oid = i.inhrelid
         WHERE i.inhparent = 'logs'::regclass AND (%(oid)s::oid IS NULL OR c.oid = %(oid)s::oid)
-    ), old AS (
+    ), expired AS (
         SELECT * FROM direct
         WHERE substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz <= %(cutoff)s
           AND (is_marked OR NOT is_pending)
     ), part (root, oid) AS (
-        SELECT oid, oid FROM old
+        SELECT oid, oid FROM expired
         UNION ALL
         SELECT root, inhrelid FROM pg_inherits JOIN part ON part.oid = inhparent
     )
     SELECT oid, oid::regclass::text, replace(bounds, 'FOR VALUES ', ''), is_pending,
            quote_ident(pg_get_userbyid(relowner)), pg_has_role(relowner, 'USAGE'),
-           EXISTS (SELECT FROM part JOIN pg_class c ON c.oid = part.oid WHERE root = old.oid AND c.relkind = 'f')
-    FROM old
+           EXISTS (SELECT FROM part JOIN pg_class c ON c.oid = part.oid WHERE root = expired.oid AND c.relkind = 'f')
+    FROM expired
     ORDER BY is_pending DESC, substring(bounds FROM 'TO \\(''([^'']*)''\\)')::timestamptz
 """
 
@@ -129,8 +129,7 @@ def dns_names_to_drop(conn: Connection, days: int, now: datetime) -> int:
 def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> Iterator[str]:
     """Drop what has expired; yield a message for each thing done.
 
-    Raises Unavailable if other sessions hold locks for too long. Raises Unsuitable at the end, with everything that the
-    operator must do.
+    Raises Unavailable if other sessions hold locks for too long; and, at the end, Unsuitable with what there is to fix.
     """
     reason, cutoff, found = _read_state(conn, days, now)
     if reason is not None:
@@ -138,18 +137,18 @@ def enforce(conn: Connection, days: int, now: datetime, prune_names: bool) -> It
         return
     trouble = list(_not_ours(conn, found))
     dropped, deadline = 0, time.monotonic() + MAX_DROPPING_S
-    for number, old in enumerate(found):
+    for number, table in enumerate(found):
         if dropped and time.monotonic() > deadline:
-            yield f"{len(found) - number} more tables from before {cutoff:%Y-%m-%d} are left to the next runs"
+            yield f"{len(found) - number} more tables from before {cutoff:%Y-%m-%d} are left for the next runs"
             prune_names = False  # it reads all of logs, so only the run that drops the last table does it
             break
-        if old.is_foreign:
-            yield f"{old}: is a foreign table, or has one in it, and is left where it is"
-        elif old.is_ours:
-            with _collect_errors(conn, old.table, trouble, old.oid):
-                if _drop(conn, old, cutoff):
+        if table.is_foreign:
+            yield f"{table}: is a foreign table, or has one in it, and is not dropped"
+        elif table.is_ours:
+            with _collect_errors(conn, table.name, trouble, table.oid):
+                if _drop(conn, table, cutoff):
                     dropped += 1
-                    yield f"{old} is dropped: what is from before {cutoff:%Y-%m-%d} is not kept"
+                    yield f"{table} is dropped: rows from before {cutoff:%Y-%m-%d} are not kept"
     with _collect_errors(conn, "rejected_lines", trouble):
         if removed := _remove_rejected(conn, cutoff):
             yield f"rejected_lines: {removed} lines from before {cutoff:%Y-%m-%d} are removed"
@@ -195,9 +194,9 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
     except Unsuitable as error:
         trouble.append(str(error))
     except psycopg.Error as error:
-        said = f"{what}: {session.message(error)}"
+        message = f"{what}: {session.message(error)}"
         if conn.broken or session.is_temporary(error):
-            raise Unavailable(said) from error
+            raise Unavailable(message) from error
         with session.transaction(conn):
             statements = interference.culprits(conn, error)
             if oid is not None and isinstance(error, errors.DependentObjectsStillExist):
@@ -205,17 +204,17 @@ def _collect_errors(conn: Connection, what: str, trouble: list[str], oid: int | 
             if isinstance(error, errors.InsufficientPrivilege):
                 ((role,),) = conn.execute("SELECT quote_ident(current_user)")
                 statements += [f"GRANT {right} TO {role}" for right in GRANTS.get(what, ())]
-        mend = f"{AS_OWNER}{'; '.join(statements)}" if statements else ""
+        way_out = f"{AS_OWNER}{'; '.join(statements)}" if statements else ""
         detail = (error.diag.message_detail or "").replace("\n", ", ")
-        trouble.append("; ".join(filter(None, (said, detail, mend))))
+        trouble.append("; ".join(filter(None, (message, detail, way_out))))
 
 
 def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
     """Yield a complaint for each other role that owns expired tables."""
     tables: dict[str, list[str]] = {}
-    for old in found:
-        if not old.is_ours:
-            tables.setdefault(old.owner, []).append(old.table)
+    for table in found:
+        if not table.is_ours:
+            tables.setdefault(table.owner, []).append(table.name)
     for owner, names in tables.items():
         ((role,),) = conn.execute("SELECT quote_ident(current_user)")
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -231,9 +230,9 @@ def reason_to_wait(conn: Connection) -> str | None:
     if found.misfits:
         return found.misfits[0]
     if "logs" not in found.tables or "rejected_lines" not in found.tables:
-        return "the tables are not there yet"
+        return "the tables do not exist yet"
     if found.has_old:
-        return "logs_old of a migration is still there, and is compared with logs before it is dropped"
+        return "logs_old of a migration still exists, and has to be compared with logs before anything is dropped"
     return None
 
 
@@ -244,13 +243,10 @@ def cutoff_at(conn: Connection, days: int, now: datetime) -> datetime:
 
 
 def _expired(conn: Connection, cutoff: datetime, oid: int | None = None) -> list[ExpiredTable]:
-    """Return the tables that killed runs left detached, then the partitions that expired before the cutoff.
-
-    `oid`: look only for the partition with this oid.
-    """
+    """Return the tables that killed runs left detached, then the expired partitions: all, or the one of this oid."""
     found = [
-        ExpiredTable(oid, table, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
-        for oid, table, bounds, pending, owner, ours, foreign in conn.execute(
+        ExpiredTable(oid, name, bounds, Stage.PENDING if pending else Stage.ATTACHED, owner, ours, foreign)
+        for oid, name, bounds, pending, owner, ours, foreign in conn.execute(
             EXPIRED, {"cutoff": cutoff, "mark": markers.EXPIRED, "oid": oid}
         )
     ]
@@ -258,27 +254,27 @@ def _expired(conn: Connection, cutoff: datetime, oid: int | None = None) -> list
     return [ExpiredTable(table.oid, table.sql, "", Stage.DETACHED, "", True, False) for table in left] + found
 
 
-def _drop(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
+def _drop(conn: Connection, table: ExpiredTable, cutoff: datetime) -> bool:
     """Detach and drop the table; return False if another session did."""
-    if old.stage is Stage.ATTACHED:
+    if table.stage is Stage.ATTACHED:
         _wait_for_users(conn)
-        if _mark(conn, old, cutoff):
-            _detach(conn, old)
-    return _retry(lambda: _drop_now(conn, old, cutoff))
+        if _mark(conn, table, cutoff):
+            _detach(conn, table)
+    return _retry(lambda: _drop_now(conn, table, cutoff))
 
 
-def _mark(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
+def _mark(conn: Connection, table: ExpiredTable, cutoff: datetime) -> bool:
     """Mark the partition for dropping; return False if it cannot be detached CONCURRENTLY, which Citus refuses."""
     if not Capabilities.of(conn).detach_concurrently:
         return False
 
     def mark() -> bool:
         with _ddl(conn):
-            now = _recheck(conn, old, cutoff)
+            current = _recheck(conn, table, cutoff)
             ((is_possible,),) = conn.execute(MAY_DETACH)
-            if now is None or now.stage is not Stage.ATTACHED or not is_possible or citus.has_logs(conn):
+            if current is None or current.stage is not Stage.ATTACHED or not is_possible or citus.has_logs(conn):
                 return False
-            conn.execute(detach.mark(now.table))
+            conn.execute(detach.mark(current.name))
             return True
 
     return _retry(mark)
@@ -295,17 +291,16 @@ MAY_DETACH = """
 """
 
 
-def _detach(conn: Connection, old: ExpiredTable) -> None:
-    """Detach the partition CONCURRENTLY, or give up after LOCK_TIMEOUT_S.
+def _detach(conn: Connection, table: ExpiredTable) -> None:
+    """Detach the partition CONCURRENTLY, outside of a transaction. SET LOCAL has no effect there: a timer limits it.
 
-    That needs to be outside of a transaction, where SET LOCAL cannot limit the wait, so a timer cancels the statement.
     `_drop_now` finds in the catalog what was left half done, and what another session did meanwhile.
     """
     timer = threading.Timer(session.LOCK_TIMEOUT_S, conn.cancel)
     timer.start()
     try:
         with contextlib.suppress(*CONCURRENT_DDL):
-            conn.execute(detach.detach(old.table))
+            conn.execute(detach.detach(table.name))
     finally:
         timer.cancel()
         timer.join()
@@ -338,27 +333,27 @@ def _users(conn: Connection) -> set[str]:
         return {transaction for (transaction,) in conn.execute(USERS)}
 
 
-def _drop_now(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
+def _drop_now(conn: Connection, table: ExpiredTable, cutoff: datetime) -> bool:
     with _ddl(conn):
-        now = _recheck(conn, old, cutoff)
-        if now is None or (old.stage is Stage.DETACHED and _has_kept_rows(conn, old, cutoff)):
+        current = _recheck(conn, table, cutoff)
+        if current is None or (table.stage is Stage.DETACHED and _has_kept_rows(conn, table, cutoff)):
             return False
-        if now.stage is Stage.PENDING:
-            conn.execute(detach.finalize(now.table))
-        conn.execute(detach.drop(now.table))
+        if current.stage is Stage.PENDING:
+            conn.execute(detach.finalize(current.name))
+        conn.execute(detach.drop(current.name))
         return True
 
 
-def _has_kept_rows(conn: Connection, old: ExpiredTable, cutoff: datetime) -> bool:
+def _has_kept_rows(conn: Connection, table: ExpiredTable, cutoff: datetime) -> bool:
     """Return whether a detached table, which has no bounds any more, has a row that is not expired."""
-    query = SQL('SELECT EXISTS (SELECT 1 FROM {} WHERE "timestamp" >= %s)').format(SQL(old.table))
+    query = SQL('SELECT EXISTS (SELECT 1 FROM {} WHERE "timestamp" >= %s)').format(SQL(table.name))
     ((has,),) = conn.execute(query, [cutoff])
     return bool(has)
 
 
-def _recheck(conn: Connection, old: ExpiredTable, cutoff: datetime) -> ExpiredTable | None:
+def _recheck(conn: Connection, table: ExpiredTable, cutoff: datetime) -> ExpiredTable | None:
     """Return the table as it is now; None if it no longer exists, or is no longer to be dropped."""
-    return next((now for now in _expired(conn, cutoff, old.oid) if now.oid == old.oid), None)
+    return next((found for found in _expired(conn, cutoff, table.oid) if found.oid == table.oid), None)
 
 
 @contextlib.contextmanager
@@ -393,10 +388,7 @@ def _remove_dns_names(conn: Connection, cutoff: datetime) -> int:
 
 
 def _remove_chunks(conn: Connection, remove: Callable[[int], int]) -> int:
-    """Delete rows in short transactions until none are left, so that their locks are held only briefly; return how many.
-
-    `remove` takes a limit, and returns how many rows it deleted.
-    """
+    """Delete rows, a limited number in each transaction, which so holds locks only briefly; return how many."""
     removed = 0
     while True:
         with session.transaction(conn):

@@ -480,7 +480,7 @@ def test_a_trigger_that_keeps_the_lines_is_named_and_nothing_is_moved(site: Site
     conn.execute("CREATE FUNCTION keeps() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
     conn.execute("CREATE TRIGGER k BEFORE DELETE ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE keeps()")
     said = site.run(REPLAY, status=3).stderr
-    assert "rejected_lines keeps lines that are to be moved" in said
+    assert "rejected_lines keeps lines that a replay deletes" in said
     assert "ALTER TABLE rejected_lines DISABLE TRIGGER k" in said
     assert site.emails() == users(0, 0)
     conn.execute("ALTER TABLE rejected_lines DISABLE TRIGGER k")
