@@ -54,7 +54,7 @@ def main() -> None:
 def parts_of(paths: list[Path]) -> list[networks.Part]:
     """Return the networks in these files."""
     found = [files.read(path) for path in paths]
-    return [networks.Part(file.rows, file.has_country, file.has_provider, file.versions) for file in found]
+    return [networks.Part(file.rows(), file.has_country, file.has_provider, file.versions) for file in found]
 
 
 def generated(count: int) -> list[networks.Part]:
@@ -66,7 +66,7 @@ def generated(count: int) -> list[networks.Part]:
     countries = "".join(f"{text}\tAU\t\\N\t\\N\n" for text in texts)
     providers = "".join(f"{text}\t\\N\t{number}\tprovider {number}\n" for number, text in enumerate(texts))
     versions = frozenset({4})
-    return [networks.Part(countries, True, False, versions), networks.Part(providers, False, True, versions)]
+    return [networks.Part([countries], True, False, versions), networks.Part([providers], False, True, versions)]
 
 
 def drawn(count: int) -> list[str]:
