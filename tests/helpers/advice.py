@@ -228,7 +228,6 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/database/networks.py": {
         "": "integration/questions/test_networks.py::test_a_table_that_others_have_changed_is_named_with_what_mends_it"
     },
-    "xraylog/networks/files.py": {"expected UTF-8": PART, "expected CSV": PART, "expected fields": PART},
     "xraylog/database/partitions.py": {
         "table {}: expected a partition": ADVICE + "test_a_table_with_the_name_of_a_partition",
         "{}: expected to create this partition": "integration/database/test_partitions.py::"

@@ -11,7 +11,7 @@ import pytest
 
 from xraylog.networks import files, ranges
 from xraylog.networks.files import Unreadable
-from xraylog.networks.ranges import Known, Range
+from xraylog.networks.ranges import Info, Range
 
 AU, CLOUD = r"AU	\N	\N", r"\N	13335	Cloudflare, Inc."
 SHAPES = [
@@ -114,7 +114,7 @@ def test_a_range_becomes_the_fewest_networks(bits: int) -> None:
         first = chance.randrange(1 << bits) >> chance.randrange(bits) << chance.choice((0, 0, bits // 2))
         first %= 1 << bits
         last = min((1 << bits) - 1, first + chance.randrange(1 << chance.randrange(1, bits)))
-        found = Range(*ranges.between(str(kind(first)), str(kind(last))), Known("AU", None, None))
+        found = Range(*ranges.parse_range(str(kind(first)), str(kind(last))), Info("AU", None, None))
         assert list(map(ip_network, found.networks())) == list(summarize_address_range(kind(first), kind(last)))
 
 
@@ -124,12 +124,12 @@ def test_of_networks_that_overlap_the_smallest_counts_then_the_later_one() -> No
         found = []
         for number in range(chance.randrange(1, 12)):
             first = chance.randrange(20)
-            found.append(Range(chance.choice((4, 4, 6)), first, chance.randrange(first, 25), Known(None, number, "x")))
+            found.append(Range(chance.choice((4, 4, 6)), first, chance.randrange(first, 25), Info(None, number, "x")))
         expected = {}
         for one in sorted(found, key=lambda one: (one.first - one.last, one.first, found.index(one))):  # smallest last
-            expected |= {(one.version, address): one.known for address in range(one.first, one.last + 1)}
+            expected |= {(one.version, address): one.info for address in range(one.first, one.last + 1)}
         pieces = ranges.disjoint(found)
-        got = [((one.version, at), one.known) for one in pieces for at in range(one.first, one.last + 1)]
+        got = [((one.version, at), one.info) for one in pieces for at in range(one.first, one.last + 1)]
         assert len(got) == len(dict(got))
         assert dict(got) == expected
 

@@ -1,7 +1,7 @@
-"""The table `networks`: which country and which provider a network has. Only there if the operator loaded a file.
+"""Fill the table `networks`: which country and provider a network has. It exists only if the operator loaded a file.
 
-Networks with a country do not overlap, and neither do those with a provider: so the one that has an address is the last
-one that is not after it, which a B-tree finds. GiST took 3.4 ms for an address where that takes 0.02
+Networks with a country do not overlap, and neither do those with a provider. So the network of an address is the last
+one that does not begin after it, which a B-tree finds. That takes 0.02 ms, where GiST took 3.4 ms
 (benchmarks/networks.py).
 """
 
@@ -31,8 +31,8 @@ CREATE = """
 TABLE = OptionalTable(
     "networks", ("network", "country", "asn", "provider"), CREATE, ("SELECT", "INSERT", "UPDATE", "DELETE")
 )
-LOCK = "LOCK TABLE networks IN SHARE ROW EXCLUSIVE MODE"  # one load at a time; questions go on
-# What a file is about is replaced, for the versions of IP that it has; the rest stays.
+LOCK = "LOCK TABLE networks IN SHARE ROW EXCLUSIVE MODE"  # one load at a time, and the table can be read meanwhile
+# A file with countries replaces the countries of its versions of IP, one with providers the providers.
 REPLACE_ALL = ("DELETE FROM networks WHERE family(network) = ANY (%s)",)
 REPLACE_COUNTRY = (
     "DELETE FROM networks WHERE provider IS NULL AND family(network) = ANY (%s)",
@@ -43,69 +43,69 @@ REPLACE_PROVIDER = (
     "UPDATE networks SET asn = NULL, provider = NULL WHERE provider IS NOT NULL AND family(network) = ANY (%s)",
 )
 COPY = "COPY networks (network, country, asn, provider) FROM STDIN"
-ARE_LEFT = """
+REPLACED_ROWS_EXIST = """
     SELECT EXISTS (SELECT 1 FROM networks
                    WHERE family(network) = ANY (%s)
                      AND (country IS NOT NULL AND %s OR provider IS NOT NULL AND %s
                           OR country IS NULL AND provider IS NULL))
 """
-# What a file has is checked before it is sent: it is the table that does not take it.
-NOT_AS_MADE = (
+# Files are checked before they are sent, so these errors mean that the operator has changed the table.
+TABLE_CHANGED = (
     errors.IntegrityError,
     errors.StringDataRightTruncation,
     errors.UndefinedFunction,
     errors.DatatypeMismatch,
 )
-TO_MAKE_ANEW = "the next load makes the table anew after this, as its owner: DROP TABLE networks"
+TO_RECREATE = "as its owner: DROP TABLE networks; then the next load recreates it"
 COUNTS = "SELECT count(*), count(country), count(provider) FROM networks"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one file has: its rows replace those about the same, of the same versions of IP."""
+    """The content of one file, which replaces countries or providers of the same versions of IP."""
 
-    rows: Iterable[str]  # as COPY reads them, some at a time
+    rows: Iterable[str]  # chunks of rows as COPY reads them
     has_country: bool
     has_provider: bool
     versions: frozenset[int]
 
     @property
     def replacements(self) -> tuple[str, ...]:
-        """Return the statements that make room for it."""
+        """Return the statements that delete what the file replaces."""
         if self.has_country and self.has_provider:
             return REPLACE_ALL
         return REPLACE_COUNTRY if self.has_country else REPLACE_PROVIDER
 
 
-def _make_room(conn: Connection, part: Part) -> None:
+def _delete_replaced(conn: Connection, part: Part) -> None:
     for statement in part.replacements:
         conn.execute(statement, [sorted(part.versions)])
-    ((are_left,),) = conn.execute(ARE_LEFT, [sorted(part.versions), part.has_country, part.has_provider])
-    if are_left:
-        _raise_for_others(conn, "keeps rows that are to be replaced")
+    ((exist,),) = conn.execute(REPLACED_ROWS_EXIST, [sorted(part.versions), part.has_country, part.has_provider])
+    if exist:
+        _raise_interference(conn, "keeps rows that are to be replaced")
 
 
 def _copy(conn: Connection, part: Part) -> None:
     sent = 0
     with conn.cursor() as cursor:
         with cursor.copy(COPY) as copy:
-            for some in part.rows:
-                copy.write(some)
-                sent += some.count("\n")
+            for chunk in part.rows:
+                copy.write(chunk)
+                sent += chunk.count("\n")
         if cursor.rowcount < sent:
-            _raise_for_others(conn, "drops rows")
+            _raise_interference(conn, "drops rows")
 
 
-def _raise_for_others(conn: Connection, what: str) -> None:
-    """Raise Unsuitable with the statements that take away what others put on the table."""
+def _raise_interference(conn: Connection, what: str) -> None:
+    """Raise Unsuitable with the statements that remove the triggers, rules and policies on the table."""
     statements = "; ".join(interference.removals(conn, TABLE.name))
-    mend = f"as its owner, or a superuser of PostgreSQL: {statements}" if statements else TO_MAKE_ANEW
-    raise Unsuitable(f"{TABLE.name} {what}, and nothing was loaded; {mend}")
+    way_out = f"as its owner, or a superuser of PostgreSQL: {statements}" if statements else TO_RECREATE
+    raise Unsuitable(f"{TABLE.name} {what}, and nothing was loaded; {way_out}")
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows of the table."""
+    """The number of rows of the table."""
 
     networks: int
     with_country: int
@@ -113,9 +113,9 @@ class Counts:
 
 
 def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
-    """Replace what the files have, in one transaction; return what the table has then. Raises Unsuitable.
+    """Replace what the parts have, in one transaction; return how many rows the table has then. Raises Unsuitable.
 
-    No two parts are about the same, of one version of IP: their networks would overlap.
+    No two parts may have countries, or providers, of the same version of IP, because their networks could overlap.
     """
     parts = list(parts)
     with session.transaction(conn):
@@ -123,15 +123,15 @@ def replace(conn: Connection, parts: Iterable[Part]) -> Counts:
         conn.execute(LOCK)
         try:
             for part in parts:
-                _make_room(conn, part)
+                _delete_replaced(conn, part)
             for part in parts:
                 _copy(conn, part)
-        except errors.ObjectNotInPrerequisiteState as error:  # it has no key: a publication could not say which row
-            mend = "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL"
-            raise Unsuitable(f"{session.message(error)}; {mend}") from error
-        except NOT_AS_MADE as error:
-            raise Unsuitable(f"{session.message(error)}; {TO_MAKE_ANEW}") from error
+        except errors.ObjectNotInPrerequisiteState as error:  # a publication needs a key to replicate a DELETE
+            way_out = "as its owner: ALTER TABLE networks REPLICA IDENTITY FULL"
+            raise Unsuitable(f"{session.message(error)}; {way_out}") from error
+        except TABLE_CHANGED as error:
+            raise Unsuitable(f"{session.message(error)}; {TO_RECREATE}") from error
         counts = Counts(*(conn.execute(COUNTS).fetchone() or (0, 0, 0)))
-    with contextlib.suppress(psycopg.Error):  # all is stored: what this role may not do, autovacuum does later
+    with contextlib.suppress(psycopg.Error):  # all is stored; if this role may not, autovacuum does it later
         conn.execute("VACUUM ANALYZE networks")
     return counts
