@@ -20,7 +20,7 @@ from stage import ROLE, ROOT, Stage, arguments, parse_logs, staged, timed, write
 COUNTS = (500, 1_000, 2_000, 5_000, 10_000, 20_000)
 NEVER = 1 << 60  # rows
 # MIN_BULK_ROWS, MIN_ATTACH_ROWS
-LOAD_PATHS = {"row by row": (NEVER, NEVER), "bulk": (1, NEVER), "attach": (1, 1)}
+LOAD_PATHS = {"row by row": (NEVER, NEVER), "keys in bulk": (1, NEVER), "attach": (1, 1)}
 RUN = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))

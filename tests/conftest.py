@@ -214,7 +214,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, call)
 
     spy(attach, "create_tables", load_paths.ATTACH)
-    spy(foreign_keys.ForeignKeyChecks, "lock", load_paths.BULK)
+    spy(foreign_keys.ForeignKeyChecks, "lock", load_paths.KEYS_IN_BULK)
     return count
 
 

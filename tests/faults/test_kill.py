@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from helpers.faults import Steps
-from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
+from helpers.load_paths import ATTACH, KEYS_IN_BULK, LOAD_PATHS, ROW_BY_ROW
 from helpers.site import AT, Site, backends, create_database, day, drop_database, line, lines, users, wait_until
 from server import Server
 
@@ -48,8 +48,8 @@ def kill_at_every_step(
 
 @pytest.mark.parametrize(
     ("is_open", "count", "load_path"),
-    [(True, 300, ROW_BY_ROW), (False, 30, ROW_BY_ROW), (True, 60, ATTACH), (True, 60, BULK)],
-    ids=["many blocks, open in xray", "within a block, closed", ATTACH, BULK],
+    [(True, 300, ROW_BY_ROW), (False, 30, ROW_BY_ROW), (True, 60, ATTACH), (True, 60, KEYS_IN_BULK)],
+    ids=["many blocks, open in xray", "within a block, closed", ATTACH, KEYS_IN_BULK],
 )
 def test_killed_at_every_step(steps: Steps, site: Site, is_open: bool, count: int, load_path: str) -> None:
     """With a line that comes after the kill, and equal lines: the same ten in every round."""

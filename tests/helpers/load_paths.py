@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from xraylog.loading import attach, foreign_keys
 
 NEVER = 1 << 60  # rows
-ATTACH, BULK, ROW_BY_ROW = LOAD_PATHS = ("attach", "bulk", "row by row")
+ATTACH, KEYS_IN_BULK, ROW_BY_ROW = LOAD_PATHS = ("attach", "keys in bulk", "row by row")
 
 
 THRESHOLDS = ((foreign_keys, "MIN_BULK_ROWS"), (attach, "MIN_ATTACH_ROWS"))  # what `take` changes

@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import citus, load_paths
-from helpers.load_paths import BULK
+from helpers.load_paths import KEYS_IN_BULK
 from helpers.report_data import read as read_page
 from helpers.site import Site, line, lines
 
 from xraylog.answers import statements
 from xraylog.database import dns_names, networks, schema
-from xraylog.loading import foreign_keys
+from xraylog.loading.load_paths import LOAD_PATHS
 from xraylog.maintenance import prune
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -61,10 +61,9 @@ def sent(site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path
         site.run_here(option)
     site.run()
     site.run("--replay-rejected")
-    load_paths.take_until_undone(monkeypatch, BULK)
-    monkeypatch.setattr(
-        foreign_keys, "LOAD_PATHS", foreign_keys.LOAD_PATHS.replace("tgisinternal", "(tgname = 'worker')")
-    )
+    load_paths.take_until_undone(monkeypatch, KEYS_IN_BULK)
+    with_worker = LOAD_PATHS.replace("tgisinternal", "(tgname = 'worker')")
+    monkeypatch.setattr("xraylog.loading.load_paths.LOAD_PATHS", with_worker)
     site.away()
     site.append(*lines(20, 40))
     site.run()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.load_paths import ATTACH, BULK, ROW_BY_ROW
+from helpers.load_paths import ATTACH, KEYS_IN_BULK, ROW_BY_ROW
 from helpers.site import Site, day, line, lines, users
 from helpers.zstandard import IN_PYTHON, zstd
 from hypothesis import example, given, settings
@@ -431,7 +431,7 @@ def test_a_database_that_fails_between_logs_has_the_rest_buffered(site: Site) ->
 
 
 @ONE_PACK
-@pytest.mark.parametrize("load_path", [BULK, ATTACH])
+@pytest.mark.parametrize("load_path", [KEYS_IN_BULK, ATTACH])
 def test_a_row_that_the_database_refuses_does_not_keep_the_others_out(site: Site, pack: Pack, load_path: str) -> None:
     """Batches that were refused together are read again, from the middle of the archive."""
     load(site, packed(site, "first.gz", gzip.compress(text(0, 30))))
@@ -510,7 +510,7 @@ def test_a_refused_row_of_piped_input(site: Site) -> None:
     load(site, packed(site, "first.gz", gzip.compress(text(0, 30))))
     site.query("ALTER TABLE logs ADD CHECK (source_port <> 1024 + 77)")
     site.set("parser", batch_size="20")
-    site.load_path = BULK
+    site.load_path = KEYS_IN_BULK
     site.run("--logfile", "-", input=text(30, 200).decode())
     assert site.emails() == users(0, 200) - users(77, 78)
     assert [rejected for _, rejected in site.rejected()] == [line(77).encode().rstrip()]
@@ -536,8 +536,8 @@ def test_what_was_buffered_while_the_database_was_away_is_imported_once(site: Si
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("away", "load_path"),
-    [(False, ROW_BY_ROW), (False, BULK), (True, ROW_BY_ROW)],
-    ids=[ROW_BY_ROW, BULK, "offline"],
+    [(False, ROW_BY_ROW), (False, KEYS_IN_BULK), (True, ROW_BY_ROW)],
+    ids=[ROW_BY_ROW, KEYS_IN_BULK, "offline"],
 )
 def test_killed_anywhere_and_run_again_every_line_of_an_archive_is_stored_once(
     site: Site, away: bool, load_path: str

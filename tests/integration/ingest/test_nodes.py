@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from helpers import load_paths
 from helpers.documents import BLOCKS
-from helpers.load_paths import ATTACH, BULK, ROW_BY_ROW
+from helpers.load_paths import ATTACH, KEYS_IN_BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users
 from psycopg.sql import SQL, Identifier
 
@@ -97,7 +97,7 @@ def test_three_nodes_with_different_rights_fill_one_database_at_once(node: Node,
     """They share all names, which each of them wants to make first."""
     nodes = [node("n1", "xray"), node("n2", "xray_insert"), node("n3", "xray_fast")]
     make_partitions(nodes[0])
-    for one, load_path in zip(nodes, (ROW_BY_ROW, ROW_BY_ROW, BULK), strict=True):
+    for one, load_path in zip(nodes, (ROW_BY_ROW, ROW_BY_ROW, KEYS_IN_BULK), strict=True):
         one.load_path = load_path
         one.set("parser", batch_size=50)
         one.append(*lines(0, 300, TOMORROW), "damaged\n")
@@ -142,9 +142,9 @@ def test_each_role_takes_the_fastest_way_that_is_open_to_it(
     make_partitions(node("n1", "xray"))
     site = node("n2", role)
     site.append(*lines(0, 30, TOMORROW))
-    assert go(site, monkeypatch, BULK) == 0
+    assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     may_switch = role == "xray_fast" and Capabilities.of(conn).parameter_privileges
-    assert taken == (Counter([BULK]) if may_switch else Counter())
+    assert taken == (Counter([KEYS_IN_BULK]) if may_switch else Counter())
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(30,)]
 
 

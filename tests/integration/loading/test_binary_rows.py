@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import load_paths
-from helpers.load_paths import ATTACH, BULK
+from helpers.load_paths import ATTACH, KEYS_IN_BULK
 from helpers.site import Site, day, lines, users
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -142,7 +142,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return formats
 
 
-@pytest.fixture(params=[ATTACH, BULK])
+@pytest.fixture(params=[ATTACH, KEYS_IN_BULK])
 def large(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A site whose few lines are loaded as many are."""
     load_paths.take_until_undone(monkeypatch, request.param)

@@ -9,11 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import citus, load_paths
-from helpers.load_paths import ATTACH, BULK, ROW_BY_ROW
+from helpers.load_paths import ATTACH, KEYS_IN_BULK, ROW_BY_ROW
 from helpers.site import Site, line, lines, users
 
 from xraylog.database import interference, schema
 from xraylog.loading import foreign_keys
+from xraylog.loading.load_paths import LOAD_PATHS
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -38,7 +39,7 @@ def made(site: Site, conn: Connection, **workers: bool) -> None:
     citus.distribute(conn, **workers)
 
 
-@pytest.mark.parametrize("load_path", [ATTACH, BULK])
+@pytest.mark.parametrize("load_path", [ATTACH, KEYS_IN_BULK])
 def test_rows_are_loaded_as_a_set_and_no_name_is_locked(
     site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, take: Any, load_path: str
 ) -> None:
@@ -61,7 +62,7 @@ def test_a_worker_that_does_not_grant_it_is_asked_first(
 ) -> None:
     """Tried, it would end the transaction: "failure on connection marked as essential"."""
     made(site, conn, workers_agree=False)
-    take(BULK)
+    take(KEYS_IN_BULK)
     sent = citus.record(monkeypatch, tmp_path / "sent")
     site.append(*lines(0, 30))
     assert site.run_here() == 0
@@ -75,7 +76,7 @@ def test_a_name_that_was_deleted_meanwhile_is_created_again(
 ) -> None:
     """Nothing but a DELETE by hand can do that; it is found by counting."""
     made(site, conn)
-    take(BULK)
+    take(KEYS_IN_BULK)
     lock = foreign_keys.ForeignKeyChecks.lock
 
     def delete_first(checks: foreign_keys.ForeignKeyChecks, ids: Any) -> None:
@@ -89,15 +90,15 @@ def test_a_name_that_was_deleted_meanwhile_is_created_again(
     assert site.emails() == users(0, 30) + users(99, 100)
 
 
-@pytest.mark.parametrize("load_path", [BULK, ROW_BY_ROW])
+@pytest.mark.parametrize("load_path", [KEYS_IN_BULK, ROW_BY_ROW])
 def test_a_row_that_a_worker_refuses_costs_its_row_only(
     site: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, take: Any, load_path: str
 ) -> None:
     """Citus's COPY loses the SQLSTATE: the suspect is inserted by itself, which tells."""
     made(site, conn)
     citus.refuse_row_7(conn)
-    with_worker = foreign_keys.LOAD_PATHS.replace("NOT tgisinternal", "NOT tgisinternal AND tgname <> 'worker'")
-    monkeypatch.setattr(foreign_keys, "LOAD_PATHS", with_worker)
+    with_worker = LOAD_PATHS.replace("NOT tgisinternal", "NOT tgisinternal AND tgname <> 'worker'")
+    monkeypatch.setattr("xraylog.loading.load_paths.LOAD_PATHS", with_worker)
     take(load_path)
     site.append(*lines(0, 30))
     site.run()

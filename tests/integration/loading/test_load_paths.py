@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import load_paths
-from helpers.load_paths import ATTACH, BULK, LOAD_PATHS, ROW_BY_ROW
+from helpers.load_paths import ATTACH, KEYS_IN_BULK, LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, create_database, facts, line, lines, users, wait_until
 from psycopg.sql import SQL, Identifier
 from server import FAST, Server
@@ -122,7 +122,7 @@ def test_the_size_of_a_batch_does_not_decide_the_path(
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 30)
     monkeypatch.setattr(bulk, "MAX_GROUP_S", 3600)
     site.set("parser", batch_size=batch_size)
-    for count, paths in ((40, {ATTACH: 1}), (19, {}), (20, {BULK: 1})):
+    for count, paths in ((40, {ATTACH: 1}), (19, {}), (20, {KEYS_IN_BULK: 1})):
         taken.clear()
         site.append(*lines(0, count, FIRST))
         assert parse_logs.main(["--config", str(site.config)]) == 0
@@ -137,7 +137,7 @@ def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeyp
     assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 50)
     assert taken[ATTACH] == 1
-    assert taken[BULK] >= 1
+    assert taken[KEYS_IN_BULK] >= 1
 
 
 DAY_BEFORE = """
@@ -162,7 +162,7 @@ OTHERWISE = {
 }
 
 
-@pytest.mark.parametrize("load_path", [ATTACH, BULK])
+@pytest.mark.parametrize("load_path", [ATTACH, KEYS_IN_BULK])
 @pytest.mark.parametrize("statements", OTHERWISE.values(), ids=OTHERWISE)
 def test_what_triggers_do_beside_checking_our_keys_is_left_to_them(
     site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str, load_path: str
@@ -204,7 +204,7 @@ def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
     assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 30)
     assert taken[ATTACH] == 1
-    assert taken[BULK] >= 1
+    assert taken[KEYS_IN_BULK] >= 1
 
 
 IN_VIEW_OF_LOGS = {  # what is on `logs` and meets its rows, but not those of a table of its own
@@ -326,7 +326,7 @@ def test_a_name_in_use_cannot_be_deleted_as_with_the_trigger(
 
     site.append(*lines(5, 20))
     monkeypatch.setattr(positions, "move", late)
-    assert go(site, monkeypatch, BULK, "--keep", batch_size=100) == 0
+    assert go(site, monkeypatch, KEYS_IN_BULK, "--keep", batch_size=100) == 0
     deleting[0].join()
     assert failed
     assert site.emails() == users(0, 20)
@@ -348,9 +348,9 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
 
     monkeypatch.setattr(bulk, "prepare", prepare)
     site.append(*lines(5, 30))
-    assert go(site, monkeypatch, BULK) == 0
+    assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     assert site.emails() == users(0, 30)
-    assert taken[BULK] >= 1
+    assert taken[KEYS_IN_BULK] >= 1
 
 
 @contextlib.contextmanager
@@ -380,7 +380,7 @@ def test_a_role_without_the_privileges_loads_row_by_row_and_learns_what_is_missi
     with role(conn) as name:
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 30))
-        assert go(site, monkeypatch, BULK, "-v") == 0
+        assert go(site, monkeypatch, KEYS_IN_BULK, "-v") == 0
         told = capsys.readouterr().err
     assert not taken
     assert told.count("GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain") == 1
@@ -400,8 +400,8 @@ def test_the_two_grants_are_enough(
     with role(conn, lock, "GRANT SET ON PARAMETER session_replication_role TO plain") as name:
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 30))
-        assert go(site, monkeypatch, BULK, "-v") == 0
-    assert taken[BULK] >= 1
+        assert go(site, monkeypatch, KEYS_IN_BULK, "-v") == 0
+    assert taken[KEYS_IN_BULK] >= 1
     assert "GRANT" not in capsys.readouterr().err
 
 
@@ -414,7 +414,7 @@ def test_one_session_is_enough(
         conn.execute("ALTER ROLE plain CONNECTION LIMIT 1")
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 40, SECOND))
-        for load_path in (ATTACH, BULK):
+        for load_path in (ATTACH, KEYS_IN_BULK):
             assert go(site, monkeypatch, load_path) == 0
     site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
     assert site.emails() == users(0, 40)
@@ -457,7 +457,7 @@ def test_a_new_day_is_attached_beside_open_readers(
 # --- together --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("load_path", [ATTACH, BULK])
+@pytest.mark.parametrize("load_path", [ATTACH, KEYS_IN_BULK])
 def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str) -> None:
     """While its names are looked up, or while the rows of the batch before are on their way."""
     ready_as_a_set(site, monkeypatch)
@@ -480,7 +480,7 @@ def test_the_second_session_may_end_at_any_time(site: Site, monkeypatch: pytest.
     expected = users(0, 5)
     for at in range(1, 6):
         calls.clear()
-        site.append(*lines(at * 100, at * 100 + 50, FIRST if load_path == BULK else f"2025/12/0{at} 10:15:23"))
+        site.append(*lines(at * 100, at * 100 + 50, FIRST if load_path == KEYS_IN_BULK else f"2025/12/0{at} 10:15:23"))
         expected += users(at * 100, at * 100 + 50)
         for _ in range(2):
             assert go(site, monkeypatch, load_path) == 0
@@ -501,7 +501,7 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
         monkeypatch.setattr(bulk, "MAX_GROUP_S", seconds)
         moves.clear()
         site.append(*lines(first, first + 50))
-        assert go(site, monkeypatch, BULK, "--keep") == 0
+        assert go(site, monkeypatch, KEYS_IN_BULK, "--keep") == 0
         assert len(moves) == expected
     assert site.emails() == users(0, 105)
 
@@ -517,9 +517,9 @@ def test_the_days_of_one_transaction_are_bounded(
     for number, day in enumerate(days * 2):
         site.append(*lines(10 * number + 5, 10 * number + 15, day))
     taken.clear()
-    assert go(site, monkeypatch, BULK) == 0
+    assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     assert site.emails() == users(0, 165)
-    assert taken[BULK] == 7 + 3  # seven days of which the next one is new; then three together
+    assert taken[KEYS_IN_BULK] == 7 + 3  # seven days of which the next one is new; then three together
 
 
 def test_what_was_refused_together_is_loaded_one_by_one(
@@ -531,12 +531,12 @@ def test_what_was_refused_together_is_loaded_one_by_one(
     monkeypatch.setattr(bulk, "MAX_GROUP_S", 60.0)
     monkeypatch.setattr(bulk.BulkLoader, "_continues", up_to_batches(3, bulk.BulkLoader._continues))
     site.append(*lines(5, 105))
-    assert go(site, monkeypatch, BULK) == 0
+    assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     assert site.emails() == users(0, 105) - Counter(["u30"])
     assert len(site.rejected()) == 1
     assert [row[0] for row in conn.execute("SELECT position FROM log_positions WHERE stored_from = 0")] == [0]
     # three together, refused; one by one; then as many together as there are left, in threes
-    assert taken[BULK] == 3 + 3
+    assert taken[KEYS_IN_BULK] == 3 + 3
 
 
 def up_to_batches(most: int, real: Any) -> Any:

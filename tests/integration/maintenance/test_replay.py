@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from helpers import faults, forked
-from helpers.load_paths import BULK, ROW_BY_ROW
+from helpers.load_paths import KEYS_IN_BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users, wait_until
 
 import parse_logs
@@ -80,7 +80,7 @@ def test_a_line_that_an_older_version_did_not_understand_becomes_a_row(
     assert [kept for _, kept in site.rejected()] == [b"damaged"]
 
 
-@pytest.mark.parametrize("load_path", [ROW_BY_ROW, BULK])
+@pytest.mark.parametrize("load_path", [ROW_BY_ROW, KEYS_IN_BULK])
 def test_what_is_a_record_moves_what_is_ignored_goes_and_what_is_bad_stays_as_it_is(site: Site, load_path: str) -> None:
     reject(site, line(2), "damaged\n", line(0), "# a comment\n", line(1), "damaged too\n")
     bad = [row for row in table(site) if row[-1].startswith(b"damaged")]
@@ -199,7 +199,7 @@ def test_a_line_that_was_not_kept_whole_stays(site: Site, monkeypatch: pytest.Mo
 # --- what the database refuses
 
 
-@pytest.mark.parametrize("load_path", [ROW_BY_ROW, BULK])
+@pytest.mark.parametrize("load_path", [ROW_BY_ROW, KEYS_IN_BULK])
 def test_a_row_that_the_database_refuses_stays_rejected_and_its_neighbours_load(
     site: Site, conn: Connection, load_path: str
 ) -> None:
