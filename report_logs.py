@@ -26,8 +26,8 @@ from xraylog.questions import moments
 from xraylog.questions.moments import Span
 from xraylog.report import collect, run_history
 from xraylog.report.collect import Scope
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Window
+from xraylog.report.page_mask import PageMask
 from xraylog.telemetry import run_log
 from xraylog.telemetry.prometheus import Metrics
 
@@ -81,7 +81,7 @@ def run(cfg: Config, options: Options, window: Window, now: datetime) -> Exit:
         install = xraylog.required.install_command("requirements-report.txt", "xraylog[report]")
         logger.error("expected the package {}, found none; {}", error.name, install)
         return Exit.OPERATOR
-    scope = Scope(window, Mask(options.mask), options.node)
+    scope = Scope(window, PageMask(options.mask), options.node)
     keywords = {"application_name": "report_logs", **cfg.connection}
     found = collect.read(lambda: session.connect(keywords, to_write=False), scope, log_query, cfg.report_timeout_s)
     metrics = Metrics(cfg.metrics_path, cfg.node, cfg.log_path)

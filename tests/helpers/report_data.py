@@ -25,8 +25,8 @@ from xraylog.database import session as databases
 from xraylog.database.session import Connection
 from xraylog.report import collect
 from xraylog.report.collect import Scope
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.page_mask import PageMask
 from xraylog.telemetry.prometheus import Metrics
 
 HOUR = timedelta(hours=1)
@@ -126,7 +126,7 @@ FIELDS = {"users": "email", "endpoints": "host", "tags": "tag", "nodes": "node",
 def read(
     keywords: dict[str, str],
     window: Window = WINDOW,
-    mask: Mask = Mask(),  # noqa: B008  # frozen
+    mask: PageMask = PageMask(),  # noqa: B008  # frozen
     node: str | None = None,
     thresholds: Thresholds = Thresholds(),  # noqa: B008  # frozen
 ) -> Findings:

@@ -210,7 +210,7 @@ def test_only_the_script_of_the_page_imports_the_report(module: Module) -> None:
         assert "report" not in {imported.partition(".")[0] for imported in module.ours}
 
 
-READING = {"snapshot", "fragments", "masking", "traffic", "users", "destinations", "today", "usage",
+READING = {"snapshot", "fragments", "page_mask", "traffic", "users", "destinations", "today", "usage",
            "places", "address_names", "collect", "concurrent"}  # fmt: skip
 DRAWING = {"charts", "client_data", "figures", "notes", "origins", "page", "stalls", "time_series", "wording"}
 

@@ -8,14 +8,14 @@ from ipaddress import ip_address
 
 from xraylog.answers import statements
 from xraylog.database import dns_names
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings
+from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Session
 
 MAX_CHARACTERS = 200_000  # of all names: a client can forge answers, and the page has a limit
 
 
-def add(session: Session, found: Findings, mask: Mask) -> Findings:
+def add(session: Session, found: Findings, mask: PageMask) -> Findings:
     """Return the findings with the names of their addresses, or with the reason why there are none.
 
     A masked page gets none, because its addresses are networks.

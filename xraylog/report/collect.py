@@ -10,8 +10,8 @@ from psycopg.sql import Identifier
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.report import address_names, concurrent, destinations, places, snapshot, today, traffic, usage, users
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Ask, Progress, Sessions
 
 
@@ -24,7 +24,7 @@ class Scope:
     """What a page is about."""
 
     window: Window
-    mask: Mask = field(default_factory=Mask)
+    mask: PageMask = field(default_factory=PageMask)
     node: str | None = None  # this one only
     thresholds: Thresholds = field(default_factory=Thresholds)
 

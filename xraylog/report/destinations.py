@@ -13,8 +13,8 @@ from typing import TypeAlias
 from psycopg.sql import SQL
 
 from xraylog.report.fragments import BOTH, WINDOW
-from xraylog.report.masking import Mask
 from xraylog.report.model import NO_PROTOCOL, ONE_DAY, Destination, Thresholds, Window
+from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Session
 
 Visits: TypeAlias = tuple[int, Sequence[str], Sequence[tuple[str, int]]]  # users, ports, and the most frequent users
@@ -95,7 +95,7 @@ VISITS = SQL("""
 """).format(window=WINDOW)
 
 
-def read(session: Session, window: Window, mask: Mask, thresholds: Thresholds) -> Ranked:
+def read(session: Session, window: Window, mask: PageMask, thresholds: Thresholds) -> Ranked:
     """Return the destinations with the most rows, and those that gained most since the period before."""
     max_changed = thresholds.max_changed
     limits = {"max_destinations": thresholds.max_destinations, "max_changed": max_changed}
@@ -138,7 +138,7 @@ def _missing_before(session: Session, window: Window) -> tuple[int, int]:
     return sum(not has_rows for ((has_rows,),) in found), parts
 
 
-def _visits(session: Session, mask: Mask, ids: Sequence[int], most: int) -> Mapping[int, Visits]:
+def _visits(session: Session, mask: PageMask, ids: Sequence[int], most: int) -> Mapping[int, Visits]:
     """Return for each destination the number of users, the ports, and the most frequent users."""
     users: dict[int, int] = {}
     ports: dict[int, list[str]] = defaultdict(list)

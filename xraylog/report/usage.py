@@ -10,8 +10,8 @@ from typing import TypeAlias
 from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.report.fragments import LET_IN, WINDOW
-from xraylog.report.masking import Mask
 from xraylog.report.model import NO_PROTOCOL, NO_TAG, PORT_GROUPS, Port, Thresholds, goes_nowhere
+from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Session
 
 OTHER_PORTS = "other"
@@ -107,7 +107,9 @@ def uses(session: Session, shown: Sequence[int], thresholds: Thresholds) -> Uses
     return Uses(tags, port_groups, ports)
 
 
-def tag_destinations(session: Session, mask: Mask, thresholds: Thresholds) -> Mapping[str, Sequence[tuple[str, int]]]:
+def tag_destinations(
+    session: Session, mask: PageMask, thresholds: Thresholds
+) -> Mapping[str, Sequence[tuple[str, int]]]:
     """Return the most frequent destinations of each outbound tag that blocks."""
     found: dict[str, list[tuple[str, int]]] = defaultdict(list)
     blocking = [number for number, name in session.query("tags", TAGS) if goes_nowhere(name)]

@@ -12,8 +12,8 @@ from psycopg.sql import SQL, Composed, Literal, Placeholder
 
 from xraylog.report.concurrent import WITHIN
 from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW
-from xraylog.report.masking import Mask
 from xraylog.report.model import Thresholds, User, Window
+from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Row, Session
 
 MAX_PIECES = 90  # parts of a query joined by UNION ALL; PostgreSQL 10 plans each of them for all partitions
@@ -220,7 +220,7 @@ def _pieces(window: Window) -> tuple[Composed, Mapping[str, Any]]:
     return SQL("\n        UNION ALL").join(pieces), values
 
 
-def destinations(session: Session, totals: Totals, mask: Mask, thresholds: Thresholds) -> Mapping[int, Counts]:
+def destinations(session: Session, totals: Totals, mask: PageMask, thresholds: Thresholds) -> Mapping[int, Counts]:
     """Return the most frequent destinations of each user, by user id."""
     found: dict[int, list[tuple[str, int]]] = defaultdict(list)
     values = {
@@ -257,7 +257,7 @@ def join(
     destinations: Mapping[int, Counts],
     tags: Mapping[int | None, Mapping[str, int]],
     ports: Mapping[int | None, Mapping[str, int]],
-    mask: Mask,
+    mask: PageMask,
 ) -> list[User]:
     """Return the users with the most rows, in that order."""
     return [

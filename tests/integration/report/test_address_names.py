@@ -14,8 +14,8 @@ from helpers.site import Site
 from xraylog.database import dns_names, optional
 from xraylog.database.session import Connection
 from xraylog.report import address_names
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings
+from xraylog.report.page_mask import PageMask
 
 BARE = ("198.51.100.9", "198.51.100.10", "2001:db8::9", "198.51.100.11")
 ANSWERS = {  # days before the last one, names
@@ -111,7 +111,7 @@ def test_a_page_of_hosts_asks_for_no_names(
 
 
 def test_a_masked_page_has_no_names_of_addresses(with_names: Connection, site: Site) -> None:
-    assert read(site.database, mask=Mask(hides=True)).names == {}
+    assert read(site.database, mask=PageMask(hides=True)).names == {}
     report(site, "--mask")
     assert "name0.example" not in text(site)
     assert "eve.example" not in text(site)

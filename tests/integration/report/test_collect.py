@@ -13,7 +13,7 @@ from helpers.report_data import (
 
 from xraylog.database.session import Connection
 from xraylog.report import traffic
-from xraylog.report.masking import Mask
+from xraylog.report.page_mask import PageMask
 
 
 def test_one_node_is_shown_as_if_there_were_no_other(shared: dict[str, str]) -> None:
@@ -28,7 +28,7 @@ def test_one_node_is_shown_as_if_there_were_no_other(shared: dict[str, str]) -> 
 
 
 def test_a_mask_shows_networks_and_numbers(shared: dict[str, str]) -> None:
-    found, masked = read(shared), read(shared, mask=Mask(hides=True))
+    found, masked = read(shared), read(shared, mask=PageMask(hides=True))
     everything = repr(masked)
     for email in filter(None, EMAILS):
         assert repr(email) not in everything
@@ -57,7 +57,7 @@ def test_a_mask_shows_networks_and_numbers(shared: dict[str, str]) -> None:
 def test_a_mask_numbers_the_nodes(filled: Connection, database: dict[str, str]) -> None:
     """The name of one may be its address."""
     numbers = [number for (number,) in filled.execute("SELECT id FROM nodes")]
-    shown = {node.name for node in read(database, mask=Mask(hides=True)).nodes}
+    shown = {node.name for node in read(database, mask=PageMask(hides=True)).nodes}
     assert shown == {traffic.NO_NODE, *(f"node {number}" for number in numbers)}
 
 

@@ -15,8 +15,8 @@ from psycopg.sql import SQL, Identifier
 from xraylog.database import networks, optional
 from xraylog.database.session import Connection
 from xraylog.report import origins, places
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Place
+from xraylog.report.page_mask import PageMask
 
 NETWORKS = """
     INSERT INTO networks VALUES
@@ -108,7 +108,7 @@ def test_a_role_that_may_not_read_them_gets_the_grant_it_needs(site: Site, conn:
 
 @pytest.mark.usefixtures("with_networks")
 def test_a_masked_page_has_them_by_network(database: dict[str, str], site: Site) -> None:
-    masked = read(database, mask=Mask(hides=True))
+    masked = read(database, mask=PageMask(hides=True))
     assert masked.places == {
         "203.0.113.0/24": Place(None, "Example, Inc."),  # in two countries
         "203.0.0.0/24": Place("AU", "Other"),

@@ -24,8 +24,8 @@ from helpers.report_data import (
 
 from xraylog.database.session import Connection
 from xraylog.report import figures, time_series, traffic
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.page_mask import PageMask
 
 
 def test_nodes_have_their_rows_and_moments(found: Findings, stored: Connection) -> None:
@@ -192,7 +192,7 @@ def test_a_page_of_few_sources_counts_the_reasons_of_all(shared: dict[str, str],
 
 
 def test_masked_sources_have_the_same_reasons(shared: dict[str, str], found: Findings) -> None:
-    masked = read(shared, mask=Mask(hides=True))
+    masked = read(shared, mask=PageMask(hides=True))
     assert [(of.name, of.rows) for of in masked.reasons] == [(of.name, of.rows) for of in found.reasons]
     counts = Counter[str]()
     for source in masked.sources:

@@ -26,8 +26,8 @@ from helpers.report_data import (
 from xraylog.database import session as databases
 from xraylog.database.session import Connection
 from xraylog.report import users
-from xraylog.report.masking import Mask
 from xraylog.report.model import Findings, Thresholds, User, Window
+from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Row, Session
 from xraylog.report.users import Totals, totals
 
@@ -193,7 +193,7 @@ def among(moments: Sequence[tuple[datetime, str]], end: datetime) -> int:
 
 def of_shared(keywords: dict[str, str], window: Window = WINDOW) -> Totals:
     with databases.connect(keywords) as conn:
-        values = {"since": window.since, "until": window.until, "node": None, **Mask().bits}
+        values = {"since": window.since, "until": window.until, "node": None, **PageMask().bits}
         return totals(Session(conn, lambda *_: None, values), window, Thresholds())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xraylog.report.masking import Mask
+from xraylog.report.page_mask import PageMask
 
 SPELLINGS = (  # of addresses that a resolver or a reader understands
     "203.0.113.77.",
@@ -64,5 +64,5 @@ SPELLINGS = (  # of addresses that a resolver or a reader understands
     ],
 )
 def test_a_mask_shows_names_of_hosts_and_networks_of_addresses(address: str | None, shown: str) -> None:
-    assert Mask(hides=True).destination(address) == shown
-    assert Mask().destination(address) == (address or "(none)")
+    assert PageMask(hides=True).destination(address) == shown
+    assert PageMask().destination(address) == (address or "(none)")

@@ -1,4 +1,4 @@
-"""Mask a page that is to be passed on: networks for addresses, numbers for users and nodes. Pure."""
+"""Mask a page before it is passed on: networks instead of addresses, numbers instead of users and nodes. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HIDDEN = "(an address)"
 
 
 @dataclass(frozen=True, slots=True)
-class Mask:
+class PageMask:
     """Whether a page shows networks in place of addresses, and numbers in place of users and nodes."""
 
     hides: bool = False
