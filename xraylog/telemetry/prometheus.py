@@ -21,33 +21,40 @@ from xraylog.load_result import LoadResult
 
 Series: TypeAlias = tuple[str, str]  # name of the metric, and value of its label ("" if it has none)
 
-FAMILIES = {  # with TYPE and HELP, base units, and _total for counters, as promtool requires
-    "xraylog_last_success_timestamp_seconds": ("gauge", "When the database last had every line, 0 for never."),
-    "xraylog_last_run_timestamp_seconds": ("gauge", "When the last run began, whatever became of it."),
-    "xraylog_last_run_exit_status": ("gauge", "Exit status of the last run that came to its end."),
-    "xraylog_run_duration_seconds": ("gauge", "How long that run took."),
-    "xraylog_lines_total": (
-        "counter",
-        "Lines by outcome; rejected: unparsed. Buffered ones count again when imported.",
-    ),
-    "xraylog_rejected_lines_total": ("counter", "Unparsed lines, which are no rows and went to rejected_lines."),
-    "xraylog_buffer_bytes": ("gauge", "Size of the offline buffer after the last run."),
-    "xraylog_log_bytes": ("gauge", "Size of the access log after the last run."),
-    "xraylog_database_older_timestamp_seconds": (
-        "gauge",
-        "When the database last lacked lines that it had confirmed, 0 for never.",
-    ),
-    "xraylog_last_row_timestamp_seconds": ("gauge", "Minute of the newest row that a run stored, 0 for none."),
-    "xraylog_last_run_users": ("gauge", "Distinct users in the lines that the last run read."),
-    "xraylog_last_run_addresses": ("gauge", "Distinct addresses of clients in these lines."),
-    "xraylog_last_run_rows": (
+# Base units, and _total for counters, as promtool requires.
+LAST_SUCCESS = "xraylog_last_success_timestamp_seconds"
+LAST_RUN = "xraylog_last_run_timestamp_seconds"
+EXIT_STATUS = "xraylog_last_run_exit_status"
+DURATION = "xraylog_run_duration_seconds"
+LINES = "xraylog_lines_total"
+REJECTED = "xraylog_rejected_lines_total"
+BUFFER = "xraylog_buffer_bytes"
+LOG = "xraylog_log_bytes"
+OLDER = "xraylog_database_older_timestamp_seconds"
+LAST_ROW = "xraylog_last_row_timestamp_seconds"
+USERS = "xraylog_last_run_users"
+ADDRESSES = "xraylog_last_run_addresses"
+ROWS = "xraylog_last_run_rows"
+OUTBOUND_ROWS = "xraylog_last_run_outbound_rows"
+FAMILIES = {  # TYPE and HELP of each metric, in the order in which they are written
+    LAST_SUCCESS: ("gauge", "When the database last had every line, 0 for never."),
+    LAST_RUN: ("gauge", "When the last run began, whatever became of it."),
+    EXIT_STATUS: ("gauge", "Exit status of the last run that came to its end."),
+    DURATION: ("gauge", "How long that run took."),
+    LINES: ("counter", "Lines by outcome; rejected: unparsed. Buffered ones count again when imported."),
+    REJECTED: ("counter", "Unparsed lines, which are no rows and went to rejected_lines."),
+    BUFFER: ("gauge", "Size of the offline buffer after the last run."),
+    LOG: ("gauge", "Size of the access log after the last run."),
+    OLDER: ("gauge", "When the database last lacked lines that it had confirmed, 0 for never."),
+    LAST_ROW: ("gauge", "Minute of the newest row that a run stored, 0 for none."),
+    USERS: ("gauge", "Distinct users in the lines that the last run read."),
+    ADDRESSES: ("gauge", "Distinct addresses of clients in these lines."),
+    ROWS: (
         "gauge",
         "Rows of these lines by action: accepted, rejected (connections that xray refused), or xray's own API.",
     ),
-    "xraylog_last_run_outbound_rows": ("gauge", "Rows of these lines by outbound tag; the less frequent as other."),
+    OUTBOUND_ROWS: ("gauge", "Rows of these lines by outbound tag; the less frequent as other."),
 }
-(LAST_SUCCESS, LAST_RUN, EXIT_STATUS, DURATION, LINES, REJECTED, BUFFER, LOG, OLDER, LAST_ROW,
- USERS, ADDRESSES, ROWS, OUTBOUND_ROWS) = FAMILIES  # fmt: skip
 OUTCOMES = ("rows", "rejected", "ignored", "buffered")
 ACTIONS = ("accepted", "rejected", "api")
 LABELS = {LINES: "outcome", ROWS: "action", OUTBOUND_ROWS: "outbound"}
@@ -56,7 +63,7 @@ VALUES = {LINES: OUTCOMES, ROWS: ACTIONS, OUTBOUND_ROWS: ()}  # values of the la
 SERIES = tuple((name, value) for name in FAMILIES for value in VALUES.get(name, ("",)))
 ZERO_AT_FIRST = tuple(
     (name, outcome) for name, outcome in SERIES if name in (LAST_SUCCESS, LINES, REJECTED, OLDER, LAST_ROW)
-)  # 0 at first
+)
 ESCAPE, UNESCAPED = re.compile(r"\\(.)"), {"\\": "\\", '"': '"', "n": "\n"}  # in the value of a label
 MAX_BYTES = 1 << 16  # to read: our own file has about 4 KiB, so a larger one is another program's
 
