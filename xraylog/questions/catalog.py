@@ -86,8 +86,8 @@ class Question:
         """Return whether the option is given that selects other parts."""
         return self.narrowed is not None and values.get(self.narrowed[0]) is not None
 
-    def goes(self, part: str) -> str:
-        """Return with or without which option this part belongs to the answer."""
+    def requirement_of(self, part: str) -> str:
+        """Return which option this part requires or excludes, as in "with --by reason" or "without TARGET"."""
         name, others = self.narrowed or ("", {})
         typed = "--by" if name == "by" else name.upper()
         if part not in others:

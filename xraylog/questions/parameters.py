@@ -25,7 +25,8 @@ def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict
     parts = question.parts_for(given)
     if not parts:
         expected, only = " or ".join(question.parts_for({**given, "only": None})), given["only"]
-        raise WrongUsage(f"argument --only: expected {expected}, found {only}, which goes {question.goes(only)}")
+        requirement = question.requirement_of(only)
+        raise WrongUsage(f"argument --only: expected {expected}, found {only}, which goes {requirement}")
     if given["csv"] and len(parts) > 1:
         raise WrongUsage(f"argument --csv: expected --only {' or --only '.join(parts)}, found neither")
     if question.needs and all(given[name] is None for name in question.needs):
