@@ -1,4 +1,4 @@
-"""Files of networks are read whatever their shape, and a line that says nothing sure is an error with its place."""
+"""Files of networks are read in each of their shapes, and a line that is not clear is an error with its place."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ WRONG = [
     ("", "expected networks with a country or a provider, found none"),
     (f"1.0.0.0/24,1,{'x' * 200_000}\n", "line 1: expected fields of at most 131072 characters, found a longer one"),
     (
-        gzip.compress(b"1.0.0.0/24,AU\n", mtime=0)[:-4],  # without the time: workers of a run collect the same tests
+        gzip.compress(b"1.0.0.0/24,AU\n", mtime=0)[
+            :-4
+        ],  # without the time, so that all pytest workers collect the same tests
         "expected a file with a network on each line, found: Compressed file ended",
     ),
 ]

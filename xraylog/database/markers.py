@@ -1,11 +1,11 @@
-"""The comments on tables that carry state: what a migration has reached, and what retention is removing.
+"""Write and read the comments on tables that record state: of a migration, and of tables that retention drops.
 
     xraylog: unfinished migration into logs, times read in Europe/Berlin, ids from a sequence of bigint    on logs_old
     xraylog: finished migration into logs, times read in Europe/Berlin, ids from a sequence of bigint      on logs_old
     xraylog: undone migration, to be dropped                                                               on logs_new
     xraylog: to be dropped by retention                                               on a partition, or a former one
 
-Databases have these texts: they do not change.
+Existing databases have these texts, so they must not change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MIGRATION = re.compile(
 
 
 class MigrationMarker(NamedTuple):
-    """What the comment on `logs_old` says."""
+    """The content of the comment on `logs_old`."""
 
     is_finished: bool
-    zone: str | None  # in which times without a zone are read; None, as the type, if the comment does not say it
+    zone: str | None  # in which times without a zone are read; None, like the type, if the comment does not have it
     sequence_type: str | None  # of the sequence of logs.id before the migration
 
     @property
@@ -41,7 +41,7 @@ class MigrationMarker(NamedTuple):
 
 
 def read_migration(comment: str | None) -> MigrationMarker | None:
-    """Return what a comment on `logs_old` says of a migration; None if it is no such comment."""
+    """Parse a comment on `logs_old`; return None if it is not of a migration."""
     found = MIGRATION.fullmatch(comment or "")
     return MigrationMarker(bool(found["finished"]), found["zone"], found["sequence_type"]) if found else None
 

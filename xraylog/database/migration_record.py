@@ -1,7 +1,7 @@
-"""The table that says where a migration of `logs` stands; it has one row while there is something to say.
+"""Read the table that records how far a migration of `logs` is, in its one row.
 
-A comment on `logs_old` says the same, for people and for versions that know nothing of the table. The table decides: a
-dump may be without comments.
+A comment on `logs_old` says the same, for people, and for older versions, which do not know the table. If the two
+differ, the table counts, because a dump may lack comments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from xraylog.database.session import Connection
 TABLE = "xraylog_migration"
 CREATE = f"CREATE TABLE IF NOT EXISTS {TABLE} (state text NOT NULL)"
 DROP = f"DROP TABLE IF EXISTS {TABLE}"
-# Another program may have a table of that name: what is not like ours is neither read nor dropped. `record`: pg_class
+# Another program may have a table of that name. A table without our column is neither read nor dropped. `record` is an
+# alias of pg_class.
 IS_OURS = """
     record.relname = 'xraylog_migration' AND record.relkind = 'r'
     AND (SELECT array_agg(a.attname::text) FROM pg_attribute a
@@ -23,6 +24,6 @@ IS_OURS = """
 
 
 def read(conn: Connection, table: str | None) -> str | None:
-    """Return the text in the table, whose name is quoted; None where there is no table or nothing in it."""
+    """Return the text in the table, whose name is quoted; None if there is no table, or no row in it."""
     rows = session.answer(conn, SQL("SELECT state FROM {}").format(SQL(table))) if table else []
     return rows[0][0] if rows else None

@@ -42,7 +42,7 @@ def test_a_day_and_its_names_go(conn: Connection, monkeypatch: pytest.MonkeyPatc
 def test_names_that_a_row_uses_by_now_stay_with_their_thousand(
     conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The keys on the workers refuse them: there, no DELETE of names may ask `logs`."""
+    """The foreign keys on the workers refuse them, because with Citus a DELETE of names cannot query `logs`."""
     partitions.Partitions(conn).ensure(["2025-01-01"])
     conn.execute("INSERT INTO users (email) VALUES ('a'), ('b')")
     find = retention.prune._unused

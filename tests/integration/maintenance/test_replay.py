@@ -1,4 +1,4 @@
-"""Unparsed lines that are records by now move into `logs`, each once; all else stays where it is."""
+"""Unparsed lines that can be parsed now move into `logs`, each once; all others stay where they are."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ REJECT = """
 
 @pytest.fixture
 def site(site: Site, conn: Connection) -> Site:
-    """With its tables, and two nodes."""
+    """Return a site that has its tables, and two nodes."""
     schema.ensure(conn)
     conn.execute("INSERT INTO nodes (name) VALUES ('n1'), ('n2')")
     return site
 
 
 def reject(site: Site, *text: str | bytes, node: str = "n1", reason: str = REASON) -> None:
-    """As a version that did not understand them has left these lines."""
+    """Store these lines as unparsed ones, as a version that could not parse them did."""
     with psycopg.connect(**site.database) as conn:  # type: ignore[arg-type]
         for one in text:
             raw = one if isinstance(one, bytes) else one.encode()
@@ -50,7 +50,7 @@ def reject(site: Site, *text: str | bytes, node: str = "n1", reason: str = REASO
 
 
 def table(site: Site) -> list[tuple[Any, ...]]:
-    """All that is in rejected_lines."""
+    """Return all rows of rejected_lines."""
     return site.query("SELECT * FROM rejected_lines ORDER BY id")
 
 
@@ -187,7 +187,7 @@ def test_a_line_of_a_day_to_come_is_a_row_when_the_day_has_come(site: Site, monk
 
 
 def test_a_line_that_was_not_kept_whole_stays(site: Site, monkeypatch: pytest.MonkeyPatch, conn: Connection) -> None:
-    """What is left of it may read as a whole line, with half of a name."""
+    """Its beginning could be parsed as a whole line, with half of a name."""
     monkeypatch.setattr(records, "MAX_LINE_BYTES", 10)
     site.append("damaged, and longer than what is kept\n")
     assert site.run_here() == 0
@@ -231,7 +231,7 @@ def test_a_row_that_the_database_refuses_stays_rejected_and_its_neighbours_load(
 def test_of_masked_lines_those_move_that_are_as_xray_wrote_them(
     site: Site, conn: Connection, host: str, email: str, moves: bool
 ) -> None:
-    """Otherwise a user, a destination or a tag would be stored that nobody ever wrote."""
+    """Otherwise a user, a destination or a tag could be stored that is in no log."""
     site.set("privacy", mask_source="24/48")
     conn.execute("ALTER TABLE logs ADD CONSTRAINT no_7777 CHECK (source_port <> 7777)")
     site.append(
@@ -262,7 +262,7 @@ def test_a_line_with_a_name_that_the_database_refuses_stays(site: Site, conn: Co
 
 
 def test_a_check_that_refuses_all_of_them_leaves_all_of_them(site: Site, conn: Connection) -> None:
-    """They may be there because of it: that is no table that does not fit."""
+    """They may be unparsed lines because of that CHECK, so it is no reason to refuse the table."""
     conn.execute("ALTER TABLE logs ADD CHECK (destination_port <> 443)")
     reject(site, *lines(0, 150))
     before = table(site)
@@ -271,7 +271,7 @@ def test_a_check_that_refuses_all_of_them_leaves_all_of_them(site: Site, conn: C
 
 
 def test_an_internal_error_of_a_trigger_leaves_all_of_them_and_is_named(site: Site, conn: Connection) -> None:
-    """It says nothing of a row."""
+    """Such an error does not show which row caused it."""
     conn.execute(
         "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'broken' USING ERRCODE = 'XX000'; END $$"
@@ -287,7 +287,7 @@ def test_an_internal_error_of_a_trigger_leaves_all_of_them_and_is_named(site: Si
 
 
 def test_counts_that_do_not_add_up_are_an_error(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Our own fault, that is: no input leads there."""
+    """No input can cause this, only a bug of our own."""
     monkeypatch.setattr(replay, "replay", lambda *_: iter([(LoadResult(lines=2, rows=1), [])]))
     assert "the counts do not add up: 2 lines were read; please report this" in site.run(REPLAY, status=1).stderr
 
@@ -316,7 +316,7 @@ def test_batches_are_bounded_by_lines_and_bytes(site: Site, monkeypatch: pytest.
 
 
 def test_what_is_rejected_meanwhile_is_left_to_the_next_replay(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a log that is loaded at the same time could keep it from ending."""
+    """Otherwise a replay might never end while a log is loaded."""
     site.set("parser", batch_size=1)
     reject(site, line(0), "damaged\n")
     real = replay._read
@@ -334,7 +334,10 @@ def test_what_is_rejected_meanwhile_is_left_to_the_next_replay(site: Site, monke
 
 
 def struck(site: Site, steps: Iterable[int], strike: Callable[[], None]) -> set[str]:
-    """Replays struck at these steps, until one is not; after each, another one has moved every line once."""
+    """Run replays, calling `strike` at one step of each, until one ends; check after each that a replay moves the rest.
+
+    Return the steps that were reached.
+    """
     site.set("parser", batch_size=4)
     expected: Counter[str] = Counter()
     for step in steps:
@@ -351,7 +354,7 @@ def struck(site: Site, steps: Iterable[int], strike: Callable[[], None]) -> set[
         assert site.run_here(REPLAY) == 0, site.output()[-1000:]
         assert site.emails() == expected, site.steps()[-1]
         assert [kept for _, kept in site.rejected()] == [b"damaged"]
-        site.query("DELETE FROM rejected_lines")  # else each replay would have more steps than the one before
+        site.query("DELETE FROM rejected_lines")  # otherwise each replay would have more steps than the one before
     raise AssertionError
 
 
@@ -376,7 +379,7 @@ def test_a_session_ended_at_every_third_step(site: Site) -> None:
 
 @pytest.mark.faults
 def test_killed_at_every_fourth_step_while_the_database_refuses_a_row(site: Site, conn: Connection) -> None:
-    """What was moved before the refused row was found is not moved again."""
+    """Lines that were moved before the refused row was found are not moved again."""
     conn.execute("ALTER TABLE logs ADD CHECK (destination_port <> 13)")
     bad = line(7).replace(":443", ":13")
     expected: Counter[str] = Counter()
@@ -393,7 +396,7 @@ def test_killed_at_every_fourth_step_while_the_database_refuses_a_row(site: Site
 
 
 def all_at_once(site: Site, conn: Connection, *runs: Sequence[str], meanwhile: Callable[[], object]) -> None:
-    """Runs that have all read what they will store, and wait for one another; `meanwhile` happens then."""
+    """Start runs that wait for one another after reading what they will store; then call `meanwhile`."""
     key = session.lock_key("node n1")
     conn.execute("SELECT pg_advisory_lock(%s)", [key])
     with (site.folder / "printed").open("w") as printed:
@@ -422,7 +425,7 @@ def test_a_line_that_a_person_removes_meanwhile_does_not_come_back(site: Site, c
 def test_a_partition_dropped_and_a_name_deleted_meanwhile_are_recreated(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at both and the transaction that needs them."""
+    """Both are there when they are looked up, and gone in the transaction that needs them."""
     reject(site, *lines(0, 10))
     real, drops = replay._store, ["DROP TABLE logs_2025_11_17; DELETE FROM users"]
 
@@ -460,7 +463,7 @@ def test_a_migration_that_is_not_finished_is_waited_for(site: Site, conn: Connec
 
 
 def test_a_line_without_a_reason_or_a_reason_without_a_line_stops_nothing(site: Site, conn: Connection) -> None:
-    """A table made by hand may have columns that may be NULL."""
+    """In a table created by hand, any column may be NULL."""
     site.append(*lines(0, 1))
     site.run()
     conn.execute("ALTER TABLE rejected_lines ALTER reason DROP NOT NULL, ALTER line DROP NOT NULL")

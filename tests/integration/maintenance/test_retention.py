@@ -1,4 +1,4 @@
-"""What is older than `[retention] days` goes, partition by partition, and not one row that is to be kept."""
+"""Retention drops what is older than `[retention] days`, partition by partition, and no row that is to be kept."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ TABLES = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'f') AND reln
 
 @pytest.fixture
 def server(conn: Connection) -> Connection:
-    """A session in a database that has the tables."""
+    """Return a session in a database that has our tables."""
     schema.ensure(conn)
     return conn
 
 
 @pytest.fixture
 def other(database: dict[str, str]) -> Iterator[Connection]:
-    """A second session in it."""
+    """Yield a second session in the same database."""
     with psycopg.connect(**database, autocommit=True) as conn:  # type: ignore[arg-type]
         yield conn
 
 
 @pytest.fixture
 def kept(site: Site, server: Connection) -> Site:
-    """A site that keeps thirty days, and has a line of today and the old day, with a row in it."""
+    """Return a site that keeps thirty days, with a line of today, and a partition of the old day that has a row."""
     site.set("retention", days=30)
     site.set("parser", stray_days=36_500)  # lines of the old day come after those of today
     site.append(today(0))
@@ -64,7 +64,7 @@ def kept(site: Site, server: Connection) -> Site:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks are waited for a second in total, in the runs of `run_here`, too."""
+    """Wait only a second in total for locks, also in the runs of `run_here`."""
     monkeypatch.setattr(ours, "LOCK_TIMEOUT_S", 1)
 
 
@@ -77,7 +77,7 @@ def day(conn: Connection, *days: str) -> None:
 
 
 def fill(conn: Connection, name: str = OLD_DAY) -> None:
-    """A day with a row in it."""
+    """Insert a row into the partition of a day."""
     day(conn, name)
     conn.execute("INSERT INTO logs (\"timestamp\", action) VALUES (%s::timestamptz, 'accepted')", [f"{name} 12:00+00"])
 
@@ -100,7 +100,7 @@ def concurrently(conn: Connection) -> bool:
 
 @contextlib.contextmanager
 def reader(other: Connection) -> Iterator[None]:
-    """A session that reads logs for a long time."""
+    """Let another session read logs inside the block."""
     with other.transaction():
         other.execute("SELECT count(*) FROM logs")
         yield
@@ -110,7 +110,7 @@ def reader(other: Connection) -> Iterator[None]:
 
 
 def test_today_and_the_days_before_it_are_kept_in_utc(server: Connection) -> None:
-    """The last day that goes ends at the very moment at which the first one that is kept begins."""
+    """The last day that is dropped ends exactly when the first one that is kept begins."""
     day(server, "2024-02-28", "2024-02-29", "2024-03-01", "2024-03-31")
     server.execute("SET timezone TO 'Asia/Tokyo'")
     assert [table.name for table in retention.to_drop(server, 30, NOW)] == ["logs_2024_02_28", "logs_2024_02_29"]
@@ -206,7 +206,7 @@ def test_a_table_with_our_comment_on_it_stays_when_it_has_a_row_that_is_kept(ser
 
 
 def test_while_the_table_of_a_migration_is_there_nothing_goes(server: Connection) -> None:
-    """Every day is compared with it before it is dropped."""
+    """Before that table is dropped, every day is compared with it."""
     fill(server)
     server.execute("CREATE TABLE logs_old ()")
     server.execute("COMMENT ON TABLE logs_old IS 'xraylog: finished migration into logs, times read in UTC'")
@@ -320,7 +320,7 @@ def test_tables_of_another_role_are_one_complaint(site: Site, server: Connection
 def test_a_day_of_a_role_that_does_not_own_logs_is_dropped_and_names_need_a_grant(
     server: Connection, database: dict[str, str]
 ) -> None:
-    """It may drop its own day, not detach it first: a mark would stay on one that is detached later, to keep it."""
+    """It may drop its day, but not detach it. So it must not mark it: the mark would stay if an operator detaches it."""
     fill(server)
     server.execute("INSERT INTO users (email) VALUES ('unused')")
     day(server, f"{NOW:%Y-%m-%d}")
@@ -393,7 +393,7 @@ def test_nobody_who_comes_meanwhile_waits(kept: Site, server: Connection, other:
 
 @pytest.fixture
 def half_detached(server: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The old day, when a reader that came late has held DETACH … CONCURRENTLY up until it was cancelled."""
+    """Leave the old day half detached, by a reader that blocks DETACH … CONCURRENTLY until it is cancelled."""
     if not concurrently(server):
         pytest.skip("PostgreSQL 14 is the first that has DETACH … CONCURRENTLY")
     fill(server)
@@ -423,7 +423,7 @@ def test_a_half_detached_day_is_finished_by_the_next_run(server: Connection, oth
 
 @contextlib.contextmanager
 def killed_when_half_detached(site: Site) -> Iterator[None]:
-    """Around a run: as soon as another session sees that the partition is half detached."""
+    """Kill a run inside the block as soon as another session sees that the partition is half detached."""
 
     def watch() -> None:
         wait_until(lambda: site.query("SELECT count(*) FROM pg_inherits WHERE inhdetachpending") == [(1,)])
@@ -437,7 +437,7 @@ def killed_when_half_detached(site: Site) -> Iterator[None]:
 def test_killed_while_the_server_is_still_detaching(
     kept: Site, server: Connection, other: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dead run's session goes on by itself: whichever of the two is the first, the other one finds it done."""
+    """The killed run's session continues in the server. Whichever of the two comes second finds the work done."""
     if not concurrently(server):
         pytest.skip("PostgreSQL 14 is the first that has DETACH … CONCURRENTLY")
     with reader(other):
@@ -510,7 +510,7 @@ def test_runs_at_once_drop_each_partition_once(server: Connection, database: dic
     assert found(server, TABLES) == []
 
 
-FIRST_STEP = 9  # before it come the locks and the statistics, which test_kill.py is about
+FIRST_STEP = 9  # the steps before are the locks and the statistics, which test_kill.py tests
 
 
 @pytest.mark.faults
@@ -655,7 +655,7 @@ def test_while_a_run_of_any_node_stores_rows_no_name_goes(
 def test_names_that_go_between_a_runs_names_and_its_rows_are_recreated(
     site: Site, server: Connection, monkeypatch: pytest.MonkeyPatch, load_path: str
 ) -> None:
-    """Whichever way the rows come in: the foreign keys say that the names are gone, and nothing is stored till then."""
+    """On each load path the foreign keys refuse the rows, and nothing is stored until the names are recreated."""
     site.load_path = load_path
     resolve = References.resolve
     removed: list[str] = []

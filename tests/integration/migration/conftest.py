@@ -12,7 +12,7 @@ from xraylog.database.session import Connection
 
 @pytest.fixture
 def role(conn: Connection, database: dict[str, str]) -> Iterator[Callable[[str], str]]:
-    """Makes roles that end with the test."""
+    """Create roles that are dropped at the end of the test."""
     made: list[str] = []
 
     def make_role(suffix: str) -> str:

@@ -94,7 +94,7 @@ def test_two_migrations_at_once_copy_each_day_once(conn: Connection, site: Site)
 
 
 def test_a_query_that_goes_on_does_not_stop_the_days(conn: Connection, site: Site, database: dict[str, str]) -> None:
-    """From PostgreSQL 12 on, ATTACH goes beside readers; before, a day waits for them."""
+    """From PostgreSQL 12 on, ATTACH does not wait for readers; before, a day waits for them."""
     make_plain_logs(conn)
     stop_after_the_rename(site)
     with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_a_query_that_goes_on_does_not_stop_the_days(conn: Connection, site: Sit
 
 
 class Reader(threading.Thread):
-    """Queries logs all the time, and remembers how long it had to wait."""
+    """Queries logs all the time, and records the longest wait."""
 
     def __init__(self, keywords: dict[str, str]) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def test_a_reader_is_never_blocked_for_long_and_sees_whole_days(
 def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
     conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at the rows and the rename."""
+    """It comes between the check of the rows and the rename."""
     make_plain_logs(conn, OLDER.replace("timestamptz NOT NULL", "timestamptz"))
     from xraylog.migration import swap
 
@@ -175,7 +175,7 @@ def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
 def test_a_value_that_is_changed_meanwhile_to_one_that_has_no_new_type_is_reported_and_can_be_fixed(
     conn: Connection, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the last look at the rows."""
+    """It is changed after the last check of the rows."""
     make_plain_logs(conn, OLDER.replace("source_ip        inet", "source_ip        text"))
     real = backfill.copy_day
 
@@ -206,7 +206,7 @@ def test_a_name_that_another_program_takes_meanwhile_is_reported_and_can_be_free
 
 
 def test_a_publication_of_all_tables_is_no_obstacle(own_server: Callable[..., Server], tmp_path: Path) -> None:
-    """It refuses UPDATE and DELETE where it could not say which row: on a table without a key."""
+    """The server refuses UPDATE and DELETE on a published table without a key."""
     server = own_server("wal_level=logical")
     site = Site(tmp_path, server.keywords())
     with psycopg.connect(**server.keywords(), autocommit=True) as conn:  # type: ignore[arg-type]
@@ -247,7 +247,7 @@ def test_timeouts_of_the_role_do_not_stop_it(conn: Connection, site: Site) -> No
 
 
 def site_waits(conn: Connection) -> bool:
-    """Whether a migration waits for another one."""
+    """Return whether a migration waits for another one."""
     waiting = "application_name = 'migrate_logs' AND wait_event = 'advisory' AND datname = current_database()"
     return conn.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {waiting}").fetchone() == (1,)
 

@@ -290,7 +290,7 @@ def test_a_constraint_that_is_not_enforced_is_refused_with_the_way_out(conn: Con
 def test_a_type_that_the_owner_may_not_use_is_refused_with_what_is_missing(
     conn: Connection, site: Site, role: Callable[[str], str]
 ) -> None:
-    """Each column of the type would be one more reason: the first is enough."""
+    """Only the first reason is reported, although each column of the type would be one."""
     make_plain_logs(conn)
     owner = role("owner")
     conn.execute("CREATE TYPE city AS ENUM ('here')")
@@ -308,7 +308,7 @@ def test_a_type_that_the_owner_may_not_use_is_refused_with_what_is_missing(
 
 
 def test_what_comes_between_the_look_and_the_rename_changes_nothing(conn: Connection) -> None:
-    """A view that another session creates, and an event trigger that lets nobody create a table."""
+    """Another session creates a view, and an event trigger that refuses every CREATE TABLE."""
     make_plain_logs(conn)
     conn.execute("CREATE VIEW hours AS SELECT count(*) FROM logs")
     before = facts(conn)
@@ -420,7 +420,7 @@ def test_a_right_that_is_taken_away_meanwhile_is_asked_for(
 def test_the_databases_own_tablespace_as_the_default_one_is_no_obstacle(
     conn: Connection, site: Site, is_plain: bool
 ) -> None:
-    """The server refuses a partitioned table then: nothing is wrong with ours."""
+    """With such a default_tablespace, the server refuses to create any partitioned table."""
     site.set("postgresql", options="-c default_tablespace=pg_default")
     if is_plain:
         make_plain_logs(conn)

@@ -17,7 +17,7 @@ from xraylog.database.session import Connection
 
 
 def test_only_days_with_rows_become_partitions(conn: Connection, site: Site) -> None:
-    """One row of a clock that was wrong, years before the others."""
+    """Insert a row with a wrong time, years before the others."""
     make_plain_logs(conn)
     conn.execute("UPDATE logs SET \"timestamp\" = '2018-01-01 00:00+00' WHERE id = 1")
     before = content(conn)
@@ -30,7 +30,7 @@ def test_only_days_with_rows_become_partitions(conn: Connection, site: Site) -> 
 def test_no_transaction_takes_more_locks_for_more_days(
     conn: Connection, site: Site, other_database: Connection
 ) -> None:
-    """Neither copies, nor the verification, nor the way back, nor the drop of the old table; also without pruning."""
+    """This holds for the copies, the verification, the undo and the drop of the old table, also without pruning."""
     taken = []
     for place, days in ((conn, 6), (other_database, 9)):
         site.set("postgresql", dbname=place.info.dbname)
@@ -43,7 +43,7 @@ def test_no_transaction_takes_more_locks_for_more_days(
 
 @pytest.fixture
 def small(own_server: Callable[..., Server]) -> Callable[[int], dict[str, str]]:
-    """Starts a server of 20 sessions again, with this many locks for each."""
+    """Restart a server of 20 sessions, with this many locks for each."""
     server = own_server(*FAST, "max_connections=20", "max_wal_senders=0")
 
     def restart(locks: int) -> dict[str, str]:
@@ -78,7 +78,7 @@ def test_too_many_days_for_the_locks_are_refused_with_the_setting(
     with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
         assert content(conn) == rows
 
-    small(10)  # taken back: readers fail, the way back does not
+    small(10)  # the setting is lowered again: readers fail, the undo does not
     with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
         if conn.info.server_version < 170000:  # later servers have more in reserve
             with pytest.raises(psycopg.errors.OutOfMemory) as raised:

@@ -1,4 +1,4 @@
-"""What people really have: other types, names and columns are recognised and carried over."""
+"""Tables as people really have them, with other types, names and columns, are recognised and carried over."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_source_padded_with_blanks_is_an_address(conn: Connection, site: Site)
 
 
 def test_times_without_a_zone_are_read_in_the_zone_of_the_config(conn: Connection, site: Site) -> None:
-    """Also at the turn of the clocks, and when the config says another zone by the time it goes on."""
+    """This includes the hour when clocks change, and a config that has another zone when the migration is resumed."""
     site.set("parser", timezone="Europe/Berlin")
     make_plain_logs(conn, OLDER.replace("timestamptz", "timestamp"), rows=0)
     times = ["2025-10-26 01:30", "2025-10-26 02:30", "2025-10-26 03:30", "2025-11-17 00:30", "2025-11-17 01:30"]

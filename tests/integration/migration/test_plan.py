@@ -37,7 +37,7 @@ def test_a_dry_run_says_all_of_it_and_changes_nothing(conn: Connection, site: Si
 def test_the_sql_of_a_dry_run_does_what_the_migration_does(
     conn: Connection, site: Site, other_database: Connection
 ) -> None:
-    """Pasted by hand, for a table of one day."""
+    """The SQL is pasted by hand, for a table of one day."""
     for place in (conn, other_database):
         make_plain_logs(place, days=1)
     said = site.migrate("--dry-run", "--drop-old").stdout

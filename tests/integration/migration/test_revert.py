@@ -49,7 +49,7 @@ def test_ids_that_come_from_no_sequence_come_from_there_in_the_new_table_and_aft
 
 
 def test_a_row_that_comes_after_the_report_is_not_lost_where_ids_come_from_no_sequence(conn: Connection) -> None:
-    """There is no last id that would have changed."""
+    """Without a sequence there is no last id that shows a new row."""
     conn.execute(OTHER_IDS)
     make_plain_logs(conn, OLDER.replace("bigserial  ", "bigint DEFAULT next_id()"))
     swap.swap(conn, "UTC", 60)
@@ -112,7 +112,7 @@ PSQL_SESSION = "America/New_York"  # a zone that has nothing to do with that of 
 
 
 def test_the_rows_that_an_undo_would_lose_are_kept_by_what_it_prints(conn: Connection, site: Site) -> None:
-    """Also where the old table has times without a zone, which COPY reads without a look at the zone in the file."""
+    """This includes an old table with times without a zone, for which COPY ignores the zone in the file."""
     make_plain_logs(conn, OLDER.replace("timestamptz", "timestamp"))
     site.set("parser", timezone="Europe/Berlin")
     site.migrate()
@@ -226,7 +226,7 @@ def test_undo_is_refused_while_a_view_reads_the_new_table(conn: Connection, site
 
 
 def test_undo_finds_free_names(conn: Connection, site: Site) -> None:
-    """Also where an index has the name of another one with a suffix, or one as long as names may be."""
+    """This includes an index with the name of another one plus the suffix, and a name of the maximum length."""
     make_plain_logs(conn)
     for name in ("a", "a_new", "a_new_new"):
         conn.execute(f"CREATE INDEX {name} ON logs (action)")

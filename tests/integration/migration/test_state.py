@@ -130,7 +130,7 @@ def test_a_server_that_goes_away_ends_it_and_the_same_command_goes_on(
 
 
 def test_a_policy_never_hides_rows_from_the_migration(conn: Connection, site: Site, role: Callable[[str], str]) -> None:
-    """Set up after the start, also for the owner: copy and verification would both miss what it hides."""
+    """A policy is created after the start, also for the owner: copy and verification would both miss hidden rows."""
     make_plain_logs(conn)
     owner = role("owner")
     conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
@@ -153,7 +153,7 @@ COMMENTS = """
 
 
 def lose_the_comments(conn: Connection) -> None:
-    """As pg_dump --no-comments does."""
+    """Remove the comments, as pg_dump --no-comments does."""
     found = conn.execute(COMMENTS).fetchall()
     assert found
     for (statement,) in found:
@@ -225,7 +225,7 @@ def test_a_migration_that_an_older_version_began_is_known_by_its_comment(conn: C
 
 
 def test_a_comment_that_was_cut_is_asked_for_and_the_migration_goes_on(conn: Connection, site: Site) -> None:
-    """Of an older version's migration, which wrote no more than a comment."""
+    """An older version started the migration, and wrote only a comment."""
     make_plain_logs(conn)
     before = content(conn)
     stop_in_the_middle(site)
@@ -240,7 +240,7 @@ def test_a_comment_that_was_cut_is_asked_for_and_the_migration_goes_on(conn: Con
 
 
 def test_what_nothing_is_known_of_is_never_called_done(conn: Connection, site: Site) -> None:
-    """A migration of an older version, whose comment was lost."""
+    """An older version started the migration, and its comment was lost."""
     make_plain_logs(conn)
     before = content(conn)
     stop_in_the_middle(site)

@@ -29,7 +29,7 @@ from xraylog.database.session import Connection
 
 @pytest.mark.parametrize("stands_at", [1, 60, 5000])
 def test_the_sequence_goes_over_and_stands_past_the_largest_id(conn: Connection, site: Site, stands_at: int) -> None:
-    """Also when it was set back."""
+    """This includes a sequence that was set back."""
     make_plain_logs(conn)
     conn.execute("SELECT setval('logs_id_seq', %s)", [stands_at])
     ((before,),) = conn.execute("SELECT 'logs_id_seq'::regclass::oid")
@@ -42,7 +42,7 @@ def test_the_sequence_goes_over_and_stands_past_the_largest_id(conn: Connection,
 def test_a_sequence_that_was_missing_belongs_to_the_owner_of_the_table(
     conn: Connection, site: Site, role: Callable[[str], str]
 ) -> None:
-    """Whoever migrates it: a superuser, say."""
+    """It does not belong to the role that migrates, such as a superuser."""
     make_plain_logs(conn)
     conn.execute("DROP SEQUENCE logs_id_seq CASCADE")
     owner = role("owner")
@@ -127,7 +127,7 @@ def test_owner_and_grants_are_carried_over(conn: Connection, site: Site, role: C
 def test_everything_that_is_made_belongs_to_the_owner_and_to_nobody_else(
     conn: Connection, site: Site, role: Callable[[str], str]
 ) -> None:
-    """Migrated by a superuser, with default privileges: then the owner's runs go on."""
+    """A superuser with default privileges migrates; afterwards the owner's runs still work."""
     make_plain_logs(conn)
     owner, snoop = role("owner"), role("snoop")
     conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
@@ -163,7 +163,7 @@ def test_a_tablespace_is_kept(conn: Connection, site: Site) -> None:
 
 
 def test_an_own_default_of_the_id_and_an_own_sequence_are_kept(conn: Connection, site: Site) -> None:
-    """Also where another table's sequence has the same name."""
+    """This includes a sequence of another table that has the same name."""
     conn.execute("CREATE SCHEMA app")
     conn.execute("CREATE SEQUENCE app.ids START 5000; CREATE TABLE orders (id bigserial)")
     conn.execute("ALTER SEQUENCE orders_id_seq RENAME TO ids")
@@ -225,7 +225,7 @@ def test_a_database_from_before_there_were_nodes_gets_what_it_lacks(
 
 
 def test_an_autovacuum_gives_way(own_server: Callable[..., Server], tmp_path: Path) -> None:
-    """It is cancelled by whoever waits for longer than deadlock_timeout; half a second is less."""
+    """The server cancels it for a session that waits longer than deadlock_timeout; half a second is less."""
     server = own_server("fsync=off", "autovacuum_naptime=1s")
     if server.version < 12:
         pytest.skip("there an autovacuum takes minutes to begin")
@@ -263,7 +263,7 @@ def test_during_a_long_query_it_gives_way_again_and_again(
 
 @pytest.mark.parametrize("path", ["xray, public", "public, xray"])
 def test_a_schema_other_than_public(conn: Connection, site: Site, path: str) -> None:
-    """Whether it is the first one or not: what belongs to logs is made where logs is."""
+    """What belongs to logs is created in its schema, which may or may not be the first one of the search_path."""
     conn.execute("CREATE SCHEMA xray")
     conn.execute("SET search_path TO xray")
     make_plain_logs(conn)

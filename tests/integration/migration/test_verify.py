@@ -69,11 +69,11 @@ def test_rows_stored_since_do_not_disturb_the_proof(conn: Connection, site: Site
 def test_nobody_changes_the_old_table_between_proof_and_drop(
     conn: Connection, site: Site, database: dict[str, str]
 ) -> None:
-    """A row that comes to logs_old while it is being proved waits, and then finds no table."""
+    """An INSERT into logs_old during the verification waits, and then finds no table."""
     make_plain_logs(conn)
     site.migrate()
     with psycopg.connect(**database) as holder:  # type: ignore[arg-type]
-        holder.execute("LOCK TABLE users IN ACCESS SHARE MODE")  # DROP needs the referenced tables for itself
+        holder.execute("LOCK TABLE users IN ACCESS SHARE MODE")  # DROP needs an exclusive lock on the referenced tables
         done: list[int] = []
         dropping = threading.Thread(target=lambda: done.append(site.run_here("--drop-old", script=MIGRATE)))
         dropping.start()
@@ -114,11 +114,11 @@ def test_a_day_that_was_dropped_since_does_not_come_back(conn: Connection, site:
 def test_ids_that_a_session_was_given_before_are_no_difference_and_are_reported_as_lost(
     conn: Connection, site: Site, database: dict[str, str]
 ) -> None:
-    """A sequence with CACHE: a row that is stored since has a smaller id than the old table's largest."""
+    """With CACHE, a row that is stored later may have a smaller id than the largest one of the old table."""
     make_plain_logs(conn, rows=0)
     conn.execute("ALTER SEQUENCE logs_id_seq CACHE 50")
     with psycopg.connect(**database, autocommit=True) as early:  # type: ignore[arg-type]
-        early.execute(INSERT)  # 1, with 2 to 50 in store
+        early.execute(INSERT)  # id 1; the session has got 2 to 50 in advance
         conn.execute(INSERT)  # 51
         site.migrate()
         early.execute(INSERT)  # 2

