@@ -320,7 +320,7 @@ def test_tables_of_another_role_are_one_complaint(site: Site, server: Connection
 def test_a_day_of_a_role_that_does_not_own_logs_is_dropped_and_names_need_a_grant(
     server: Connection, database: dict[str, str]
 ) -> None:
-    """It may drop its day, but not detach it. So it must not mark it: the mark would stay if an operator detaches it."""
+    """It may drop its day, but not detach it. So it must not mark it: the mark would outlive a detach by hand."""
     fill(server)
     server.execute("INSERT INTO users (email) VALUES ('unused')")
     day(server, f"{NOW:%Y-%m-%d}")
