@@ -125,7 +125,7 @@ def print_answer(answer: Answer, options: Options) -> None:
     if options.json:
         write(sys.stdout, present.as_json(answer))
     elif options.csv:
-        complain(*present.about(answer))
+        complain(*present.notes_for_csv(answer))
         write(sys.stdout, present.as_csv(answer))
     else:
         write(sys.stdout, present.as_table(answer))

@@ -96,7 +96,7 @@ def test_again_ends_when_the_database_counts_from_the_start(cfg: Config, log: Lo
 def test_a_log_is_no_copy_of_itself(log: LogFile) -> None:
     head = log.fingerprints()[-1]
     assert discovery.begins_with(log.path, head)
-    assert not discovery.begins_with(log.path, head, but=log)
+    assert not discovery.begins_with(log.path, head, excluded=log)
     assert not discovery.begins_with(discovery.STDIN, head)
 
 

@@ -93,9 +93,9 @@ def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
 
     Rotated names are like access.log.1 or access.log-20260131. Yield None if there is no such file. Read-only.
     """
-    beside = sorted(path.parent.glob(glob.escape(path.name) + "[.-]*"))[:MAX_ROTATED]
+    rotated = sorted(path.parent.glob(glob.escape(path.name) + "[.-]*"))[:MAX_ROTATED]
     with contextlib.ExitStack() as files:
-        for candidate in (path, *beside) if path != STDIN else ():
+        for candidate in (path, *rotated) if path != STDIN else ():
             if begins_with(candidate, head):
                 log = files.enter_context(_opened(candidate, None, read_only=True))
                 if log is not None and (log.max_offset is None or log.max_offset >= size):
@@ -104,10 +104,10 @@ def copy_of(path: Path, head: Fingerprint, size: int) -> Iterator[Log | None]:
         yield None
 
 
-def begins_with(path: Path, fingerprint: Fingerprint, but: LogFile | None = None) -> bool:
-    """Return whether a log at `path`, other than `but`, has this fingerprint: then another such log is its copy."""
+def begins_with(path: Path, fingerprint: Fingerprint, excluded: LogFile | None = None) -> bool:
+    """Return whether a log at `path`, other than `excluded`, has this fingerprint, so that such a log is a copy."""
     try:
-        if path == STDIN or (but is not None and os.path.samestat(path.stat(), but.stat)):
+        if path == STDIN or (excluded is not None and os.path.samestat(path.stat(), excluded.stat)):
             return False
         with _opened(path, None, read_only=True) as log:
             return log is not None and log.fingerprint(fingerprint.length) == fingerprint
@@ -121,13 +121,13 @@ def _opened(path: Path, folder: Path | None, read_only: bool) -> Iterator[Log | 
         if sys.stdin is None:  # its descriptor may be another file's by now
             raise Unusable("-: expected piped input, found standard input closed")
         with archive.spooled(0, folder) as descriptor:
-            yield _as_what_it_is(Piped(path, descriptor), descriptor)
+            yield _as_archive_or_log(Piped(path, descriptor), descriptor)
         return
     with logfile.opened(path, read_only) as log:
-        yield None if log is None else _as_what_it_is(log, log.descriptor)
+        yield None if log is None else _as_archive_or_log(log, log.descriptor)
 
 
-def _as_what_it_is(log: Log, descriptor: int) -> Log:
+def _as_archive_or_log(log: Log, descriptor: int) -> Log:
     """Return an Archive if the file is compressed, otherwise the log. Raises Unusable if we cannot decompress it."""
     kind = archive.compression_of(descriptor)
     if found := archive.unreadable(kind):

@@ -203,7 +203,7 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
                 # What another application has is not to be granted: `_schema` tells.
                 [] if found.misfits and "logs" not in found.tables else rights.findings(conn, cfg),
                 _schema(cfg, found, narrow_columns.find(conn)),
-                _of_others(conn),
+                _foreign_objects(conn),
                 _names(conn),
                 server_limits.findings(conn),
                 _retention(conn, cfg) if is_there else [],
@@ -282,10 +282,10 @@ def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
 def _trial(conn: Connection, cfg: Config) -> Finding:
     """Return whether a line can be stored, on a new day and today; only today for a role that creates no partitions."""
     try:
-        if rights.makes_days(conn):
-            trial.run(conn, cfg, makes_days=True)
-        if rights.days_are_made(conn, days=1):  # with the triggers that are on its partition
-            trial.run(conn, cfg, makes_days=False)
+        if rights.may_create_partitions(conn):
+            trial.run(conn, cfg, on_new_day=True)
+        if rights.partitions_exist(conn, days=1):  # with the triggers that are on its partition
+            trial.run(conn, cfg, on_new_day=False)
     except (session.Unavailable, session.Unsuitable) as reason:
         return "trial", str(reason), "until then lines wait in the buffer"
     except trial.Dropped as reason:
@@ -299,11 +299,11 @@ def _trial(conn: Connection, cfg: Config) -> Finding:
                 table_faults.raise_if_at_fault(conn, error)
         except session.Unsuitable as reason:
             return "trial", str(reason), "until then lines wait in the buffer"
-        return "trial", f"a line cannot be stored: {session.message(error)}", _to_be_let(conn, error)
+        return "trial", f"a line cannot be stored: {session.message(error)}", _way_to_store(conn, error)
     return "trial", "a line was stored as a run stores it, and undone", ""
 
 
-def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
+def _way_to_store(conn: Connection, error: psycopg.Error) -> str:
     """Return what allows a run to store lines, after this error of a trial."""
     known = refusals.describe("", {"user": conn.info.user}, error.sqlstate) or ()
     if session.is_temporary(error):
@@ -317,7 +317,7 @@ def _to_be_let(conn: Connection, error: psycopg.Error) -> str:
     return to_do
 
 
-def _of_others(conn: Connection) -> Iterator[Finding]:
+def _foreign_objects(conn: Connection) -> Iterator[Finding]:
     """Yield policies, triggers and unique indexes on our tables that are not ours, and may refuse rows."""
     if policies := interference.policies(conn):
         statements = "; ".join(dict.fromkeys(policy.statement for policy in policies))

@@ -323,12 +323,11 @@ def _draining(log: LogFile, keep: bool) -> str:
 
 def _days(days: Counter[str], known: DatabaseState | DatabaseDown) -> Iterator[str]:
     for day in sorted(days)[:MAX_DAYS]:
-        there = ""
+        partition = ""
         if isinstance(known, DatabaseState):
-            there = (
-                ", a partition would be created" if partitions.gaps(day, known.bounds) else ", its partition is there"
-            )
-        yield f"{day}: {days[day]} rows{there}"
+            is_missing = partitions.gaps(day, known.bounds)
+            partition = ", a partition would be created" if is_missing else ", its partition is there"
+        yield f"{day}: {days[day]} rows{partition}"
     if len(days) > MAX_DAYS:
         yield f"and {len(days) - MAX_DAYS} more days, up to {max(days)}"
 

@@ -32,13 +32,13 @@ class Finder:
         self.found: list[Gap] = []
         self._seen: list[tuple[BufferedBatch, int]] = []  # each with the offset from where on its log is stored then
 
-    def add(self, stored: BufferedBatch, there: Position | None) -> None:
-        """Add the next batch. `there`: how far the database has stored its log."""
+    def add(self, stored: BufferedBatch, position: Position | None) -> None:
+        """Add the next batch. `position`: how far the database has stored its log."""
         if stored.origin.again:
             return
-        offset, later = (there.offset, there.later) if there else (0, ())
-        seen = [Range(0, begin, one.log_end) for one, begin in self._seen if buffered_log.is_one_log(one, stored)]
-        known = sorted([*later, *seen], key=lambda one: one[1:])
+        offset, later = (position.offset, position.later) if position else (0, ())
+        seen = [Range(0, begin, batch.log_end) for batch, begin in self._seen if buffered_log.is_one_log(batch, stored)]
+        known = sorted([*later, *seen], key=lambda found: found[1:])
         parts = [(begin, end) for begin, end in positions.gaps(offset, known, stored.after) if end is not None]
         is_before_it = bool(parts) and parts[-1][1] == stored.after
         if is_before_it:

@@ -37,7 +37,7 @@ IN_SCHEMA = """
     SELECT quote_ident(current_schema()), coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
            quote_ident(current_user)
 """
-MAKES_DAYS = """
+MAY_CREATE_PARTITIONS = """
     SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)
            AND coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('logs')), true)
 """
@@ -55,7 +55,7 @@ FROM_OUTSIDE = ("database", "user", "database user", "client")
 
 def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
     """Yield whether the privileges suffice; otherwise the statements that grant them."""
-    trouble, to_make_days = [], []
+    trouble, for_partitions = [], []
     ((place, may_create, role),) = conn.execute(IN_SCHEMA)
     found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
     for name, owner, *granted, sequences, owner_name, is_superuser in found:
@@ -67,23 +67,23 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
         trouble += [f"GRANT USAGE ON SEQUENCE {sequence} TO {role}" for sequence in sequences]
         if name == "logs" and not owner:
             become = f"ALTER TABLE logs OWNER TO {role}" if is_superuser else f"GRANT {owner_name} TO {role}"
-            to_make_days.append(f"only the owner of logs can make partitions: {become}")
+            for_partitions.append(f"only the owner of logs can make partitions: {become}")
     if place is None:
-        trouble.append(_to_have_a_schema(conn, role))
+        trouble.append(_schema_advice(conn, role))
     elif not may_create:  # each new day is a new table
-        to_make_days.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
+        for_partitions.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
     enough = "enough for a run"
-    if to_make_days and len(found) == len(schema.TABLES) and days_are_made(conn):
+    if for_partitions and len(found) == len(schema.TABLES) and partitions_exist(conn):
         enough += "; partitions are made by another role, and today's and tomorrow's are there"
     else:
-        trouble += to_make_days
-    as_whom = [f"as their owner, or a superuser of PostgreSQL: {trouble[0]}", *trouble[1:]] if trouble else []
-    yield "rights", "not enough for a run" if trouble else enough, "; ".join(as_whom)
+        trouble += for_partitions
+    statements = [f"as their owner, or a superuser of PostgreSQL: {trouble[0]}", *trouble[1:]] if trouble else []
+    yield "rights", "not enough for a run" if trouble else enough, "; ".join(statements)
 
 
-def makes_days(conn: Connection) -> bool:
+def may_create_partitions(conn: Connection) -> bool:
     """Return whether this role may make partitions: another that is to make them makes no new day in a trial."""
-    return conn.execute(MAKES_DAYS).fetchone() == (True,)
+    return conn.execute(MAY_CREATE_PARTITIONS).fetchone() == (True,)
 
 
 def _for_retention(table: str, cfg: Config) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def _for_retention(table: str, cfg: Config) -> tuple[str, ...]:
     return ("SELECT",) if table == "logs" and cfg.prune_names else ()
 
 
-def days_are_made(conn: Connection, days: int = 2) -> bool:
+def partitions_exist(conn: Connection, days: int = 2) -> bool:
     """Return whether the partitions from today on exist that a role which may only insert needs next."""
     if conn.execute("SELECT to_regclass('logs') IS NULL").fetchone() == (True,):
         return False
@@ -103,7 +103,7 @@ def days_are_made(conn: Connection, days: int = 2) -> bool:
     return not partitions.Partitions(conn).missing(str(today + timedelta(days=step)) for step in range(days))
 
 
-def _to_have_a_schema(conn: Connection, role: str) -> str:
+def _schema_advice(conn: Connection, role: str) -> str:
     """Return what gives this role a schema: a GRANT on one, or a search_path that contains one."""
     for (closed,) in conn.execute(CLOSED_SCHEMAS):
         return f"the schema may not be used: GRANT USAGE, CREATE ON SCHEMA {closed} TO {role}"

@@ -39,10 +39,10 @@ class Dropped(Exception):
     """A valid line would end up in no table."""
 
 
-def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
+def run(conn: Connection, cfg: Config, on_new_day: bool) -> None:
     """Store a valid and an invalid line as a run would, and roll back; only ids of sequences are used up.
 
-    `makes_days`: on a day that has no partition. Raises what a run would raise; Unparsed if the valid line would be
+    `on_new_day`: on a day that has no partition. Raises what a run would raise; Unparsed if the valid line would be
     rejected; Dropped if it would be lost.
     """
     with psycopg.Transaction(conn, force_rollback=True):
@@ -50,7 +50,7 @@ def run(conn: Connection, cfg: Config, makes_days: bool) -> None:
         # A line needs no second session.
         target = Target(conn, lambda: contextlib.nullcontext(conn), has_reject_reason=reject_reason.is_there(found))
         now = datetime.now(timezone.utc)
-        at = (_new_day(target, now) if makes_days else now).astimezone(cfg.zone)
+        at = (_new_day(target, now) if on_new_day else now).astimezone(cfg.zone)
         text = (LINE.format(at=at) + UNPARSED).encode()
         (batch,) = Parser(cfg.zone, now).batches([(0, text)], 1 << 20)
         position = Position(None, target.node_id(cfg.node), SOURCE, SOURCE, 0, 0)

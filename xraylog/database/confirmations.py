@@ -88,16 +88,16 @@ class Confirmer(NamedTuple):
     owner: bytes  # whose positions are its own
 
 
-def renew(conn: Connection, who: Confirmer, receipt: bytes) -> None:
+def renew(conn: Connection, confirmer: Confirmer, receipt: bytes) -> None:
     """Write a new receipt without counting, under each token that this installation has had."""
-    values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
+    values = {**confirmer._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
     if not any(is_it for (is_it,) in conn.execute(RENEW_RECEIPT, values)):
         conn.execute(INSERT_CONFIRMATION, {**values, "count": 0})
 
 
-def confirm(conn: Connection, who: Confirmer, receipt: bytes | None) -> Confirmation:
+def confirm(conn: Connection, confirmer: Confirmer, receipt: bytes | None) -> Confirmation:
     """Count one more confirmation. `receipt`: None if the state file cannot keep a new one."""
-    values = {**who._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
+    values = {**confirmer._asdict(), "receipt": receipt, "kept": KEPT_BYTES}
     found = [*conn.execute(UPDATE_CONFIRMATION, values)] or conn.execute(INSERT_CONFIRMATION, {**values, "count": 1})
     ((number, at),) = found
     return Confirmation(number, at.timestamp())

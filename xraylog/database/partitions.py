@@ -110,7 +110,7 @@ class Partitions:
         *_, reason = self._refused.values()
         return f"{len(self._refused)} days are without a partition: {reason}"
 
-    def known(self, days: Iterable[str]) -> bool:
+    def are_known(self, days: Iterable[str]) -> bool:
         """Return whether each of these days is known to have a partition."""
         return self._known.issuperset(days)
 

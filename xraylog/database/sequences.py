@@ -159,18 +159,18 @@ def find(conn: Connection, tables: Sequence[str]) -> list[IdSequence]:
 
 def without_default(conn: Connection, table: str) -> str:
     """Return why the rows of a table get no id, with the way out."""
-    sequence = _of_ids(conn, table)
+    sequence = _id_sequence(conn, table)
     if sequence is not None:
         return f"{table}.id has no default: {_set_default(table, sequence.name)}"
-    return f"{table}.id has no default, and no sequence: " + "; ".join(_made(conn, table))
+    return f"{table}.id has no default, and no sequence: " + "; ".join(_create_sequence(conn, table))
 
 
-def _of_ids(conn: Connection, table: str) -> IdSequence | None:
+def _id_sequence(conn: Connection, table: str) -> IdSequence | None:
     """Return the sequence of a table's ids; others may have columns with sequences in it, too."""
     return next((sequence for sequence in find(conn, [table]) if sequence.column.name == "id"), None)
 
 
-def _made(conn: Connection, table: str) -> list[str]:
+def _create_sequence(conn: Connection, table: str) -> list[str]:
     """Return the statements after which the ids of a table come from a sequence of their own."""
     name = f"{table}_id_seq"
     ((kind, is_there),) = conn.execute(ID_TYPE, [name, table])
@@ -192,12 +192,14 @@ def describe_repeated_id(conn: Connection, table: str) -> str:
 
     `repeating` may not find it any more, because the failed attempt may have moved a sequence past all existing ids.
     """
-    sequence, default = _of_ids(conn, table), conn.execute(ID_DEFAULT, [table]).fetchone()
+    sequence, default = _id_sequence(conn, table), conn.execute(ID_DEFAULT, [table]).fetchone()
     if sequence is not None and (default is None or "nextval(" in default[0]):  # an identity column has no default
         return f"sequence {sequence.name} gives ids that are there: " + "; ".join(_restart(sequence))
-    mended = _made(conn, table) if sequence is None else [*_restart(sequence), _set_default(table, sequence.name)]
+    statements = (
+        _create_sequence(conn, table) if sequence is None else [*_restart(sequence), _set_default(table, sequence.name)]
+    )
     origin = "a trigger" if default is None else f"the default {default[0]}"
-    return f"{table}.id gets ids that are there, from {origin}: " + "; ".join(mended)
+    return f"{table}.id gets ids that are there, from {origin}: " + "; ".join(statements)
 
 
 def _make_room(sequence: IdSequence) -> Iterator[str]:

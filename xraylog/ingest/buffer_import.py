@@ -86,17 +86,17 @@ class Import:
                 self.end = stored.end
                 self._cover(stored)
                 continue
-            there = self._found(stored, sources)
-            if has_gap(there, stored):
-                yield from load_gap(self._cfg, self._target, stored, there, sources)
-                there = self._found(stored, sources)
-            place = there.after(stored.after)
+            position = self._stored_position(stored, sources)
+            if has_gap(position, stored):
+                yield from load_gap(self._cfg, self._target, stored, position, sources)
+                position = self._stored_position(stored, sources)
+            place = position.after(stored.after)
             if buffered_log.can_begin(stored, place) and not (self._covered or has_own_node(stored, sources)):
                 log = BufferedLog(self._buffer, self.is_known, self._batch_position, self.end, stored)
                 del stored, batch  # before the next one is read: one in memory, not two
                 yield from self._load_log(log, place)
             else:
-                yield self._load_batch(stored, batch, there, sources)
+                yield self._load_batch(stored, batch, position, sources)
                 del stored, batch
 
     def _load_log(self, log: BufferedLog, place: Position) -> Iterator[LoadResult]:
@@ -107,16 +107,16 @@ class Import:
         self._known |= log.digests
 
     def _load_batch(
-        self, stored: BufferedBatch, batch: Batch, there: Position, sources: Sequence[Source]
+        self, stored: BufferedBatch, batch: Batch, position: Position, sources: Sequence[Source]
     ) -> LoadResult:
         """Store those lines of a batch that the database lacks."""
         lines, end_of_log = batch.lines, stored.origin.fingerprint(stored.log_end)
         updates = [buffered_log.batch_update(self._batch_position, stored)]
         if not stored.origin.again:
-            batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
-            there = there.after(stored.after)
-        if end_of_log and (stored.log_end > there.offset or stored.origin.again):
-            updates.insert(0, PositionUpdate(there, stored.log_end, end_of_log, stored.tail))
+            batch = batch.outside([(0, position.offset), *((found.start, found.end) for found in position.later)])
+            position = position.after(stored.after)
+        if end_of_log and (stored.log_end > position.offset or stored.origin.again):
+            updates.insert(0, PositionUpdate(position, stored.log_end, end_of_log, stored.tail))
         result, _ = self._target.loader(stored.origin.node).load(batch, *updates)
         if has_own_node(stored, sources):
             self._cover(dataclasses.replace(stored, batch=None))
@@ -153,11 +153,11 @@ class Import:
                 origins = [known.origin]
             for origin, node in itertools.product(origins, {known.origin.node, self._own_node(known, sources)}):
                 of_node = dataclasses.replace(known, origin=dataclasses.replace(origin, node=node))
-                there = find_log(self._cfg, self._target, of_node, sources)
-                if known.after <= there.offset < end:
-                    move = positions.insert if is_copied and there.id is None else positions.move
+                position = find_log(self._cfg, self._target, of_node, sources)
+                if known.after <= position.offset < end:
+                    move = positions.insert if is_copied and position.id is None else positions.move
                     with session.transaction(self._target.conn, positions.node_lock(node)):
-                        move(self._target.conn, PositionUpdate(there, end, head, known.tail))
+                        move(self._target.conn, PositionUpdate(position, end, head, known.tail))
 
     def _own_node(self, known: BufferedBatch, sources: Sequence[Source]) -> str:
         """Return the node under which this installation continues the log of a batch that was copied along."""
@@ -173,14 +173,14 @@ class Import:
             known = dataclasses.replace(known, after=self._covered.pop().after)
         self._covered = [*self._covered, known][-MAX_COVERED:]
 
-    def _found(self, stored: BufferedBatch, sources: Sequence[Source]) -> Position:
+    def _stored_position(self, stored: BufferedBatch, sources: Sequence[Source]) -> Position:
         """Return how far the log of a batch is stored, counting what another run imported from a copy of the buffer."""
-        there = find_log(self._cfg, self._target, stored, sources)
+        position = find_log(self._cfg, self._target, stored, sources)
         for known in self._covered:
             head = known.origin.fingerprint(known.log_end)
-            if known.after <= there.offset < known.log_end and head in stored.origin.fingerprints:
-                there = dataclasses.replace(there, offset=known.log_end)
-        return there
+            if known.after <= position.offset < known.log_end and head in stored.origin.fingerprints:
+                position = dataclasses.replace(position, offset=known.log_end)
+        return position
 
 
 def has_own_node(stored: BufferedBatch, sources: Iterable[Source]) -> bool:
@@ -188,22 +188,22 @@ def has_own_node(stored: BufferedBatch, sources: Iterable[Source]) -> bool:
     return any(not source.cfg.node_is_set and source.node != stored.origin.node for source in sources)
 
 
-def has_gap(there: Position, stored: BufferedBatch) -> bool:
+def has_gap(position: Position, stored: BufferedBatch) -> bool:
     """Return whether the database lacks lines directly before this batch."""
-    place = there.after(stored.after)
+    place = position.after(stored.after)
     return not stored.origin.again and place.id is None and place.stored_from > 0
 
 
 def load_gap(
-    cfg: Config, target: Target, stored: BufferedBatch, there: Position, sources: Sequence[Source]
+    cfg: Config, target: Target, stored: BufferedBatch, position: Position, sources: Sequence[Source]
 ) -> Iterator[LoadResult]:
     """Load the lines that the database lacks before this batch if a log still has them; log which ones no log has."""
     origin, end = stored.origin, stored.after
     with opened(origin, end, [source.log for source in sources]) as log:
         if log is not None:
-            yield from load_from(log, cfg, target, origin, there, end)
-            there = find_log(cfg, target, stored, sources)
-    if missing := there.gaps(end) if has_gap(there, stored) else []:
+            yield from load_from(log, cfg, target, origin, position, end)
+            position = find_log(cfg, target, stored, sources)
+    if missing := position.gaps(end) if has_gap(position, stored) else []:
         logger.error(
             "{}, bytes {}: expected these lines in this database, or still in the log, found them in neither: the "
             "database is older than the log, or another one; the lines after them are loaded; if there is a copy: {}",
@@ -214,14 +214,15 @@ def load_gap(
         yield LoadResult(missing=sum(last - first for first, last in missing))
 
 
-def load_from(log: Log, cfg: Config, target: Target, origin: Origin, there: Position, end: int) -> Iterator[LoadResult]:
+def load_from(
+    log: Log, cfg: Config, target: Target, origin: Origin, position: Position, end: int
+) -> Iterator[LoadResult]:
     """Load the lines before `end` that the database lacks from this log, and move the position there."""
     logger.warning(
         "{}: this database lacks lines before byte {}; they are loaded from {}", origin.source, end, log.path
     )
-    gap = Gap(log, cfg, end, there.later)
-    position = there
-    for result, reached in target.loader(origin.node).load_all(gap, there):
+    gap = Gap(log, cfg, end, position.later)
+    for result, reached in target.loader(origin.node).load_all(gap, position):
         position = reached
         yield result
     if position.offset < end and log.is_whole:  # the last bytes are blank

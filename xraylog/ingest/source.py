@@ -172,7 +172,7 @@ class Source:
         """Return whether `position` belongs to another file that still exists and has the same beginning, `head`."""
         this = self.log if isinstance(self.log, LogFile) else None
         return position.known_path != position.source and discovery.begins_with(
-            Path(position.known_path), head, but=this
+            Path(position.known_path), head, excluded=this
         )
 
     def _drainable(self, offset: int) -> LogFile | None:

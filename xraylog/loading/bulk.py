@@ -204,7 +204,7 @@ class BulkLoader:
     def _new_days(self, batch: PreparedBatch) -> set[str]:
         """Return the days without a partition that have many rows in this batch and the prepared ones after it."""
         counts = batch.days
-        if self._days.known(counts) or not self._keys.detect().can_attach:
+        if self._days.are_known(counts) or not self._keys.detect().can_attach:
             return set()
         missing = self._days.missing(counts)
         for following in self._ahead():
@@ -257,4 +257,4 @@ class BulkLoader:
         days = following.days.keys()
         if len(group.days | days) > MAX_GROUP_DAYS:
             return False
-        return (not tables or bool(days & tables.keys())) and self._days.known(days - tables.keys())
+        return (not tables or bool(days & tables.keys())) and self._days.are_known(days - tables.keys())

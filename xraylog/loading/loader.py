@@ -109,8 +109,8 @@ class Target:
             raise conflict
         if is_dropped:  # by another run's retention, which will end
             raise Unavailable("partitions vanish while rows of their days are stored")
-        who = "SELECT usename, application_name, query FROM pg_stat_activity"
-        raise Unsuitable(f"names vanish while rows that use them are stored; to see what deletes them: {who}")
+        to_do = "SELECT usename, application_name, query FROM pg_stat_activity"
+        raise Unsuitable(f"names vanish while rows that use them are stored; to see what deletes them: {to_do}")
 
     @contextlib.contextmanager
     def transaction(self, node: str, node_id: int, names: Resolved, count: int) -> Iterator[Store]:

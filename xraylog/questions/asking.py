@@ -30,10 +30,10 @@ SETTINGS = """
     WHERE name IN ('jit', 'work_mem')
 """
 NODES = "SELECT name, id FROM nodes ORDER BY name"
-USERS_NEAR = """
+SIMILAR_USERS = """
     SELECT email::text FROM users WHERE email COLLATE "default" ILIKE %s ORDER BY email LIMIT %s
 """
-IN_LETTERS = """
+NAMES_IN_LETTERS = """
     SELECT address::text FROM endpoints WHERE address COLLATE "default" ILIKE ANY (%s::text[]) ORDER BY 1 LIMIT %s
 """
 EMPTY = "The database has no row."
@@ -76,7 +76,7 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
             notes.append(OF_NODE.format(values["node"]))
         if question.by_name:
             addresses, are_all, more = addresses_of(conn, known, values)
-            names, are_all_names, more_of_names = in_letters(conn, values.get("target"))
+            names, are_all_names, more_of_names = names_in_letters(conn, values.get("target"))
             values = {**values, "also": [*addresses, *names]}
             are_all = are_all and are_all_names
             notes += more + more_of_names
@@ -88,11 +88,11 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
             ids = conn.execute(IDS_OF, [alone[:MAX_USERS]]).fetchall()
             values = {**values, "user_ids": [user_id for (user_id,) in ids]}
         for name, function in asked.items():
-            one_each = [
+            tables = [
                 _part(conn, name, known[function], {**values, "email": user, "node_id": node_id}, limit)
                 for user in users[:MAX_USERS]
             ]
-            parts.append(one_each[0] if len(users) == 1 else _of_users(users, one_each))
+            parts.append(tables[0] if len(users) == 1 else _join_users(users, tables))
         has_rows = any(map(has_log_rows, parts))
         if question.states_start:
             notes.insert(0, start_note(conn, zone))
@@ -104,8 +104,8 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     if len(users if alone is None else alone) > MAX_USERS:
         are_all = False
         notes.append(MANY_USERS.format(MAX_USERS))
-    if question.nothing and not has_rows and (nothing := question.nothing(values)):
-        notes.insert(0, nothing)
+    if question.no_rows_note and not has_rows and (note := question.no_rows_note(values)):
+        notes.insert(0, note)
     until = values["until"] if question.has_end else None
     return Answer(question.name, values["since"], until, zone, parts, [*dict.fromkeys(notes)], not are_all)
 
@@ -163,16 +163,17 @@ def addresses_of(
     found = [address for (address,) in conn.execute(statement, {**values, "limit": MAX_ADDRESSES + 1})]
     are_all = len(found) <= MAX_ADDRESSES
     addresses = found[:MAX_ADDRESSES]
-    return addresses, are_all, targets.also(addresses) + ([] if are_all else [MANY_ADDRESSES.format(MAX_ADDRESSES)])
+    notes = targets.also_counted(addresses) + ([] if are_all else [MANY_ADDRESSES.format(MAX_ADDRESSES)])
+    return addresses, are_all, notes
 
 
-def in_letters(conn: Connection, target: str | None) -> tuple[list[str], bool, list[str]]:
+def names_in_letters(conn: Connection, target: str | None) -> tuple[list[str], bool, list[str]]:
     """Return the destinations whose name is spelled in letters (not xn--…), whether these are all, and notes."""
     patterns = [like(pattern) for pattern in targets.spelled(target)]
     notes = targets.part_of_letters(target)
     if not patterns:
         return [], True, notes
-    found = [name for (name,) in conn.execute(IN_LETTERS, [patterns, MAX_ADDRESSES + 1])]
+    found = [name for (name,) in conn.execute(NAMES_IN_LETTERS, [patterns, MAX_ADDRESSES + 1])]
     if len(found) <= MAX_ADDRESSES:
         return found, True, notes
     return found[:MAX_ADDRESSES], False, [*notes, MANY_NAMES.format(MAX_ADDRESSES)]
@@ -189,7 +190,7 @@ def _part(conn: Connection, title: str, statement: Statement, values: Mapping[st
     return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)
 
 
-def _of_users(users: Sequence[str | None], parts: Sequence[Part]) -> Part:
+def _join_users(users: Sequence[str | None], parts: Sequence[Part]) -> Part:
     """Join the tables of several users into one with a column `user`."""
     rows = [(user, *row) for user, part in zip(users, parts, strict=False) for row in part.rows]
     return Part(parts[0].name, ("user", *parts[0].columns), rows, any(part.is_cut for part in parts))
@@ -251,8 +252,8 @@ def find_users(conn: Connection, pattern: str) -> list[str]:
     if not found and "*" in pattern:
         found = conn.execute(USERS_LIKE, [like(pattern), MAX_USERS + 1]).fetchall()
     if not found:
-        near = conn.execute(USERS_NEAR, [f"%{like(pattern.strip())}%", 5]).fetchall()
-        hint = f"; there are {', '.join(repr(name) for (name,) in near)}" if near else "; for all: last-seen"
+        similar = conn.execute(SIMILAR_USERS, [f"%{like(pattern.strip())}%", 5]).fetchall()
+        hint = f"; there are {', '.join(repr(name) for (name,) in similar)}" if similar else "; for all: last-seen"
         raise Unknown(f"expected the name of a user, or a pattern, found {pattern!r}{hint}")
     return [name for (name,) in found]
 

@@ -55,7 +55,7 @@ class Question:
     window: timedelta = DAY  # before --until, unless --since says otherwise
     options: Callable[[argparse.ArgumentParser], None] = no_options
     notes: tuple[str, ...] = field(default=())
-    nothing: Callable[[Mapping[str, Any]], str | None] | None = None  # returns the note if no row was found
+    no_rows_note: Callable[[Mapping[str, Any]], str | None] | None = None  # returns the note if no row was found
     states_start: bool = False  # add a note that says from when on there are rows
     needs: Mapping[str, str] = field(default_factory=dict)  # at least one must be given: options, as they are typed
     narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer if it is given
@@ -186,7 +186,7 @@ QUESTIONS = (
         HOUR,
         _sharing,
         (SHARING, ADDRESSES),
-        targets.nothing_of_user,
+        targets.no_rows_of_user,
         extra_columns=(
             ExtraColumns(
                 "users", "email", {"countries": "countries", "providers": "providers"}, "places_of_users", "networks"
@@ -217,7 +217,7 @@ QUESTIONS = (
         DAY,
         _client,
         (ADDRESSES, targets.MASKED_CLIENTS),
-        targets.nothing_from,
+        targets.no_rows_from_client,
         extra_columns=(places("rejected", "source_ip"),),
     ),
     Question(
@@ -227,7 +227,7 @@ QUESTIONS = (
         DAY,
         _reached,
         (targets.NAMES, targets.MASKED),
-        targets.nothing,
+        targets.no_rows_of_target,
         needs={"target": "TARGET", "port": "--port"},
         extra_columns=(names("connections"),),
         by_name=True,
@@ -255,7 +255,7 @@ QUESTIONS = (
         DAY,
         _outbound,
         (ACCEPTED,),
-        targets.nothing_by_tag,
+        targets.no_rows_by_tag,
         narrowed=("tag", {"users": "users_by_outbound", "destinations": "destinations_by_outbound"}),
     ),
     Question(

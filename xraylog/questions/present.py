@@ -74,7 +74,7 @@ def as_json(answer: Answer) -> str:
     return json.dumps(found, indent=1).replace("\x7f", "\\u007f") + "\n"
 
 
-def about(answer: Answer) -> list[str]:
+def notes_for_csv(answer: Answer) -> list[str]:
     """Return what a CSV does not contain: the window, which tables are cut off, and the notes."""
     return [window(answer), *(_count(part) for part in answer.parts if part.is_cut), *answer.notes]
 

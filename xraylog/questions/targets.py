@@ -121,7 +121,7 @@ def spelled(target: str | None) -> list[str]:
     return [pattern for each in names for pattern in (each, f"{each}.")]
 
 
-def nothing(values: Mapping[str, Any]) -> str:
+def no_rows_of_target(values: Mapping[str, Any]) -> str:
     """Return the note for an answer without rows."""
     wanted, port = values.get("target"), values.get("port")
     if wanted is None:
@@ -134,7 +134,7 @@ def nothing(values: Mapping[str, Any]) -> str:
     )
 
 
-def also(found: Sequence[str]) -> list[str]:
+def also_counted(found: Sequence[str]) -> list[str]:
     """Return the note that says which addresses are counted for a name."""
     if not found:
         return []
@@ -150,17 +150,17 @@ def called(address: str, names: Sequence[str]) -> list[str]:
     return [f"DNS answers called {address} {shown}: clients that asked for a name are stored under that name."]
 
 
-def nothing_from(values: Mapping[str, Any]) -> str:
+def no_rows_from_client(values: Mapping[str, Any]) -> str:
     """Return the note for an answer without rows."""
     return f"no row in this window is from {values['client']}"
 
 
-def nothing_of_user(values: Mapping[str, Any]) -> str | None:
+def no_rows_of_user(values: Mapping[str, Any]) -> str | None:
     """Return the note for an answer without rows; None if it is about all users."""
     return None if values["alone"] is None else f"no row of {values['alone']} in this window"
 
 
-def nothing_by_tag(values: Mapping[str, Any]) -> str:
+def no_rows_by_tag(values: Mapping[str, Any]) -> str:
     """Return the note for an answer without rows."""
     tag = values.get("tag")
     return (

@@ -44,13 +44,13 @@ def over_time(found: Findings, zone: ZoneInfo, slots: Iterable[Slot], name: Call
     others = largest[len(own) :]
     return Series(
         [*own, *([OTHERS] if others else [])],
-        [(hour, _of_series(rows[hour], own, others)) for hour in _starts(found.window, zone)],
+        [(hour, _series_counts(rows[hour], own, others)) for hour in _starts(found.window, zone)],
     )
 
 
-def _of_series(counts: Mapping[str, int], own: Sequence[str], others: Sequence[str]) -> list[int]:
-    together = [sum(counts[name] for name in others)] if others else []
-    return [counts[name] for name in own] + together
+def _series_counts(counts: Mapping[str, int], own: Sequence[str], others: Sequence[str]) -> list[int]:
+    sum_of_others = [sum(counts[name] for name in others)] if others else []
+    return [counts[name] for name in own] + sum_of_others
 
 
 @lru_cache(maxsize=2)  # every chart of a page needs them, in two zones

@@ -126,7 +126,7 @@ def test_destinations_in_letters_are_counted_up_to_a_bound(site: Site, monkeypat
     site.run()
     with psycopg.connect(**site.database) as conn:  # type: ignore[arg-type]
         monkeypatch.setattr(asking, "MAX_ADDRESSES", 2)
-        found, are_all, notes = asking.in_letters(conn, "*.xn--strae-oqa.example")
+        found, are_all, notes = asking.names_in_letters(conn, "*.xn--strae-oqa.example")
     assert (len(found), are_all, len(notes)) == (2, False, 1)
 
 
