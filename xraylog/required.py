@@ -1,7 +1,13 @@
+<<<<<<< HEAD
 """What has to be there before anything is imported: three standard streams, this Python, the two packages.
 
 Each script imports it first. Otherwise an operator gets a traceback of the import, and a closed standard stream may be
 confused with a file that a library keeps open. It is understood by older Pythons, too.
+=======
+"""Check the version of Python and the two packages before anything else is imported. Each script imports this first.
+
+Without it, an operator would get the traceback of an import. Older versions of Python can read this file, too.
+>>>>>>> c2532a4 (Say in the first lines of modules what they do: whose names, statements and requirements these are)
 """
 
 from __future__ import annotations
@@ -54,7 +60,7 @@ def missing() -> str:
 def install_command(requirements: str = "requirements.txt", package: str = "xraylog") -> str:
     """Return the command that installs what is missing, in a checkout or as a package.
 
-    The system's own Python lets pip install nothing on many systems (PEP 668): there it is a virtual environment.
+    On many systems pip may not install into the system's own Python (PEP 668); there, use a virtual environment.
     """
     file = ROOT / requirements
     wanted = ["-r", str(file)] if file.exists() else [package]

@@ -1,10 +1,10 @@
-"""The SELECT of each function of answers.sql, to be sent as it is: a role that may only read creates no functions.
+"""Read the SELECT of each function from answers.sql. It is sent by itself: a role that may only read has no functions.
 
-A parameter is named with its function, `users_of.since`; here it becomes one of psycopg. The helpers, which return no
-table, are expressions, which the planner substitutes for their calls, as it does with a function that another one reads
-from; here that happens to the text.
+In answers.sql a parameter has the name of its function, `users_of.since`; here it becomes a parameter of psycopg. Calls
+of helpers, which return no table, are replaced by their expression, and calls of other functions by their SELECT. In
+the database, the planner does the same.
 
-Where Citus distributes `logs`, answers_citus.sql has some of them in another form.
+If Citus distributes `logs`, some functions are read from answers_citus.sql instead.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FUNCTION = re.compile(
     r"RETURNS (?P<returns>.*?)\nLANGUAGE sql [A-Z ]+ AS \$\$\n(?P<body>.*?)\n\$\$;$",
     re.DOTALL | re.MULTILINE,
 )
-# One a line: a parameter with its type and default, or a column of the answer.
+# A line with a parameter, its type and its default, or with a column of the answer.
 PARAMETER = re.compile(r'^\s*"?(?P<name>\w+)"?\s+(?P<type>[a-z0-9]+(?:\[\])?)(?:\s+DEFAULT\b.*?)?,?$', re.MULTILINE)
-ROWS = "FROM logs l"  # how each statement begins to read
+ROWS = "FROM logs l"  # in each statement that reads `logs`
 NARROWED_ROWS = "FROM (SELECT * FROM logs WHERE {}) l"
 REASON = f"l.{REJECT_REASON}"
 OF_NODE = "node_id = %(node_id)s"
@@ -65,7 +65,7 @@ def read(is_distributed: bool = False, has_reject_reason: bool = True) -> dict[s
         found += FUNCTION.finditer(FILE_FOR_CITUS.read_text(encoding="utf-8"))
     helpers = {
         function["name"]: _helper(function)
-        for function in reversed(found)  # one that calls another comes after it
+        for function in reversed(found)  # callers before the helpers that they call
         if not function["returns"].startswith("TABLE")
     }
     statements: dict[str, Statement] = {}
@@ -74,9 +74,9 @@ def read(is_distributed: bool = False, has_reject_reason: bool = True) -> dict[s
             called = functools.partial(_with_calls, called=list(statements.values()))
             statements[function["name"]] = _statement(function, helpers).changed(called)
     if is_distributed:
-        statements = {name: one.changed(citus.without_planner_help) for name, one in statements.items()}
+        statements = {name: statement.changed(citus.without_planner_help) for name, statement in statements.items()}
     if not has_reject_reason:
-        statements = {name: one.changed(_without_reason) for name, one in statements.items()}
+        statements = {name: statement.changed(_without_reason) for name, statement in statements.items()}
     return statements
 
 
@@ -86,9 +86,9 @@ def _without_reason(text: str) -> str:
 
 def _with_calls(text: str, called: Iterable[Statement]) -> str:
     """Replace each call of another function, with parameters of the same names, by its SELECT."""
-    for one in called:
-        parameters = ", ".join(f"%({name})s::{kind}" for name, kind in one.parameters.items())
-        text = text.replace(f"FROM {one.name}({parameters}) ", f"FROM (\n{one.text}\n) ")
+    for statement in called:
+        parameters = ", ".join(f"%({name})s::{kind}" for name, kind in statement.parameters.items())
+        text = text.replace(f"FROM {statement.name}({parameters}) ", f"FROM (\n{statement.text}\n) ")
     return text
 
 
@@ -114,18 +114,18 @@ def _substituted(text: str, helper: str, parameters: list[str], expression: str)
     """Replace each call of a helper by its expression, inner calls first."""
     while (at := text.rfind(f"{helper}(")) >= 0:
         arguments, end = _arguments(text, at + len(helper) + 1)
-        value = _given(expression, dict(zip(parameters, arguments, strict=True)))
+        value = _with_arguments(expression, dict(zip(parameters, arguments, strict=True)))
         text = f"{text[:at]}({value}){text[end + 1 :]}"
     return text
 
 
-def _given(expression: str, values: Mapping[str, str]) -> str:
+def _with_arguments(expression: str, values: Mapping[str, str]) -> str:
     """Return the expression with the arguments in place of its parameters."""
     return re.sub(rf"(?<![\w.])(?:{'|'.join(values)})(?!\w)", lambda name: f"({values[name[0]]})", expression)
 
 
 def _arguments(text: str, begin: int) -> tuple[list[str], int]:
-    """Return the arguments of a call whose parenthesis was opened before `begin`, and the place of the closing one."""
+    """Return the arguments of a call, whose text begins at `begin`, and the index of the closing parenthesis."""
     depth, arguments = 1, [""]
     for place in range(begin, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

@@ -1,4 +1,4 @@
-"""Collations: an update of the operating system may change the sort order on which the indexes of names rely."""
+"""Find out whether an update of the operating system has changed the sort order on which indexes of names rely."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The table `dns_names`: which names an address had, by day and node. Only there where [parser] dns_answers is on.
+"""Fill the table `dns_names`: which names an address had, by day and node. It exists only with [parser] dns_answers.
 
-It has no foreign keys: a row whose name is gone means nothing, and no other table has to wait for it.
+It has no foreign keys, so that no session has to wait for it. A row whose name has been removed is ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from xraylog.database import positions, session
 from xraylog.database.optional import OptionalTable
 from xraylog.database.session import Connection
 
-# The rows of a day lie next to one another: BRIN finds those that have expired.
+# The rows of a day are next to each other, so BRIN finds those that have expired.
 CREATE = """
     CREATE TABLE dns_names (
         day         date    NOT NULL,
@@ -25,8 +25,8 @@ CREATE = """
     CREATE INDEX ON dns_names USING brin (day) WITH (autosummarize = on);
 """
 TABLE = OptionalTable("dns_names", ("day", "node_id", "address", "endpoint_id"), CREATE, ("SELECT", "INSERT", "DELETE"))
-CHUNK_NAMES = 5_000  # rows a transaction
-# The node's lock keeps prune_names away: a name that is there now stays until the row that uses it is there.
+CHUNK_NAMES = 5_000  # stored in one transaction
+# Because of the node's lock, prune_names cannot remove a name between this query and the INSERT.
 EXISTING = "SELECT id FROM endpoints WHERE id = ANY (%s)"
 INSERT = """
     INSERT INTO dns_names (day, node_id, address, endpoint_id)
@@ -48,7 +48,7 @@ def store(
     found: Iterable[tuple[date, str, str]],
     ids_of: Callable[[Sequence[str]], Mapping[str, int]],
 ) -> int:
-    """Store days, addresses and names, those that are new; return how many. Raises Unsuitable.
+    """Store those days, addresses and names that are new; return how many. Raises Unsuitable.
 
     `node`: its name and id. `ids_of`: returns the ids of names in `endpoints`, adding those that are missing.
     """
@@ -67,7 +67,7 @@ def store(
 
 
 def expired(conn: Connection, cutoff: datetime) -> int:
-    """Return how many rows are of days before a moment. In a transaction."""
+    """Return how many rows are of days before a moment. Call it in a transaction."""
     if not TABLE.state(conn).is_there:
         return 0
     ((count,),) = conn.execute(EXPIRED, [_day(cutoff)])
@@ -75,7 +75,7 @@ def expired(conn: Connection, cutoff: datetime) -> int:
 
 
 def remove(conn: Connection, cutoff: datetime, limit: int) -> int:
-    """Remove some rows of days before a moment; return how many. In a transaction."""
+    """Remove at most `limit` rows of days before a moment; return how many. Call it in a transaction."""
     return conn.execute(REMOVE, [_day(cutoff), limit]).rowcount
 
 

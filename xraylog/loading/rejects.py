@@ -1,4 +1,4 @@
-"""Rows whose values the database rejects however often it is tried: they go to rejected_lines."""
+"""Find the rows whose values the database always rejects, and store their lines in rejected_lines."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A plain `logs` table becomes a partitioned one, step by step."""
+"""Turn a plain `logs` table into a partitioned one, step by step."""

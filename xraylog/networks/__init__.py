@@ -1,1 +1,1 @@
-"""Files that say which country and which provider a network has: read them, and load them into their table."""
+"""Read files that say which country and provider a network has; `xraylog/database/networks.py` stores them."""
