@@ -1,13 +1,7 @@
-<<<<<<< HEAD
-"""What has to be there before anything is imported: three standard streams, this Python, the two packages.
+"""Check the standard streams, the version of Python and the two packages before anything else is imported.
 
-Each script imports it first. Otherwise an operator gets a traceback of the import, and a closed standard stream may be
-confused with a file that a library keeps open. It is understood by older Pythons, too.
-=======
-"""Check the version of Python and the two packages before anything else is imported. Each script imports this first.
-
-Without it, an operator would get the traceback of an import. Older versions of Python can read this file, too.
->>>>>>> c2532a4 (Say in the first lines of modules what they do: whose names, statements and requirements these are)
+Each script imports this first. Otherwise an operator gets the traceback of an import, and a closed standard stream may
+be confused with a file that a library keeps open. Older versions of Python can read this file, too.
 """
 
 from __future__ import annotations
