@@ -96,13 +96,15 @@ def _changes_nothing(name: str, arguments: tuple[Any, ...]) -> bool:
 
 
 @contextlib.contextmanager
-def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kill) -> Iterator[None]:
-    """Call `strike` after step `number` of the block, counted from 1, and write the name of that step to `steps`.
+def after_step(at: int | str | None, steps: Path, strike: Callable[[], None] = kill) -> Iterator[None]:
+    """Call `strike` after one step of the block, and write the name of that step to `steps`.
+
+    `at`: the number of the step, counted from 1, or a name: the first step that has it.
 
     If `strike` is a kill, steps that change nothing do not count. Any other strike hits the session: then calls that do
     not communicate with the server do not count, but all statements do, because each fails in its own way.
     """
-    if number is None:
+    if at is None:
         yield
         return
     count, one_at_a_time, kills, known = 0, threading.Lock(), strike is kill, set[str]()
@@ -111,7 +113,7 @@ def after_step(number: int | None, steps: Path, strike: Callable[[], None] = kil
         nonlocal count
         with one_at_a_time:
             count += 1
-            is_it = count == number
+            is_it = count == at if isinstance(at, int) else name == at and name not in known
             _remember(steps, name, known)
         if is_it:
             with steps.open("a") as file:

@@ -214,7 +214,7 @@ class Site:
     def run_here(
         self,
         *arguments: str,
-        kill_at: int | None = None,
+        kill_at: int | str | None = None,
         inside: contextlib.AbstractContextManager[None] | None = None,
         script: str = "parse_logs",
     ) -> int:
