@@ -54,7 +54,7 @@ def how_to_fix(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
         seen = shlex.join(["findmnt", "-T", str(path)])
         return f"it is mounted read-only (a container: mount it without :ro); which one: {seen}"
     if number == errno.EFBIG:
-        return "it is larger than the process may write, see: ulimit -f"
+        return f"it is larger than this process may write; {what_to_do('ulimit -f unlimited')}"
     if number == errno.EIO:
         return "the disk may be broken, see: sudo dmesg"
     if number in (errno.EMFILE, errno.ENFILE):

@@ -47,7 +47,8 @@ def on(error: Exception, cfg: Config) -> str:
         return _on_file(error.path, error.__cause__, cfg)
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError):
-        if isinstance(error, stats.NotWritten) and cause.filename is None and cause.errno not in FULL:
+        is_of_stream = cause.filename is None and cause.errno not in (*FULL, errno.EFBIG)
+        if isinstance(error, stats.NotWritten) and is_of_stream:
             return f"name a file: [stats] output in {cfg.path}"
         path = cause.filename or ((cfg.stats_path or "/dev/stdout") if isinstance(error, stats.NotWritten) else None)
         return _on_file(Path(path) if isinstance(path, str | Path) else None, cause, cfg)

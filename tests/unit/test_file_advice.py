@@ -33,7 +33,7 @@ def test_too_many_open_files() -> None:
 
 
 def test_limits_and_broken_disks_are_called_so() -> None:
-    assert mend("/x/y", errno.EFBIG) == "it is larger than the process may write, see: ulimit -f"
+    assert mend("/x/y", errno.EFBIG) == "it is larger than this process may write; what to do: ulimit -f unlimited"
     assert mend("/x/y", errno.EIO) == "the disk may be broken, see: sudo dmesg"
 
 

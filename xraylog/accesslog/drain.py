@@ -132,6 +132,7 @@ def _blank(log: LogFile, start: int, end: int) -> int:
     mark = f"# drained {secrets.token_hex(8)} after {digest.hex()}".encode().ljust(MARK_BYTES - 1) + b"\n"
     room = page - start - MARK_BYTES
     words = MARK_IN_WORDS[: room - 1].ljust(room - 1) + b"\n" if room else b""
+    log.write_at(log.read(page - 1, 1), page - 1)  # fails if a limit (ulimit -f) would cut the next write short
     log.write_at(mark + words, start)
     os.fdatasync(log.descriptor)
     return 0

@@ -6,6 +6,7 @@ Runs are bound by permissions also where the tests are root's: without the right
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -286,3 +287,23 @@ def test_a_folder_in_the_place_of_our_file_is_no_green_light(placed: Site, secti
     done = placed.run(status=Exit.CONFIGURATION if section == "logging" else Exit.OPERATOR)
     assert str(folder) in done.stderr
     assert "a folder" in done.stderr or "Is a directory" in done.stderr
+
+
+@pytest.mark.parametrize("limit", [1, 64, 1000, 2000])
+def test_a_limit_on_the_size_of_files_doubles_no_line(site: Site, limit: int) -> None:
+    """It cut the mark short that replaces the stored lines: the rest of them was there, and read again."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    site.append(*lines(0, 20))
+    done = site.run(status=Exit.FAILED, preexec_fn=limited)
+    assert "name a file" not in done.stderr
+    advice = done.stderr.splitlines()[-1].rsplit("what to do: ", 1)[1]
+    site.run(status=Exit.FAILED, preexec_fn=limited)
+    shell = subprocess.run(
+        ["/bin/sh", "-c", f'{advice}; exec "$@"', "-", *site.command()], preexec_fn=limited, check=False
+    )
+    assert shell.returncode == Exit.DONE
+    assert site.emails() == users(0, 20)
+    assert site.log.stat().st_size == 0
