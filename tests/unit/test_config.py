@@ -720,6 +720,26 @@ def test_one_file_for_two_things_is_refused(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("section", "key"), [("parser", "logfile"), ("parser", "offline_file"), ("stats", "output"), ("logging", "file")]
+)
+def test_the_config_is_no_file_for_anything_else(tmp_path: Path, section: str, key: str) -> None:
+    """A row of statistics was appended to it, and no later run could read it."""
+    (tmp_path / "link.ini").symlink_to("config.ini")
+    for name in ("config.ini", "link.ini"):
+        found = f"[{section}] {key}: expected another file than the config itself, found '{tmp_path}/{name}'"
+        assert complaints_of(tmp_path, **{section: {key: name}}) == [found]
+
+
+@pytest.mark.parametrize("suffix", ["state", "torn", "damaged"])
+def test_what_is_beside_the_buffer_is_no_file_for_anything_else(tmp_path: Path, suffix: str) -> None:
+    """A row in the state file made the next run forget what it had confirmed."""
+    (tmp_path / "link").symlink_to("buffer.jsonl")
+    found = complaints_of(tmp_path, parser={"offline_file": "link"}, stats={"output": f"buffer.jsonl.{suffix}"})
+    wanted = f"another file than one beside [parser] offline_file, found '{tmp_path}/buffer.jsonl.{suffix}'"
+    assert found == [f"[stats] output: expected {wanted}"]
+
+
 def test_our_own_lock_is_no_file_for_anything_else(tmp_path: Path) -> None:
     """A run writes its name into a lock, over what is there; and a lock that is renamed or replaced locks nothing."""
     (tmp_path / "there").mkdir()

@@ -7,11 +7,14 @@ import os
 import select
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from xraylog import safe_open
-from xraylog.config.model import Config, ConfigError
+from xraylog.config.model import Config, ConfigError, is_derived
+
+Key: TypeAlias = "tuple[str, str]"  # section and key
 
 
 def open_settings(path: Path) -> int:
@@ -83,6 +86,25 @@ def refuse_for_output(cfg: Config, path: Path) -> None:
         raise ConfigError([f"--output: expected a file, or a place for one, found {found}, {path}"])
     if what := "xray's log" if real == real_path("logfile", cfg.log_path) else cfg.describe_own_file(path):
         raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
+
+
+def conflicts(config: Path, files: Mapping[Key, Path]) -> Iterator[tuple[Key, str]]:
+    """Yield each key of the config whose file has another purpose, with what was expected.
+
+    `files`: the file of each key. All paths are without links.
+    """
+    seen = {config: "the config itself"}
+    for (section, key), real in files.items():
+        if real in seen and not is_device(real):
+            yield (section, key), f"another file than {seen[real]}"
+        seen.setdefault(real, f"[{section}] {key}")
+    logs = {key: real for (_, key), real in files.items() if key in ("logfile", "offline_file")}
+    locked = {lock_path(real): key for key, real in logs.items()}
+    for place, real in files.items():
+        if real in locked:
+            yield place, f"another file than the lock of [parser] {locked[real]}"
+        elif "offline_file" in logs and is_derived(real, logs["offline_file"]):
+            yield place, "another file than one beside [parser] offline_file"
 
 
 def real_path(named_by: str, path: Path) -> Path:

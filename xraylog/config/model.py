@@ -90,8 +90,12 @@ class Config:
         if path.name.endswith(".lock"):
             return "a lock"
         for own, what in self.own_files.items():
-            if safe_open.without_links(path.parent) == safe_open.without_links(own.parent) and DERIVED_SUFFIX.fullmatch(
-                path.name.removeprefix(f"{own.name}.")
-            ):
+            if is_derived(safe_open.without_links(path.parent) / path.name, safe_open.without_links(own)):
                 return f"a file beside {what}"
         return None
+
+
+def is_derived(path: Path, own: Path) -> bool:
+    """Return whether `path` is where runs or logrotate put what belongs to our file `own`, as in buffer.jsonl.state."""
+    prefix, _, suffix = path.name.rpartition(".")
+    return path.parent == own.parent and prefix == own.name and DERIVED_SUFFIX.fullmatch(suffix) is not None

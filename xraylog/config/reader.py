@@ -20,7 +20,7 @@ from psycopg import pq
 
 from xraylog import file_advice, safe_open
 from xraylog.config import spelling
-from xraylog.config.files import is_device, lock_path, open_settings, real_path
+from xraylog.config.files import conflicts, open_settings, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
 from xraylog.printed import has_credentials, passwords
 
@@ -221,17 +221,9 @@ class _Reader:
                     self.complain(section, self.shown(section, key), what, f"an unknown key{hint}")
 
     def refuse_one_file_twice(self) -> None:
-        """Refuse one file for two purposes: the log, the buffer and our other outputs would overwrite each other."""
-        found = dict(self.real_files())
-        seen: dict[Path, str] = {}
-        for (section, key), real in found.items():
-            if real in seen and not is_device(real):
-                self.complain_about_file(section, key, f"another file than {seen[real]}")
-            seen.setdefault(real, f"[{section}] {key}")
-        locked = {lock_path(real): key for (_, key), real in found.items() if key in ("logfile", "offline_file")}
-        for (section, key), real in found.items():
-            if real in locked:
-                self.complain_about_file(section, key, f"another file than the lock of [parser] {locked[real]}")
+        """Refuse one file for two purposes: log, buffer, other outputs and the config would overwrite each other."""
+        for place, expected in conflicts(safe_open.without_links(self.path), dict(self.real_files())):
+            self.complain_about_file(*place, expected)
 
     def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:
         for (section, key), path in self.files.items():
