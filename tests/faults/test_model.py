@@ -29,7 +29,7 @@ from xraylog.database import schema
 
 EQUAL = "u0"  # the user of lines that are all alike
 OLDER = "the database is older than the log, or another one: it confirmed"
-CUT = re.compile(r"buffer\.jsonl: expected the \d+ bytes that a run left there, found \d+; the lines of the others")
+CUT = re.compile(r"buffer\.jsonl: expected the \d+ bytes that a run left there, found \d+ in whole batches; the lines")
 GAP = re.compile(r"ERROR +(.*, bytes .*): expected these lines in this database, or still in the log")
 COPIED = "this installation was copied"
 OFFLINE = "PostgreSQL is not available"

@@ -81,9 +81,10 @@ class Mark:
 class Buffer:
     """The buffer at one path. Its file is created when the first batch is spooled."""
 
-    def __init__(self, path: Path, files: contextlib.ExitStack, mask: Mask, read_only: bool) -> None:
+    def __init__(self, path: Path, files: contextlib.ExitStack, mask: Mask, read_only: bool, drained: int) -> None:
         """Use `opened`."""
         self.path = path
+        self._drained = drained
         self._mask = mask
         self._files = files
         self._file: LogFile | None = files.enter_context(logfile.opened_ours(path, read_only))
@@ -234,8 +235,9 @@ class Buffer:
     def _recover(self, file: LogFile) -> None:
         """Cut off what follows the last whole batch, and flush the rest to disk: from now on it counts.
 
-        At most one batch can be torn, because each is on disk before the next one is written. A torn batch that has its
-        mark is saved next to the buffer: if it was damaged later, its lines are nowhere else.
+        At most one batch can be torn, because each is on disk before the next one is written. A torn batch is saved
+        next to the buffer if it has its mark, or if its lines had left the log: if it was damaged, or cut off, later,
+        its lines are nowhere else.
         """
         if not file.writable:
             raise logfile.Unusable.denied(self.path, "a buffer that may be written")
@@ -250,7 +252,7 @@ class Buffer:
             raise Damaged(f"{self.path}: expected our header in its first line, found zeros")
         self._last_mark = place
         end = 0 if place is None else place + len(file.line_at(place))
-        if last != place:
+        if last != place or end < min(self._drained, file.size):
             self.torn = self.path.with_name(self.path.name + ".torn")
             ranges = buffer_marks.without_holes(file, end, file.size)
             _keep(self.torn, (piece for start, stop in ranges for piece in file.pieces(start, stop - start)))
@@ -287,13 +289,14 @@ def damaged_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False) -> Iterator[Buffer]:
+def opened(path: Path, mask: Mask = UNMASKED, read_only: bool = False, drained: int = 0) -> Iterator[Buffer]:
     """Open the buffer at `path`, and cut off a torn batch; the caller holds its lock. Raises Damaged and Unusable.
 
     `mask`: applied to lines that were spooled before it was configured. `read_only`: change nothing.
+    `drained`: the bytes of it whose lines have left their log.
     """
     with contextlib.ExitStack() as files:
-        yield Buffer(path, files, mask, read_only)
+        yield Buffer(path, files, mask, read_only, drained)
 
 
 def origin(node: str, log: Log, again: bool = False) -> Origin:

@@ -138,7 +138,9 @@ def _was_moved_away(cfg: Config) -> bool:
 
 def describe_missing_buffer_bytes(cfg: Config, size: int, missing: int) -> tuple[str, str]:
     """Return what the buffer lacks, and what to do."""
-    found = f"{cfg.buffer_path}: expected the {size + missing} bytes that a run left there, found {size}"
+    found = (
+        f"{cfg.buffer_path}: expected the {size + missing} bytes that a run left there, found {size} in whole batches"
+    )
     to_do = (
         "if there is a copy: let a run import this file first, then put the copy in its place; no line is stored twice"
     )

@@ -41,7 +41,8 @@ class DistinctNames:
 
 def opened(cfg: Config) -> contextlib.AbstractContextManager[Buffer]:
     """Open the buffer. Raises Damaged and Unusable."""
-    return offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source))
+    drained = installation.read(cfg.buffer_path, warn=False).buffered
+    return offline_buffer.opened(cfg.buffer_path, Mask(*cfg.mask_source), drained=drained)
 
 
 def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
@@ -54,7 +55,7 @@ def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
             logger.error("{}: its lines had left the log, and are missing; see: {}", kept, see)
         else:
             logger.warning("{}: if that was a crash, its lines are still in the log; otherwise see: {}", kept, see)
-    elif missing:
+    if missing:
         logger.error("{}", "; ".join(log_checks.describe_missing_buffer_bytes(cfg, buffer.size, missing)))
     if missing:
         yield LoadResult(missing=missing)

@@ -125,6 +125,26 @@ def test_a_damaged_batch_that_looks_torn_is_kept_beside_the_buffer(site: Site) -
     assert torn.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("cut", [1, 200, 5000], ids=["its line end", "in its mark", "in its lines"])
+def test_a_batch_that_was_cut_after_it_was_drained_is_kept_beside_the_buffer(site: Site, cut: int) -> None:
+    """An editor that leaves out the last line end is enough; what is left of the lines is nowhere else."""
+    site.away()
+    site.append(*lines(0, 3))
+    site.run()
+    first = site.buffer.read_bytes()
+    site.append(*lines(3, 100))
+    site.run()
+    os.truncate(site.buffer, site.buffer.stat().st_size - cut)
+    left = site.buffer.read_bytes().removeprefix(first)
+    site.back()
+    done = site.run(status=Exit.OPERATOR)
+    torn = Path(f"{site.buffer}.torn")
+    assert f"it is now in {torn}: its lines had left the log, and are missing; see: less {torn}" in done.stderr
+    assert torn.read_bytes() == left
+    assert site.emails() == users(0, 3)
+    assert site.run().stderr == ""
+
+
 def test_a_batch_that_a_crash_tore_comes_again_from_the_log(site: Site) -> None:
     site.append(*lines(0, 100))
     site.away()
