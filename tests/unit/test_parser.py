@@ -495,6 +495,16 @@ def test_a_line_cut_before_its_port_is_bad(end: int) -> None:
     assert reason(WHOLE[:end]).startswith("expected ")
 
 
+@pytest.mark.parametrize("end", ["10", "10.0", "10.0.0.1", "10.0.0.1:", "[2001:db8::1", "[2001:db8::1]", ""])
+@pytest.mark.parametrize("network", ["tcp", "udp"])
+def test_a_line_cut_in_the_address_of_its_destination_is_bad(network: str, end: str) -> None:
+    """`tcp:10` was a host named tcp, and its port."""
+    for begin in ("from 1.2.3.4:5", "from tcp : 1.2.3.4 : 5", "1.2.3.4:5", "from tcp:[2001:db8::1]:5"):
+        for rest in ("", " [in >> out] email: e", "  [in >> out]"):
+            assert reason(AT, begin, f" accepted {network}:{end}", rest).startswith("expected")
+            assert reason(AT, begin, f" accepted {network} : {end}", rest).startswith("expected")
+
+
 FIRST_LINES = [
     *(WHOLE[:end] for end in (5, 12, 22, 30, 40, 44, 50, 60, 68, 75, len(WHOLE))),
     AT + b"from 1.2.3.4:5 rejected  proxy/trojan: not a va",

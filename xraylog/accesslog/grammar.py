@@ -58,7 +58,7 @@ NAMED = re.compile(rb" {1,2}(?:Insecure encryption ?)?email: ?(.*)", re.DOTALL)
 # blanks are bounded, so that a line made of blanks costs no more than its length.
 DOCUMENTED = re.compile(
     rb"from {1,16}(?:(?:tcp|udp) {0,16}: {0,16})?(?P<source>[^\s:]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<port>\d+)"
-    rb" {1,16}accepted {1,16}(?:(?P<network>tcp|udp) {0,16}: {0,16}|// {0,16})?"
+    rb" {1,16}accepted {1,16}(?:(?P<network>tcp|udp) {0,16}: {0,16}|// {0,16}|(?!(?:tcp|udp) {0,16}:))"
     rb"(?P<host>[^\s:\[\]]+|\[[^\]\s]+\]) {0,16}: {0,16}(?P<to_port>\d+)(?P<tail>| .*)",
     re.DOTALL,
 )
