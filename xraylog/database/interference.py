@@ -69,6 +69,19 @@ CHECKS = """
     WHERE k.contype = 'c' AND c.relname = ANY(%s) AND pg_table_is_visible(c.oid)
     ORDER BY 1
 """
+# A publication of updates and deletes refuses those of a table without a replica identity.
+IDENTITIES = """
+    SELECT format('ALTER TABLE %%s REPLICA IDENTITY %%s', c.oid::regclass,
+                  CASE WHEN k.indrelid IS NULL THEN 'FULL' ELSE 'DEFAULT' END)
+    FROM pg_class c
+    LEFT JOIN pg_index k ON k.indrelid = c.oid AND k.indisprimary
+    WHERE c.relname = ANY(%s) AND c.relkind = 'r' AND pg_table_is_visible(c.oid)
+      AND CASE c.relreplident
+              WHEN 'd' THEN k.indrelid IS NULL
+              WHEN 'i' THEN NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)
+              ELSE c.relreplident = 'n' END
+    ORDER BY 1
+"""
 
 # The views on some tables, and those on views. OR REPLACE can make two that read each other.
 MAX_DEPTH = 100
@@ -160,6 +173,8 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
     """Return the statements that remove what raised this error, if its context or kind shows what that was."""
     if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING into a table with a rule
         return [rule.statement for rule in rules(conn)]
+    if isinstance(error, psycopg.errors.ObjectNotInPrerequisiteState):
+        return [statement for (statement,) in conn.execute(IDENTITIES, [list(schema.TABLES)])]
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
     context = error.diag.context or ""
     return [one.statement for one in called if re.search(rf"\b{re.escape(one.function or '')}\(", context)]

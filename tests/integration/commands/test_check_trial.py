@@ -242,6 +242,18 @@ def test_a_trigger_that_waits_for_the_commit(used: Site, table: str) -> None:
     assert_mended(used)
 
 
+@pytest.mark.parametrize("lost", ["REPLICA IDENTITY NOTHING", "DROP CONSTRAINT log_positions_pkey"])
+def test_a_publication_of_a_table_without_a_replica_identity(used: Site, lost: str) -> None:
+    used.query("CREATE PUBLICATION everything FOR ALL TABLES")
+    used.query(f"ALTER TABLE log_positions {lost}")
+    assert_that_runs_fail_as_told(used)
+    (told,) = check(used)
+    follow(told, used)
+    assert_mended(used)
+    used.run()
+    assert used.emails() == users(0, 10)
+
+
 def test_a_check_of_yours_that_refuses_positions(used: Site) -> None:
     used.query("ALTER TABLE log_positions ADD CONSTRAINT small CHECK (position < 1) NOT VALID")
     (told,) = check(used)
