@@ -199,6 +199,14 @@ class LogFile(Log):
         """What the file system knows of it."""
         return os.fstat(self._fd)
 
+    @property
+    def is_at_its_path(self) -> bool:
+        """Return whether its path still leads to it, so that no other program has renamed or removed it."""
+        try:
+            return os.path.samestat(os.stat(self.path), self.stat)
+        except OSError:
+            return False
+
     def lines_before(self, end: int) -> Iterator[Block]:
         """Yield a block of the last lines before `end`. Drained lines are blank."""
         start = max(0, end - BEFORE_BYTES)

@@ -191,7 +191,12 @@ class Source:
         elif not log.writable and not self.options.keep:
             fix = hints.to_drain(log.path, self.cfg)
             logger.warning("{} is not writable: its lines are stored, but stay in it; {}", log.path, fix)
-        return None if self.options.keep or log.replaced or not log.writable else log
+        if self.options.keep or log.replaced or not log.writable:
+            return None
+        if not log.is_at_its_path:  # a program that compresses it now would keep lines that nobody recognises
+            logger.info("{}: was renamed or removed during this run; its lines stay in it", log.path)
+            return None
+        return log
 
 
 @dataclass(frozen=True, slots=True)

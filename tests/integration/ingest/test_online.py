@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import pytest
 from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import logfile
+from xraylog.accesslog.drain import Drained
+from xraylog.ingest.source import Source
 
 
 def test_a_renamed_log_goes_on_where_it_was(site: Site) -> None:
@@ -26,6 +29,60 @@ def test_a_renamed_log_goes_on_where_it_was(site: Site) -> None:
     assert site.emails() == users(0, 10) + users(20, 25)
     site.run("--logfile", str(old))
     assert site.emails() == users(0, 25)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("away", [False, True], ids=["", "the database is away"])
+def test_a_log_that_is_rotated_during_the_run_is_not_drained(
+    site: Site, monkeypatch: pytest.MonkeyPatch, compressed: bool, away: bool
+) -> None:
+    """logrotate's `compress` reads it at the same time: nobody could tell that the lines of its archive are stored."""
+    old = site.folder / "access.log.1"
+    real = Source.drain
+
+    def drain(source: Source, offset: int) -> Drained | None:
+        site.log.rename(old)
+        if compressed:
+            Path(f"{old}.gz").write_bytes(gzip.compress(old.read_bytes()))
+            old.unlink()
+        site.append(*lines(100, 105))
+        return real(source, offset)
+
+    site.append(*lines(0, 100))
+    if away:
+        site.away()
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "drain", drain)
+        assert site.run_here() == 0
+    site.run()
+    site.back()
+    for _ in range(2):
+        site.run("--logfile", f"{old}.gz" if compressed else str(old))
+        site.run()
+        assert site.emails() == users(0, 105)
+
+
+def test_a_log_that_another_link_leads_to_since_the_run_began_is_not_drained(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines may be read under its own name, at the same time."""
+    first, second = site.folder / "first.log", site.folder / "second.log"
+    site.append(*lines(0, 10), to=first)
+    site.append(*lines(10, 20), to=second)
+    site.log.symlink_to(first)
+    real = Source.drain
+
+    def drain(source: Source, offset: int) -> Drained | None:
+        site.log.unlink()
+        site.log.symlink_to(second)
+        return real(source, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Source, "drain", drain)
+        assert site.run_here() == 0
+    site.run()
+    assert (first.read_bytes(), second.read_bytes()) == ("".join(lines(0, 10)).encode(), b"")
+    assert site.emails() == users(0, 20)
 
 
 def test_a_copy_of_a_log_adds_nothing(site: Site) -> None:
