@@ -136,8 +136,9 @@ def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
         return file_advice.how_to_fix(path, error)
     if os.path.isdir(real):
         return f"name the file in it, [parser] logfile in {cfg.path}: {shlex.join(['ls', '-la', str(path)])}"
-    if safe_open.kind_of(real) == "a pipe":
-        return f"pipe it in: {shlex.join(['cat', str(path)])} | {piped}"
+    if safe_open.kind_of(path) == "a pipe":  # named, or one that the shell has made: /dev/stdin, /dev/fd/63
+        printer = shlex.join(["cat", str(path)]) if os.path.exists(real) else "COMMAND"
+        return f"pipe it in: {printer} | {piped}"
     return f"see: {shlex.join(['ls', '-ld', str(path)])}"
 
 

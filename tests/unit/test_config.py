@@ -756,9 +756,12 @@ def test_our_own_lock_is_no_file_for_anything_else(tmp_path: Path) -> None:
     ]
 
 
-def test_the_root_folder_for_two_files_is_refused(tmp_path: Path) -> None:
-    assert complaints_of(tmp_path, parser={"logfile": "/", "offline_file": "/"}) == [
-        "[parser] offline_file: expected another file than [parser] logfile, found '/'"
+@pytest.mark.parametrize("root", ["/", "//", "/usr/.."])
+def test_the_root_folder_is_no_file(tmp_path: Path, root: str) -> None:
+    """Nothing can be beside it: a run ended with an error of Python."""
+    keys = {"parser": {"logfile": root, "offline_file": root}, "stats": {"output": root}, "logging": {"file": root}}
+    assert complaints_of(tmp_path, **keys) == [
+        f"[{section}] {key}: expected the path of a file, found '{root}'" for section in keys for key in keys[section]
     ]
 
 

@@ -289,6 +289,9 @@ class _Reader:
             found = f"{text!r}, and nothing tells where that is; write the full path"
             self.complain(section, key, "a path, or a user who has a home folder", found)
             return self.path
+        if not path.name:  # the root folder
+            self.complain(section, key, "the path of a file", repr(text))
+            return self.path
         self.files[section, key] = path
         return path
 

@@ -274,6 +274,19 @@ def test_a_named_pipe_as_log_is_to_be_piped_in(placed: Site) -> None:
     assert placed.emails() == users(0, 3)
 
 
+def test_a_pipe_of_the_shell_as_log_is_to_be_piped_in(placed: Site) -> None:
+    """As in `--logfile <(zcat OLD)` or `zcat OLD | … --logfile /dev/stdin`: it has no name to be read by again."""
+    text = "".join(lines(0, 3))
+    said = subprocess.run(
+        placed.command("--logfile", "/dev/stdin"), input=text, capture_output=True, text=True, check=False
+    ).stderr
+    assert "/dev/stdin: expected a log in a file, found a pipe" in said
+    command, piped = said.partition("pipe it in: ")[2].strip().split(" | ")
+    assert command == "COMMAND"
+    assert subprocess.run(["/bin/sh", "-c", piped], input=text, text=True, check=False).returncode == Exit.DONE
+    assert placed.emails() == users(0, 3)
+
+
 @pytest.mark.parametrize(
     ("section", "key"),
     [("parser", "offline_file"), ("stats", "output"), ("stats", "prometheus"), ("logging", "file")],
