@@ -30,6 +30,8 @@ TRIGGERS = """
     LIMIT 3
 """
 TOO_LONG = "(SQLSTATE 22001)"
+# As in citext and char(n), and with a collation that is not deterministic.
+EQUAL_BY_COLUMN = ", by the type or the collation of the column (SQLSTATE 23505)"
 # Columns that the operator added, and that reject rows without a value for them.
 STRICT_COLUMNS = """
     SELECT attname FROM pg_attribute
@@ -104,9 +106,9 @@ def raise_if_lost(conn: Connection, table: str) -> None:
 
 
 def refusing_indexes(conn: Connection, table: str) -> str:
-    """Return the end of a message that names the operator's unique indexes, which may refuse a name; "" if none."""
+    """Return the end of a message that says which unique indexes of the operator may refuse a name, or what else."""
     indexes = [f'"{found.function}"' for found in interference.unique_indexes(conn, [table])]
-    return f", under the unique index {', '.join(indexes)} (SQLSTATE 23505)" if indexes else ""
+    return f", under the unique index {', '.join(indexes)} (SQLSTATE 23505)" if indexes else EQUAL_BY_COLUMN
 
 
 def is_refusal(reason: str) -> bool:
@@ -121,6 +123,9 @@ def statements_to_allow(conn: Connection, refusal: str) -> list[str]:
     """Return the statements after which the tables accept such a line."""
     if TOO_LONG in refusal:
         return [found.statement for found in narrow_columns.find(conn, [*schema.REFERENCE_TABLES])]
+    if refusal.endswith(EQUAL_BY_COLUMN):
+        table, column = refusal.split(" ", 1)[0].split(".")
+        return [f'ALTER TABLE {table} ALTER {column} TYPE text COLLATE "default"']
     return interference.constraints(conn, refusal)
 
 

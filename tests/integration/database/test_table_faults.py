@@ -266,6 +266,23 @@ def test_a_unique_index_of_others_is_named_when_it_refuses_names(site: Site, loa
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_a_column_that_takes_names_for_others_is_named(site: Site, load_path: str) -> None:
+    """As citext does with letters, char(n) with blanks: no line was stored, and no message told so."""
+    site.load_path = load_path
+    site.append(line(1))
+    site.run()
+    site.query("ALTER TABLE users ALTER email TYPE char(255)")
+    site.append(line(2))
+    said = site.run().stderr
+    assert "rows were refused, and are in rejected_lines: users.email holds another spelling of 'u2', by the" in said
+    assert advice(said) == ['ALTER TABLE users ALTER email TYPE text COLLATE "default"']
+    assert "by the type or the collation of the column" in site.run("--check", status=Exit.OPERATOR).stdout
+    site.query(*advice(said))
+    site.run("--replay-rejected")
+    assert site.emails() == users(1, 3)
+
+
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_column_that_another_program_added(used: Site, load_path: str) -> None:
     used.load_path = load_path
     used.query("ALTER TABLE logs ADD COLUMN tenant text NOT NULL DEFAULT 'x'")
