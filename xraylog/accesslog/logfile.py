@@ -200,11 +200,13 @@ class LogFile(Log):
         return os.fstat(self._fd)
 
     @property
-    def is_at_its_path(self) -> bool:
-        """Return whether its path still leads to it, so that no other program has renamed or removed it."""
+    def has_left_its_path(self) -> bool:
+        """Return whether another program has renamed or removed it: its path leads to another file, or nowhere."""
         try:
-            return os.path.samestat(os.stat(self.path), self.stat)
-        except OSError:
+            return not os.path.samestat(os.stat(self.path), self.stat)
+        except FileNotFoundError:
+            return True
+        except OSError:  # root may open it, but not look it up: NFS with root_squash
             return False
 
     def lines_before(self, end: int) -> Iterator[Block]:

@@ -193,7 +193,7 @@ class Source:
             logger.warning("{} is not writable: its lines are stored, but stay in it; {}", log.path, fix)
         if self.options.keep or log.replaced or not log.writable:
             return None
-        if not log.is_at_its_path:  # a program that compresses it now would keep lines that nobody recognises
+        if log.has_left_its_path:  # a program that compresses it now would keep lines that nobody recognises
             logger.info("{}: was renamed or removed during this run; its lines stay in it", log.path)
             return None
         return log
