@@ -143,7 +143,7 @@ def test_a_migration_is_the_same(
     set_all(conn, database)
     site.set("postgresql", dbname=database["dbname"])
     stop_in_the_middle(site)
-    assert "1 of 3 days of logs_old have a partition" in site.migrate("--status").stdout
+    assert "1 of 3 days of logs_old are copied to logs" in site.migrate("--status").stdout
     assert "2 days are left, 40 rows" in site.migrate("--dry-run").stdout
     site.migrate()
     assert content(conn) == before
