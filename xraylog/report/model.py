@@ -156,7 +156,7 @@ class Node:
     last: datetime | None
     rejected_lines: int  # in the window
     stored: datetime | None  # when its position was last updated: by a run with new lines, or else once a day
-    was_active: bool = False  # whether it let a client in on the day before the window
+    was_active: bool = False  # whether it let a client in during the period before the window, or the day before
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,4 +380,4 @@ class Findings:
         if gap.since > self.window.since:
             return False
         known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}
-        return gap.node not in known
+        return gap.node not in known and not self.today.get(gap.node, Comparison()).rows_before

@@ -60,7 +60,7 @@ HEALTH = """
 ACTIVE = SQL("""
     SELECT DISTINCT l.node_id
     FROM logs l
-    WHERE l."timestamp" >= %(day_before)s AND l."timestamp" < %(since)s
+    WHERE l."timestamp" >= %(since)s AND l."timestamp" < %(until)s
           AND l.node_id = ANY(%(nodes)s) AND {let_in}
 """).format(let_in=LET_IN)
 
@@ -102,8 +102,7 @@ def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, st
     known = {number: (rejected, stored) for number, rejected, stored in session.query("health", HEALTH)}
     first = {number: min((slot[5] for slot in accepted[number]), default=None) for number in {*known, *rows}}
     late = [number for number, moment in first.items() if number and (moment or window.until) - window.since >= GAP]
-    values = {"nodes": late, "day_before": window.since - ONE_DAY}
-    active = {number for (number,) in session.query("nodes before", ACTIVE, **values)} if late else set()
+    active = _active_before(session, late, window)
     return [
         Node(
             names.get(number, NO_NODE),
@@ -115,6 +114,21 @@ def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, st
         )
         for number in sorted(first, key=lambda number: names.get(number, NO_NODE))
     ]
+
+
+def _active_before(session: Session, nodes: Sequence[int], window: Window) -> set[int]:
+    """Return which of these nodes let a client in during the period before, or the day before if that is longer.
+
+    Most did on the last day, so it is read first; the rest is read only for the others.
+    """
+    day_before = window.since - ONE_DAY
+    found = set[int]()
+    for since, until in ((day_before, window.since), (window.before, day_before)):
+        unknown = [node for node in nodes if node not in found]
+        if unknown and since < until:
+            rows = session.query("nodes before", ACTIVE, nodes=unknown, since=since, until=until)
+            found |= {node for (node,) in rows}
+    return found
 
 
 def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:

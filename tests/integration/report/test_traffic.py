@@ -235,15 +235,28 @@ def test_a_position_that_moved_at_no_moment_costs_no_page(
     assert {node.stored for node in read(database).nodes} == {None}
 
 
-def test_a_node_that_let_clients_in_on_the_day_before_is_not_new(conn: Connection, database: dict[str, str]) -> None:
+def test_a_node_that_let_clients_in_during_the_period_before_is_not_new(
+    conn: Connection, database: dict[str, str]
+) -> None:
     row = ROWS[0]._replace(at=WINDOW.since + timedelta(hours=2), action="accepted", node="n1")
-    before = row._replace(at=WINDOW.since - timedelta(hours=23))
+    before, older = row._replace(at=WINDOW.since - timedelta(hours=23)), row._replace(at=WINDOW.before)
     fill(conn, [
         row, before,
         row._replace(node="n2"), before._replace(node="n2", action="rejected"),
-        row._replace(node="n3"), before._replace(node="n3", at=WINDOW.since - timedelta(hours=25)),
+        row._replace(node="n3"), older._replace(node="n3"),
         row._replace(node="n4", at=WINDOW.since), before._replace(node="n4"),
+        row._replace(node="n5"), older._replace(node="n5", at=WINDOW.before - timedelta(hours=1)),
     ])  # fmt: skip
     found = read(database)
-    assert [node.name for node in found.nodes if node.was_active] == ["n1"]  # of n4 nobody has to know
-    assert {gap.node for gap in found.gaps if found.is_before_first(gap)} == {"n2", "n3"}
+    assert [node.name for node in found.nodes if node.was_active] == ["n1", "n3"]  # of n4 nobody has to know
+    assert {gap.node for gap in found.gaps if found.is_before_first(gap)} == {"n2", "n5"}
+
+
+def test_a_node_that_let_clients_in_a_week_before_the_only_day_of_a_page_is_not_new(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    window = Window.of(UTC, 1, LAST, NOON + timedelta(days=9))
+    row = ROWS[0]._replace(at=window.since + timedelta(hours=8), action="accepted", node="n1")
+    fill(conn, [row, row._replace(at=window.since - timedelta(days=7)), row._replace(node="n2")])
+    found = read(database, window)
+    assert {gap.node for gap in found.gaps if found.is_before_first(gap)} == {"n2"}
