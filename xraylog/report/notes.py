@@ -15,7 +15,8 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
     if not found.rows:
         yield "No rows in these days.", ()
     is_over = found.window.until < written
-    silent = [] if is_over else found.silent
+    usual = stalls.usual(found)
+    silent = [] if is_over else [name for name in found.silent if name not in usual]
     if silent:
         yield "Nobody was let in during the last hour:", silent
     if is_over and found.absent:

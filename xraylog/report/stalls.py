@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -26,6 +27,13 @@ def unknown(found: Findings) -> list[Gap]:
     loaded = {node.name for node in found.nodes if node.stored and node.last}
     gaps = [gap for gap, counts in _rows_of_other_days(found) if len(counts) < MIN_DAYS and gap.node in loaded]
     return sorted(gaps, key=lambda gap: gap.since, reverse=True)
+
+
+def usual(found: Findings) -> set[str]:
+    """Return the nodes that let nobody in at the end of the window, when on most other days they do not either."""
+    others = _rows_of_other_days(found)
+    last = [(gap.node, counts) for gap, counts in others if gap.until == found.window.until]
+    return {node for node, counts in last if len(counts) >= MIN_DAYS and not statistics.median_high(counts)}
 
 
 def _slow(counts: Sequence[int]) -> int:

@@ -118,6 +118,17 @@ def test_a_node_that_is_silent_for_a_day_is_named_once() -> None:
     ]  # these days are over
 
 
+@pytest.mark.parametrize("free_days", [3, 4])
+def test_a_node_that_lets_nobody_in_as_on_most_days_at_that_time_does_not_stand_out(free_days: int) -> None:
+    """The account of one person, who is at work before noon, but on three of the six days before at home."""
+    window = Window.of(BERLIN, 8, None, NOON)
+    evenings = [window.since + n * DAY + 20 * HOUR for n in range(7)]
+    mornings = [window.since + n * DAY + 9 * HOUR for n in range(free_days)]
+    slots = [Slot(at, "n1", "direct", "accepted", 70) for at in [*evenings, *mornings]]
+    found = Findings(window, [node("n1", HOUR * 15, HOUR / 3)], [Gap("n1", NOON - HOUR * 15, NOON)], slots)
+    assert bool(notes(found, run_history.Runs(), NOON)) == (free_days > 3)
+
+
 def test_of_many_nodes_that_are_silent_some_are_named() -> None:
     nodes = [node(f"n{n}", HOUR, HOUR) for n in range(11)]
     (told,) = notes(Findings(Window.of(BERLIN, 1, None, NOON), nodes), run_history.Runs(), NOON)
