@@ -9,6 +9,7 @@ from psycopg.sql import Identifier
 
 from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
+from xraylog.printed import escaped
 from xraylog.report import address_names, concurrent, destinations, places, snapshot, today, traffic, usage, users
 from xraylog.report.model import Findings, Thresholds, Window
 from xraylog.report.page_mask import PageMask
@@ -70,7 +71,7 @@ def _node_id(node: str | None, names: Names) -> int | None:
     if node is None:
         return None
     for number, name in names.items():
-        if name == node:
+        if name == escaped(node):
             return number
     known = ", ".join(map(_printable, names.values())) or "(none)"
     raise UnknownNode(f"expected one of the nodes {known}, found {_printable(node)}")

@@ -22,6 +22,7 @@ from psycopg.sql import SQL, Composed, Literal
 
 from xraylog.database import citus, deadline, session
 from xraylog.database.session import Connection, Unavailable, Unsuitable
+from xraylog.printed import escaped
 
 if TYPE_CHECKING:
     from typing_extensions import LiteralString  # typing has it from Python 3.11 on
@@ -45,11 +46,11 @@ class Session:
     is_distributed: bool = False  # whether Citus distributes `logs`
 
     def query(self, what: str, query: LiteralString | Composed, **values: Any) -> list[Row]:
-        """Run a query, and return all its rows. `what`: its name, for `progress`."""
+        """Run a query, and return all its rows, with names as they can be shown. `what`: its name, for `progress`."""
         begun = time.monotonic()
         rows = self.conn.execute(query, {**self.values, **values}).fetchall()
         self.progress(what, time.monotonic() - begun)
-        return rows
+        return [tuple(_visible(value) for value in row) for row in rows]
 
     def set(self, name: str, value: str) -> None:
         """Change a setting of the server for the queries that follow."""
@@ -59,6 +60,16 @@ class Session:
         """Cancel the running query, if any, without waiting long for the server. Call it from another thread."""
         with contextlib.suppress(psycopg.Error):
             self.conn.cancel_safe(timeout=deadline.CANCEL_TIMEOUT_S)
+
+
+def _visible(value: Any) -> Any:
+    """Return a value with control characters as escapes, as ask_logs.py prints them and takes them.
+
+    Clients choose host names: in a browser, an override of the writing direction would show one as another.
+    """
+    if isinstance(value, str):
+        return value if value.isprintable() else escaped(value)
+    return [_visible(each) for each in value] if isinstance(value, list) else value
 
 
 @contextlib.contextmanager

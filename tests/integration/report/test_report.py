@@ -32,6 +32,7 @@ import report_logs
 from xraylog import config
 from xraylog.database import partitions
 from xraylog.database.session import Connection
+from xraylog.printed import UNPRINTABLE
 from xraylog.report import collect
 
 
@@ -113,6 +114,19 @@ def test_the_page_of_masked_data_holds_no_address_and_no_name(site: Site, conn: 
     assert "192.0.2.99" not in text(site)
     assert "203.0.113.0/24" in text(site)
     assert data(site)["users"][0][0].startswith("user ")
+
+
+def test_names_with_characters_that_cannot_be_seen_are_shown_as_ask_logs_does(site: Site, conn: Connection) -> None:
+    """Clients choose host names: an override of the writing direction would show this one as example.org."""
+    hidden = {"email": "a\u2067lice", "host": "\u202egro.elpmaxe", "tag": "bl\rock", "node": "n\u20281"}
+    fill(conn, [row._replace(**hidden, action="accepted", source="203.0.113.9") for row in INSIDE[:5]])
+    report(site, "--node", hidden["node"])
+    assert not UNPRINTABLE.search(text(site).replace("\n", ""))
+    assert r"\u202egro.elpmaxe</th>" in text(site)
+    (user,) = data(site)["users"]
+    assert user[0] == r"a\u2067lice"
+    assert {r"\u202egro.elpmaxe", r"bl\x0dock"} <= {*data(site)["names"]}
+    assert r"of node <bdi>n\u20281</bdi>;" in text(site)
 
 
 @pytest.mark.parametrize("rows", [None, []], ids=["no tables", "no rows"])
