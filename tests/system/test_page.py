@@ -457,6 +457,12 @@ def test_a_masked_page_shows_networks_and_numbers(site: Site, conn: Connection, 
     page = opened(page_of(site))
     assert all(name.startswith("user ") for name in column(page, "users", 1))
     assert "users as numbers" in page.inner_text("header")
+    for wanted, said in (
+        ("203.0.113.7", "0 shown. This page has networks and no addresses."),
+        ("203.0.113.0/24", "4 shown."),
+    ):
+        page.get_by_label("Search users").fill(wanted)
+        expect(page.locator("#users-found")).to_have_text(said)
 
 
 def test_the_readme_shows_the_page_that_there_is() -> None:

@@ -95,6 +95,10 @@ def test_a_search_for_an_address_says_that_the_page_has_not_all(month: Path, ope
         assert " client ADDRESS --since " in page.locator("#users-found").inner_text()
     page.get_by_label("Search users").fill("2001:db8::7")
     assert " client 2001:db8::7 --since " in page.locator("#users-found").inner_text()
+    page.get_by_label("Search users").fill("198.51.100.0/24")
+    assert " client 198.51.100.0/24 --since " in page.locator("#users-found").inner_text()
+    page.get_by_label("Search users").fill("203.0.113.0/24")  # as windows name it
+    assert page.locator("#users-found").inner_text().startswith("40 shown.")
 
 
 def test_each_search_says_what_the_page_has_not_and_what_finds_it(
@@ -234,6 +238,12 @@ def test_everything_has_an_address_and_back_works(month: Path, opened: Callable[
     expect(heading).to_have_text("user3")
     page.evaluate("location.hash = 'user=nobody'")
     page.get_by_text(f"This page has nothing of it. {ASK_USER} shows what the database has of these days.").wait_for()
+    for kind, name, asked in (
+        ("address", "198.51.100.7", "198.51.100.7"), ("network", "2001:db8:7::/48", "2001:db8:7::/48"),
+        ("address", "198.51.100.7; reboot", "ADDRESS"), ("network", "2001:db8:7", "ADDRESS"),
+    ):  # fmt: skip
+        page.evaluate("address => { location.hash = address; }", f"{kind}={name}")
+        page.get_by_text(f"This page has nothing of it. ask_logs.py client {asked} --since 2025-10-18").wait_for()
 
 
 def test_a_country_shows_its_users_and_addresses(month: Path, opened: Callable[..., Page]) -> None:

@@ -51,7 +51,9 @@ function userRow(user) {
   name.scope = "row";
   name.append(link("user", user[NAME]));
   row.append(name);
-  row.dataset.also = user[FROM].map(([address]) => address).join(" ");
+  const addresses = user[FROM].map(([address]) => address);
+  row.dataset.also = addresses.join(" ");
+  row.dataset.networks = [...new Set(addresses.map(networkOf))].join(" ");
   for (let column = ROWS; column < FIRST; column += 1) {
     const cell = element("td", number.format(user[column]));
     cell.dataset.value = user[column];
@@ -136,10 +138,6 @@ for (const table of document.querySelectorAll("table.sorted")) {
 
 // --- searching ---
 
-const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*$/;
-// An address or the beginning of one: then ask_logs.py can look for it.
-const IS_WHOLE = /^([0-9]+([.][0-9]+){3}|[0-9a-f.]*(:[0-9a-f.]+){7}|[0-9a-f:]*::([0-9a-f:.]*[0-9a-f])?)$/;
-const client = (wanted) => (IS_WHOLE.test(wanted) ? wanted : "ADDRESS");
 const of = (shown, all) => `${number.format(shown)} of ${number.format(all)}`;
 
 // Say what a search cannot find, because the page does not have all of it, and which command finds it.
@@ -150,19 +148,19 @@ const LACKS = {
       lines.push(`This page has the users with the most rows, ${of(data.users.length, data.totalUsers)}: ${ask("user NAME")} shows each of the others.`);
     }
     if (!ADDRESS.test(wanted)) return lines;
-    if (data.masked) return [...lines, "This page has networks and no addresses."];
+    if (data.masked) return wanted.includes("/") ? lines : [...lines, "This page has networks and no addresses."];
     const shown = data.users.reduce((all, user) => all + user[FROM].length, 0);
     const all = data.users.reduce((sum, user) => sum + user[ADDRESSES], 0);
     if (shown >= all && !lines.length) return [];
     return [...lines, `This page has the most frequent addresses of each user, ${of(shown, all)}:`
-      + ` ${ask(`client ${client(wanted)}`)} shows who connects from any address, or network.`];
+      + ` ${askClient(wanted)} shows who connects from any address, or network.`];
   },
   sources(wanted) {
     const shown = document.querySelectorAll("#sources tbody tr").length;
     if (shown >= data.totalSources) return [];
     const all = `This page has the sources with the most rows, ${of(shown, data.totalSources)}`;
     return [ADDRESS.test(wanted) && !data.masked
-      ? `${all}: ${ask(`client ${client(wanted)} --only rejected`)} shows what was rejected from any address, or network.`
+      ? `${all}: ${askClient(wanted, " --only rejected")} shows what was rejected from any address, or network.`
       : `${all}: ${ask("rejected --limit 0")} shows the others.`];
   },
   destinations() {
@@ -185,7 +183,8 @@ for (const search of document.querySelectorAll("input[type=search]")) {
     const wanted = search.value.trim().toLowerCase();
     let count = 0;
     for (const row of table.tBodies[0].rows) {
-      row.hidden = !`${row.cells[0].textContent} ${row.dataset.also ?? ""}`.toLowerCase().includes(wanted);
+      const networks = wanted.includes("/") ? row.dataset.networks : ""; // otherwise 203.0.113.0 would find all of its /24
+      row.hidden = ![row.cells[0].textContent, row.dataset.also, networks].join(" ").toLowerCase().includes(wanted);
       count += row.hidden ? 0 : 1;
     }
     found.textContent = `${number.format(count)} shown.${elsewhere(table, wanted)}`;

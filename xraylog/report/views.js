@@ -156,13 +156,25 @@ const VIEWS = {
   },
 };
 
+// An address or a network, or the beginning of one; if it is whole, the command can have it.
+const ADDRESS = /^[0-9a-f]*[.:][0-9a-f.:]*([/][0-9]*)?$/;
+const IS_WHOLE = /^([0-9]+([.][0-9]+){3}|[0-9a-f.]*(:[0-9a-f.]+){7}|[0-9a-f:]*::([0-9a-f:.]*[0-9a-f])?)([/][0-9]+)?$/;
+const askClient = (address, options = "") => ask(`client ${IS_WHOLE.test(address) ? address : "ADDRESS"}${options}`);
+
 // The commands that show what is not on the page.
 const ASKS = {
-  user: `${ask("user NAME")} shows what the database has of these days`,
-  destination: `${ask("reached NAME")} shows what the database has of these days`,
-  tag: `${ask("outbound TAG")} shows what the database has of these days`,
-  day: "report_logs.py --days 1 --until DAY writes the page of a day",
+  user: () => ask("user NAME"),
+  destination: () => ask("reached NAME"),
+  address: (name) => askClient(name),
+  network: (name) => askClient(name),
+  tag: () => ask("outbound TAG"),
 };
+
+function missing(kind, name) {
+  const command = kind === "day" ? "report_logs.py --days 1 --until DAY writes the page of a day"
+    : Object.hasOwn(ASKS, kind) ? `${ASKS[kind](name)} shows what the database has of these days` : "";
+  return { facts: "This page has nothing of it", tables: [], command };
+}
 
 let called;
 
@@ -219,7 +231,7 @@ function showView() {
     if (view.open) view.close();
     return;
   }
-  const found = VIEWS[kind](name) ?? { facts: "This page has nothing of it", tables: [], command: ASKS[kind] };
+  const found = VIEWS[kind](name) ?? missing(kind, name);
   const heading = view.querySelector("h2");
   heading.textContent = name;
   heading.dataset.kind = kind;
