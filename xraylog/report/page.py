@@ -69,6 +69,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "version": __version__,
         "has_choice": len(zones) > 1,
         "zones": drawn,
+        "active_of": len(found.users),  # also if the page shows fewer: the charts are drawn
         "refresh_s": refresh_s,
         "tag_counts": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags)],
         "blocking": [(tag, found.tags[tag]) for tag in client_data.by_blocking(found.tags) if goes_nowhere(tag)],

@@ -261,6 +261,7 @@ def test_a_page_that_would_be_too_large_shows_fewer_users_and_says_so(sign: str)
     assert [name for name, *_ in data["users"]] == [user.name for user in users[: len(data["users"])]]
     size = len(text.encode())
     assert page.MAX_BYTES * 0.99 < size <= page.MAX_BYTES
+    assert "Active users are those of the 1,300 users with the most rows" in text  # the chart counts all of them
 
 
 def test_a_page_of_many_long_providers_is_not_too_large() -> None:
