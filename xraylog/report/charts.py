@@ -18,6 +18,7 @@ import vl_convert
 
 SERIES = 6  # colours that the colour-blind can distinguish; the last one, grey, is for all further series
 SHADES = 7
+TICKS = 5  # about as many as an axis has
 WIDTH, HEIGHT = 960, 170
 MILLISECONDS = 1000
 AREA = re.compile(r'<path [^>]*fill="var\(--series-[0-9]\)"[^>]*/>')
@@ -80,7 +81,7 @@ def over_time(
                     "field": "rows",
                     "type": "quantitative",
                     "scale": {"domain": [0, top], "nice": False},
-                    "axis": {"title": title, "format": "~s", "tickCount": 5},
+                    "axis": {"title": title, "format": "~s", **_ticks(top)},
                 },
                 "color": _colours("series", count, [f"var(--series-{number})" for number in range(count)]),
                 "order": {"field": "series"},
@@ -94,6 +95,11 @@ def over_time(
 def axis_end(hours: Sequence[tuple[datetime, Sequence[int]]]) -> int:
     """Return the largest value on the vertical axis for these counts, a round number."""
     return _round_up(max((sum(counts) for _, counts in hours), default=0))
+
+
+def _ticks(top: int) -> dict[str, Any]:
+    """Return which numbers a vertical axis shows: whole ones, because there is no half user."""
+    return {"tickCount": TICKS} if top >= TICKS else {"values": [*range(top + 1)]}
 
 
 def with_shared_areas(name: str, one: str, other: str) -> tuple[str, str]:
