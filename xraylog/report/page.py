@@ -76,6 +76,7 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "most_blocking": MAX_BLOCKING,
         "group_counts": sorted(found.port_groups.items(), key=lambda item: -item[1]),
         "nobody": Comparison(),
+        "period": wording.period(found.window, written),
         "that_day": wording.that_day(found.window, written),
         "all_nodes": found.today.get(None, Comparison()),
         "sign": max((node.stored for node in found.nodes if node.stored), default=None),

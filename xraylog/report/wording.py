@@ -35,6 +35,14 @@ def reasons(found: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{name} {count(rows)}" for name, rows in found) if len(found) > 1 else "".join(dict(found))
 
 
+def period(window: Window, written: datetime) -> str:
+    """Return the first and the last day of the page, with the times at which it begins and ends within them."""
+    since, until = (f" {moment.astimezone(window.zone):%H:%M}" for moment in (window.since, window.until))
+    is_now = window.until >= written and not window.has_partial_first_day  # the page says when it was written
+    begin = f"{window.first}{since if window.has_partial_first_day else ''}"
+    return f"{begin} to {window.last}{until if window.has_partial_day and not is_now else ''}"
+
+
 def that_day(window: Window, written: datetime) -> str:
     """Return a name for the last day, and its start if the page begins within it."""
     name = "today" if window.until >= written else f"on {window.last}"

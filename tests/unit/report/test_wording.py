@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from helpers.report_data import BERLIN, HOUR, NOON
 
 from xraylog.report import wording
+from xraylog.report.model import Window
 
 
 @pytest.mark.parametrize(
@@ -20,6 +24,21 @@ from xraylog.report import wording
 )
 def test_a_number_is_compared_with_that_of_a_week_before(now: int, before: int, said: str) -> None:
     assert wording.than(now, before) == said
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "said"),
+    [
+        (HOUR * 25, HOUR * 0, "2025-11-16 12:00 to 2025-11-17 13:00"),
+        (HOUR * 37, HOUR * 0, "2025-11-16 to 2025-11-17"),  # up to now: the page says when it was written
+        (HOUR * 37, HOUR * 1, "2025-11-16 to 2025-11-17 12:00"),
+        (HOUR * 37, HOUR * 13, "2025-11-16 to 2025-11-16"),
+        (HOUR * 36, HOUR * 13, "2025-11-16 01:00 to 2025-11-16"),
+    ],
+)
+def test_a_page_that_begins_or_ends_within_a_day_says_when(since: timedelta, until: timedelta, said: str) -> None:
+    """Noon in UTC is 13:00 in Berlin."""
+    assert wording.period(Window(BERLIN, NOON - since, NOON - until), NOON) == said
 
 
 def test_sizes_and_lists_are_for_people() -> None:
