@@ -97,6 +97,10 @@ def test_times_follow_the_readers_choice(written: Site, opened: Callable[..., Pa
     assert column(page, "users", 7)[0] == min(moments).strftime("%Y-%m-%d %H:%M")
     assert column(page, "users", 7) != local
     assert page.locator("#traffic figure svg:visible").nth(0).inner_html() != labels
+    page.reload()  # as the page itself does with --refresh
+    assert page.get_by_label("UTC").is_checked()
+    assert column(page, "users", 7) != local
+    assert page.locator("#traffic figure svg:visible").nth(0).inner_html() != labels
     page.get_by_label("Europe/Berlin").check()
     assert column(page, "users", 7) == local
     assert page.locator("#traffic figure svg:visible").nth(0).inner_html() == labels

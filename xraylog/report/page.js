@@ -70,12 +70,35 @@ if (!isKnown(data.zone)) {
   local.parentElement.append(" (not known to this browser)");
 }
 
+const ZONE = "xraylog zone"; // the reader's choice, for as long as the tab is open: the page may load itself anew
+
+function remembered() {
+  try {
+    return sessionStorage.getItem(ZONE);
+  } catch {
+    return null; // the browser keeps nothing of this page
+  }
+}
+
+function remember(zone) {
+  try {
+    sessionStorage.setItem(ZONE, zone);
+  } catch {
+    // then the choice ends with this page
+  }
+}
+
 for (const choice of document.querySelectorAll("input[name=zone]")) {
   choice.addEventListener("change", () => {
     document.documentElement.dataset.zone = choice.value;
+    remember(choice.value);
     writeTimes(document);
     for (const details of document.querySelectorAll("details.numbers[open]")) details.dispatchEvent(new Event("toggle"));
   });
+  if (choice.value === remembered() && !choice.disabled) {
+    choice.checked = true;
+    document.documentElement.dataset.zone = choice.value;
+  }
 }
 
 // --- reloading ---
