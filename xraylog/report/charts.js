@@ -5,6 +5,9 @@ const tip = document.getElementById("tip");
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const hidden = new Map(Object.keys(data.charts).map((name) => [name, new Set()]));
 
+const chartOf = (plot) => data.charts[plot.parentElement.dataset.chart];
+const beginsOf = (plot) => chartOf(plot).zones[side()][0]; // of each period
+
 function plotOf(svg) {
   const [x, y, width, height, top] = svg.dataset.plot.split(" ").map(Number);
   return { x, y, width, height, top, scale: svg.viewBox.baseVal.width / svg.getBoundingClientRect().width };
@@ -28,8 +31,7 @@ function showTip(text, x, y) {
 function markPlace(svg, values) {
   let mark = svg.querySelector("rect.at");
   if (!mark) {
-    mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    mark.setAttribute("class", "at");
+    mark = drawn("rect", { class: "at" });
     svg.append(mark);
   }
   for (const [key, value] of Object.entries(values)) mark.setAttribute(key, value);
@@ -43,8 +45,7 @@ function partOf(begins, at) {
 }
 
 function showValue(plot, place, x, y) {
-  const name = plot.parentElement.dataset.chart;
-  const chart = data.charts[name];
+  const chart = chartOf(plot);
   const [begins, counts] = chart.zones[side()];
   const at = Math.max(0, Math.min(begins.length - 1, place));
   const svg = plot.querySelector("svg");
@@ -69,7 +70,7 @@ function hideValue() {
 function placeUnder(plot, clientX) {
   const svg = plot.querySelector("svg");
   const { x, width, scale } = plotOf(svg);
-  const [begins] = data.charts[plot.parentElement.dataset.chart].zones[side()];
+  const begins = beginsOf(plot);
   const at = (clientX - svg.getBoundingClientRect().left) * scale - x;
   return placesOf(begins, width).findLastIndex((begin) => begin <= at);
 }
@@ -77,16 +78,14 @@ function placeUnder(plot, clientX) {
 function showWithKeys(plot, place) {
   const svg = plot.querySelector("svg");
   const { x, width, scale } = plotOf(svg);
-  const [begins] = data.charts[plot.parentElement.dataset.chart].zones[side()];
+  const begins = beginsOf(plot);
   const at = Math.max(0, Math.min(begins.length - 1, place));
   const box = svg.getBoundingClientRect();
   showValue(plot, at, box.left + (x + placesOf(begins, width)[at]) / scale, box.top + 10);
 }
 
-function dayOf(plot) {
-  const [begins] = data.charts[plot.parentElement.dataset.chart].zones[side()];
-  const day = new Intl.DateTimeFormat("sv-SE", { timeZone: isKnown(data.zone) ? data.zone : "UTC", dateStyle: "short" });
-  return day.format(new Date(begins[Number(plot.dataset.place)] * 1000));
+function openDay(plot) {
+  location.hash = `day=${dayOf(beginsOf(plot)[Number(plot.dataset.place)])}`;
 }
 
 function restack(name) {
@@ -125,17 +124,17 @@ for (const plot of document.querySelectorAll("figure.chart .plot")) {
   plot.addEventListener("click", (event) => {
     const isFirst = tapped !== plot.dataset.place;
     tapped = plot.dataset.place;
-    if (event.pointerType !== "touch" || !isFirst) location.hash = `day=${dayOf(plot)}`;
+    if (event.pointerType !== "touch" || !isFirst) openDay(plot);
   });
   plot.addEventListener("keydown", (event) => {
-    const last = data.charts[plot.parentElement.dataset.chart].zones[side()][0].length - 1;
+    const last = beginsOf(plot).length - 1;
     const now = Number(plot.dataset.place ?? last + 1);
     const next = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
     if (next !== undefined) {
       event.preventDefault();
       showWithKeys(plot, next);
     } else if (event.key === "Escape") hideValue();
-    else if (event.key === "Enter" && plot.dataset.place) location.hash = `day=${dayOf(plot)}`;
+    else if (event.key === "Enter" && plot.dataset.place) openDay(plot);
   });
 }
 

@@ -13,6 +13,12 @@ function element(name, text, className) {
   return made;
 }
 
+function drawn(name, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
 function countCell(count) {
   const cell = element("td", number.format(count));
   cell.dataset.value = count;
@@ -50,6 +56,10 @@ function isKnown(timeZone) {
 function formatter(options) {
   return new Intl.DateTimeFormat("sv-SE", { timeZone: zone(), ...options }); // Swedish writes 2025-11-17 10:15
 }
+
+// The day of the config's zone in which a moment is: days of users and nodes are those, whatever the reader chose.
+const zoneDays = new Intl.DateTimeFormat("sv-SE", { timeZone: isKnown(data.zone) ? data.zone : "UTC", dateStyle: "short" });
+const dayOf = (seconds) => zoneDays.format(new Date(seconds * 1000));
 
 function writeTimes(within) {
   const minutes = formatter({ dateStyle: "short", timeStyle: "short" });

@@ -2,33 +2,24 @@
 
 const AT_ONCE = 100; // rows before the first paint; the others follow it
 
-function drawn(name, points, className) {
-  const line = document.createElementNS("http://www.w3.org/2000/svg", name);
-  line.setAttribute("points", points);
-  if (className) line.setAttribute("class", className);
-  return line;
-}
-
 // A day of which the page has only a part is drawn with dashes, because it cannot be compared with the others.
 function daysLine(days) {
   const most = Math.max(1, ...days);
   const last = Math.max(1, days.length - 1);
   const points = days.map((rows, day) => `${((day * 88) / last + 1).toFixed(0)},${(19 - (rows * 18) / most).toFixed(0)}`);
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const parts = `${data.partialFirst ? "; the first day is not whole" : ""}${data.partial ? "; the last day is not over" : ""}`;
-  svg.setAttribute("class", "days");
-  svg.setAttribute("viewBox", "0 0 90 20");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `rows by day, at most ${number.format(most)}${parts}`);
+  const label = `rows by day, at most ${number.format(most)}${parts}`;
+  const svg = drawn("svg", { class: "days", viewBox: "0 0 90 20", role: "img", "aria-label": label });
   svg.ofDays = days;
+  const line = (places, isPartial) => svg.append(drawn("polyline", { points: places, class: isPartial ? "partial" : "" }));
   if (points.length === 1) {
-    svg.append(drawn("polyline", "1,1 89,1", data.partial || data.partialFirst ? "partial" : ""));
+    line("1,1 89,1", data.partial || data.partialFirst);
     return svg;
   }
   const whole = points.slice(data.partialFirst ? 1 : 0, data.partial ? -1 : undefined);
-  if (whole.length > 1) svg.append(drawn("polyline", whole.join(" ")));
+  if (whole.length > 1) line(whole.join(" "), false);
   const dashed = [...(data.partialFirst ? [points.slice(0, 2)] : []), ...(data.partial ? [points.slice(-2)] : [])];
-  for (const part of new Set(dashed.map((of) => of.join(" ")))) svg.append(drawn("polyline", part, "partial"));
+  for (const part of new Set(dashed.map((of) => of.join(" ")))) line(part, true);
   return svg;
 }
 

@@ -114,9 +114,8 @@ const VIEWS = {
     const place = data.days.indexOf(name);
     if (place < 0 || !data.charts.traffic) return null;
     const users = byRows(data.users.map((user) => [user[NAME], user[DAYS][place]]));
-    const day = new Intl.DateTimeFormat("sv-SE", { timeZone: isKnown(data.zone) ? data.zone : "UTC", dateStyle: "short" });
     const [begins, counts] = data.charts.traffic.zones["in-local"];
-    const tags = data.charts.traffic.names.map((tag, series) => [tag, sum(counts[series].filter((_, at) => day.format(begins[at] * 1000) === name))]);
+    const tags = data.charts.traffic.names.map((tag, series) => [tag, sum(counts[series].filter((_, at) => dayOf(begins[at]) === name))]);
     return { facts: several(users.length, "user", "users"), tables: [["Users", "user", users], ["Outbound tags", "tag", byRows(tags)], ["Nodes", "node", nodesOn(place)]] };
   },
   tag(name) {
