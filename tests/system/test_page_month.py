@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ import ask_logs
 from xraylog.questions import parameters
 from xraylog.report import charts, figures, time_series
 from xraylog.report import page as pages
+from xraylog.report.model import Gap
 from xraylog.report.run_history import Runs
 
 TIMES = " ".join(
@@ -324,6 +326,20 @@ def test_every_table_can_be_saved_also_those_of_a_dialog_and_of_a_chart(
         ).first.click()
     saved = Path(download.value.path()).read_text().splitlines()
     assert saved[:2] == ['"address","rows"', '"203.0.113.0","9"']
+
+
+def test_a_table_is_saved_with_the_numbers_that_it_shows(tmp_path: Path, opened: Callable[..., Page]) -> None:
+    gap = Gap("n1", NOW - timedelta(hours=90), NOW - timedelta(hours=81, minutes=35))
+    path = tmp_path / "report.html"
+    path.write_text(pages.render(replace(FOUND, gaps=[gap]), Runs(), NOW, is_masked=False))
+    page = opened(path)
+    for table in ("#gaps", "#nodes"):
+        tools = page.locator(".scroll", has=page.locator(table)).locator("+ .tools")
+        with page.expect_download() as download:
+            tools.get_by_role("button", name="Save as CSV").click()
+        saved = [*csv.reader(Path(download.value.path()).read_text().splitlines())]
+        shown = page.locator(f"{table} tbody tr").first.locator("th, td").all_inner_texts()
+        assert saved[1] == [text.replace(",", "") for text in shown], table
 
 
 @pytest.mark.parametrize("text", ["a\tb", "\u009b31m", "\x7f=1", "\t=1+1"])
