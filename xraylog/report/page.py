@@ -38,30 +38,12 @@ MAX_BYTES = 2_000_000  # of the page; it shows fewer users if it would be larger
 
 def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refresh_s: int = 0) -> str:
     """Return the page as HTML, of at most MAX_BYTES. `written`: now. `refresh_s`: when it reloads itself; 0: never."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_with_returns,
-    )
-    environment.policies["json.dumps_kwargs"] = JSON
-    environment.filters["than"] = wording.than
-    environment.filters["count"] = wording.count
-    environment.filters["size"] = wording.size
-    environment.filters["reasons"] = wording.reasons
-    environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    environment.filters["local"] = lambda moment: moment.astimezone(found.window.zone).strftime("%Y-%m-%d %H:%M")
-    environment.filters["clock"] = lambda moment: moment.astimezone(found.window.zone).strftime("%H:%M")
-    environment.filters["day"] = lambda moment: str(moment.astimezone(found.window.zone).date())
-    environment.globals["weekdays"] = charts.WEEKDAYS
     style, script = _text(STYLES), _text(SCRIPTS)
     zones = {"in-local": found.window.zone, "in-utc": UTC}
     if found.window.zone.key in ("UTC", "Etc/UTC"):
         del zones["in-utc"]
     drawn = figures.draw(found, zones) if found.rows else []
-    template = environment.get_template("page.html")
+    template = _environment(found.window.zone).get_template("page.html")
     values = {
         "runs": runs,
         "written": written,
@@ -92,11 +74,36 @@ def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refr
         "base-uri 'none'; form-action 'none'",
     }
     data = partial(client_data.of, zones=drawn, is_masked=is_masked, refresh_s=refresh_s)
-    text = str(template.render(found=found, data=data(found), origins=origins.of(found), **values))
-    if (excess := _bytes(text) - MAX_BYTES) > 0:
-        found = replace(found, users=_first_users(found, data, excess))
-        text = str(template.render(found=found, data=data(found), origins=origins.of(found), **values))
-    return text
+
+    def fill(found: Findings) -> str:
+        return str(template.render(found=found, data=data(found), origins=origins.of(found), **values))
+
+    text = fill(found)
+    excess = _bytes(text) - MAX_BYTES
+    return text if excess <= 0 else fill(replace(found, users=_first_users(found, data, excess)))
+
+
+def _environment(zone: ZoneInfo) -> jinja2.Environment:
+    """Return what reads the template. `zone`: of times in the text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_with_returns,
+    )
+    environment.policies["json.dumps_kwargs"] = JSON
+    environment.filters["than"] = wording.than
+    environment.filters["count"] = wording.count
+    environment.filters["size"] = wording.size
+    environment.filters["reasons"] = wording.reasons
+    environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    environment.filters["local"] = lambda moment: moment.astimezone(zone).strftime("%Y-%m-%d %H:%M")
+    environment.filters["clock"] = lambda moment: moment.astimezone(zone).strftime("%H:%M")
+    environment.filters["day"] = lambda moment: str(moment.astimezone(zone).date())
+    environment.globals["weekdays"] = charts.WEEKDAYS
+    return environment
 
 
 def _with_returns(value: Any) -> Any:
