@@ -62,16 +62,6 @@ class Session:
             self.conn.cancel_safe(timeout=deadline.CANCEL_TIMEOUT_S)
 
 
-def _visible(value: Any) -> Any:
-    """Return a value with control characters as escapes, as ask_logs.py prints them and takes them.
-
-    Clients choose host names: in a browser, an override of the writing direction would show one as another.
-    """
-    if isinstance(value, str):
-        return value if value.isprintable() else escaped(value)
-    return [_visible(each) for each in value] if isinstance(value, list) else value
-
-
 @contextlib.contextmanager
 def open_pair(sessions: Sessions, timeout_s: int, progress: Progress) -> Iterator[tuple[Session, Session]]:
     """Yield two sessions in one snapshot, or the same one twice if a second cannot be opened.
@@ -159,3 +149,13 @@ def _answer(free: SimpleQueue[Session], failed: list[BaseException], question: C
         raise failed[0] from None
     finally:
         free.put(session)
+
+
+def _visible(value: Any) -> Any:
+    """Return a value with control characters as escapes, as ask_logs.py prints them.
+
+    Clients choose host names: in a browser, an override of the writing direction would show one as another.
+    """
+    if isinstance(value, str):
+        return value if value.isprintable() else escaped(value)
+    return [_visible(each) for each in value] if isinstance(value, list) else value
