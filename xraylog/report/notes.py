@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from xraylog.report import stalls, wording
 from xraylog.report.model import Findings, Gap
 from xraylog.report.run_history import Runs
+
+# Between runs: cron starts one every few minutes. A machine without any run in the window only writes pages.
+MAX_PAUSE = timedelta(hours=1)
 
 
 def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
@@ -15,6 +18,8 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
     if not found.rows:
         yield "No rows in these days.", ()
     is_over = found.window.until < written
+    if runs.last and not is_over and found.window.since <= runs.last <= written - MAX_PAUSE:
+        yield _without_runs(runs.last, found), ()
     usual = stalls.usual(found)
     silent = [] if is_over else [name for name in found.silent if name not in usual]
     if silent:
@@ -49,3 +54,8 @@ def _described(gap: Gap, found: Findings) -> str:
     since, until = (moment.astimezone(found.window.zone) for moment in (gap.since, gap.until))
     end = f"{until:%H:%M}" if since.date() == until.date() else f"{until:%Y-%m-%d %H:%M}"
     return f"{gap.node} from {since:%Y-%m-%d %H:%M} to {end}"
+
+
+def _without_runs(last: datetime, found: Findings) -> str:
+    since = f"{last.astimezone(found.window.zone):%Y-%m-%d %H:%M}"
+    return f"No run of this machine since {since}: its lines from then on are not counted. Run parse_logs.py -v."

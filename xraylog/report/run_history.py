@@ -30,7 +30,8 @@ class Runs:
 
     known: bool = False  # whether there are statistics
     last_good: datetime | None = None  # when the database last had every line, according to the metrics
-    last_stored: datetime | None = None  # the last run that stored lines, in the window or not
+    last: datetime | None = None  # when the last run began, in the window or not
+    last_stored: datetime | None = None  # the same of the last run that stored lines
     count: int = 0
     offline: int = 0
     spooled: int = 0  # lines
@@ -59,6 +60,7 @@ def read(
     return replace(
         now,
         known=True,
+        last=max((row[0] for row in rows), default=None),
         # A row does not show whether its run failed; one with lines has stored them.
         last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
         count=len(in_window),

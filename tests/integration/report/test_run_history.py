@@ -37,6 +37,7 @@ def test_the_page_shows_the_runs_and_the_buffer(site: Site) -> None:
     done = run_history.read(site.stats, "json", site.buffer, WINDOW, NO_METRICS)
     assert (done.count, done.offline, done.spooled, done.last_good) == (4, 2, 24, None)
     assert (done.last_stored, done.buffer_bytes) == (WINDOW.since + timedelta(hours=2), 123)
+    assert done.last == WINDOW.since + timedelta(hours=3)
     report(site)
     assert "123 bytes" in text(site)
     assert "last good run" not in text(site)

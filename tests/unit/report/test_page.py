@@ -62,6 +62,26 @@ def test_what_an_operator_should_look_at_comes_first() -> None:
 
 
 @pytest.mark.parametrize(
+    ("hours", "days", "is_named"),
+    [(1, 1, True), (0.9, 1, False), (100, 7, True), (100, 1, False)],  # the last: its runs were before the window
+)
+def test_a_machine_whose_runs_have_stopped_is_named(hours: float, days: int, is_named: bool) -> None:
+    """It is not known whether users were let in since then: cron may have stopped, and not xray."""
+    last = NOON - timedelta(hours=hours)
+    found = Findings(Window.of(BERLIN, days, None, NOON), [node("n1", HOUR / 2, HOUR / 3)])
+    told = [note for note in notes(found, run_history.Runs(known=True, last=last), NOON) if "No run" in note]
+    at = f"{last.astimezone(BERLIN):%Y-%m-%d %H:%M}"
+    expected = f"No run of this machine since {at}: its lines from then on are not counted. Run parse_logs.py -v."
+    assert told == [expected] * is_named
+
+
+def test_of_days_that_are_over_no_run_is_missed() -> None:
+    past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
+    done = run_history.Runs(known=True, last=past.since)
+    assert notes(Findings(past, [node("n1", HOUR, HOUR)]), done, NOON + timedelta(days=9)) == []
+
+
+@pytest.mark.parametrize(
     ("quiet", "is_silent"),
     [
         (node("n", HOUR, HOUR), True),
