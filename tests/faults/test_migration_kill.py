@@ -90,7 +90,7 @@ def test_killed_at_every_step_and_started_again_it_ends_the_same(
         step += PARTS * steps.every
     assert {"execute", "commit"} <= set(site.steps())
     assert step > 100
-    assert len(finished) > 4
+    assert len(finished) > 4 // steps.every
 
 
 def test_killed_at_random_moments_it_ends_the_same(site: Site, rounds: int) -> None:
