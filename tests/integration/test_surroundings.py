@@ -181,7 +181,7 @@ def advice_of_the_systems_python(folder: Path, first: str = "") -> tuple[str, st
     ask = (
         f"import sys, sysconfig; sysconfig.get_path = lambda _: {str(folder)!r}; sys.prefix = sys.base_prefix; "
         f"sys.path.insert(0, {str(tree / 'xraylog')!r}); import importlib; importlib.import_module = lambda _: None; "
-        "import __future__, pathlib, shlex; "
+        "import __future__, contextlib, pathlib, shlex; "
         f"{first}import required; print(required.install_command())"
     )
     done = subprocess.run([sys.executable, "-S", "-c", ask], capture_output=True, text=True, check=True)
