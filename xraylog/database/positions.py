@@ -107,6 +107,10 @@ class Row(NamedTuple):
         tail = NOT_AT_HAND if tail_at is None else tail_at(self.position)
         return owner.is_new if tail == NOT_AT_HAND else self.tail in (None, tail)
 
+    def is_in_file(self, size: int, tail_at: TailAt | None) -> bool:
+        """Return whether a file of this size has this position, and the text before it: another one can begin alike."""
+        return self.position <= size and (None in (self.tail, tail_at) or self.tail == tail_at(self.position))
+
 
 # The last columns are read via jsonb, because an older database lacks them, and a dry run does not add them.
 SELECT_POSITIONS = """
@@ -173,7 +177,7 @@ def lookup(
 ) -> Position:
     """Return where to resume in the log with these fingerprints: after the longest matching position, or 0.
 
-    `size`: a larger position belongs to another file. `tail_at`: for the log, if it is available: a position of another
+    `size`: of a file, in which a position has to be. `tail_at`: for the log, if it is available: a position of another
     installation counts if it has the same text before it, and is not moved. Changes nothing.
     """
     digests = tuple(fingerprint.digest for fingerprint in fingerprints)
@@ -183,8 +187,8 @@ def lookup(
     matching = [
         row
         for row in rows
-        if (size is None or row.position <= size)
-        and Fingerprint(row.head_length, row.head) in fingerprints
+        if Fingerprint(row.head_length, row.head) in fingerprints
+        and (size is None or row.is_in_file(size, tail_at))
         and (row.belongs_to(owner) or row.is_known(owner, tail_at))
     ]
     ranges = [Range(row.id, row.stored_from, row.position) for row in matching if row.stored_from and row in ours]

@@ -14,6 +14,7 @@ from helpers.site import Site, line, lines, users
 from xraylog.accesslog import logfile
 from xraylog.accesslog.drain import Drained
 from xraylog.ingest.source import Source
+from xraylog.records import HEAD_BYTES
 
 
 def test_a_renamed_log_goes_on_where_it_was(site: Site) -> None:
@@ -142,6 +143,18 @@ def test_an_emptied_log_is_reported_once_and_read_from_its_beginning(site: Site,
     assert "emptied, replaced or renamed" in site.run("--keep").stderr
     assert "emptied, replaced or renamed" not in site.run("--keep").stderr
     assert site.emails() == users(0, 110)
+
+
+def test_another_log_that_begins_alike_loses_no_line(site: Site) -> None:
+    """A machine that is set back to a snapshot goes on with other lines after the same beginning."""
+    site.append(*lines(0, 60))
+    site.run("--keep")
+    os.truncate(site.log, sum(len(text) for text in lines(0, 50)))  # more than its fingerprint covers
+    assert site.log.stat().st_size > HEAD_BYTES
+    site.append(*lines(100, 120))
+    assert "emptied, replaced or renamed" in site.run("--keep").stderr
+    assert site.run("--keep").stderr == ""
+    assert site.emails() == users(0, 60) + users(0, 50) + users(100, 120)
 
 
 def test_a_log_that_we_emptied_ourselves_is_not_reported(site: Site) -> None:
