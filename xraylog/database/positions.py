@@ -109,7 +109,9 @@ class Row(NamedTuple):
 
     def is_in_file(self, size: int, tail_at: TailAt | None) -> bool:
         """Return whether a file of this size has this position, and the text before it: another one can begin alike."""
-        return self.position <= size and (None in (self.tail, tail_at) or self.tail == tail_at(self.position))
+        if self.position > size or self.tail is None or tail_at is None:
+            return self.position <= size
+        return self.tail == tail_at(self.position)
 
 
 # The last columns are read via jsonb, because an older database lacks them, and a dry run does not add them.
