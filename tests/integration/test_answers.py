@@ -362,6 +362,29 @@ def test_users_over_time(filled: Connection, by: str, seconds: int, since: datet
     assert ask(filled, "users_over_time", by, since, until) == sorted(expected)
 
 
+@pytest.mark.parametrize("by", ["5m", "hour", "day"])
+def test_users_over_time_where_hours_begin_at_a_quarter(filled: Connection, by: str) -> None:
+    zone = ZoneInfo("Asia/Kathmandu")  # 5:45 before UTC
+
+    def begin(row: Row, by: str) -> datetime:
+        at = row.at.astimezone(zone).replace(second=0, microsecond=0)
+        if by == "5m":
+            return at.replace(minute=at.minute // 5 * 5)
+        return at.replace(minute=0, hour=at.hour if by == "hour" else 0)
+
+    named = [row for row in window(MIDNIGHT, MIDNIGHT + 24 * HOUR) if row.email]
+    expected = [
+        (start, len({row.email for row in rows}),
+         max(len({row.email for row in few}) for few in grouped(rows, lambda row: begin(row, "5m")).values()))
+        for start, rows in grouped(named, lambda row: begin(row, by)).items()
+    ]  # fmt: skip
+    filled.execute("SET TimeZone = 'Asia/Kathmandu'")
+    try:
+        assert ask(filled, "users_over_time", by, MIDNIGHT, MIDNIGHT + 24 * HOUR) == sorted(expected)
+    finally:
+        filled.execute("SET TimeZone = 'UTC'")
+
+
 @in_each_window
 @pytest.mark.parametrize(("by", "column"), [("simultaneous", 1), ("addresses", 4), ("networks", 5)])
 def test_sharing(filled: Connection, by: str, column: int, since: datetime, until: datetime) -> None:

@@ -459,27 +459,36 @@ RETURNS TABLE (
     last                   timestamptz
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT u.email::text, v.destinations, v.addresses, v.ports, v.rows, v.scanned, v.first, v.last
+    SELECT u.email::text, d.destinations, d.addresses, p.ports, p.rows, p.scanned, p.first, p.last
     FROM (
-        SELECT s.user_id, count(DISTINCT s.destination_id) AS destinations,
-               count(DISTINCT a.id) AS addresses,
-               count(DISTINCT s.destination_port) AS ports, sum(s.rows)::bigint AS rows,
-               coalesce(sum(s.rows) FILTER (WHERE s.destination_port IN (22, 23, 25, 445, 3389)), 0)::bigint AS scanned,
-               min(s.first) AS first, max(s.last) AS last
+        SELECT s.user_id, count(*) AS destinations, count(a.id) AS addresses
         FROM (
-            SELECT l.user_id, l.destination_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
-                   max(l."timestamp") AS last
+            SELECT l.user_id, l.destination_id
             FROM logs l
             WHERE l."timestamp" >= users_that_fan_out.since AND l."timestamp" < users_that_fan_out.until
               AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action <> 'api'
-            GROUP BY l.user_id, l.destination_id, l.destination_port
+            GROUP BY l.user_id, l.destination_id
         ) s
         LEFT JOIN (SELECT e.id FROM endpoints e WHERE endpoint_address(e.address) IS NOT NULL) a
                ON a.id = s.destination_id
         GROUP BY s.user_id
-    ) v
-    JOIN users u ON u.id = v.user_id
-    ORDER BY v.addresses DESC, v.destinations DESC, u.email
+    ) d
+    JOIN (
+        SELECT s.user_id, count(s.destination_port) AS ports, sum(s.rows)::bigint AS rows,
+               coalesce(sum(s.rows) FILTER (WHERE s.destination_port IN (22, 23, 25, 445, 3389)), 0)::bigint AS scanned,
+               min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.user_id, l.destination_port, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l."timestamp" >= users_that_fan_out.since AND l."timestamp" < users_that_fan_out.until
+              AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action <> 'api'
+            GROUP BY l.user_id, l.destination_port
+        ) s
+        GROUP BY s.user_id
+    ) p ON p.user_id = d.user_id
+    JOIN users u ON u.id = d.user_id
+    ORDER BY d.addresses DESC, d.destinations DESC, u.email
 $$;
 
 
@@ -757,8 +766,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 -- Who is online: users with a row in the window, from where, and since when. `online_since`: when the user's activity
--- began, which no pause of 30 minutes interrupts; this is looked for up to six hours before the window. Rows are
--- grouped into slots of 20 minutes first, because a slot cannot contain such a pause.
+-- began, which no pause of 30 minutes interrupts; this is looked for up to six hours before the window.
 CREATE OR REPLACE FUNCTION online(
     since timestamptz DEFAULT now() - interval '5 minutes',
     until timestamptz DEFAULT now()
@@ -774,27 +782,6 @@ RETURNS TABLE (
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT u.email::text, t.online_since, t.last, c.rows, c.addresses, c.networks
     FROM (
-        SELECT s.user_id,
-               max(s.first) FILTER (WHERE s.pause IS NULL OR s.pause >= interval '30 minutes') AS online_since,
-               max(s.last) AS last
-        FROM (
-            SELECT p.user_id, p.first, p.last,
-                   p.first - lag(p.last) OVER (PARTITION BY p.user_id ORDER BY p.first) AS pause
-            FROM (
-                SELECT r.user_id, min(r."timestamp") AS first, max(r."timestamp") AS last
-                FROM (
-                    SELECT l.user_id, l."timestamp", floor(date_part('epoch', l."timestamp") / 1200) AS slot
-                    FROM logs l
-                    WHERE l."timestamp" >= online.since - interval '6 hours' AND l."timestamp" < online.until
-                    UNION ALL
-                    SELECT NULL, NULL, NULL FROM logs WHERE false
-                ) r
-                GROUP BY r.user_id, r.slot
-            ) p
-        ) s
-        GROUP BY s.user_id
-    ) t
-    JOIN (
         SELECT a.user_id, sum(a.rows)::bigint AS rows,
                array_agg(DISTINCT a.address) FILTER (WHERE a.address IS NOT NULL) AS addresses,
                array_agg(DISTINCT client_network(a.address)) FILTER (WHERE a.address IS NOT NULL) AS networks
@@ -809,14 +796,25 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             OFFSET 0
         ) a
         GROUP BY a.user_id
-    ) c ON c.user_id = t.user_id
-    JOIN users u ON u.id = t.user_id
+    ) c
+    JOIN users u ON u.id = c.user_id
+    CROSS JOIN LATERAL (
+        SELECT max(p."timestamp") FILTER (WHERE p.pause IS NULL OR p.pause >= interval '30 minutes') AS online_since,
+               max(p."timestamp") AS last
+        FROM (
+            SELECT l."timestamp", l."timestamp" - lag(l."timestamp") OVER (ORDER BY l."timestamp") AS pause
+            FROM logs l
+            WHERE l.user_id = c.user_id
+              AND l."timestamp" >= online.since - interval '6 hours' AND l."timestamp" < online.until
+        ) p
+    ) t
     ORDER BY t.online_since, u.email
 $$;
 
 
 -- How many users there were by '5m', 'hour' or 'day', in the session's TimeZone; and the largest number of them at
--- once, which means in five minutes. A period without users is left out.
+-- once, which means in five minutes. A period without users is left out. Rows are grouped by hour first; bit 0 of
+-- `parts` says whether the user has rows in the hour's first five minutes, and bit 11 the same of the last ones.
 CREATE OR REPLACE FUNCTION users_over_time(
     by    text DEFAULT 'hour',
     since timestamptz DEFAULT now() - interval '1 day',
@@ -828,33 +826,48 @@ RETURNS TABLE (
     at_once bigint
 )
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    WITH s AS (
-        SELECT r.slot, r.user_id
+    WITH h AS (
+        SELECT r.hour, r.user_id, bit_or(1 << r.part) AS parts
         FROM (
-            SELECT floor(date_part('epoch', l."timestamp") / 300) AS slot, l.user_id
+            SELECT date_trunc('hour', l."timestamp") AS hour, l.user_id,
+                   date_part('minute', l."timestamp")::integer / 5 AS part
             FROM logs l
             WHERE l."timestamp" >= users_over_time.since AND l."timestamp" < users_over_time.until
               AND l.user_id IS NOT NULL
             UNION ALL
-            SELECT NULL, NULL FROM logs WHERE false
+            SELECT NULL, NULL, NULL FROM logs WHERE false
         ) r
-        GROUP BY r.slot, r.user_id
+        GROUP BY r.hour, r.user_id
     ), p AS (
-        SELECT c.slot, c.users,
-               CASE users_over_time.by
-                   WHEN '5m' THEN to_timestamp(c.slot * 300)
-                   ELSE date_trunc(users_over_time.by, to_timestamp(c.slot * 300))
-               END AS begin
-        FROM (SELECT s.slot, count(*) AS users FROM s GROUP BY s.slot) c
+        SELECT c.hour, c.hour + n * interval '5 minutes' AS begin, c.users[n + 1] AS users
+        FROM (
+            SELECT h.hour, ARRAY[
+                       count(nullif(h.parts & 1, 0)), count(nullif(h.parts & 2, 0)), count(nullif(h.parts & 4, 0)),
+                       count(nullif(h.parts & 8, 0)), count(nullif(h.parts & 16, 0)), count(nullif(h.parts & 32, 0)),
+                       count(nullif(h.parts & 64, 0)), count(nullif(h.parts & 128, 0)),
+                       count(nullif(h.parts & 256, 0)), count(nullif(h.parts & 512, 0)),
+                       count(nullif(h.parts & 1024, 0)), count(nullif(h.parts & 2048, 0))
+                   ] AS users
+            FROM h
+            GROUP BY h.hour
+        ) c
+        CROSS JOIN generate_series(0, 11) AS n
     )
+    SELECT p.begin, p.users, p.users AS at_once
+    FROM p
+    WHERE users_over_time.by = '5m' AND p.users > 0
+    UNION ALL
     SELECT m.begin, d.users, m.at_once
-    FROM (SELECT p.begin, max(p.users) AS at_once FROM p GROUP BY p.begin) m
+    FROM (
+        SELECT date_trunc(users_over_time.by, p.hour) AS begin, max(p.users) AS at_once FROM p GROUP BY 1
+    ) m
     JOIN (
         SELECT g.begin, count(*) AS users
-        FROM (SELECT p.begin, s.user_id FROM s JOIN p ON p.slot = s.slot GROUP BY p.begin, s.user_id) g
+        FROM (SELECT date_trunc(users_over_time.by, h.hour) AS begin, h.user_id FROM h GROUP BY 1, 2) g
         GROUP BY g.begin
     ) d ON d.begin = m.begin
-    ORDER BY m.begin
+    WHERE users_over_time.by <> '5m'
+    ORDER BY begin
 $$;
 
 

@@ -2,7 +2,7 @@
 --
 --     psql -f answers.sql -f answers_citus.sql
 --
--- The answers are the same. Three functions use another query, because Citus refuses to search `logs` once for each
+-- The answers are the same. Four functions use another query, because Citus refuses to search `logs` once for each
 -- name. All functions become PL/pgSQL, because Citus refuses SQL functions with parameters.
 
 
@@ -94,6 +94,64 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         ORDER BY s.user_id, s.last DESC
     ) seen ON seen.user_id = u.id
     ORDER BY seen.last DESC NULLS LAST, n.email
+$$;
+
+
+-- Who is online, from where, and since when. The activity of all users is read, not only of those who are online. Rows
+-- are grouped into slots of 20 minutes first, because a slot cannot contain a pause of 30 minutes.
+CREATE OR REPLACE FUNCTION online(
+    since timestamptz DEFAULT now() - interval '5 minutes',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    email        text,
+    online_since timestamptz,
+    last         timestamptz,
+    rows         bigint,
+    addresses    inet[],
+    networks     cidr[]
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT u.email::text, t.online_since, t.last, c.rows, c.addresses, c.networks
+    FROM (
+        SELECT s.user_id,
+               max(s.first) FILTER (WHERE s.pause IS NULL OR s.pause >= interval '30 minutes') AS online_since,
+               max(s.last) AS last
+        FROM (
+            SELECT p.user_id, p.first, p.last,
+                   p.first - lag(p.last) OVER (PARTITION BY p.user_id ORDER BY p.first) AS pause
+            FROM (
+                SELECT r.user_id, min(r."timestamp") AS first, max(r."timestamp") AS last
+                FROM (
+                    SELECT l.user_id, l."timestamp", floor(date_part('epoch', l."timestamp") / 1200) AS slot
+                    FROM logs l
+                    WHERE l."timestamp" >= online.since - interval '6 hours' AND l."timestamp" < online.until
+                    UNION ALL
+                    SELECT NULL, NULL, NULL FROM logs WHERE false
+                ) r
+                GROUP BY r.user_id, r.slot
+            ) p
+        ) s
+        GROUP BY s.user_id
+    ) t
+    JOIN (
+        SELECT a.user_id, sum(a.rows)::bigint AS rows,
+               array_agg(DISTINCT a.address) FILTER (WHERE a.address IS NOT NULL) AS addresses,
+               array_agg(DISTINCT client_network(a.address)) FILTER (WHERE a.address IS NOT NULL) AS networks
+        FROM (
+            SELECT s.user_id, client_address(s.source_ip) AS address, s.rows
+            FROM (
+                SELECT l.user_id, l.source_ip, count(*) AS rows
+                FROM logs l
+                WHERE l."timestamp" >= online.since AND l."timestamp" < online.until
+                GROUP BY l.user_id, l.source_ip
+            ) s
+            OFFSET 0
+        ) a
+        GROUP BY a.user_id
+    ) c ON c.user_id = t.user_id
+    JOIN users u ON u.id = t.user_id
+    ORDER BY t.online_since, u.email
 $$;
 
 
