@@ -193,7 +193,9 @@ def test_a_log_that_a_container_writes_into_a_mounted_folder(
 # --- standard output -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["journalctl -u xray -o cat", "docker logs xray 2>&1"])
+@pytest.mark.parametrize(
+    "source", ["journalctl -u xray -o cat", "docker logs xray 2>&1", 'docker logs "$(docker compose ps -q xray)" 2>&1']
+)
 def test_what_xray_printed_is_piped_in_again_and_again(site: Site, source: str) -> None:
     """Console lines are among it, and its oldest part goes; each line is stored once."""
     assert source in commands(source)
@@ -202,3 +204,24 @@ def test_what_xray_printed_is_piped_in_again_and_again(site: Site, source: str) 
         site.run("--logfile", "-", input="".join(pieces[first:end]))
     assert site.emails() == users(0, 400)
     assert site.rejected() == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "\x1b[2K",  # docker compose logs --no-log-prefix, Compose 2.26
+        "\x1b[2Kxray  | ",  # docker compose logs
+        "2026-11-30T21:02:17.540484796Z ",  # docker logs -t
+        "Nov 17 10:15:23 host xray[77]: ",  # journalctl
+    ],
+)
+def test_what_stands_before_each_piped_line_is_named_with_the_commands_that_leave_it_out(
+    site: Site, before: str
+) -> None:
+    done = site.run("--logfile", "-", input="".join(before + text for text in lines(0, 20)))
+    prefixed, none_is_ours = done.stderr.splitlines()
+    assert f"found before it: {before!r}; such lines go to rejected_lines; pipe them in without it, as " in prefixed
+    assert "is what was piped in its access log? If not, pipe in what it prints" in none_is_ours
+    assert len(site.rejected()) == 20
+    site.run("--logfile", "-", input="".join(lines(0, 20)))
+    assert site.emails() == users(0, 20)

@@ -140,7 +140,10 @@ class Recorder:
             f" + {total.dropped} dropped by a trigger" if total.dropped else "",
         )
         if total.foreign >= MIN_SUSPICIOUS and not total.rows:
-            question = f"is {describe(self._paths)} its access log? If not, change [parser] logfile in {self._cfg.path}"
+            mend = "pipe in what it prints, and nothing before each line"
+            if discovery.STDIN not in self._paths:
+                mend = f"change [parser] logfile in {self._cfg.path}"
+            question = f"is {describe(self._paths)} its access log? If not, {mend}"
             logger.warning("not one of {} lines is xray's; {}", total.lines, question)
         if total.misdated >= MIN_SUSPICIOUS and not total.rows:
             logger.warning("{} of {} lines {}", total.misdated, total.lines, log_checks.describe_misdated(self._cfg))

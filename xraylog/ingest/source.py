@@ -32,6 +32,7 @@ from xraylog.records import DAY, Batch, Fingerprint, Origin
 
 # The first bad line of each kind is logged. By the beginning of its reason; with advice for lines that are right.
 ODD_LINES = {PREFIXED: "", STRAY: "; if their dates are right: raise [parser] stray_days, then --replay-rejected"}
+OF_A_PIPE = {PREFIXED: "; pipe them in without it, as journalctl -o cat and docker logs without -t print them"}
 EMPTY = Fingerprint(0, hashlib.sha256().digest())  # the fingerprint of an empty file
 
 
@@ -241,11 +242,12 @@ def read(
     lines that have left the log.
     """
     warned = set()
+    odd_lines = ODD_LINES | (OF_A_PIPE if isinstance(log, Piped) else {})
     for batch in reading.batches(log, list(parts), cfg, datetime.now(timezone.utc), last_minute, last_day):
         yield batch
         for at, bad in batch.bad_lines:
             logger.debug("{}, byte {}: {}", log.path, at, bad.reason)
-            for kind, to_do in ODD_LINES.items():
+            for kind, to_do in odd_lines.items():
                 if kind not in warned and bad.reason.startswith(kind):
                     said = f"{bad.reason}; such lines go to rejected_lines{to_do}"
                     logger.warning("{}, byte {}: {}", log.path, at, said)
