@@ -6,11 +6,8 @@ A second xray is the client. All connections end in the server's blackhole: its 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import socket
 import struct
-import subprocess
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -19,15 +16,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pytest
-import xray_core
+from helpers import real_servers
 from helpers.site import Site, wait_until
 
 ALICE, BOB, NOBODY = (str(uuid.UUID(int=number)) for number in (1, 2, 3))
 KEYS = {"alice": "YWFhYWFhYWFhYWFhYWFhYQ==", "server": "c3Nzc3Nzc3Nzc3Nzc3Nzcw==", "nobody": "bm5ubm5ubm5ubm5ubm5ubg=="}
 NOW = datetime.now(timezone.utc)
 FORGED = f"x\n{NOW:%Y/%m/%d %H:%M:%S} from 192.0.2.1:9 accepted tcp:forged.test:443 email: forged".encode()
-START = "import sys, xray; xray.startFromJSON(open(sys.argv[1]).read())"
 
 
 @dataclass(frozen=True)
@@ -159,16 +154,13 @@ def socks_address(host: str) -> bytes:
 @contextlib.contextmanager
 def servers(site: Site) -> Iterator[tuple[dict[str, int], list[int]]]:
     """A server that writes the site's log, and a client; the server's ports by inbound, and the client's by account."""
-    try:
-        python = xray_core.fetch()
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"needs a real xray: {error}; python scripts/xray_core.py fetches it")
+    xray = real_servers.command("xray")
     tags = [*dict.fromkeys(account.inbound for account in ACCOUNTS), "socks"]
-    numbers = free_ports(len(tags) + len(ACCOUNTS))
+    numbers = real_servers.free_ports(len(tags) + len(ACCOUNTS))
     ports, socks_ports = dict(zip(tags, numbers, strict=False)), numbers[len(tags) :]
     with (
-        running(python, site.folder / "server.json", of_server(site.log, ports)),
-        running(python, site.folder / "client.json", of_client(ports, socks_ports)),
+        real_servers.running(xray, site.folder / "server.json", of_server(site.log, ports)),
+        real_servers.running(xray, site.folder / "client.json", of_client(ports, socks_ports)),
     ):
         yield ports, socks_ports
 
@@ -214,27 +206,3 @@ def of_client(ports: dict[str, int], socks_ports: list[int]) -> dict[str, Any]:
             ]
         },
     }
-
-
-@contextlib.contextmanager
-def running(python: Path, path: Path, config: dict[str, Any]) -> Iterator[None]:
-    path.write_text(json.dumps(config))
-    output = path.with_suffix(".out")
-    with (
-        output.open("w") as said,
-        subprocess.Popen(
-            [python, "-c", START, path], stdout=said, stderr=said, env={**os.environ, "TZ": "UTC"}
-        ) as process,
-    ):
-        try:
-            wait_until(lambda: process.poll() is not None or " started\n" in output.read_text())
-            assert process.poll() is None, output.read_text()
-            yield
-        finally:
-            process.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]

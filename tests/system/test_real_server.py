@@ -1,8 +1,8 @@
 """Every line that a real server writes is stored once, while runs, requests and outages of the database go on together.
 
-The server is Debian's v2ray, xray's parent: it writes its log the same way, with its own shapes of lines. What it
-must have written is known from the requests: each has a source address of its own. Three of them at a time are far
-from the queue of 128 lines beyond which v2ray drops lines itself.
+The server is xray, or v2ray, its parent: that writes its log the same way, with its own shapes of lines. What it must
+have written is known from the requests: each has a source address of its own. Three of them at a time are far from the
+queue of 128 lines beyond which they drop lines themselves.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import json
 import os
 import random
 import re
-import shutil
-import socket
 import subprocess
 import threading
 from collections import Counter
@@ -28,6 +26,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from helpers import real_servers
 from helpers.site import Site, backends, wait_until
 from server import FAST, Server
 
@@ -37,20 +36,22 @@ RUN_S, SESSION_S = 0.5, 0.15  # about
 
 
 @pytest.mark.timeout(3600)  # for --long; everything in it has a bound of its own
+@pytest.mark.parametrize("name", ["xray", "v2ray"])
 def test_every_line_that_a_real_server_writes_is_stored_once(
-    own_server: Callable[..., Server], tmp_path: Path, programs: Programs, rounds: int
+    own_server: Callable[..., Server], tmp_path: Path, name: str, rounds: int
 ) -> None:
+    writer, curl = real_servers.command(name), real_servers.program("curl")
     server = own_server(*FAST)
     site = Site(tmp_path, server.keywords())
     site.set("parser", batch_size="1")  # many transactions a run: the database goes away between and in them
     began = datetime.now(timezone.utc).replace(microsecond=0)  # v2ray's clock shows no fractions
-    with web() as web_port, v2ray(programs, site, web_port) as inbounds:
-        client = Client(programs, inbounds)
+    with web() as web_port, writing(writer, site, web_port) as inbounds:
+        client = Client(curl, inbounds)
         site.run()
         while_all_goes_on(site, server, client, rounds)
         for _ in KINDS:
             client.ask()
-        with contextlib.suppress(AssertionError):  # v2ray writes after it answers; what does not come is reported below
+        with contextlib.suppress(AssertionError):  # it writes after it answers; what does not come is reported below
             wait_until(lambda: seen(site) >= {request.source for request in client.made}, 10)
     ended = datetime.now(timezone.utc)
     site.run()
@@ -184,11 +185,11 @@ def as_asked(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class Client:
-    """Asks through v2ray with curl, and remembers what it asked."""
+    """Asks through the server with curl, and remembers what it asked."""
 
-    def __init__(self, programs: Programs, inbounds: dict[str, int]) -> None:
+    def __init__(self, curl: str, inbounds: dict[str, int]) -> None:
         self.made: list[Request] = []
-        self._programs = programs
+        self._curl = curl
         self._inbounds = inbounds
         self._numbers = itertools.count()
 
@@ -200,7 +201,7 @@ class Client:
         request = Request(next(self._numbers))
         kind = request.kind
         done = subprocess.run(
-            [self._programs.curl, "-q", "--silent", "--show-error", "--max-time", "20", "--noproxy", "",
+            [self._curl, "-q", "--silent", "--show-error", "--max-time", "20", "--noproxy", "",
              "--interface", request.source, "--proxy", kind.proxy.format(port=self._inbounds[kind.inbound]),
              *kind.options, "--output", os.devnull, "--write-out", "%{http_code}",
              f"http://{request.host}:{request.port}/"],
@@ -212,21 +213,6 @@ class Client:
 
 
 # --- servers
-
-
-@dataclass(frozen=True)
-class Programs:
-    v2ray: str
-    curl: str
-
-
-@pytest.fixture
-def programs() -> Programs:
-    v2ray, curl = shutil.which("v2ray"), shutil.which("curl")
-    if not (v2ray and curl):
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up("a real server is needed, and a client: apt-get install v2ray curl")
-    return Programs(v2ray, curl)
 
 
 @contextlib.contextmanager
@@ -253,9 +239,9 @@ def web() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def v2ray(programs: Programs, site: Site, web_port: int) -> Iterator[dict[str, int]]:
-    """A v2ray that writes the site's log; the ports of its inbounds. It has ended at the end."""
-    ports = dict(zip(("socks", "locked", "http"), free_ports(3), strict=True))
+def writing(command: list[str], site: Site, web_port: int) -> Iterator[dict[str, int]]:
+    """A server that writes the site's log; the ports of its inbounds."""
+    ports = dict(zip(("socks", "locked", "http"), real_servers.free_ports(3), strict=True))
     accounts = {"auth": "password", "accounts": [{"user": "alice", "pass": "right"}]}
     inbounds: list[dict[str, Any]] = [
         {"protocol": "socks", "port": ports["socks"]},
@@ -268,29 +254,5 @@ def v2ray(programs: Programs, site: Site, web_port: int) -> Iterator[dict[str, i
         # every host and port leads here: the log has what was asked for
         "outbounds": [{"tag": "direct", "protocol": "freedom", "settings": {"redirect": f"127.0.0.1:{web_port}"}}],
     }
-    (site.folder / "v2ray.json").write_text(json.dumps(config))
-    output = site.folder / "v2ray.out"
-    with (
-        output.open("w") as said,
-        subprocess.Popen(
-            [programs.v2ray, "-config", str(site.folder / "v2ray.json")],
-            stdout=said,
-            stderr=said,
-            env={**os.environ, "TZ": "UTC"},
-        ) as process,
-    ):
-        try:
-            # not by connecting: a socks inbound writes a line about that
-            wait_until(lambda: process.poll() is not None or " started\n" in output.read_text())
-            assert process.poll() is None, output.read_text()
-            yield ports
-            process.terminate()
-            assert process.wait(600) == 0, output.read_text()
-        finally:
-            process.kill()
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
+    with real_servers.running(command, site.folder / "server.json", config):
+        yield ports
