@@ -13,7 +13,8 @@ import psycopg
 from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composed, Identifier, Literal, Placeholder
 
-from xraylog.database import retry, schema, session, table_faults
+from xraylog.database import rejection, retry, schema, session, table_faults
+from xraylog.database.rejection import Rejection
 from xraylog.database.schema import REFERENCE_TABLES
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import Ids
@@ -63,7 +64,7 @@ class Resolved:
     """The result of looking up some names."""
 
     ids: Ids  # id by name, by table
-    refused: Mapping[tuple[str, str], str]  # reason by (table, name): the database rejects these names
+    refused: Mapping[tuple[str, str], Rejection]  # by (table, name): the database rejects these names
     new: Mapping[str, int]  # how many names were added, by table
 
     def used(self, node_id: int) -> dict[str, set[int]]:
@@ -77,7 +78,7 @@ class References:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in REFERENCE_TABLES}
-        self.refusal: str | None = None  # why a constraint or an index refused a name
+        self.refusal: Rejection | None = None  # the first one by a choice of the operator's
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
         """Return the ids of these names, by table; add missing ones, except those that the database rejects."""
@@ -91,7 +92,7 @@ class References:
         new, refused = retry.retry_on_conflict(lambda: self._look_up(missing), MAX_ATTEMPTS) if missing else ({}, {})
         return Resolved({table: self._found(table, wanted, refused) for table, wanted in names.items()}, refused, new)
 
-    def _found(self, table: str, wanted: Iterable[str], refused: Mapping[tuple[str, str], str]) -> dict[str, int]:
+    def _found(self, table: str, wanted: Iterable[str], refused: Mapping[tuple[str, str], Rejection]) -> dict[str, int]:
         ids = self._ids[table]
         return {name: ids[name] for name in wanted if not refused or (table, name) not in refused}
 
@@ -100,16 +101,16 @@ class References:
         for ids in self._ids.values():
             ids.clear()
 
-    def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], str]]:
+    def _look_up(self, missing: Mapping[str, set[str]]) -> tuple[dict[str, int], dict[tuple[str, str], Rejection]]:
         met: dict[str, dict[str, int]] = {table: {} for table in missing}
-        refused: dict[tuple[str, str], str] = {}
+        refused: dict[tuple[str, str], Rejection] = {}
         new: dict[str, int] = {}
         self._find(missing, met)
         if any(missing[table] - met[table].keys() for table in missing):
             with session.transaction(self._conn, by_index=True):
                 for table in filter(missing.__contains__, LOCK_ORDER):
                     new[table] = self._add(table, missing[table], met[table], refused)
-        self.refusal = self.refusal or next(filter(table_faults.is_refusal, refused.values()), None)
+        self.refusal = self.refusal or next((found for found in refused.values() if found.is_by_operator), None)
         for table, ids in met.items():  # only after the commit: it may be rolled back
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused
@@ -119,7 +120,7 @@ class References:
         for table, name, at in session.answer(self._conn, _known(names), texts, by_index=True):
             met[table][name] = at
 
-    def _add(self, table: str, names: set[str], ids: dict[str, int], refused: dict[tuple[str, str], str]) -> int:
+    def _add(self, table: str, names: set[str], ids: dict[str, int], refused: dict[tuple[str, str], Rejection]) -> int:
         if not (missing := sorted(names - ids.keys())):
             return 0
         added = self._insert(table, missing, refused)
@@ -129,12 +130,11 @@ class References:
         lost = [name for name in names - ids.keys() if (table, name) not in refused]
         if lost:
             table_faults.raise_if_lost(self._conn, table)
-            by = table_faults.refusing_indexes(self._conn, table)
-            for name in lost:
-                refused[table, name] = f"{table}.{REFERENCE_TABLES[table]} holds another spelling of {name!r}{by}"
+            for name, found in rejection.of_other_spellings(self._conn, table, lost).items():
+                refused[table, name] = found
         return len(added)
 
-    def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]) -> dict[str, int]:
+    def _insert(self, table: str, names: Sequence[str], refused: dict[tuple[str, str], Rejection]) -> dict[str, int]:
         """Insert names. Without ON CONFLICT, which takes half as long again; that comes only after a conflict."""
         try:
             with self._conn.transaction():
@@ -144,7 +144,7 @@ class References:
         return self._insert_by_halves(table, names, refused)
 
     def _insert_by_halves(
-        self, table: str, names: Sequence[str], refused: dict[tuple[str, str], str]
+        self, table: str, names: Sequence[str], refused: dict[tuple[str, str], Rejection]
     ) -> dict[str, int]:
         """Find the names that the database rejects (a hand-made varchar, a CHECK) by bisection; add the others."""
 
@@ -154,7 +154,7 @@ class References:
 
         def reject(name: str, error: psycopg.Error) -> dict[str, int]:
             table_faults.raise_if_at_fault(self._conn, error, table)
-            refused[table, name] = session.message(error)
+            refused[table, name] = Rejection.of(error)
             return {}
 
         added: dict[str, int] = {}
@@ -169,8 +169,8 @@ class References:
 def node_id(references: References, name: str) -> int:
     """Return the id of this node; add a new node."""
     node = references.resolve({"nodes": [name]})
-    for reason in node.refused.values():
-        raise Unsuitable(f"node {name!r}: {reason}")
+    for refused in node.refused.values():
+        raise Unsuitable(f"node {name!r}: {refused.reason}")
     return node.ids["nodes"][name]
 
 

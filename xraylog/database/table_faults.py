@@ -29,9 +29,6 @@ TRIGGERS = """
     ORDER BY 2, 1
     LIMIT 3
 """
-TOO_LONG = "(SQLSTATE 22001)"
-# As in citext and char(n), and with a collation that is not deterministic.
-EQUAL_BY_COLUMN = ", by the type or the collation of the column (SQLSTATE 23505)"
 # Columns that the operator added, and that reject rows without a value for them.
 STRICT_COLUMNS = """
     SELECT attname FROM pg_attribute
@@ -103,30 +100,6 @@ def raise_if_lost(conn: Connection, table: str) -> None:
         raise Unsuitable(f"trigger {trigger} on {found} drops names that rows need: {disable(trigger, found)}")
     for reason in sequences.repeating(conn, [table]):
         raise Unsuitable(reason)
-
-
-def refusing_indexes(conn: Connection, table: str) -> str:
-    """Return the end of a message that says which unique indexes of the operator may refuse a name, or what else."""
-    indexes = [f'"{found.function}"' for found in interference.unique_indexes(conn, [table])]
-    return f", under the unique index {', '.join(indexes)} (SQLSTATE 23505)" if indexes else EQUAL_BY_COLUMN
-
-
-def is_refusal(reason: str) -> bool:
-    """Return whether the operator's choice refused a line: a constraint, or a column too short for a name.
-
-    Any other value that a column cannot hold is the fault of the line.
-    """
-    return "(SQLSTATE 23" in reason or TOO_LONG in reason
-
-
-def statements_to_allow(conn: Connection, refusal: str) -> list[str]:
-    """Return the statements after which the tables accept such a line."""
-    if TOO_LONG in refusal:
-        return [found.statement for found in narrow_columns.find(conn, [*schema.REFERENCE_TABLES])]
-    if refusal.endswith(EQUAL_BY_COLUMN):
-        table, column = refusal.split(" ", 1)[0].split(".")
-        return [f'ALTER TABLE {table} ALTER {column} TYPE text COLLATE "default"']
-    return interference.constraints(conn, refusal)
 
 
 def triggers(conn: Connection, table: str) -> list[tuple[str, str]]:

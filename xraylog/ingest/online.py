@@ -13,8 +13,9 @@ from loguru import logger
 from xraylog import hints
 from xraylog.accesslog.logfile import LogFile
 from xraylog.config import Config
-from xraylog.database import dead_sessions, positions, reject_reason, schema, session, table_faults
+from xraylog.database import dead_sessions, positions, reject_reason, rejection, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
+from xraylog.database.rejection import Rejection
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders
 from xraylog.ingest.source import EMPTY, Source
@@ -53,13 +54,13 @@ def connected(cfg: Config) -> Iterator[Target]:
             logger.info("{}", target.keys.hint)
 
 
-def warn_of_refusal(cfg: Config, conn: Connection, refusal: str) -> None:
+def warn_of_refusal(cfg: Config, conn: Connection, refusal: Rejection) -> None:
     """Warn that a constraint, or a column, that the operator added refused rows: they are in rejected_lines only."""
     with session.transaction(conn):
-        statements = "; ".join(table_faults.statements_to_allow(conn, refusal))
+        statements = "; ".join(rejection.statements_to_allow(conn, refusal))
     change = f"to accept such rows: {statements}; then" if statements else "once they are accepted"
     replay = hints.command(cfg, "--replay-rejected")
-    logger.warning("rows were refused, and are in rejected_lines: {}; {}: {}", refusal, change, replay)
+    logger.warning("rows were refused, and are in rejected_lines: {}; {}: {}", refusal.reason, change, replay)
 
 
 def load(target: Target, source: Source) -> Iterator[LoadResult]:

@@ -27,6 +27,7 @@ from xraylog.database import partitions, positions, references, session, table_f
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.database.references import References, Resolved
+from xraylog.database.rejection import Rejection
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.load_result import LoadResult
 from xraylog.loading import copy_rows, foreign_keys, rejects
@@ -62,7 +63,7 @@ class Target:
         self.receipt: str | None = None  # the receipt of this run's confirmations, once there is one
         self.is_just_compared = False  # whether nothing was stored since it was compared with the state file
         self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs` that may have dropped rows
-        self.refusal: str | None = None  # why a constraint refused a row
+        self.refusal: Rejection | None = None  # the first one by a choice of the operator's
         self._loaders: dict[str, Loader] = {}
 
     def accounted(self, result: LoadResult) -> LoadResult:

@@ -11,9 +11,10 @@ import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 
-from xraylog.database import citus, interference, partitions, retry, session, table_faults
+from xraylog.database import citus, interference, partitions, retry, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
+from xraylog.database.rejection import Rejection
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import DAY, AccessRecord, BadLine, Batch, Records, cut
 
@@ -47,6 +48,7 @@ class RejectedRows:
 
     def __init__(self, batch: Batch) -> None:
         self.found: list[Rejected] = []
+        self.refusal: Rejection | None = None  # the first one by a choice of the operator's
         self._batch = batch
         self._reasons: collections.Counter[str] = collections.Counter()
 
@@ -60,20 +62,15 @@ class RejectedRows:
         bad_lines = [Rejected(offset, bad.reason, bad.line) for offset, bad in self._batch.bad_lines]
         return sorted(bad_lines + self.found, key=lambda line: line.offset)
 
-    @property
-    def refusal(self) -> str | None:
-        """Why a constraint refused a row; None if no row, or only rows with values that their columns cannot hold."""
-        return next((row.reason for row in self.found if table_faults.is_refusal(row.reason)), None)
-
-    def without_names(self, rejected: Mapping[tuple[str, str], str]) -> Sequence[int]:
+    def without_names(self, rejected: Mapping[tuple[str, str], Rejection]) -> Sequence[int]:
         """Return the indices of records that use none of these rejected names; reject the others."""
         if not rejected:
             return range(len(self.records))
         usable = []
         for index, record in enumerate(self.records):
-            reasons = [rejected[name] for name in _names(record) if name in rejected]
-            if reasons:
-                self.add(index, reasons[0], None)
+            found = [rejected[name] for name in _names(record) if name in rejected]
+            if found:
+                self.add(index, found[0])
             else:
                 usable.append(index)
         return usable
@@ -90,18 +87,22 @@ class RejectedRows:
                 self.found.append(Rejected(offset, reason, line))
         return [index for index, day in of_day.items() if day not in rejected]
 
-    def add(self, index: int, reason: str, constraint: str | None, lift: str = "") -> None:
+    def add(self, index: int, rejection: Rejection, lift: str = "") -> None:
         """Reject a record. Raises Unsuitable if many are rejected for one reason: then the schema is at fault.
 
         `lift`: the statements that remove what refuses it, if it is not a constraint.
         """
-        self._reasons[constraint or reason] += 1
+        self._reasons[rejection.constraint or rejection.reason] += 1
         if max(self._reasons.values()) >= max(MIN_SCHEMA_FAULT, len(self.records) / 100):
             seen = "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'logs'::regclass"
             fix = f"as their owner, or a superuser of PostgreSQL: {lift}" if lift else f"what refuses them: {seen}"
-            raise Unsuitable(f"the tables do not fit: {reason}, for more than 1 % of the rows of a batch; {fix}")
+            raise Unsuitable(
+                f"the tables do not fit: {rejection.reason}, for more than 1 % of the rows of a batch; {fix}"
+            )
+        if self.refusal is None and rejection.is_by_operator:
+            self.refusal = rejection
         offset, line = self._batch.line(index)
-        self.found.append(Rejected(offset, reason, line))
+        self.found.append(Rejected(offset, rejection.reason, line))
 
 
 def _names(record: AccessRecord) -> list[tuple[str, str]]:
@@ -120,13 +121,13 @@ def copy_or_reject(
     conn: Connection,
     batch: Batch,
     position: Position,
-    rejected_names: Mapping[tuple[str, str], str],
+    rejected_names: Mapping[tuple[str, str], Rejection],
     rejected_days: Mapping[str, str],
     store: Store,
-) -> tuple[int, int, str | None]:
+) -> tuple[int, int, Rejection | None]:
     """Store the records of a batch; write rows that the database rejects, and the bad lines, to rejected_lines.
 
-    Runs in a transaction. Return the numbers of rows and of unparsed lines, and why a constraint refused a row.
+    Runs in a transaction. Return the numbers of rows and of unparsed lines, and the first refusal by the operator.
     """
     rows = RejectedRows(batch)
     usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
@@ -150,7 +151,7 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
             if not citus.lost_the_reason(conn, error):
                 raise
             if len(part) > 1:
-                raise _ValuesRejected(session.message(error), None) from error
+                raise _ValuesRejected(Rejection.of(error)) from error
         return attempt(store.insert, records)
 
     def attempt(action: Callable[[Records], int], records: Records) -> int:
@@ -160,10 +161,10 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
         except (DataError, IntegrityError) as error:
             raise_unless_row_is_at_fault(conn, error, records)
             lift = "; ".join(interference.culprits(conn, error))
-            raise _ValuesRejected(session.message(error), error.diag.constraint_name, lift) from error
+            raise _ValuesRejected(Rejection.of(error), lift) from error
 
     def reject(index: int, rejected: _ValuesRejected) -> int:
-        rows.add(index, rejected.reason, rejected.constraint, rejected.lift)
+        rows.add(index, rejected.rejection, rejected.lift)
         return 0
 
     return sum(retry.bisect(usable, copy_part, reject, (_ValuesRejected,)))
@@ -172,9 +173,9 @@ def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows:
 class _ValuesRejected(Exception):
     """The database rejects the values of a row, however often it is tried."""
 
-    def __init__(self, reason: str, constraint: str | None, lift: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.constraint, self.lift = reason, constraint, lift
+    def __init__(self, rejection: Rejection, lift: str = "") -> None:
+        super().__init__(rejection.reason)
+        self.rejection, self.lift = rejection, lift
 
 
 def write_rejects(conn: Connection, position: Position, rejected: Sequence[Rejected]) -> None:

@@ -191,8 +191,8 @@ def _store(
 
     `by_insert`: use INSERT, whose errors have a SQLSTATE where Citus hides that of COPY.
     """
-    for reason in names.refused.values():
-        raise BatchRejected(reason)
+    for refused in names.refused.values():
+        raise BatchRejected(refused.reason)
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as store:
             moved, ignored = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))

@@ -265,6 +265,18 @@ def test_a_unique_index_of_others_is_named_when_it_refuses_names(site: Site, loa
     assert site.emails() == Counter(["u1", "U1"])
 
 
+@pytest.mark.parametrize("quoted", ['"other"', "(SQLSTATE 22001)"])
+def test_a_name_that_quotes_an_error_does_not_decide_which_statement_is_named(site: Site, quoted: str) -> None:
+    """A client chooses its text, and the operator pastes the statement."""
+    site.append(line(1).replace("u1\n", f"u1 {quoted}\n"))
+    site.run()
+    site.query("CREATE UNIQUE INDEX u ON users (lower(email))")
+    site.query("ALTER TABLE users ADD CONSTRAINT other CHECK (email <> '')")
+    site.query("ALTER TABLE endpoints ALTER address TYPE varchar(254)")
+    site.append(line(2).replace("u2\n", f"U1 {quoted}\n"))
+    assert advice(site.run().stderr) == ["DROP INDEX u"]
+
+
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_column_that_takes_names_for_others_is_named(site: Site, load_path: str) -> None:
     """As citext does with letters, char(n) with blanks: no line was stored, and no message told so."""
