@@ -41,7 +41,7 @@ from xraylog.database import (
 from xraylog.database.narrow_columns import NarrowColumn
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, log_checks
-from xraylog.maintenance import retention
+from xraylog.maintenance import expired
 from xraylog.printed import say
 
 Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
@@ -273,8 +273,8 @@ def _dns_names(conn: Connection, cfg: Config) -> Iterator[Finding]:
 
 def _retention(conn: Connection, cfg: Config) -> Iterator[Finding]:
     """Yield what prevents expired days from being dropped."""
-    expired = retention.to_drop(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
-    if statements := interference.dependents(conn, [table.oid for table in expired if table.is_ours]):
+    found = expired.tables(conn, cfg.keep_days, datetime.now(timezone.utc)) if cfg.keep_days else []
+    if statements := interference.dependents(conn, [table.oid for table in found if table.is_ours]):
         to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
         yield "retention", "others use days that are to be dropped", to_do
 

@@ -21,7 +21,7 @@ from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Owner, Position, Range, TailAt
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.ingest import buffer_import, confirmation, continuation, last_minutes
-from xraylog.maintenance import retention
+from xraylog.maintenance import expired
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint, Origin
 
@@ -190,16 +190,16 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
 
 def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
     now = datetime.now(timezone.utc)
-    for table in retention.to_drop(conn, days, now):
+    for table in expired.tables(conn, days, now):
         if table.is_foreign:
             yield f"retention: {table} stays: a foreign table", False
         elif table.is_ours:
             yield f"retention: {table} would be dropped", False
         else:
             yield f"retention: {table} stays: it belongs to {table.owner}", True
-    if count := retention.rejected_to_drop(conn, days, now):
+    if count := expired.count_unparsed_lines(conn, days, now):
         yield f"retention: {count} lines of rejected_lines would be removed", False
-    if count := retention.dns_names_to_drop(conn, days, now):
+    if count := expired.count_dns_names(conn, days, now):
         yield f"retention: {count} names of dns_names would be removed", False
 
 

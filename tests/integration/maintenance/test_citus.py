@@ -12,7 +12,7 @@ from helpers import citus
 from helpers.site import line
 
 from xraylog.database import partitions, schema
-from xraylog.maintenance import retention
+from xraylog.maintenance import drop_table, retention
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -36,7 +36,7 @@ def test_a_day_and_its_names_go(conn: Connection, monkeypatch: pytest.MonkeyPatc
     assert conn.execute("SELECT email FROM users").fetchall() == [("kept",)]
     before_drop = sent()[: next(n for n, text in enumerate(sent()) if text.startswith("DROP TABLE"))]
     assert not [text for text in before_drop if "DETACH" in text]
-    assert citus.settings(before_drop)[-3:] == [*LOCKS, f"SET LOCAL \"lock_timeout\" TO '{retention.LOCK_TIMEOUT}'"]
+    assert citus.settings(before_drop)[-3:] == [*LOCKS, f"SET LOCAL \"lock_timeout\" TO '{drop_table.LOCK_TIMEOUT}'"]
 
 
 def test_names_that_a_row_uses_by_now_stay_with_their_thousand(

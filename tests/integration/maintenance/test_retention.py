@@ -24,7 +24,7 @@ from xraylog.database import session as ours
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.references import References, Resolved
 from xraylog.database.session import Connection, Unavailable, Unsuitable, transaction
-from xraylog.maintenance import prune, retention
+from xraylog.maintenance import drop_table, expired, prune, retention
 
 NOW = datetime(2024, 3, 31, 23, 59, 59, tzinfo=timezone.utc)  # with days = 30, 2024-03-01 is the first day that is kept
 TODAY = datetime.now(timezone.utc)
@@ -113,7 +113,7 @@ def test_today_and_the_days_before_it_are_kept_in_utc(server: Connection) -> Non
     """The last day that is dropped ends exactly when the first one that is kept begins."""
     day(server, "2024-02-28", "2024-02-29", "2024-03-01", "2024-03-31")
     server.execute("SET timezone TO 'Asia/Tokyo'")
-    assert [table.name for table in retention.to_drop(server, 30, NOW)] == ["logs_2024_02_28", "logs_2024_02_29"]
+    assert [table.name for table in expired.tables(server, 30, NOW)] == ["logs_2024_02_28", "logs_2024_02_29"]
     reason = "is dropped: rows from before 2024-03-01 are not kept"
     assert enforce(server) == [
         f"logs_2024_02_28 (FROM ('2024-02-28 00:00:00+00') TO ('2024-02-29 00:00:00+00')) {reason}",
@@ -210,8 +210,8 @@ def test_while_the_table_of_a_migration_is_there_nothing_goes(server: Connection
     fill(server)
     server.execute("CREATE TABLE logs_old ()")
     server.execute("COMMENT ON TABLE logs_old IS 'xraylog: finished migration into logs, times read in UTC'")
-    assert retention.to_drop(server, 30, NOW) == []
-    assert retention.rejected_to_drop(server, 30, NOW) == 0
+    assert expired.tables(server, 30, NOW) == []
+    assert expired.count_unparsed_lines(server, 30, NOW) == 0
     (said,) = enforce(server)
     assert said.startswith("nothing old is dropped: logs_old")
     assert found(server) == [OLD]
@@ -398,7 +398,7 @@ def half_detached(server: Connection, other: Connection, monkeypatch: pytest.Mon
         pytest.skip("PostgreSQL 14 is the first that has DETACH … CONCURRENTLY")
     fill(server)
     with monkeypatch.context() as patch, reader(other):
-        patch.setattr(retention, "_wait_for_users", lambda _: None)
+        patch.setattr(drop_table, "_wait_for_users", lambda _: None)
         with pytest.raises(Unavailable, match=OLD):
             enforce(server)
         ((bounds,),) = server.execute("SELECT count(*) FROM pg_inherits WHERE inhdetachpending")
@@ -410,9 +410,9 @@ def half_detached(server: Connection, other: Connection, monkeypatch: pytest.Mon
 def test_a_half_detached_day_is_finished_by_the_next_run(server: Connection, other: Connection) -> None:
     other.execute("COMMIT")
     fill(server, "2024-01-02")
-    assert [(table.name, table.stage) for table in retention.to_drop(server, 30, NOW)] == [
-        (OLD, retention.Stage.PENDING),
-        ("logs_2024_01_02", retention.Stage.ATTACHED),
+    assert [(table.name, table.stage) for table in expired.tables(server, 30, NOW)] == [
+        (OLD, expired.Stage.PENDING),
+        ("logs_2024_01_02", expired.Stage.ATTACHED),
     ]
     with transaction(server):
         assert len(partitions.read_bounds(server)) == 1
@@ -442,7 +442,7 @@ def test_killed_while_the_server_is_still_detaching(
         pytest.skip("PostgreSQL 14 is the first that has DETACH … CONCURRENTLY")
     with reader(other):
         with monkeypatch.context() as patch:
-            patch.setattr(retention, "_wait_for_users", lambda _: None)
+            patch.setattr(drop_table, "_wait_for_users", lambda _: None)
             patch.setattr(ours, "LOCK_TIMEOUT_S", 60)
             assert kept.run_here(inside=killed_when_half_detached(kept)) == -9
         kept.append(today(1))
@@ -583,7 +583,7 @@ def test_unparsed_lines_of_the_same_days_go_some_at_a_time(server: Connection, m
             [moment],
         )
     monkeypatch.setattr(retention, "CHUNK_ROWS", 3)
-    assert retention.rejected_to_drop(server, 30, NOW) == 8
+    assert expired.count_unparsed_lines(server, 30, NOW) == 8
     assert enforce(server) == ["rejected_lines: 8 lines from before 2024-03-01 are removed"]
     assert server.execute("SELECT count(*), min(rejected_at) FROM rejected_lines").fetchone() == (
         2,
