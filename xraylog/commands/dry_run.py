@@ -15,7 +15,7 @@ from xraylog import hints
 from xraylog.accesslog import discovery, drain, installation, lockfile, offline_buffer, reading
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.offline_buffer import Buffer
-from xraylog.commands.gap import Finder, Gap, log_with
+from xraylog.commands.gap import Finder, Gap
 from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Owner, Position, Range, TailAt
@@ -25,7 +25,7 @@ from xraylog.maintenance import expired
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint, Origin
 
-MAX_REASONS = 5  # reasons
+MAX_REASONS = 5
 MAX_DAYS = 31
 
 
@@ -152,9 +152,9 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         node_id = references.known_node(conn, origin.node) if has_positions else None
         if node_id is not None:
             size = None if log is None else log.max_offset
-            there = positions.lookup(conn, node_id, origin.source, origin.fingerprints, size, owner, tail_at)
+            there = positions.lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
         elif copied:  # as a node of its own
-            there = Position(None, 0, origin.source, origin.source, 0, 0)
+            there = Position.start(0, origin.source)
         else:
             return None
         if copied:
@@ -275,7 +275,7 @@ def database_and_buffer(cfg: Config, buffer: Buffer, known: DatabaseState | Data
 def describe_gap(cfg: Config, gap: Gap, logs: Sequence[Log]) -> tuple[str, bool]:
     """Return what a run would do about lines missing before those in the buffer, and whether they are lost."""
     source, listed = gap.origin.source, ", ".join(f"{begin} to {end}" for begin, end in gap.parts)
-    with log_with(gap, logs) as log:
+    with buffer_import.opened(gap.origin, gap.end, logs) as log:
         if log is None:
             return f"missing: {source}, bytes {listed}: in no log any more, and not in this database", True
         found = count_parts(cfg, log, gap.parts[0][0], gap.parts)

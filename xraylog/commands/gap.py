@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from xraylog.accesslog import discovery
-from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.offline_buffer import BufferedBatch
 from xraylog.database import positions
 from xraylog.database.positions import Position, Range
-from xraylog.ingest import buffer_import, buffered_log
+from xraylog.ingest import buffered_log
 from xraylog.records import Origin
 
 
@@ -44,15 +39,3 @@ class Finder:
         if is_before_it:
             self.found.append(Gap(stored.origin, stored.after, tuple(parts)))
         self._seen.append((stored, parts[0][0] if is_before_it else stored.after))
-
-
-@contextlib.contextmanager
-def log_with(gap: Gap, logs: Sequence[Log]) -> Iterator[Log | None]:
-    """Open the log from which a run would load the gap: one of its own, or a rotated one; None if there is none."""
-    head = gap.origin.fingerprint(gap.end)
-    ours = (log for log in logs if head is not None and buffer_import.begins_with(log, head, gap.end))
-    with contextlib.ExitStack() as files:
-        log = next(ours, None)
-        if log is None and head is not None:
-            log = files.enter_context(discovery.copy_of(Path(gap.origin.source), head, gap.end))
-        yield log

@@ -7,6 +7,7 @@ only when there is a row.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import psycopg
@@ -53,7 +54,7 @@ def run(conn: Connection, cfg: Config, on_new_day: bool) -> None:
         at = (_new_day(target, now) if on_new_day else now).astimezone(cfg.zone)
         text = (LINE.format(at=at) + UNPARSED).encode()
         (batch,) = Parser(cfg.zone, now).batches([(0, text)], 1 << 20)
-        position = Position(None, target.node_id(cfg.node), SOURCE, SOURCE, 0, 0)
+        position = Position.start(target.node_id(cfg.node), SOURCE)
         update = PositionUpdate(position, batch.end, Fingerprint(0, b""))
         result, (position,) = target.loader(cfg.node).load(batch, update)
         if result.rejected > 1:
@@ -70,7 +71,7 @@ def _move_and_delete(conn: Connection, position: Position) -> None:
     """Move a position as a run does after storing lines, and delete another one as it does with old positions."""
     positions.move(conn, PositionUpdate(position, position.offset + 1, Fingerprint(0, b"")))
     digest = SOURCE.encode()
-    later = Position(None, position.node_id, SOURCE, SOURCE, 0, 0, head_digests=(digest,), stored_from=1)
+    later = replace(Position.start(position.node_id, SOURCE), head_digests=(digest,), stored_from=1)
     positions.move(conn, PositionUpdate(later, 2, Fingerprint(len(digest), digest)))
     positions.forget_ranges(conn, later)
     if conn.execute(IS_LEFT, [position.node_id, digest]).fetchone() is not None:

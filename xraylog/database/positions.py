@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from xraylog.database import interference
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.records import Fingerprint
+from xraylog.records import Fingerprint, Origin
 
 
 class Owner(NamedTuple):
@@ -25,7 +25,7 @@ class Owner(NamedTuple):
 ANYBODY = Owner()
 # Returns the digest of the log's text before an offset; None for an archive, for which it is not computed.
 TailAt: TypeAlias = Callable[[int], "bytes | None"]
-NOT_AT_HAND = b""  # returned if the log does not have that text any more
+NO_TEXT = b""  # returned if the log no longer has that text
 
 
 class Range(NamedTuple):
@@ -57,6 +57,11 @@ class Position:
     later: tuple[Range, ...] = ()  # the stored ranges after `offset`, in the order of the file
     owner: bytes | None = None  # the installation
     others: tuple[tuple[int, int], ...] = ()  # id and offset of other installations' rows with the same beginning
+
+    @classmethod
+    def start(cls, node_id: int, source: str, owner: Owner = ANYBODY) -> Position:
+        """Return the beginning of a log of which nothing is stored: it has no row yet."""
+        return cls(None, node_id, source, source, 0, 0, owner=owner.id)
 
     def after(self, offset: int) -> Position:
         """Return the position that storing lines from `offset` on moves: this one, unless a gap comes before them."""
@@ -104,8 +109,8 @@ class Row(NamedTuple):
 
     def is_known(self, owner: Owner, tail_at: TailAt | None) -> bool:
         """Return whether this position, of another installation, is in a copy of the same text as the log."""
-        tail = NOT_AT_HAND if tail_at is None else tail_at(self.position)
-        return owner.is_new if tail == NOT_AT_HAND else self.tail in (None, tail)
+        tail = NO_TEXT if tail_at is None else tail_at(self.position)
+        return owner.is_new if tail == NO_TEXT else self.tail in (None, tail)
 
     def is_in_file(self, size: int, tail_at: TailAt | None) -> bool:
         """Return whether a file of this size has this position, and the text before it: another one can begin alike."""
@@ -142,46 +147,47 @@ DELETE_DRAINED = """
 def find(
     conn: Connection,
     node_id: int,
-    source: str,
-    fingerprints: Sequence[Fingerprint],
-    previous_digest: bytes | None = None,
+    origin: Origin,
+    *,
     size: int | None = None,
     owner: Owner = ANYBODY,
     tail_at: TailAt | None = None,
     on_delete: Callable[[], None] | None = None,
 ) -> Position:
-    """Return where to resume in the log with these fingerprints, like `lookup`, and mark its row as used.
+    """Return where to resume in a log, like `lookup`, and mark its row as used.
 
-    `previous_digest`: the beginning of the log's digest before it was drained. The row with that digest is deleted, and
-    then `on_delete` is called. Call this in a transaction that holds the node's lock, because the session of a dead run
-    may still be committing.
+    A row with the digest that the log had before it was drained is deleted, and then `on_delete` is called. Call this
+    in a transaction that holds the node's lock, because the session of a dead run may still be committing.
     """
-    position = lookup(conn, node_id, source, fingerprints, size, owner, tail_at)
+    position = lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
+    previous_digest = origin.previous_digest
     if position.offset:
         if not conn.execute(TOUCH_OLD, [position.id]).rowcount:
             conn.execute(TOUCH, [position.id])
     elif previous_digest:
-        values = [node_id, source, len(previous_digest), previous_digest, owner.id, owner.id is None or owner.is_new]
+        is_of_any_owner = owner.id is None or owner.is_new
+        values = [node_id, origin.source, len(previous_digest), previous_digest, owner.id, is_of_any_owner]
         if conn.execute(DELETE_DRAINED, values).rowcount and on_delete is not None:
             on_delete()
-        return Position(None, node_id, source, source, 0, 0, owner=owner.id)
+        return Position.start(node_id, origin.source, owner)
     return position
 
 
 def lookup(
     conn: Connection,
     node_id: int,
-    source: str,
-    fingerprints: Sequence[Fingerprint],
+    origin: Origin,
+    *,
     size: int | None = None,
     owner: Owner = ANYBODY,
     tail_at: TailAt | None = None,
 ) -> Position:
-    """Return where to resume in the log with these fingerprints: after the longest matching position, or 0.
+    """Return where to resume in the log with this origin's fingerprints: after the longest matching position, or 0.
 
     `size`: of a file, in which a position has to be. `tail_at`: for the log, if it is available: a position of another
     installation counts if it has the same text before it, and is not moved. Changes nothing.
     """
+    source, fingerprints = origin.source, origin.fingerprints
     digests = tuple(fingerprint.digest for fingerprint in fingerprints)
     values = {"node_id": node_id, "source": source, "head_digests": [*digests]}
     rows = [Row(*row) for row in conn.execute(SELECT_POSITIONS, values)]
@@ -200,8 +206,8 @@ def lookup(
             found = Position(row_id, node_id, source, row.source, committed, row.position)
             break
     else:
-        start = Position(None, node_id, source, source, 0, 0)
-        found = start if ranges else _unmatched(node_id, source, [row for row in ours if not row.stored_from])
+        start = Position.start(node_id, source)
+        found = start if ranges else _unmatched(start, [row for row in ours if not row.stored_from])
     newest_id = max((row.id for row in rows), default=0)
     others = tuple((row.id, row.position) for row in rows if row not in matching and not row.belongs_to(owner))
     found = replace(found, head_digests=digests, newest_id=newest_id, owner=owner.id, others=others)
@@ -231,18 +237,15 @@ def gaps(offset: int, stored: Iterable[Range], end: int | None) -> Iterator[tupl
         yield offset, end
 
 
-def _unmatched(node_id: int, source: str, rows: Sequence[Row]) -> Position:
-    """Return the start of a log that no position matches.
+def _unmatched(start: Position, rows: Sequence[Row]) -> Position:
+    """Return the start of a log that no position matches, with what is known of its path.
 
     The newest row with its path shows what was there before: another file, or this one before it was emptied.
     """
-    same_path = [row for row in rows if row.source == source]
-    if not same_path:
-        return Position(None, node_id, source, source, 0, 0)
-    last = max(same_path, key=lambda row: row.id)
-    if last.position == 0:
-        return Position(last.id, node_id, source, source, 0, 0)
-    return Position(None, node_id, source, source, 0, 0, lost_offset=last.position)
+    last = max((row for row in rows if row.source == start.source), key=lambda row: row.id, default=None)
+    if last is None:
+        return start
+    return replace(start, lost_offset=last.position) if last.position else replace(start, id=last.id)
 
 
 # Conditional, so that of two runs that start from the same position only one can store the lines after it.
@@ -336,7 +339,7 @@ SELECT_BATCHES = """
 
 def batch_position(node_id: int, buffer: str) -> Position:
     """Return the position whose row marks one batch of a buffer as imported: its head is the batch's digest."""
-    return Position(None, node_id, buffer, buffer, 0, 0)
+    return Position.start(node_id, buffer)
 
 
 def imported_batches(conn: Connection, node_id: int) -> set[bytes]:

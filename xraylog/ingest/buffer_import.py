@@ -21,7 +21,7 @@ from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate, TailAt
 from xraylog.ingest import buffered_log, confirmation, log_checks
 from xraylog.ingest.buffered_log import BufferedLog
-from xraylog.ingest.source import Gap, Source
+from xraylog.ingest.source import Gap, Source, position_update
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 from xraylog.records import Batch, Fingerprint, Origin
@@ -227,7 +227,7 @@ def load_from(
         yield result
     if position.offset < end and log.is_whole:  # the last bytes are blank
         with session.transaction(target.conn, positions.node_lock(origin.node)):
-            positions.move(target.conn, gap.position_update(position, end))
+            positions.move(target.conn, position_update(log, position, end))
 
 
 @contextlib.contextmanager
@@ -252,11 +252,9 @@ def begins_with(log: Log, head: Fingerprint, size: int) -> bool:
 
 def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
     """Return how far an older version imported the buffer. If a run died while committing, wait for its transaction."""
-    source = logfile.path_text(buffer.path)
+    origin = offline_buffer.origin(buffer.node, buffer.file)
     with session.transaction(target.conn, positions.node_lock(buffer.node)):
-        return positions.find(
-            target.conn, node_id, source, buffer.file.fingerprints(), size=buffer.size, owner=target.owner
-        )
+        return positions.find(target.conn, node_id, origin, size=buffer.size, owner=target.owner)
 
 
 def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterable[Source]) -> Position:
@@ -271,9 +269,7 @@ def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterab
         position = positions.find(
             target.conn,
             node_id,
-            origin.source,
-            origin.fingerprints,
-            origin.previous_digest,
+            origin,
             owner=target.owner,
             tail_at=text_of(stored, [source.log for source in sources]),
             on_delete=functools.partial(confirmation.leave_receipt, cfg, target),
@@ -291,6 +287,6 @@ def text_of(stored: BufferedBatch, logs: Sequence[Log]) -> TailAt:
         if offset == stored.log_end:
             return stored.tail
         with opened(stored.origin, offset, logs) as log:
-            return positions.NOT_AT_HAND if log is None else log.tail(offset)
+            return positions.NO_TEXT if log is None else log.tail(offset)
 
     return tail_at

@@ -221,7 +221,7 @@ def give_own_positions(
                 is_here = any(has_text_of(log, head, stored) for log in logs)
                 if keep_all or is_here or not any(is_drained(log, stored) for log in logs):
                     source = stored.source if is_here else f"{stored.source}, before it was copied"
-                    start = Position(None, node_id, source, source, 0, 0, owner=target.owner.id)
+                    start = Position.start(node_id, source, target.owner)
                     update = PositionUpdate(start, stored.offset, head, bytes.fromhex(stored.tail))
                     positions.insert(target.conn, update)
     return copy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -83,7 +84,7 @@ def remember_node(cfg: Config) -> None:
 def resume_piped_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
     """Set `source` to continue after the known parts of piped text, if its beginning is new; return whether it did."""
     path = logfile.path_text(source.log.path)
-    begin = Position(None, 0, path, path, 0, spooled_to)
+    begin = dataclasses.replace(Position.start(0, path), offset=spooled_to)
     found = continuation.find_offline(source.cfg, source.log, buffer, begin)
     if found == begin:
         return False

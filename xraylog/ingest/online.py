@@ -18,7 +18,7 @@ from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.rejection import Rejection
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders
-from xraylog.ingest.source import EMPTY, Source
+from xraylog.ingest.source import EMPTY, Source, position_update
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 
@@ -119,31 +119,29 @@ def move_past_ranges(target: Target, source: Source, position: Position) -> Posi
     end = max(position.offset, position.later[-1].end)
     with session.transaction(target.conn, positions.node_lock(source.node)):
         positions.forget_ranges(target.conn, position)
-        moved = positions.move(target.conn, source.position_update(position, end))
+        moved = positions.move(target.conn, position_update(source.log, position, end))
     return dataclasses.replace(moved, later=())
 
 
 def find_position(target: Target, source: Source) -> Position:
     """Return where the last run ended. If that run died, wait until its transaction has ended in the server."""
-    log, origin, node_id = source.log, source.origin, target.node_id(source.node)
+    log, node_id = source.log, target.node_id(source.node)
     with session.transaction(target.conn, positions.node_lock(source.node)):
         confirmation.raise_if_copied(source.cfg, target)
         position = positions.find(
             target.conn,
             node_id,
-            origin.source,
-            origin.fingerprints,
-            origin.previous_digest,
-            log.max_offset,
-            target.owner,
-            log.tail,
-            functools.partial(confirmation.leave_receipt, source.cfg, target),
+            source.origin,
+            size=log.max_offset,
+            owner=target.owner,
+            tail_at=log.tail,
+            on_delete=functools.partial(confirmation.leave_receipt, source.cfg, target),
         )
         positions.forget_old(target.conn, position)
         if not source.again:
             known, position = position, continuation.find(target.conn, source.cfg, log, position)
             if position.offset > known.offset:
-                position = positions.move(target.conn, source.position_update(position, position.offset))
+                position = positions.move(target.conn, position_update(log, position, position.offset))
     is_log_file = isinstance(log, LogFile)  # archives have other names and bytes at every rotation
     if position.lost_offset is not None and is_log_file:
         seen = log_checks.unread_bytes(source.cfg, log.path)

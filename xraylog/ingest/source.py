@@ -117,13 +117,9 @@ class Source:
             yield batch
             del batch  # before the next one is read: one in memory, not two
 
-    def position_update(self, position: Position, offset: int) -> PositionUpdate:
-        """Return the update that moves the log's position to `offset`, after flushing the lines before it to disk."""
-        return position_update(self.log, position, offset)
-
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
-        """Return the same update as a list."""
-        return [self.position_update(position, offset)]
+        """Return the one update that moves the log's position to `offset`."""
+        return [position_update(self.log, position, offset)]
 
     def _last_day(self) -> date | None:
         return last_minutes.day_before(self.cfg, self.log)
@@ -213,13 +209,9 @@ class Gap:
         """Yield batches of the missing lines from `offset` on."""
         return read(self.log, self.cfg, positions.gaps(offset, self.later, self.end))
 
-    def position_update(self, position: Position, offset: int) -> PositionUpdate:
-        """Return the update that moves the log's position to `offset`, after flushing the lines before it to disk."""
-        return position_update(self.log, position, offset)
-
     def position_updates(self, position: Position, offset: int) -> list[PositionUpdate]:
-        """Return the same update as a list."""
-        return [self.position_update(position, offset)]
+        """Return the one update that moves the log's position to `offset`."""
+        return [position_update(self.log, position, offset)]
 
 
 def position_update(log: Log, position: Position, offset: int) -> PositionUpdate:

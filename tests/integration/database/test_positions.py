@@ -8,11 +8,12 @@ import psycopg
 import pytest
 
 from xraylog.database import positions, schema, session
-from xraylog.database.positions import NOT_AT_HAND, Owner, Position, PositionConflict, PositionUpdate
-from xraylog.records import Fingerprint
+from xraylog.database.positions import NO_TEXT, Owner, Position, PositionConflict, PositionUpdate
+from xraylog.records import Fingerprint, Origin
 
 Connection = psycopg.Connection[tuple[Any, ...]]
-HEAD, TAIL, SOURCE = Fingerprint(100, b"head"), b"tail", "access.log"
+HEAD, TAIL = Fingerprint(100, b"head"), b"tail"
+LOG = Origin("n1", "access.log", [HEAD], None)
 ONE, OTHER = Owner(b"one", False), Owner(b"other", False)
 
 
@@ -24,9 +25,9 @@ def node(conn: Connection) -> int:
 
 
 def find(conn: Connection, node: int, owner: Owner) -> Position:
-    """As where the text before the position is not at hand."""
+    """Find the position where the log no longer has the text before it."""
     with session.transaction(conn):
-        return positions.find(conn, node, SOURCE, [HEAD], owner=owner, tail_at=lambda _: NOT_AT_HAND)
+        return positions.find(conn, node, LOG, owner=owner, tail_at=lambda _: NO_TEXT)
 
 
 def move(conn: Connection, position: Position) -> Position:
@@ -49,8 +50,8 @@ def test_one_that_came_since_is_another_runs(conn: Connection, node: int) -> Non
         move(conn, found)
 
 
-def test_what_another_installation_stored_of_the_text_at_hand_counts(conn: Connection, node: int) -> None:
+def test_what_another_installation_stored_of_the_same_text_counts(conn: Connection, node: int) -> None:
     move(conn, find(conn, node, ONE))
     with session.transaction(conn):
-        found = positions.find(conn, node, SOURCE, [HEAD], owner=OTHER, tail_at=lambda _: TAIL)
+        found = positions.find(conn, node, LOG, owner=OTHER, tail_at=lambda _: TAIL)
     assert (found.id, found.offset) == (None, 100)

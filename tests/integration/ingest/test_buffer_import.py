@@ -262,7 +262,7 @@ def test_a_gap_that_is_a_hole_moves_the_position_to_its_end(site: Site) -> None:
         schema.ensure(conn)
         target = Target(conn, contextlib.nullcontext)  # type: ignore[arg-type]  # no second session
         origin = offline_buffer.origin("n1", log)
-        there = Position(None, target.node_id("n1"), origin.source, origin.source, 0, 0)
+        there = Position.start(target.node_id("n1"), origin.source)
         list(buffer_import.load_from(log, cfg, target, origin, there, hole))
     assert site.query("SELECT position FROM log_positions") == [(hole,)]
 

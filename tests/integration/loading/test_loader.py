@@ -42,7 +42,7 @@ class Log:
         self.names = target.references
         node_id = target.node_id("n1")
         self.loader = target.loader("n1")
-        self.position = Position(None, node_id, "access.log", "access.log", 0, 0)
+        self.position = Position.start(node_id, "access.log")
 
     def batch(self, *text: str) -> Batch:
         (batch,) = Parser(ZoneInfo("UTC"), NOW).batches([(self.position.offset, "".join(text).encode())], 1 << 30)
