@@ -81,7 +81,7 @@ class Parser:
         self._sources = Memo(lambda address: mask.source(grammar.source(address)))
         self._requests = Memo(grammar.request)
         self._routes = Memo(self._grammar.route)
-        self._read_whole = 0  # lines
+        self._grammar_lines = 0  # lines that the grammar parsed as a whole
 
     def batches(self, blocks: Iterable[Block], size: int) -> Iterator[Batch]:
         """Collect lines into batches of at most `size` rows and bad lines. A long line is a batch of its own.
@@ -119,7 +119,7 @@ class Parser:
 
         If the line is cut, nobody knows what the rest means: it is a bad line, unless it is a comment.
         """
-        parsed = self._whole(line.beginning)
+        parsed = self._by_grammar(line.beginning)
         if line.is_cut and parsed is not Ignored.COMMENT:
             if not isinstance(parsed, BadLine):
                 reason = f"expected at most {MAX_LINE_BYTES} bytes in a line"
@@ -132,49 +132,50 @@ class Parser:
 
     def _misses(self) -> int:
         """Return how many pieces and lines were not cached, each of which can contain a new name."""
-        return self._sources.misses + self._requests.misses + self._routes.misses + self._read_whole
+        return self._sources.misses + self._requests.misses + self._routes.misses + self._grammar_lines
 
     def _read(self, text: bytes, start: int, into: _BatchBuilder, size: int) -> int:
         """Read a chunk of complete lines, until `into` has at most `size` of them; return the offset after it."""
         chunk = text[start : text.rfind(b"\n", start, start + CHUNK_BYTES) + 1 or text.index(b"\n", start) + 1]
-        most = size - into.stored
-        if len(cut := _split_columns(chunk)) // FIELDS_PER_LINE >= most or _count(cut) > most:
-            chunk = b"\n".join([*chunk.split(b"\n", most)[:most], b""])
-            cut = _split_columns(chunk)
+        room = size - into.stored
+        pieces = _split(chunk)
+        if len(pieces) // FIELDS_PER_LINE >= room or _count_lines(pieces) > room:
+            chunk = b"\n".join([*chunk.split(b"\n", room)[:room], b""])
+            pieces = _split(chunk)
         into.begin_chunk(chunk)
         done = 0
-        for number, between in _others(cut):
-            self._read_run(cut[done * FIELDS_PER_LINE : number * FIELDS_PER_LINE], into)
+        for number, between in _other_lines(pieces):
+            self._read_run(pieces[done * FIELDS_PER_LINE : number * FIELDS_PER_LINE], into)
             for line in between.encode("latin-1").split(b"\n")[1:-1]:
-                into.add(self._whole(line))
+                into.add(self._by_grammar(line))
             done = number
-        self._read_run(cut[done * FIELDS_PER_LINE : -1], into)
+        self._read_run(pieces[done * FIELDS_PER_LINE : -1], into)
         return start + len(chunk)
 
-    def _read_run(self, cut: list[str], into: _BatchBuilder) -> None:
-        """Read lines of the usual form; halve them until the piece is alone whose meaning depends on its line."""
-        if not cut:
+    def _read_run(self, pieces: list[str], into: _BatchBuilder) -> None:
+        """Read lines of the usual form. Halve them to find a line with a piece that only the whole line explains."""
+        if not pieces:
             return
         before = self.clock.last
         try:
             into.extend(
                 Records(
-                    self._read_minutes(cut[1::FIELDS_PER_LINE]),
-                    cut[2::FIELDS_PER_LINE],
-                    list(map(self._sources.__getitem__, cut[3::FIELDS_PER_LINE])),
-                    [*cut[4::FIELDS_PER_LINE]],
-                    list(map(self._requests.__getitem__, cut[5::FIELDS_PER_LINE])),
-                    list(map(self._routes.__getitem__, cut[6::FIELDS_PER_LINE])),
+                    self._read_minutes(pieces[1::FIELDS_PER_LINE]),
+                    pieces[2::FIELDS_PER_LINE],
+                    list(map(self._sources.__getitem__, pieces[3::FIELDS_PER_LINE])),
+                    [*pieces[4::FIELDS_PER_LINE]],
+                    list(map(self._requests.__getitem__, pieces[5::FIELDS_PER_LINE])),
+                    list(map(self._routes.__getitem__, pieces[6::FIELDS_PER_LINE])),
                 )
             )
         except ParseError:
             self.clock.last = before  # the same lines are read again
-            if len(cut) == FIELDS_PER_LINE:
-                into.add(self._whole(_line(cut)))
+            if len(pieces) == FIELDS_PER_LINE:
+                into.add(self._by_grammar(_joined(pieces)))
                 return
-            middle = len(cut) // FIELDS_PER_LINE // 2 * FIELDS_PER_LINE
-            self._read_run(cut[:middle], into)
-            self._read_run(cut[middle:], into)
+            middle = len(pieces) // FIELDS_PER_LINE // 2 * FIELDS_PER_LINE
+            self._read_run(pieces[:middle], into)
+            self._read_run(pieces[middle:], into)
 
     def _read_minutes(self, pieces: list[str]) -> list[str]:
         minutes = list(map(self._minutes.__getitem__, pieces))
@@ -184,12 +185,12 @@ class Parser:
         self.clock.last = minutes[-1]
         return minutes
 
-    def _whole(self, line: bytes) -> AccessRecord | BadLine | Ignored:
-        self._read_whole += 1
+    def _by_grammar(self, line: bytes) -> AccessRecord | BadLine | Ignored:
+        self._grammar_lines += 1
         return self._grammar.parse_line(line)
 
 
-def _split_columns(chunk: bytes) -> list[str]:
+def _split(chunk: bytes) -> list[str]:
     """Return, for each line of the usual form, what is before it and its six pieces; at the end what follows the last.
 
     Before a line is a line end and, before that, any lines of another form.
@@ -197,22 +198,22 @@ def _split_columns(chunk: bytes) -> list[str]:
     return CLIENT_LINE.split("\n" + chunk.decode("latin-1"))
 
 
-def _others(cut: list[str]) -> list[tuple[int, str]]:
+def _other_lines(pieces: list[str]) -> list[tuple[int, str]]:
     """Return the lines of another form, each piece with the number of the usual line that follows."""
-    between = cut[::FIELDS_PER_LINE]
+    between = pieces[::FIELDS_PER_LINE]
     if between.count("\n") == len(between):
         return []
     return [(number, lines) for number, lines in enumerate(between) if lines != "\n"]
 
 
-def _count(cut: list[str]) -> int:
+def _count_lines(pieces: list[str]) -> int:
     """Return the number of lines."""
-    return len(cut) // FIELDS_PER_LINE + sum(lines.count("\n") - 1 for _, lines in _others(cut))
+    return len(pieces) // FIELDS_PER_LINE + sum(lines.count("\n") - 1 for _, lines in _other_lines(pieces))
 
 
-def _line(cut: Sequence[str]) -> bytes:
+def _joined(pieces: Sequence[str]) -> bytes:
     """Return a line of the usual form as it was."""
-    _, minute, seconds, source, port, request, rest = cut
+    _, minute, seconds, source, port, request, rest = pieces
     return f"{minute}{seconds} {source}:{port} {request}{rest}".encode("latin-1")
 
 

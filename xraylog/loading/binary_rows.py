@@ -63,13 +63,13 @@ def rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int) -> b
     routes = {route: _route(route, ids) + node for route in set(records.routes)}
     chunks = [
         _interleave(
-            _times_and_ports(some),
-            map(addresses.__getitem__, some.source_ips),
-            map(requests.__getitem__, some.requests),
-            map(routes.__getitem__, some.routes),
-            count=len(some),
+            _times_and_ports(chunk),
+            map(addresses.__getitem__, chunk.source_ips),
+            map(requests.__getitem__, chunk.requests),
+            map(routes.__getitem__, chunk.routes),
+            count=len(chunk),
         )
-        for some in map(Records.by_route, records.slices(CHUNK_ROWS))
+        for chunk in map(Records.by_route, records.slices(CHUNK_ROWS))
     ]
     return b"".join([begin, *chunks])[: -len(begin)] if chunks else b""
 
@@ -156,25 +156,25 @@ def _lanes(count: int) -> Lanes:
     return Lanes(digits, pairs, fours, eights, struct.Struct("16s" * (count // LANES)).unpack)
 
 
-def _times_and_ports(some: Records) -> Sequence[bytes]:
+def _times_and_ports(chunk: Records) -> Sequence[bytes]:
     """Return a piece for each row: timestamp and port, each but the first length included.
 
     All decimal numbers of a chunk are read at once, as one integer in which each has 64 bits, eight digits: first every
     two neighbours become a number from 0 to 99, then two of these one from 0 to 9999, then all eight.
     """
-    count, ports = len(some), some.source_ports
+    count, ports = len(chunk), chunk.source_ports
     has_nulls = None in ports
     padded = ("%8s" * count % tuple("0" if port is None else port for port in ports) if has_nulls
               else "%8s" * count % tuple(ports))  # fmt: skip
     digits = array("q", bytes(8 * LANES * count))
-    digits[0::LANES] = array("q", _second_digits(some.seconds))
+    digits[0::LANES] = array("q", _second_digits(chunk.seconds))
     digits[1::LANES] = array("q", padded.encode())
     masks = _lanes(LANES * count)
     number = int.from_bytes(digits.tobytes(), "big") & masks.digits  # 0 of a blank, too
     number = (number >> 8 & masks.pairs) * 10 + (number & masks.pairs)
     number = (number >> 16 & masks.fours) * 100 + (number & masks.fours)
     number = (number >> 32 & masks.eights) * 10_000 + (number & masks.eights)
-    number += int.from_bytes(_minutes(some.minutes), "big")
+    number += int.from_bytes(_minutes(chunk.minutes), "big")
     pieces = masks.pieces(number.to_bytes(8 * LANES * count, "big"))
     if has_nulls:
         return [piece if port is not None else piece[:8] + NULL for piece, port in zip(pieces, ports, strict=True)]
