@@ -18,6 +18,7 @@ import re
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from ipaddress import IPv4Address, IPv6Address
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from xraylog.accesslog import destination, other_lines, reject_reasons, suffixes, values
@@ -75,6 +76,9 @@ MASKED_TWICE = re.compile(
     rb"(?:[0-9A-Fa-f:.*/]|\[Masked IPv4\]|Masked IPv6){1,64}"
 )
 
+Peer: TypeAlias = "tuple[str | None, int | None]"  # the client's address and port
+Tags: TypeAlias = "tuple[str | None, str | None]"  # inbound, outbound
+
 
 class Grammar:
     """Parses the lines of one time zone, in the order of their log."""
@@ -127,8 +131,7 @@ class Grammar:
             return _reject_if_two_lines(kind, rest)
         timestamp = self._timestamp(at)
         if api := API.fullmatch(rest):
-            ip, port = _source(api[1])
-            return AccessRecord(timestamp, ip, port, "api", inbound_tag="api", outbound_tag="api")
+            return AccessRecord(timestamp, *_source(api[1]), "api", inbound_tag="api", outbound_tag="api")
         if other_lines.is_message(rest):
             if ANOTHER_TIMESTAMP.search(rest):
                 raise ParseError(GLUED)
@@ -146,16 +149,16 @@ class Grammar:
         if not source and rest[: status.start(1)] not in NO_SOURCE:
             raise ParseError("expected a source after the time, found none")
         try:
-            ip, port = _source(source)
+            peer, after_status = _source(source), rest[status.end() :]
             if is_rejected:
-                return AccessRecord(timestamp, ip, port, "rejected", *_rejected(rest[status.end() :], has_from))
-            record = AccessRecord(timestamp, ip, port, "accepted", *_accepted(rest[status.end() :], has_from))
+                return _rejected(timestamp, peer, after_status, has_from)
+            record = _accepted(timestamp, peer, after_status, has_from)
             return record._replace(action="api") if self._is_api(record.outbound_tag, record.email) else record
         except ParseError as error:
             documented = DOCUMENTED.fullmatch(rest) if len(rest) <= DOCUMENTED_BYTES else None
             if documented is None or isinstance(error, UnstorableValue):
                 raise
-            return AccessRecord(timestamp, *_documented(documented))
+            return _documented(timestamp, documented)
 
     def _is_api(self, outbound_tag: str | None, email: str | None) -> bool:
         """Return whether a request is one to xray itself, as a panel makes every few seconds: nobody's traffic."""
@@ -245,7 +248,7 @@ def _reject_if_two_lines(ignored: Ignored, rest: bytes) -> Ignored:
     return ignored
 
 
-def _source(source: bytes) -> tuple[str | None, int | None]:
+def _source(source: bytes) -> Peer:
     """FROM: address and port; both None where the peer has no address."""
     if not source or source == b"unknown:" or source.startswith((b"@", b"unix:")):  # unknown: none was set
         return None, None
@@ -297,10 +300,8 @@ def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
     return text
 
 
-def _rejected(
-    rest: bytes, has_from: bool
-) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None, str]:
-    """Return what follows `rejected`, as the fields of a record from `protocol` on.
+def _rejected(timestamp: str, peer: Peer, rest: bytes, has_from: bool) -> AccessRecord:
+    """Return the record of a line, of which `rest` follows `rejected`.
 
     xray leaves TO empty, so that the reason follows two blanks: free text, which can hold what a client sent, but does
     not begin with it. Forks write a destination there. Tags and email directly after it are no part of a reason, nor
@@ -308,9 +309,10 @@ def _rejected(
     """
     rest = suffixes.cut(rest, has_email=True)  # or the reason, which is free text, too
     to, rest = destination.before_reason(rest)
-    found = (None, None, None) if to is None else destination.read(to)
+    protocol, host, port = (None, None, None) if to is None else destination.read(to)
     tags, email, why = _before_reason(rest, (BRACKET_ALONE if to is None else BRACKET).match(rest))
-    return *found, *_tags(tags, has_from), email, why.value
+    inbound, outbound = _tags(tags, has_from)
+    return AccessRecord(timestamp, *peer, "rejected", protocol, host, port, inbound, outbound, email, why.value)
 
 
 def _before_reason(rest: bytes, bracket: re.Match[bytes] | None) -> tuple[bytes, str | None, RejectReason]:
@@ -322,13 +324,12 @@ def _before_reason(rest: bytes, bracket: re.Match[bytes] | None) -> tuple[bytes,
     return tags, email, reject_reasons.classify(rest[end : named.start(1) if named else None])
 
 
-def _accepted(
-    rest: bytes, has_from: bool
-) -> tuple[str | None, str | None, int | None, str | None, str | None, str | None]:
-    """TO, the bracket and the email, as the fields of a record from `protocol` on."""
+def _accepted(timestamp: str, peer: Peer, rest: bytes, has_from: bool) -> AccessRecord:
+    """Return the record of a line, of which `rest` follows `accepted`: TO, the bracket and the email."""
     to, tags, email = _split(rest)
     inbound, outbound = _tags(tags, has_from)
-    return *destination.read(to), inbound, outbound, email
+    protocol, host, port = destination.read(to)
+    return AccessRecord(timestamp, *peer, "accepted", protocol, host, port, inbound, outbound, email)
 
 
 def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
@@ -358,7 +359,7 @@ def _email(line: bytes, start: int) -> str | None:
     return values.name("email", line[start:].rstrip(b" "))
 
 
-def _tags(tags: bytes, has_from: bool) -> tuple[str | None, str | None]:
+def _tags(tags: bytes, has_from: bool) -> Tags:
     """`in -> out`, `in >> out`, `in ==> out`; a single tag is the outbound's.
 
     Arrows without blanks are only in documentation, which also says `from`.
@@ -372,23 +373,21 @@ def _tags(tags: bytes, has_from: bool) -> tuple[str | None, str | None]:
 
 
 @functools.lru_cache(maxsize=1 << 10)  # every user has a route of their own, and few tags
-def _route_tags(tags: bytes) -> tuple[str | None, str | None]:
+def _route_tags(tags: bytes) -> Tags:
     found = _tags(tags, has_from=True)
     if found != _tags(tags, has_from=False):
         raise ParseError("expected blanks round the arrow")
     return found
 
 
-def _documented(
-    match: re.Match[bytes],
-) -> tuple[str | None, int | None, str, str | None, str | None, int | None, str | None, str | None, str | None]:
-    """Return the fields of a record from `source_ip` on, of a line with blanks round its colons."""
+def _documented(timestamp: str, match: re.Match[bytes]) -> AccessRecord:
+    """Return the record of a line with blanks round its colons."""
     tail = BLANKS.sub(b" ", match["tail"]).replace(b" email :", b" email:", 1)
     nothing, tags, email = _split(tail)
     if nothing:
         raise ParseError(f"expected tags or an email after the destination, found {values.excerpt(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
+    peer = _source_ip(match["source"]), values.port(match["port"])
     protocol = match["network"].decode() if match["network"] else None
-    source_ip, source_port = _source_ip(match["source"]), values.port(match["port"])
     host, port = destination.host(match["host"]), values.port(match["to_port"])
-    return source_ip, source_port, "accepted", protocol, host, port, inbound, outbound, email
+    return AccessRecord(timestamp, *peer, "accepted", protocol, host, port, inbound, outbound, email)
