@@ -194,9 +194,10 @@ def _on_database(error: Exception, cfg: Config) -> str:
     if isinstance(cause, psycopg.errors.InsufficientPrivilege):
         return f"which GRANT it needs: {command(cfg, '--check')}"
     if (refusal := refusals.describe(str(error), cfg.connection, cause.sqlstate)) is None:
-        # Of `logins`, which is imported where there is no session; or of psycopg, which reads some keywords itself.
-        never_began = type(cause).__name__ == "Failed" or type(cause) is psycopg.ProgrammingError
-        if not never_began:
+        from xraylog.database import logins  # only if there is no session
+
+        # psycopg reads some keywords itself, before libpq does.
+        if not isinstance(cause, logins.Failed) and type(cause) is not psycopg.ProgrammingError:
             return f"what to do: {command(cfg, '--check')}"
         words = re.findall(r'connection option "(\w+)|bad value for (\w+)|invalid "?(\w+)', str(error))
         key = next((word for found in words for word in found if word in cfg.connection), "")

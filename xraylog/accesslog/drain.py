@@ -48,7 +48,8 @@ def drain(log: LogFile, offset: int, truncate_above: int) -> Drained:
     if file_system.can_collapse(log.descriptor):
         removed = _collapse(log, offset)
     elif is_exclusive(log) or (log.size == offset and log.has_more_data_than(truncate_above)):
-        removed = _blank(log, 0, offset)  # all of it: `truncate_if_drained` follows
+        _blank(log, 0, offset)  # all of it: `truncate_if_drained` follows
+        removed = 0
     else:
         return Drained(offset, log.fingerprint(offset), unsupported=True)
     log.reread_head()
@@ -111,8 +112,8 @@ def supports_collapse(log: LogFile) -> bool:
         os.close(unnamed)
 
 
-def _blank(log: LogFile, start: int, end: int) -> int:
-    """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last. Return 0 removed bytes.
+def _blank(log: LogFile, start: int, end: int) -> None:
+    """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last.
 
     Holes stay holes: a writer without O_APPEND leaves one when the log is truncated, and line feeds in it would fill
     the disk.
@@ -135,7 +136,6 @@ def _blank(log: LogFile, start: int, end: int) -> int:
     log.write_at(log.read(page - 1, 1), page - 1)  # fails if a limit (ulimit -f) would cut the next write short
     log.write_at(mark + words, start)
     os.fdatasync(log.descriptor)
-    return 0
 
 
 def _collapse(log: LogFile, offset: int) -> int:

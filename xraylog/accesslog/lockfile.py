@@ -34,9 +34,8 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
     except OSError:  # there is no such folder: reported when the lock is created
         real = safe_open.without_links(path)
     lock = real.with_name(real.name + ".lock")
-    if real.parts[1:2] in (("dev",), ("proc",)):  # a link there: reported when it is opened
-        return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
-    if os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK):
+    is_of_kernel = real.parts[1:2] in (("dev",), ("proc",))  # a link there: reported when it is opened
+    if not is_of_kernel and (os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK)):
         return lock
     return fallback_folder / f".{hashlib.sha256(os.fsencode(real)).hexdigest()[:16]}.lock"
 

@@ -331,7 +331,7 @@ def opened(
         try:
             descriptor = open_it(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_NONBLOCK)
             writable = not read_only or os.access(path, os.W_OK)
-        except (PermissionError, OSError) as error:
+        except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY):
                 raise
             descriptor, writable = open_it(path, os.O_RDONLY | os.O_NONBLOCK), False

@@ -64,7 +64,7 @@ CUT_STATUS = re.compile(rb"acc(?:e(?:pt?)?)?e?|rej(?:e(?:ct?)?)?e?")  # at the e
 BEGINNINGS = frozenset(b"f fr fro m om rom tcp tcp: udp udp: DNS DoH api".split())
 FIRST_WORD = re.compile(rb"[A-Za-z][^\d]+(?:\d[^\d]*)?")  # of a sentence
 FIRST_WORDS = 3
-MIN_BYTES = 12  # bytes
+MIN_BYTES = 12
 
 
 def kind_after_timestamp(rest: bytes) -> Ignored | None:

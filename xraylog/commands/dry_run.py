@@ -95,9 +95,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
             text, is_trouble = describe_gap(cfg, gap, logs)
             say(text)
             trouble = trouble or is_trouble
-        earlier_copies: list[
-            tuple[Fingerprint, int]
-        ] = []  # of logs that keep their lines: how far they are stored by then
+        earlier_copies: list[tuple[Fingerprint, int]] = []  # of logs that keep their lines, with where these end
         for log in logs:
             start, later = (0, ()) if again else reached(log, known, buffer)
             start = start if again else max(start, stored_before(log, earlier_copies))

@@ -117,11 +117,9 @@ def missing_buffer_bytes(cfg: Config, buffer: Buffer) -> int:
     """Return how many bytes the buffer lacks at its end, whose lines are in no log any more."""
     known = installation.read(cfg.buffer_path, warn=False)
     missing = max(0, known.buffered - buffer.size)
-    if missing and (
-        _was_moved_away(cfg) or buffer.last_batch == known.last_batch
-    ):  # damage before the end shows at the import
+    if not missing or _was_moved_away(cfg):
         return 0
-    return missing
+    return 0 if buffer.last_batch == known.last_batch else missing  # damage before the end shows at the import
 
 
 def _was_moved_away(cfg: Config) -> bool:

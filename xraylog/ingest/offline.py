@@ -58,7 +58,6 @@ def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
             logger.warning("{}: if that was a crash, its lines are still in the log; otherwise see: {}", kept, see)
     if missing:
         logger.error("{}", "; ".join(log_checks.describe_missing_buffer_bytes(cfg, buffer.size, missing)))
-    if missing:
         yield LoadResult(missing=missing)
     if installation.read(cfg.buffer_path, warn=False).buffered > buffer.size:
         log_checks.remember_buffered(cfg, buffer.size, buffer.last_batch)
@@ -67,8 +66,8 @@ def report_missing_lines(cfg: Config, buffer: Buffer) -> Iterator[LoadResult]:
 def spool_all(buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
     """Spool the lines of these logs that neither the buffer nor the database surely has. Yields after each batch."""
     names = DistinctNames()
-    for source in sources[:1]:
-        remember_node(source.cfg)
+    if sources:
+        remember_node(sources[0].cfg)
     for source in sources:
         yield from spool(buffer, source, names)
 
@@ -109,20 +108,20 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
     if is_continued:
         spooled_to = source.stored_to or 0
 
-    def written(offset: int) -> Iterator[tuple[EncodedBatch, LoadResult]]:
+    def encoded_from(offset: int) -> Iterator[tuple[EncodedBatch, LoadResult]]:
         after = 0 if is_continued or source.log.is_blank(offset) else offset
         for batch in source.unconfirmed_batches(offset):
-            put, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
+            encoded, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
             del batch
-            yield put, LoadResult()  # these lines were counted when they were stored
+            yield encoded, LoadResult()  # these lines were counted when they were stored
         for batch in source.batches(max(offset, source.stored_to or 0)):
             new_names = names.count_new(batch.records.names())
             result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)
-            put, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
+            encoded, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
             del batch  # before the next one is read: one in memory, not two
-            yield put, result
+            yield encoded, result
 
-    with Prefetcher(written(spooled_to)) as prefetched:
+    with Prefetcher(encoded_from(spooled_to)) as prefetched:
         for batch, result in prefetched:
             log.sync()
             buffer.put(batch, source.origin)
