@@ -107,7 +107,7 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     window, mask, thresholds = scope.window, scope.mask, scope.thresholds
     future_totals = ask(users.totals, window, thresholds)
     future_ranked = ask(destinations.read, window, mask, thresholds)
-    future_slots = ask(traffic.read)
+    future_traffic = ask(traffic.read)
     totals = future_totals.result()
     future_concurrent = ask(concurrent.read, window, totals.concurrent)
     future_destinations = ask(users.destinations, totals, mask, thresholds)
@@ -115,16 +115,16 @@ def _query_all(ask: Ask, scope: Scope, names: Names) -> Findings:
     future_tag_destinations = ask(usage.tag_destinations, mask, thresholds)
     future_rejected = ask(traffic.rejected, thresholds)
     future_today = ask(today.read, window, names, traffic.NO_NODE)
-    slots = future_slots.result()
-    nodes = ask(traffic.health, slots, names, window).result()
-    newest = None if slots or scope.node else ask(traffic.newest).result()
+    parts = future_traffic.result()
+    nodes = ask(traffic.health, parts, names, window).result()
+    newest = None if parts or scope.node else ask(traffic.newest).result()
     ranked, rejected = future_ranked.result(), future_rejected.result()
     uses = future_uses.result()
     return Findings(
         window=window,
         nodes=nodes,
-        gaps=traffic.gaps(slots, nodes, names, window),
-        slots=traffic.slots(slots, names),
+        gaps=traffic.gaps(parts, nodes, names, window),
+        slots=traffic.slots(parts, names),
         users=users.join(
             totals, future_concurrent.result(), future_destinations.result(), uses.tags, uses.port_groups, mask
         ),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from xraylog import safe_open
 from xraylog.accesslog import installation
@@ -41,6 +42,20 @@ class Runs:
     unreadable: tuple[str, ...] = ()  # what exists but cannot be read
 
 
+class Run(NamedTuple):
+    """One run, as its row of the statistics records it."""
+
+    began: datetime
+    mode: str
+    processed: int  # lines that were stored or spooled
+    failed: int  # unparsed lines
+
+    @property
+    def is_online(self) -> bool:
+        """Return whether it stored lines in the database, and did not spool them to the buffer."""
+        return self.mode == "online"
+
+
 def read(
     stats_path: Path | None, stats_format: str | None, buffer_path: Path, window: Window, metrics: Metrics
 ) -> Runs:
@@ -53,19 +68,19 @@ def read(
     if stats_path is None or stats_format is None or not sizes[STATISTICS]:
         return now
     try:
-        rows = list(_rows(stats_path, stats_format))
+        runs = list(_runs(stats_path, stats_format))
     except OSError:
         return replace(now, unreadable=(*unreadable, STATISTICS))
-    in_window = [row for row in rows if window.since <= row[0] < window.until]
+    in_window = [run for run in runs if window.since <= run.began < window.until]
     return replace(
         now,
         known=True,
-        last=max((row[0] for row in rows), default=None),
+        last=max((run.began for run in runs), default=None),
         # A row does not show whether its run failed; one with lines has stored them.
-        last_stored=max((row[0] for row in rows if row[1] == "online" and row[2] + row[3]), default=None),
+        last_stored=max((run.began for run in runs if run.is_online and run.processed + run.failed), default=None),
         count=len(in_window),
-        offline=sum(mode != "online" for _, mode, *_ in in_window),
-        spooled=sum(processed for _, mode, processed, _ in in_window if mode != "online"),
+        offline=sum(not run.is_online for run in in_window),
+        spooled=sum(run.processed for run in in_window if not run.is_online),
     )
 
 
@@ -89,8 +104,8 @@ def _moment(seconds: float) -> datetime | None:
     return None
 
 
-def _rows(path: Path, stats_format: str) -> Iterator[tuple[datetime, str, int, int]]:
-    """Yield start, mode, stored lines and unparsed lines of each run; skip rows that are torn or not ours."""
+def _runs(path: Path, stats_format: str) -> Iterator[Run]:
+    """Yield the runs in the statistics; skip rows that are torn or not ours."""
     for line in _last_lines(path):
         with contextlib.suppress(*UNUSABLE):
             if stats_format == "json":
@@ -100,7 +115,7 @@ def _rows(path: Path, stats_format: str) -> Iterator[tuple[datetime, str, int, i
                 started, mode, _, *counts = next(csv.reader([line]))
             moment, (processed, failed) = datetime.fromisoformat(started).astimezone(timezone.utc), map(int, counts[:2])
             if moment.year in YEARS and processed in LINES and failed in LINES:
-                yield moment, str(mode), processed, failed
+                yield Run(moment, str(mode), processed, failed)
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from psycopg.sql import SQL
 
@@ -13,7 +14,7 @@ from xraylog.database import citus, partitions, reject_reason
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW, clock_slot
 from xraylog.report.model import GAP, NOT_LET_IN, ONE_DAY, SLOT, Gap, Node, Reason, Slot, Source, Thresholds, Window
-from xraylog.report.snapshot import Row, Session
+from xraylog.report.snapshot import Session
 
 NO_NODE = "(no node)"
 NO_SOURCE = "(no address)"  # xray hid it, or the client used a unix socket
@@ -65,20 +66,33 @@ ACTIVE = SQL("""
 """).format(let_in=LET_IN)
 
 
-def read(session: Session) -> list[Row]:
-    """Return rows with node id, slot, outbound tag, action, number of rows, first and last moment."""
+class Traffic(NamedTuple):
+    """The rows of a quarter of an hour with the same node, outbound tag and action, counted."""
+
+    node_id: int | None
+    slot: datetime
+    tag: str | None
+    action: str | None
+    rows: int
+    first: datetime
+    last: datetime
+
+    @property
+    def is_accepted(self) -> bool:
+        """Return whether these are connections that xray accepted."""
+        return self.action not in NOT_LET_IN
+
+
+def read(session: Session) -> list[Traffic]:
+    """Return the traffic of the window, in the order of time."""
     text = SQL(citus.without_planner_help(TRAFFIC) if session.is_distributed else TRAFFIC)
     query = text.format(window=WINDOW, slot=clock_slot(Capabilities.of(session.conn), SLOT))
-    return session.query("traffic", query)
+    return [Traffic(*row) for row in session.query("traffic", query)]
 
 
-def slots(found: Sequence[Row], names: Mapping[int | None, str]) -> list[Slot]:
-    """Return the rows of `read` as slots, with names in place of ids."""
-    return [Slot(since, names.get(node, NO_NODE), tag, action, rows) for node, since, tag, action, rows, *_ in found]
-
-
-def _is_accepted(row: Row) -> bool:
-    return row[3] not in NOT_LET_IN
+def slots(traffic: Sequence[Traffic], names: Mapping[int | None, str]) -> list[Slot]:
+    """Return the traffic as slots, with names in place of ids."""
+    return [Slot(part.slot, names.get(part.node_id, NO_NODE), part.tag, part.action, part.rows) for part in traffic]
 
 
 def newest(session: Session) -> datetime | None:
@@ -91,24 +105,24 @@ def newest(session: Session) -> datetime | None:
     return None
 
 
-def health(session: Session, slots: Sequence[Row], names: Mapping[int | None, str], window: Window) -> list[Node]:
+def health(session: Session, traffic: Sequence[Traffic], names: Mapping[int | None, str], window: Window) -> list[Node]:
     """Return each node with its rows and times, including nodes without rows in the window."""
-    rows: dict[int | None, list[Row]] = defaultdict(list)
-    accepted: dict[int | None, list[Row]] = defaultdict(list)
-    for slot in slots:
-        rows[slot[0]].append(slot)
-        if _is_accepted(slot):
-            accepted[slot[0]].append(slot)
+    rows: Counter[int | None] = Counter()
+    accepted: dict[int | None, list[Traffic]] = defaultdict(list)
+    for part in traffic:
+        rows[part.node_id] += part.rows
+        if part.is_accepted:
+            accepted[part.node_id].append(part)
     known = {number: (rejected, stored) for number, rejected, stored in session.query("health", HEALTH)}
-    first = {number: min((slot[5] for slot in accepted[number]), default=None) for number in {*known, *rows}}
+    first = {number: min((part.first for part in accepted[number]), default=None) for number in {*known, *rows}}
     late = [number for number, moment in first.items() if number and (moment or window.until) - window.since >= GAP]
     active = _active_before(session, late, window)
     return [
         Node(
             names.get(number, NO_NODE),
-            sum(slot[4] for slot in rows[number]),
+            rows[number],
             first[number],
-            max((slot[6] for slot in accepted[number]), default=None),
+            max((part.last for part in accepted[number]), default=None),
             *known.get(number, (0, None)),
             was_active=number in active,
         )
@@ -131,12 +145,14 @@ def _active_before(session: Session, nodes: Sequence[int], window: Window) -> se
     return found
 
 
-def gaps(slots: Sequence[Row], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window) -> list[Gap]:
-    """Return the times when a node had no accepted row, the longest first. Exact, because slots have both ends.
+def gaps(
+    traffic: Sequence[Traffic], nodes: Sequence[Node], names: Mapping[int | None, str], window: Window
+) -> list[Gap]:
+    """Return the times when a node had no accepted row, the longest first. Exact, because traffic has both ends.
 
     `nodes`: all nodes of the page, including those that were silent throughout.
     """
-    pieces = [(names.get(slot[0], NO_NODE), *slot[5:]) for slot in slots if _is_accepted(slot)]
+    pieces = [(names.get(part.node_id, NO_NODE), part.first, part.last) for part in traffic if part.is_accepted]
     ends = [(node.name, window.until, window.until) for node in nodes]
     found, reached = [], dict[str, datetime]()
     for node, first, last in [*sorted(pieces, key=lambda piece: piece[1]), *ends]:
