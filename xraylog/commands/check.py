@@ -40,7 +40,7 @@ from xraylog.database import (
 )
 from xraylog.database.narrow_columns import NarrowColumn
 from xraylog.database.session import Connection
-from xraylog.ingest import confirmation, log_checks
+from xraylog.ingest import comparison, confirmation, log_checks
 from xraylog.maintenance import expired
 from xraylog.printed import say
 
@@ -179,7 +179,7 @@ def _times_before(cfg: Config, path: Path) -> Iterator[Finding]:
     """Yield what earlier runs found wrong with the times of lines that have left the log."""
     with contextlib.suppress(OSError):  # another finding tells
         for kind, first in log_checks.known_doubts(cfg, path).items():
-            found = f"{path}: since {confirmation.moment(first)} its lines were dated {kind}"
+            found = f"{path}: since {comparison.moment(first)} its lines were dated {kind}"
             yield "time", found, f"change [parser] timezone in {cfg.path}, or set the clock: see the warning of the run"
 
 
@@ -230,18 +230,18 @@ def _confirmed(conn: Connection | None, cfg: Config) -> Iterator[Finding]:
         return
     nothing = confirmations.Confirmation(0, 0)
     there = nothing if conn is None else confirmation.last_confirmation(conn, cfg, known)
-    if confirmation.is_older(known, there):
-        lacking = confirmation.describe_older(cfg, known, there)
+    if comparison.is_older(known, there):
+        lacking = comparison.describe_older(cfg, known, there)
         load = hints.command(cfg, "--keep", "--logfile", "ARCHIVE")
         yield "state", lacking, f"the next run continues; if there are archives of that time, load them: {load}"
-    elif confirmation.is_copied(known, there) or confirmation.is_moved(cfg, known):
-        yield "state", confirmation.describe_copy(cfg, known), confirmation.advise_copy(cfg)
+    elif comparison.is_copy(cfg, known, there):
+        yield "state", comparison.describe_copy(cfg, known), comparison.advise_copy(cfg)
     elif known.older_at:
-        since = f"of {confirmation.moment(known.older_from)} to" if known.older_from else "until"
-        until = confirmation.moment(known.older_to)
+        since = f"of {comparison.moment(known.older_from)} to" if known.older_from else "until"
+        until = comparison.moment(known.older_to)
         yield "state", f"all lines are there that were stored since; those {since} {until} are missing", ""
     elif known.confirmed:
-        yield "state", f"the database has all that it confirmed, until {confirmation.moment(known.confirmed_at)}", ""
+        yield "state", f"the database has all that it confirmed, until {comparison.moment(known.confirmed_at)}", ""
 
 
 def _dead_sessions(conn: Connection, cfg: Config) -> Iterator[Finding]:

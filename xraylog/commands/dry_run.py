@@ -20,7 +20,7 @@ from xraylog.config import Config
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Owner, Position, Range, TailAt
 from xraylog.database.session import Connection, Unavailable, Unsuitable
-from xraylog.ingest import buffer_import, confirmation, continuation, last_minutes
+from xraylog.ingest import buffer_import, comparison, confirmation, continuation, last_minutes
 from xraylog.maintenance import expired
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint, Origin
@@ -180,7 +180,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log.tail, log))},
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
-        confirmation.describe_copy(cfg, known) if copied else "",
+        comparison.describe_copy(cfg, known) if copied else "",
         gaps.found,
         [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
     )

@@ -7,7 +7,8 @@ same count to the state file. If a later run finds a smaller count, or none, the
 Each confirmation also writes a random receipt to both sides. If the database has a receipt that the state file does not
 know, another installation uses a copy of this state.
 
-In this module `state` is what the state file says, and `last` is the last confirmation in the database.
+`comparison` decides what the two mean. In both modules `state` is what the state file says, and `last` is the last
+confirmation in the database.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from typing import Any
 
 from loguru import logger
@@ -31,6 +31,7 @@ from xraylog.database import confirmations, positions, session
 from xraylog.database.confirmations import Confirmation, Confirmer
 from xraylog.database.positions import Owner, Position, PositionConflict, PositionUpdate
 from xraylog.database.session import Connection
+from xraylog.ingest import comparison
 from xraylog.ingest.source import Source
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
@@ -51,37 +52,39 @@ def check_database(cfg: Config, target: Target, sources: Sequence[Source], buffe
         installation.begin(cfg, state)
     last = last_confirmation(target.conn, cfg, state)
     target.is_just_compared = True
-    if not is_older(state, last):
-        if is_copied(state, last) or is_moved(cfg, state):
-            cfg = with_own_node(cfg)
-            for source in sources:
-                source.cfg = cfg
-            own = give_own_positions(
-                cfg, target, state, [source.log for source in sources], keep_all=not buffer.is_empty
-            )
-            logger.warning("{}; {}", describe_copy(cfg, state), advise_copy(cfg))
-            installation.write(cfg.buffer_path, start(cfg, target, own))
-        return
-    older = start_in_older_database(cfg, target, state, last)  # if the database goes away here, the next run reports it
-    logger.error(
-        "{}; lines that are still in the log, in rotated logs next to it or in the buffer are loaded now; to load "
-        "archives of that time, too: {}",
-        describe_older(cfg, state, last),
-        hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
-    )
-    installation.write(cfg.buffer_path, older)
-    yield LoadResult(older=1)
+    if comparison.is_older(state, last):
+        older = start_in_older_database(cfg, target, state, last)  # if the database goes away, the next run reports it
+        logger.error(
+            "{}; lines that are still in the log, in rotated logs next to it or in the buffer are loaded now; to load "
+            "archives of that time, too: {}",
+            comparison.describe_older(cfg, state, last),
+            hints.command(cfg, "--keep", "--logfile", "ARCHIVE"),
+        )
+        installation.write(cfg.buffer_path, older)
+        yield LoadResult(older=1)
+    elif comparison.is_copy(cfg, state, last):
+        separate_copy(with_own_node(cfg), target, state, sources, buffer)
+
+
+def separate_copy(cfg: Config, target: Target, state: Installation, sources: Sequence[Source], buffer: Buffer) -> None:
+    """Let this copy of an installation, and its sources, continue with a node and positions of its own; warn of it."""
+    for source in sources:
+        source.cfg = cfg
+    own = give_own_positions(cfg, target, state, [source.log for source in sources], keep_all=not buffer.is_empty)
+    logger.warning("{}; {}", comparison.describe_copy(cfg, state), comparison.advise_copy(cfg))
+    installation.write(cfg.buffer_path, start(cfg, target, own))
 
 
 def start_in_older_database(cfg: Config, target: Target, state: Installation, last: Confirmation) -> Installation:
     """Start a new count in a database that lacks confirmed lines; return the new state, which says when they came."""
+    # If a copy has stored lines here meanwhile, its positions may look like ours: take a new id then.
+    has_copy = comparison.was_confirmed_by_copy(state, last) or comparison.has_copy_started_here(state, last)
     older = reset(
         state,
         older_at=time.time(),
-        older_from=complete_until(state, last),
+        older_from=comparison.complete_until(state, last),
         older_to=state.confirmed_at,
-        # If a copy has stored lines here meanwhile, its positions may look like ours: take a new id then.
-        id="" if was_confirmed_by_copy(state, last) or has_copy_started_here(state, last) else state.id or state.token,
+        id="" if has_copy else state.id or state.token,
         node=cfg.node,
     )
     target.owner = owner(older)
@@ -134,50 +137,10 @@ def last_confirmation(conn: Connection, cfg: Config, state: Installation) -> Con
     return confirmations.last_confirmation(conn, state.digest, state.owner_id, cfg.node)
 
 
-def is_older(state: Installation, last: Confirmation) -> bool:
-    """Return whether the database lacks lines that it confirmed.
-
-    A count that is high enough may have been raised by a copy of this installation. Then the receipts decide, if they
-    reach back to one of this installation's own.
-    """
-    if last.number < state.confirmed:
-        return True
-    has_latest = not latest_receipts(state).isdisjoint(last.receipts)
-    return not has_latest and was_confirmed_by_copy(state, last)
-
-
-def was_confirmed_by_copy(state: Installation, last: Confirmation) -> bool:
-    """Return whether a copy of this installation has surely confirmed lines here since.
-
-    It has if the last receipt is not ours but an earlier one is; or if none is ours and the database still has every
-    receipt. If the database has dropped old receipts, nobody can tell.
-    """
-    ours = {*latest_receipts(state), *state.previous_receipts}
-    if not (state.receipt and last.receipts) or last.receipts[0] in ours:
-        return False
-    none_is_ours = last.has_all_receipts and (last.number >= state.confirmed or not last.number)
-    return none_is_ours or not ours.isdisjoint(last.receipts)
-
-
-def has_copy_started_here(state: Installation, last: Confirmation) -> bool:
-    """Return whether a copy with the same state was the first to find that this database is older."""
-    return last.of_owner_at > state.confirmed_at
-
-
-def is_copied(state: Installation, last: Confirmation) -> bool:
-    """Return whether the last confirmation was made by a copy of this installation."""
-    return bool(last.receipts) and last.receipts[0] not in latest_receipts(state)
-
-
-def latest_receipts(state: Installation) -> set[str]:
-    """Return the receipts that can be the last one in a database that has everything it confirmed."""
-    return {state.receipt, state.asked, *state.earlier_receipts} - {""}
-
-
 def is_copy(conn: Connection, cfg: Config, state: Installation) -> bool:
     """Return whether the next run would find that this installation is a copy. Changes nothing."""
     last = last_confirmation(conn, cfg, state)
-    return not is_older(state, last) and (is_copied(state, last) or is_moved(cfg, state))
+    return not comparison.is_older(state, last) and comparison.is_copy(cfg, state, last)
 
 
 def stored_in(state: Installation, origin: Origin, log: Log | None) -> int:
@@ -189,12 +152,6 @@ def stored_in(state: Installation, origin: Origin, log: Log | None) -> int:
         if (has_text_of(log, head, one) if log is not None else head in origin.fingerprints)
     )
     return max(found, default=0)
-
-
-def is_moved(cfg: Config, state: Installation) -> bool:
-    """Return whether the state file was written on another machine, under another node name."""
-    is_elsewhere = not cfg.node_is_set and state.is_elsewhere and state.node not in ("", cfg.node)
-    return is_elsewhere and not state.is_new
 
 
 def with_own_node(cfg: Config) -> Config:
@@ -283,7 +240,7 @@ def raise_if_copied(cfg: Config, target: Target) -> None:
     if is_fresh or target.receipt is not None:
         return
     state = installation.read(cfg.buffer_path)
-    if is_copied(state, last_confirmation(target.conn, cfg, state)):
+    if comparison.is_copied(state, last_confirmation(target.conn, cfg, state)):
         path = installation.state_path(cfg.buffer_path)
         raise PositionConflict(f"{path}: expected no other run with this state, found a copy's, on another machine")
 
@@ -312,51 +269,3 @@ def with_receipt_asked(state: Installation) -> Installation:
 def is_recorded(cfg: Config, stored: StoredLog | None) -> bool:
     """Return whether the state file says that this log is stored exactly up to here, or need not say it."""
     return stored is None or stored in installation.read(cfg.buffer_path).logs
-
-
-def complete_until(state: Installation, last: Confirmation) -> float:
-    """Return up to when an older database has all confirmed lines, in seconds since 1970; 0 if it has none.
-
-    Without a row of this installation, this is when the node last stored anything; another installation may have.
-    """
-    return last.at if last.at <= state.confirmed_at else 0.0
-
-
-def describe_older(cfg: Config, state: Installation, last: Confirmation) -> str:
-    """Return the message that says from when until when lines are missing in the database."""
-    at = complete_until(state, last)
-    since = f"has nothing after {moment(at)}" if at else "has nothing"
-    return (
-        f"node {cfg.node}, {cfg.log_path}: the database is older than the log, or another one: it confirmed lines "
-        f"until {moment(state.confirmed_at)}, but {since}; lines stored between these times are missing in it"
-    )
-
-
-def describe_copy(cfg: Config, state: Installation) -> str:
-    """Return the message that says how it shows that this installation was copied."""
-    path = installation.state_path(cfg.buffer_path)
-    since = f"since {moment(state.confirmed_at)} another" if state.confirmed else "another"
-    if is_moved(cfg, state):
-        return (
-            f"node {cfg.node}, {cfg.log_path}: this installation was copied: {path} was written on another machine, "
-            f"as that of node {state.node}"
-        )
-    return (
-        f"node {cfg.node}, {cfg.log_path}: this installation was copied: {since} one has stored lines "
-        f"as the one of {path}, "
-        + ("which was written on another machine" if state.is_elsewhere else "or that file is an older copy")
-    )
-
-
-def advise_copy(cfg: Config) -> str:
-    """Return the message that says what a copied installation does, and what the operator should do."""
-    return (
-        "it has positions of its own from now on; lines that were in both logs, and not stored when they were copied, "
-        "are stored by both; if both machines stay in use, give one of them a name of its own: "
-        f"[parser] node in {cfg.path}"
-    )
-
-
-def moment(seconds: float) -> str:
-    """Return a time for a message, in UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
