@@ -304,7 +304,7 @@ def test_the_systems_zone_may_be_a_copy_without_a_name(tmp_path: Path, monkeypat
     monkeypatch.delenv("TZ")
     found = read(tmp_path)
     assert datetime(2025, 11, 17, tzinfo=found.zone).utcoffset() == timedelta(hours=9)
-    with pytest.raises(ConfigError, match=r"\[parser\] timezone: expected a name, for .*localtime tells none"):
+    with pytest.raises(ConfigError, match=r"\[parser\] timezone: expected the name of a zone, .*localtime has none"):
         config.refuse_nameless_zone(found)  # a page needs one: a browser knows zones by their names alone
 
 

@@ -316,7 +316,7 @@ def _rejected(timestamp: str, peer: Peer, rest: bytes, has_from: bool) -> Access
 
 
 def _before_reason(rest: bytes, bracket: re.Match[bytes] | None) -> tuple[bytes, str | None, RejectReason]:
-    """Return the inside of the bracket and the email, where they stand before the reason or instead of it, and it."""
+    """Return tags and email, if they precede or replace the reason, and the reason's class."""
     tags = next(filter(None, bracket.groups()), b"") if bracket else b""
     end = bracket.end() if bracket else 0
     named = NAMED.match(rest, end)
@@ -353,7 +353,7 @@ def _split(rest: bytes) -> tuple[bytes, bytes, str | None]:
 
 
 def _email(line: bytes, start: int) -> str | None:
-    """Return the email that is the rest of the line, from its ` email:` on if it has one; in one copy."""
+    """Return the email: the rest of the line from `start` on, after ` email:` if that is there. Copies it once."""
     start += len(b" email:") if line.startswith(b" email:", start) else 0
     start += line.startswith(b" ", start)
     return values.name("email", line[start:].rstrip(b" "))

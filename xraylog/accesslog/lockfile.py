@@ -59,7 +59,7 @@ def _lock(path: Path) -> Iterator[None]:
     except safe_open.Unsafe as error:
         raise Unusable.because(error, path, "our lock file") from error
     except OSError as error:
-        if not os.path.lexists(path.parent):  # a log's need not exist: then its lock is beside the buffer
+        if not os.path.lexists(path.parent):  # that of a log may be missing: then its lock is next to the buffer
             said = f"{path.parent}: expected the folder of the offline buffer and its locks, found none"
             raise Unusable(said, path) from error
         try:  # another user created it: it works as a lock all the same

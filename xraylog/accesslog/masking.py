@@ -133,7 +133,7 @@ def _is_piece(found: re.Match[bytes]) -> bool:
 
 
 def _may_be_cut(first: re.Match[bytes]) -> bool:
-    """Return whether a line may begin with the end of an IPv6 address, of which it is unknown which bits these are.
+    """Return whether a line may begin with the end of an IPv6 address: nobody knows which of its bits these are.
 
     A truncated IPv4 address is recognisable: it has fewer than four parts.
     """

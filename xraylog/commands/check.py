@@ -177,7 +177,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
 
 def _times_before(cfg: Config, path: Path) -> Iterator[Finding]:
     """Yield what earlier runs found wrong with the times of lines that have left the log."""
-    with contextlib.suppress(OSError):  # another finding tells
+    with contextlib.suppress(OSError):  # another finding reports it
         for kind, first in log_checks.known_doubts(cfg, path).items():
             found = f"{path}: since {comparison.moment(first)} its lines were dated {kind}"
             yield "time", found, f"change [parser] timezone in {cfg.path}, or set the clock: see the warning of the run"
@@ -194,13 +194,13 @@ def _server(cfg: Config, is_free: bool) -> Iterator[Finding]:
             is_there = not found.missing and not found.misfits and not found.missing_columns
             if "log_positions" in found.missing and conn.execute(HAS_SCHEMA).fetchone() == (True,):
                 yield from _confirmed(None, cfg)
-            elif is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # else `rights` tells
+            elif is_there and conn.execute(MAY_READ_POSITIONS).fetchone() == (True,):  # otherwise `rights` reports it
                 yield from _confirmed(conn, cfg)
             yield from _dead_sessions(conn, cfg)
             is_ready = is_free
             for finding in itertools.chain(
                 cluster.findings(conn) if is_there else [],
-                # What another application has is not to be granted: `_schema` tells.
+                # No rights on another application's tables: `_schema` reports them.
                 [] if found.misfits and "logs" not in found.tables else rights.findings(conn, cfg),
                 _schema(cfg, found, narrow_columns.find(conn)),
                 _foreign_objects(conn),

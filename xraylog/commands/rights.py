@@ -87,7 +87,7 @@ def may_create_partitions(conn: Connection) -> bool:
 
 
 def _for_retention(table: str, cfg: Config) -> tuple[str, ...]:
-    """Return the rights that [retention] needs, beside those of a run."""
+    """Return the rights that [retention] needs in addition to those of a run."""
     if not cfg.keep_days:
         return ()
     if table == "rejected_lines" or (cfg.prune_names and table in prune.TABLES):

@@ -64,7 +64,7 @@ def run(conn: Connection, cfg: Config, on_new_day: bool) -> None:
         _move_and_delete(conn, position)
         if cfg.keep_days:
             _forget(conn)
-        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a trigger that is deferred would speak at a COMMIT
+        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")  # deferred triggers would otherwise run at COMMIT only
 
 
 def _move_and_delete(conn: Connection, position: Position) -> None:

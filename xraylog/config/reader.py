@@ -68,7 +68,9 @@ def read(path: Path) -> Config:
 def refuse_nameless_zone(cfg: Config) -> None:
     """Raise ConfigError if the zone has no name by which a browser could know it."""
     if cfg.zone.key == NAMELESS:
-        raise ConfigError([f"{cfg.path}: [parser] timezone: expected a name, for {SYSTEM_ZONE} tells none, found none"])
+        raise ConfigError(
+            [f"{cfg.path}: [parser] timezone: expected the name of a zone, found none; {SYSTEM_ZONE} has none, either"]
+        )
 
 
 def _syntax(error: configparser.Error) -> str:
@@ -138,7 +140,7 @@ class _Reader:
         self.refuse_one_file_twice()
         if self.complaints:
             raise ConfigError(self.complaints)
-        return Config(**config)  # type: ignore[arg-type]  # a dict, so that every complaint is heard first
+        return Config(**config)  # type: ignore[arg-type]  # a dict, so that all complaints are collected first
 
     def get(self, section: str, key: str) -> str:
         text = self.parser.get(section, key, fallback="").strip()

@@ -20,7 +20,7 @@ class Found(NamedTuple):
     """A trigger, rule, policy or index on our tables that is not ours."""
 
     statement: str  # disables or removes it
-    function: str | None  # the function it calls
+    name: str | None  # by which an error names it: that of the function it calls, or of the index
     table: str | None  # None: it applies to all tables
 
 
@@ -164,7 +164,7 @@ def constraints(conn: Connection, message: str) -> list[str]:
 
 
 def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
-    """Return the unique indexes that are not ours; in these, `function` is the name of the index."""
+    """Return the unique indexes that are not ours."""
     ours = [*schema.REFERENCE_TABLES.values(), "id"]
     return [Found(*row) for row in conn.execute(UNIQUE_INDEXES, [list(tables), ours])]
 
@@ -177,7 +177,7 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
         return [statement for (statement,) in conn.execute(IDENTITIES, [list(schema.TABLES)])]
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
     context = error.diag.context or ""
-    return [one.statement for one in called if re.search(rf"\b{re.escape(one.function or '')}\(", context)]
+    return [one.statement for one in called if re.search(rf"\b{re.escape(one.name or '')}\(", context)]
 
 
 def dependents(conn: Connection, tables: Sequence[int]) -> list[str]:

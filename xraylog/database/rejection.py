@@ -48,7 +48,7 @@ def of_other_spellings(conn: Connection, table: str, names: Iterable[str]) -> di
     The cause is a unique index of the operator's or, as in citext and char(n), the type or collation of the column.
     """
     column = schema.REFERENCE_TABLES[table]
-    indexes = ", ".join(f'"{found.function}"' for found in interference.unique_indexes(conn, [table]))
+    indexes = ", ".join(f'"{found.name}"' for found in interference.unique_indexes(conn, [table]))
     by = f"under the unique index {indexes}" if indexes else "by the type or the collation of the column"
     place = None if indexes else (table, column)
 

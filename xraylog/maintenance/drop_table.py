@@ -143,5 +143,5 @@ def _ddl(conn: Connection) -> Iterator[None]:
 
 
 def _retry(action: Callable[[], bool]) -> bool:
-    """Return what `action` returns; repeat it if other sessions hold its locks. It checks again what there is to do."""
+    """Return what `action` returns; repeat it if other sessions hold its locks: it checks the catalog each time."""
     return retry.retry_on_lock_timeout(action, session.LOCK_TIMEOUT_S, PAUSE_S, also=CONCURRENT_DDL)
