@@ -200,7 +200,7 @@ def other_database(server_keywords: dict[str, str]) -> Iterator[psycopg.Connecti
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def paths_taken(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a run in this process took each load path; row by row is not counted."""
     count: Counter[str] = Counter()
 

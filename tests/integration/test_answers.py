@@ -42,7 +42,7 @@ SOURCES = (
     "203.0.113.7", "203.0.113.8", "203.0.114.7", "198.51.100.0/24", "203.0.0.0/16", "10.0.0.0/8",
     "2001:db8:1::1", "2001:db8:1:2::1", "2001:db8:2::1", "2001:db8:2::/48", "2001:db8::/32", None,
 )  # fmt: skip
-EACH = {  # a call of each function, in a window of one day
+CALLS = {  # a call of each function, in a window of one day
     "addresses_of_users": "addresses_of_users('2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "sharing": "sharing('simultaneous', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
     "networks_of": "networks_of('alice', '2025-11-17 00:00+00', '2025-11-18 00:00+00')",
@@ -76,7 +76,7 @@ EACH = {  # a call of each function, in a window of one day
     "users_that_reached": "users_that_reached('*.EXAMPLE.com', NULL, '2025-11-17 00:00Z', '2025-11-18 00:00Z', '{}')",
     "connections_to": "connections_to('2001:db8::/32', 80, '2025-11-17 00:00+00', '2025-11-18 00:00+00', '{}')",
 }
-BESIDE = {
+OF_OPTIONAL_TABLES = {
     "places_of",
     "places_of_users",
     "names_of",
@@ -601,7 +601,7 @@ def test_a_destination_is_an_address_or_a_name_and_never_an_error(answering: Con
 def test_answers_sql_can_be_run_again(answering: Connection) -> None:
     answering.execute(ANSWERS)
     made = answering.execute("SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace").fetchall()
-    assert {name for (name,) in made} == {*EACH, *BESIDE, *HELPERS}
+    assert {name for (name,) in made} == {*CALLS, *OF_OPTIONAL_TABLES, *HELPERS}
 
 
 def test_columns_that_were_changed_to_varchar_serve_as_well(conn: Connection) -> None:
@@ -610,14 +610,14 @@ def test_columns_that_were_changed_to_varchar_serve_as_well(conn: Connection) ->
         conn.execute(f"ALTER TABLE {column} TYPE varchar(64)")
     conn.execute(ANSWERS)
     fill(conn, ROWS)
-    for call in EACH.values():
+    for call in CALLS.values():
         assert conn.execute(f"SELECT * FROM {call}").fetchall(), call
 
 
-@pytest.mark.parametrize("function", EACH)
+@pytest.mark.parametrize("function", CALLS)
 def test_only_the_days_of_the_window_are_read(filled: Connection, function: str) -> None:
     """The planner sees through the call, even where it does not know the window's constants."""
-    plan = "\n".join(line for (line,) in filled.execute(f"EXPLAIN SELECT * FROM {EACH[function]}"))
+    plan = "\n".join(line for (line,) in filled.execute(f"EXPLAIN SELECT * FROM {CALLS[function]}"))
     read = {day for day in DAYS if f"logs_{day.replace('-', '_')}" in plan}
     open_end = {*DAYS[2:]} if function in ("last_seen", "last_seen_of") else set()
     if function == "who_reached" and filled.info.server_version < 110000:
@@ -660,7 +660,7 @@ def test_functions_of_earlier_versions_give_way(filled: Connection) -> None:
             filled.execute(earlier)  # type: ignore[arg-type]  # written above
         for _ in range(2):
             filled.execute(ANSWERS)  # type: ignore[arg-type]  # our own file
-            for name in EACH:
+            for name in CALLS:
                 ((count,),) = filled.execute("SELECT count(*) FROM pg_proc WHERE proname = %s", [name])
                 assert (name, count) == (name, 1)
         for name in "users_that_reached", "connections_to":  # which of two is meant would not be clear
@@ -679,13 +679,13 @@ def reader(filled: Connection, database: dict[str, str]) -> Iterator[Connection]
     filled.execute(SQL("DROP ROLE {}").format(role))
 
 
-@pytest.mark.parametrize("function", EACH)
+@pytest.mark.parametrize("function", CALLS)
 def test_the_statement_that_ask_logs_sends_gives_the_same_rows(filled: Connection, function: str) -> None:
     statement = statements.read()[function]
-    call = EACH[function].partition("(")[2].removesuffix(")")
+    call = CALLS[function].partition("(")[2].removesuffix(")")
     given = filled.execute(f"SELECT {call}").fetchone() or ()
     values = dict(zip(statement.parameters, given, strict=False))
-    answer = filled.execute(f"SELECT * FROM {EACH[function]}")
+    answer = filled.execute(f"SELECT * FROM {CALLS[function]}")
     assert [column.name for column in answer.description or ()] == [*statement.columns]
     assert filled.execute(statement.text, values).fetchall() == answer.fetchall() != []
 
@@ -702,14 +702,14 @@ def test_of_one_node_each_statement_reads_its_rows_alone(is_distributed: bool) -
 
 
 def test_of_each_function_the_statement_is_known() -> None:
-    assert set(statements.read()) == set(statements.read(is_distributed=True)) == {*EACH, *BESIDE}
+    assert set(statements.read()) == set(statements.read(is_distributed=True)) == {*CALLS, *OF_OPTIONAL_TABLES}
 
 
 def test_where_citus_distributes_logs_other_forms_give_the_same_rows(filled: Connection) -> None:
     """Both those that ask_logs.py sends, and the functions, which become PL/pgSQL."""
 
     def answers() -> dict[str, Answer]:
-        return {name: filled.execute(f"SELECT * FROM {call}").fetchall() for name, call in EACH.items()}
+        return {name: filled.execute(f"SELECT * FROM {call}").fetchall() for name, call in CALLS.items()}
 
     expected = answers()
     filled.execute((ROOT / "answers_citus.sql").read_text())
@@ -718,17 +718,17 @@ def test_where_citus_distributes_logs_other_forms_give_the_same_rows(filled: Con
     assert filled.execute(languages, [of_logs]).fetchall() == [("plpgsql",)]
     assert answers() == expected
     for name, statement in statements.read(is_distributed=True).items():
-        if name in BESIDE:
+        if name in OF_OPTIONAL_TABLES:
             continue
-        given = filled.execute(f"SELECT {EACH[name].partition('(')[2].removesuffix(')')}").fetchone() or ()
+        given = filled.execute(f"SELECT {CALLS[name].partition('(')[2].removesuffix(')')}").fetchone() or ()
         values = dict(zip(statement.parameters, given, strict=False))
         assert filled.execute(statement.text, values).fetchall() == expected[name], name
 
 
-@pytest.mark.parametrize("function", EACH)
+@pytest.mark.parametrize("function", CALLS)
 def test_they_show_nothing_to_whoever_may_not_read_the_tables(reader: Connection, function: str) -> None:
     with pytest.raises(errors.InsufficientPrivilege):
-        reader.execute(f"SELECT * FROM {EACH[function]}")
+        reader.execute(f"SELECT * FROM {CALLS[function]}")
 
 
 def test_they_show_only_the_rows_that_the_caller_may_read(filled: Connection, reader: Connection) -> None:
@@ -737,14 +737,14 @@ def test_they_show_only_the_rows_that_the_caller_may_read(filled: Connection, re
     filled.execute("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
     filled.execute(SQL("CREATE POLICY only_bob ON users TO {} USING (email = 'bob')").format(role))
 
-    assert [row[0] for row in reader.execute(f"SELECT * FROM {EACH['addresses_of_users']}")] == ["bob"]
-    assert [row[0] for row in reader.execute(f"SELECT * FROM {EACH['last_seen']}")] == ["bob"]
-    assert {row[0] for row in reader.execute(f"SELECT * FROM {EACH['users_of']}")} == {"bob", None}
-    assert reader.execute(f"SELECT * FROM {EACH['destinations_of']}").fetchall() == []
-    assert filled.execute(f"SELECT * FROM {EACH['destinations_of']}").fetchall() != []
+    assert [row[0] for row in reader.execute(f"SELECT * FROM {CALLS['addresses_of_users']}")] == ["bob"]
+    assert [row[0] for row in reader.execute(f"SELECT * FROM {CALLS['last_seen']}")] == ["bob"]
+    assert {row[0] for row in reader.execute(f"SELECT * FROM {CALLS['users_of']}")} == {"bob", None}
+    assert reader.execute(f"SELECT * FROM {CALLS['destinations_of']}").fetchall() == []
+    assert filled.execute(f"SELECT * FROM {CALLS['destinations_of']}").fetchall() != []
 
 
 def test_traffic_can_be_read_by_a_role_that_may_read_logs_alone(filled: Connection, reader: Connection) -> None:
     filled.execute(SQL("GRANT SELECT ON logs TO {}").format(Identifier(reader.info.user)))
-    query = f"SELECT * FROM {EACH['traffic_by_hour']}"
+    query = f"SELECT * FROM {CALLS['traffic_by_hour']}"
     assert reader.execute(query).fetchall() == filled.execute(query).fetchall() != []

@@ -137,14 +137,14 @@ def test_a_role_that_may_only_insert_can_neither_read_nor_remove_a_row(node: Nod
 
 @pytest.mark.parametrize("role", ["xray", "xray_insert", "xray_fast"])
 def test_each_role_takes_the_fastest_way_that_is_open_to_it(
-    node: Node, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, role: str
+    node: Node, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, role: str
 ) -> None:
     make_partitions(node("n1", "xray"))
     site = node("n2", role)
     site.append(*lines(0, 30, TOMORROW))
     assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     may_switch = role == "xray_fast" and Capabilities.of(conn).parameter_privileges
-    assert taken == (Counter([KEYS_IN_BULK]) if may_switch else Counter())
+    assert paths_taken == (Counter([KEYS_IN_BULK]) if may_switch else Counter())
     assert conn.execute("SELECT count(*) FROM logs").fetchall() == [(30,)]
 
 
@@ -201,14 +201,14 @@ def test_the_owner_can_paste_what_makes_an_older_day(node: Node, site: Site) -> 
 
 
 def test_a_role_that_may_make_tables_but_no_partitions_makes_no_table(
-    node: Node, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    node: Node, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     """It would fill it, and then be refused to attach it."""
     site = node("n2", "xray_insert")
     conn.execute("GRANT CREATE ON SCHEMA public TO xray_insert")
     site.append(*lines(0, 30, TOMORROW))
     assert go(site, monkeypatch, ATTACH) == Exit.OPERATOR
-    assert not taken
+    assert not paths_taken
     assert site.buffered() == users(0, 30)
 
 
@@ -374,14 +374,14 @@ def test_all_ddl_goes_to_one_shard_after_the_other(site: Site, conn: Connection,
 
 
 def test_where_citus_distributes_other_tables_nothing_changes(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     conn.execute(CATALOG_OF_CITUS)
     conn.execute("CREATE TABLE others (id integer)")
     conn.execute("INSERT INTO pg_dist_partition VALUES ('others', 'h', '')")
     site.append(*lines(0, 30))
     assert go(site, monkeypatch, ATTACH) == 0
-    assert taken[ATTACH] == 1
+    assert paths_taken[ATTACH] == 1
     assert site.emails() == users(0, 30)
 
 

@@ -159,16 +159,16 @@ def test_many_rows_are_sent_in_binary_and_those_of_a_new_day_frozen(large: Site,
 
 
 def test_rows_of_a_day_that_was_there_go_with_those_of_a_new_one(
-    large: Site, sent: list[str], taken: Counter[str]
+    large: Site, sent: list[str], paths_taken: Counter[str]
 ) -> None:
     large.append(*lines(0, 10))
     assert parse_logs.main(["--config", str(large.config)]) == 0
     large.append(*lines(10, 20), *lines(20, 30, day(1)))
     sent.clear()
-    taken.clear()
+    paths_taken.clear()
     assert parse_logs.main(["--config", str(large.config)]) == 0
     assert large.emails() == users(0, 30)
-    assert taken == {large.load_path: 1}
+    assert paths_taken == {large.load_path: 1}
     if large.load_path == ATTACH:
         assert sent == ["logs binary, FREEZE False", "logs_2024_01_02 binary, FREEZE True"]
 
@@ -195,12 +195,12 @@ def test_columns_of_other_types_get_text(large: Site, sent: list[str], conn: Con
 
 
 def test_a_day_that_was_just_loaded_needs_no_vacuum_for_index_only_scans(
-    large: Site, conn: Connection, taken: Counter[str]
+    large: Site, conn: Connection, paths_taken: Counter[str]
 ) -> None:
     """From PostgreSQL 14 on COPY FREEZE sets the visibility map, too."""
     large.append(*lines(0, 30))
     assert parse_logs.main(["--config", str(large.config)]) == 0
-    is_frozen = bool(taken[ATTACH]) and conn.info.server_version >= 14_00_00
+    is_frozen = bool(paths_taken[ATTACH]) and conn.info.server_version >= 14_00_00
     conn.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
     (plan,) = conn.execute(
         'EXPLAIN (ANALYZE, FORMAT json) SELECT "timestamp" FROM logs WHERE user_id = 7'

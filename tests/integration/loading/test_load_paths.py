@@ -36,7 +36,7 @@ def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: 
 
 
 def test_each_way_leaves_the_same_rows_and_the_same_catalog(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     text = [*lines(0, 35, FIRST), "damaged\n", "\n", *lines(35, 70, SECOND), "damaged too\n"]
     text += [*[f"{SECOND} from 203.0.113.9:4 rejected  proxy/trojan: not a valid user\n"] * 3, line(3, FIRST)]
@@ -51,12 +51,12 @@ def test_each_way_leaves_the_same_rows_and_the_same_catalog(
         (site.folder / "buffer.jsonl.state").unlink()  # else it is a database that lost what it confirmed
     assert len(seen[0][0]) == 74
     assert all(found == seen[-1] for found in seen)
-    assert set(taken) == {*LOAD_PATHS} - {ROW_BY_ROW}
+    assert set(paths_taken) == {*LOAD_PATHS} - {ROW_BY_ROW}
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
 def test_a_value_that_the_database_refuses_costs_its_row_only(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, load_path: str
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, load_path: str
 ) -> None:
     schema.ensure(conn)
     conn.execute("ALTER TABLE logs ADD CHECK (source_port <> 1031)")
@@ -66,7 +66,7 @@ def test_a_value_that_the_database_refuses_costs_its_row_only(
     ((reason, bytes_of_it),) = site.rejected()
     assert "source_port" in reason
     assert bytes_of_it + b"\n" == line(7).encode()
-    assert bool(taken) == (load_path != ROW_BY_ROW)
+    assert bool(paths_taken) == (load_path != ROW_BY_ROW)
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
@@ -85,7 +85,7 @@ def test_a_name_that_the_database_refuses_costs_its_row_only(
 
 
 def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backlog begins on a day that is there, goes on to one that is not, and holds a line of a third."""
     site.append(*lines(0, 5, FIRST))
@@ -96,12 +96,12 @@ def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 5)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 60)
-    assert taken[ATTACH] == 1
+    assert paths_taken[ATTACH] == 1
     assert site.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'logs'::regclass") == [(3,)]
 
 
 def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.append(*lines(0, 8, FIRST))
     assert go(site, monkeypatch, ROW_BY_ROW) == 0
@@ -111,33 +111,33 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 10)
     assert parse_logs.main(["--config", str(site.config)]) == 0
     assert site.emails() == users(0, 40)
-    assert taken[ATTACH] == 1
+    assert paths_taken[ATTACH] == 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
 def test_the_size_of_a_batch_does_not_decide_the_path(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, batch_size: int
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     monkeypatch.setattr(foreign_keys, "MIN_BULK_ROWS", 20)
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 30)
     monkeypatch.setattr(bulk, "MAX_GROUP_S", 3600)
     site.set("parser", batch_size=batch_size)
     for count, paths in ((40, {ATTACH: 1}), (19, {}), (20, {KEYS_IN_BULK: 1})):
-        taken.clear()
+        paths_taken.clear()
         site.append(*lines(0, count, FIRST))
         assert parse_logs.main(["--config", str(site.config)]) == 0
-        assert taken == paths
+        assert paths_taken == paths
     assert sum(site.emails().values()) == 40 + 19 + 20
 
 
-def test_it_gives_other_runs_their_turn(site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_gives_other_runs_their_turn(site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """They wait for new partitions as long as a day is loaded: after a while it ends, and the rest goes another way."""
     monkeypatch.setattr(attach, "MAX_LOCK_S", 0.0)
     site.append(*lines(0, 50))
     assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 50)
-    assert taken[ATTACH] == 1
-    assert taken[KEYS_IN_BULK] >= 1
+    assert paths_taken[ATTACH] == 1
+    assert paths_taken[KEYS_IN_BULK] >= 1
 
 
 DAY_BEFORE = """
@@ -165,7 +165,12 @@ OTHERWISE = {
 @pytest.mark.parametrize("load_path", [ATTACH, KEYS_IN_BULK])
 @pytest.mark.parametrize("statements", OTHERWISE.values(), ids=OTHERWISE)
 def test_what_triggers_do_beside_checking_our_keys_is_left_to_them(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str, load_path: str
+    site: Site,
+    paths_taken: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    conn: Connection,
+    statements: str,
+    load_path: str,
 ) -> None:
     schema.ensure(conn)
     conn.execute(DAY_BEFORE)
@@ -173,7 +178,7 @@ def test_what_triggers_do_beside_checking_our_keys_is_left_to_them(
     site.append(*lines(0, 30))
     assert go(site, monkeypatch, load_path) == 0
     assert site.emails() == users(0, 30)
-    assert not taken
+    assert not paths_taken
 
 
 def test_a_table_in_the_place_of_a_partition_is_reported(
@@ -188,7 +193,7 @@ def test_a_table_in_the_place_of_a_partition_is_reported(
 
 
 def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     schema.ensure(conn)
     real = partitions.Partitions.missing
@@ -203,8 +208,8 @@ def test_a_day_that_another_run_began_in_the_meantime_is_loaded_another_way(
     site.append(*lines(0, 30))
     assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 30)
-    assert taken[ATTACH] == 1
-    assert taken[KEYS_IN_BULK] >= 1
+    assert paths_taken[ATTACH] == 1
+    assert paths_taken[KEYS_IN_BULK] >= 1
 
 
 IN_VIEW_OF_LOGS = {  # what is on `logs` and meets its rows, but not those of a table of its own
@@ -221,7 +226,7 @@ IN_VIEW_OF_LOGS = {  # what is on `logs` and meets its rows, but not those of a 
 
 @pytest.mark.parametrize("statements", IN_VIEW_OF_LOGS.values(), ids=IN_VIEW_OF_LOGS)
 def test_rows_that_are_to_be_seen_on_their_way_into_logs_are_not_attached(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection, statements: str
 ) -> None:
     """A subscriber would never get them, and no policy would be asked: the table is a partition only afterwards."""
     if "PUBLICATION" in statements and conn.info.server_version < 130000:
@@ -233,7 +238,7 @@ def test_rows_that_are_to_be_seen_on_their_way_into_logs_are_not_attached(
         site.append(*lines(0, 30))
         is_refused = "POLICY" in statements  # COPY does not work with one, and says so
         assert go(site, monkeypatch, ATTACH) == (Exit.OPERATOR if is_refused else 0)
-    assert not taken[ATTACH]
+    assert not paths_taken[ATTACH]
     assert site.rows() == [] if is_refused else len(site.rows()) == 30
 
 
@@ -333,7 +338,7 @@ def test_a_name_in_use_cannot_be_deleted_as_with_the_trigger(
 
 
 def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     ready_as_a_set(site, monkeypatch)
     real = bulk.prepare
@@ -350,7 +355,7 @@ def test_a_name_that_was_deleted_after_it_was_resolved_is_created_again(
     site.append(*lines(5, 30))
     assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     assert site.emails() == users(0, 30)
-    assert taken[KEYS_IN_BULK] >= 1
+    assert paths_taken[KEYS_IN_BULK] >= 1
 
 
 @contextlib.contextmanager
@@ -373,7 +378,7 @@ def role(conn: Connection, *grants: str, days: Sequence[str] = ("logs_2025_11_17
 
 
 def test_a_role_without_the_privileges_loads_row_by_row_and_learns_what_is_missing(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     ready_as_a_set(site, monkeypatch)
@@ -382,7 +387,7 @@ def test_a_role_without_the_privileges_loads_row_by_row_and_learns_what_is_missi
         site.append(*lines(5, 30))
         assert go(site, monkeypatch, KEYS_IN_BULK, "-v") == 0
         told = capsys.readouterr().err
-    assert not taken
+    assert not paths_taken
     assert told.count("GRANT UPDATE ON users, protocols, endpoints, tags, nodes TO plain") == 1
     assert told.count("GRANT SET ON PARAMETER session_replication_role TO plain") == 1
     site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
@@ -390,7 +395,7 @@ def test_a_role_without_the_privileges_loads_row_by_row_and_learns_what_is_missi
 
 
 def test_the_two_grants_are_enough(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     if not Capabilities.of(conn).parameter_privileges:
@@ -401,12 +406,12 @@ def test_the_two_grants_are_enough(
         site.set("postgresql", user=name, password=name)
         site.append(*lines(5, 30))
         assert go(site, monkeypatch, KEYS_IN_BULK, "-v") == 0
-    assert taken[KEYS_IN_BULK] >= 1
+    assert paths_taken[KEYS_IN_BULK] >= 1
     assert "GRANT" not in capsys.readouterr().err
 
 
 def test_one_session_is_enough(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     """Names want a second one; where none is left, they wait for the rows."""
     ready_as_a_set(site, monkeypatch)
@@ -418,7 +423,7 @@ def test_one_session_is_enough(
             assert go(site, monkeypatch, load_path) == 0
     site.set("postgresql", **{key: site.database[key] for key in ("user", "password")})
     assert site.emails() == users(0, 40)
-    assert not taken[ATTACH]
+    assert not paths_taken[ATTACH]
 
 
 def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Site, conn: Connection) -> None:
@@ -438,7 +443,7 @@ def test_names_are_locked_in_the_order_in_which_a_partition_is_attached(site: Si
 
 
 def test_a_new_day_is_attached_beside_open_readers(
-    site: Site, taken: Counter[str], conn: Connection, monkeypatch: pytest.MonkeyPatch
+    site: Site, paths_taken: Counter[str], conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a page or a pg_dump, which read for minutes. Before PostgreSQL 12 ATTACH waits for readers of logs."""
     site.append(*lines(0, 5))
@@ -451,7 +456,7 @@ def test_a_new_day_is_attached_beside_open_readers(
         site.append(*lines(5, 40, SECOND))
         assert go(site, monkeypatch, ATTACH) == 0
     assert site.emails() == users(0, 40)
-    assert taken[ATTACH] == 1
+    assert paths_taken[ATTACH] == 1
 
 
 # --- together --------------------------------------------------------------------------------------------------------
@@ -507,7 +512,7 @@ def test_batches_of_a_second_are_one_transaction(site: Site, monkeypatch: pytest
 
 
 def test_the_days_of_one_transaction_are_bounded(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It locks the partition of each, and the server does not have room for any number of locks."""
     ready_as_a_set(site, monkeypatch)
@@ -516,14 +521,14 @@ def test_the_days_of_one_transaction_are_bounded(
     days = [f"2025/11/{day:02} 10:15:23" for day in range(1, 9)]
     for number, day in enumerate(days * 2):
         site.append(*lines(10 * number + 5, 10 * number + 15, day))
-    taken.clear()
+    paths_taken.clear()
     assert go(site, monkeypatch, KEYS_IN_BULK) == 0
     assert site.emails() == users(0, 165)
-    assert taken[KEYS_IN_BULK] == 7 + 3  # seven days of which the next one is new; then three together
+    assert paths_taken[KEYS_IN_BULK] == 7 + 3  # seven days of which the next one is new; then three together
 
 
 def test_what_was_refused_together_is_loaded_one_by_one(
-    site: Site, taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
+    site: Site, paths_taken: Counter[str], monkeypatch: pytest.MonkeyPatch, conn: Connection
 ) -> None:
     """And what comes after it is loaded together again."""
     ready_as_a_set(site, monkeypatch)
@@ -536,13 +541,13 @@ def test_what_was_refused_together_is_loaded_one_by_one(
     assert len(site.rejected()) == 1
     assert [row[0] for row in conn.execute("SELECT position FROM log_positions WHERE stored_from = 0")] == [0]
     # three together, refused; one by one; then as many together as there are left, in threes
-    assert taken[KEYS_IN_BULK] == 3 + 3
+    assert paths_taken[KEYS_IN_BULK] == 3 + 3
 
 
 def up_to_batches(most: int, real: Any) -> Any:
     """Of one transaction: what takes a second, without a clock."""
 
-    def goes_on(self: bulk.BulkLoader, taken: bulk.Group, *arguments: Any) -> bool:
-        return taken.result.lines < most * 10 and bool(real(self, taken, *arguments))
+    def goes_on(self: bulk.BulkLoader, group: bulk.Group, *arguments: Any) -> bool:
+        return group.result.lines < most * 10 and bool(real(self, group, *arguments))
 
     return goes_on
