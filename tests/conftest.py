@@ -22,7 +22,6 @@ from loguru import logger
 from psycopg.conninfo import conninfo_to_dict
 from server import FAST, Server
 
-import parse_logs
 from xraylog.database import schema
 from xraylog.loading import attach, foreign_keys
 
@@ -139,7 +138,7 @@ def warmed_up(server_keywords: dict[str, str], tmp_path_factory: pytest.TempPath
         for change in (site.back, site.away, site.back):
             change()
             site.append(line(0), "damaged\n")
-            assert parse_logs.main(["--config", str(site.config)]) == 0
+            assert site.main() == 0
     logger.remove()
     drop_database(site.database)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from psycopg import Transaction
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.sql import SQL, Identifier
 
 from helpers import faults
 from helpers.site import Site
@@ -18,6 +19,7 @@ from xraylog.database import schema
 from xraylog.database.session import Connection
 
 MIGRATE = "migrate_logs_to_partitioned"
+PASSWORD = "only for this test"  # noqa: S105  # of roles that end with it
 
 
 DAYS = ["2025-11-15", "2025-11-16", "2025-11-17"]
@@ -190,3 +192,15 @@ def most_locks(site: Site, *arguments: str) -> int:
     path = site.folder / "locks"
     assert site.run_here(*arguments, script=MIGRATE, inside=counting_locks(path)) == 0, site.output()
     return int(path.read_text())
+
+
+def give_tables(conn: Connection, owner: str) -> None:
+    """Let a role own the tables, as if it had made them, and create others."""
+    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
+    for table in ("logs", *schema.REFERENCE_TABLES):
+        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
+
+
+def log_in_as(site: Site, role: str) -> None:
+    """Let all that follows connect as this role."""
+    site.set("postgresql", user=role, password=PASSWORD)

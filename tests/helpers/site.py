@@ -231,6 +231,10 @@ class Site:
             command = self.command(*arguments, script=script)
             return forked.call(script, work, command[1:], output.fileno(), output.fileno())
 
+    def main(self, *arguments: str) -> int:
+        """Run once in this process, which a test has changed or will look at; return the exit status."""
+        return int(importlib.import_module("parse_logs").main(["--config", str(self.config), *arguments]))
+
     def start_here(self, output: int, *arguments: str) -> int:
         """Start a run in a forked child that prints to this descriptor; return its pid, for forked.wait."""
 

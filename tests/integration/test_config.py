@@ -32,7 +32,7 @@ def test_the_example_filled_in_stores_lines(site: Site) -> None:
         text, found = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
         assert found == 1, key
     written(site.folder, text)
-    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert site.main() == 0
     assert site.emails() == users(0, 3)
 
 
@@ -52,7 +52,7 @@ def test_a_service_stands_for_host_dbname_and_user(
     site.settings["postgresql"] = {"service": "xray"}
     site.write_config()
     site.append(*lines(0, 3))
-    assert parse_logs.main(["--config", str(site.config)]) == 0, capsys.readouterr().err
+    assert site.main() == 0, capsys.readouterr().err
     assert site.emails() == users(0, 3)
 
 
@@ -63,7 +63,7 @@ def test_a_wrong_config_touches_nothing(site: Site, capsys: pytest.CaptureFixtur
     site.append(*lines(0, 3))
     before = snapshot(site.folder)
     for more in ((), ("--check",), ("-v",)):
-        assert parse_logs.main(["--config", str(site.config), *more]) == 78
+        assert site.main(*more) == 78
         assert capsys.readouterr().out == ""
     assert snapshot(site.folder) == before
     assert site.query("SELECT to_regclass('logs')") == [(None,)]
@@ -121,9 +121,9 @@ def test_without_a_password_libpqs_own_ways_work(
     if key is not None:
         guarded.set("postgresql", password=key)
     guarded.write_config()
-    assert parse_logs.main(["--config", str(guarded.config), "-q"]) == 3
+    assert guarded.main("-q") == 3
     way(guarded, password, monkeypatch)
-    assert parse_logs.main(["--config", str(guarded.config), "-q"]) == 0
+    assert guarded.main("-q") == 0
     assert guarded.emails() == users(0, 3)
 
 
@@ -239,7 +239,7 @@ def test_a_link_that_leads_to_itself_is_a_complaint(
 ) -> None:
     (site.folder / "loop").symlink_to("loop")
     site.set(section, **{key: "loop"})
-    assert parse_logs.main(["--config", str(site.config)]) == 78
+    assert site.main() == 78
     said = capsys.readouterr().err
     assert said == f"{site.config}: [{section}] {key}: {LOOP.format(folder=site.folder)}\n"
 

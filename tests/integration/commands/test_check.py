@@ -17,10 +17,8 @@ import psycopg
 import pytest
 from helpers import mounts
 from helpers.site import Site, drop_database, line, lines, users
-from loguru import logger
 from psycopg.sql import SQL, Identifier, Literal
 
-import parse_logs
 from xraylog.accesslog import file_system, lockfile
 from xraylog.database.session import Connection
 from xraylog.file_advice import user
@@ -30,12 +28,6 @@ LOOKED_AT = ["config", "draining", "files", "lock", "lock", "log", "partitions",
 REPORTED = re.compile(r"(?P<mark>[✓✗]) (?P<what>[\w ]+): (?P<text>.+)")
 
 Report = list[tuple[str, str, str]]  # mark, what, text; sorted by what
-
-
-@pytest.fixture(autouse=True)
-def _no_sink_left() -> Iterator[None]:
-    yield
-    logger.remove()
 
 
 @pytest.fixture
@@ -50,7 +42,7 @@ def check(site: Site, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple
 
     def run(*arguments: str) -> tuple[int, Report]:
         capsys.readouterr()
-        status = parse_logs.main(["--config", str(site.config), "--check", *arguments])
+        status = site.main("--check", *arguments)
         return status, parsed(capsys.readouterr().out)
 
     return run
@@ -79,7 +71,7 @@ def texts(report: Report, what: str, mark: str) -> list[str]:
 def test_all_is_well_before_the_first_run_and_after_it(site: Site, check: Check) -> None:
     site.append(*lines(0, 3))
     status, first = check()
-    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert site.main() == 0
     again, second = check()
     assert (status, again) == (0, 0)
     for report, confirmed in ((first, []), (second, ["state"])):
@@ -99,7 +91,7 @@ def test_all_is_well_before_the_first_run_and_after_it(site: Site, check: Check)
 @pytest.mark.usefixtures("collapsing")
 def test_a_good_check_prints_nothing_except_its_report(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.append(line(1))
-    assert parse_logs.main(["--config", str(site.config), "--check"]) == 0
+    assert site.main("--check") == 0
     told = capsys.readouterr()
     assert len(told.out.splitlines()) == len(LOOKED_AT)
     assert told.err == ""
@@ -145,7 +137,7 @@ def state_of(site: Site) -> tuple[object, ...]:
 def test_a_check_changes_nothing(site: Site, check: Check, runs: int) -> None:
     for n in range(runs):
         site.append(*lines(n, n + 3))
-        assert parse_logs.main(["--config", str(site.config)]) == 0
+        assert site.main() == 0
     site.append(*lines(10, 13), "bad\n", "torn")
     before = state_of(site)
     check()
@@ -456,7 +448,7 @@ def strict(make_role: MakeRole, site: Site, conn: Connection) -> Site:  # noqa: 
 
 def run_as(site: Site, role: dict[str, str], *arguments: str) -> int:
     site.set("postgresql", **role)
-    return parse_logs.main(["--config", str(site.config), "-q", *arguments])
+    return site.main("-q", *arguments)
 
 
 def grant(conn: Connection, what: str, to: str) -> None:
@@ -635,7 +627,7 @@ def test_what_does_not_fit_is_reported_as_a_run_would_report_it(
     status, report = check()
     assert status == 3
     assert said in texts(report, "schema", "✗")[0]
-    assert parse_logs.main(["--config", str(site.config)]) == 3
+    assert site.main() == 3
     assert said in capsys.readouterr().err
 
 

@@ -8,16 +8,14 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from helpers.site import SAMPLES, Site, facts, line, lines, users
-from loguru import logger
 
-import parse_logs
 from xraylog.accesslog import lockfile, logfile
 from xraylog.accesslog.logfile import LogFile
 
@@ -36,12 +34,6 @@ KINDS = [
 DryRun = Callable[..., str]
 
 
-@pytest.fixture(autouse=True)
-def _no_sink_left() -> Iterator[None]:
-    yield
-    logger.remove()
-
-
 @pytest.fixture
 def dry_run(site: Site, conn: psycopg.Connection[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> DryRun:
     """Runs --dry-run in this process, which must change nothing; what it says."""
@@ -49,7 +41,7 @@ def dry_run(site: Site, conn: psycopg.Connection[tuple[Any, ...]], capsys: pytes
     def run(*arguments: str, status: int = 0) -> str:
         before = everything(site, conn)
         capsys.readouterr()
-        assert parse_logs.main(["--config", str(site.config), "--dry-run", *arguments]) == status
+        assert site.main("--dry-run", *arguments) == status
         said = capsys.readouterr()
         assert everything(site, conn) == before
         assert said.out.endswith("nothing was changed\n"), said.err

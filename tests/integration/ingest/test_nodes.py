@@ -83,7 +83,7 @@ def as_role(database: dict[str, str], role: str) -> dict[str, str]:
 def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: str) -> int:
     """One run in this process, which would take this way."""
     load_paths.take_until_undone(monkeypatch, load_path)
-    return parse_logs.main(["--config", str(site.config), *arguments])
+    return site.main(*arguments)
 
 
 def make_partitions(owner: Site) -> None:

@@ -17,7 +17,6 @@ from helpers.site import Site, day, lines, users
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import parse_logs
 from xraylog.database import schema
 from xraylog.loading import binary_rows, copy_rows
 from xraylog.records import Ids, Records, Request, Route
@@ -152,7 +151,7 @@ def large(site: Site, request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 def test_many_rows_are_sent_in_binary_and_those_of_a_new_day_frozen(large: Site, sent: list[str]) -> None:
     large.append(*lines(0, 30))
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     assert large.emails() == users(0, 30)
     is_new = large.load_path == ATTACH
     assert sent == ["logs_2025_11_17 binary, FREEZE True" if is_new else "logs binary, FREEZE False"]
@@ -162,11 +161,11 @@ def test_rows_of_a_day_that_was_there_go_with_those_of_a_new_one(
     large: Site, sent: list[str], paths_taken: Counter[str]
 ) -> None:
     large.append(*lines(0, 10))
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     large.append(*lines(10, 20), *lines(20, 30, day(1)))
     sent.clear()
     paths_taken.clear()
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     assert large.emails() == users(0, 30)
     assert paths_taken == {large.load_path: 1}
     if large.load_path == ATTACH:
@@ -189,7 +188,7 @@ def test_columns_of_other_types_get_text(large: Site, sent: list[str], conn: Con
     for statement in change.split("; "):
         conn.execute(statement)
     large.append(*lines(0, 30))
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     assert large.emails() == users(0, 30)
     assert all(" text," in name for name in sent)
 
@@ -199,7 +198,7 @@ def test_a_day_that_was_just_loaded_needs_no_vacuum_for_index_only_scans(
 ) -> None:
     """From PostgreSQL 14 on COPY FREEZE sets the visibility map, too."""
     large.append(*lines(0, 30))
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     is_frozen = bool(paths_taken[ATTACH]) and conn.info.server_version >= 14_00_00
     conn.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
     (plan,) = conn.execute(

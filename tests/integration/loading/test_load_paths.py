@@ -17,7 +17,6 @@ from helpers.site import Site, create_database, facts, line, lines, users, wait_
 from psycopg.sql import SQL, Identifier
 from server import FAST, Server
 
-import parse_logs
 from xraylog.cli import Exit
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.capabilities import Capabilities
@@ -32,7 +31,7 @@ def go(site: Site, monkeypatch: pytest.MonkeyPatch, load_path: str, *arguments: 
     """One run in this process, in batches that are small enough for several."""
     site.set("parser", batch_size=batch_size)
     load_paths.take_until_undone(monkeypatch, load_path)
-    return parse_logs.main(["--config", str(site.config), *arguments])
+    return site.main(*arguments)
 
 
 def test_each_way_leaves_the_same_rows_and_the_same_catalog(
@@ -94,7 +93,7 @@ def test_a_day_with_a_partition_and_a_few_stray_lines_come_along(
     site.set("parser", batch_size=10)
     monkeypatch.setattr(foreign_keys, "MIN_BULK_ROWS", 1)
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 5)
-    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert site.main() == 0
     assert site.emails() == users(0, 60)
     assert paths_taken[ATTACH] == 1
     assert site.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 'logs'::regclass") == [(3,)]
@@ -109,7 +108,7 @@ def test_what_comes_next_decides_for_the_few_rows_at_the_end_of_a_batch(
     site.set("parser", batch_size=10)
     monkeypatch.setattr(foreign_keys, "MIN_BULK_ROWS", 1)
     monkeypatch.setattr(attach, "MIN_ATTACH_ROWS", 10)
-    assert parse_logs.main(["--config", str(site.config)]) == 0
+    assert site.main() == 0
     assert site.emails() == users(0, 40)
     assert paths_taken[ATTACH] == 1
 
@@ -125,7 +124,7 @@ def test_the_size_of_a_batch_does_not_decide_the_path(
     for count, paths in ((40, {ATTACH: 1}), (19, {}), (20, {KEYS_IN_BULK: 1})):
         paths_taken.clear()
         site.append(*lines(0, count, FIRST))
-        assert parse_logs.main(["--config", str(site.config)]) == 0
+        assert site.main() == 0
         assert paths_taken == paths
     assert sum(site.emails().values()) == 40 + 19 + 20
 

@@ -14,7 +14,6 @@ from helpers import faults, forked
 from helpers.load_paths import KEYS_IN_BULK, ROW_BY_ROW
 from helpers.site import AT, Site, line, lines, users, wait_until
 
-import parse_logs
 from xraylog import records
 from xraylog.accesslog.grammar import Grammar
 from xraylog.commands import maintain
@@ -309,7 +308,7 @@ def test_batches_are_bounded_by_lines_and_bytes(site: Site, monkeypatch: pytest.
         return rows
 
     monkeypatch.setattr(replay, "_read", measure)
-    assert parse_logs.main(["--config", str(site.config), REPLAY]) == 0
+    assert site.main(REPLAY) == 0
     assert [len(sizes) for sizes in read] == [7, 7, 6, 1, 1, 7, 7, 6, 0]
     assert site.emails() == users(0, 40) + Counter({"u99": 2})
     assert table(site) == []
@@ -326,7 +325,7 @@ def test_what_is_rejected_meanwhile_is_left_to_the_next_replay(site: Site, monke
         return real(*arguments)
 
     monkeypatch.setattr(replay, "_read", one_more)
-    assert parse_logs.main(["--config", str(site.config), REPLAY]) == 0
+    assert site.main(REPLAY) == 0
     assert len(table(site)) == 4  # three were asked for: two lines, and the end
 
 
@@ -435,7 +434,7 @@ def test_a_partition_dropped_and_a_name_deleted_meanwhile_are_recreated(
         return real(*arguments)
 
     monkeypatch.setattr(replay, "_store", too_late)
-    assert parse_logs.main(["--config", str(site.config), REPLAY]) == 0
+    assert site.main(REPLAY) == 0
     assert site.emails() == users(0, 10)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from psycopg.sql import SQL, Identifier
+from helpers.migration import PASSWORD
+from psycopg.sql import SQL, Identifier, Literal
 
 from xraylog.database.session import Connection
 
@@ -17,7 +18,7 @@ def role(conn: Connection, database: dict[str, str]) -> Iterator[Callable[[str],
 
     def make_role(suffix: str) -> str:
         made.append(f"{suffix}_of_{database['dbname']}")
-        conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD 'only for this test'").format(Identifier(made[-1])))
+        conn.execute(SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(Identifier(made[-1]), Literal(PASSWORD)))
         return made[-1]
 
     yield make_role

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 from helpers.migration import (
     OLDER,
+    give_tables,
+    log_in_as,
     make_plain_logs,
     stop_in_the_middle,
 )
@@ -296,10 +298,8 @@ def test_a_type_that_the_owner_may_not_use_is_refused_with_what_is_missing(
     conn.execute("CREATE TYPE city AS ENUM ('here')")
     conn.execute("ALTER TABLE logs ADD place city")
     conn.execute("REVOKE USAGE ON TYPE city FROM PUBLIC")
-    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
-    for table in ("users", "protocols", "endpoints", "tags", "nodes", "logs"):
-        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
-    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    give_tables(conn, owner)
+    log_in_as(site, owner)
     said = site.migrate(status=3).stderr
     assert "grant this role what it needs: permission denied for type city (SQLSTATE 42501), at: CREATE TABLE" in said
     assert len(said.splitlines()) == 2
@@ -360,7 +360,7 @@ def test_another_role_s_table_is_refused(conn: Connection, site: Site, role: Cal
     stranger = role("stranger")
     conn.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     conn.execute(SQL("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}").format(Identifier(stranger)))
-    site.set("postgresql", user=stranger, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    log_in_as(site, stranger)
     refused = site.migrate(status=3).stderr
     assert (
         f'only the owner of logs can migrate it: connect as postgres, or ALTER TABLE logs OWNER TO "{stranger}"'
@@ -375,7 +375,7 @@ def test_another_role_cannot_continue_and_is_asked_for_the_owner(
     make_plain_logs(conn)
     stop_in_the_middle(site)
     stranger = role("stranger")
-    site.set("postgresql", user=stranger, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    log_in_as(site, stranger)
     for option in ("--status", "--dry-run"):
         refused = site.migrate(option, status=3).stderr
         assert "logs_old: expected the right to read it, found none; as postgres: " in refused
@@ -399,10 +399,8 @@ def test_a_right_that_is_taken_away_meanwhile_is_asked_for(
     make_plain_logs(conn)
     conn.execute("CREATE FUNCTION is_port(integer) RETURNS boolean LANGUAGE sql AS 'SELECT $1 > 0'")
     conn.execute("ALTER TABLE logs ADD CHECK (is_port(source_port))")
-    for table in ("logs", *schema.REFERENCE_TABLES):
-        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
-    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
-    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    give_tables(conn, owner)
+    log_in_as(site, owner)
     stop_in_the_middle(site)
     for right in ("CREATE ON SCHEMA public", "EXECUTE ON FUNCTION is_port(integer)"):
         conn.execute(SQL(f"REVOKE {right} FROM PUBLIC, {{}}").format(Identifier(owner)))

@@ -9,10 +9,11 @@ import pytest
 from helpers.migration import (
     DAYS,
     content,
+    give_tables,
+    log_in_as,
     make_plain_logs,
 )
 from helpers.site import Site, facts, lines, users
-from psycopg.sql import SQL, Identifier
 
 from xraylog.database import partitions, schema
 from xraylog.database.session import Connection
@@ -101,10 +102,8 @@ def test_an_empty_table_is_migrated_too(conn: Connection, site: Site, other_data
 def test_an_owner_who_is_nobody_special_can_migrate(conn: Connection, site: Site, role: Callable[[str], str]) -> None:
     make_plain_logs(conn)
     owner = role("owner")
-    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
-    for table in ("users", "protocols", "endpoints", "tags", "nodes", "logs"):
-        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
-    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    give_tables(conn, owner)
+    log_in_as(site, owner)
     site.migrate("--drop-old")
     assert len(content(conn)) == 60
 

@@ -17,13 +17,14 @@ from helpers.migration import (
     MIGRATE,
     content,
     dying_after,
+    give_tables,
+    log_in_as,
     make_plain_logs,
     stop_after_the_rename,
     stop_in_the_middle,
 )
 from helpers.site import Site, facts, line, lines, users
 from psycopg.conninfo import make_conninfo
-from psycopg.sql import SQL, Identifier
 from server import embedded_bin
 
 from xraylog.database import schema
@@ -133,10 +134,8 @@ def test_a_policy_never_hides_rows_from_the_migration(conn: Connection, site: Si
     """A policy is created after the start, also for the owner: copy and verification would both miss hidden rows."""
     make_plain_logs(conn)
     owner = role("owner")
-    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
-    for table in ("users", "protocols", "endpoints", "tags", "nodes", "logs"):
-        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
-    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    give_tables(conn, owner)
+    log_in_as(site, owner)
     stop_in_the_middle(site)
     conn.execute("CREATE POLICY few ON logs_old USING (user_id = 1)")
     conn.execute("ALTER TABLE logs_old ENABLE ROW LEVEL SECURITY; ALTER TABLE logs_old FORCE ROW LEVEL SECURITY")

@@ -16,7 +16,9 @@ from helpers.migration import (
     OLDER,
     content,
     days_of,
+    give_tables,
     is_plain,
+    log_in_as,
     make_plain_logs,
 )
 from helpers.site import Site, facts, lines, wait_until
@@ -130,15 +132,13 @@ def test_everything_that_is_made_belongs_to_the_owner_and_to_nobody_else(
     """A superuser with default privileges migrates; afterwards the owner's runs still work."""
     make_plain_logs(conn)
     owner, snoop = role("owner"), role("snoop")
-    conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
-    for table in ("users", "protocols", "endpoints", "tags", "nodes", "logs"):
-        conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
+    give_tables(conn, owner)
     conn.execute(SQL("ALTER DEFAULT PRIVILEGES GRANT SELECT, DELETE ON TABLES TO {}").format(Identifier(snoop)))
     site.migrate("--drop-old")
     ((granted,),) = conn.execute("SELECT count(*) FROM pg_class WHERE relacl::text LIKE %s", [f"%{snoop}=%"])
     assert granted == 0
     site.append(*lines(0, 5))
-    site.set("postgresql", user=owner, password="only for this test")  # noqa: S106  # of a role that ends with the test
+    log_in_as(site, owner)
     site.run()
     assert sum(site.emails().values()) == 65
 

@@ -23,7 +23,6 @@ from hypothesis import strategies as st
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
-import parse_logs
 from xraylog import atomic_file, config, safe_open
 from xraylog.accesslog import discovery, lockfile
 from xraylog.database import schema
@@ -51,22 +50,11 @@ NAMES = {
 NOTHING = {"rows": 0, "rejected": 0, "ignored": 0, "buffered": 0}
 
 
-@pytest.fixture(autouse=True)
-def _no_sink_left() -> Iterator[None]:
-    yield
-    logger.remove()
-
-
 @pytest.fixture
 def told(site: Site) -> Path:
     """The site's metrics file."""
     site.set("stats", prometheus="xraylog.prom")
     return site.folder / "xraylog.prom"
-
-
-def run(site: Site, *arguments: str) -> int:
-    """A run in this process; its exit status."""
-    return parse_logs.main(["--config", str(site.config), *arguments])
 
 
 def families(path: Path) -> dict[str, Any]:
@@ -101,7 +89,7 @@ def times(path: Path) -> tuple[float, float]:
 def test_a_good_run_tells_all(site: Site, told: Path) -> None:
     site.append(*lines(0, 4), BAD, "\n", line(5)[:30])
     before = time.time()
-    assert run(site) == 0
+    assert site.main() == 0
     after = time.time()
     found = families(told)
     assert {name: family.type for name, family in found.items()} == NAMES
@@ -133,13 +121,13 @@ def test_the_last_run_tells_what_its_rows_were_about(site: Site, told: Path) -> 
     site.append(*lines(0, 4), line(3), *[line(5).replace("[in >> out]", "[in >> block]")] * 2)
     site.append("2025/11/17 10:15:23 from 203.0.113.9:5 rejected  proxy/vless: invalid request user id\n")
     site.append("2025/11/17 10:15:23 from 127.0.0.1:5 accepted tcp:127.0.0.1:0 [api -> api]\n")
-    assert run(site) == 0
+    assert site.main() == 0
     assert gauges(told, "users") == {"": 5}
     assert gauges(told, "addresses") == {"": 6}  # xray's own is no client's
     assert gauges(told, "rows") == {"accepted": 7, "rejected": 1, "api": 1}
     assert gauges(told, "outbound_rows") == {"out": 5, "block": 2, "api": 1}
     site.append(line(7))
-    assert run(site) == 0
+    assert site.main() == 0
     assert gauges(told, "users") == {"": 1}
     assert gauges(told, "outbound_rows") == {"out": 1}
 
@@ -154,7 +142,7 @@ NO_CLIENTS = ("0.9.9.9", "127.0.0.1", "127.8.8.8", "[::1]", "[::]", "[0:1::1]", 
 def test_addresses_are_those_of_clients_as_the_questions_count_them(site: Site, told: Path, conn: Connection) -> None:
     sources = (*OF_CLIENTS, *THE_SAME, *NO_CLIENTS)
     site.append(*(line(1).replace("203.0.113.2", source) for source in sources))
-    assert run(site) == 0
+    assert site.main() == 0
     conn.execute((ROOT / "answers.sql").read_bytes())
     counted = conn.execute("SELECT count(*), count(DISTINCT client_address(source_ip)) FROM logs").fetchone()
     assert counted == (len(sources), len(OF_CLIENTS))
@@ -164,7 +152,7 @@ def test_addresses_are_those_of_clients_as_the_questions_count_them(site: Site, 
 def test_of_many_outbound_tags_the_most_frequent_are_shown(site: Site, told: Path) -> None:
     for number in range(30):
         site.append(*[line(number).replace("[in >> out]", f"[in >> t{number}]")] * (1 + (number < 3)))
-    assert run(site) == 0
+    assert site.main() == 0
     shown = gauges(told, "outbound_rows")
     assert len(shown) == prometheus.MAX_TAGS + 1
     assert {name: count for name, count in shown.items() if count == 2} == {"t0": 2, "t1": 2, "t2": 2}
@@ -188,7 +176,7 @@ def test_the_file_may_be_read_by_others_and_is_alone(site: Site, told: Path) -> 
     before = os.umask(0o077)
     try:
         site.append(line(1))
-        assert run(site) == 0
+        assert site.main() == 0
     finally:
         os.umask(before)
     assert told.stat().st_mode & 0o777 == 0o644
@@ -245,7 +233,7 @@ def test_a_name_is_escaped_as_the_format_says(tmp_path: Path) -> None:
 def test_a_hostile_node_and_path_of_a_config_go_through_a_run(site: Site, told: Path) -> None:
     site.set("parser", node='x"} 1\\', logfile='a "c\\n}.log')
     site.append(*lines(0, 3), to=site.folder / 'a "c\\n}.log')
-    assert run(site) == 0
+    assert site.main() == 0
     assert counted(told)["rows"] == 3
     (sample,) = families(told)["xraylog_log_bytes"].samples
     assert sample.labels == {"node": 'x"} 1\\', "log": str(site.folder / 'a "c\\n}.log')}
@@ -263,20 +251,20 @@ def test_the_document_shows_every_metric() -> None:
 def test_counters_add_up_over_runs_outages_and_imports(site: Site, told: Path, conn: Connection) -> None:
     """rows and rejected are what the tables have; the buffer's lines were counted when they were buffered, too."""
     site.append(*lines(0, 5), BAD)
-    assert run(site) == 0
+    assert site.main() == 0
     site.append(*lines(5, 8))
-    assert run(site) == 0
+    assert site.main() == 0
     assert counted(told) == {"rows": 8, "rejected": 1, "ignored": 0, "buffered": 0}
 
     site.away()
     site.append(*lines(8, 20), BAD, BAD, "#\n")
-    assert run(site, "-q") == 0
+    assert site.main("-q") == 0
     assert counted(told) == {"rows": 8, "rejected": 1, "ignored": 1, "buffered": 14}
     assert values(told)["buffer_bytes"] == site.buffer.stat().st_size > 0
 
     site.back()
     site.append(*lines(20, 22))
-    assert run(site) == 0
+    assert site.main() == 0
     # Ignored is also the mark that the run before left in the place of the lines.
     assert counted(told) == {"rows": 22, "rejected": 3, "ignored": 2, "buffered": 14}
     assert values(told)["buffer_bytes"] == 0
@@ -286,11 +274,11 @@ def test_counters_add_up_over_runs_outages_and_imports(site: Site, told: Path, c
 
 def test_a_run_that_fails_half_way_counts_both_halves(site: Site, told: Path, conn: Connection) -> None:
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     conn.execute("ALTER TABLE logs ADD CONSTRAINT only_443 CHECK (destination_port = 443)")
     site.set("parser", batch_size="100")
     site.append(*lines(1, 101), *(text.replace(":443 ", ":444 ") for text in lines(101, 201)))
-    assert run(site, "-q") == 3
+    assert site.main("-q") == 3
     assert counted(told) == {"rows": 101, "rejected": 0, "ignored": 0, "buffered": 100}
     assert values(told)["last_run_exit_status"] == 3
 
@@ -298,13 +286,13 @@ def test_a_run_that_fails_half_way_counts_both_halves(site: Site, told: Path, co
 def test_a_log_from_the_command_line_adds_to_the_counters_and_is_no_last_run(site: Site, told: Path) -> None:
     """Otherwise a rotated log, or an empty one while the database is away, would look like a good run of cron's."""
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     before = times(told)
     old = site.folder / "access.log.1"
     site.append(*lines(1, 4), to=old)
-    assert run(site, "--logfile", str(old)) == 0
+    assert site.main("--logfile", str(old)) == 0
     site.away()
-    assert run(site, "--logfile", str(old)) == 0
+    assert site.main("--logfile", str(old)) == 0
     assert times(told) == before
     assert counted(told)["rows"] == 4
     assert {sample.labels["log"] for family in families(told).values() for sample in family.samples} == {str(site.log)}
@@ -312,10 +300,10 @@ def test_a_log_from_the_command_line_adds_to_the_counters_and_is_no_last_run(sit
 
 def test_counters_of_a_lost_file_begin_again(site: Site, told: Path) -> None:
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     told.unlink()
     site.append(*lines(1, 3))
-    assert run(site) == 0
+    assert site.main() == 0
     assert counted(told)["rows"] == 2
 
 
@@ -337,7 +325,7 @@ def test_counters_of_a_lost_file_begin_again(site: Site, told: Path) -> None:
 def test_a_damaged_file_is_replaced(site: Site, told: Path, damage: bytes) -> None:
     told.write_bytes(damage.replace(b"LOG", os.fsencode(site.log)))
     site.append(*lines(0, 2))
-    assert run(site) == 0
+    assert site.main() == 0
     assert counted(told)["rows"] == 2
     assert families(told).keys() == NAMES.keys()
 
@@ -349,7 +337,7 @@ def test_a_damaged_file_is_replaced(site: Site, told: Path, damage: bytes) -> No
 def succeeded(site: Site, told: Path) -> tuple[float, float]:
     """A good run was there, and the log has lines again; the times that it left."""
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     site.append(*lines(1, 4))
     logger.remove()
     return times(told)
@@ -366,20 +354,20 @@ def test_a_run_without_a_database_is_no_success(site: Site, told: Path, succeede
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         site.set("postgresql", port=str(bound.getsockname()[1]))
-        assert run(site, "-q") == 0
+        assert site.main("-q") == 0
         check_failed(told, succeeded)
         assert values(told)["last_run_exit_status"] == 0
         again = times(told)
-        assert run(site, "-q") == 0  # the log is drained; the buffer is not
+        assert site.main("-q") == 0  # the log is drained; the buffer is not
         check_failed(told, again)
     site.back()
-    assert run(site) == 0
+    assert site.main() == 0
     assert times(told)[0] > succeeded[0]
 
 
 def test_a_run_that_the_database_refuses_is_no_success(site: Site, told: Path, succeeded: tuple[float, float]) -> None:
     site.set("postgresql", dbname="no such database")
-    assert run(site, "-q") == 3
+    assert site.main("-q") == 3
     check_failed(told, succeeded)
     assert values(told)["last_run_exit_status"] == 3
 
@@ -397,7 +385,7 @@ def test_a_run_on_a_full_disk_is_no_success(
 def test_a_log_that_cannot_be_read_is_no_success(site: Site, told: Path, succeeded: tuple[float, float]) -> None:
     site.log.unlink()
     site.log.mkdir()
-    assert run(site, "-q") == 3
+    assert site.main("-q") == 3
     check_failed(told, succeeded)
     assert values(told)["last_run_exit_status"] == 3
 
@@ -406,7 +394,7 @@ def test_statistics_that_cannot_be_written_are_no_success(
     site: Site, told: Path, succeeded: tuple[float, float]
 ) -> None:
     site.set("stats", output="/dev/full")
-    assert run(site, "-q") == 3
+    assert site.main("-q") == 3
     check_failed(told, succeeded)
     assert counted(told)["rows"] == 4
 
@@ -420,7 +408,7 @@ def test_another_run_at_work_tells_nothing(site: Site, told: Path, succeeded: tu
 def test_an_empty_log_is_a_success_and_the_database_is_not_asked(site: Site, told: Path) -> None:
     """Nothing waits anywhere: the database has every line."""
     site.away()
-    assert run(site) == 0
+    assert site.main() == 0
     assert times(told)[0] > 0
     assert counted(told) == NOTHING
 
@@ -429,7 +417,7 @@ def test_before_the_first_success_its_time_is_0(site: Site, told: Path) -> None:
     """So that an alert on its age fires; on a series that is missing it would not."""
     site.append(line(1))
     site.away()
-    assert run(site, "-q") == 0
+    assert site.main("-q") == 0
     assert times(told)[0] == 0
 
 
@@ -437,7 +425,7 @@ def test_before_the_first_success_its_time_is_0(site: Site, told: Path) -> None:
 def test_a_killed_run_moves_the_last_run_alone(site: Site, told: Path) -> None:
     """At every fourth step: each of them leaves a whole file, and those before the first write the old one."""
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     logger.remove()
     success, moved = times(told)[0], []
     for step in range(2, 400, 4):
@@ -480,7 +468,7 @@ def test_a_run_killed_while_it_tells_leaves_the_whole_file_and_the_next_one_clea
         yield
 
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     logger.remove()
     before = times(told)
     site.append(line(1))
@@ -489,10 +477,10 @@ def test_a_run_killed_while_it_tells_leaves_the_whole_file_and_the_next_one_clea
     assert families(told).keys() == NAMES.keys()
     assert times(told)[0] == before[0]
     assert (times(told)[1] > before[1]) == (number == 2)
-    assert run(site) == 0
+    assert site.main() == 0
     assert left_of(told) == [beside]  # for all it knows, another run is writing it
     os.utime(beside, (0, 0))
-    assert run(site) == 0
+    assert site.main() == 0
     assert left_of(told) == []
     assert times(told)[0] > before[0]
     assert len(site.rows()) == 2
@@ -510,7 +498,7 @@ def test_metrics_that_cannot_be_written_cost_no_line(
     (site.folder / "folder.prom").mkdir()
     site.set("stats", prometheus=output)
     site.append(*lines(0, 3))
-    assert run(site) == 3
+    assert site.main() == 3
     (said,) = capsys.readouterr().err.splitlines()
     assert f"ERROR   {site.folder / output}: expected to replace the metrics, found: {reason}; committed rows " in said
     folder = site.folder / "missing"
@@ -525,7 +513,7 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
 ) -> None:
     """The old file stays, with its last success; what is half written goes."""
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     before = told.read_text()
 
     class Full(io.BufferedWriter):
@@ -540,7 +528,7 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
             return Full(io.FileIO(descriptor, "w")) if mode == "wb" else opened(descriptor, mode, **options)
 
         patch.setattr(atomic_file.os, "fdopen", open_full)
-        assert run(site) == 3
+        assert site.main() == 3
     said = capsys.readouterr().err
     assert "No space left on device; committed rows are kept; make room: df -h" in said
     assert told.read_text() == before
@@ -550,14 +538,14 @@ def test_a_full_disk_leaves_the_metrics_as_they_were(
 
 def test_a_name_that_node_exporter_does_not_read_is_a_complaint(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.set("stats", prometheus="xraylog.txt")
-    assert run(site) == 78
+    assert site.main() == 78
     expected = "[stats] prometheus: expected a file FILE.prom, for node_exporter reads no other, found 'xraylog.txt'"
     assert capsys.readouterr().err == f"{site.config}: {expected}\n"
 
 
 def test_the_metrics_are_no_log(site: Site, told: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told.write_text("# ours\n")
-    assert run(site, "--logfile", str(told)) == 78
+    assert site.main("--logfile", str(told)) == 78
     assert f"expected xray's log, found the metrics, {told}" in capsys.readouterr().err
     assert told.read_text() == "# ours\n"
 
@@ -566,11 +554,11 @@ def test_check_says_whether_the_metrics_can_be_replaced(
     site: Site, told: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site.append(line(1))
-    assert run(site, "--check") == 0
+    assert site.main("--check") == 0
     assert f"✓ metrics: {told} can be replaced\n" in capsys.readouterr().out
     assert not told.exists()
     site.set("stats", prometheus="missing/x.prom")
-    assert run(site, "--check") == 3
+    assert site.main("--check") == 3
     missing = site.folder / "missing"
     told_of = f"✗ metrics: {missing}/x.prom cannot be replaced: No such file or directory; "
     (said,) = (text for text in capsys.readouterr().out.splitlines() if text.startswith(told_of))

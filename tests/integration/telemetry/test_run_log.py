@@ -6,32 +6,19 @@ import contextlib
 import multiprocessing
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.site import Site, line, lines, users
-from loguru import logger
 
-import parse_logs
 from xraylog.telemetry import run_log
 from xraylog.telemetry.run_log import LogSink
-
-
-@pytest.fixture(autouse=True)
-def _no_sink_left() -> Iterator[None]:
-    yield
-    logger.remove()
-
-
-def run(site: Site, *arguments: str) -> int:
-    return parse_logs.main(["--config", str(site.config), *arguments])
 
 
 def test_it_gets_what_stderr_gets(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.set("logging", file="own {x}.log")  # no format string either
     site.append(line(1))
-    assert run(site, "-v") == 0
+    assert site.main("-v") == 0
     told = capsys.readouterr().err
     assert "1 lines read" in told
     assert (site.folder / "own {x}.log").read_text() == told

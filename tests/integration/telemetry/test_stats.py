@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ import pytest
 from helpers.site import Site, line, lines, users
 from hypothesis import given
 from hypothesis import strategies as st
-from loguru import logger
 
-import parse_logs
 from xraylog.accesslog import parser
 from xraylog.accesslog.logfile import LogFile
 from xraylog.database.session import Connection
@@ -46,17 +43,6 @@ RESULT = LoadResult(
     lines=1027, rows=1024, rejected=3, new_names={"users": 2, "endpoints": 5, "protocols": 0, "tags": 1}
 )
 BAD = "2025/11/17 10:15:23 from nowhere accepted\n"
-
-
-@pytest.fixture(autouse=True)
-def _no_sink_left() -> Iterator[None]:
-    yield
-    logger.remove()
-
-
-def run(site: Site, *arguments: str) -> int:
-    """A run in this process; its exit status."""
-    return parse_logs.main(["--config", str(site.config), *arguments])
 
 
 def csv_rows(path: Path) -> list[dict[str, str]]:
@@ -127,10 +113,10 @@ def check_row(row: dict[str, Any], mode: str = "online") -> None:
 def test_a_run_writes_what_it_did(site: Site) -> None:
     """Names are new once: all of them in the first run, one user and one host in the second."""
     site.append(*lines(0, 4), BAD, "\n", line(3))
-    assert run(site) == 0
+    assert site.main() == 0
     first = site.last_stats()
     site.append(line(3), line(4), BAD, BAD)
-    assert run(site) == 0
+    assert site.main() == 0
     second = site.last_stats()
     for row in (first, second):
         check_row(row)
@@ -143,7 +129,7 @@ def test_a_run_writes_csv(site: Site) -> None:
     site.set("stats", format="csv", output="stats.csv")
     for n in (1, 2):
         site.append(line(n))
-        assert run(site) == 0
+        assert site.main() == 0
     assert (site.folder / "stats.csv").read_text().count("run_started_at") == 1
     rows = csv_rows(site.folder / "stats.csv")
     assert [row["processed"] for row in rows] == ["1", "1"]
@@ -159,7 +145,7 @@ def test_the_start_is_local_time_whatever_the_zone_of_the_log(site: Site, monkey
     time.tzset()
     try:
         before = datetime.now()  # noqa: DTZ005
-        assert run(site) == 0
+        assert site.main() == 0
         after = datetime.now()  # noqa: DTZ005
     finally:
         monkeypatch.undo()
@@ -171,7 +157,7 @@ def test_the_start_is_local_time_whatever_the_zone_of_the_log(site: Site, monkey
 def test_a_run_without_lines_is_a_row_of_zeros(site: Site, log: bytes | None) -> None:
     if log is not None:
         site.append(log)
-    assert run(site) == 0
+    assert site.main() == 0
     check_row(site.last_stats())
     assert [site.last_stats()[field] for field in FIELDS[3:]] == [0, 0, 0.0, 0, 0, 0, 0]
 
@@ -186,7 +172,7 @@ def test_without_a_format_there_are_no_statistics(
     site.settings["stats"].pop("format")
     site.set("stats", **({} if form is None else {"format": form}))
     site.append(line(1))
-    assert run(site) == 0
+    assert site.main() == 0
     assert not site.stats.exists()
     assert capsys.readouterr().out == ""
     assert site.emails() == users(1, 2)
@@ -200,7 +186,7 @@ def test_a_format_without_an_output_goes_to_stdout(
     site.write_config()
     site.append(line(1))
     before = set(os.listdir(site.folder))
-    assert run(site) == 0
+    assert site.main() == 0
     row = json.loads(capsys.readouterr().out)
     check_row(row)
     assert row["processed"] == 1
@@ -211,7 +197,7 @@ def test_csv_on_stdout_is_the_row(site: Site, capsys: pytest.CaptureFixture[str]
     site.settings["stats"] = {"format": "csv"}
     site.write_config()
     site.append(line(1))
-    assert run(site) == 0
+    assert site.main() == 0
     (row,) = csv.reader(capsys.readouterr().out.splitlines())
     check_row(dict(zip(FIELDS, row, strict=True)))
 
@@ -223,7 +209,7 @@ def test_a_torn_last_line_does_not_swallow_the_next_row(site: Site, form: str) -
     site.set("stats", format=form)
     site.stats.write_text(torn)
     site.append(line(1))
-    assert run(site) == 0
+    assert site.main() == 0
     assert site.stats.read_text().startswith(torn + "\n")
     last = site.last_stats() if form == "json" else csv_rows(site.stats)[-1]
     check_row(last)
@@ -237,7 +223,7 @@ def test_a_run_without_a_server_counts_what_it_buffered(site: Site) -> None:
     with socket.socket() as bound:  # without listen: nobody else gets the port, and it refuses
         bound.bind(("127.0.0.1", 0))
         site.set("postgresql", port=str(bound.getsockname()[1]))
-        assert run(site, "-q") == 0
+        assert site.main("-q") == 0
     check_row(site.last_stats(), "offline")
     row = site.last_stats()
     assert [row[field] for field in FIELDS[3:5] + FIELDS[6:]] == [4, 1, 3, 3, 1, 2]
@@ -246,7 +232,7 @@ def test_a_run_without_a_server_counts_what_it_buffered(site: Site) -> None:
 def test_a_run_that_the_server_refuses_counts_what_it_buffered(site: Site) -> None:
     site.set("postgresql", dbname="no such database")
     site.append(*lines(0, 3))
-    assert run(site, "-q") == 3
+    assert site.main("-q") == 3
     check_row(site.last_stats(), "offline")
     assert site.last_stats()["processed"] == 3
 
@@ -254,11 +240,11 @@ def test_a_run_that_the_server_refuses_counts_what_it_buffered(site: Site) -> No
 def test_a_run_that_fails_half_way_counts_both_halves(site: Site, conn: Connection) -> None:
     """From the second batch on, the table refuses every row."""
     site.append(line(0))
-    assert run(site) == 0
+    assert site.main() == 0
     conn.execute("ALTER TABLE logs ADD CONSTRAINT only_443 CHECK (destination_port = 443)")
     site.set("parser", batch_size="100")
     site.append(*lines(1, 101), *(text.replace(":443 ", ":444 ") for text in lines(101, 201)))
-    assert run(site, "-q") == 3
+    assert site.main("-q") == 3
     row = site.last_stats()
     check_row(row, "offline")
     assert len(site.stats.read_text().splitlines()) == 2
@@ -282,7 +268,7 @@ def test_whatever_ends_a_run_its_row_tells_what_was_done(
     monkeypatch.setattr(LogFile, "sync", fail_later)
     site.set("parser", batch_size="2")
     site.append(*lines(0, 5))
-    assert run(site, "-q") == 1
+    assert site.main("-q") == 1
     assert site.emails() == users(0, 2)
     row = site.last_stats()
     check_row(row)
@@ -297,7 +283,7 @@ def test_a_csv_file_with_another_header_is_left_alone_and_reported(
     path = site.folder / "stats.csv"
     path.write_text(found)
     site.append(*lines(0, 3))
-    assert run(site) == 3
+    assert site.main() == 3
     told = capsys.readouterr().err
     assert "ERROR" in told
     assert f"{path}: expected the header '{HEADER.strip()}', found '{found.splitlines()[0]}'" in told
@@ -317,7 +303,7 @@ def test_statistics_that_cannot_be_written_cost_no_line(
     """Neither root nor anybody else can write these. The row is in the message."""
     site.set("stats", format=form, output=output)
     site.append(*lines(0, 3))
-    assert run(site) == 3
+    assert site.main() == 3
     told = capsys.readouterr().err
     assert "ERROR" in told
     assert f"{(site.folder / output).resolve()}: " in told
@@ -336,7 +322,7 @@ SUM = re.compile(r"INFO +(\d+) lines read = (\d+) rows \+ (\d+) unparsed \+ (\d+
 def test_the_last_line_of_a_run_adds_up(site: Site, capsys: pytest.CaptureFixture[str], batch_size: str) -> None:
     site.set("parser", batch_size=batch_size)
     site.append(*lines(0, 5), BAD, "\n", "# our own\n", BAD, line(5), b"\xff\n")
-    assert run(site, "-v") == 0
+    assert site.main("-v") == 0
     told = capsys.readouterr().err
     (found,) = SUM.finditer(told)
     assert [int(number) for number in found.groups()] == [11, 6, 3, 2]
@@ -356,7 +342,7 @@ def test_a_sum_that_does_not_add_up_is_an_error(
 
     monkeypatch.setattr(parser._BatchBuilder, "take", one_more)
     site.append(*lines(0, 3))
-    assert run(site, "-v") == 1
+    assert site.main("-v") == 1
     told = capsys.readouterr().err
     assert SUM.search(told)[0].endswith("4 lines read = 3 rows + 0 unparsed + 0 ignored\n")  # type: ignore[index]
     assert "ERROR" in told
