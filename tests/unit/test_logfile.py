@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import gzip
+import itertools
 import os
 import subprocess
 import sys
@@ -264,6 +265,46 @@ def test_a_log_with_nothing_but_our_mark_is_distinguished_from_one_with_a_line(l
         os.write(writer, b"x")
         with opened(log_path) as log:
             assert not log.is_drained()
+
+
+@pytest.mark.parametrize("length", [HEAD_BYTES + 64, HEAD_BYTES + 1500, 5 * HEAD_BYTES, 3 * BLOCK_BYTES + 100])
+@pytest.mark.parametrize("written", [0, 1, 500, HEAD_BYTES - 1])
+def test_a_drain_that_is_cut_short_leaves_no_other_log(
+    log_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, written: int
+) -> None:
+    """Until its head changes, it has the old position: its text before that must not look like another log's."""
+    pwrite = os.pwrite
+    for step in itertools.count():
+        log_path.write_bytes(numbered(length))
+        writes = iter(range(step))
+
+        def cut_short(descriptor: int, data: bytes, at: int, left: Iterator[int] = writes) -> int:
+            if next(left, None) is not None:
+                return pwrite(descriptor, data, at)
+            pwrite(descriptor, data[:written], at)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with held_open(log_path), opened(log_path) as log, monkeypatch.context() as patch:
+            before = log.fingerprint(length), log.tail(length)
+            patch.setattr(os, "pwrite", cut_short)
+            try:
+                drain.drain(log, length, LIMIT)
+            except OSError:
+                log.reread_head()
+            else:
+                break
+            assert (
+                log.fingerprint(length) != before[0]
+                or log.tail(length) == before[1]
+                or drain.was_cut_short(log, length)
+            )
+    assert step > 1
+
+
+def test_no_line_of_a_log_is_taken_for_what_a_drain_left(log_path: Path) -> None:
+    log_path.write_bytes(numbered(2 * BLOCK_BYTES))
+    with opened(log_path) as log:
+        assert not any(drain.was_cut_short(log, end) for end in (1, 100, HEAD_BYTES, BLOCK_BYTES, 2 * BLOCK_BYTES))
 
 
 def test_a_head_changes_in_one_write_within_a_page(log_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

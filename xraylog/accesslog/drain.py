@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from xraylog.accesslog import file_system
 from xraylog.accesslog.logfile import BLOCK_BYTES, LARGE_BLOCK, MARK_BYTES, PREDECESSOR_BYTES, LogFile
-from xraylog.records import HEAD_BYTES, Fingerprint
+from xraylog.records import HEAD_BYTES, TAIL_BYTES, Fingerprint
 
 MARK_IN_WORDS = b"# The lines that stood here are stored. parse_logs.py skips this line; leave it."
 
@@ -112,6 +112,25 @@ def supports_collapse(log: LogFile) -> bool:
         os.close(unnamed)
 
 
+def was_cut_short(log: LogFile, offset: int) -> bool:
+    """Return whether a drain up to `offset` has overwritten some of the text before it, and did not finish.
+
+    Until it changes the head of the file, that keeps its old fingerprint, but has another tail. What shows is a drain
+    mark where the rest would begin, or, before the mark is written, a blank line in the text that the tail digests.
+    """
+    if any(cut and log.read(cut, 1) == MARK_IN_WORDS[:1] for cut in _cuts(log, offset)):
+        return True
+    start = max(0, offset - TAIL_BYTES - 1)  # with the end of the line before
+    text = log.read(start, offset - start)
+    return b"\n\n" in text
+
+
+def _cuts(log: LogFile, offset: int) -> list[int]:
+    """Return the offsets up to which whole blocks can be removed: of the file system's size, or of a large one."""
+    blocks = (max(HEAD_BYTES, os.fstat(log.descriptor).st_blksize), LARGE_BLOCK)
+    return [max(0, offset - MARK_BYTES) // block * block for block in blocks]
+
+
 def _blank(log: LogFile, start: int, end: int) -> None:
     """Overwrite [start, end) with a drain mark and line feeds, the page with the mark last.
 
@@ -145,8 +164,7 @@ def _collapse(log: LogFile, offset: int) -> int:
     that is not a multiple of the file system's unit; then try a large one. If nothing can be removed, either the first
     block is blank, or the old fingerprint still holds.
     """
-    for block in (max(HEAD_BYTES, os.fstat(log.descriptor).st_blksize), LARGE_BLOCK):
-        cut = (offset - MARK_BYTES) // block * block
+    for cut in _cuts(log, offset):
         _blank(log, cut, offset)
         if cut == 0:
             return 0

@@ -21,6 +21,7 @@ from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.positions import Owner, Position, Range, TailAt
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.ingest import buffer_import, comparison, confirmation, continuation, last_minutes
+from xraylog.ingest.source import tail_unless_overwritten
 from xraylog.maintenance import expired
 from xraylog.printed import say
 from xraylog.records import Batch, Fingerprint, Origin
@@ -177,7 +178,11 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
         )
     return DatabaseState(
         server,
-        {log.path: there for log in logs if (there := position(offline_buffer.origin(cfg.node, log), log.tail, log))},
+        {
+            log.path: there
+            for log in logs
+            if (there := position(offline_buffer.origin(cfg.node, log), tail_unless_overwritten(log), log))
+        },
         partitions.read_bounds(conn) if "logs" not in found.missing else [],
         BufferCounts(**waiting),
         comparison.describe_copy(cfg, known) if copied else "",

@@ -116,7 +116,7 @@ class Row(NamedTuple):
         """Return whether a file of this size has this position, and the text before it: another one can begin alike."""
         if self.position > size or self.tail is None or tail_at is None:
             return self.position <= size
-        return self.tail == tail_at(self.position)
+        return tail_at(self.position) in (self.tail, NO_TEXT)
 
 
 # The last columns are read via jsonb, because an older database lacks them, and a dry run does not add them.

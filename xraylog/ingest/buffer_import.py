@@ -21,7 +21,7 @@ from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate, TailAt
 from xraylog.ingest import buffered_log, confirmation, log_checks
 from xraylog.ingest.buffered_log import BufferedLog
-from xraylog.ingest.source import Gap, Source, position_update
+from xraylog.ingest.source import Gap, Source, position_update, tail_unless_overwritten
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 from xraylog.records import Batch, Fingerprint, Origin
@@ -287,6 +287,6 @@ def text_of(stored: BufferedBatch, logs: Sequence[Log]) -> TailAt:
         if offset == stored.log_end:
             return stored.tail
         with opened(stored.origin, offset, logs) as log:
-            return positions.NO_TEXT if log is None else log.tail(offset)
+            return positions.NO_TEXT if log is None else tail_unless_overwritten(log)(offset)
 
     return tail_at

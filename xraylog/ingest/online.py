@@ -18,7 +18,7 @@ from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.rejection import Rejection
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders
-from xraylog.ingest.source import EMPTY, Source, position_update
+from xraylog.ingest.source import EMPTY, Source, position_update, tail_unless_overwritten
 from xraylog.load_result import LoadResult
 from xraylog.loading.loader import Target
 
@@ -134,7 +134,7 @@ def find_position(target: Target, source: Source) -> Position:
             source.origin,
             size=log.max_offset,
             owner=target.owner,
-            tail_at=log.tail,
+            tail_at=tail_unless_overwritten(log),
             on_delete=functools.partial(confirmation.leave_receipt, source.cfg, target),
         )
         positions.forget_old(target.conn, position)

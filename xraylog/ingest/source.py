@@ -24,7 +24,7 @@ from xraylog.accesslog.stray_days import STRAY
 from xraylog.cli import Options
 from xraylog.config import Config
 from xraylog.database import positions
-from xraylog.database.positions import Position, PositionUpdate, Range
+from xraylog.database.positions import Position, PositionUpdate, Range, TailAt
 from xraylog.ingest import last_minutes, log_checks
 from xraylog.ingest.new_users import EmailSample
 from xraylog.ingest.run_counts import RunCounts
@@ -218,6 +218,16 @@ def position_update(log: Log, position: Position, offset: int) -> PositionUpdate
     """Flush the lines before `offset` to disk; return the update that moves the log's position there."""
     log.sync()
     return PositionUpdate(position, offset, log.fingerprint(offset), tail_of(log, offset))
+
+
+def tail_unless_overwritten(log: Log) -> TailAt:
+    """Return a function that digests the log's text before an offset, if no drain that was cut short overwrote it."""
+
+    def tail_at(offset: int) -> bytes:
+        is_overwritten = isinstance(log, LogFile) and drain.was_cut_short(log, offset)
+        return positions.NO_TEXT if is_overwritten else log.tail(offset)
+
+    return tail_at
 
 
 def tail_of(log: Log, offset: int) -> bytes | None:
