@@ -46,6 +46,17 @@ def no_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherForm:
+    """Another form of a question, which is answered if one of its options is given."""
+
+    option: str
+    parts: Mapping[str, str]  # by name of each table of the answer: the function that returns it
+    is_chosen_by_value: bool = False  # the value of the option names the only part to return
+    window: timedelta | None = None  # replaces that of the question
+    notes: tuple[str, ...] | None = None  # replace those of the question
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """One subcommand of ask_logs.py."""
 
@@ -58,46 +69,47 @@ class Question:
     no_rows_note: Callable[[Mapping[str, Any]], str | None] | None = None  # returns the note if no row was found
     states_start: bool = False  # add a note that says from when on there are rows
     needs: Mapping[str, str] = field(default_factory=dict)  # at least one must be given: options, as they are typed
-    narrowed: tuple[str, Mapping[str, str]] | None = None  # an option, and the parts that answer if it is given
-    is_named_part: bool = False  # the value of that option names the only part to return
-    narrowed_window: timedelta | None = None  # replaces `window` if that option is given
-    narrowed_notes: tuple[str, ...] | None = None  # replaces `notes` then
+    other_form: OtherForm | None = None
     extra_columns: tuple[ExtraColumns, ...] = ()  # shown if the optional table that they come from has rows
     by_name: bool = False  # also count the addresses that the target's name had
     has_end: bool = True  # whether --until changes the answer
 
+    def form_for(self, values: Mapping[str, Any]) -> OtherForm | None:
+        """Return the other form if the options ask for it."""
+        return self.other_form if self.other_form and values.get(self.other_form.option) is not None else None
+
     def parts_for(self, values: Mapping[str, Any]) -> Mapping[str, str]:
         """Return the parts of the answer to these options, by name."""
-        parts = self.narrowed[1] if self.narrowed and self.is_narrowed(values) else self.parts
-        if self.narrowed and self.is_named_part and (name := values.get(self.narrowed[0])):
-            parts = {name: parts[name]}
+        form = self.form_for(values)
+        parts = form.parts if form else self.parts
+        if form and form.is_chosen_by_value:
+            chosen = values[form.option]
+            parts = {chosen: parts[chosen]}
         return {name: function for name, function in parts.items() if values.get("only") in (None, name)}
 
     def notes_for(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the notes about the parts of the answer to these options."""
-        return self.notes if self.narrowed_notes is None or not self.is_narrowed(values) else self.narrowed_notes
+        form = self.form_for(values)
+        return self.notes if form is None or form.notes is None else form.notes
 
     def length_for(self, values: Mapping[str, Any]) -> timedelta:
         """Return the length of the window if --since is not given."""
         given: timedelta | None = values.get("length")
-        return given or (self.is_narrowed(values) and self.narrowed_window) or self.window
-
-    def is_narrowed(self, values: Mapping[str, Any]) -> bool:
-        """Return whether the option is given that selects other parts."""
-        return self.narrowed is not None and values.get(self.narrowed[0]) is not None
+        form = self.form_for(values)
+        return given or (form and form.window) or self.window
 
     def requirement_of(self, part: str) -> str:
         """Return which option this part requires or excludes, as in "with --by reason" or "without TARGET"."""
-        name, others = self.narrowed or ("", {})
-        typed = "--by" if name == "by" else name.upper()
-        if part not in others:
+        form = self.other_form or OtherForm("", {})
+        typed = "--by" if form.option == "by" else form.option.upper()
+        if part not in form.parts:
             return f"without {typed}"
-        return f"with {typed} {part}" if self.is_named_part else f"with {typed}"
+        return f"with {typed} {part}" if form.is_chosen_by_value else f"with {typed}"
 
     @property
     def choices(self) -> list[str]:
         """Return the names of all parts."""
-        return [*dict.fromkeys((*self.parts, *(self.narrowed[1] if self.narrowed else ())))]
+        return [*dict.fromkeys((*self.parts, *(self.other_form.parts if self.other_form else ())))]
 
 
 def _user(parser: argparse.ArgumentParser) -> None:
@@ -174,9 +186,7 @@ QUESTIONS = (
         timedelta(minutes=5),
         _online,
         (ONLINE, ADDRESSES),
-        narrowed=("by", {"periods": "users_over_time"}),
-        narrowed_window=DAY,
-        narrowed_notes=(OVER_TIME,),
+        other_form=OtherForm("by", {"periods": "users_over_time"}, window=DAY, notes=(OVER_TIME,)),
         extra_columns=(ExtraColumns("users", "addresses", {"countries": "country", "providers": "provider"}),),
     ),
     Question(
@@ -246,7 +256,7 @@ QUESTIONS = (
         DAY,
         _ports,
         (NO_API,),
-        narrowed=("ports", {"users": "users_of_ports"}),
+        other_form=OtherForm("ports", {"users": "users_of_ports"}),
     ),
     Question(
         "outbound",
@@ -256,7 +266,7 @@ QUESTIONS = (
         _outbound,
         (ACCEPTED,),
         targets.no_rows_by_tag,
-        narrowed=("tag", {"users": "users_by_outbound", "destinations": "destinations_by_outbound"}),
+        other_form=OtherForm("tag", {"users": "users_by_outbound", "destinations": "destinations_by_outbound"}),
     ),
     Question(
         "new",
@@ -274,8 +284,9 @@ QUESTIONS = (
         DAY,
         _rejected,
         (REJECTED, ADDRESSES),
-        narrowed=("by", {"reason": "rejected_reasons", "network": "rejected_networks"}),
-        is_named_part=True,
+        other_form=OtherForm(
+            "by", {"reason": "rejected_reasons", "network": "rejected_networks"}, is_chosen_by_value=True
+        ),
         extra_columns=(places("sources", "source_ip"), places("network", "network")),
     ),
     Question(
@@ -285,7 +296,7 @@ QUESTIONS = (
         DAY,
         _traffic,
         (ACCEPTED, ADDRESSES),
-        narrowed=("per", {"periods": "traffic_per"}),
+        other_form=OtherForm("per", {"periods": "traffic_per"}),
     ),
     Question(
         "last-seen",
@@ -294,7 +305,7 @@ QUESTIONS = (
         30 * DAY,
         _last_seen,
         (SEEN,),
-        narrowed=("emails", {"users": "last_seen_of"}),
+        other_form=OtherForm("emails", {"users": "last_seen_of"}),
         has_end=False,
     ),
 )
