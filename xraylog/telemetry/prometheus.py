@@ -184,14 +184,12 @@ class Metrics:
 
 def outcomes(stored: LoadResult, buffered: LoadResult) -> dict[str, int]:
     """Count lines by outcome. Those in `rows` and `rejected` are in the database, including imports from the buffer."""
-    ignored = sum(stored.ignored.values()) + sum(buffered.ignored.values())
-    counts = (
-        stored.rows + stored.imported,
-        stored.rejected + stored.imported_rejected,
-        ignored,
-        buffered.rows + buffered.rejected,
-    )
-    return dict(zip(OUTCOMES, counts, strict=True))
+    return {  # the keys are OUTCOMES
+        "rows": stored.rows + stored.imported,
+        "rejected": stored.rejected + stored.imported_rejected,
+        "ignored": sum(stored.ignored.values()) + sum(buffered.ignored.values()),
+        "buffered": buffered.rows + buffered.rejected,
+    }
 
 
 def _replace(path: Path, text: str) -> None:

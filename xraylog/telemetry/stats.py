@@ -19,18 +19,6 @@ from xraylog.load_result import LoadResult
 
 Row: TypeAlias = dict[str, "str | int | float"]
 
-FIELDS = (
-    "run_started_at",
-    "mode",
-    "duration_seconds",
-    "processed",
-    "failed",
-    "rate_lines_per_second",
-    "new_users",
-    "new_endpoints",
-    "new_protocols",
-    "new_tags",
-)
 FLAGS = os.O_APPEND | os.O_NOCTTY | os.O_NONBLOCK  # never wait for a reader, and never overwrite anything
 CLOSED = "it is closed"
 FOUND = {  # what an error of writing a row means
@@ -52,19 +40,18 @@ class ReaderLeft(NotWritten):
 def row(started: datetime, mode: str, seconds: float, total: LoadResult) -> Row:
     """Return the statistics of a run, by field. `started` is local time; seconds and rate get two decimals."""
     duration = round(seconds, 2)
-    values: tuple[str | int | float, ...] = (
-        started.isoformat(timespec="microseconds"),
-        mode,
-        duration,
-        total.rows,
-        total.rejected,
-        round(total.rows / (duration or seconds), 2) if total.rows else 0.0,
-        total.new_names.get("users", 0),
-        total.new_names.get("endpoints", 0),
-        total.new_names.get("protocols", 0),
-        total.new_names.get("tags", 0),
-    )
-    return dict(zip(FIELDS, values, strict=True))
+    return {  # the order is that of the columns of a CSV file, to which older rows belong
+        "run_started_at": started.isoformat(timespec="microseconds"),
+        "mode": mode,
+        "duration_seconds": duration,
+        "processed": total.rows,
+        "failed": total.rejected,
+        "rate_lines_per_second": round(total.rows / (duration or seconds), 2) if total.rows else 0.0,
+        "new_users": total.new_names.get("users", 0),
+        "new_endpoints": total.new_names.get("endpoints", 0),
+        "new_protocols": total.new_names.get("protocols", 0),
+        "new_tags": total.new_names.get("tags", 0),
+    }
 
 
 def write(values: Row, stats_format: str, path: Path | None) -> None:
@@ -76,7 +63,7 @@ def write(values: Row, stats_format: str, path: Path | None) -> None:
         elif _is_stream(path):
             _send(path, line)
         else:
-            _append(path, line, header=_csv_line(FIELDS) if stats_format == "csv" else "")
+            _append(path, line, header=_csv_line(tuple(values)) if stats_format == "csv" else "")
     except OSError as error:
         where, found = path or "standard output", FOUND.get(error.errno or 0, error.strerror)
         has_left = error.errno == errno.EPIPE or (error.errno == errno.ENXIO and path is not None and path.is_fifo())
