@@ -70,9 +70,8 @@ NAME_CONFLICTS = f"""
 def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) -> list[str]:
     """Return everything that prevents a migration, each with the way out. Without `counts`, rows are not checked."""
     reasons = [*_citus(conn), *day_counts.unreadable(conn, table), *_rights(table), *_row_security(table)]
-    reasons += _shape(table)
-    reasons += _ids(table, counts)
-    reasons += [*dependents(conn, table.name), *_other_tables(conn)]
+    reasons += [*_columns(table), *_unique_indexes(table), *_constraints(table), *_long_names(table)]
+    reasons += [*_ids(table, counts), *dependents(conn, table.name), *_other_tables(conn)]
     names = ["logs_old", "logs_new", "logs_new_day", old_table.DAY_INDEX, migration_record.TABLE]
     names += [f"{index.name}_old" for index in table.indexes]
     if table.sequence is not None and table.sequence.identity:
@@ -148,7 +147,8 @@ def _row_security(table: OldTable) -> Iterator[str]:
         yield f"row security is on: ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY, and set it up again afterwards"
 
 
-def _shape(table: OldTable) -> Iterator[str]:
+def _columns(table: OldTable) -> Iterator[str]:
+    """Yield which columns the new table cannot have."""
     for column in table.columns:
         accepted = CONVERTIBLE.get(OUR_TYPES.get(column.name, ""))
         # day_counts.unreadable checks the id and the timestamp.
@@ -163,6 +163,10 @@ def _shape(table: OldTable) -> Iterator[str]:
                 f"{table.name}.{column.name} is an identity column, which cannot be carried over: "
                 f"ALTER TABLE {table.name} ALTER COLUMN {_quoted(column.name)} DROP IDENTITY"
             )
+
+
+def _unique_indexes(table: OldTable) -> Iterator[str]:
+    """Yield which unique indexes a partitioned table cannot have."""
     for index in table.indexes:
         is_primary_of_id = index.columns == ("id",) and any(
             constraint.kind == "p" and constraint.columns == ("id",) and constraint.name == index.name
@@ -175,6 +179,10 @@ def _shape(table: OldTable) -> Iterator[str]:
                 f"the unique index {index.name} has no timestamp, and a partitioned table cannot keep it: "
                 f"{drop}, or add the timestamp to its columns"
             )
+
+
+def _constraints(table: OldTable) -> Iterator[str]:
+    """Yield which constraints the new table, or its partitions, cannot have."""
     for constraint in table.constraints:
         if constraint.kind == "x":
             yield (
@@ -202,6 +210,10 @@ def _shape(table: OldTable) -> Iterator[str]:
                 f"the constraint {constraint.name} is NO INHERIT, and partitions would not have it: "
                 f"recreate it without that"
             )
+
+
+def _long_names(table: OldTable) -> Iterator[str]:
+    """Yield which names have no room for the suffix that the old table's get."""
     for name in sorted({i.name for i in table.indexes} | {c.name for c in table.constraints}):
         if len(name.encode()) > MAX_NAME_BYTES:
             yield f"the name {name} is longer than {MAX_NAME_BYTES} bytes, and a suffix has to be added: rename it"
