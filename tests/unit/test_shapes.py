@@ -141,7 +141,7 @@ def test_each_field_has_a_colon_or_an_equals_sign(field: bytes) -> None:
     assert b":" in field or b"=" in field
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)  # what is linear takes milliseconds, on any machine; what is not, hours
 @pytest.mark.parametrize(
     "field", [*SUFFIXES, "level: 0", "a:b:c=d", "(", "[uplink: 1", "uplink: 1 K", "original: a:1:2"]
 )

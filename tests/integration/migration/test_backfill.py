@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -111,43 +110,46 @@ def test_a_query_that_goes_on_does_not_stop_the_days(conn: Connection, site: Sit
 
 
 class Reader(threading.Thread):
-    """Queries logs all the time, and records the longest wait."""
+    """Queries logs all the time. A query that would wait a minute for another session's lock ends it."""
 
     def __init__(self, keywords: dict[str, str]) -> None:
         super().__init__()
-        self.longest = 0.0
         self.counts: list[int] = []
+        self.error: psycopg.Error | None = None
         self._end = threading.Event()
         self._keywords = keywords
 
     def run(self) -> None:
-        with psycopg.connect(**self._keywords, autocommit=True) as conn:  # type: ignore[arg-type]
-            while not self._end.is_set():
-                begun = time.monotonic()
-                ((count,),) = conn.execute("""
-                    SELECT count(*) FROM logs JOIN users ON users.id = user_id
-                    WHERE "timestamp" < '2025-10-20 00:00+00'
-                """)
-                self.longest = max(self.longest, time.monotonic() - begun)
-                self.counts.append(count)
+        keywords = {**self._keywords, "options": "-c lock_timeout=1min"}
+        with psycopg.connect(**keywords, autocommit=True) as conn:  # type: ignore[arg-type]
+            try:
+                is_last = False
+                while not is_last:
+                    is_last = self._end.is_set()  # the last query begins after the end
+                    ((count,),) = conn.execute("""
+                        SELECT count(*) FROM logs JOIN users ON users.id = user_id
+                        WHERE "timestamp" < '2025-10-20 00:00+00'
+                    """)
+                    self.counts.append(count)
+            except psycopg.Error as error:
+                self.error = error
 
     def end(self) -> None:
         self._end.set()
         self.join()
 
 
-def test_a_reader_is_never_blocked_for_long_and_sees_whole_days(
-    conn: Connection, site: Site, database: dict[str, str]
-) -> None:
+def test_a_reader_goes_on_and_sees_whole_days(conn: Connection, site: Site, database: dict[str, str]) -> None:
+    """That no day waits for a reader, nor a reader for a day, is the claim of the test above."""
     make_plain_logs(conn, rows=60_000, days=30, first="2025-10-19")
     reader = Reader(database)
     reader.start()
+    wait_until(lambda: len(reader.counts) > 0)
     site.migrate("--drop-old")
     reader.end()
-    assert set(reader.counts) == {0, 2000}, "the oldest day is there as a whole or not at all"
+    assert reader.error is None
+    assert set(reader.counts) <= {0, 2000}, "the oldest day is there as a whole or not at all"
     assert reader.counts[-1] == 2000
-    if conn.info.server_version >= 120000:
-        assert reader.longest < 1
 
 
 def test_a_bad_row_that_comes_at_the_last_moment_is_reported_and_can_be_fixed(
