@@ -13,7 +13,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TypeAlias
 
 import psycopg
 
@@ -21,6 +20,7 @@ from xraylog import file_advice, hints, safe_open
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.commands import cluster, ownership, rights, server_limits, trial
+from xraylog.commands.finding import Finding
 from xraylog.config import Config
 from xraylog.database import (
     collation,
@@ -43,8 +43,6 @@ from xraylog.database.session import Connection
 from xraylog.ingest import comparison, confirmation, log_checks
 from xraylog.maintenance import expired
 from xraylog.printed import say
-
-Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do ("" if nothing)
 
 TOO_MANY = "docs/operations.md#too-many-partitions"
 HAS_SCHEMA = "SELECT current_schema() IS NOT NULL"  # otherwise our tables may be in one that is closed to this role

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from psycopg.sql import Identifier
 
+from xraylog.commands.finding import Finding
 from xraylog.database import citus
 from xraylog.database.session import Connection
 from xraylog.loading.foreign_keys import ForeignKeyChecks
@@ -22,7 +23,7 @@ SHARDS = """
 FEW_SHARDS, SHARDS_OF_WORKER = 8, 4  # each day has a table, its files and its triggers on each shard
 
 
-def findings(conn: Connection) -> Iterator[tuple[str, str, str]]:
+def findings(conn: Connection) -> Iterator[Finding]:
     """Yield what was checked, what was found, and what to do; nothing without a cluster."""
     if not citus.has_logs(conn):
         return

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from xraylog import safe_open
 from xraylog.accesslog import discovery, installation, lockfile, logfile
+from xraylog.commands.finding import Finding
 from xraylog.config import Config
 
 
-def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
+def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
     """Yield what was checked, what was found, and what to do ("" if nothing)."""
     yield from map(_user_of, filter(discovery.is_live, logs))
     refused = [text for path in _ours(cfg, logs) if (text := safe_open.why_unsafe(path)) is not None]
@@ -21,7 +22,7 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[tuple[str, str, str]
         yield "files", "no other user decides which ones are opened", ""
 
 
-def _user_of(log: Path) -> tuple[str, str, str]:
+def _user_of(log: Path) -> Finding:
     """Return which user runs us and, for root, whose log it is."""
     runs = safe_open.user_name(os.geteuid())
     try:

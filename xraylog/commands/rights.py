@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from typing import TypeAlias
 
+from xraylog.commands.finding import Finding
 from xraylog.config import Config
 from xraylog.database import partitions, refusals, schema, session
 from xraylog.database.session import Connection
 from xraylog.maintenance import prune
-
-Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do
 
 RIGHTS = """
     SELECT c.relname, pg_has_role(c.relowner, 'USAGE'),

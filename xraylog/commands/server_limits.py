@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TypeAlias
 
+from xraylog.commands.finding import Finding
 from xraylog.database import session
 from xraylog.database.session import Connection
-
-Finding: TypeAlias = tuple[str, str, str]  # what was looked at, what was found, what to do
 
 STATEMENT_TIMEOUT = """
     SELECT setting::integer, source FROM pg_settings
