@@ -6,14 +6,17 @@ One command writes, `networks load`: it fills the optional table `networks`.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I and -P leave it out
 import xraylog.required  # noqa: F401  # first: it names a package that is missing
 
 # isort: split
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from loguru import logger

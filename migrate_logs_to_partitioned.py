@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I and -P leave it out
 import xraylog.required  # noqa: F401  # first: it names a package that is missing
 
 # isort: split
 import io
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from xraylog import cli, config, hints
 from xraylog.cli import Exit
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         keywords = {"application_name": "migrate_logs", **cfg.connection}
         with session.connect(keywords, to_write=not options.status) as conn:
             run(conn, cfg, options)
-    except session.ReadOnly as error:
+    except (session.ReadOnly, verify.ChecksumMismatch) as error:
         return fail(Exit.OPERATOR, error)
     except session.Unavailable as error:
         return fail(Exit.FAILED, hints.joined(f"PostgreSQL is not available: {error}", RESUMES, hints.on(error, cfg)))
@@ -59,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
         return fail(Exit.OPERATOR, "logs cannot be migrated yet; nothing was changed:", *error.reasons)
     except Unsuitable as error:
         return fail(Exit.OPERATOR, hints.joined(error, hints.on(error, cfg)))
-    except verify.ChecksumMismatch as error:
-        return fail(Exit.OPERATOR, error)
     except KeyboardInterrupt:
         return fail(Exit.FAILED, f"interrupted; {RESUMES}; until then parse_logs.py stays offline (see --status)")
     except Exception as error:  # the only place that catches everything
@@ -178,8 +179,7 @@ def parse_options(arguments: Sequence[str] | None) -> Options:
     cli.add_config(parser)
     for option, text in {
         "--drop-old": "drop logs_old once every day is verified to be the same",
-        "--dry-run": "print what would be done, also by --drop-old or --undo, with the SQL; reads all of logs, changes "
-        "nothing",
+        "--dry-run": "print what would be done, with the SQL, also by --undo; reads all of logs, changes nothing",
         "--status": "print the state of the migration; no other option goes with it",
         "--undo": "go back: logs_old becomes logs again; asks first, at a terminal",
         "--yes": "with --undo: do not ask",

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I and -P leave it out
 import xraylog.required  # noqa: F401  # first: it names a package that is missing
 
 # isort: split
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from loguru import logger
 

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -I and -P leave it out
 import xraylog.required  # first: it names a package that is missing
 
 # isort: split
 import argparse
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 
 from loguru import logger
 
@@ -108,14 +111,11 @@ def write(options: Options, text: str, found: Findings) -> Exit:
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     """Log why there is no page, with the command that fixes it; return the exit status."""
     if isinstance(error, (session.Unavailable, session.Unsuitable)):
+        is_away = isinstance(error, session.Unavailable)
+        what = f"PostgreSQL is not available: {error}" if is_away else error
         hint = hints.on_reading(error, cfg, "ask for fewer --days")
-    if isinstance(error, session.Unavailable):
-        what = f"PostgreSQL is not available: {error}"
         logger.error("{}", hints.joined(what, "no page was written", hint))
-        return Exit.FAILED
-    if isinstance(error, session.Unsuitable):
-        logger.error("{}", hints.joined(error, "no page was written", hint))
-        return Exit.OPERATOR
+        return Exit.FAILED if is_away else Exit.OPERATOR
     if isinstance(error, collect.UnknownNode):
         logger.error("--node: {}; no page was written", error)
         return Exit.OPERATOR

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -39,3 +41,16 @@ def test_any_other_error_is_shown_as_python_does(monkeypatch: pytest.MonkeyPatch
     error = ValueError("?")
     required._without_traceback(ValueError, error, None)
     assert shown == [(ValueError, error, None)]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
+def test_a_script_finds_its_package_where_python_leaves_its_folder_out(script: str, tmp_path: Path) -> None:
+    """As hardening guides advise: python -I, python -P, PYTHONSAFEPATH; here through a link, from another folder."""
+    link = tmp_path / "command"
+    link.symlink_to(ROOT / script)
+    env = {key: text for key, text in os.environ.items() if key != "PYTHONPATH"}
+    env["PYTHONSAFEPATH"] = "1"
+    for isolated in ([], ["-I"]):
+        command = [sys.executable, *isolated, str(link), "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
