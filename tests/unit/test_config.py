@@ -724,6 +724,21 @@ def test_the_config_is_no_file_for_anything_else(tmp_path: Path, section: str, k
         assert complaints_of(tmp_path, **{section: {key: name}}) == [found]
 
 
+@pytest.mark.parametrize(("own", "what"), [
+    ("config.ini", "the config itself"), (".pgpass", "libpq's password file"), ("a.key", "the key for TLS"),
+    ("buffer.jsonl", "[parser] offline_file"), ("buffer.jsonl.state", "one beside [parser] offline_file"),
+    ("access.log.lock", "the lock of [parser] logfile"),
+])  # fmt: skip
+def test_a_hard_link_is_the_file_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str, what: str) -> None:
+    """The row of a run was appended to the config, or to the passwords, under another name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PGPASSFILE")
+    (tmp_path / own).touch()
+    (tmp_path / "rows").hardlink_to(tmp_path / own)
+    found = complaints_of(tmp_path, postgresql={"sslkey": f"{tmp_path}/a.key"}, stats={"output": "rows"})
+    assert found == [f"[stats] output: expected another file than {what}, found '{tmp_path}/rows'"]
+
+
 @pytest.mark.parametrize("suffix", ["state", "torn", "damaged"])
 def test_what_is_beside_the_buffer_is_no_file_for_anything_else(tmp_path: Path, suffix: str) -> None:
     """A row in the state file made the next run forget what it had confirmed."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xraylog import safe_open
-from xraylog.config.model import Config, ConfigError, is_derived
+from xraylog.config import same_file
+from xraylog.config.model import Config, ConfigError, is_beside
 
 Key: TypeAlias = "tuple[str, str]"  # section and key
 
@@ -88,22 +89,26 @@ def refuse_for_output(cfg: Config, path: Path) -> None:
         raise ConfigError([f"--output: expected a file of its own, found {what}, {path}"])
 
 
-def conflicts(config: Path, files: Mapping[Key, Path]) -> Iterator[tuple[Key, str]]:
+def conflicts(config: Path, files: Mapping[Key, Path], of_libpq: Mapping[Path, str]) -> Iterator[tuple[Key, str]]:
     """Yield each key of the config whose file has another purpose, with what was expected.
 
     `files`: the file of each key. All paths are without links.
     """
-    seen = {config: "the config itself"}
+    others = {config: "the config itself", **of_libpq}
+    seen = {name: what for path, what in others.items() for name in same_file.names(path)}
     for (section, key), real in files.items():
-        if real in seen and not is_device(real):
-            yield (section, key), f"another file than {seen[real]}"
-        seen.setdefault(real, f"[{section}] {key}")
+        for name in same_file.names(real):
+            if name in seen and not is_device(real):
+                yield (section, key), f"another file than {seen[name]}"
+                break
+        for name in same_file.names(real):
+            seen.setdefault(name, f"[{section}] {key}")
     logs = {key: real for (_, key), real in files.items() if key in ("logfile", "offline_file")}
-    locked = {lock_path(real): key for key, real in logs.items()}
+    locked = {name: key for key, real in logs.items() for name in same_file.names(lock_path(real))}
     for place, real in files.items():
-        if real in locked:
-            yield place, f"another file than the lock of [parser] {locked[real]}"
-        elif "offline_file" in logs and is_derived(real, logs["offline_file"]):
+        if lock := next((locked[name] for name in same_file.names(real) if name in locked), ""):
+            yield place, f"another file than the lock of [parser] {lock}"
+        elif "offline_file" in logs and is_beside(real, logs["offline_file"]):
             yield place, "another file than one beside [parser] offline_file"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from xraylog import safe_open
+from xraylog.config import same_file
 
 KEYS: Mapping[str, tuple[str, ...]] = {
     "parser": (
@@ -31,6 +34,15 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 # Keys of the section [postgresql]; all other keys there are keywords of libpq.
 OUR_POSTGRESQL_KEYS = ("answer_timeout",)
+# What libpq reads: keyword, variable, default and description of each file.
+LIBPQ_FILES = (
+    ("passfile", "PGPASSFILE", "~/.pgpass", "libpq's password file"),
+    ("servicefile", "PGSERVICEFILE", "~/.pg_service.conf", "libpq's service file"),
+    ("sslkey", "PGSSLKEY", "~/.postgresql/postgresql.key", "the key for TLS"),
+    ("sslcert", "PGSSLCERT", "~/.postgresql/postgresql.crt", "a certificate for TLS"),
+    ("sslrootcert", "PGSSLROOTCERT", "~/.postgresql/root.crt", "a certificate for TLS"),
+    ("sslcrl", "PGSSLCRL", "~/.postgresql/root.crl", "a revocation list for TLS"),
+)
 DERIVED_SUFFIX = re.compile(r"[0-9]+|torn|damaged|state")
 
 
@@ -83,16 +95,40 @@ class Config:
         return files | {path: what for path, what in others.items() if path is not None}
 
     def describe_own_file(self, path: Path) -> str | None:
-        """Describe `path` if it is our file or derived from one (a lock, a rotated log, a torn batch); else None."""
-        real = safe_open.without_links(path)
-        if what := {safe_open.without_links(own): what for own, what in self.own_files.items()}.get(real):
-            return what
-        if path.name.endswith(".lock"):
+        """Describe `path` if it is our file, libpq's, or derived from ours (a lock, a torn batch); else None.
+
+        Under each of its names: a hard link of config.ini is config.ini.
+        """
+        names = same_file.names(path)
+        for own, what in {**libpq_files(self.connection), **self.own_files}.items():
+            if names & same_file.names(own):
+                return what
+        folders = {safe_open.without_links(own).parent for own in (path, self.log_path, *self.own_files)}
+        if any(has_name(path, folder, lambda other: other.suffix == ".lock") for folder in folders):
             return "a lock"
         for own, what in self.own_files.items():
-            if is_derived(safe_open.without_links(path.parent) / path.name, safe_open.without_links(own)):
+            if is_beside(path, safe_open.without_links(own)):
                 return f"a file beside {what}"
         return None
+
+
+def libpq_files(connection: Mapping[str, str]) -> Mapping[Path, str]:
+    """Return the files that libpq reads for a connection, each with a description: passwords, keys, certificates."""
+    return {
+        Path(os.path.abspath(os.path.expanduser(connection.get(keyword) or os.environ.get(variable) or default))): what
+        for keyword, variable, default, what in LIBPQ_FILES
+    }
+
+
+def is_beside(path: Path, own: Path) -> bool:
+    """Return whether `path`, under any of its names, is derived from our file `own`."""
+    return has_name(path, own.parent, functools.partial(is_derived, own=own))
+
+
+def has_name(path: Path, folder: Path, is_meant: Callable[[Path], bool]) -> bool:
+    """Return whether a path is meant, as it is or without links, or is a hard link of a file in `folder` that is."""
+    place, real = safe_open.without_links(path.parent) / path.name, safe_open.without_links(path)
+    return is_meant(place) or is_meant(real) or same_file.linked(path, folder, is_meant)
 
 
 def is_derived(path: Path, own: Path) -> bool:

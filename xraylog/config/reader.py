@@ -21,7 +21,7 @@ from psycopg import pq
 from xraylog import file_advice, safe_open
 from xraylog.config import spelling
 from xraylog.config.files import conflicts, open_settings, real_path
-from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
+from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError, libpq_files
 from xraylog.printed import has_credentials, passwords
 
 DEFAULT_BATCH_SIZE = 20_000  # rows per COPY and transaction: docs/architecture.md#three-load-paths
@@ -224,7 +224,8 @@ class _Reader:
 
     def refuse_one_file_twice(self) -> None:
         """Refuse one file for two purposes: log, buffer, other outputs and the config would overwrite each other."""
-        for place, expected in conflicts(safe_open.without_links(self.path), dict(self.real_files())):
+        of_libpq = libpq_files(dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {})
+        for place, expected in conflicts(safe_open.without_links(self.path), dict(self.real_files()), of_libpq):
             self.complain_about_file(*place, expected)
 
     def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -240,3 +241,32 @@ def test_our_own_files_are_no_logs(site: Site, own: str) -> None:
     before = (site.folder / own).read_bytes()
     assert "--logfile: expected xray's log, found" in site.run("--logfile", own, status=78, cwd=site.folder).stderr
     assert (site.folder / own).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "own",
+    ["buffer.jsonl", "config.ini", "stats.jsonl", "buffer.jsonl.state", "buffer.jsonl.lock", "access.log.lock", "pass"],
+)
+@pytest.mark.parametrize("through", [os.link, os.symlink])
+def test_another_name_does_not_make_a_log_of_our_own_files(
+    site: Site, own: str, through: Callable[[Path, Path], None]
+) -> None:
+    """A hard link of config.ini, given as a log, was emptied, and its password stored as an unparsed line."""
+    (site.folder / "pass").write_text("*:*:*:*:secret\n")
+    (site.folder / "pass").chmod(0o600)
+    site.set("postgresql", passfile=str(site.folder / "pass"))
+    site.append(*lines(0, 5))
+    site.away()
+    site.run()
+    before, other = (site.folder / own).read_bytes(), site.folder / "other.log"
+    through(site.folder / own, other)
+    assert "expected xray's log, found" in site.run("--logfile", str(other), status=78).stderr
+    assert (site.folder / own).read_bytes() == before
+    site.run("--logfile", str(site.folder / "oth*.log"))  # a pattern leaves it out
+    site.set("parser", logfile="other.log")
+    assert "expected" in site.run(status=78).stderr
+    site.set("parser", logfile="access.log")
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 5)
+    assert site.rejected() == []
