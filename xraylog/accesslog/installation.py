@@ -180,6 +180,11 @@ def read(buffer: Path, warn: bool = True) -> Installation:
 
 def write(buffer: Path, known: Installation) -> bool:
     """Replace the state file; return whether that worked. A full disk must not keep the log from being drained."""
+    return why_not_written(buffer, known) is None
+
+
+def why_not_written(buffer: Path, known: Installation) -> OSError | None:
+    """Replace the state file; return None, or log the error and return it."""
     path = state_path(buffer)
     try:
         atomic_file.replace(path, json.dumps(known.values).encode() + b"\n", mode=0o600)
@@ -187,8 +192,8 @@ def write(buffer: Path, known: Installation) -> bool:
         advice = file_advice.how_to_fix(path, error, file_advice.Needs.FOLDER)
         what = f"{path}: expected to replace it, found: {error.strerror}"
         logger.warning("{}; the next run tries again; {}", what, advice)
-        return False
-    return True
+        return error
+    return None
 
 
 def _read(values: dict[str, Any]) -> Installation | None:

@@ -48,9 +48,11 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
     imported.move_past_known([source for source in sources if not source.again])
     confirmation.confirm(cfg, target)
     # The database keeps the digests of the batches: if a copy of the buffer is put back later, nothing is stored twice.
-    is_forgotten = log_checks.remember_buffered(cfg, 0, "")
+    error = log_checks.remember_buffered(cfg, 0, "")
+    if error is not None and error.errno not in hints.FULL:
+        return  # a state file that still expects the buffer's lines would make the next run miss them
     buffer.clear(imported.end)
-    if not is_forgotten:  # the disk was full
+    if error is not None:  # now there is room
         log_checks.remember_buffered(cfg, 0, "")
     logger.info(
         "{} imported: {} rows + {} unparsed + {} stored before",

@@ -106,11 +106,11 @@ def unread_bytes(cfg: Config, path: Path) -> int:
     return installation.read(cfg.buffer_path, warn=False).unread.get(path_text(path), 0)
 
 
-def remember_buffered(cfg: Config, size: int, last_batch: str) -> bool:
-    """Remember size and last batch of the buffer, whose lines have left their log; return whether it was written."""
+def remember_buffered(cfg: Config, size: int, last_batch: str) -> OSError | None:
+    """Remember size and last batch of the buffer, whose lines have left their log; return the error if that failed."""
     known = installation.read(cfg.buffer_path, warn=False)
     buffered = replace(known, buffered=size, last_batch=last_batch)
-    return buffered == known or installation.write(cfg.buffer_path, buffered)
+    return None if buffered == known else installation.why_not_written(cfg.buffer_path, buffered)
 
 
 def missing_buffer_bytes(cfg: Config, buffer: Buffer) -> int:

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,6 +25,7 @@ from xraylog.printed import complain, printable, write
 if TYPE_CHECKING:
     from loguru import Record
 
+WARNING = logger.level("WARNING").no
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss} {level: <7} {message}"
 
 
@@ -63,7 +64,7 @@ def to_stderr(level: str) -> None:
     logger.configure(patcher=_make_printable)
     if sys.stderr is not None:  # closed by the caller: 2>&-
         stream = sys.stderr
-        logger.add(lambda message: _write(stream, message), level=level, format=FORMAT, diagnose=False, backtrace=False)
+        _add(lambda message: _write(stream, message), level)
 
 
 def _make_printable(record: Record) -> None:
@@ -78,7 +79,25 @@ def _write(stream: TextIO, message: str) -> None:
 
 def to_file(path: Path, level: str) -> None:
     """Write messages to this file, too. Raises OSError."""
-    logger.add(LogSink(path), level=level, format=FORMAT, diagnose=False, backtrace=False)
+    _add(LogSink(path).write, level)
+
+
+def _add(write_to: Callable[[str], None], level: str) -> None:
+    logger.add(write_to, level=level, format=FORMAT, filter=_once(), diagnose=False, backtrace=False)
+
+
+def _once() -> Callable[[Record], bool]:
+    """Return a filter that lets each warning and error pass once: each step of a run may meet the same full disk."""
+    logged: set[str] = set()
+
+    def is_new(record: Record) -> bool:
+        if record["level"].no < WARNING:
+            return True
+        before = len(logged)
+        logged.add(record["message"])
+        return len(logged) > before
+
+    return is_new
 
 
 class LogSink:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from helpers import mounts
 from helpers.load_paths import LOAD_PATHS, ROW_BY_ROW
 from helpers.site import Site, line, lines, users
 
-from xraylog import config
+from xraylog import atomic_file, config
 from xraylog.accesslog import installation, logfile, offline_buffer
 from xraylog.database import schema, session
 from xraylog.database.positions import Position
@@ -224,6 +225,28 @@ def test_an_import_that_finds_the_disk_full_makes_the_room_that_it_needs(site: S
         assert "No space left on device; the next run tries again; make room: df -h" in site.run().stderr
         assert site.emails() == users(0, 20)
         assert json.loads((small / "buffer.jsonl.state").read_text())["buffered"] == 0
+
+
+def test_a_buffer_stays_if_the_state_file_cannot_forget_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder was closed to the user, and the next run said that lines were lost which it had imported."""
+    site.append(*lines(0, 10))
+    site.away()
+    site.run()
+    site.back()
+    with monkeypatch.context() as closed:
+        closed.setattr(atomic_file, "replace", refuse)
+        for n in (10, 11):
+            site.append(line(n))
+            assert site.run().stderr.count("expected to replace it, found: Permission denied") == 1
+            assert site.emails() == users(0, n + 1)
+    site.append(line(12))
+    assert site.run().stderr == ""
+    assert site.emails() == users(0, 13)
+    assert site.buffer.read_bytes() == b""
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)

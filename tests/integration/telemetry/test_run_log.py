@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.site import Site, line, lines, users
 
+import parse_logs
+from xraylog import atomic_file
 from xraylog.telemetry import run_log
 from xraylog.telemetry.run_log import LogSink
 
@@ -94,6 +97,26 @@ def test_a_full_disk_is_one_line_and_costs_no_line_of_the_log(site: Site) -> Non
     assert about == [f"the log file /dev/full cannot be written: No space left on device; {next_words}"]
     assert "3 lines read = 3 rows" in done.stderr
     assert site.emails() == users(0, 3)
+
+
+def test_a_warning_that_each_step_has_again_is_logged_once_a_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the buffer is imported, the state file is to be replaced several times: four equal warnings."""
+    site.set("logging", file="own.log")
+    site.append(*lines(0, 5))
+    site.away()
+    run(site)
+    site.back()
+    site.append(*lines(5, 10))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(atomic_file, "replace", refuse)
+    told = "expected to replace it, found: Permission denied"
+    for count in (1, 2):
+        assert site.run().stderr.count(told) == 1
+        assert (site.folder / "own.log").read_text().count(told) == count
+    assert site.emails() == users(0, 10)
 
 
 def test_a_line_that_is_cut_short_by_a_full_disk_is_reported(
