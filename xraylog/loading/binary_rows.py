@@ -45,6 +45,10 @@ SECONDS = 10  # characters of ":23.123456"
 LANES = 2  # a timestamp and a port, 64 bits each
 
 
+class TypesChanged(Exception):
+    """An id does not fit any more: the type of its column was changed after this run had looked it up."""
+
+
 def columns(has_reject_reason: bool) -> dict[str, str]:
     """Return the columns of a row, with the type that each is encoded for."""
     return {name: kind for name, kind in COLUMNS.items() if has_reject_reason or name != REJECT_REASON}
@@ -82,8 +86,11 @@ def _interleave(*columns: Iterable[bytes], count: int) -> bytes:
 
 
 def _integer(value: int | None) -> bytes:
-    """Return an integer's bytes. Ids fit: rows are sent in binary only where the columns of all ids are integers."""
-    return NULL if value is None else INTEGER.pack(4, value)
+    """Return an integer's bytes. Raises TypesChanged; where rows are sent in binary, ids were integers, and fit."""
+    try:
+        return NULL if value is None else INTEGER.pack(4, value)
+    except struct.error as error:
+        raise TypesChanged(str(error)) from error
 
 
 _few = functools.lru_cache(maxsize=1 << 10)(_integer)  # of ports, protocols and tags: an adversary's log has few, too

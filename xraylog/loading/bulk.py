@@ -26,6 +26,7 @@ from xraylog.database.session import Connection
 from xraylog.load_result import LoadResult
 from xraylog.loading import attach, copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
+from xraylog.loading.binary_rows import TypesChanged
 from xraylog.loading.copy_rows import RowFormat
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.loading.rejects import Rejected, RejectedRows
@@ -89,14 +90,18 @@ def prepare_all(
 
 
 def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowFormat) -> PreparedBatch:
-    """Encode the rows of a batch whose names are resolved."""
+    """Encode the rows of a batch whose names are resolved. Raises BatchRejected."""
     rows = RejectedRows(batch)
     records = rows.records.select(rows.without_names(resolved.refused))
     rejected = rows.rejected()
+    try:
+        rows_by_day = [(day, row_format.rows(found, resolved.ids, node_id)) for day, found in records.by_day().items()]
+    except TypesChanged as error:
+        raise BatchRejected(batch.end) from error
     return PreparedBatch(
         batch.end,
         batch.days(),
-        [(day, row_format.rows(found, resolved.ids, node_id)) for day, found in records.by_day().items()],
+        rows_by_day,
         rejected,
         resolved.used(node_id),
         dataclasses.replace(LoadResult.of(batch, len(records), len(rejected), resolved.new), rows=0),

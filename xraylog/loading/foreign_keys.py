@@ -54,6 +54,10 @@ class ForeignKeyChecks:
             self._paths = load_paths.detect(self._conn, self._has_reject_reason)
         return self._paths
 
+    def forget(self) -> None:
+        """Detect again next time, because the tables may have been changed."""
+        self._paths = None
+
     @property
     def hint(self) -> str | None:
         """Return what would make the next run faster, if this one had many rows."""

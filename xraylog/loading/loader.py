@@ -32,6 +32,7 @@ from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.load_result import LoadResult
 from xraylog.loading import copy_rows, foreign_keys, rejects
 from xraylog.loading.batch_source import BatchSource
+from xraylog.loading.binary_rows import TypesChanged
 from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare_all
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
 from xraylog.loading.rejects import Store
@@ -104,6 +105,8 @@ class Target:
                 self.references.forget()
                 self.days.forget()
                 is_dropped = isinstance(error, PartitionMissing)
+            except TypesChanged:
+                self.keys.forget()
             except (errors.DeadlockDetected, errors.SerializationFailure) as error:
                 conflict = error
         if conflict is not None:
@@ -155,6 +158,7 @@ class Loader:
                     position = new_position
                     yield result, position
             except BatchRejected as rejected:  # load the batches one by one, which finds the rows at fault
+                self._keys.forget()
                 one_by_one_until = rejected.end
             else:
                 return

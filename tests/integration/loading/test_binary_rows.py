@@ -19,9 +19,14 @@ from hypothesis import strategies as st
 
 from xraylog.database import schema
 from xraylog.loading import binary_rows, copy_rows
+from xraylog.loading import load_paths as detected
 from xraylog.records import Ids, Records, Request, Route
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+WIDE_IDS = """
+    ALTER TABLE users ALTER id TYPE bigint; ALTER TABLE logs ALTER user_id TYPE bigint;
+    ALTER SEQUENCE users_id_seq AS bigint RESTART 3000000000
+"""
 FIRST = datetime(2015, 1, 1, tzinfo=timezone.utc)
 IDS: Ids = {
     "users": {"alice": 1, "боб": 2_147_483_647},
@@ -191,6 +196,57 @@ def test_columns_of_other_types_get_text(large: Site, sent: list[str], conn: Con
     assert large.main() == 0
     assert large.emails() == users(0, 30)
     assert all(" text," in name for name in sent)
+
+
+@pytest.mark.parametrize(
+    "change", [WIDE_IDS, "ALTER TABLE logs ALTER source_port TYPE bigint"], ids=["wide ids", "a wide port"]
+)
+def test_types_that_are_changed_during_a_run_are_looked_up_again(
+    large: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """An id that does not fit into four bytes ended the run in a traceback."""
+    schema.ensure(conn)
+    real, seen = detected.detect, []
+
+    def detect(*arguments: Any) -> detected.LoadPaths:
+        found = real(*arguments)
+        if not seen:
+            for statement in change.split(";"):
+                conn.execute(statement)
+        seen.append(found.takes_binary)
+        return found
+
+    monkeypatch.setattr(detected, "detect", detect)
+    large.append(*lines(0, 30))
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert seen[:2] == [True, False]
+    assert large.emails() == users(0, 30)
+    assert large.rejected() == []
+
+
+def test_ids_that_outgrow_their_columns_during_a_run_are_for_the_operator(
+    large: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema.ensure(conn)
+    real, seen = detected.detect, []
+
+    def detect(*arguments: Any) -> detected.LoadPaths:
+        found = real(*arguments)
+        if not seen:
+            conn.execute("ALTER TABLE users ALTER id TYPE bigint")
+            conn.execute("ALTER SEQUENCE users_id_seq AS bigint RESTART 3000000000")
+        seen.append(found.takes_binary)
+        return found
+
+    monkeypatch.setattr(detected, "detect", detect)
+    large.append(*lines(0, 30))
+    assert parse_logs.main(["--config", str(large.config)]) == 3
+    said = capsys.readouterr().err
+    assert "sequence users_id_seq of users.id is used up at 2147483647: ALTER TABLE logs ALTER user_id TYPE" in said
+    assert large.buffered() == users(0, 30)
+    conn.execute("ALTER TABLE logs ALTER user_id TYPE bigint")
+    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.emails() == users(0, 30)
 
 
 def test_a_day_that_was_just_loaded_needs_no_vacuum_for_index_only_scans(
