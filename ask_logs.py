@@ -87,7 +87,9 @@ def load_networks(cfg: Config, paths: Sequence[Path]) -> Exit:
     """Replace rows of the table `networks` by those of the files, which are read before the database is opened."""
     found = files.read_all(paths)
     parts = [networks.Part(file.rows(), file.has_country, file.has_provider, file.versions) for file in found]
-    with session.connect({"application_name": "ask_logs", **cfg.connection}) as conn:
+    keywords = {"application_name": "ask_logs", **cfg.connection}
+    silence_s = max(cfg.answer_timeout_s, cfg.report_timeout_s + deadline.SILENCE_S)  # while rows are deleted, say
+    with session.connect(keywords, answer_timeout_s=silence_s) as conn:
         counts = networks.replace(conn, parts)
     say(*(f"{file.path}: {file.lines:,} lines" for file in found))
     say(

@@ -17,7 +17,7 @@ from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, backends, day, line, lines, users, wait_until
 from server import FAST, Server
 
-from xraylog.database import dead_sessions, positions, session
+from xraylog.database import dead_sessions, deadline, positions, session
 from xraylog.database.capabilities import Capabilities
 
 BUSY = """
@@ -122,6 +122,29 @@ def test_a_process_that_is_frozen_while_the_buffer_is_imported(site: Site, froze
     frozen.thaw()
     assert site.run_here() == 0
     assert site.emails() == users(0, 20)
+
+
+def test_networks_are_loaded_by_a_process_that_is_frozen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a deadline, the command waited as long as the process was frozen."""
+    site.set("postgresql", answer_timeout=1)
+    site.set("report", statement_timeout=1)
+    (site.folder / "networks.csv").write_text("198.51.100.0/24,DE\n")
+    write, frozen = psycopg.Copy.write, site.folder / "frozen"
+
+    def frozen_write(self: psycopg.Copy, text: bytes) -> None:
+        os.kill(self.connection.pgconn.backend_pid, signal.SIGSTOP)
+        frozen.write_text(str(self.connection.pgconn.backend_pid))
+        write(self, text)
+
+    monkeypatch.setattr(deadline, "SILENCE_S", 0)
+    monkeypatch.setattr(psycopg.Copy, "write", frozen_write)
+    command = ("networks", "load", str(site.folder / "networks.csv"))
+    status = site.run_here(*command, script="ask_logs")
+    os.kill(int(frozen.read_text()), signal.SIGCONT)
+    assert status == 1
+    assert f"no answer for 1 s from the server's process {frozen.read_text()}" in site.output()
+    monkeypatch.undo()
+    site.run(*command, script="ask_logs")
 
 
 def test_unparsed_lines_are_read_again_by_a_process_that_is_frozen(site: Site, frozen: Freezer) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
+import threading
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network, summarize_address_range
 from pathlib import Path
 
@@ -106,6 +109,24 @@ def test_a_wrong_line_is_an_error_with_its_place(tmp_path: Path, text: str | byt
 def test_a_file_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match=r"none: expected a file .*, found: No such file or directory"):
         files.read(tmp_path / "none")
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_pipe_is_read_as_a_file_and_not_waited_for(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(Unreadable, match="found a pipe without a writer"):
+        files.read(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with path.open("wb") as writer:
+        writer.write(pack(b"198.51.100.0/24,DE\n"))
+        writer.flush()
+        thread = threading.Timer(0, writer.close)
+        thread.start()
+        found = files.read(path)
+        thread.join()
+    os.close(reader)
+    assert [*found.rows()] == ["198.51.100.0/24\tDE\t\\N\t\\N\n"]
 
 
 @pytest.mark.parametrize("bits", [32, 128])

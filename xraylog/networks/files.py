@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import functools
 import gzip
 import itertools
+import os
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,13 +72,30 @@ def read_all(paths: Iterable[Path]) -> list[NetworkFile]:
 def read(path: Path) -> NetworkFile:
     """Return the content of a file. Raises Unreadable, with the name of the file and the line."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             is_gzip = file.read(len(GZIP)) == GZIP
-        with gzip.open(path) if is_gzip else path.open("rb") as text:
-            return _read(path, cast(BinaryIO, text))
+            file.seek(0)
+            return _read(path, cast(BinaryIO, gzip.open(file)) if is_gzip else file)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise Unreadable(f"{path}: expected a file with a network on each line, found: {reason}") from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file. What comes from a pipe is copied first, because it is read twice. Raises OSError and Unreadable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe may never be opened for writing
+    with open(descriptor, "rb") as file:
+        if file.seekable():
+            yield file
+            return
+        os.set_blocking(descriptor, True)
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy)
+            if not copy.tell():
+                raise Unreadable(f"{path}: expected a file with a network on each line, found a pipe without a writer")
+            copy.seek(0)
+            yield copy
 
 
 def _read(path: Path, file: BinaryIO) -> NetworkFile:
