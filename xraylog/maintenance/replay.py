@@ -196,7 +196,7 @@ def _store(
     try:
         with target.transaction(node, node_id, names, len(lines.ids)) as store:
             moved, ignored = _delete(target.conn, lines.ids), _delete(target.conn, list(lines.ignored))
-            _raise_if_kept(target.conn, {*lines.ids, *lines.ignored} - moved - ignored)
+            _raise_if_kept(target.conn, {*lines.ids, *lines.ignored})
             records = lines.records.select([index for index, row_id in enumerate(lines.ids) if row_id in moved])
             rows = store.insert(records) if by_insert and records else store.copy(records)
             if rows < len(records):
@@ -204,6 +204,10 @@ def _store(
     except (DataError, IntegrityError) as error:
         rejects.raise_unless_row_is_at_fault(target.conn, error, lines.records)
         raise BatchRejected(session.message(error)) from error
+    except errors.FeatureNotSupported as error:  # RETURNING from a table with a rule
+        if removals := interference.removals(target.conn, "rejected_lines"):
+            raise _keeps_lines(removals) from error
+        raise
     except errors.InternalError_ as error:
         if by_insert or not citus.lost_the_reason(target.conn, error):
             raise
@@ -214,15 +218,22 @@ def _store(
 
 
 def _raise_if_kept(conn: Connection, ids: set[int]) -> None:
-    """Raise Unsuitable if lines that were not deleted are still there: something else than another replay kept them."""
+    """Raise Unsuitable if lines are still there, whatever the DELETE said: a trigger or a rule kept them."""
     if ids and conn.execute(KEPT, [list(ids)]).fetchone() == (True,):
-        statements = "; ".join(interference.removals(conn, "rejected_lines")) or "see why: \\d rejected_lines"
-        raise Unsuitable(
-            "rejected_lines keeps lines that a replay deletes, so they were not moved; as its owner, or a superuser of "
-            f"PostgreSQL: {statements}"
-        )
+        raise _keeps_lines(interference.removals(conn, "rejected_lines"))
+
+
+def _keeps_lines(removals: Sequence[str]) -> Unsuitable:
+    to_do = "; ".join(removals) or "see why: \\d rejected_lines"
+    return Unsuitable(
+        "rejected_lines keeps lines that a replay deletes, so they were not moved; as its owner, or a superuser of "
+        f"PostgreSQL: {to_do}"
+    )
 
 
 def _delete(conn: Connection, ids: Sequence[int]) -> set[int]:
     """Delete these lines; return the ids of those that were there."""
-    return {row_id for (row_id,) in conn.execute(DELETE_LINES, [ids])} if ids else set()
+    cursor = conn.execute(DELETE_LINES, [ids]) if ids else None
+    if cursor is None or cursor.description is None:  # a rule did something else
+        return set()
+    return {row_id for (row_id,) in cursor}

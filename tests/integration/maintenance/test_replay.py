@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -488,6 +489,36 @@ def test_a_trigger_that_keeps_the_lines_is_named_and_nothing_is_moved(site: Site
     conn.execute("ALTER TABLE rejected_lines DISABLE TRIGGER k")
     site.run(REPLAY)
     assert site.emails() == users(0, 1)
+
+
+KEPT_BY_RULE = """
+    CREATE RULE keep AS ON DELETE TO rejected_lines
+    DO INSTEAD UPDATE rejected_lines SET source = 'old' WHERE id = old.id RETURNING old.*
+"""
+KEPT_BY_TRIGGER = """
+    CREATE FUNCTION back() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO rejected_lines VALUES (OLD.*); RETURN NULL; END $$;
+    CREATE TRIGGER keep AFTER DELETE ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE back()
+"""
+
+
+@pytest.mark.parametrize(
+    "keep", ["CREATE RULE keep AS ON DELETE TO rejected_lines DO INSTEAD NOTHING", KEPT_BY_RULE, KEPT_BY_TRIGGER]
+)
+def test_what_keeps_the_lines_while_it_says_that_they_are_deleted_is_named(
+    site: Site, conn: Connection, keep: str
+) -> None:
+    """Each replay stored these lines once more."""
+    reject(site, line(0), "# ignored\n")
+    conn.execute(keep)
+    said = site.run("--replay-rejected", status=3).stderr
+    remove = re.findall("(?:DROP RULE keep ON|ALTER TABLE rejected_lines DISABLE TRIGGER keep)[^;]*", said)
+    assert len(remove) == 1, said
+    assert site.emails() == Counter()
+    conn.execute(remove[0])
+    site.run("--replay-rejected")
+    assert site.emails() == users(0, 1)
+    assert site.rejected() == []
 
 
 def test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused(site: Site, conn: Connection) -> None:
