@@ -124,13 +124,16 @@ class Buffer:
             raise Damaged(f"{self.path}: expected a buffer, found nothing")
         return self._file
 
-    def spooled_to(self, fingerprints: list[Fingerprint], size: int | None) -> int:
-        """Return how far the log with these fingerprints has been spooled; 0 if it is unknown.
+    def spooled_to(self, log: Log) -> int:
+        """Return how far this log has been spooled; 0 if it is unknown.
 
-        `size`: of the log, if that is known: a larger offset belongs to another file.
+        Of a file, the text before that offset has to be the same: another one may begin alike.
         """
-        ends = (mark.end for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
-        return max((end for end in ends if size is None or end <= size), default=0)
+        fingerprints, size = log.fingerprints(), log.max_offset
+        marks = (mark for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
+        if size is not None:
+            marks = (mark for mark in marks if mark.end <= size and mark.tail in (b"", log.tail(mark.end)))
+        return max((mark.end for mark in marks), default=0)
 
     def spooled_from(self, fingerprints: list[Fingerprint]) -> int:
         """Return the offset from which on this log is in the buffer; a database had the lines before it."""

@@ -150,7 +150,7 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
     def position(origin: Origin, tail_at: TailAt, log: Log | None = None) -> Position | None:
         node_id = references.known_node(conn, origin.node) if has_positions else None
         if node_id is not None:
-            size = None if log is None else log.max_offset
+            size = positions.UNKNOWN_SIZE if log is None else log.max_offset
             there = positions.lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
         elif copied:  # as a node of its own
             there = Position.start(0, origin.source)
@@ -216,7 +216,7 @@ def reached(log: Log, known: DatabaseState | DatabaseDown, buffer: Buffer) -> tu
     """
     there = known.stored.get(log.path) if isinstance(known, DatabaseState) else None
     offset, later = (there.offset, there.later) if there else (0, ())
-    return max(offset, buffer.spooled_to(log.fingerprints(), log.max_offset)), later
+    return max(offset, buffer.spooled_to(log)), later
 
 
 def stored_before(log: Log, earlier_copies: Sequence[tuple[Fingerprint, int]]) -> int:

@@ -26,6 +26,7 @@ ANYBODY = Owner()
 # Returns the digest of the log's text before an offset; None for an archive, for which it is not computed.
 TailAt: TypeAlias = Callable[[int], "bytes | None"]
 NO_TEXT = b""  # returned if the log no longer has that text
+UNKNOWN_SIZE = 1 << 62  # of a file that a buffered batch is from
 
 
 class Range(NamedTuple):
@@ -116,7 +117,7 @@ class Row(NamedTuple):
         """Return whether a file of this size has this position, and the text before it: another one can begin alike."""
         if self.position > size or self.tail is None or tail_at is None:
             return self.position <= size
-        return tail_at(self.position) in (self.tail, NO_TEXT)
+        return tail_at(self.position) in (self.tail, NO_TEXT, None)
 
 
 # The last columns are read via jsonb, because an older database lacks them, and a dry run does not add them.

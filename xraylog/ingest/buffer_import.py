@@ -272,6 +272,7 @@ def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterab
             target.conn,
             node_id,
             origin,
+            size=positions.UNKNOWN_SIZE,
             owner=target.owner,
             tail_at=text_of(stored, [source.log for source in sources]),
             on_delete=functools.partial(confirmation.leave_receipt, cfg, target),
@@ -283,12 +284,19 @@ def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterab
 
 
 def text_of(stored: BufferedBatch, logs: Sequence[Log]) -> TailAt:
-    """Return a function that digests the log's text before an offset: for the batch's end, or if a log still has it."""
+    """Return a function that digests the log's text before an offset: for the batch's end, or if a log still has it.
+
+    Such a log has the text before the batch's end, too: another one may begin alike.
+    """
 
     def tail_at(offset: int) -> bytes | None:
         if offset == stored.log_end:
             return stored.tail
-        with opened(stored.origin, offset, logs) as log:
-            return positions.NO_TEXT if log is None else tail_unless_overwritten(log)(offset)
+        with opened(stored.origin, stored.log_end, logs) as log:
+            if log is None or stored.tail not in (None, log.tail(stored.log_end)):
+                return positions.NO_TEXT
+            if log.max_offset is None and offset > stored.log_end:  # an archive may be shorter than the log was
+                return positions.NO_TEXT
+            return tail_unless_overwritten(log)(offset)
 
     return tail_at

@@ -103,7 +103,7 @@ def has_lines_of_another_database(buffer: Buffer, source: Source) -> bool:
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
     """Append the new lines of one log to the buffer, and those that are not confirmed; then drain the log."""
     log, again = source.log, source.again
-    spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log.fingerprints(), log.max_offset))
+    spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log))
     is_continued = not again and source.stored_to is None and resume_piped_text(buffer, source, spooled_to)
     if is_continued:
         spooled_to = source.stored_to or 0

@@ -23,6 +23,7 @@ from xraylog.database.positions import Position
 from xraylog.ingest import buffer_import
 from xraylog.loading import attach, bulk
 from xraylog.loading.loader import Target
+from xraylog.records import HEAD_BYTES
 
 
 def test_the_buffer_keeps_the_order_over_many_runs(site: Site) -> None:
@@ -271,6 +272,33 @@ def test_an_older_copy_of_the_buffer_has_nothing_new(site: Site, load_path: str,
             site.append(line(number))
             site.run()
             assert site.emails() == users(0, number + 1)
+
+
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "buffered"])
+@pytest.mark.parametrize("more", [5, 20], ids=["shorter", "longer"])
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_another_log_that_begins_alike_loses_no_line_in_the_buffer(
+    site: Site, load_path: str, is_stored: bool, more: int
+) -> None:
+    """A machine that is set back to a snapshot goes on with other lines after the same beginning."""
+    site.load_path = load_path
+    site.append(*lines(0, 60))
+    if is_stored:
+        site.run("--keep")
+    site.away()
+    site.run("--keep")
+    os.truncate(site.log, sum(len(text) for text in lines(0, 50)))  # more than its fingerprint covers
+    assert site.log.stat().st_size > HEAD_BYTES
+    site.append(*lines(100, 100 + more))
+    site.run("--keep")
+    site.append(*lines(200, 210))
+    site.run("--keep")
+    site.back()
+    site.run("--keep")
+    twice = users(0, 60) + users(0, 50) + users(100, 100 + more) + users(200, 210)
+    assert site.emails() == twice
+    site.run()
+    assert site.emails() == twice
 
 
 def test_a_gap_that_is_a_hole_moves_the_position_to_its_end(site: Site) -> None:
