@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import citus, markers, migration_record, namesakes, refusals, session
+from xraylog.database import citus, lost_names, markers, migration_record, namesakes, refusals, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
@@ -133,7 +133,6 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {  # of each table; a column with a t
 MAY_BE_NULL = ("source_ip", "source_port")  # if a hand-made table has NOT NULL on these, it is dropped
 NEVER_NULL = ("id", "timestamp", "action")
 
-
 MIGRATING = "logs is being migrated, and not all of its days are in it"
 
 
@@ -252,7 +251,8 @@ def inspect(conn: Connection) -> Findings:
             table.unique.add(column)
     role = Identifier(conn.info.user).as_string(conn)
     foreign = *namesakes.tables_of_others(tables, COLUMNS, role), *namesakes.hiding_tables(conn, tables)
-    return Findings(tables, foreign or tuple(misfits(tables, role)), _migration(conn, tables.get("logs")))
+    found = foreign or (*misfits(tables, role), *lost_names.find(conn, tables, KEYS, TABLES))
+    return Findings(tables, found, _migration(conn, tables.get("logs")))
 
 
 def _migration(conn: Connection, logs: Table | None) -> str | None:

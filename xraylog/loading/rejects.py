@@ -10,6 +10,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
+from psycopg.sql import Identifier
 
 from xraylog.database import citus, interference, partitions, retry, table_faults
 from xraylog.database.partitions import PartitionMissing
@@ -210,6 +211,16 @@ def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[byt
         yield b"\n"
 
 
+def _raise_without_partition(conn: Connection, error: psycopg.Error) -> None:
+    """Raise Unsuitable for a day that the operator has partitioned, and that has no partition for a row."""
+    schema, name = error.diag.schema_name or "", error.diag.table_name or ""
+    day, rest = (Identifier(schema, one).as_string(conn) for one in (name, f"{name}_rest"))
+    create = f"CREATE TABLE {rest} PARTITION OF {day} DEFAULT"
+    raise Unsuitable(
+        f"{session.message(error)}: it is partitioned itself; as its owner, from PostgreSQL 11 on: {create}"
+    ) from error
+
+
 def raise_unless_row_is_at_fault(conn: Connection, error: psycopg.Error, records: Records) -> None:
     """Raise if an error is not about the values of a row: a partition or a name vanished, or the tables refuse any row.
 
@@ -222,6 +233,9 @@ def raise_unless_row_is_at_fault(conn: Connection, error: psycopg.Error, records
     # "no partition of relation" has the SQLSTATE of a CHECK, but no constraint's name; Citus never gives that name
     is_nameless = isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
     days = {minute[:DAY] for minute in records.minutes}
+    is_routing = error.diag.source_function == "ExecFindPartition"
+    if is_nameless and is_routing and error.diag.table_name not in (None, "logs"):
+        _raise_without_partition(conn, error)
     if is_nameless and not (citus.has_logs(conn) and partitions.are_there(conn, days)):
         raise PartitionMissing from error
     table_faults.raise_if_at_fault(conn, error, "logs")

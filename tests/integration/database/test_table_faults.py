@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
 
+import psycopg
 import pytest
 from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, line, lines, users
@@ -57,6 +59,43 @@ def refused_until_mended(site: Site, *expected: str, first: int = 5, is_checked:
     site.run()
     assert site.emails() == users(0, first + 20)
     assert site.rejected() == []
+
+
+@pytest.mark.parametrize("table", ["users", "endpoints", "protocols", "tags", "nodes"])
+def test_names_that_were_dropped_are_not_replaced_by_others(used: Site, table: str) -> None:
+    """A new table began at 1 again: each old row showed the name of another user."""
+    before = used.rows()
+    used.query(f"DROP TABLE {table} CASCADE")
+    used.append(*lines(5, 10))
+    said = used.run(status=Exit.OPERATOR).stderr
+    found = re.findall("CREATE TABLE [^;]*|SELECT setval[^;]*FROM logs\\)\\)", said)
+    assert len(found) == 2, said
+    assert f"{table}: expected the names to which logs refers" in marked(used)
+    assert used.buffered() == users(5, 10)
+    for statement in found:
+        used.query(statement)
+    used.run(status=Exit.OPERATOR if table == "nodes" else Exit.DONE)  # the confirmations of a node went with it
+    column = {"users": 9, "endpoints": 5, "protocols": 4, "nodes": 10}.get(table, 7)
+    rows = used.rows()
+    assert [row[column] for row in rows[:5]] == [None] * 5
+    assert [row[:4] for row in rows[:5]] == [row[:4] for row in before]
+    assert [row[9] for row in rows[5:]] == [f"u{n}" for n in range(5, 10)]
+
+
+def test_a_day_that_is_partitioned_itself_and_lacks_a_partition(used: Site, conn: psycopg.Connection[Any]) -> None:
+    """Each run said that the database was not available, and ended well."""
+    if conn.info.server_version < 11_00_00:
+        pytest.skip("this version has no DEFAULT partitions")
+    conn.execute("""
+        CREATE TABLE "Day" PARTITION OF logs FOR VALUES FROM ('2025-12-05 00:00+00') TO ('2025-12-06 00:00+00')
+        PARTITION BY LIST (action)""")
+    used.append(*lines(5, 10, "2025/12/05 03:00:00.000001"))
+    said = used.run(status=Exit.OPERATOR).stderr
+    assert used.buffered() == users(5, 10)
+    (statement,) = re.findall("CREATE TABLE [^;]* DEFAULT", said)
+    conn.execute(statement)  # type: ignore[call-overload]
+    used.run()
+    assert used.emails() == users(0, 10)
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
