@@ -131,9 +131,15 @@ SELECT_POSITIONS = """
 
 # A new timestamp once a day is enough to keep the position of a log that exists and does not change. But the row is
 # written each time: the commit of a dead run may not be on a standby yet, and its lines must not leave the log before
-# it is. Our commit waits for both. Two statements, because Citus refuses now() in a CASE.
-TOUCH_OLD = "UPDATE log_positions SET updated_at = now() WHERE id = %s AND updated_at < now() - interval '1 day'"
-TOUCH = "UPDATE log_positions SET updated_at = updated_at WHERE id = %s"
+# it is. Our commit waits for both. Two statements, because Citus refuses now() in a CASE. The row is ours from now on:
+# once the log is drained, nothing else tells that an installation which has lost its state had recognised it.
+TOUCH_OLD = """
+    UPDATE log_positions SET updated_at = now(), installation = coalesce(%s::bytea, installation)
+    WHERE id = %s AND updated_at < now() - interval '1 day'
+"""
+TOUCH = """
+    UPDATE log_positions SET updated_at = updated_at, installation = coalesce(%s::bytea, installation) WHERE id = %s
+"""
 
 
 # For a run that was killed after the drain and before it updated the position. No file has the old head any more; if
@@ -163,8 +169,8 @@ def find(
     position = lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
     previous_digest = origin.previous_digest
     if position.offset:
-        if not conn.execute(TOUCH_OLD, [position.id]).rowcount:
-            conn.execute(TOUCH, [position.id])
+        if not conn.execute(TOUCH_OLD, [owner.id, position.id]).rowcount:
+            conn.execute(TOUCH, [owner.id, position.id])
     elif previous_digest:
         is_of_any_owner = owner.id is None or owner.is_new
         values = [node_id, origin.source, len(previous_digest), previous_digest, owner.id, is_of_any_owner]

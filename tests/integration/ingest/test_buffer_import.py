@@ -301,6 +301,27 @@ def test_another_log_that_begins_alike_loses_no_line_in_the_buffer(
     assert site.emails() == twice
 
 
+@pytest.mark.parametrize("is_buffered", [True, False])
+def test_a_log_that_was_recognised_without_its_state_is_known_when_it_comes_from_the_buffer(
+    site: Site, is_buffered: bool
+) -> None:
+    """A new installation found the position of the old one, and did not know it any more once the log was drained."""
+    site.append(*lines(0, 3))
+    site.run("--keep")
+    if is_buffered:
+        site.away()
+        site.run("--keep")
+        site.back()
+    site.state.unlink()
+    site.run("--keep")
+    site.append(*lines(3, 10))
+    site.away()
+    site.run()
+    site.back()
+    site.run()
+    assert site.emails() == users(0, 10)
+
+
 def test_a_gap_that_is_a_hole_moves_the_position_to_its_end(site: Site) -> None:
     """There is no line in it that would move the position."""
     hole = 16 << 20
