@@ -148,14 +148,11 @@ def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer)
     owner = Owner(installation.Installation().owner_id, is_new=False) if copied else confirmation.owner(known)
 
     def position(origin: Origin, tail_at: TailAt, log: Log | None = None) -> Position | None:
-        node_id = references.known_node(conn, origin.node) if has_positions else None
-        if node_id is not None:
-            size = positions.UNKNOWN_SIZE if log is None else log.max_offset
-            there = positions.lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
-        elif copied:  # as a node of its own
-            there = Position.start(0, origin.source)
-        else:
+        if not has_positions:
             return None
+        node_id = references.known_node(conn, origin.node) or 0  # if it is new, it may have had another name
+        size = positions.UNKNOWN_SIZE if log is None else log.max_offset
+        there = positions.lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
         if copied:
             there = replace(there, offset=max(there.offset, confirmation.stored_in(known, origin, log)))
         return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)

@@ -103,6 +103,7 @@ class Row(NamedTuple):
     stored_from: int
     tail: bytes | None
     installation: bytes | None  # None: written by an older version; it belongs to any
+    is_of_node: bool  # False: of this installation, which had another node name before
 
     def belongs_to(self, owner: Owner) -> bool:
         """Return whether this installation may move it."""
@@ -123,9 +124,10 @@ class Row(NamedTuple):
 # The last columns are read via jsonb, because an older database lacks them, and a dry run does not add them.
 SELECT_POSITIONS = """
     SELECT id, source, position, head_length, head, coalesce((to_jsonb(p) ->> 'stored_from')::bigint, 0),
-           (to_jsonb(p) ->> 'tail')::bytea, (to_jsonb(p) ->> 'installation')::bytea
+           (to_jsonb(p) ->> 'tail')::bytea, (to_jsonb(p) ->> 'installation')::bytea, node_id = %(node_id)s
     FROM log_positions p
-    WHERE node_id = %(node_id)s AND (source = %(source)s OR head = ANY(%(head_digests)s::bytea[]))
+    WHERE (source = %(source)s OR head = ANY(%(head_digests)s::bytea[]))
+      AND (node_id = %(node_id)s OR %(is_file)s AND (to_jsonb(p) ->> 'installation')::bytea = %(owner)s::bytea)
     ORDER BY position DESC, updated_at DESC
 """
 
@@ -196,9 +198,10 @@ def lookup(
     """
     source, fingerprints = origin.source, origin.fingerprints
     digests = tuple(fingerprint.digest for fingerprint in fingerprints)
-    values = {"node_id": node_id, "source": source, "head_digests": [*digests]}
+    values = {"node_id": node_id, "source": source, "head_digests": [*digests], "owner": owner.id}
+    values["is_file"] = size is not None  # an archive may be loaded under another node on purpose
     rows = [Row(*row) for row in conn.execute(SELECT_POSITIONS, values)]
-    ours = [row for row in rows if owner.is_new or row.belongs_to(owner)]
+    ours = [row for row in rows if row.is_of_node and (owner.is_new or row.belongs_to(owner))]
     matching = [
         row
         for row in rows

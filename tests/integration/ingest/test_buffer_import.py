@@ -141,13 +141,16 @@ def test_ten_equal_lines_in_every_generation_are_ten_rows_each(site: Site) -> No
 
 
 def test_a_node_that_was_renamed_meanwhile_keeps_its_lines_apart(site: Site) -> None:
+    """Those of the buffer keep the name under which they were met, and the log that still has them adds only others."""
     site.away()
     site.append(*lines(0, 5))
     site.run("--keep")
     site.set("parser", node="new name")
     site.back()
+    site.append(*lines(5, 8))
     site.run("--keep")
-    assert {row[-1] for row in site.rows()} == {"n1", "new name"}  # another node's position is not ours
+    assert [row[-1] for row in site.rows()] == ["n1"] * 5 + ["new name"] * 3
+    assert site.emails() == users(0, 8)
 
 
 @pytest.mark.parametrize("step", [60, 75, 90])

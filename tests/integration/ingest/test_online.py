@@ -145,6 +145,29 @@ def test_an_emptied_log_is_reported_once_and_read_from_its_beginning(site: Site,
     assert site.emails() == users(0, 110)
 
 
+@pytest.mark.parametrize("is_buffered", [False, True])
+def test_a_node_that_gets_another_name_knows_the_lines_that_its_log_keeps(site: Site, is_buffered: bool) -> None:
+    """As on tmpfs, where lines stay: they were stored once more, under the new name."""
+    site.append(*lines(0, 60))
+    if is_buffered:
+        site.away()
+    site.run("--keep")
+    site.back()
+    site.set("parser", node="another")
+    if not is_buffered:
+        assert "nothing new after byte" in site.run("--dry-run").stdout
+    site.append(*lines(60, 70))
+    assert site.run("--keep").stderr == ""
+    assert site.emails() == users(0, 70)
+    site.set("parser", node="n1")
+    site.append(*lines(70, 80))
+    assert site.run("--keep").stderr == ""
+    site.append(*lines(80, 90))
+    assert site.run().stderr == ""
+    assert site.emails() == users(0, 90)
+    assert [row[10] for row in site.rows()] == ["n1"] * 60 + ["another"] * 10 + ["n1"] * 20
+
+
 def test_another_log_that_begins_alike_loses_no_line(site: Site) -> None:
     """A machine that is set back to a snapshot goes on with other lines after the same beginning."""
     site.append(*lines(0, 60))
