@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import Identifier
 
-from xraylog.database import citus, interference, partitions, retry, table_faults
+from xraylog.database import citus, interference, partitions, retry, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.rejection import Rejection

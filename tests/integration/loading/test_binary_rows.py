@@ -218,7 +218,7 @@ def test_types_that_are_changed_during_a_run_are_looked_up_again(
 
     monkeypatch.setattr(detected, "detect", detect)
     large.append(*lines(0, 30))
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     assert seen[:2] == [True, False]
     assert large.emails() == users(0, 30)
     assert large.rejected() == []
@@ -240,12 +240,12 @@ def test_ids_that_outgrow_their_columns_during_a_run_are_for_the_operator(
 
     monkeypatch.setattr(detected, "detect", detect)
     large.append(*lines(0, 30))
-    assert parse_logs.main(["--config", str(large.config)]) == 3
+    assert large.main() == 3
     said = capsys.readouterr().err
     assert "sequence users_id_seq of users.id is used up at 2147483647: ALTER TABLE logs ALTER user_id TYPE" in said
     assert large.buffered() == users(0, 30)
     conn.execute("ALTER TABLE logs ALTER user_id TYPE bigint")
-    assert parse_logs.main(["--config", str(large.config)]) == 0
+    assert large.main() == 0
     assert large.emails() == users(0, 30)
 
 

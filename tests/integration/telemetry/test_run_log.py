@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from helpers.site import Site, line, lines, users
 
-import parse_logs
 from xraylog import atomic_file
 from xraylog.telemetry import run_log
 from xraylog.telemetry.run_log import LogSink
@@ -104,7 +103,7 @@ def test_a_warning_that_each_step_has_again_is_logged_once_a_run(site: Site, mon
     site.set("logging", file="own.log")
     site.append(*lines(0, 5))
     site.away()
-    run(site)
+    site.main()
     site.back()
     site.append(*lines(5, 10))
 
