@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -18,31 +20,36 @@ from xraylog.telemetry.prometheus import EndedRun, Metrics
 
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 RULES = dict(re.findall(r"^  - alert: (\w+)\n    expr: (.+(?:\n {10}.+)*)$", PAGE, re.MULTILINE))
-OVER_TIME = re.compile(r'(\w+)_over_time\((\w+)(?:\{(\w+)=~?"([^"]*)"\})?\[(\d+)([mhd])\](?: offset (\d+)([mhd]))?\)')
+OVER_TIME = re.compile(
+    r'(\w+)_over_time\((?:0\.5, )?(\w+)(?:\{(\w+)=~?"([^"]*)"\})?\[(\d+)([mhd])\](?: offset (\d+)([mhd]))?\)'
+)
 MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
-REDUCED = {"sum": sum, "count": len, "max": max, "avg": lambda found: sum(found) / len(found)}
+REDUCED = {"sum": sum, "count": len, "max": max, "avg": statistics.mean, "quantile": statistics.median}
 NO_LINES = dict.fromkeys(prometheus.OUTCOMES, 0)
 STEP = 5  # minutes from run to run
 DAY = 24 * 60 // STEP  # runs
 Samples = Sequence[tuple[str, Mapping[str, str], float]]
 
 
-def scraped(path: Path, runs: Sequence[Mapping[str, int]], users: Sequence[int] = ()) -> list[Samples]:
-    """What Prometheus has after these runs. `runs`: rows by outbound tag, or `users` of each run."""
+def scraped(
+    path: Path, runs: Sequence[Mapping[str, int]], users: Sequence[int] = (), let_in: Sequence[int] = ()
+) -> list[Samples]:
+    """What Prometheus has after these runs. `runs`: rows by outbound tag, or `users` or rows `let_in` of each run."""
     metrics, samples = Metrics(path, "n1", path.parent / "access.log"), list[Samples]()
-    for (rows, number), alike in groupby(zip_longest(runs, users)):
+    for (rows, number, accepted), alike in groupby(zip_longest(runs, users, let_in)):
         repeats = len(list(alike))
-        made = [scraped_after(metrics, path, rows or {}, number or 0) for _ in range(min(repeats, 3))]
+        made = [scraped_after(metrics, path, rows or {}, number or 0, accepted or 0) for _ in range(min(repeats, 3))]
         # A run starts from the samples of the one before: where two in a row leave the same, all that follow do.
         assert repeats < 3 or without_time(made[1]) == without_time(made[2])
         samples += [*made, *made[-1:] * (repeats - len(made))]
     return samples
 
 
-def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int], users: int) -> Samples:
-    """What Prometheus has after one run."""
+def scraped_after(metrics: Metrics, path: Path, rows: Mapping[str, int], users: int, accepted: int) -> Samples:
+    """What Prometheus has after one run. Scanners knock all the time."""
     counts = RunCounts()
     counts.outbound_tags.update(rows)
+    counts.actions.update({"accepted": accepted, "rejected": 7})
     found = {**as_metrics([counts]), (prometheus.USERS, ""): users}
     metrics.end(EndedRun(1, 2, 0, True, NO_LINES, line_metrics=found), path.parent / "buffer")
     families = text_string_to_metric_families(path.read_text())
@@ -66,11 +73,11 @@ def fires(rule: str, samples: Sequence[Samples]) -> bool:
             value for each in times for metric, labels, value in each
             if metric == name and (label is None or re.fullmatch(pattern, labels.get(label, "")))
         ]  # fmt: skip
-        return str(REDUCED[function](values)) if values else "None"
+        return str(REDUCED[function](values)) if values else "nan"  # of which no comparison is true
 
     plain = OVER_TIME.sub(reduced, re.sub(r"ignoring\(\w+\)( group_left)?", "", " ".join(rule.split())))
-    assert re.fullmatch(r"[\d.e+*/<>=() -]+|.*None.*|.* and .*", plain), plain
-    return "None" not in plain and bool(eval(plain))  # noqa: S307  # numbers and operators
+    assert re.fullmatch(r"(?:[\d.e+*/<>=() -]|nan|and|or)+", plain), plain
+    return bool(eval(plain, {"nan": math.nan}))  # noqa: S307  # numbers and operators
 
 
 QUIET, BUSY = {"direct": 100}, {"direct": 100, "block": 60}
@@ -116,6 +123,30 @@ def test_the_alert_of_users_who_have_gone_compares_with_the_day_before_and_not_w
     tmp_path: Path, users: Sequence[int], expected: bool
 ) -> None:
     assert fires(RULES["XraylogUsersGone"], scraped(tmp_path / "x.prom", (), users)) == expected
+
+
+ASLEEP, AWAKE = [0] * (DAY // 4), [0, 30, 9, 12] * (DAY * 3 // 16)  # of one run in four nobody asks for anything
+HOUR = 60 // STEP
+ONCE = [*[0] * 5, 40, *[0] * 100, 40, *[0] * (DAY - 107)]  # one client, for some minutes twice a day
+
+
+@pytest.mark.parametrize(
+    ("let_in", "expected"),
+    [
+        ([*ASLEEP, *AWAKE, *ASLEEP], False),
+        ([*ASLEEP, *AWAKE, *ASLEEP, *AWAKE[: DAY // 4], *[0] * HOUR], True),
+        ([*ASLEEP, *AWAKE, *ASLEEP, *AWAKE[: DAY // 4], 2, *[0] * (HOUR - 2)], False),
+        ([*ONCE, *[0] * HOUR], False),
+        ([*AWAKE, *[0] * (DAY + HOUR)], True),
+        ([*ONCE, *ONCE], False),
+        ([*[9] * HOUR, *[0] * HOUR], False),
+    ],
+    ids=["each night", "an hour by day", "for less than an hour", "few clients", "for days", "rarely", "new"],
+)
+def test_the_alert_that_nobody_was_let_in_is_quiet_when_nobody_came_at_that_time_a_day_before(
+    tmp_path: Path, let_in: Sequence[int], expected: bool
+) -> None:
+    assert fires(RULES["XraylogNobodyLetIn"], scraped(tmp_path / "x.prom", (), (), let_in)) == expected
 
 
 @pytest.mark.parametrize("tag", ["blocked", "Block-ads", "blackhole", "reject", "deny-bt", "unblock"])
