@@ -326,6 +326,9 @@ class Findings:
     places: Mapping[str, Place] = field(default_factory=dict)  # by address of a user, or of a source
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # DNS names of destinations that are addresses
     complaints: Sequence[str] = ()  # notes on tables that this role may not read
+    read_until: datetime | None = (
+        None  # later lines may wait in a log for its next run; None: those of the window do not
+    )
 
     @property
     def rows(self) -> int:
@@ -356,9 +359,20 @@ class Findings:
         return sum(node.rejected_lines for node in self.nodes)
 
     @property
+    def known_until(self) -> datetime:
+        """Return when a node without rows can have been silent at the latest."""
+        return min(self.window.until, self.read_until or self.window.until)
+
+    def without_unread(self, read_until: datetime) -> Findings:
+        """Return the same without what is only a lack of lines that wait for the next run."""
+        found = replace(self, read_until=read_until)
+        ends = [replace(gap, until=min(gap.until, found.known_until)) for gap in self.gaps]
+        return replace(found, gaps=[gap for gap in ends if gap.length >= GAP])
+
+    @property
     def silent(self) -> list[str]:
-        """Return the nodes that still have runs, but no accepted rows in the last hour of the window."""
-        until, since = self.window.until, self.window.since
+        """Return the nodes that still have runs, but no accepted rows in the last hour of which lines are known."""
+        until, since = self.known_until, self.window.since
         alive = [node for node in self.nodes if node.stored and until - node.stored < RETIRED_AFTER]
         return [node.name for node in alive if until - (node.last or since) >= GAP]
 

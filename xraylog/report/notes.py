@@ -9,8 +9,9 @@ from xraylog.report import stalls, wording
 from xraylog.report.model import Findings, Gap
 from xraylog.report.run_history import Runs
 
-# Between runs: cron starts one every few minutes. A machine without any run in the window only writes pages.
+# Between runs, if they usually have shorter pauses. A machine without any run in the window only writes pages.
 MAX_PAUSE = timedelta(hours=1)
+LATE = 1.5  # times the usual pause, if that is longer
 
 
 def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Sequence[str]]]:
@@ -18,7 +19,8 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
     if not found.rows:
         yield "No rows in these days.", ()
     is_over = found.window.until < written
-    if runs.last and not is_over and found.window.since <= runs.last <= written - MAX_PAUSE:
+    longest = max(MAX_PAUSE, LATE * runs.pause)
+    if runs.last and not is_over and found.window.since <= runs.last <= written - longest:
         yield _without_runs(runs.last, found), ()
     usual = stalls.usual(found)
     silent = [] if is_over else [name for name in found.silent if name not in usual]

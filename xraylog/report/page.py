@@ -38,6 +38,7 @@ MAX_BYTES = 2_000_000  # of the page; it shows fewer users if it would be larger
 
 def render(found: Findings, runs: Runs, written: datetime, is_masked: bool, refresh_s: int = 0) -> str:
     """Return the page as HTML, of at most MAX_BYTES. `written`: now. `refresh_s`: when it reloads itself; 0: never."""
+    found = found.without_unread(written - runs.pause)
     style, script = _text(STYLES), _text(SCRIPTS)
     zones = {"in-local": found.window.zone, "in-utc": UTC}
     if found.window.zone.key in ("UTC", "Etc/UTC"):

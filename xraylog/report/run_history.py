@@ -7,9 +7,11 @@ import csv
 import json
 import os
 import stat
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import date, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, StopIteration, Recur
 MAX_BYTES = 1 << 24  # read from the end of the statistics: more than a month with a run every minute
 BUFFER, STATISTICS = "the buffer", "the statistics"
 YEARS = range(1970, 9999)  # of times that can be converted to any time zone
+DAYS = 7  # with runs, of which the pauses are compared
 LINES = range(1 << 63)  # plausible numbers of lines
 
 
@@ -33,6 +36,7 @@ class Runs:
     last_good: datetime | None = None  # when the database last had every line, according to the metrics
     last: datetime | None = None  # when the last run began, in the window or not
     last_stored: datetime | None = None  # the same of the last run that stored lines
+    pause: timedelta = timedelta()  # the longest between two runs on a usual day
     count: int = 0
     offline: int = 0
     spooled: int = 0  # lines
@@ -78,10 +82,19 @@ def read(
         last=max((run.began for run in runs), default=None),
         # A row does not show whether its run failed; one with lines has stored them.
         last_stored=max((run.began for run in runs if run.is_online and run.processed + run.failed), default=None),
+        pause=_usual_pause(run.began for run in runs),
         count=len(in_window),
         offline=sum(not run.is_online for run in in_window),
         spooled=sum(run.processed for run in in_window if not run.is_online),
     )
+
+
+def _usual_pause(starts: Iterable[datetime]) -> timedelta:
+    """Return the longest pause between runs on a usual day: cron may start none at night, and once none for days."""
+    longest: dict[date, timedelta] = {}  # by the day on which it ended
+    for before, start in pairwise(sorted(starts)):
+        longest[start.date()] = max(longest.get(start.date(), timedelta()), start - before)
+    return statistics.median_low([longest[day] for day in sorted(longest)[-DAYS:]] or [timedelta()])
 
 
 def _with_older(runs: Runs, buffer_path: Path) -> Runs:

@@ -32,7 +32,7 @@ def unknown(found: Findings) -> list[Gap]:
 def usual(found: Findings) -> set[str]:
     """Return the nodes that let nobody in at the end of the window, when on most other days they do not either."""
     others = _rows_of_other_days(found)
-    last = [(gap.node, counts) for gap, counts in others if gap.until == found.window.until]
+    last = [(gap.node, counts) for gap, counts in others if gap.until == found.known_until]
     return {node for node, counts in last if len(counts) >= MIN_DAYS and not statistics.median_high(counts)}
 
 

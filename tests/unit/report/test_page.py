@@ -75,6 +75,34 @@ def test_a_machine_whose_runs_have_stopped_is_named(hours: float, days: int, is_
     assert told == [expected] * is_named
 
 
+@pytest.mark.parametrize(("hours", "is_named"), [(1.4, False), (1.5, True)])
+def test_a_run_is_missed_after_half_again_as_long_as_the_usual_pause(hours: float, is_named: bool) -> None:
+    """With cron once an hour it is nearly an hour since the last run, shortly before the next one."""
+    found = Findings(Window.of(BERLIN, 1, None, NOON), [node("n1", HOUR * hours, HOUR * hours)])
+    done = run_history.Runs(known=True, last=NOON - HOUR * hours, pause=HOUR)
+    assert [note.partition(" since")[0] for note in notes(found, done, NOON)] == ["No run of this machine"] * is_named
+
+
+def test_lines_that_wait_for_the_next_run_are_no_silence() -> None:
+    """With one run in six hours, of the last six nothing is known; it would stand out before each run."""
+    window = Window.of(BERLIN, 4, None, NOON)
+    rows = [Slot(NOON - HOUR * hour, "n1", "direct", "accepted", 100) for hour in range(5, 80)]
+    for last, silence in ((5.9, []), (6.9, []), (7, ["Nobody was let in during the last hour: n1"])):
+        of = node("n1", HOUR * last, HOUR * 5.5)
+        found = Findings(window, [of], [Gap("n1", NOON - HOUR * last, NOON)], rows)
+        assert notes(found, run_history.Runs(known=True, last=NOON - HOUR * 5.5, pause=HOUR * 6), NOON) == silence
+        shown = page.render(found, run_history.Runs(pause=HOUR * 6), NOON, is_masked=False)
+        assert ('id="gaps"' in shown) == bool(silence)
+
+
+def test_a_silence_ends_where_the_lines_end_that_were_read() -> None:
+    """A day of it would be: nobody was let in for a day or more."""
+    window = Window.of(BERLIN, 4, None, NOON)
+    found = Findings(window, [node("n1", HOUR * 30, HOUR * 12)], [Gap("n1", NOON - HOUR * 30, NOON)])
+    shown = page.render(found, run_history.Runs(pause=HOUR * 12), NOON, is_masked=False)
+    assert '<td data-value="18.0">18.0</td>' in shown
+
+
 def test_of_days_that_are_over_no_run_is_missed() -> None:
     past = Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))
     done = run_history.Runs(known=True, last=past.since)

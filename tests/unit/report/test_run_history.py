@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -74,6 +75,42 @@ def test_a_time_of_the_last_good_run_that_is_none_is_left_out(tmp_path: Path) ->
     )
     assert metrics.last_success() > 1e18
     assert run_history.read(None, None, tmp_path / "none", WINDOW, metrics) == run_history.Runs()
+
+
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+BY_DAY = [number * DAY + minute * MINUTE for number in range(9) for minute in range(480, 1200, 5)]  # 08:00 to 19:55
+
+
+@pytest.mark.parametrize(
+    ("starts", "pause"),
+    [
+        ([], 0 * MINUTE),
+        ([0 * MINUTE], 0 * MINUTE),
+        ([number * 5 * MINUTE for number in range(3000)], 5 * MINUTE),
+        ([number * 60 * MINUTE for number in range(300)], 60 * MINUTE),
+        ([number * DAY for number in range(9)], DAY),
+        (BY_DAY, DAY - 715 * MINUTE),
+        ([*BY_DAY, *(20 * DAY + start for start in BY_DAY[:900])], DAY - 715 * MINUTE),
+        ([number * 5 * MINUTE for number in range(2000) if not 500 < number < 1100], 5 * MINUTE),
+        ([*(number * DAY for number in range(20)), *(20 * DAY + n * 5 * MINUTE for n in range(288 * 5))], 5 * MINUTE),
+    ],
+    ids=["none", "one", "5m", "hour", "day", "not at night", "not at night, a pause", "an outage", "now more often"],
+)
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_the_usual_pause_is_the_longest_of_most_days(
+    tmp_path: Path, starts: list[timedelta], pause: timedelta, form: str
+) -> None:
+    begin = datetime(2025, 11, 1, tzinfo=timezone.utc)
+    rows = [(begin + start).isoformat() for start in reversed(starts)]  # whatever their order
+    texts = {
+        "json": "".join(
+            f'{{"run_started_at": "{at}", "mode": "online", "processed": 0, "failed": 0}}\n' for at in rows
+        ),
+        "csv": "".join(f"{at},online,0.1,0,0\n" for at in rows),
+    }
+    (tmp_path / "stats").write_text(texts[form])
+    found = run_history.read(tmp_path / "stats", form, tmp_path / "none", WINDOW, NO_METRICS)
+    assert found.pause == pause
 
 
 @pytest.mark.timeout(60)
