@@ -80,32 +80,34 @@ if (!isKnown(data.zone)) {
   local.parentElement.append(" (not known to this browser)");
 }
 
-const ZONE = "xraylog zone"; // the reader's choice, for as long as the tab is open: the page may load itself anew
+// --- what is kept for as long as the tab is open ---
 
-function remembered() {
+const ZONE = "xraylog zone"; // the reader's choice
+
+function kept(key) {
   try {
-    return sessionStorage.getItem(ZONE);
+    return sessionStorage.getItem(key);
   } catch {
     return null; // the browser keeps nothing of this page
   }
 }
 
-function remember(zone) {
+function keep(key, text) {
   try {
-    sessionStorage.setItem(ZONE, zone);
+    sessionStorage.setItem(key, text);
   } catch {
-    // then the choice ends with this page
+    // then it ends with this page
   }
 }
 
 for (const choice of document.querySelectorAll("input[name=zone]")) {
   choice.addEventListener("change", () => {
     document.documentElement.dataset.zone = choice.value;
-    remember(choice.value);
+    keep(ZONE, choice.value);
     writeTimes(document);
     for (const details of document.querySelectorAll("details.numbers[open]")) details.dispatchEvent(new Event("toggle"));
   });
-  if (choice.value === remembered() && !choice.disabled) {
+  if (choice.value === kept(ZONE) && !choice.disabled) {
     choice.checked = true;
     document.documentElement.dataset.zone = choice.value;
   }

@@ -28,7 +28,7 @@ from xraylog.report.run_history import Runs
 
 HERE = Path(__file__).parent
 STYLES = ("page.css",)
-SCRIPTS = ("page.js", "charts.js", "views.js", "tables.js")  # one script, in this order
+SCRIPTS = ("page.js", "charts.js", "views.js", "tables.js", "state.js")  # one script, in this order
 UTC = ZoneInfo("UTC")
 JSON: dict[str, Any] = {"separators": (",", ":"), "ensure_ascii": False}
 SENTENCE_BYTES = 100  # for the sentence that says how many of all users are shown

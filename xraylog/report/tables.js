@@ -103,12 +103,18 @@ function compare(one, other, sign) {
   return sign * (one < other ? -1 : one > other ? 1 : 0);
 }
 
-function sortBy(table, header) {
+const sorts = new Map(); // by id of a table: the columns by which it was sorted, and which way, the last one last
+
+function nextWay(table, header) {
+  const now = header.getAttribute("aria-sort");
+  if (now !== null) return now === "ascending" ? "descending" : "ascending";
+  return table.tBodies[0].rows[0]?.cells[header.cellIndex].dataset.value === undefined ? "ascending" : "descending";
+}
+
+function sortBy(table, header, way) {
   appendOthers();
   const column = header.cellIndex;
-  const firstWay = table.tBodies[0].rows[0]?.cells[column].dataset.value === undefined ? "ascending" : "descending";
-  const now = header.getAttribute("aria-sort");
-  const way = now === null ? firstWay : now === "ascending" ? "descending" : "ascending";
+  sorts.set(table.id, [...(sorts.get(table.id) ?? []).filter(([other]) => other !== column), [column, way]]);
   for (const other of header.parentElement.cells) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", way);
   const sign = way === "ascending" ? 1 : -1;
@@ -122,7 +128,7 @@ for (const table of document.querySelectorAll("table.sorted")) {
     if (header.dataset.plain !== undefined) continue;
     const button = element("button", header.textContent);
     button.type = "button";
-    button.addEventListener("click", () => sortBy(table, header));
+    button.addEventListener("click", () => sortBy(table, header, nextWay(table, header)));
     header.replaceChildren(button);
   }
 }
