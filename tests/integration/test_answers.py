@@ -198,6 +198,16 @@ def window(since: datetime, until: datetime) -> list[Row]:
     return [row for row in ROWS if since <= row.at < until]
 
 
+def let_in(rows: list[Row]) -> list[Row]:
+    """Those of users who were: a rejected row can name one, too."""
+    return [row for row in rows if row.action == "accepted"]
+
+
+def both(rows: list[Row]) -> list[Row]:
+    """Each of these, accepted and rejected."""
+    return [row._replace(action=action) for row in rows for action in ("accepted", "rejected")]
+
+
 def same(found: Answer, expected: list[tuple[Any, ...]], by: int, reverse: bool = True) -> None:
     """The same rows, however equal ones are ordered; in the order of that column."""
     assert sorted(map(repr, found)) == sorted(map(repr, expected))
@@ -223,23 +233,24 @@ def test_a_window_has_its_first_moment_and_not_its_last(answering: Connection) -
         MIDNIGHT + HOUR - timedelta(microseconds=1),
         MIDNIGHT + HOUR,
     ]
-    fill(answering, [Row(at, "203.0.113.7", 1, "rejected", "www.example.com", 443, "alice", "n1") for at in edges])
+    fill(answering, both([Row(at, "203.0.113.7", 1, "", "www.example.com", 443, "alice", "n1") for at in edges]))
     inside = (2, edges[1], edges[2])
+    of_both = (4, edges[1], edges[2])
 
     given = MIDNIGHT, MIDNIGHT + HOUR
     assert [row[4:] for row in ask(answering, "addresses_of_users", *given)] == [inside]
-    assert [row[2:] for row in ask(answering, "networks_of", "alice", *given)] == [inside]
-    assert [row[2:] for row in ask(answering, "destinations_of", "alice", *given)] == [inside]
-    assert [row[1:] for row in ask(answering, "users_of", "www.example.com", *given)] == [inside]
+    assert [row[2:] for row in ask(answering, "networks_of", "alice", *given)] == [of_both]
+    assert [row[2:] for row in ask(answering, "destinations_of", "alice", *given)] == [of_both]
+    assert [row[1:] for row in ask(answering, "users_of", "www.example.com", *given)] == [of_both]
     assert [row[3:] for row in ask(answering, "rejected_sources", *given)] == [inside]
-    assert ask(answering, "traffic_by_hour", *given) == [(MIDNIGHT, 2)]
+    assert ask(answering, "traffic_by_hour", *given) == [(MIDNIGHT, 4)]
 
 
 @in_each_window
 def test_addresses_of_users(filled: Connection, since: datetime, until: datetime) -> None:
     expected = [
         (email, addresses(rows), networks(rows, 4), networks(rows, 6), *span(rows))
-        for email, rows in grouped(window(since, until), lambda row: row.email).items()
+        for email, rows in grouped(let_in(window(since, until)), lambda row: row.email).items()
         if email is not None
     ]
     same(ask(filled, "addresses_of_users", since, until), expected, by=1)
@@ -334,7 +345,7 @@ PAUSE, LOOKBACK = timedelta(minutes=30), timedelta(hours=6)
 def test_online(filled: Connection, hours: int) -> None:
     since, until = MIDNIGHT + hours * HOUR, MIDNIGHT + (hours + 1) * HOUR
     expected = []
-    for email, rows in grouped(window(since - LOOKBACK, until), lambda row: row.email).items():
+    for email, rows in grouped(let_in(window(since - LOOKBACK, until)), lambda row: row.email).items():
         times = sorted(row.at for row in rows)
         starts = [at for before, at in zip([None, *times], times, strict=False) if not before or at - before >= PAUSE]
         recent = [row for row in rows if row.at >= since]
@@ -353,7 +364,7 @@ def test_users_over_time(filled: Connection, by: str, seconds: int, since: datet
     def slot(row: Row, length: int) -> datetime:
         return datetime.fromtimestamp(row.at.timestamp() // length * length, timezone.utc)
 
-    named = [row for row in window(since, until) if row.email]
+    named = [row for row in let_in(window(since, until)) if row.email]
     expected = [
         (begin, len({row.email for row in rows}),
          max(len({row.email for row in few}) for few in grouped(rows, lambda row: slot(row, 300)).values()))
@@ -389,7 +400,8 @@ def test_users_over_time_where_hours_begin_at_a_quarter(filled: Connection, by: 
 @pytest.mark.parametrize(("by", "column"), [("simultaneous", 1), ("addresses", 4), ("networks", 5)])
 def test_sharing(filled: Connection, by: str, column: int, since: datetime, until: datetime) -> None:
     expected = []
-    for email, rows in grouped([row for row in window(since, until) if row.email], lambda row: row.email).items():
+    named = [row for row in let_in(window(since, until)) if row.email]
+    for email, rows in grouped(named, lambda row: row.email).items():
         slots = grouped(rows, lambda row: row.at.timestamp() // 600 * 600)
         most = {begin: max(networks(few, 4), networks(few, 6)) for begin, few in slots.items()}
         at = datetime.fromtimestamp(min(begin for begin in most if most[begin] == max(most.values())), timezone.utc)
@@ -408,7 +420,7 @@ def utc(value: Any) -> Any:
 def test_last_seen(filled: Connection, since: datetime) -> None:
     """Each user is there, at the end those who were not seen."""
     latest: dict[str | None, Row] = {}
-    for row in sorted(ROWS, key=lambda row: row.at):
+    for row in sorted(let_in(ROWS), key=lambda row: row.at):
         if row.at >= since:
             latest[row.email] = row
     found = ask(filled, "last_seen", since)
@@ -417,7 +429,7 @@ def test_last_seen(filled: Connection, since: datetime) -> None:
         email: latest[email].at if email in latest else None for email in EMAILS if email is not None
     }
     for email, at, source in found:  # of rows at one moment, any
-        sources = {row.source and ip(row.source) for row in ROWS if (row.email, row.at) == (email, at)}
+        sources = {row.source and ip(row.source) for row in let_in(ROWS) if (row.email, row.at) == (email, at)}
         assert source in (sources or {None})
     seen = [row[1] for row in found]
     assert seen == sorted(filter(None, seen), reverse=True) + [None] * seen.count(None)
@@ -528,40 +540,40 @@ def test_mapped_addresses_are_those_of_ipv4_and_a_proxys_are_none(answering: Con
         found = answering.execute("SELECT client_address(%s::inet)", [source]).fetchone()
         assert found == (address and ip(address),), source
     sources = ["203.0.113.5", "::ffff:203.0.113.5", "0.0.0.0", "::ffff:127.0.0.1", None]  # noqa: S104
-    fill(answering, [Row(MIDNIGHT, one, 1, "rejected", "www.example.com", 443, "alice", "n1") for one in sources])
+    fill(answering, both([Row(MIDNIGHT, one, 1, "", "www.example.com", 443, "alice", "n1") for one in sources]))
     client, when, day = ip("203.0.113.5"), (MIDNIGHT, MIDNIGHT), (MIDNIGHT, MIDNIGHT + 24 * HOUR)
     assert ask(answering, "addresses_of_users", *day) == [("alice", 1, 1, 0, 5, *when)]
     assert ask(answering, "networks_of", "alice", *day) == [
-        (None, 0, 3, *when),
-        (network("203.0.113.0/24"), 1, 2, *when),
+        (None, 0, 6, *when),
+        (network("203.0.113.0/24"), 1, 4, *when),
     ]
     assert ask(answering, "rejected_sources", *day) == [
         (None, None, "not recorded", 3, *when),
         (client, network("203.0.113.0/24"), "not recorded", 2, *when),
     ]
     reached = [row[2] for row in ask(answering, "who_reached", "www.example.com", 443, MIDNIGHT)]
-    assert sorted(map(str, reached)) == sorted(map(str, [client, client, None, None, None]))
+    assert sorted(map(str, reached)) == sorted(map(str, [client, client, None, None, None] * 2))
     assert ask(answering, "last_seen", MIDNIGHT)[0][2] in (client, None)
 
 
 def test_without_a_window_they_answer_for_the_time_before_now(answering: Connection) -> None:
     now = datetime.now(timezone.utc)
     ago = {"alice": timedelta(minutes=59), "bob": timedelta(hours=22), "carol": timedelta(days=29)}
-    later = Row(now + HOUR, "203.0.113.9", 1, "rejected", "www.example.com", 443, "alice", "n1")
-    fill(
-        answering,
-        [Row(now - by, "203.0.113.7", 1, "rejected", "www.example.com", 443, email, "n1") for email, by in ago.items()]
-        + [Row(now - timedelta(days=31), "203.0.113.7", 1, "rejected", None, 443, "nobody", "n1"), later],
-    )
+    rows = [Row(now - by, "203.0.113.7", 1, "", "www.example.com", 443, email, "n1") for email, by in ago.items()]
+    rows += [
+        Row(now - timedelta(days=31), "203.0.113.7", 1, "", None, 443, "nobody", "n1"),
+        Row(now + HOUR, "203.0.113.9", 1, "", "www.example.com", 443, "alice", "n1"),
+    ]
+    fill(answering, both(rows))
     assert [row[0] for row in ask(answering, "addresses_of_users")] == ["alice"]
-    assert [row[2] for row in ask(answering, "networks_of", "bob")] == [1]
+    assert [row[2] for row in ask(answering, "networks_of", "bob")] == [2]
     assert ask(answering, "networks_of", "carol") == []
-    assert [row[2] for row in ask(answering, "destinations_of", "bob")] == [1]
+    assert [row[2] for row in ask(answering, "destinations_of", "bob")] == [2]
     assert ask(answering, "destinations_of", "carol") == []
     assert {row[0] for row in ask(answering, "users_of", "www.example.com")} == {"alice", "bob"}
     assert [row[0] for row in ask(answering, "last_seen")] == ["alice", "bob", "carol", "nobody"]
     assert [row[0] for row in ask(answering, "last_seen") if row[1]] == ["alice", "bob", "carol"]
-    assert sum(row[1] for row in ask(answering, "traffic_by_hour")) == 1
+    assert sum(row[1] for row in ask(answering, "traffic_by_hour")) == 2
     assert [row[3] for row in ask(answering, "rejected_sources")] == [2]
 
 

@@ -10,6 +10,9 @@
 --
 -- If Citus distributes `logs`, run answers_citus.sql afterwards.
 --
+-- Who uses an account, who is online and who was last seen: that counts accepted connections. A rejected one can name a
+-- user, too, whose client is too old (docs/log-format.md), and who was not let in.
+--
 -- A window includes `since`, but not `until`. A function names its parameters with its own name, `users_of.since`, so
 -- that ask_logs.py can find them: it sends the same SELECT without needing the functions.
 
@@ -110,6 +113,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
             FROM logs l
             WHERE l."timestamp" >= addresses_of_users.since AND l."timestamp" < addresses_of_users.until
+              AND l.action = 'accepted'
             GROUP BY l.user_id, l.source_ip
         ) s
         GROUP BY s.user_id, address
@@ -156,6 +160,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                         SELECT l.user_id, floor(date_part('epoch', l."timestamp") / 600) AS slot, l.source_ip
                         FROM logs l
                         WHERE l."timestamp" >= sharing.since AND l."timestamp" < sharing.until
+                          AND l.action = 'accepted'
                         UNION ALL
                         SELECT NULL, NULL, NULL FROM logs WHERE false
                     ) r
@@ -176,7 +181,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM (
                 SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
                 FROM logs l
-                WHERE l."timestamp" >= sharing.since AND l."timestamp" < sharing.until
+                WHERE l."timestamp" >= sharing.since AND l."timestamp" < sharing.until AND l.action = 'accepted'
                 GROUP BY l.user_id, l.source_ip
             ) s
             OFFSET 0
@@ -720,7 +725,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- When each user was last seen, and from where; null for a user not seen since then. From PostgreSQL 12 on, the
+-- When each user was last let in, and from where; null for a user not seen since then. From PostgreSQL 12 on, the
 -- subquery searches the days backwards from the last one, and stops at the first row.
 CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
 RETURNS TABLE (
@@ -734,7 +739,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     LEFT JOIN LATERAL (
         SELECT l."timestamp", l.source_ip
         FROM logs l
-        WHERE l.user_id = u.id AND l."timestamp" >= last_seen.since
+        WHERE l.user_id = u.id AND l."timestamp" >= last_seen.since AND l.action = 'accepted'
         ORDER BY l."timestamp" DESC
         LIMIT 1
     ) seen ON true
@@ -758,15 +763,15 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     LEFT JOIN LATERAL (
         SELECT l."timestamp", l.source_ip
         FROM logs l
-        WHERE l.user_id = u.id AND l."timestamp" >= last_seen_of.since
+        WHERE l.user_id = u.id AND l."timestamp" >= last_seen_of.since AND l.action = 'accepted'
         ORDER BY l."timestamp" DESC
         LIMIT 1
     ) seen ON true
     ORDER BY last DESC NULLS LAST, n.email
 $$;
 
--- Who is online: users with a row in the window, from where, and since when. `online_since`: when the user's activity
--- began, which no pause of 30 minutes interrupts; this is looked for up to six hours before the window.
+-- Who is online: users who were let in during the window, from where, and since when. `online_since`: when the user's
+-- activity began, which no pause of 30 minutes interrupts; this is looked for up to six hours before the window.
 CREATE OR REPLACE FUNCTION online(
     since timestamptz DEFAULT now() - interval '5 minutes',
     until timestamptz DEFAULT now()
@@ -790,7 +795,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM (
                 SELECT l.user_id, l.source_ip, count(*) AS rows
                 FROM logs l
-                WHERE l."timestamp" >= online.since AND l."timestamp" < online.until
+                WHERE l."timestamp" >= online.since AND l."timestamp" < online.until AND l.action = 'accepted'
                 GROUP BY l.user_id, l.source_ip
             ) s
             OFFSET 0
@@ -806,6 +811,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM logs l
             WHERE l.user_id = c.user_id
               AND l."timestamp" >= online.since - interval '6 hours' AND l."timestamp" < online.until
+              AND l.action = 'accepted'
         ) p
     ) t
     ORDER BY t.online_since, u.email
@@ -833,7 +839,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                    date_part('minute', l."timestamp")::integer / 5 AS part
             FROM logs l
             WHERE l."timestamp" >= users_over_time.since AND l."timestamp" < users_over_time.until
-              AND l.user_id IS NOT NULL
+              AND l.user_id IS NOT NULL AND l.action = 'accepted'
             UNION ALL
             SELECT NULL, NULL, NULL FROM logs WHERE false
         ) r
@@ -1250,6 +1256,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM logs l
             WHERE l.user_id = ANY (ARRAY(SELECT u.id FROM users u WHERE u.email = ANY (places_of_users.emails)))
               AND l."timestamp" >= places_of_users.since AND l."timestamp" < places_of_users.until
+              AND l.action = 'accepted'
             GROUP BY l.user_id, l.source_ip
         ) s
         OFFSET 0

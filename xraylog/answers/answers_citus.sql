@@ -45,7 +45,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
 $$;
 
 
--- When each user was last seen, and from where; null for a user not seen since then.
+-- When each user was last let in, and from where; null for a user not seen since then.
 CREATE OR REPLACE FUNCTION last_seen(since timestamptz DEFAULT now() - interval '30 days')
 RETURNS TABLE (
     email     text,
@@ -60,7 +60,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM (
             SELECT l.user_id, l.source_ip, max(l."timestamp") AS last
             FROM logs l
-            WHERE l."timestamp" >= last_seen.since
+            WHERE l."timestamp" >= last_seen.since AND l.action = 'accepted'
             GROUP BY l.user_id, l.source_ip
         ) s
         ORDER BY s.user_id, s.last DESC
@@ -87,7 +87,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM (
             SELECT l.user_id, l.source_ip, max(l."timestamp") AS last
             FROM logs l
-            WHERE l."timestamp" >= last_seen_of.since
+            WHERE l."timestamp" >= last_seen_of.since AND l.action = 'accepted'
               AND l.user_id IN (SELECT o.id FROM users o WHERE o.email = ANY (last_seen_of.emails))
             GROUP BY l.user_id, l.source_ip
         ) s
@@ -126,6 +126,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                     SELECT l.user_id, l."timestamp", floor(date_part('epoch', l."timestamp") / 1200) AS slot
                     FROM logs l
                     WHERE l."timestamp" >= online.since - interval '6 hours' AND l."timestamp" < online.until
+                      AND l.action = 'accepted'
                     UNION ALL
                     SELECT NULL, NULL, NULL FROM logs WHERE false
                 ) r
@@ -143,7 +144,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM (
                 SELECT l.user_id, l.source_ip, count(*) AS rows
                 FROM logs l
-                WHERE l."timestamp" >= online.since AND l."timestamp" < online.until
+                WHERE l."timestamp" >= online.since AND l."timestamp" < online.until AND l.action = 'accepted'
                 GROUP BY l.user_id, l.source_ip
             ) s
             OFFSET 0

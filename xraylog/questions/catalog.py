@@ -16,14 +16,15 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WITHIN = "5m"
 ACCEPTED = "Counted: accepted connections. Left out: those that were rejected, the calls of xray's own API."
 ONLINE = (
-    "Counted: users with a row in the window. Left out: connections that began before it, because xray writes a row "
-    "when one begins. online_since is looked for up to 6 hours back; after a pause of 30 minutes it begins anew."
+    "Counted: users who were let in during the window. Left out: connections that began before it, because xray writes "
+    "a row when one begins. online_since is looked for up to 6 hours back; after a pause of 30 minutes it begins anew."
 )
 OVER_TIME = (
-    "Counted: users with a row in the period; at_once: the most of them in five minutes. Left out: periods without "
-    "users."
+    "Counted: users who were let in during the period; at_once: the most of them in five minutes. Left out: periods "
+    "without users."
 )
-SEEN = "Without a time: users with no row in the window, and names that the database does not know."
+SEEN = "Without a time: users who were not let in during the window, and names that the database does not know."
+LET_IN = "Left out: rejected connections, though some name a user, whose client is too old."
 SHARING = (
     "simultaneous: networks (/24, /48; IPv4 and IPv6 each by itself) in one slot of ten minutes. A phone that leaves "
     "its Wi-Fi has two in one slot; a shared account has them in many slots."
@@ -185,8 +186,8 @@ QUESTIONS = (
         {"users": "online"},
         timedelta(minutes=5),
         _online,
-        (ONLINE, ADDRESSES),
-        other_form=OtherForm("by", {"periods": "users_over_time"}, window=DAY, notes=(OVER_TIME,)),
+        (ONLINE, LET_IN, ADDRESSES),
+        other_form=OtherForm("by", {"periods": "users_over_time"}, window=DAY, notes=(OVER_TIME, LET_IN)),
         extra_columns=(ExtraColumns("users", "addresses", {"countries": "country", "providers": "provider"}),),
     ),
     Question(
@@ -195,7 +196,7 @@ QUESTIONS = (
         {"users": "sharing"},
         HOUR,
         _sharing,
-        (SHARING, ADDRESSES),
+        (SHARING, LET_IN, ADDRESSES),
         targets.no_rows_of_user,
         extra_columns=(
             ExtraColumns(
@@ -304,7 +305,7 @@ QUESTIONS = (
         {"users": "last_seen"},
         30 * DAY,
         _last_seen,
-        (SEEN,),
+        (SEEN, LET_IN),
         other_form=OtherForm("emails", {"users": "last_seen_of"}),
         has_end=False,
     ),

@@ -157,7 +157,7 @@ def no_rows_from_client(values: Mapping[str, Any]) -> str:
 
 def no_rows_of_user(values: Mapping[str, Any]) -> str | None:
     """Return the note for an answer without rows; None if it is about all users."""
-    return None if values["alone"] is None else f"no row of {values['alone']} in this window"
+    return None if values["alone"] is None else f"no accepted row of {values['alone']} in this window"
 
 
 def no_rows_by_tag(values: Mapping[str, Any]) -> str:

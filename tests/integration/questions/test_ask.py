@@ -78,7 +78,8 @@ def test_a_table_states_its_window_and_has_aligned_columns(asked: Site) -> None:
         "=cmd|\\x1b[2J  2025-11-17 10:15:23+00:00  203.0.113.9\n"
         "u0            2025-11-17 10:15:23+00:00  203.0.113.1\n"
         "2 rows, and there are more: --limit\n\n"
-        "Without a time: users with no row in the window, and names that the database does not know.\n"
+        "Without a time: users who were not let in during the window, and names that the database does not know.\n\n"
+        "Left out: rejected connections, though some name a user, whose client is too old.\n"
     )
 
 

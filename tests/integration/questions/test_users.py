@@ -95,13 +95,49 @@ def test_online_since_the_last_pause_of_half_an_hour(ask: Any) -> None:
 def test_users_over_time_and_the_most_at_once(ask: Any) -> None:
     found = ask(ONLINE, "online", *NOON, "--by", "hour", "--since", "2025-11-17 10:00")
     assert rows(found["periods"]) == [(moment("10:00:00"), 2, 1), (moment("11:00:00"), 3, 2)]
-    (note,) = found["notes"]
+    note, _ = found["notes"]
     assert "at_once: the most of them in five minutes" in note
 
 
 def test_minutes_are_the_window_of_online(ask: Any) -> None:
     found = ask(ONLINE, "online", *NOON, "--minutes", "6")
     assert [row[0] for row in rows(found["users"])] == ["eve", "ann", "bob"]
+
+
+# --- rejected connections that name a user --------------------------------------------------------------------
+
+TOO_OLD = "2025/11/17 {} from {}:1000 rejected  Insecure encryption email: {}"
+REFUSED = [
+    line("10:00:00", "203.0.113.1", "ann"),
+    TOO_OLD.format("10:00:01", "198.51.100.1", "ann"),
+    TOO_OLD.format("11:58:00", "198.51.100.2", "ann"),
+    TOO_OLD.format("11:59:00", "198.51.100.3", "old"),
+]
+
+
+def test_nobody_is_online_whose_client_was_rejected(ask: Any) -> None:
+    found = ask(REFUSED, "online", *NOON)
+    assert found["users"] == []
+    assert any("rejected" in note for note in found["notes"])
+    assert rows(ask([], "online", *DAY, "--by", "hour")["periods"]) == [(moment("10:00:00"), 1, 1)]
+
+
+def test_an_address_that_was_rejected_shares_no_account(ask: Any) -> None:
+    found = ask(REFUSED, "sharing", *DAY)
+    assert [(row["email"], row["simultaneous"], row["addresses"], row["rows"]) for row in found["users"]] == [
+        ("ann", 1, 1, 1)
+    ]
+    assert ask([], "sharing", "old", *DAY)["notes"][0] == "no accepted row of old in this window"
+
+
+def test_a_user_was_last_seen_when_last_let_in(ask: Any) -> None:
+    found = ask(REFUSED, "last-seen", "--since", "2025-11-17")
+    assert rows(found["users"]) == [("ann", moment("10:00:00"), "203.0.113.1"), ("old", None, None)]
+
+
+def test_what_was_rejected_of_a_user_is_in_the_answer_about_that_user(ask: Any) -> None:
+    found = ask(REFUSED, "user", "old", *DAY)
+    assert [(row["rows"], row["addresses"]) for row in found["total"]] == [(1, 1)]
 
 
 # --- sharing -----------------------------------------------------------------------------------------------
@@ -136,7 +172,7 @@ def test_sharing_of_one_account_or_of_those_of_a_pattern(ask: Any, site: Site) -
         "shared", "phone", "home"
     ]  # fmt: skip
     unseen = ask([], "sharing", "phone", "--since", "2025-11-17 10:06", "--until", "2025-11-17 10:30")
-    assert (unseen["users"], unseen["notes"][0]) == ([], "no row of phone in this window")
+    assert (unseen["users"], unseen["notes"][0]) == ([], "no accepted row of phone in this window")
     refused = site.run("sharing", "phon", script="ask_logs", status=3).stderr
     assert "found 'phon'; there are 'phone'" in refused
 
