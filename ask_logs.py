@@ -26,10 +26,10 @@ from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import deadline, networks, session
 from xraylog.networks import files
-from xraylog.printed import complain, flush_at_exit, say, write
-from xraylog.questions import asking, moments, parameters, present
+from xraylog.printed import complain, flush_at_exit, say
+from xraylog.questions import asking, moments, output, parameters
 from xraylog.questions.catalog import QUESTIONS, Question
-from xraylog.questions.present import Answer
+from xraylog.questions.fetching import PIECE
 from xraylog.telemetry import run_log
 
 DEFAULT_LIMIT = 50  # rows of a table that a person reads
@@ -78,8 +78,11 @@ def answer(cfg: Config, question: Question, options: Options) -> Exit:
         if cfg.report_timeout_s:
             deadline.limit(conn, cfg.report_timeout_s + deadline.SILENCE_S)
         conn.execute("SELECT set_config('statement_timeout', %s, false)", [f"{cfg.report_timeout_s}s"])
-        found = asking.ask(conn, question, values, cfg.zone, limit_of(options))
-    print_answer(found, options)
+        with asking.ask(conn, question, values, cfg.zone, limit_of(options), piece_of(options)) as found:
+            if not found.is_whole:
+                output.print_while_fetched(found, form_of(options), bool(options.limit))
+                return Exit.DONE
+    output.print_answer(found, form_of(options), bool(options.limit))
     return Exit.DONE
 
 
@@ -125,15 +128,15 @@ def limit_of(options: Options) -> int | None:
     return options.limit or None
 
 
-def print_answer(answer: Answer, options: Options) -> None:
-    """Print the answer in the requested format; with --csv the window and the notes go to standard error."""
-    if options.json:
-        write(sys.stdout, present.as_json(answer))
-    elif options.csv:
-        complain(*present.notes_for_csv(answer))
-        write(sys.stdout, present.as_csv(answer))
-    else:
-        write(sys.stdout, present.as_table(answer))
+def form_of(options: Options) -> str:
+    """Return the form in which the answer is printed."""
+    return "json" if options.json else "csv" if options.csv else "table"
+
+
+def piece_of(options: Options) -> int | None:
+    """Return how many rows are fetched at once. A table is fetched as a whole, to align its columns."""
+    is_short = options.limit is not None and 0 < options.limit < PIECE
+    return PIECE if (options.csv or options.json) and not is_short else None
 
 
 # --- the command line ----------------------------------------------------------------------------------------

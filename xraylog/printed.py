@@ -11,10 +11,11 @@ import atexit
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TextIO
 
 # C0, DEL and C1; the marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm (UAX #9); line and
@@ -34,6 +35,7 @@ CREDENTIALS = re.compile(
 MISPLACED = re.compile(r"[^\s:@]:[^:@]+@[\w.\[-]|passw(?:or)?d\ *[:=]|\bpwd\ *[:=]", re.IGNORECASE | re.VERBOSE)
 HIDDEN = "***"
 STANDARD_OUTPUT = "standard output"
+AT_ONCE = 1_000  # texts
 SHORT = 4  # characters; a shorter password is hidden only where it is a whole word, because many words contain it
 
 
@@ -55,15 +57,15 @@ def complain(*texts: object) -> None:
         say(*texts, to=sys.stderr)
 
 
-def write(stream: TextIO | None, text: str) -> None:
-    """Write a text and flush it; do nothing if the stream is closed.
+def write(stream: TextIO | None, text: str) -> bool:
+    """Write a text and flush it; return whether it can still be read. Do nothing if the stream is closed.
 
     If the reader has left, as `head` does, all further output is dropped, and the program continues to its usual exit
     status. Raises OSError for other errors of standard output, with the file to which it is redirected as `filename2`;
     errors of standard error are ignored, because they could not be reported.
     """
     if stream is None:
-        return
+        return False
     try:
         _write_encoded(stream, text)
         stream.flush()
@@ -72,6 +74,16 @@ def write(stream: TextIO | None, text: str) -> None:
         _write_nowhere(stream)
         if error.errno != errno.EPIPE and stream is not sys.stderr:
             raise OSError(error.errno, error.strerror, STANDARD_OUTPUT, None, leads_to) from error
+        return False
+    return True
+
+
+def write_all(stream: TextIO | None, texts: Iterable[str]) -> None:
+    """Write texts, many at a time, until the reader has left. Raises OSError, and what yielding one raises."""
+    rest = iter(texts)
+    while text := "".join(itertools.islice(rest, AT_ONCE)):
+        if not write(stream, text):
+            return
 
 
 def _write_encoded(stream: TextIO, text: str) -> None:

@@ -513,6 +513,9 @@ TESTED: dict[str, dict[str, str]] = {
         "sequence {}: expected one that can be moved past": "integration/migration/test_verify.py::"
         "test_a_sequence_that_was_made_to_end_meanwhile_is_named",
     },
+    "xraylog/questions/output.py": {
+        "expected to print the whole answer": NOTHING + "the next message says why, and what to do"
+    },
     "xraylog/report/collect.py": {
         "expected logs among the schemas": ADVICE + "test_another_programs_logs_in_a_schema_that_the_page_does_not_see",
         "expected one of the nodes": ADVICE + "test_a_list_of_the_nodes_that_there_are",

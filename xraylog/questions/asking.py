@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -11,8 +12,9 @@ from xraylog.answers.statements import Statement
 from xraylog.database import citus, dns_names, partitions, reject_reason
 from xraylog.database.session import READ_SETTINGS, Connection
 from xraylog.printed import unescaped
-from xraylog.questions import extra_columns, targets
+from xraylog.questions import extra_columns, fetching, targets
 from xraylog.questions.catalog import Question
+from xraylog.questions.fetching import Row, Rows
 from xraylog.questions.present import Answer, Part
 
 MAX_USERS = 20  # that match a pattern
@@ -24,10 +26,13 @@ MANY_ADDRESSES = (
 )
 MANY_NAMES = "More than {0:,} destinations have this name in letters, and not as the DNS has it; {0:,} are counted."
 # work_mem: enough to group the rows of a day in memory. JIT compiles for longer than it saves (PostgreSQL 10 has none).
+# The rest is for a long answer, which is fetched while it is read, and as a whole.
 SETTINGS = """
-    SELECT set_config(name, CASE name WHEN 'jit' THEN 'off' ELSE '64MB' END, true)
+    SELECT set_config(name, value, true)
     FROM pg_settings
-    WHERE name IN ('jit', 'work_mem')
+    JOIN (VALUES ('jit', 'off'), ('work_mem', '64MB'), ('cursor_tuple_fraction', '1'), ('transaction_timeout', '0'),
+                 ('idle_in_transaction_session_timeout', '1h')) wanted (name, value)
+        USING (name)
 """
 NODES = "SELECT name, id FROM nodes ORDER BY name"
 SIMILAR_USERS = """
@@ -61,46 +66,63 @@ class Unknown(Exception):
     """A name does not exist; the message says which names do."""
 
 
-def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: tzinfo, limit: int | None) -> Answer:
-    """Return the answer. `values`: by parameter. `limit`: of rows in a part, None for no limit. Raises Unknown."""
-    parts, notes = [], list(question.notes_for(values))
-    asked, are_all = question.parts_for(values), True
+@contextlib.contextmanager
+def ask(
+    conn: Connection,
+    question: Question,
+    values: Mapping[str, Any],
+    zone: tzinfo,
+    limit: int | None,
+    piece: int | None = None,
+) -> Iterator[Answer]:
+    """Yield the answer. `values`: by parameter. `limit`: of rows in a part, None for no limit. Raises Unknown.
+
+    `piece`: how many rows to fetch at once; if there are more, they are fetched while they are read, inside of the
+    block. None: all rows are fetched before.
+    """
     with conn.transaction():
-        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        conn.execute(READ_SETTINGS)
-        conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
-        conn.execute(SETTINGS)
-        known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))
-        node_id = find_node(conn, values.get("node"))
-        if node_id is not None:
-            notes.append(OF_NODE.format(values["node"]))
-        if question.by_name:
-            addresses, are_all, more = addresses_of(conn, known, values)
-            names, are_all_names, more_of_names = names_in_letters(conn, values.get("target"))
-            values = {**values, "also": [*addresses, *names]}
-            are_all = are_all and are_all_names
-            notes += more + more_of_names
-        if values.get("emails"):
-            values = {**values, "emails": names_in(conn, values["emails"])}
-        users = find_users(conn, values["email"]) if "email" in values else [None]
-        if (alone := values.get("alone")) is not None:
-            alone = find_users(conn, alone)
-            ids = conn.execute(IDS_OF, [alone[:MAX_USERS]]).fetchall()
-            values = {**values, "user_ids": [user_id for (user_id,) in ids]}
-        for name, function in asked.items():
-            tables = [
-                _part(conn, name, known[function], {**values, "email": user, "node_id": node_id}, limit)
-                for user in users[:MAX_USERS]
-            ]
-            parts.append(tables[0] if len(users) == 1 else _join_users(users, tables))
-        has_rows = any(map(has_log_rows, parts))
-        if question.states_start:
-            notes.insert(0, start_note(conn, zone))
-        if not has_rows:
-            notes = end_notes(conn, zone, {**values, "node_id": node_id}) + notes
-        if question.extra_columns:
-            parts, more = with_extra_columns(conn, known, question, parts, {**values, "node_id": node_id})
-            notes += more
+        yield _answer(conn, question, values, zone, limit, piece)
+
+
+def _answer(
+    conn: Connection,
+    question: Question,
+    values: Mapping[str, Any],
+    zone: tzinfo,
+    limit: int | None,
+    piece: int | None,
+) -> Answer:
+    """Return the answer, with the first piece of each part."""
+    notes, are_all = list(question.notes_for(values)), True
+    _begin(conn, zone)
+    known = statements.read(citus.has_logs(conn), reject_reason.exists(conn))
+    values = {**values, "node_id": find_node(conn, values.get("node"))}
+    if values["node_id"] is not None:
+        notes.append(OF_NODE.format(values["node"]))
+    if question.by_name:
+        addresses, are_all, more = addresses_of(conn, known, values)
+        names, are_all_names, more_of_names = names_in_letters(conn, values.get("target"))
+        values = {**values, "also": [*addresses, *names]}
+        are_all = are_all and are_all_names
+        notes += more + more_of_names
+    if values.get("emails"):
+        values = {**values, "emails": names_in(conn, values["emails"])}
+    users = find_users(conn, values["email"]) if "email" in values else [None]
+    if (alone := values.get("alone")) is not None:
+        alone = find_users(conn, alone)
+        ids = conn.execute(IDS_OF, [alone[:MAX_USERS]]).fetchall()
+        values = {**values, "user_ids": [user_id for (user_id,) in ids]}
+    parts = [
+        _part(conn, name, known[function], values, users[:MAX_USERS], limit, piece)
+        for name, function in question.parts_for(values).items()
+    ]
+    has_rows = any(map(has_log_rows, parts))
+    if question.states_start:
+        notes.insert(0, start_note(conn, zone))
+    if not has_rows:
+        notes = end_notes(conn, zone, values) + notes
+    parts, more = with_extra_columns(conn, known, question, parts, values)
+    notes += more
     if len(users if alone is None else alone) > MAX_USERS:
         are_all = False
         notes.append(MANY_USERS.format(MAX_USERS))
@@ -110,9 +132,19 @@ def ask(conn: Connection, question: Question, values: Mapping[str, Any], zone: t
     return Answer(question.name, values["since"], until, zone, parts, [*dict.fromkeys(notes)], not are_all)
 
 
+def _begin(conn: Connection, zone: tzinfo) -> None:
+    conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    conn.execute(READ_SETTINGS)
+    conn.execute("SELECT set_config('timezone', %s, true)", [str(zone)])
+    conn.execute(SETTINGS)
+
+
 def has_log_rows(part: Part) -> bool:
-    """Return whether a table reports any row of `logs`: a total of 0 does not, nor a user who was never seen."""
-    rows = (dict(zip(part.columns, row, strict=True)) for row in part.rows)
+    """Return whether a table reports any row of `logs`: a total of 0 does not, nor a user who was never seen.
+
+    The first piece shows it: there are few totals, and users who were never seen come last.
+    """
+    rows = (dict(zip(part.columns, row, strict=True)) for row in part.rows.first)
     return any(row.get("rows", row.get("last", True)) not in (0, None) for row in rows)
 
 
@@ -125,7 +157,7 @@ def with_extra_columns(
 ) -> tuple[list[Part], list[str]]:
     """Return the parts with the columns that optional tables add, and the notes about these columns."""
 
-    def ask_about(function: str, keys: list[str]) -> list[tuple[Any, ...]]:
+    def ask_about(function: str, keys: list[str]) -> list[Row]:
         statement = known[function]
         of_keys = {**values, next(iter(statement.parameters)): keys}
         return conn.execute(_text(statement, values), of_keys).fetchall()
@@ -184,16 +216,27 @@ def _text(statement: Statement, values: Mapping[str, Any]) -> str:
     return statement.narrowed(*(text for name, text in conditions.items() if values.get(name) is not None))
 
 
-def _part(conn: Connection, title: str, statement: Statement, values: Mapping[str, Any], limit: int | None) -> Part:
-    most = None if limit is None else limit + 1
-    rows = conn.execute(f"{_text(statement, values)}\nLIMIT %(limit)s", {**values, "limit": most}).fetchall()
-    return Part(title, statement.columns, rows[:limit], limit is not None and len(rows) > limit)
+def _part(
+    conn: Connection,
+    title: str,
+    statement: Statement,
+    values: Mapping[str, Any],
+    users: Sequence[str | None],
+    limit: int | None,
+    piece: int | None,
+) -> Part:
+    """Return the table of a statement; of several users, with a column `user`."""
+    text = f"{_text(statement, values)}\nLIMIT %(limit)s"
+    wanted = {**values, "limit": None if limit is None else limit + 1}
+    each = [(user, fetching.fetch(conn, text, {**wanted, "email": user}, piece)) for user in users]
+    if len(users) == 1:
+        return Part(title, statement.columns, Rows([rows for _, rows in each], limit, piece))
+    sources = [_with_user(user, rows) for user, rows in each]
+    return Part(title, ("user", *statement.columns), Rows(sources, limit, piece))
 
 
-def _join_users(users: Sequence[str | None], parts: Sequence[Part]) -> Part:
-    """Join the tables of several users into one with a column `user`."""
-    rows = [(user, *row) for user, part in zip(users, parts, strict=False) for row in part.rows]
-    return Part(parts[0].name, ("user", *parts[0].columns), rows, any(part.is_cut for part in parts))
+def _with_user(user: str | None, rows: Iterable[Row]) -> Iterator[Row]:
+    return ((user, *row) for row in rows)
 
 
 def start_note(conn: Connection, zone: tzinfo) -> str:

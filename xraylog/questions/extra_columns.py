@@ -9,6 +9,7 @@ from typing import Any
 from xraylog.answers import statements
 from xraylog.database import dns_names, networks
 from xraylog.database.optional import OptionalTable
+from xraylog.questions.fetching import Row
 from xraylog.questions.present import Part
 
 NOTES = {
@@ -54,26 +55,28 @@ def note(wanted: Sequence[ExtraColumns]) -> str:
 
 def _with_columns(part: Part, extra: ExtraColumns, ask: Callable[[str, list[str]], Any]) -> Part:
     at = part.columns.index(extra.key)
-    keys = dict.fromkeys(str(value) for row in part.rows for value in _as_list(row[at]))
-    columns = statements.read()[extra.function].columns
-    found = {
-        str(row[0]): tuple(row[columns.index(name)] for name in extra.columns.values())
-        for row in (ask(extra.function, list(keys)) if keys else ())
-    }
-    nothing = (None,) * len(extra.columns)
     after = part.columns.index(extra.after or extra.key) + 1
+    columns = statements.read()[extra.function].columns
+    nothing = (None,) * len(extra.columns)
 
-    def values_of(key: Any) -> tuple[Any, ...]:
-        if not isinstance(key, list):
-            return found.get(str(key), nothing)
-        each = [found.get(str(item), nothing) for item in key]
-        return tuple([*dict.fromkeys(filter(None, column))] or None for column in zip(*each, strict=True))
+    def change(rows: list[Row]) -> list[Row]:
+        keys = dict.fromkeys(str(value) for row in rows for value in _as_list(row[at]))
+        found = {
+            str(row[0]): tuple(row[columns.index(name)] for name in extra.columns.values())
+            for row in (ask(extra.function, list(keys)) if keys else ())
+        }
+        return [(*row[:after], *_values_of(row[at], found, nothing), *row[after:]) for row in rows]
 
-    return replace(
-        part,
-        columns=(*part.columns[:after], *extra.columns, *part.columns[after:]),
-        rows=[(*row[:after], *values_of(row[at]), *row[after:]) for row in part.rows],
-    )
+    part.rows.change(change)
+    return replace(part, columns=(*part.columns[:after], *extra.columns, *part.columns[after:]))
+
+
+def _values_of(key: Any, found: Mapping[str, tuple[Any, ...]], nothing: tuple[None, ...]) -> tuple[Any, ...]:
+    """Return the values of a key; of a list of keys, a list of each."""
+    if not isinstance(key, list):
+        return found.get(str(key), nothing)
+    each = [found.get(str(item), nothing) for item in key]
+    return tuple([*dict.fromkeys(filter(None, column))] or None for column in zip(*each, strict=True))
 
 
 def _as_list(value: Any) -> Sequence[Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any
 
 from xraylog.printed import escaped, printable
+from xraylog.questions.fetching import Row, Rows
 
 # A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection").
 FORMULA = tuple("=+-@\t\r\uff1d\uff0b\uff0d\uff20")  # the last four: = + - @ in full width, as in Japanese
+
+# Written where a CSV breaks off: a quote that no other one closes is an error to whatever reads it as a table.
+CSV_BROKEN_OFF = '"the answer breaks off here'
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,7 @@ class Part:
 
     name: str
     columns: tuple[str, ...]
-    rows: Sequence[tuple[Any, ...]]
-    is_cut: bool = False  # whether the limit left out rows
+    rows: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,11 @@ class Answer:
     notes: Sequence[str] = field(default=())
     is_cut: bool = False  # whether rows are missing for another reason than --limit; a note says why
 
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all rows are fetched; otherwise this is done while they are printed."""
+        return all(part.rows.is_whole for part in self.parts)
+
 
 def as_table(answer: Answer) -> str:
     """Return aligned columns, with times in the answer's zone, to the second."""
@@ -48,35 +56,49 @@ def as_table(answer: Answer) -> str:
     return "\n".join(blocks)
 
 
-def as_csv(answer: Answer) -> str:
-    """Return one table with a header. `answer` must have exactly one part."""
+def as_csv(answer: Answer) -> Iterator[str]:
+    """Yield the lines of one table, first its header. `answer` must have exactly one part."""
     (part,) = answer.parts
-    rows = [part.columns, *([_cell(value, answer.zone) for value in row] for row in part.rows)]
-    return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+    yield _csv_line(part.columns)
+    for row in part.rows:
+        yield _csv_line([_cell(value, answer.zone) for value in row])
 
 
-def as_json(answer: Answer) -> str:
-    """Return one JSON object, in which a part is an array of objects. ASCII, so that it cannot control a terminal."""
-    found: Mapping[str, Any] = {
+def as_json(answer: Answer) -> Iterator[str]:
+    """Yield the pieces of one JSON object, in which a part is an array of objects, as `json.dumps` would write it.
+
+    ASCII, so that it cannot control a terminal. Only the last piece makes it JSON.
+    """
+    begin = {
         "question": answer.question,
         "since": _plain(answer.since, answer.zone),
         "until": _plain(answer.until, answer.zone),
         "notes": list(answer.notes),
-        **{
-            part.name: [
-                {column: _plain(value, answer.zone) for column, value in zip(part.columns, row, strict=True)}
-                for row in part.rows
-            ]
-            for part in answer.parts
-        },
-        "is_cut": answer.is_cut or any(part.is_cut for part in answer.parts),
     }
-    return json.dumps(found, indent=1).replace("\x7f", "\\u007f") + "\n"
+    yield _dumped(begin).removesuffix("\n}")
+    for part in answer.parts:
+        yield f",\n {_dumped(part.name)}: ["
+        between = "\n"
+        for row in part.rows:
+            yield between + _dumped_row(part, row, answer.zone)
+            between = ",\n"
+        yield "]" if between == "\n" else "\n ]"
+    is_cut = answer.is_cut or any(part.rows.is_cut for part in answer.parts)
+    yield f',\n "is_cut": {_dumped(is_cut)}\n}}\n'
+
+
+def _dumped_row(part: Part, row: Row, zone: tzinfo) -> str:
+    found = {column: _plain(value, zone) for column, value in zip(part.columns, row, strict=True)}
+    return "  " + _dumped(found).replace("\n", "\n  ")
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, indent=1).replace("\x7f", "\\u007f")
 
 
 def notes_for_csv(answer: Answer) -> list[str]:
     """Return what a CSV does not contain: the window, which tables are cut off, and the notes."""
-    return [window(answer), *(_count(part) for part in answer.parts if part.is_cut), *answer.notes]
+    return [window(answer), *(_count(part) for part in answer.parts if part.rows.is_cut), *answer.notes]
 
 
 def window(answer: Answer) -> str:
@@ -89,7 +111,7 @@ def window(answer: Answer) -> str:
 
 def _count(part: Part) -> str:
     count = f"{len(part.rows)} row{'' if len(part.rows) == 1 else 's'}"
-    return f"{count}, and there are more: --limit" if part.is_cut else count
+    return f"{count}, and there are more: --limit" if part.rows.is_cut else count
 
 
 def _aligned(part: Part, zone: tzinfo) -> str:
@@ -127,6 +149,10 @@ def _shown(value: Any, zone: tzinfo) -> str:
 def _cell(value: Any, zone: tzinfo) -> str:
     text = escaped(_text(value, zone))
     return f"'{text}" if isinstance(value, str | list) and text.startswith(FORMULA) else text
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    return f"{','.join(map(_quoted, cells))}\n"
 
 
 def _quoted(cell: str) -> str:

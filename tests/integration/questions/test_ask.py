@@ -21,6 +21,7 @@ from psycopg.sql import SQL, Identifier
 import ask_logs
 from xraylog.database import deadline
 from xraylog.questions import asking, catalog, present
+from xraylog.questions.fetching import Rows
 
 NOW = datetime(2025, 11, 17, tzinfo=timezone.utc)
 SINCE = ("--since", "2025-11-17")
@@ -37,16 +38,16 @@ def asked(site: Site) -> Site:
 
 @pytest.mark.parametrize("sign", "=+-@＝＋－＠")
 def test_no_name_and_no_list_of_names_begins_a_formula_in_a_spreadsheet(sign: str) -> None:
-    part = present.Part("users", ("email", "names", "rows"), [(f"{sign}cmd", [f"{sign}cmd", "b"], -1)])
-    shown = present.as_csv(present.Answer("q", NOW, NOW, timezone.utc, [part]))
+    part = present.Part("users", ("email", "names", "rows"), Rows([[(f"{sign}cmd", [f"{sign}cmd", "b"], -1)]]))
+    shown = "".join(present.as_csv(present.Answer("q", NOW, NOW, timezone.utc, [part])))
     assert list(csv.reader(io.StringIO(shown)))[1] == [f"'{sign}cmd", f"'{sign}cmd, b", "-1"]
 
 
 def test_no_part_of_a_name_is_a_cell_where_semicolons_or_tabs_part_cells() -> None:
     """As in the spreadsheets of countries whose decimals have a comma."""
     names = ["a;=cmd", "b\tc", 'say "x"', "d,e", "plain", ""]
-    part = present.Part("users", ("email", "rows"), [(name, 1) for name in names])
-    shown = present.as_csv(present.Answer("q", NOW, NOW, timezone.utc, [part]))
+    part = present.Part("users", ("email", "rows"), Rows([[(name, 1) for name in names]]))
+    shown = "".join(present.as_csv(present.Answer("q", NOW, NOW, timezone.utc, [part])))
     assert [cell for cell, _ in list(csv.reader(io.StringIO(shown)))[1:]] == [
         name.replace("\t", r"\x09") for name in names
     ]  # fmt: skip
