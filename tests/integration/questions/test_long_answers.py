@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import psycopg
@@ -15,8 +16,10 @@ import pytest
 from helpers.site import Site
 
 import ask_logs
-from xraylog.database import dns_names, networks
+from xraylog.database import dns_names, networks, session
+from xraylog.questions import asking, catalog
 
+NOON = datetime(2025, 11, 17, 12, tzinfo=timezone.utc)
 DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
 MANY = 60_000  # rows: several MB of text, more than any pipe holds
 
@@ -174,11 +177,18 @@ def test_a_full_disk_is_an_error_as_before(long: Site) -> None:
     assert "standard output: No space left on device; not all was printed; " in done.stderr
 
 
-def test_a_reader_who_pauses_is_waited_for(long: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever time a role has between its statements, and as a whole: it is a person who reads."""
-    monkeypatch.setenv("PGOPTIONS", "-c idle_in_transaction_session_timeout=1")
-    found = long.run("reached", "*", "--only", "connections", *DAY, "--json", script="ask_logs")
-    assert len(json.loads(found.stdout)["connections"]) == MANY
+def test_a_reader_who_pauses_is_waited_for(asked: Site) -> None:
+    """Whatever time the role has between its statements: it is a person who reads."""
+    (question,) = [question for question in catalog.QUESTIONS if question.name == "ports"]
+    values = {"since": NOON - timedelta(days=1), "until": NOON, "node": None}
+    keywords = {**asked.database, "options": "-c idle_in_transaction_session_timeout=60000"}
+    with (
+        session.connect(keywords, to_write=False) as conn,
+        asking.ask(conn, question, values, timezone.utc, None, 1) as found,
+    ):
+        assert not found.is_whole
+        assert conn.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("1h",)
+        assert len(list(found.parts[0].rows)) == 4
 
 
 def test_few_rows_are_in_memory_at_once(long: Site) -> None:
