@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
 from helpers.report_data import BERLIN, LAST
@@ -15,7 +17,7 @@ from helpers.site import wait_until
 from playwright.sync_api import Page, expect
 
 from xraylog.report import page as pages
-from xraylog.report.model import Findings, Node, Window
+from xraylog.report.model import Findings, Node, Slot, Window
 from xraylog.report.run_history import Runs
 
 HOUR = timedelta(hours=1)
@@ -184,3 +186,64 @@ def test_days_that_the_page_has_in_part_are_drawn_so(
     for key, said in (("Home", " (not all of it) " if parts == 2 else ":00 "), ("End", " (not all of it) ")):
         page.keyboard.press(key)
         assert said in page.locator("#tip").inner_text(), key
+
+
+YEAR = Window.of(ZoneInfo("America/New_York"), 300, date(2025, 11, 18), datetime(2025, 11, 18, 17, tzinfo=timezone.utc))
+
+
+def of_a_year() -> Findings:
+    """One row in each hour, of a tag and a user that change with the week, counted from a Monday of New York's."""
+    hours = [YEAR.since + timedelta(hours=n) for n in range((YEAR.until - YEAR.since) // timedelta(hours=1))]
+    tags = ["odd" if hour.astimezone(YEAR.zone).isocalendar().week % 2 else "even" for hour in hours]
+    slots = [Slot(hour, "n1", tag, "accepted", 1) for hour, tag in zip(hours, tags, strict=True)]
+    by_day = Counter(hour.astimezone(YEAR.zone).date() for hour in hours)
+    users = [
+        replace(
+            FOUND.users[0], name=name, by_day=[by_day[day] * (day.isocalendar().week % 2 == odd) for day in YEAR.days]
+        )
+        for odd, name in enumerate(("even", "odd"))
+    ]
+    nodes = [replace(FOUND.nodes[0], rows=len(slots))]
+    return replace(FOUND, window=YEAR, slots=slots, users=users, total_users=2, nodes=nodes, activity=())
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC"])
+def test_a_bar_of_a_long_time_opens_its_week(
+    written: Callable[..., Path], opened: Callable[..., Page], violations: Callable[[Page], object], zone: str
+) -> None:
+    page = opened(written(of_a_year()))
+    page.get_by_label(zone).check()
+    plot = page.locator("figure[data-chart=traffic] .plot:visible")
+    plot.focus()
+    plot.press("Home")
+    for _ in range(5):
+        plot.press("ArrowRight")
+    plot.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(page.locator("#view h2")).to_have_attribute("data-kind", "week")
+    monday = date.fromisoformat(page.locator("#view h2").inner_text())
+    assert monday.weekday() == 0
+    name = "odd" if monday.isocalendar().week % 2 else "even"
+    hours = str(7 * 24 + (monday == date(2025, 3, 3)) * -1)
+    tables = [table.locator("tbody tr").all_inner_texts() for table in dialog.locator("table").all()]
+    assert [[row.split() for row in rows] for rows in tables[:3]] == [[[name, hours]], [[name, hours]], [["n1", hours]]]
+    assert [row.split()[0] for row in tables[3]] == [str(monday + timedelta(days=n)) for n in range(7)]
+    assert violations(page) == []
+    dialog.get_by_role("link", name=str(monday), exact=True).click()
+    expect(page.locator("#view h2")).to_have_attribute("data-kind", "day")
+    assert "Outbound tags" not in dialog.locator("h3").all_inner_texts()  # charts have those of weeks alone
+
+
+def test_the_first_week_of_a_long_time_has_the_days_that_the_page_has(
+    written: Callable[..., Path], opened: Callable[..., Page]
+) -> None:
+    page = opened(written(of_a_year()))
+    first = YEAR.first - timedelta(days=YEAR.first.weekday())
+    assert first < YEAR.first
+    page.evaluate("address => { location.hash = address; }", f"week={first}")
+    rows = page.get_by_role("dialog").locator("table").nth(1).locator("tbody tr").all_inner_texts()
+    days = 7 - YEAR.first.weekday()
+    assert [row.split()[1] for row in rows] == [str(24 * days)]
+    for other in (first + timedelta(days=1), first - timedelta(days=7), "constructor"):
+        page.evaluate("address => { location.hash = address; }", f"week={other}")
+        page.get_by_text("This page has nothing of it.").wait_for()

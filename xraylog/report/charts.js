@@ -84,8 +84,16 @@ function showWithKeys(plot, place) {
   showValue(plot, at, box.left + (x + placesOf(begins, width)[at]) / scale, box.top + 10);
 }
 
+// Of a week its Monday, which in another zone may be Sunday evening: so look at its middle.
+function mondayOf(begin) {
+  const middle = new Date(dayOf(begin + 3.5 * 86400));
+  middle.setUTCDate(middle.getUTCDate() - ((middle.getUTCDay() + 6) % 7));
+  return middle.toISOString().slice(0, 10);
+}
+
 function openDay(plot) {
-  location.hash = `day=${dayOf(beginsOf(plot)[Number(plot.dataset.place)])}`;
+  const begin = beginsOf(plot)[Number(plot.dataset.place)];
+  location.hash = data.byWeek ? `week=${mondayOf(begin)}` : `day=${dayOf(begin)}`;
 }
 
 function restack(name) {

@@ -9,7 +9,7 @@ from typing import Any
 
 from xraylog.report import figures
 from xraylog.report.figures import InZone
-from xraylog.report.model import Destination, Findings, Place, User, goes_nowhere
+from xraylog.report.model import WEEK, Destination, Findings, Place, User, goes_nowhere
 
 MAX_NODE_DAYS = 20_000  # number of nodes times number of days; with more, the rows of each day are left out
 
@@ -71,6 +71,7 @@ def of(found: Findings, zones: Sequence[InZone], is_masked: bool, refresh_s: int
         "masked": is_masked,
         "oneNode": found.node is not None,
         "refresh": refresh_s,
+        "byWeek": found.window.unit == WEEK,
         "partial": found.window.has_partial_day,
         "partialFirst": found.window.has_partial_first_day,
         "since": found.window.since.timestamp(),

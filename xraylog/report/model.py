@@ -27,9 +27,9 @@ BLOCKING = ("block", "blackhole", "reject", "deny")  # how the tags of outbounds
 MAX_HOLES = 5  # one in five days of the period before may be empty: nobody connected, or the machine was down
 RETIRED_AFTER = timedelta(days=30)  # without a run, a node counts as retired
 # The periods of charts, the shortest first, each with the largest number of days for which it is at least 4 of a
-# chart's 960 pixels wide. The last one has no limit: in a year, a day has 2.6 pixels. For windows of up to six hours,
-# see QUARTER.
-UNITS = {"hour": 10, "six hours": 60, "day": None}
+# chart's 960 pixels wide. The last one has no limit. For windows of up to six hours, see QUARTER.
+WEEK = "week"
+UNITS = {"hour": 10, "six hours": 60, "day": 240, WEEK: None}
 QUARTER = "quarter of an hour"
 FEW_HOURS = timedelta(hours=6)
 

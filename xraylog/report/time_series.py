@@ -10,7 +10,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from xraylog.report.charts import SERIES
-from xraylog.report.model import QUARTER, SLOT, Findings, Slot, Window
+from xraylog.report.model import QUARTER, SLOT, WEEK, Findings, Slot, Window
 
 OTHERS = "(others)"
 MAX_LABELS = 10  # on a time axis
@@ -85,13 +85,26 @@ def _day(moment: datetime, zone: ZoneInfo) -> datetime:
     return datetime.combine(moment.astimezone(zone).date(), time(), zone).astimezone(timezone.utc)
 
 
+def _week(moment: datetime, zone: ZoneInfo) -> datetime:
+    """Return when the zone's week began, on a Monday, in UTC."""
+    day = moment.astimezone(zone).date()
+    return datetime.combine(day - timedelta(days=day.weekday()), time(), zone).astimezone(timezone.utc)
+
+
 START_OF: Mapping[str, Callable[[datetime, ZoneInfo], datetime]] = {
     QUARTER: _quarter,
     "hour": _hour,
     "six hours": _six_hours,
     "day": _day,
+    WEEK: _week,
 }
-LENGTH_OF = {QUARTER: SLOT, "hour": timedelta(hours=1), "six hours": timedelta(hours=6), "day": timedelta(days=1)}
+LENGTH_OF = {
+    QUARTER: SLOT,
+    "hour": timedelta(hours=1),
+    "six hours": timedelta(hours=6),
+    "day": timedelta(days=1),
+    WEEK: timedelta(weeks=1),
+}
 
 
 def active(found: Findings, zone: ZoneInfo) -> Series:

@@ -55,7 +55,28 @@ function within(fits, kinds) {
   };
 }
 
-const nodesOn = (day) => byRows(data.nodes.map((node) => [node[NAME], node[NODE_DAYS][day] ?? 0]));
+// What the page has of some days, given by their numbers. `hasTags`: whether charts count by these days, or by parts of them.
+function ofDays(places, hasTags) {
+  const on = (counts) => sum(places.map((place) => counts[place] ?? 0));
+  const users = byRows(data.users.map((user) => [user[NAME], on(user[DAYS])]));
+  const nodes = byRows(data.nodes.map((node) => [node[NAME], on(node[NODE_DAYS])]));
+  const [begins, counts] = data.charts.traffic.zones["in-local"];
+  const days = places.map((place) => data.days[place]);
+  const isWithin = (begin) => days.includes(dayOf(Math.max(begin, data.since))); // the first week may begin before the page
+  const tags = data.charts.traffic.names.map((tag, series) => [tag, sum(counts[series].filter((_, at) => isWithin(begins[at])))]);
+  return {
+    facts: several(users.length, "user", "users"),
+    tables: [["Users", "user", users], ...(hasTags ? [["Outbound tags", "tag", byRows(tags)]] : []), ["Nodes", "node", nodes]],
+  };
+}
+
+const A_DAY = 864e5; // milliseconds
+
+function daysOfWeek(monday) {
+  const begin = Date.parse(monday);
+  if (new Date(begin).getUTCDay() !== 1) return [];
+  return [...data.days.keys()].filter((place) => Date.parse(data.days[place]) >= begin && Date.parse(data.days[place]) < begin + 7 * A_DAY);
+}
 
 // Options for the commands, which by default would be about the last days and all nodes: the time and node of this page.
 const utc = (seconds) => new Date(seconds * 1000).toISOString().replace(".000", "");
@@ -112,11 +133,14 @@ const VIEWS = {
   },
   day(name) {
     const place = data.days.indexOf(name);
-    if (place < 0 || !data.charts.traffic) return null;
-    const users = byRows(data.users.map((user) => [user[NAME], user[DAYS][place]]));
-    const [begins, counts] = data.charts.traffic.zones["in-local"];
-    const tags = data.charts.traffic.names.map((tag, series) => [tag, sum(counts[series].filter((_, at) => dayOf(begins[at]) === name))]);
-    return { facts: several(users.length, "user", "users"), tables: [["Users", "user", users], ["Outbound tags", "tag", byRows(tags)], ["Nodes", "node", nodesOn(place)]] };
+    return place < 0 || !data.charts.traffic ? null : ofDays([place], !data.byWeek);
+  },
+  week(monday) {
+    const places = data.byWeek && data.charts.traffic ? daysOfWeek(monday) : [];
+    if (!places.length) return null;
+    const found = ofDays(places, true);
+    const days = places.map((place) => [data.days[place], sum(data.users.map((user) => user[DAYS][place]))]);
+    return { ...found, tables: [...found.tables, ["Days, with the rows of these users", "day", days.filter(([, rows]) => rows)]] };
   },
   tag(name) {
     const users = usersWith(TAGS, name);

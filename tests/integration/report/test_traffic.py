@@ -134,8 +134,8 @@ def test_the_week_has_averages(conn: Connection, database: dict[str, str]) -> No
 @pytest.mark.parametrize("zone", [BERLIN, UTC, NEPAL], ids=str)
 def test_more_than_two_months_are_shown_by_day(filled: Connection, database: dict[str, str], zone: ZoneInfo) -> None:
     window = Window.of(BERLIN, 63, LAST, NOON + timedelta(days=9))
-    units = {days: Window.of(BERLIN, days, LAST, NOON).unit for days in (10, 11, 60, 61)}
-    assert units == {10: "hour", 11: "six hours", 60: "six hours", 61: "day"}
+    units = {days: Window.of(BERLIN, days, LAST, NOON).unit for days in (10, 11, 60, 61, 240, 241)}
+    assert units == {10: "hour", 11: "six hours", 60: "six hours", 61: "day", 240: "day", 241: "week"}
     found = read(database, window)
     days = time_series.over_time(found, zone, found.slots, figures.tag)
     counts = dict(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,7 +16,7 @@ from helpers.report_data import (
     WINDOW,
 )
 
-from xraylog.report import figures, time_series
+from xraylog.report import charts, figures, time_series
 from xraylog.report.model import SLOT as SLOT_LENGTH
 from xraylog.report.model import Findings, Slot, Window
 from xraylog.report.time_series import EPOCH
@@ -53,6 +54,36 @@ def test_no_row_vanishes_wherever_a_window_begins_and_ends(zone: ZoneInfo, lengt
         found = replace(found, activity=[(hour, 1) for n in range(len(window.days)) for hour in window.hours(n)])
         assert time_series.over_time(found, zone, found.slots, figures.tag).totals == [len(starts)]
         assert {rows for _, (rows,) in time_series.active(found, zone).rows} == {1}
+
+
+@pytest.mark.parametrize("days", [1, 7, 10, 11, 60, 61, 239, 240, 241, 300, 366])
+@pytest.mark.parametrize("zone", [UTC, BERLIN, NEPAL], ids=str)
+def test_no_bar_is_narrower_than_four_pixels(zone: ZoneInfo, days: int) -> None:
+    """But for the hours of the time zones, and of a change of clocks: two bars."""
+    window = Window.of(BERLIN, days, date(2025, 10, 28), NOON)
+    bars = time_series.over_time(Findings(window), zone, [], figures.tag).rows
+    assert len(bars) <= charts.WIDTH // 4 + 2
+
+
+@pytest.mark.parametrize("zone", [UTC, BERLIN, NEPAL], ids=str)
+def test_weeks_begin_on_monday_and_have_the_rows_of_their_days(zone: ZoneInfo) -> None:
+    """A year that begins on a Sunday, and ends on a Tuesday at noon."""
+    window = Window(
+        BERLIN, datetime(2024, 11, 30, 23, tzinfo=timezone.utc), datetime(2025, 11, 18, 11, tzinfo=timezone.utc)
+    )
+    hours = [window.since + n * timedelta(hours=1) for n in range((window.until - window.since) // timedelta(hours=1))]
+    found = Findings(window, slots=[Slot(hour, "n", None, "accepted", 1) for hour in hours])
+    found = replace(found, activity=[(hour, 1 << hour.toordinal() % 7) for hour in hours])
+    expected = Counter(monday(hour.astimezone(zone).date()) for hour in hours)
+    counts = time_series.over_time(found, zone, found.slots, figures.tag).rows
+    assert {begin.astimezone(zone).date(): rows for begin, (rows,) in counts} == expected
+    assert all(begin.astimezone(zone).time() == time() for begin, _ in counts)
+    assert {users for _, (users,) in time_series.active(found, zone).rows[1:-1]} == {7}
+    assert time_series.cuts(found, zone) == [counts[1][0], counts[-1][0]]
+
+
+def monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
 
 
 def test_a_tag_may_be_called_like_the_others() -> None:
