@@ -59,7 +59,7 @@ def test_no_row_vanishes_wherever_a_window_begins_and_ends(zone: ZoneInfo, lengt
 @pytest.mark.parametrize("days", [1, 7, 10, 11, 60, 61, 239, 240, 241, 300, 366])
 @pytest.mark.parametrize("zone", [UTC, BERLIN, NEPAL], ids=str)
 def test_no_bar_is_narrower_than_four_pixels(zone: ZoneInfo, days: int) -> None:
-    """But for the hours of the time zones, and of a change of clocks: two bars."""
+    """Except for the hours of time zones, and of a change of clocks: two bars."""
     window = Window.of(BERLIN, days, date(2025, 10, 28), NOON)
     bars = time_series.over_time(Findings(window), zone, [], figures.tag).rows
     assert len(bars) <= charts.WIDTH // 4 + 2
