@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 SLOT = timedelta(minutes=15)  # in every time zone, hours begin with a new slot
 GAP = timedelta(hours=1)  # the shortest time without an accepted connection that is shown
-ONE_DAY = timedelta(days=1)
+ONE_DAY, A_WEEK = timedelta(days=1), timedelta(days=7)
 LONGEST_DAY = timedelta(hours=30)  # longer than any day, even if clocks are set back
 NOT_LET_IN = ("rejected", "api")  # actions of rows without a client that was let in; "api": calls of xray's own API
 ONLINE = timedelta(minutes=10)  # a user who was let in within this time counts as online
@@ -394,4 +394,6 @@ class Findings:
         if gap.since > self.window.since:
             return False
         known = {node.name for node in self.nodes if node.was_active or (node.first and node.first < gap.until)}
-        return gap.node not in known and not self.today.get(gap.node, Comparison()).rows_before
+        # Of a long page, the same hours a week before are inside, and may be later than this gap.
+        has_rows = self.window.until - A_WEEK <= gap.since and self.today.get(gap.node, Comparison()).rows_before
+        return gap.node not in known and not has_rows

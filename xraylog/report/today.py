@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from psycopg.sql import SQL
 
 from xraylog.report.fragments import LET_IN
-from xraylog.report.model import ONLINE, Comparison, Window
+from xraylog.report.model import A_WEEK, ONLINE, Comparison, Window
 from xraylog.report.snapshot import Session
-
-A_WEEK = timedelta(days=7)
 
 # The window has two ranges, so partitions of other days are not read. It begins before midnight if needed, because a
 # user who is online shortly after midnight may have been let in before. `is_sum`: the sum of all nodes. One scan for

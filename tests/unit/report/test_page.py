@@ -234,6 +234,19 @@ def test_a_node_that_is_new_did_not_stop_before() -> None:
     ]
 
 
+@pytest.mark.parametrize(("days", "is_named"), [(30, False), (7, True)])
+def test_rows_of_a_week_before_show_that_a_node_is_old_if_they_are_from_before_the_page(
+    days: int, is_named: bool
+) -> None:
+    """Of a month, they are from after the beginning of a new node: it was said to have let nobody in for days."""
+    window = Window.of(BERLIN, days, None, NOON)
+    began = window.since + 3 * DAY
+    nodes = [Node("n1", 7, began, NOON - HOUR / 2, 0, NOON - HOUR / 3)]
+    today = {"n1": Comparison(rows=7, rows_before=5)}
+    found = Findings(window, nodes, [Gap("n1", window.since, began)], today=today)
+    assert notes(found, run_history.Runs(), NOON) == ["Nobody was let in for a day or more: n1"] * is_named
+
+
 @pytest.mark.parametrize("days", [1, 2])
 def test_a_page_of_too_few_days_to_compare_with_does_not_say_that_nothing_stands_out(days: int) -> None:
     window = Window.of(BERLIN, days, LAST, NOON + timedelta(days=9))
