@@ -238,7 +238,7 @@ def test_a_node_that_is_new_did_not_stop_before() -> None:
 def test_rows_of_a_week_before_show_that_a_node_is_old_if_they_are_from_before_the_page(
     days: int, is_named: bool
 ) -> None:
-    """Of a month, they are from after the beginning of a new node: it was said to have let nobody in for days."""
+    """Of a month, they are from after the beginning of a new node: the page had it let nobody in for days."""
     window = Window.of(BERLIN, days, None, NOON)
     began = window.since + 3 * DAY
     nodes = [Node("n1", 7, began, NOON - HOUR / 2, 0, NOON - HOUR / 3)]
