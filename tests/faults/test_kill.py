@@ -138,7 +138,7 @@ def test_killed_at_every_step_of_an_import(steps: Steps, site: Site, load_path: 
             site.away()
             assert site.run_here() == 0
             site.back()
-        assert site.run_here() == 0
+        assert site.run_here() == 0, site.output()[-3000:]
         assert site.emails() == expected, (step, site.steps()[-1])
         assert site.buffer.stat().st_size == 0
         if load_path == ATTACH:  # with hundreds of days each run would take twice the time

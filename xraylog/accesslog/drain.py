@@ -113,12 +113,13 @@ def supports_collapse(log: LogFile) -> bool:
 
 
 def was_cut_short(log: LogFile, offset: int) -> bool:
-    """Return whether a drain up to `offset` has overwritten some of the text before it, and did not finish.
+    """Return whether a drain up to `offset`, or beyond it, has overwritten text before it, and did not finish.
 
     Until it changes the head of the file, that keeps its old fingerprint, but has another tail. What shows is a drain
     mark where the rest would begin, or, before the mark is written, a blank line in the text that the tail digests.
     """
-    if any(cut and log.read(cut, 1) == MARK_IN_WORDS[:1] for cut in _cuts(log, offset)):
+    cuts = {*_cuts(log, offset), *_cuts(log, offset - 1 + MARK_BYTES)}
+    if any(cut and log.read(cut, 1) == MARK_IN_WORDS[:1] for cut in cuts):
         return True
     start = max(0, offset - TAIL_BYTES - 1)  # with the end of the line before
     text = log.read(start, offset - start)

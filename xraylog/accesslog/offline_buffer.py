@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xraylog import safe_open
-from xraylog.accesslog import buffer_lines, buffer_marks, logfile
+from xraylog.accesslog import buffer_lines, buffer_marks, drain, logfile
 from xraylog.accesslog.buffer_lines import LongBadLine, encode
 from xraylog.accesslog.buffer_marks import Json
 from xraylog.accesslog.known_text import KnownText
@@ -129,10 +129,10 @@ class Buffer:
 
         Of a file, the text before that offset has to be the same: another one may begin alike.
         """
-        fingerprints, size = log.fingerprints(), log.max_offset
+        fingerprints = log.fingerprints()
         marks = (mark for mark in self._marks() if mark.origin.fingerprint(mark.end) in fingerprints)
-        if size is not None:
-            marks = (mark for mark in marks if mark.end <= size and mark.tail in (b"", log.tail(mark.end)))
+        if isinstance(log, LogFile):
+            marks = (mark for mark in marks if mark.end <= log.size and _is_text_of(log, mark))
         return max((mark.end for mark in marks), default=0)
 
     def spooled_from(self, fingerprints: list[Fingerprint]) -> int:
@@ -284,6 +284,11 @@ class Buffer:
             return buffer_lines.read_long(line, self.file.read(start + line.length - length, length))
         except (ValueError, KeyError, TypeError):
             return None
+
+
+def _is_text_of(log: LogFile, mark: Mark) -> bool:
+    """Return whether the log has the text of this mark's batch, as far as one can tell: of some of it, nobody can."""
+    return mark.tail in (b"", log.tail(mark.end)) or drain.was_cut_short(log, mark.end)
 
 
 def damaged_path(path: Path) -> Path:

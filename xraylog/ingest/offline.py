@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from loguru import logger
 
-from xraylog.accesslog import installation, logfile, offline_buffer
+from xraylog.accesslog import drain, installation, logfile, offline_buffer
+from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, EncodedBatch
 from xraylog.config import Config
@@ -111,13 +112,13 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
     def encoded_from(offset: int) -> Iterator[tuple[EncodedBatch, LoadResult]]:
         after = 0 if is_continued or source.log.is_blank(offset) else offset
         for batch in source.unconfirmed_batches(offset):
-            encoded, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
+            encoded, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
             del batch
             yield encoded, LoadResult()  # these lines were counted when they were stored
         for batch in source.batches(max(offset, source.stored_to or 0)):
             new_names = names.count_new(batch.records.names())
             result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)
-            encoded, after = offline_buffer.encode_batch(batch, after, tail_of(log, batch.end)), batch.end
+            encoded, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
             del batch  # before the next one is read: one in memory, not two
             yield encoded, result
 
@@ -135,3 +136,9 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
         log_checks.remember_buffered(source.cfg, buffer.size, buffer.last_batch)
         source.truncate(spooled_to, leave=logfile.MARK_BYTES)
     source.remember(spooled_to)
+
+
+def _tail_of(log: Log, offset: int) -> bytes | None:
+    """Return the digest of the text before `offset`; None if a drain that was cut short has overwritten some of it."""
+    is_overwritten = isinstance(log, LogFile) and drain.was_cut_short(log, offset)
+    return None if is_overwritten else tail_of(log, offset)
