@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from xraylog.accesslog import file_system
-from xraylog.accesslog.logfile import BLOCK_BYTES, LARGE_BLOCK, MARK_BYTES, PREDECESSOR_BYTES, LogFile
+from xraylog.accesslog.logfile import BLOCK_BYTES, LARGE_BLOCK, MARK_BYTES, PREDECESSOR_BYTES, Log, LogFile
 from xraylog.records import HEAD_BYTES, TAIL_BYTES, Fingerprint
 
 MARK_IN_WORDS = b"# The lines that stood here are stored. parse_logs.py skips this line; leave it."
@@ -112,12 +112,16 @@ def supports_collapse(log: LogFile) -> bool:
         os.close(unnamed)
 
 
-def was_cut_short(log: LogFile, offset: int) -> bool:
+def was_cut_short(log: Log, offset: int) -> bool:
     """Return whether a drain up to `offset`, or beyond it, has overwritten text before it, and did not finish.
+
+    Only files are drained.
 
     Until it changes the head of the file, that keeps its old fingerprint, but has another tail. What shows is a drain
     mark where the rest would begin, or, before the mark is written, a blank line in the text that the tail digests.
     """
+    if not isinstance(log, LogFile):
+        return False
     cuts = {*_cuts(log, offset), *_cuts(log, offset - 1 + MARK_BYTES)}
     if any(cut and log.read(cut, 1) == MARK_IN_WORDS[:1] for cut in cuts):
         return True

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from loguru import logger
 
 from xraylog.accesslog import drain, installation, logfile, offline_buffer
-from xraylog.accesslog.logfile import Log, LogFile
+from xraylog.accesslog.logfile import Log
 from xraylog.accesslog.masking import Mask
 from xraylog.accesslog.offline_buffer import Buffer, EncodedBatch
 from xraylog.config import Config
@@ -140,5 +140,4 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
 
 def _tail_of(log: Log, offset: int) -> bytes | None:
     """Return the digest of the text before `offset`; None if a drain that was cut short has overwritten some of it."""
-    is_overwritten = isinstance(log, LogFile) and drain.was_cut_short(log, offset)
-    return None if is_overwritten else tail_of(log, offset)
+    return None if drain.was_cut_short(log, offset) else tail_of(log, offset)

@@ -224,8 +224,7 @@ def tail_unless_overwritten(log: Log) -> TailAt:
     """Return a function that digests the log's text before an offset, if no drain that was cut short overwrote it."""
 
     def tail_at(offset: int) -> bytes:
-        is_overwritten = isinstance(log, LogFile) and drain.was_cut_short(log, offset)
-        return positions.NO_TEXT if is_overwritten else log.tail(offset)
+        return positions.NO_TEXT if drain.was_cut_short(log, offset) else log.tail(offset)
 
     return tail_at
 

@@ -198,6 +198,21 @@ def test_columns_of_other_types_get_text(large: Site, sent: list[str], conn: Con
     assert all(" text," in name for name in sent)
 
 
+def changed_after_the_first_look(monkeypatch: pytest.MonkeyPatch, conn: Connection, *statements: str) -> list[bool]:
+    """Change the tables once a run has looked at their types; return whether it sends binary rows, at each look."""
+    real, seen = detected.detect, list[bool]()
+
+    def detect(*arguments: Any) -> detected.LoadPaths:
+        found = real(*arguments)
+        for statement in () if seen else statements:
+            conn.execute(statement)
+        seen.append(found.takes_binary)
+        return found
+
+    monkeypatch.setattr(detected, "detect", detect)
+    return seen
+
+
 @pytest.mark.parametrize(
     "change", [WIDE_IDS, "ALTER TABLE logs ALTER source_port TYPE bigint"], ids=["wide ids", "a wide port"]
 )
@@ -206,17 +221,7 @@ def test_types_that_are_changed_during_a_run_are_looked_up_again(
 ) -> None:
     """An id that does not fit into four bytes ended the run in a traceback."""
     schema.ensure(conn)
-    real, seen = detected.detect, []
-
-    def detect(*arguments: Any) -> detected.LoadPaths:
-        found = real(*arguments)
-        if not seen:
-            for statement in change.split(";"):
-                conn.execute(statement)
-        seen.append(found.takes_binary)
-        return found
-
-    monkeypatch.setattr(detected, "detect", detect)
+    seen = changed_after_the_first_look(monkeypatch, conn, *change.split(";"))
     large.append(*lines(0, 30))
     assert large.main() == 0
     assert seen[:2] == [True, False]
@@ -228,17 +233,12 @@ def test_ids_that_outgrow_their_columns_during_a_run_are_for_the_operator(
     large: Site, conn: Connection, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     schema.ensure(conn)
-    real, seen = detected.detect, []
-
-    def detect(*arguments: Any) -> detected.LoadPaths:
-        found = real(*arguments)
-        if not seen:
-            conn.execute("ALTER TABLE users ALTER id TYPE bigint")
-            conn.execute("ALTER SEQUENCE users_id_seq AS bigint RESTART 3000000000")
-        seen.append(found.takes_binary)
-        return found
-
-    monkeypatch.setattr(detected, "detect", detect)
+    changed_after_the_first_look(
+        monkeypatch,
+        conn,
+        "ALTER TABLE users ALTER id TYPE bigint",
+        "ALTER SEQUENCE users_id_seq AS bigint RESTART 3000000000",
+    )
     large.append(*lines(0, 30))
     assert large.main() == 3
     said = capsys.readouterr().err
