@@ -116,7 +116,7 @@ class OldTable:
     constraints: tuple[Constraint, ...]
     indexes: tuple[Index, ...]
     default_grantees: tuple[str | None, ...]  # roles to which default privileges grant something on new tables
-    not_carried_over: tuple[str, ...]  # what it has, but a partitioned table cannot have
+    not_carried_over: tuple[str, ...]  # what it has, and the new table will not have
     other_sequences: tuple[tuple[str, str], ...]  # owned by other columns than id: sequence, column
     grants: tuple[tuple[str | None, str | None, str, bool], ...]  # role (None: PUBLIC), column, right, GRANT OPTION
     sequence: IdSequence | None
@@ -258,6 +258,18 @@ NOT_CARRIED_OVER = """
     UNION ALL
     SELECT 'the index ' || indexrelid::regclass || ', because it is not valid' FROM pg_index
     WHERE indrelid = %(table)s::regclass AND NOT indisvalid
+    UNION ALL
+    SELECT format('%%s of column %%I', setting, a.attname)
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    CROSS JOIN to_jsonb(a) AS j
+    CROSS JOIN LATERAL (VALUES
+        ('the STORAGE', a.attstorage <> t.typstorage),
+        ('the STATISTICS target', (j ->> 'attstattarget')::int >= 0),  -- the default: -1, or NULL from 17 on
+        ('the COMPRESSION', j ->> 'attcompression' <> ''),  -- from 14 on
+        ('the options', a.attoptions IS NOT NULL)
+    ) AS s (setting, is_set)
+    WHERE a.attrelid = %(table)s::regclass AND a.attnum > 0 AND NOT a.attisdropped AND s.is_set
 """
 OTHER_SEQUENCES = """
     SELECT s.oid::regclass::text, a.attname

@@ -35,7 +35,7 @@ def describe_size(old: OldTable, counts: DayCounts) -> Iterator[str]:
         f"about as much is written to the WAL"
     )
     for what in old.not_carried_over:
-        yield f"not carried over, because a partitioned table cannot have it: {what}"
+        yield f"not carried over: {what}"
 
 
 def full_plan(conn: Connection, old: OldTable, counts: DayCounts, drop: bool) -> Iterator[str]:
