@@ -37,8 +37,11 @@ def resolve(names: Sequence[str], cfg: Config) -> tuple[list[Path], list[str]]:
 
 
 def lock_paths(paths: Sequence[Path], cfg: Config) -> list[Path]:
-    """Return the lock files of the logs that a run changes, and of the buffer."""
-    guarded = (*filter(is_live, paths), cfg.buffer_path)
+    """Return the lock files of the logs that a run changes, and of the buffer.
+
+    A file that has lost its name, such as bash's here-document at /dev/stdin, needs none: no other run can open it.
+    """
+    guarded = (*(path for path in paths if is_live(path) and _has_name(path)), cfg.buffer_path)
     return [lockfile.lock_path(path, cfg.buffer_path.parent) for path in guarded]
 
 
@@ -85,6 +88,13 @@ def is_live(path: Path) -> bool:
         return True  # not a regular file: refused when it is opened
     finally:
         os.close(descriptor)
+
+
+def _has_name(path: Path) -> bool:
+    try:
+        return os.stat(path).st_nlink > 0
+    except OSError:
+        return True  # it may not exist yet
 
 
 @contextlib.contextmanager

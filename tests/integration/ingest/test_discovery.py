@@ -587,6 +587,16 @@ def test_piped_input_of_a_run_that_was_killed_is_piped_again(site: Site) -> None
     assert site.emails() == users(0, 100)
 
 
+def test_a_file_without_a_name_leaves_no_lock(site: Site) -> None:
+    """As bash makes one for a here-document."""
+    with tempfile.TemporaryFile(dir=site.folder) as file:
+        file.write(text(0, 3))
+        file.seek(0)
+        site.run("--logfile", "/dev/stdin", stdin=file)
+    assert site.emails() == users(0, 3)
+    assert [name for name in os.listdir(site.folder) if "deleted" in name] == []
+
+
 # --- which files are meant
 
 
