@@ -6,10 +6,10 @@ import ast
 import functools
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from helpers.site import ROOT
 
 # Packages in one row do not know each other. docs/architecture.md draws the same rows.
@@ -104,7 +104,20 @@ def modules() -> list[Module]:
 
 MODULES = modules()
 SCRIPTS = [Module(path.stem, path) for path in sorted(ROOT.glob("*.py"))]
-every_module = pytest.mark.parametrize("module", MODULES, ids=str)
+
+
+def every_module(check: Callable[[Module], None]) -> Callable[[], None]:
+    """Make one test of a check of each module: as many tests as modules would take longer than all checks."""
+
+    def test() -> None:
+        for module in MODULES:
+            try:
+                check(module)
+            except AssertionError as error:
+                raise AssertionError(f"{module}: {error}") from error
+
+    test.__doc__ = check.__doc__
+    return test
 
 
 def test_each_package_has_its_row() -> None:
@@ -142,11 +155,9 @@ def test_nothing_is_imported_that_is_not_declared() -> None:
         assert module.others - sys.stdlib_module_names <= declared, module
 
 
-@pytest.mark.parametrize(
-    "path", [*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*.py")], ids=lambda path: path.stem
-)
-def test_what_measures_and_shows_the_product_needs_no_test(path: Path) -> None:
-    assert not Module(path.stem, path).others & {"tests", "helpers", "conftest", "pytest"}
+def test_what_measures_and_shows_the_product_needs_no_test() -> None:
+    for path in (*ROOT.glob("scripts/*.py"), *ROOT.glob("benchmarks/*.py")):
+        assert not Module(path.stem, path).others & {"tests", "helpers", "conftest", "pytest"}, path
 
 
 @every_module
