@@ -201,6 +201,9 @@ TESTED: dict[str, dict[str, str]] = {
         "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
         "settings that others may write": USERS + "test_settings_that_others_may_write_are_not_roots",
     },
+    "xraylog/database/bytes_columns.py": {
+        "{}.{}: expected the type bytea": FAULTS + "test_a_column_of_bytes_that_has_become_text",
+    },
     "xraylog/database/collation.py": {
         "the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed",
         "the index of": TRIAL + "test_an_order_of_text_of_one_column_that_has_changed",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import citus, lost_names, markers, migration_record, namesakes, refusals, session
+from xraylog.database import bytes_columns, citus, lost_names, markers, migration_record, namesakes, refusals, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 
@@ -280,6 +280,7 @@ def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
                 yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
             if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # logs will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
+    yield from bytes_columns.find(tables)
     if of_others := list(_misfits_of_others(tables)):
         own = refusals.new_schema(role)
         of_others[-1] += f"; if it is another program's, give this role a schema of its own: {own}"
@@ -384,9 +385,8 @@ def add_key(table: str, column: str) -> Composed:
 
 
 def _key(column: str) -> Composed:
-    referenced = Identifier(KEYS[column])
     return SQL("FOREIGN KEY ({column}) REFERENCES {referenced}").format(
-        column=Identifier(column), referenced=referenced
+        column=Identifier(column), referenced=Identifier(KEYS[column])
     )
 
 

@@ -264,6 +264,34 @@ def test_a_word_that_does_not_fit_into_its_column(used: Site) -> None:
     refused_until_mended(used, "logs.action: expected the type text, found character varying(4); ")
 
 
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("log_positions", "head"),
+        ("log_positions", "tail"),
+        ("log_positions", "installation"),
+        ("rejected_lines", "line"),
+    ],
+)
+def test_a_column_of_bytes_that_has_become_text(used: Site, table: str, column: str) -> None:
+    """Its bytes are the same again; a run that stored digits there did so without a word."""
+    used.append("from a\n", line(5), '"\xff\\\n'.encode("latin-1"))
+    used.run("--keep")
+    before = used.rejected()
+    used.query(f"ALTER TABLE {table} ALTER {column} TYPE text")
+    used.append("from b\n", *lines(6, 10))
+    expected = f"{table}.{column}: expected the type bytea, found text; "
+    assert expected in marked(used)
+    said = used.run("--keep", status=Exit.OPERATOR).stderr
+    assert expected in said
+    for statement in advice(said):
+        used.query(statement)
+    used.run("--keep")
+    assert used.emails() == users(0, 10)
+    assert used.rejected() == [*before, (before[0][0], b"from b")]
+    assert [text for _, text in before] == [b"from a", b'"\xff\\']
+
+
 def test_a_path_that_does_not_fit_into_its_column_is_found_by_a_check(used: Site) -> None:
     used.query("ALTER TABLE log_positions ALTER source TYPE varchar(14) USING ''")
     used.query("ALTER TABLE endpoints ALTER address TYPE varchar(255)")  # no name is longer
