@@ -109,6 +109,9 @@ class Config:
         for own, what in self.own_files.items():
             if is_beside(path, safe_open.without_links(own)):
                 return f"a file beside {what}"
+        real = safe_open.without_links(path)
+        if os.path.exists(f"{real}.state") or (real.suffix == ".state" and os.path.exists(real.with_suffix(""))):
+            return "the offline buffer of another installation, which imports it itself, or its state"
         return None
 
 

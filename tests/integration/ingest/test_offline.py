@@ -243,6 +243,20 @@ def test_our_own_files_are_no_logs(site: Site, own: str) -> None:
     assert (site.folder / own).read_bytes() == before
 
 
+@pytest.mark.parametrize("of_other", ["buffer.jsonl", "buffer.jsonl.state"])
+def test_the_buffer_of_another_installation_is_no_log(site: Site, of_other: str) -> None:
+    """It was emptied, and its rows became unparsed lines."""
+    other = site.clone()
+    other.append(*lines(0, 5))
+    other.away()
+    other.run()
+    before = (other.folder / of_other).read_bytes()
+    said = site.run("--logfile", str(other.folder / of_other), status=78).stderr
+    assert "--logfile: expected xray's log, found the offline buffer of another installation" in said
+    assert (other.folder / of_other).read_bytes() == before
+    assert other.buffered() == users(0, 5)
+
+
 @pytest.mark.parametrize(
     "own",
     ["buffer.jsonl", "config.ini", "stats.jsonl", "buffer.jsonl.state", "buffer.jsonl.lock", "access.log.lock", "pass"],
