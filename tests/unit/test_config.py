@@ -202,6 +202,17 @@ def test_what_is_given_is_taken(tmp_path: Path) -> None:
     assert (cfg.log_level, cfg.own_log_path) == ("DEBUG", tmp_path / "own.log")
 
 
+@pytest.mark.parametrize("bits", [(0, 0), (32, 64), (24, 128), (32, 128)])
+def test_a_mask_keeps_any_number_of_bits(tmp_path: Path, bits: tuple[int, int]) -> None:
+    assert read(tmp_path, privacy={"mask_source": "{}/{}".format(*bits)}).mask_source == bits
+
+
+@pytest.mark.parametrize("bits", ["33/64", "24/129", "-1/48", "24"])
+def test_a_mask_keeps_no_more_bits_than_there_are(tmp_path: Path, bits: str) -> None:
+    (complaint,) = complaints_of(tmp_path, privacy={"mask_source": bits})
+    assert "[privacy] mask_source: expected none, or prefix lengths for IPv4 and IPv6, 0/0 to 32/128" in complaint
+
+
 def test_the_default_config_is_config_ini_in_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import resource
@@ -22,6 +23,7 @@ from xraylog.records import MAX_LINE_BYTES
 MOST = 150 << 20  # bytes of address space
 MAPPED = 24 << 20  # bytes of it that are no memory: parts of libraries that are never used, stacks of threads
 LENGTH = 200 << 20  # of the line
+LONG = 2 << 20  # of a path; its line is read alone
 CUT = f"(its first {MAX_LINE_BYTES} of {LENGTH} bytes)"
 KEPT = """
     SELECT line_offset, reason, octet_length(line), substr(line, 1, 2), substr(line, octet_length(line), 1)
@@ -150,3 +152,24 @@ def test_lines_that_are_just_kept_whole_are_read_one_at_a_time(site: Site, conn:
     assert site.emails() == Counter(["path", "tag", "u2"])
     ((_, reason, length, *_),) = kept(conn)
     assert (length, str(reason)[:35]) == (len(texts[-1]) - 1, "expected at most 255 characters in ")
+
+
+@pytest.mark.parametrize("spooled", [False, True], ids=["from the log", "from the buffer"])
+def test_a_long_line_whose_row_the_database_refuses_is_kept_whole(site: Site, conn: Connection, spooled: bool) -> None:
+    """Of the buffer, which has the row and not the line, what the row says is kept."""
+    site.run()
+    site.query("ALTER TABLE logs ADD CHECK (destination_port <> 8800)")
+    begin, end = "2025/11/17 10:15:23 from 203.0.113.1:5 accepted http://h.example:8800/", " [a >> b] email: path\n"
+    site.append(*(f"{begin}{letter * LONG}{end}" for letter in "xy"), line(2))
+    if spooled:
+        site.away()
+        site.run()
+        site.back()
+    site.run()
+    found = [text for _, text in site.rejected()]
+    if spooled:
+        assert [json.loads(text)["offset"] for text in found] == [0, len(begin) + LONG + len(end)]
+        assert {json.loads(text)["destination_port"] for text in found} == {8800}
+    else:
+        assert found == [f"{begin}{letter * LONG}{end}".encode().rstrip() for letter in "xy"]
+    assert site.emails() == users(2, 3)
