@@ -155,7 +155,7 @@ def test_lines_that_are_just_kept_whole_are_read_one_at_a_time(site: Site, conn:
 
 
 @pytest.mark.parametrize("spooled", [False, True], ids=["from the log", "from the buffer"])
-def test_a_long_line_whose_row_the_database_refuses_is_kept_whole(site: Site, conn: Connection, spooled: bool) -> None:
+def test_a_long_line_whose_row_the_database_refuses_is_kept_whole(site: Site, spooled: bool) -> None:
     """Of the buffer, which has the row and not the line, what the row says is kept."""
     site.run()
     site.query("ALTER TABLE logs ADD CHECK (destination_port <> 8800)")
