@@ -27,7 +27,7 @@ from xraylog.config import Config
 from xraylog.database import deadline, networks, session
 from xraylog.networks import files
 from xraylog.printed import complain, flush_at_exit, say
-from xraylog.questions import asking, moments, output, parameters
+from xraylog.questions import asking, moments, names, output, parameters
 from xraylog.questions.catalog import QUESTIONS, Question
 from xraylog.questions.fetching import PIECE
 from xraylog.telemetry import run_log
@@ -104,7 +104,7 @@ def load_networks(cfg: Config, paths: Sequence[Path]) -> Exit:
 
 def explain(error: BaseException, cfg: Config, verbose: bool) -> Exit:
     """Print why there is no answer, with the command that fixes it; return the exit status."""
-    if isinstance(error, (asking.Unknown, files.Unreadable)):
+    if isinstance(error, (names.Unknown, files.Unreadable)):
         complain(error)
         return Exit.OPERATOR
     if isinstance(error, (session.Unavailable, session.Unsuitable)):

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from xraylog.answers import statements
 from xraylog.database import dns_names
-from xraylog.questions import asking
+from xraylog.questions import names
 
 DAY = ("--since", "2025-11-17", "--until", "2025-11-17")
 STORED = """
@@ -109,7 +109,7 @@ def test_of_the_addresses_of_a_name_those_that_were_contacted_count(
     keeping.append(*(line(f"198.51.100.{number}", f"u{number}") for number in (27, 28, 29)), line("other.example"))
     keeping.run()
     for most, users in ((3, ["u27", "u28", "u29"]), (2, ["u27", "u28"])):
-        monkeypatch.setattr(asking, "MAX_ADDRESSES", most)
+        monkeypatch.setattr(names, "MAX_ADDRESSES", most)
         found = ask(keeping, "reached", "cdn.example", *DAY)
         assert [row["email"] for row in found["users"]] == users
         assert any(f": 198.51.100.27{', 198.51.100.28' * (most > 1)}" in note for note in found["notes"])

@@ -20,7 +20,7 @@ from psycopg.sql import SQL, Identifier
 
 import ask_logs
 from xraylog.database import deadline
-from xraylog.questions import asking, catalog, present
+from xraylog.questions import asking, catalog, names, present
 from xraylog.questions.fetching import Rows
 
 NOW = datetime(2025, 11, 17, tzinfo=timezone.utc)
@@ -152,7 +152,7 @@ def test_one_user_and_those_of_a_pattern(asked: Site) -> None:
 
 def test_a_pattern_that_fits_many_users_says_which_are_shown(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for most, note in ((6, False), (5, True)):
-        monkeypatch.setattr(asking, "MAX_USERS", most)
+        monkeypatch.setattr(names, "MAX_USERS", most)
         found = answer(asked, "user", "u*", *WHEN)
         assert len(found["destinations"]) == most
         assert any(f"The first {most} users whose names fit are shown" in text for text in found["notes"]) == note
@@ -161,7 +161,7 @@ def test_a_pattern_that_fits_many_users_says_which_are_shown(asked: Site, monkey
 
 def test_csv_leaves_no_note_out(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """They go to standard error, as the window does: the table is for a machine."""
-    monkeypatch.setattr(asking, "MAX_USERS", 5)
+    monkeypatch.setattr(names, "MAX_USERS", 5)
     done = asked.run("user", "u*", *WHEN, "--only", "total", "--csv", "--limit", "0", script="ask_logs")
     assert len(done.stdout.splitlines()) == 1 + 5
     assert "\nThe first 5 users whose names fit are shown; " in done.stderr
@@ -319,7 +319,7 @@ def reader(asked: Site) -> Iterator[dict[str, str]]:
 
 def test_a_server_that_freezes_during_a_question_is_given_up(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its kernel still answers, so that no timer of TCP ends."""
-    pid, find_node = asked.log.with_name("pid"), asking.find_node
+    pid, find_node = asked.log.with_name("pid"), names.find_node
 
     def freeze(conn: Any, name: str | None) -> int | None:
         pid.write_text(str(conn.pgconn.backend_pid))
@@ -328,7 +328,7 @@ def test_a_server_that_freezes_during_a_question_is_given_up(asked: Site, monkey
 
     asked.set("report", statement_timeout="1")
     monkeypatch.setattr(deadline, "SILENCE_S", -0.9)
-    monkeypatch.setattr(asking, "find_node", freeze)
+    monkeypatch.setattr(names, "find_node", freeze)
     try:
         said = ask(asked, "traffic", *WHEN, "--node", "n1", status=1)
     finally:

@@ -12,7 +12,7 @@ import pytest
 from helpers.site import ROOT, Site
 
 from xraylog.database.session import Connection
-from xraylog.questions import asking
+from xraylog.questions import asking, names
 
 # time, client, destination, tag of the outbound, user
 CONNECTIONS = (
@@ -125,8 +125,8 @@ def test_destinations_in_letters_are_counted_up_to_a_bound(site: Site, monkeypat
     )
     site.run()
     with psycopg.connect(**site.database) as conn:  # type: ignore[arg-type]
-        monkeypatch.setattr(asking, "MAX_ADDRESSES", 2)
-        found, are_all, notes = asking.names_in_letters(conn, "*.xn--strae-oqa.example")
+        monkeypatch.setattr(names, "MAX_ADDRESSES", 2)
+        found, are_all, notes = names.names_in_letters(conn, "*.xn--strae-oqa.example")
     assert (len(found), are_all, len(notes)) == (2, False, 1)
 
 
