@@ -17,7 +17,7 @@ from datetime import date, timedelta
 import psycopg
 from stage import ROOT, Stage, arguments, staged
 
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions, schema
 from xraylog.database.capabilities import Capabilities
 
 GOAL, TIMES = 50, 5  # milliseconds for the median; how often each question is asked
@@ -160,8 +160,8 @@ def add_day(conn: psycopg.Connection, day: date, insert: str, **sizes: int) -> N
     name = partitions.partition_name(str(day), low, high)
     conn.execute(partitions.create_standalone(name, "logs", Capabilities.of(conn)))
     conn.execute(insert.format(table=name, day=day, **sizes))
-    for index in schema.LOGS_INDEXES:
-        conn.execute(schema.create_index(name, index))
+    for index in ddl.LOGS_INDEXES:
+        conn.execute(ddl.create_index(name, index))
     conn.execute(partitions.attach(name, "logs", low, high))
 
 

@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from server import Server  # noqa: E402  # the path comes first
 
-from xraylog.database import schema  # noqa: E402
+from xraylog.database import ddl  # noqa: E402
 
 USERS, ENDPOINTS = 200, 20_000
 PLAIN = """
@@ -88,9 +88,9 @@ def compare(server: Server, folder: Path, options: argparse.Namespace) -> None:
             f"{options.rows:,} rows over {options.days} days; "
             f"PostgreSQL {conn.info.parameter_status('server_version')}, Python {platform.python_version()}"
         )
-        for name in schema.TABLES:
+        for name in ddl.TABLES:
             if name != "logs":
-                for statement in schema.create(name):
+                for statement in ddl.create(name):
                     conn.execute(statement)
         conn.execute(PLAIN.format(rows=options.rows, days=options.days, users=USERS, endpoints=ENDPOINTS))
         conn.execute("VACUUM ANALYZE")
@@ -115,8 +115,8 @@ def bare(conn: psycopg.Connection, days: int) -> tuple[float, float]:
     clock = [time.monotonic()]
     conn.execute("INSERT INTO bare SELECT * FROM logs")
     clock.append(time.monotonic())
-    for index in schema.LOGS_INDEXES:
-        conn.execute(schema.create_index("bare", index))
+    for index in ddl.LOGS_INDEXES:
+        conn.execute(ddl.create_index("bare", index))
     clock.append(time.monotonic())
     conn.execute("DROP TABLE bare")
     return clock[1] - clock[0], clock[2] - clock[1]

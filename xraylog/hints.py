@@ -18,7 +18,7 @@ from psycopg.sql import Identifier
 from xraylog import file_advice, printed, safe_open
 from xraylog.accesslog import archive, logfile, offline_buffer
 from xraylog.config import Config
-from xraylog.database import refusals, schema, session
+from xraylog.database import ddl, refusals, schema, session
 from xraylog.file_advice import Needs
 from xraylog.telemetry import prometheus, stats
 
@@ -66,7 +66,7 @@ def on_reading(error: Exception, cfg: Config, less: str) -> str:
     if isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
         user = cfg.connection.get("user")
         role = Identifier(user).as_string(None) if user else "the role that libpq uses"
-        return f"what to do, as their owner: GRANT SELECT ON {', '.join(schema.TABLES)} TO {role}"
+        return f"what to do, as their owner: GRANT SELECT ON {', '.join(ddl.TABLES)} TO {role}"
     return on(error, cfg)
 
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from xraylog.database import schema
+from xraylog.database import ddl
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -78,7 +78,7 @@ def distribute(conn: Connection, *, workers_agree: bool = True) -> None:
     conn.execute(CATALOG)
     conn.execute(REFUSED_DDL)
     conn.execute("INSERT INTO pg_dist_partition VALUES ('logs', 'h', 'id')")
-    for table in schema.REFERENCE_TABLES:
+    for table in ddl.REFERENCE_TABLES:
         conn.execute("INSERT INTO pg_dist_partition VALUES (%s, 'n', NULL)", [table])
     conn.execute("INSERT INTO pg_dist_shard SELECT 'logs', n FROM generate_series(1, 8) n")
     conn.execute(WORKER_WITH_GRANT if workers_agree else WORKER_WITHOUT_GRANT)
@@ -119,8 +119,8 @@ def record(monkeypatch: pytest.MonkeyPatch, path: Path) -> Callable[[], list[str
     return read
 
 
-NAMES = "|".join(schema.REFERENCE_TABLES)
-OURS = "|".join(schema.TABLES)  # Citus manages all: those that it does not distribute refer to some that it does
+NAMES = "|".join(ddl.REFERENCE_TABLES)
+OURS = "|".join(ddl.TABLES)  # Citus manages all: those that it does not distribute refer to some that it does
 ROWS = re.compile(r'\b(?:FROM|JOIN|INTO|UPDATE|COPY|TABLE|ON)\s+"?logs(?:_\w+)?"?\b')  # statements about them
 REFUSED = {  # kinds of statements that a cluster refused, or ran slowly
     "GROUPING SETS": re.compile(r"\bGROUPING\s+SETS\b|\b(?:CUBE|ROLLUP)\s*\("),

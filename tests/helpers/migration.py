@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from helpers import faults
 from helpers.site import Site
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 MIGRATE = "migrate_logs_to_partitioned"
@@ -91,7 +91,7 @@ INSERT = "INSERT INTO logs (\"timestamp\", action) VALUES ('2025-11-17 12:00+00'
 
 def make_names(conn: Connection) -> None:
     for name in ("users", "protocols", "endpoints", "tags", "nodes"):
-        for statement in schema.create(name):
+        for statement in ddl.create(name):
             conn.execute(statement)
     conn.execute("INSERT INTO users (email) VALUES ('alice'), ('bob'), ('carol')")
     conn.execute("INSERT INTO protocols (name) VALUES ('tcp')")
@@ -197,7 +197,7 @@ def most_locks(site: Site, *arguments: str) -> int:
 def give_tables(conn: Connection, owner: str) -> None:
     """Let a role own the tables, as if it had made them, and create others."""
     conn.execute(SQL("GRANT CREATE ON SCHEMA public TO {}").format(Identifier(owner)))
-    for table in ("logs", *schema.REFERENCE_TABLES):
+    for table in ("logs", *ddl.REFERENCE_TABLES):
         conn.execute(SQL("ALTER TABLE {} OWNER TO {}").format(Identifier(table), Identifier(owner)))
 
 

@@ -20,7 +20,7 @@ from loguru import logger
 
 import report_logs
 from helpers.site import Site
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions, schema
 from xraylog.database import session as databases
 from xraylog.database.session import Connection
 from xraylog.report import collect
@@ -110,7 +110,7 @@ def fill(conn: Connection, rows: Sequence[Row]) -> None:
     with conn.cursor() as cursor, conn.transaction():
         for table, names in NAMES.items():
             for name in {*names, *(getattr(row, FIELDS[table]) for row in rows)} - {None}:
-                cursor.execute(f"INSERT INTO {table} ({schema.REFERENCE_TABLES[table]}) VALUES (%s)", [name])
+                cursor.execute(f"INSERT INTO {table} ({ddl.REFERENCE_TABLES[table]}) VALUES (%s)", [name])
         cursor.executemany(INSERT, rows)
 
 

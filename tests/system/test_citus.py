@@ -37,7 +37,7 @@ from psycopg.sql import SQL, Identifier
 from server import Server
 
 from xraylog.answers import statements
-from xraylog.database import dns_names, networks, schema
+from xraylog.database import ddl, dns_names, networks, schema
 from xraylog.report.model import Findings, Window
 
 PASSWORD = "of-the-cluster"  # noqa: S105  # of servers that end with the tests
@@ -506,7 +506,7 @@ def test_a_migration_is_refused_and_logs_is_created_beside_reference_tables(site
     site.append(*lines(0, 5, at(1)))
     assert site.run_here() == 0, site.output()
     keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'logs'::regclass AND contype = 'f'"
-    assert site.query(keys) == [(len(schema.KEYS),)]
+    assert site.query(keys) == [(len(ddl.KEYS),)]
     cluster.do("SELECT create_distributed_table('logs', 'id', shard_count := 8)")
     site.append(*lines(5, 10, at(1)))
     assert site.run_here() == 0, site.output()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xraylog.database import citus
-from xraylog.database.schema import REJECT_REASON
+from xraylog.database.ddl import REJECT_REASON
 
 FILE = Path(__file__).with_name("answers.sql")
 FILE_FOR_CITUS = Path(__file__).with_name("answers_citus.sql")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from xraylog.commands.finding import Finding
 from xraylog.config import Config
-from xraylog.database import partitions, refusals, schema, session
+from xraylog.database import ddl, partitions, refusals, session
 from xraylog.database.session import Connection
 from xraylog.maintenance import prune
 
@@ -26,7 +26,7 @@ RIGHTS = """
     ORDER BY c.relname
 """
 NEEDED = {
-    **dict.fromkeys(schema.REFERENCE_TABLES, ("SELECT", "INSERT")),
+    **dict.fromkeys(ddl.REFERENCE_TABLES, ("SELECT", "INSERT")),
     "logs": ("INSERT",),
     "log_positions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "rejected_lines": ("INSERT",),
@@ -55,7 +55,7 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
     """Yield whether the privileges suffice; otherwise the statements that grant them."""
     trouble, for_partitions = [], []
     ((place, may_create, role),) = conn.execute(IN_SCHEMA)
-    found = conn.execute(RIGHTS, [list(schema.TABLES)]).fetchall()
+    found = conn.execute(RIGHTS, [list(ddl.TABLES)]).fetchall()
     for name, owner, *granted, sequences, owner_name, is_superuser in found:
         has = dict(zip(("SELECT", "INSERT", "UPDATE", "DELETE"), granted, strict=True))
         needed = {*NEEDED[name], *_for_retention(name, cfg)}
@@ -71,7 +71,7 @@ def findings(conn: Connection, cfg: Config) -> Iterator[Finding]:
     elif not may_create:  # each new day is a new table
         for_partitions.append(f"GRANT CREATE ON SCHEMA {place} TO {role}")
     enough = "enough for a run"
-    if for_partitions and len(found) == len(schema.TABLES) and partitions_exist(conn):
+    if for_partitions and len(found) == len(ddl.TABLES) and partitions_exist(conn):
         enough += "; partitions are made by another role, and today's and tomorrow's are there"
     else:
         trouble += for_partitions

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from psycopg.sql import Identifier
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
@@ -55,7 +55,7 @@ OF_COLUMNS = """
 
 def changed_columns(conn: Connection) -> Iterator[Changed]:
     """Yield the same for columns with a collation of their own, whose version every server knows."""
-    for table, column, name, built, now in conn.execute(OF_COLUMNS, [list(schema.REFERENCE_TABLES)]):
+    for table, column, name, built, now in conn.execute(OF_COLUMNS, [list(ddl.REFERENCE_TABLES)]):
         if now not in (None, built):
             yield Changed(
                 f"the index of {table}.{column} was built with version {built} of {name}, which is {now} now",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 
@@ -142,30 +142,30 @@ UNIQUE_INDEXES = """
 """
 
 
-def triggers(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+def triggers(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> list[Found]:
     """Return the triggers on these tables, and on partitions of logs, that are not ours."""
     return [Found(*row) for row in conn.execute(OBJECTS, [list(tables)] * 2)]
 
 
-def rules(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+def rules(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> list[Found]:
     """Return the rules on these tables. COPY into `logs` and `rejected_lines` bypasses them."""
     return [Found(*row) for row in conn.execute(RULES, [list(tables)])]
 
 
-def policies(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+def policies(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> list[Found]:
     """Return what exempts this role from row-level security, which hides rows and does not work with COPY."""
     return [Found(*row) for row in conn.execute(POLICIES, [list(tables)])]
 
 
 def constraints(conn: Connection, message: str) -> list[str]:
     """Return the statements that drop the CHECK constraints and unique indexes that this message names."""
-    named = [*conn.execute(CHECKS, [list(schema.TABLES)]), *(index[:2] for index in unique_indexes(conn))]
+    named = [*conn.execute(CHECKS, [list(ddl.TABLES)]), *(index[:2] for index in unique_indexes(conn))]
     return [statement for statement, name in named if f'"{name}"' in message]
 
 
-def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> list[Found]:
+def unique_indexes(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> list[Found]:
     """Return the unique indexes that are not ours."""
-    ours = [*schema.REFERENCE_TABLES.values(), "id"]
+    ours = [*ddl.REFERENCE_TABLES.values(), "id"]
     return [Found(*row) for row in conn.execute(UNIQUE_INDEXES, [list(tables), ours])]
 
 
@@ -174,7 +174,7 @@ def culprits(conn: Connection, error: psycopg.Error) -> list[str]:
     if isinstance(error, psycopg.errors.FeatureNotSupported):  # INSERT ... RETURNING into a table with a rule
         return [rule.statement for rule in rules(conn)]
     if isinstance(error, psycopg.errors.ObjectNotInPrerequisiteState):
-        return [statement for (statement,) in conn.execute(IDENTITIES, [list(schema.TABLES)])]
+        return [statement for (statement,) in conn.execute(IDENTITIES, [list(ddl.TABLES)])]
     called = [*triggers(conn), *(Found(*row) for row in conn.execute(EVENT_TRIGGERS))]
     context = error.diag.context or ""
     return [one.statement for one in called if re.search(rf"\b{re.escape(one.name or '')}\(", context)]

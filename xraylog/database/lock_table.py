@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 # The locks that the server guarantees to each session and each prepared transaction. It has room for a few more, for
@@ -85,7 +85,7 @@ def days_without_room(conn: Connection, days: Sequence[str]) -> Refused | None:
     transaction.
     """
     table = LockTable.of(conn)
-    ((of_one, recent),) = conn.execute(OF_ONE_MORE, [len(schema.LOGS_INDEXES), RECENT_DAYS])
+    ((of_one, recent),) = conn.execute(OF_ONE_MORE, [len(ddl.LOGS_INDEXES), RECENT_DAYS])
     partitions, locks = count_locks(conn)
     old = sorted(day for day in days if day < recent)
     free = (table.room - locks) // of_one - (len(days) - len(old))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import session
+from xraylog.database import ddl, session
 from xraylog.database.session import Connection
 
 if TYPE_CHECKING:  # `schema` imports this module
@@ -19,22 +19,17 @@ if TYPE_CHECKING:  # `schema` imports this module
 USED = "SELECT has_table_privilege('logs', 'SELECT') AND EXISTS (SELECT 1 FROM logs WHERE {})"
 
 
-def find(
-    conn: Connection, tables: Mapping[str, Table], keys: Mapping[str, str], statements: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield a message for each missing table to which rows of `logs` refer.
-
-    `keys`: the columns of `logs`, and the tables that they refer to. `statements`: the DDL of each table.
-    """
+def find(conn: Connection, tables: Mapping[str, Table]) -> Iterator[str]:
+    """Yield a message for each missing table to which rows of `logs` refer."""
     if "logs" not in tables or tables["logs"].kind != "p":
         return
-    for name in dict.fromkeys(keys.values()):
-        columns = [column for column, table in keys.items() if table == name and column in tables["logs"].types]
+    for name in dict.fromkeys(ddl.KEYS.values()):
+        columns = [column for column, table in ddl.KEYS.items() if table == name and column in tables["logs"].types]
         if name in tables or not columns:
             continue
         are_used = SQL(" OR ").join(SQL("{} IS NOT NULL").format(Identifier(column)) for column in columns)
         if session.answer(conn, SQL(USED).format(are_used)) == [(True,)]:
-            create = " ".join(statements[name].split())
+            create = " ".join(ddl.TABLES[name].split())
             highest = ", ".join(f"max({column})" for column in columns)
             newest = f"SELECT greatest({highest}) FROM logs"  # noqa: S608  # for the operator to read
             yield (

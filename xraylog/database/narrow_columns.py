@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 # The characters of the longest value: the parser accepts names of 255, the system paths of 4096.
 CHARACTERS: Mapping[tuple[str, str], int] = {
-    **dict.fromkeys(schema.REFERENCE_TABLES.items(), 255),
+    **dict.fromkeys(ddl.REFERENCE_TABLES.items(), 255),
     ("protocols", "name"): 8,  # xray's own names, which no client can choose
     ("logs", "action"): 8,
     ("log_positions", "source"): 4096,
@@ -57,9 +57,9 @@ class NarrowColumn(NamedTuple):
         return f"{self.table}.{self.column}: expected the type {self.wanted}, found {self.found}; {self.statement}"
 
 
-def find(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[NarrowColumn]:
+def find(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> Iterator[NarrowColumn]:
     """Yield the columns of these tables that are too narrow."""
-    for table, column, found, kind, characters in conn.execute(COLUMNS, [list(tables), list(schema.TABLES)]):
+    for table, column, found, kind, characters in conn.execute(COLUMNS, [list(tables), list(ddl.TABLES)]):
         key = (table, column)
         if characters is not None and characters < CHARACTERS.get(key, 0):
             yield NarrowColumn(table, column, found, "text")

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
-from xraylog.database import citus, detach, lock_table, schema, session
+from xraylog.database import citus, ddl, detach, lock_table, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.session import Connection, Unsuitable
@@ -175,7 +175,7 @@ class Partitions:
                 f"{' '.join(create.as_string(self._conn).split())}"
             ) from error
         if not Capabilities.of(self._conn).keys_on_partitioned:
-            for statement in schema.keys_and_indexes(name):
+            for statement in ddl.keys_and_indexes(name):
                 self._conn.execute(statement)
 
 

@@ -13,15 +13,15 @@ import psycopg
 from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composed, Identifier, Literal, Placeholder
 
-from xraylog.database import rejection, retry, schema, session, table_faults
+from xraylog.database import ddl, rejection, retry, session, table_faults
+from xraylog.database.ddl import REFERENCE_TABLES
 from xraylog.database.rejection import Rejection
-from xraylog.database.schema import REFERENCE_TABLES
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import Ids
 
 # The order in which creating or attaching a partition locks these tables, for its foreign keys. In any other order, a
 # run that adds names and one that creates a partition would deadlock.
-LOCK_ORDER = tuple(dict.fromkeys([*schema.KEYS.values(), *REFERENCE_TABLES]))
+LOCK_ORDER = tuple(dict.fromkeys([*ddl.KEYS.values(), *REFERENCE_TABLES]))
 MAX_ATTEMPTS = 3
 CACHE_SIZE = 10_000  # names per table: an adversary's log must not fill the memory
 

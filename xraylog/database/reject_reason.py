@@ -7,37 +7,37 @@ from __future__ import annotations
 
 from psycopg import errors
 
-from xraylog.database import citus, partitions, schema, session
+from xraylog.database import citus, ddl, partitions, schema, session
 from xraylog.database.retry import retry_on_lock_timeout
 from xraylog.database.schema import Findings
 from xraylog.database.session import Connection
 
 LOCK_TIMEOUT = f"{partitions.DDL_LOCK_TIMEOUT_S}s"
 RETRY_S = 5.0  # do not delay a run for what a later run can do, too
-ADD = f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} text"
+ADD = f"ALTER TABLE logs ADD COLUMN {ddl.REJECT_REASON} text"
 OWNED = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'logs'::regclass"
 EXISTS = """
     SELECT EXISTS (SELECT FROM pg_attribute
                    WHERE attrelid = to_regclass('logs') AND attname = %s AND atttypid = 'text'::regtype)
 """
 UNKNOWN = "so rows do not say why xray rejected a connection"
-MISSING = f"logs.{schema.REJECT_REASON}: expected a column, found none, {UNKNOWN}"
+MISSING = f"logs.{ddl.REJECT_REASON}: expected a column, found none, {UNKNOWN}"
 
 
 def is_there(found: Findings) -> bool:
     """Return whether `logs` has the column, so that rows can say why xray rejected a connection."""
-    return "logs" in found.tables and found.tables["logs"].types.get(schema.REJECT_REASON) == "text"
+    return "logs" in found.tables and found.tables["logs"].types.get(ddl.REJECT_REASON) == "text"
 
 
 def exists(conn: Connection) -> bool:
     """Return the same for a session that has not inspected the tables."""
-    ((found,),) = conn.execute(EXISTS, [schema.REJECT_REASON])
+    ((found,),) = conn.execute(EXISTS, [ddl.REJECT_REASON])
     return bool(found)
 
 
 def misfit(found: Findings) -> str | None:
     """Return what to do about a column of that name but another type; None if there is none."""
-    column = schema.REJECT_REASON
+    column = ddl.REJECT_REASON
     other = found.tables["logs"].types.get(column) if "logs" in found.tables else None
     if other in ("text", None):
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from xraylog.database import interference, narrow_columns, schema, session
+from xraylog.database import ddl, interference, narrow_columns, session
 from xraylog.database.session import Connection
 
 # SQLSTATEs, and the class of those of constraints.
@@ -47,7 +47,7 @@ def of_other_spellings(conn: Connection, table: str, names: Iterable[str]) -> di
 
     The cause is a unique index of the operator's or, as in citext and char(n), the type or collation of the column.
     """
-    column = schema.REFERENCE_TABLES[table]
+    column = ddl.REFERENCE_TABLES[table]
     indexes = ", ".join(f'"{found.name}"' for found in interference.unique_indexes(conn, [table]))
     by = f"under the unique index {indexes}" if indexes else "by the type or the collation of the column"
     place = None if indexes else (table, column)
@@ -62,7 +62,7 @@ def of_other_spellings(conn: Connection, table: str, names: Iterable[str]) -> di
 def statements_to_allow(conn: Connection, rejection: Rejection) -> Sequence[str]:
     """Return the statements after which the tables accept such a name or row; none if they are not known."""
     if rejection.sqlstate == TOO_LONG:
-        return [found.statement for found in narrow_columns.find(conn, [*schema.REFERENCE_TABLES])]
+        return [found.statement for found in narrow_columns.find(conn, [*ddl.REFERENCE_TABLES])]
     if rejection.column is not None:
         table, column = rejection.column
         return [f'ALTER TABLE {table} ALTER {column} TYPE text COLLATE "default"']

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 # First the sequence of the column's default, then one that the column owns, which it still does after DROP DEFAULT.
@@ -63,7 +63,7 @@ MAX_ID = 2**63 - 1
 MAX_ID_OF_TYPE: Mapping[str, int] = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": MAX_ID}
 NEARLY_USED_UP = 0.9  # the share of its values that is used
 # Not `logs`: it may contain an id twice, and has no index on ids, so finding the largest one would read all rows.
-WITH_PRIMARY_KEYS = tuple(name for name in schema.TABLES if name != "logs")
+WITH_PRIMARY_KEYS = tuple(name for name in ddl.TABLES if name != "logs")
 
 
 class Column(NamedTuple):
@@ -112,7 +112,7 @@ class IdSequence(NamedTuple):
         return f"sequence {self.name} of {self.column.table}.{self.column.name}"
 
 
-def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
+def used_up(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> Iterator[str]:
     """Yield the sequences that have no next value, each with the way out."""
     for sequence in find(conn, tables):
         if sequence.is_used_up:
@@ -120,7 +120,7 @@ def used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> I
             yield f"{sequence} is used up at {end}: " + "; ".join(_make_room(sequence))
 
 
-def nearly_used_up(conn: Connection, tables: Sequence[str] = tuple(schema.TABLES)) -> Iterator[str]:
+def nearly_used_up(conn: Connection, tables: Sequence[str] = tuple(ddl.TABLES)) -> Iterator[str]:
     """Yield the sequences that will soon have no next value, each with the way out, because it can take hours."""
     for sequence in find(conn, tables):
         if sequence.is_nearly_used_up and not sequence.is_used_up:
@@ -147,10 +147,10 @@ def repeating(conn: Connection, tables: Sequence[str] = WITH_PRIMARY_KEYS) -> It
 
 def find(conn: Connection, tables: Sequence[str]) -> list[IdSequence]:
     """Return the sequences of these tables."""
-    referring: dict[str, list[Column]] = {table: [] for table in schema.TABLES}
-    for row in conn.execute(REFERRING, [list(schema.TABLES), list(schema.KEYS)]):
+    referring: dict[str, list[Column]] = {table: [] for table in ddl.TABLES}
+    for row in conn.execute(REFERRING, [list(ddl.TABLES), list(ddl.KEYS)]):
         column = Column(*row)
-        referring[schema.KEYS[column.name]].append(column)
+        referring[ddl.KEYS[column.name]].append(column)
     return [
         IdSequence(Column(*row[:3]), *row[3:], tuple(referring.get(row[0], ())))  # type: ignore[call-arg]
         for row in conn.execute(SEQUENCES, [list(tables)])

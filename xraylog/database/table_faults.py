@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import errors
 
-from xraylog.database import interference, narrow_columns, schema, sequences, session
+from xraylog.database import ddl, interference, narrow_columns, sequences, session
 from xraylog.database.session import Connection, Unsuitable
 
 IS_PRIMARY_KEY = """
@@ -61,9 +61,9 @@ def _raise_if_too_narrow(conn: Connection, error: psycopg.Error, table: str | No
     Not for a name that is too long: that is the fault of its line.
     """
     is_text = isinstance(error, errors.StringDataRightTruncation)
-    tables = [table] if table else [*schema.TABLES]
+    tables = [table] if table else [*ddl.TABLES]
     narrow = [found for found in narrow_columns.find(conn, tables) if (found.wanted == "text") == is_text]
-    reasons = [str(found) for found in narrow if not (is_text and found.table in schema.REFERENCE_TABLES)]
+    reasons = [str(found) for found in narrow if not (is_text and found.table in ddl.REFERENCE_TABLES)]
     reasons += [] if is_text else sequences.used_up(conn)
     if reasons:
         raise Unsuitable(f"{session.message(error)}: {'; '.join(reasons)}") from error
@@ -72,7 +72,7 @@ def _raise_if_too_narrow(conn: Connection, error: psycopg.Error, table: str | No
 def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
     """Raise Unsuitable if an id is used already or missing, or if a column that is not ours requires a value."""
     diag = error.diag
-    table = next((name for name in schema.TABLES if name == diag.table_name), "logs")  # or one of its partitions
+    table = next((name for name in ddl.TABLES if name == diag.table_name), "logs")  # or one of its partitions
     if isinstance(error, errors.UniqueViolation):
         # Citus does not name the constraint. Its unique keys of `logs` contain the id.
         if diag.constraint_name is None or _is_primary_key(conn, diag.schema_name, diag.constraint_name):
@@ -81,9 +81,9 @@ def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
         return
     if diag.column_name == "id":
         raise Unsuitable(sequences.without_default(conn, table)) from error
-    if diag.column_name in schema.COLUMNS[table]:
+    if diag.column_name in ddl.COLUMNS[table]:
         return
-    ours = ["id", *schema.COLUMNS[table]]
+    ours = ["id", *ddl.COLUMNS[table]]
     column = diag.column_name or next((name for (name,) in conn.execute(STRICT_COLUMNS, [table, ours])), None)
     if column is None:
         return

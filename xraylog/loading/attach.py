@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
@@ -42,6 +42,6 @@ def attach(conn: Connection, tables: Mapping[str, str]) -> None:
     """Attach the tables as partitions: the server adds the indexes, and checks bounds and foreign keys."""
     for day, table in tables.items():
         if not Capabilities.of(conn).keys_on_partitioned:
-            for statement in schema.keys_and_indexes(table):
+            for statement in ddl.keys_and_indexes(table):
                 conn.execute(statement)
         conn.execute(partitions.attach(table, "logs", *partitions.day_bounds(day)))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
-from xraylog.database.schema import REJECT_REASON
+from xraylog.database.ddl import REJECT_REASON
 from xraylog.records import MINUTE, Ids, Records, Request, Route
 
 # In this order the two columns that differ from row to row are next to each other.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from xraylog.database import partitions, positions, schema, session
+from xraylog.database import ddl, partitions, positions, schema, session
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.references import References, Resolved
@@ -116,7 +116,7 @@ class Group:
     result: LoadResult = field(default_factory=LoadResult)
     days: set[str] = field(default_factory=set)
     rejected: list[Rejected] = field(default_factory=list)
-    used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in schema.REFERENCE_TABLES})
+    used: dict[str, set[int]] = field(default_factory=lambda: {table: set() for table in ddl.REFERENCE_TABLES})
 
     def add(self, batch: PreparedBatch, with_names: bool) -> None:
         """Add one more batch."""

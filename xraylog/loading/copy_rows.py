@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 from xraylog.loading import binary_rows
 from xraylog.records import CHUNK_ROWS, UTC, Ids, Records, interleave
@@ -100,7 +100,7 @@ def text_rows(has_reject_reason: bool, records: Records, ids: Ids, node_id: int)
 
 
 TEXT_COLUMNS = (
-    *("timestamp", "source_ip", "source_port", "action", schema.REJECT_REASON, "protocol_id", "destination_id"),
+    *("timestamp", "source_ip", "source_port", "action", ddl.REJECT_REASON, "protocol_id", "destination_id"),
     *("destination_port", "inbound_tag_id", "outbound_tag_id", "user_id", "node_id"),
 )
 
@@ -108,7 +108,7 @@ TEXT_COLUMNS = (
 @functools.cache
 def text(has_reject_reason: bool) -> RowFormat:
     """Return the RowFormat of COPY's text format."""
-    columns = tuple(name for name in TEXT_COLUMNS if has_reject_reason or name != schema.REJECT_REASON)
+    columns = tuple(name for name in TEXT_COLUMNS if has_reject_reason or name != ddl.REJECT_REASON)
     return RowFormat("text", columns, b"", b"", functools.partial(text_rows, has_reject_reason))
 
 

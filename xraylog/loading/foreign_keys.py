@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import citus, schema
+from xraylog.database import citus, ddl
 from xraylog.database.session import Connection
 from xraylog.loading import copy_rows, load_paths
 from xraylog.loading.copy_rows import RowFormat
@@ -91,7 +91,7 @@ class ForeignKeyChecks:
         locks a whole reference table for one of its rows, and runs deadlocked, so there the names are only counted. Our
         own DELETE of unused names needs the node's lock; one made by hand could come in between.
         """
-        used = {table: sorted(set(ids[table])) for table in schema.REFERENCE_TABLES}
+        used = {table: sorted(set(ids[table])) for table in ddl.REFERENCE_TABLES}
         found = self._count(used) if self.detect().is_distributed else self._conn.execute(LOCK_NAMES, used).fetchone()
         if found != tuple(map(len, used.values())):
             raise NamesMissing

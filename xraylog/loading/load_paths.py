@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from psycopg.rows import dict_row
 from psycopg.sql import SQL
 
-from xraylog.database import citus, schema, session
+from xraylog.database import citus, ddl, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 from xraylog.loading import binary_rows, copy_rows
@@ -115,7 +115,7 @@ class LoadPaths:
         if self.is_distributed:
             grant = f"GRANT SET ON PARAMETER {REPLICATION_ROLE} TO {self.role}"
             return f"foreign keys are checked row by row; faster, from PostgreSQL 15 on, with, on every server: {grant}"
-        grants = [f"GRANT UPDATE ON {', '.join(schema.REFERENCE_TABLES)} TO {self.role}"] if not self.may_lock else []
+        grants = [f"GRANT UPDATE ON {', '.join(ddl.REFERENCE_TABLES)} TO {self.role}"] if not self.may_lock else []
         if not self.may_disable_triggers:
             grants.append(f"GRANT SET ON PARAMETER {REPLICATION_ROLE} TO {self.role}")
         return f"foreign keys are checked row by row; faster, from PostgreSQL 15 on, with {'; '.join(grants)}"
@@ -127,9 +127,9 @@ def detect(conn: Connection, has_reject_reason: bool) -> LoadPaths:
     may_disable = SQL(MAY_DISABLE if modern else MAY_DISABLE_BEFORE_15)
     binary = binary_rows.columns(has_reject_reason)
     values = {
-        "columns": list(schema.KEYS),
-        "referenced": list(schema.KEYS.values()),
-        "tables": list(schema.REFERENCE_TABLES),
+        "columns": list(ddl.KEYS),
+        "referenced": list(ddl.KEYS.values()),
+        "tables": list(ddl.REFERENCE_TABLES),
         "binary": list(binary),
         "types": list(binary.values()),
     }

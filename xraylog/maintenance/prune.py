@@ -22,12 +22,12 @@ from collections.abc import Iterator, Sequence
 from psycopg import errors
 from psycopg.sql import SQL, Composed, Identifier
 
-from xraylog.database import deadline, dns_names, positions, schema, session
+from xraylog.database import ddl, deadline, dns_names, positions, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection
 
 INDEXED = ("users", "endpoints")  # first, because logs has indexes on these ids, which make each DELETE fast
-TABLES = [*INDEXED, *(table for table in schema.REFERENCE_TABLES if table not in (*INDEXED, "nodes"))]
+TABLES = [*INDEXED, *(table for table in ddl.REFERENCE_TABLES if table not in (*INDEXED, "nodes"))]
 BATCH_NAMES = 1_000  # in one transaction, for which runs that store rows wait
 MAX_STATEMENT_TIME = "10s"  # of that transaction: a third of the longest time that such a run waits
 MAX_SCAN_S = 3600  # for a query that reads all of `logs`, and gets no answer before
@@ -85,7 +85,7 @@ def _reason_to_skip(conn: Connection, table: str) -> str | None:
 
 
 def _columns(table: str) -> list[str]:
-    return [column for column, referenced in schema.KEYS.items() if referenced == table]
+    return [column for column, referenced in ddl.KEYS.items() if referenced == table]
 
 
 def _find(table: str, has_dns_names: bool) -> Composed:

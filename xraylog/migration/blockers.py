@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from psycopg import errors
 from psycopg.sql import SQL, Identifier, Literal
 
-from xraylog.database import citus, interference, migration_record, partitions, schema, session
+from xraylog.database import citus, ddl, interference, migration_record, partitions, schema, session
 from xraylog.database.lock_table import LockTable
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.migration import day_counts, old_table
@@ -96,7 +96,7 @@ def all_blockers(conn: Connection, table: OldTable, counts: DayCounts | None) ->
 
 def _citus(conn: Connection) -> Iterator[str]:
     """Yield why tables that Citus manages cannot be migrated: Citus itself refuses late, and names another cause."""
-    managed = citus.distributed(conn, [*schema.REFERENCE_TABLES, "logs"])
+    managed = citus.distributed(conn, [*ddl.REFERENCE_TABLES, "logs"])
     if "logs" in managed:
         yield (
             "logs is distributed by Citus, which lets nobody change its sequence any more: copy all tables into a new "
@@ -274,7 +274,7 @@ def ambiguous_tables(conn: Connection, schema_name: str) -> list[str]:
     """Return a complaint for each of our tables that a search_path beginning with this schema finds in another one."""
     return [
         f"{name} is in two schemas of the search_path, and logs is not in the first one: rename one of them"
-        for (name,) in conn.execute(AMBIGUOUS, [list(schema.TABLES), schema_name])
+        for (name,) in conn.execute(AMBIGUOUS, [list(ddl.TABLES), schema_name])
     ]
 
 
@@ -347,7 +347,7 @@ def _values(conn: Connection, table: OldTable) -> Iterator[str]:
                 f"correct it, or make it NULL"
             )
     existing = schema.inspect(conn).tables
-    for column, referenced in schema.KEYS.items():
+    for column, referenced in ddl.KEYS.items():
         found = table.column(column)
         if found is None or found.plain_type not in CONVERTIBLE["bigint"] or old_table.has_key(table, column):
             continue

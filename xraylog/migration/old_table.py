@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 DAY_INDEX = "logs_old_by_day"  # our own index on the old table, created if no other index finds the rows of a day
@@ -53,7 +53,7 @@ class Column:
         return self.new_type != self.type and self.name in ("timestamp", "source_ip")
 
 
-OUR_TYPES = {**schema.COLUMNS["logs"], "id": "bigint", "timestamp": "timestamp with time zone"}
+OUR_TYPES = {**ddl.COLUMNS["logs"], "id": "bigint", "timestamp": "timestamp with time zone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +356,7 @@ def describe(conn: Connection, name: str, zone: str) -> OldTable:
 def has_key(table: OldTable, column: str) -> bool:
     """Return whether the column has our foreign key, so that its values are known to be in the other table."""
     return any(
-        constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == schema.KEYS[column]
+        constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == ddl.KEYS[column]
         for constraint in table.constraints
     )
 
@@ -376,9 +376,9 @@ def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
     for constraint in table.constraints:
         if constraint.kind == "f":
             yield add_constraint(constraint, on, named)
-    for column in schema.KEYS:
+    for column in ddl.KEYS:
         if not has_key(table, column):
-            yield schema.add_key(on, column)
+            yield ddl.add_key(on, column)
 
 
 def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
@@ -388,10 +388,10 @@ def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
             yield add_constraint(constraint, on, named)
     own = [index for index in table.indexes if index.valid and not index.of_constraint and index.name != DAY_INDEX]
     for index in own:
-        yield schema.create_index(on, index.definition, index.name if named else None, index.unique)
-    for definition in schema.LOGS_INDEXES:
+        yield ddl.create_index(on, index.definition, index.name if named else None, index.unique)
+    for definition in ddl.LOGS_INDEXES:
         if definition not in [index.definition for index in own]:
-            yield schema.create_index(on, definition)
+            yield ddl.create_index(on, definition)
 
 
 def add_constraint(constraint: Constraint, on: str, named: bool) -> Composed:

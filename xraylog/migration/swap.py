@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from psycopg import errors
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from xraylog.database import migration_record, schema, session
+from xraylog.database import ddl, migration_record, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.markers import MigrationMarker
 from xraylog.database.session import Connection, Unsuitable
@@ -91,7 +91,7 @@ def create_missing_tables(conn: Connection, old: OldTable) -> Iterator[Composed]
     """Yield the DDL of those of our tables that do not exist yet, except logs."""
     for table in schema.inspect(conn).missing:
         if table != "logs":
-            yield from schema.create(table)
+            yield from ddl.create(table)
             yield from set_owner(old, table)
 
 
@@ -207,8 +207,8 @@ def _create_logs(old: OldTable, name: str) -> Composed:
         if column.name in ("id", "timestamp") or (column.not_null and column.name not in schema.MAY_BE_NULL):
             parts.append(SQL("NOT NULL"))
         lines.append(SQL(" ").join(parts))
-        if column.name == "action" and schema.REJECT_REASON in missing:
-            lines.append(missing.pop(schema.REJECT_REASON))
+        if column.name == "action" and ddl.REJECT_REASON in missing:
+            lines.append(missing.pop(ddl.REJECT_REASON))
     lines += missing.values()
     return SQL('CREATE TABLE {} (\n    {}\n) PARTITION BY RANGE ("timestamp")').format(
         Identifier(name), SQL(",\n    ").join(lines)

@@ -16,7 +16,7 @@ from helpers.schema import bounds
 from helpers.site import ROOT, Site, facts
 from psycopg import errors
 
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions, schema
 from xraylog.database.session import Connection, Unsuitable
 
 BLOCKS = re.findall(r"^```sql\n(.*?)^```$", (ROOT / "Schema.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -283,11 +283,11 @@ def test_each_partition_has_the_keys_and_indexes_and_logs_where_it_can(conn: Con
         return [fact for fact in facts(conn) if fact[:2] == (kind, table)]
 
     for table in (PARTITION, "logs_2025_11_18"):
-        assert len(of(table, "constraint")) == len(schema.KEYS)
-        assert len(of(table, "index")) == len(schema.LOGS_INDEXES)
+        assert len(of(table, "constraint")) == len(ddl.KEYS)
+        assert len(of(table, "index")) == len(ddl.LOGS_INDEXES)
     on_logs = conn.info.server_version >= 110000
-    assert len(of("logs", "constraint")) == len(schema.KEYS) * on_logs
-    assert len(of("logs", "index")) == len(schema.LOGS_INDEXES) * on_logs
+    assert len(of("logs", "constraint")) == len(ddl.KEYS) * on_logs
+    assert len(of("logs", "index")) == len(ddl.LOGS_INDEXES) * on_logs
 
     conn.execute("INSERT INTO users (email) VALUES ('someone')")
     conn.execute("INSERT INTO logs (\"timestamp\", action, user_id) VALUES ('2025-11-17 12:00+00', 'accepted', 1)")

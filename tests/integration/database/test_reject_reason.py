@@ -8,7 +8,7 @@ import re
 import pytest
 from helpers.site import Site, line
 
-from xraylog.database import reject_reason, schema
+from xraylog.database import ddl, reject_reason
 from xraylog.database.session import Connection
 
 REJECTED = "2025/11/17 10:15:23.123456 from 203.0.113.9:4 rejected  "
@@ -27,7 +27,7 @@ def reasons(site: Site) -> list[tuple[str, str | None]]:
 
 def forget_column(conn: Connection) -> None:
     """Leave `logs` as it was before there was the column."""
-    conn.execute(f"ALTER TABLE logs DROP COLUMN {schema.REJECT_REASON}")
+    conn.execute(f"ALTER TABLE logs DROP COLUMN {ddl.REJECT_REASON}")
 
 
 def test_an_older_database_gets_the_column_and_no_row_is_rewritten(site: Site, conn: Connection) -> None:
@@ -85,9 +85,9 @@ def test_each_command_says_what_to_do_with_a_column_of_that_name_and_another_typ
 ) -> None:
     site.append(*TEXT)
     site.run()
-    conn.execute(f"ALTER TABLE logs ALTER {schema.REJECT_REASON} TYPE varchar(20)")
+    conn.execute(f"ALTER TABLE logs ALTER {ddl.REJECT_REASON} TYPE varchar(20)")
     said = site.run(*arguments).stderr
-    assert f"logs.{schema.REJECT_REASON}: expected the type text, found character varying, " in said
+    assert f"logs.{ddl.REJECT_REASON}: expected the type text, found character varying, " in said
     conn.execute(re.findall("ALTER TABLE [^;]*", said)[0])
     assert site.run(*arguments).stderr == ""
 
@@ -100,7 +100,7 @@ def test_a_column_of_that_name_and_another_type_holds_up_no_row_until_the_owner_
     site.append(*TEXT)
     site.run()
     forget_column(conn)
-    conn.execute(f"ALTER TABLE logs ADD COLUMN {schema.REJECT_REASON} {kind}")  # type: ignore[arg-type]  # from above
+    conn.execute(f"ALTER TABLE logs ADD COLUMN {ddl.REJECT_REASON} {kind}")  # type: ignore[arg-type]  # from above
     site.append(*TEXT)
     said = site.run().stderr
     assert said.strip().partition("logs.")[2] in site.run("--check", status=3).stdout

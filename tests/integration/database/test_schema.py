@@ -14,7 +14,7 @@ from helpers.site import ROOT, Site, facts, line, users
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions, schema
 from xraylog.database.session import Connection, Unsuitable, transaction
 
 DOCUMENT = (ROOT / "Schema.md").read_text()
@@ -65,7 +65,7 @@ def test_the_statements_of_schema_md_make_what_the_code_makes(conn: Connection, 
         other_database.execute(block)
 
     made = facts(conn)
-    assert {fact[1] for fact in made if fact[0] == "table" and fact[2] != "S"} == {*schema.TABLES, PARTITION}
+    assert {fact[1] for fact in made if fact[0] == "table" and fact[2] != "S"} == {*ddl.TABLES, PARTITION}
     assert facts(other_database) == made
 
 

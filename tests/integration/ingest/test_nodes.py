@@ -26,7 +26,7 @@ from xraylog import config
 from xraylog.accesslog import discovery, lockfile
 from xraylog.cli import Exit
 from xraylog.commands import check
-from xraylog.database import schema
+from xraylog.database import ddl, schema
 from xraylog.database.capabilities import Capabilities
 from xraylog.loading import attach
 
@@ -388,5 +388,5 @@ def test_where_citus_distributes_other_tables_nothing_changes(
 def test_the_document_distributes_every_table_of_names() -> None:
     statements = documented("docs/many-nodes.md", "create_distributed_table")
     assert len(statements) == 9
-    assert re.findall(r"create_reference_table\('(\w+)'\)", "".join(statements)) == list(schema.REFERENCE_TABLES)
+    assert re.findall(r"create_reference_table\('(\w+)'\)", "".join(statements)) == list(ddl.REFERENCE_TABLES)
     assert re.findall(r"create_distributed_table\('(\w+)', 'id', shard_count := 8\)", "".join(statements)) == ["logs"]

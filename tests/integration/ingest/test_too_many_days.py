@@ -17,7 +17,7 @@ from helpers.load_paths import LOAD_PATHS
 from helpers.site import Site, create_database, drop_database, line, lines, users
 from server import FAST, Server
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.partitions import create_partition, day_bounds, partition_name
 
@@ -60,7 +60,7 @@ def make_partition(conn: psycopg.Connection[Any], day: date) -> None:
     name = partition_name(str(day), *day_bounds(str(day)))
     conn.execute(create_partition(name, *day_bounds(str(day))))
     if not Capabilities.of(conn).keys_on_partitioned:
-        for statement in schema.keys_and_indexes(name):
+        for statement in ddl.keys_and_indexes(name):
             conn.execute(statement)
 
 

@@ -20,7 +20,7 @@ from server import FAST, Server
 from xraylog.cli import Exit
 from xraylog.database import partitions, positions, references, schema, session
 from xraylog.database.capabilities import Capabilities
-from xraylog.database.schema import REFERENCE_TABLES
+from xraylog.database.ddl import REFERENCE_TABLES
 from xraylog.loading import attach, bulk, foreign_keys, loader
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -11,7 +11,7 @@ import pytest
 from helpers import citus
 from helpers.site import line
 
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions, schema
 from xraylog.maintenance import drop_table, retention
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -62,14 +62,14 @@ def test_names_that_a_row_uses_by_now_stay_with_their_thousand(
 
 @pytest.mark.empty_database
 def test_logs_is_created_where_the_names_are_reference_tables_already(conn: Connection) -> None:
-    for table in schema.REFERENCE_TABLES:
-        for statement in schema.create(table):
+    for table in ddl.REFERENCE_TABLES:
+        for statement in ddl.create(table):
             conn.execute(statement)
     conn.execute(citus.REFUSED_DDL)
     schema.ensure(conn)
     if conn.info.server_version >= 110000:
         keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'logs'::regclass AND contype = 'f'"
-        assert conn.execute(keys).fetchone() == (len(schema.KEYS),)
+        assert conn.execute(keys).fetchone() == (len(ddl.KEYS),)
 
 
 def test_a_new_day_is_created_with_waits_as_short_on_the_workers(

@@ -16,7 +16,7 @@ from helpers.migration import (
 from helpers.site import Site
 from psycopg import errors
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 
 
@@ -54,7 +54,7 @@ def test_a_table_made_by_hand_is_carried_over(conn: Connection, site: Site) -> N
         "btree (lower((country)::text)) WHERE (country IS NOT NULL)",
         'btree ("timestamp", id)',
     } < set(found.values())
-    assert set(schema.LOGS_INDEXES) < set(found.values())
+    assert set(ddl.LOGS_INDEXES) < set(found.values())
     assert len(found) == 7
     if on_parent:
         assert {"by Country", "once", "logs_timestamp_idx", "logs_user_id_timestamp_idx"} < found.keys()

@@ -21,7 +21,7 @@ from helpers.migration import (
 )
 from helpers.site import Site, facts, lines
 
-from xraylog.database import partitions, schema
+from xraylog.database import ddl, partitions
 from xraylog.database.session import Connection
 from xraylog.migration import revert, swap
 
@@ -76,7 +76,7 @@ def test_undo_brings_the_old_table_back_as_it_was(conn: Connection, site: Site, 
     make_plain_logs(conn, table)
     conn.execute("COMMENT ON TABLE logs IS 'mine'")
     for missing in ("log_positions", "rejected_lines"):  # what the migration adds, and nobody takes away
-        for statement in schema.create(missing):
+        for statement in ddl.create(missing):
             conn.execute(statement)
     before, rows = facts(conn), content(conn)
     site.migrate()

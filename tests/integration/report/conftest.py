@@ -10,7 +10,7 @@ from helpers.report_data import ROWS, fill, read
 from helpers.site import Site, create_database, drop_database
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import schema
+from xraylog.database import ddl
 from xraylog.database.session import Connection
 from xraylog.report.model import Findings
 
@@ -76,5 +76,5 @@ def role(site: Site, conn: Connection) -> Iterator[Identifier]:
 @pytest.fixture
 def reader(conn: Connection, role: Identifier) -> None:
     """The same role, which may read what a page needs: not the partitions, and no table that may not be there."""
-    for table in schema.TABLES:
+    for table in ddl.TABLES:
         conn.execute(SQL("GRANT SELECT ON {} TO {}").format(Identifier(table), role))
