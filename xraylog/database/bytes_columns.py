@@ -21,8 +21,8 @@ def find(tables: Mapping[str, Table]) -> Iterator[str]:
     """Yield a message for each of these columns that has another type."""
     for name, columns in COLUMNS.items():
         for column in columns:
-            found = tables[name].types.get(column) if name in tables else None
-            if found not in ("bytea", None):
+            found = tables[name].types.get(column, "bytea") if name in tables else "bytea"
+            if found.strip('"') != "bytea":  # quoted where quote_all_identifiers is on
                 yield (
                     f"{name}.{column}: expected the type bytea, found {found}; "
                     f"ALTER TABLE {name} ALTER {column} TYPE bytea USING {column}::text::bytea"
