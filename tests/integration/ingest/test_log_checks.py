@@ -90,6 +90,13 @@ def test_rows_ahead_of_the_clock(site: Site) -> None:
     assert site.emails() == users(1, 3)
 
 
+def test_rows_of_now_are_in_no_doubt(site: Site) -> None:
+    """Nor are those of a clock that is a little fast: piped text has no other time to be compared with."""
+    text = "".join(written_now(n, timedelta(minutes=n - 1)) for n in range(4))
+    assert site.run("--logfile", "-", input=text).stderr == ""
+    assert site.emails() == users(0, 4)
+
+
 def test_a_log_from_days_ahead_is_not_taken_for_another_log(site: Site) -> None:
     site.append(*(written_now(n, timedelta(days=400)) for n in range(30)))
     said = site.run().stderr

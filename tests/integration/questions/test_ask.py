@@ -150,6 +150,12 @@ def test_one_user_and_those_of_a_pattern(asked: Site) -> None:
     assert [row["user"] for row in csv.DictReader(io.StringIO(shown))] == [f"u{n}" for n in (0, 1, 2, 3, 4, 7)]
 
 
+def test_a_user_whose_name_has_a_star_is_no_pattern(asked: Site) -> None:
+    asked.append(line(7, "2025/11/17 11:00:00").replace("email: u7", "email: u*"))
+    asked.run()
+    assert [row["rows"] for row in answer(asked, "user", "u*", *WHEN)["total"]] == [1]
+
+
 def test_a_pattern_that_fits_many_users_says_which_are_shown(asked: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for most, note in ((6, False), (5, True)):
         monkeypatch.setattr(names, "MAX_USERS", most)
