@@ -201,9 +201,6 @@ TESTED: dict[str, dict[str, str]] = {
         "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
         "settings that others may write": USERS + "test_settings_that_others_may_write_are_not_roots",
     },
-    "xraylog/database/bytes_columns.py": {
-        "{}.{}: expected the type bytea": FAULTS + "test_a_column_of_bytes_that_has_become_text",
-    },
     "xraylog/database/collation.py": {
         "the indexes were built": TRIAL + "test_an_order_of_text_that_has_changed",
         "the index of": TRIAL + "test_an_order_of_text_of_one_column_that_has_changed",
@@ -314,6 +311,9 @@ TESTED: dict[str, dict[str, str]] = {
         "wait for it": REFUSALS,
         "what it waits for": REFUSALS,
         "who has them": REFUSALS,
+    },
+    "xraylog/database/digest_columns.py": {
+        "log_positions.{}: expected the type bytea": FAULTS + "test_a_column_of_digests_that_has_become_text",
     },
     "xraylog/database/lost_names.py": {
         "{}: expected the names": FAULTS + "test_names_that_were_dropped_are_not_replaced_by_others",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database import (
-    bytes_columns,
     citus,
     ddl,
+    digest_columns,
     lost_names,
     markers,
     migration_record,
@@ -175,7 +175,7 @@ def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
                 yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
             if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # logs will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
-    yield from bytes_columns.find(tables)
+    yield from digest_columns.find(tables)
     if of_others := list(_misfits_of_others(tables)):
         own = refusals.new_schema(role)
         of_others[-1] += f"; if it is another program's, give this role a schema of its own: {own}"
