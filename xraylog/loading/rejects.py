@@ -211,14 +211,34 @@ def _copy_text(position: Position, rejected: Sequence[Rejected]) -> Iterator[byt
         yield b"\n"
 
 
-def _raise_without_partition(conn: Connection, error: psycopg.Error) -> None:
-    """Raise Unsuitable for a day that the operator has partitioned, and that has no partition for a row."""
-    schema, name = error.diag.schema_name or "", error.diag.table_name or ""
-    day, rest = (Identifier(schema, one).as_string(conn) for one in (name, f"{name}_rest"))
-    create = f"CREATE TABLE {rest} PARTITION OF {day} DEFAULT"
-    raise Unsuitable(
-        f"{session.message(error)}: it is partitioned itself; as its owner, from PostgreSQL 11 on: {create}"
-    ) from error
+# The partitions of logs that are partitioned themselves, at any depth.
+PARTITIONED = """
+    WITH RECURSIVE part (oid) AS (
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'logs'::regclass
+        UNION ALL
+        SELECT inhrelid FROM pg_inherits JOIN part ON part.oid = inhparent
+    )
+    SELECT n.nspname, c.relname
+    FROM part
+    JOIN pg_class c ON c.oid = part.oid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'p'
+"""
+
+
+def _raise_if_day_is_partitioned(conn: Connection, error: psycopg.Error) -> None:
+    """Raise Unsuitable for a day that the operator has partitioned, and that has no partition for a row.
+
+    Before PostgreSQL 14 the error has the table's name in its message alone.
+    """
+    message = session.message(error)
+    for schema, name in conn.execute(PARTITIONED):
+        if name in message and name == (error.diag.table_name or name):
+            day, rest = (Identifier(schema, one).as_string(conn) for one in (name, f"{name}_rest"))
+            create = f"CREATE TABLE {rest} PARTITION OF {day} DEFAULT"
+            raise Unsuitable(
+                f"{message}: it is partitioned itself; as its owner, from PostgreSQL 11 on: {create}"
+            ) from error
 
 
 def raise_unless_row_is_at_fault(conn: Connection, error: psycopg.Error, records: Records) -> None:
@@ -234,8 +254,8 @@ def raise_unless_row_is_at_fault(conn: Connection, error: psycopg.Error, records
     is_nameless = isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None
     days = {minute[:DAY] for minute in records.minutes}
     is_routing = error.diag.source_function == "ExecFindPartition"
-    if is_nameless and is_routing and error.diag.table_name not in (None, "logs"):
-        _raise_without_partition(conn, error)
+    if is_nameless and is_routing:
+        _raise_if_day_is_partitioned(conn, error)
     if is_nameless and not (citus.has_logs(conn) and partitions.are_there(conn, days)):
         raise PartitionMissing from error
     table_faults.raise_if_at_fault(conn, error, "logs")
