@@ -229,7 +229,7 @@ PARTITIONED = """
 def _raise_if_day_is_partitioned(conn: Connection, error: psycopg.Error) -> None:
     """Raise Unsuitable for a day that the operator has partitioned, and that has no partition for a row.
 
-    Before PostgreSQL 14 the error has the table's name in its message alone.
+    Before PostgreSQL 13 the error has the name of the table in its message alone.
     """
     message = session.message(error)
     for schema, name in conn.execute(PARTITIONED):
