@@ -155,6 +155,16 @@ def test_a_record_written_as_xray_writes_it_is_read_back(
     )
 
 
+USUAL = b" accepted tcp:www.example.com:443 [in-1 >> out_2] email: me+7@example.com"
+odd = pieces | st.sampled_from([*b"=-> up: 1| x=2".split(b"|"), b"9" * 99, b"m" * 256])
+
+
+@settings(some_examples, max_examples=1000)
+@given(st.integers(0, len(USUAL)), st.integers(0, 20), odd)
+def test_the_fast_look_at_usual_pieces_agrees_with_the_whole_grammar(at: int, dropped: int, inserted: bytes) -> None:
+    parse(AT + b"from 1.2.3.4:5" + USUAL[:at] + inserted + USUAL[at + dropped :])
+
+
 REJECTED_LINES = [AT + b"from 1.2.3.4:5 rejected  " + raw(why) for why in REASONS]
 known_lines = st.sampled_from([*SECOND_LINES, *REJECTED_LINES, WHOLE + b"\r", AT, b"", b"#"])
 masks = st.sampled_from([UNMASKED, Mask(24, 48), Mask(0, 0)])

@@ -65,6 +65,9 @@ DOCUMENTED = re.compile(
 )
 DOCUMENTED_BYTES = 1 << 16  # of a longer line, the blanks alone would fill the memory
 BLANKS = re.compile(rb" +")
+# Most requests, and most of what follows them. Each character means only itself, so that nothing else needs a look.
+USUAL_REQUEST = re.compile(rb"accepted (tcp|udp):([\w.-]{1,255}):(\d{1,5})")
+USUAL_ROUTE = re.compile(rb" \[([\w.-]{1,99}(?: (?:->|>>|==>) [\w.-]{1,99})?)\] email: ([\w.@+-]{1,255})")
 API = re.compile(rb"api {1,16}from {1,16}(.+?) {1,16}api {0,16}-> {0,16}api {0,16}")
 OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 V4 = re.compile(rb"(?:" + OCTET + rb"\.){3}" + OCTET)  # what IPv4Address reads, for a tenth of its time
@@ -169,6 +172,8 @@ class Grammar:
 
         Raises ParseError for what could belong to TO, for a line's end, and for what depends on how the line began.
         """
+        if usual := USUAL_ROUTE.fullmatch(rest):
+            return Route(*_route_tags(usual[1]), usual[2].decode())
         to, tags, email = _split(b"to" + rest)
         another = ANOTHER_TIMESTAMP.search(rest) or ANOTHER_STATUS.search(rest)
         if to != b"to" or rest.endswith(b"\r") or another:
@@ -224,6 +229,8 @@ def source(address: bytes) -> str | None:
 
 def request(request: bytes) -> Request:
     """Return what `accepted TO` means. Raises ParseError."""
+    if usual := USUAL_REQUEST.fullmatch(request):
+        return Request("accepted", usual[1].decode(), usual[2].decode(), values.port(usual[3]))
     return Request("accepted", *destination.read(request.removeprefix(b"accepted ")))
 
 
