@@ -10,8 +10,9 @@
 --
 -- If Citus distributes `logs`, run answers_citus.sql afterwards.
 --
--- Who uses an account, who is online and who was last seen: that counts accepted connections. A rejected one can name a
--- user, too, whose client is too old (docs/log-format.md), and who was not let in.
+-- What users did is counted in accepted connections: a rejected one can name a user, too, whose client is too old, and a
+-- fork of xray a destination (docs/log-format.md), but nobody was let in. They are counted by the functions whose name
+-- begins with `rejected`. Only `who_reached`, which shows the action, and `traffic_by_hour` have both.
 --
 -- A window includes `since`, but not `until`. A function names its parameters with its own name, `users_of.since`, so
 -- that ask_logs.py can find them: it sends the same SELECT without needing the functions.
@@ -217,6 +218,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM logs l
             WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = networks_of.email)
               AND l."timestamp" >= networks_of.since AND l."timestamp" < networks_of.until
+              AND l.action = 'accepted'
             GROUP BY l.source_ip
         ) s
         GROUP BY address
@@ -249,6 +251,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = destinations_of.email)
           AND l."timestamp" >= destinations_of.since AND l."timestamp" < destinations_of.until
+          AND l.action = 'accepted'
           AND l.destination_id IS NOT NULL
         GROUP BY l.destination_id, l.destination_port
     ) d
@@ -277,6 +280,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = total_of.email)
           AND l."timestamp" >= total_of.since AND l."timestamp" < total_of.until
+          AND l.action = 'accepted'
         OFFSET 0
     ) a
 $$;
@@ -302,6 +306,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     FROM logs l
     WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = days_of.email)
       AND l."timestamp" >= days_of.since AND l."timestamp" < days_of.until
+      AND l.action = 'accepted'
     GROUP BY day
     ORDER BY day
 $$;
@@ -326,6 +331,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
     FROM logs l
     WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = ports_of.email)
       AND l."timestamp" >= ports_of.since AND l."timestamp" < ports_of.until
+      AND l.action = 'accepted'
       AND l.destination_port IS NOT NULL
     GROUP BY port
     ORDER BY rows DESC, port
@@ -354,6 +360,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = outbound_tags_of.email)
           AND l."timestamp" >= outbound_tags_of.since AND l."timestamp" < outbound_tags_of.until
+          AND l.action = 'accepted'
         GROUP BY l.outbound_tag_id
     ) o
     ORDER BY o.rows DESC, outbound
@@ -383,11 +390,45 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             FROM logs l
             WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = addresses_of.email)
               AND l."timestamp" >= addresses_of.since AND l."timestamp" < addresses_of.until
+              AND l.action = 'accepted'
             GROUP BY l.source_ip
         ) s
         GROUP BY address
     ) a
     ORDER BY a.rows DESC, a.address
+$$;
+
+
+-- Rejected connections that name a user, from where, and why: a client that is too old.
+CREATE OR REPLACE FUNCTION rejected_of(
+    email text,
+    since timestamptz DEFAULT now() - interval '1 day',
+    until timestamptz DEFAULT now()
+)
+RETURNS TABLE (
+    source_ip inet,
+    reason    text,
+    rows      bigint,
+    first     timestamptz,
+    last      timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT r.address AS source_ip, r.reason, r.rows, r.first, r.last
+    FROM (
+        SELECT client_address(s.source_ip) AS address, coalesce(nullif(s.why, ''), 'not recorded') AS reason,
+               sum(s.rows)::bigint AS rows, min(s.first) AS first, max(s.last) AS last
+        FROM (
+            SELECT l.source_ip, l.reject_reason AS why, count(*) AS rows, min(l."timestamp") AS first,
+                   max(l."timestamp") AS last
+            FROM logs l
+            WHERE l.user_id = (SELECT u.id FROM users u WHERE u.email = rejected_of.email)
+              AND l."timestamp" >= rejected_of.since AND l."timestamp" < rejected_of.until
+              AND l.action = 'rejected'
+            GROUP BY l.source_ip, l.reject_reason
+        ) s
+        GROUP BY address, reason
+    ) r
+    ORDER BY r.rows DESC, r.address, r.reason
 $$;
 
 
@@ -410,7 +451,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l.destination_id = (SELECT e.id FROM endpoints e WHERE e.address = users_of.address)
           AND l."timestamp" >= users_of.since AND l."timestamp" < users_of.until
-          AND l.action <> 'api'
+          AND l.action = 'accepted'
         GROUP BY l.user_id
     ) v
     LEFT JOIN users u ON u.id = v.user_id
@@ -471,7 +512,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             SELECT l.user_id, l.destination_id
             FROM logs l
             WHERE l."timestamp" >= users_that_fan_out.since AND l."timestamp" < users_that_fan_out.until
-              AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action <> 'api'
+              AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action = 'accepted'
             GROUP BY l.user_id, l.destination_id
         ) s
         LEFT JOIN (SELECT e.id FROM endpoints e WHERE endpoint_address(e.address) IS NOT NULL) a
@@ -487,7 +528,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                    max(l."timestamp") AS last
             FROM logs l
             WHERE l."timestamp" >= users_that_fan_out.since AND l."timestamp" < users_that_fan_out.until
-              AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action <> 'api'
+              AND l.user_id IS NOT NULL AND l.destination_id IS NOT NULL AND l.action = 'accepted'
             GROUP BY l.user_id, l.destination_port
         ) s
         GROUP BY s.user_id
@@ -515,7 +556,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         SELECT l.destination_port, l.user_id, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
         FROM logs l
         WHERE l."timestamp" >= rows_by_port.since AND l."timestamp" < rows_by_port.until
-          AND l.destination_port IS NOT NULL AND l.action <> 'api'
+          AND l.destination_port IS NOT NULL AND l.action = 'accepted'
         GROUP BY l.destination_port, l.user_id
     ) s
     GROUP BY s.destination_port
@@ -553,7 +594,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                                              substring(span FROM '([0-9]+) *$')::integer)
                       FROM regexp_split_to_table(users_of_ports.ports, ',') AS span
                   )
-              AND l.action <> 'api'
+              AND l.action = 'accepted'
             GROUP BY l.user_id, l.destination_id, l.destination_port
         ) s
         GROUP BY s.user_id
@@ -701,7 +742,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             SELECT l.destination_id
             FROM logs l
             WHERE l."timestamp" >= new_destinations.since AND l."timestamp" < new_destinations.until
-              AND l.destination_id IS NOT NULL AND l.action <> 'api'
+              AND l.destination_id IS NOT NULL AND l.action = 'accepted'
             GROUP BY l.destination_id
         ) w
         LEFT JOIN LATERAL (
@@ -719,7 +760,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         FROM logs l
         WHERE l.destination_id = d.destination_id
           AND l."timestamp" >= new_destinations.since AND l."timestamp" < new_destinations.until
-          AND l.action <> 'api'
+          AND l.action = 'accepted'
     ) v
     ORDER BY v.users DESC, v.rows DESC, d.destination_id
 $$;
@@ -1082,7 +1123,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             SELECT l.user_id, l.source_ip, count(*) AS rows, min(l."timestamp") AS first, max(l."timestamp") AS last
             FROM logs l
             WHERE l."timestamp" >= users_from.since AND l."timestamp" < users_from.until
-              AND l.action <> 'rejected' AND l.action <> 'api'
+              AND l.action = 'accepted'
               AND (l.source_ip <<= client_address(users_from.client)
                    OR l.source_ip <<= CASE family(client_address(users_from.client)) WHEN 4 THEN
                           set_masklen('::ffff:0.0.0.0'::inet
@@ -1154,7 +1195,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                       WHERE endpoint_fits(e.address, users_that_reached.target) OR e.address = ANY (users_that_reached.also)
                   )))
               AND (users_that_reached.port IS NULL OR l.destination_port = users_that_reached.port)
-              AND l.destination_id IS NOT NULL AND l.action <> 'api'
+              AND l.destination_id IS NOT NULL AND l.action = 'accepted'
             GROUP BY l.user_id, l.destination_id, l.destination_port
         ) s
         GROUP BY s.user_id
@@ -1197,7 +1238,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
               WHERE endpoint_fits(d.address, connections_to.target) OR d.address = ANY (connections_to.also)
           )))
       AND (connections_to.port IS NULL OR l.destination_port = connections_to.port)
-      AND l.destination_id IS NOT NULL AND l.action <> 'api'
+      AND l.destination_id IS NOT NULL AND l.action = 'accepted'
     ORDER BY l."timestamp", l.id
 $$;
 

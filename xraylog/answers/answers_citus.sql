@@ -29,7 +29,7 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
                    max(l."timestamp") AS last
             FROM logs l
             WHERE l."timestamp" >= new_destinations.since AND l."timestamp" < new_destinations.until
-              AND l.destination_id IS NOT NULL AND l.action <> 'api'
+              AND l.destination_id IS NOT NULL AND l.action = 'accepted'
             GROUP BY l.destination_id, l.user_id
         ) w
         GROUP BY w.destination_id
@@ -170,8 +170,8 @@ BEGIN
           AND p.prolang = (SELECT oid FROM pg_language WHERE lanname = 'sql')
           AND p.proname = ANY (ARRAY[
               'addresses_of_users', 'sharing', 'networks_of', 'destinations_of', 'total_of', 'days_of', 'ports_of',
-              'outbound_tags_of', 'addresses_of', 'users_of', 'who_reached', 'users_that_fan_out', 'rows_by_port',
-              'users_of_ports', 'rows_by_outbound', 'users_by_outbound', 'destinations_by_outbound',
+              'outbound_tags_of', 'addresses_of', 'rejected_of', 'users_of', 'who_reached', 'users_that_fan_out',
+              'rows_by_port', 'users_of_ports', 'rows_by_outbound', 'users_by_outbound', 'destinations_by_outbound',
               'new_destinations', 'last_seen', 'last_seen_of', 'online', 'users_over_time', 'traffic_by_hour',
               'traffic', 'traffic_per', 'rejected_sources', 'rejected_networks', 'rejected_reasons', 'users_from',
               'rejected_from', 'users_that_reached', 'connections_to', 'places_of_users'

@@ -25,6 +25,10 @@ OVER_TIME = (
 )
 SEEN = "Without a time: users who were not let in during the window, and names that the database does not know."
 LET_IN = "Left out: rejected connections, though some name a user, whose client is too old."
+OF_USER = (
+    "Counted: accepted connections. Those that were rejected, and name the user, are in the table rejected alone: "
+    "the client is too old."
+)
 SHARING = (
     "simultaneous: networks (/24, /48; IPv4 and IPv6 each by itself) in one slot of ten minutes. A phone that leaves "
     "its Wi-Fi has two in one slot; a shared account has them in many slots."
@@ -35,7 +39,6 @@ REJECTED = (
     "reason: what xray's words come to, by a fixed catalogue; not recorded: the row is older than that, or has none. "
     "Left out: lines that are no rows."
 )
-NO_API = "Left out: the calls of xray's own API."
 FANNED = (
     "addresses: destinations that are no host name. Left out: lines without a user. A scan of a network shows as many "
     "addresses with few ports, a torrent as many of both."
@@ -214,12 +217,18 @@ QUESTIONS = (
             "addresses": "addresses_of",
             "networks": "networks_of",
             "days": "days_of",
+            "rejected": "rejected_of",
             "total": "total_of",
         },
         DAY,
         _user,
-        (ADDRESSES,),
-        extra_columns=(places("addresses", "address"), places("networks", "network"), names("destinations")),
+        (OF_USER, ADDRESSES),
+        extra_columns=(
+            places("addresses", "address"),
+            places("networks", "network"),
+            places("rejected", "source_ip"),
+            names("destinations"),
+        ),
     ),
     Question(
         "client",
@@ -237,7 +246,7 @@ QUESTIONS = (
         {"users": "users_that_reached", "connections": "connections_to"},
         DAY,
         _reached,
-        (targets.NAMES, targets.MASKED),
+        (ACCEPTED, targets.NAMES, targets.MASKED),
         targets.no_rows_of_target,
         needs={"target": "TARGET", "port": "--port"},
         extra_columns=(names("connections"),),
@@ -248,7 +257,7 @@ QUESTIONS = (
         "users that fan out: most addresses without a name, then most destinations",
         {"users": "users_that_fan_out"},
         HOUR,
-        notes=(FANNED, NO_API),
+        notes=(FANNED, ACCEPTED),
     ),
     Question(
         "ports",
@@ -256,7 +265,7 @@ QUESTIONS = (
         {"ports": "rows_by_port"},
         DAY,
         _ports,
-        (NO_API,),
+        (ACCEPTED,),
         other_form=OtherForm("ports", {"users": "users_of_ports"}),
     ),
     Question(
@@ -274,7 +283,7 @@ QUESTIONS = (
         "destinations that nobody contacted before, most users first",
         {"destinations": "new_destinations"},
         DAY,
-        notes=(NO_API,),
+        notes=(ACCEPTED,),
         states_start=True,
         extra_columns=(names("destinations"),),
     ),

@@ -277,3 +277,24 @@ REFUSED = {
 def test_what_cannot_be_meant_is_an_error_that_shows_what_can(site: Site) -> None:
     for arguments, words in REFUSED.items():
         assert words in site.run("reached", *arguments, script="ask_logs", status=2).stderr
+
+
+# --- rejected connections that name a destination, as some forks write them -----------------------------------
+
+
+@pytest.mark.parametrize(
+    "question",
+    [("reached", "refused.example"), ("reached", "--port", "2222"), ("scanners",), ("ports",), ("ports", "2222"), ("new",)],
+)  # fmt: skip
+def test_nobody_reached_what_xray_rejected(site: Site, question: tuple[str, ...]) -> None:
+    site.append(
+        "2025/11/17 10:31:00 from 203.0.113.9:1 rejected tcp:refused.example:2222 [in -> direct] email: refused\n",
+        "2025/11/17 10:31:01 from 203.0.113.9:1 rejected tcp:refused.example:2222\n",
+    )
+    site.run()
+    found = answer(site, *question, *DAY)
+    assert [found[name] for name in found if isinstance(found[name], list) and name != "notes"] == [
+        [] for name in found if isinstance(found[name], list) and name != "notes"
+    ]
+    assert any("rejected" in note for note in found["notes"])
+    assert [row["rows"] for row in answer(site, "rejected", *DAY)["sources"]] == [2]

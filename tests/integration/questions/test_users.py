@@ -135,9 +135,20 @@ def test_a_user_was_last_seen_when_last_let_in(ask: Any) -> None:
     assert rows(found["users"]) == [("ann", moment("10:00:00"), "203.0.113.1"), ("old", None, None)]
 
 
-def test_what_was_rejected_of_a_user_is_in_the_answer_about_that_user(ask: Any) -> None:
-    found = ask(REFUSED, "user", "old", *DAY)
+def test_what_was_rejected_of_a_user_is_in_a_table_of_its_own(ask: Any) -> None:
+    """`user` counts as `online`, `sharing` and `last-seen` do, and does not hide why the customer cannot connect."""
+    found = ask(REFUSED, "user", "ann", *DAY)
     assert [(row["rows"], row["addresses"]) for row in found["total"]] == [(1, 1)]
+    for part in ("destinations", "ports", "outbound", "addresses", "networks", "days"):
+        assert sum(row["rows"] for row in found[part]) == 1, part
+    assert rows(found["rejected"]) == [
+        (address, "insecure encryption", 1, moment(at), moment(at))
+        for at, address in (("10:00:01", "198.51.100.1"), ("11:58:00", "198.51.100.2"))
+    ]
+    assert any("rejected" in note for note in found["notes"])
+    found = ask([], "user", "old", *DAY)
+    assert [row["rows"] for row in found["total"]] == [0]
+    assert [row["rows"] for row in found["rejected"]] == [1]
 
 
 # --- sharing -----------------------------------------------------------------------------------------------
