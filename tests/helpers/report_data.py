@@ -87,6 +87,8 @@ def some_rows() -> list[Row]:
             host = chance.choice(HOSTS[: chance.choice((3, 10, len(HOSTS)))])
             port = chance.choice((443, 443, 80, 53)) if host else None
             tag, protocol = chance.choice(TAGS), chance.choice(PROTOCOLS)
+            if action == "accepted" and len(rows) % 11 == 7:
+                action = "api"
             why = WHYS[len(rows) % len(WHYS)] if action == "rejected" else None
             rows.append(Row(at, chance.choice(SOURCES), action, protocol, host, port, tag, email, node, why))
     return rows
@@ -134,7 +136,8 @@ def read(
 
 
 INSIDE = [row for row in ROWS if WINDOW.since <= row.at < WINDOW.until]
-BEFORE = [row for row in ROWS if WINDOW.before <= row.at < WINDOW.since]
+LET_IN = [row for row in INSIDE if row.action == "accepted"]
+LET_IN_BEFORE = [row for row in ROWS if WINDOW.before <= row.at < WINDOW.since and row.action == "accepted"]
 
 
 def report(site: Site, *arguments: str, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:

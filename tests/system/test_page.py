@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
-from helpers.report_data import BERLIN, INSIDE, LAST, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
+from helpers.report_data import BERLIN, INSIDE, LAST, LET_IN, NODES, NOON, ROWS, WINDOW, Row, data, fill, report
 from helpers.site import ROOT, Site, create_database, drop_database
 from playwright.sync_api import Page, expect
 
@@ -82,7 +82,7 @@ def test_the_users_are_shown_as_they_were_found(written: Site, opened: Callable[
     shown = list(zip(*(column(page, "users", number) for number in range(1, 9)), strict=True))
     for row, user in zip(shown, users, strict=True):
         assert row[:6] == (user[0], *(f"{number:,}" for number in user[1:6]))
-    first = min(row.at for row in INSIDE if row.email == users[0][0])
+    first = min(row.at for row in LET_IN if row.email == users[0][0])
     assert shown[0][6] == first.astimezone(BERLIN).strftime("%Y-%m-%d %H:%M")
     assert page.locator("#users svg polyline").count() == len(users)
 
@@ -93,7 +93,7 @@ def test_times_follow_the_readers_choice(written: Site, opened: Callable[..., Pa
     labels = page.locator("#traffic figure svg:visible").nth(0).inner_html()
     page.get_by_label("UTC").check()
     assert page.locator("#traffic figure svg:visible").count() == 3
-    moments = [row.at for row in INSIDE if row.email == column(page, "users", 1)[0]]
+    moments = [row.at for row in LET_IN if row.email == column(page, "users", 1)[0]]
     assert column(page, "users", 7)[0] == min(moments).strftime("%Y-%m-%d %H:%M")
     assert column(page, "users", 7) != local
     assert page.locator("#traffic figure svg:visible").nth(0).inner_html() != labels
@@ -112,7 +112,7 @@ def test_times_are_in_utc_where_the_browser_does_not_know_the_zone(written: Site
     page = opened(page_of(written))
     assert page.get_by_label("UTC").is_checked()
     assert page.get_by_label("Europe/Berlin (not known to this browser)").is_disabled()
-    moments = [row.at for row in INSIDE if row.email == column(page, "users", 1)[0]]
+    moments = [row.at for row in LET_IN if row.email == column(page, "users", 1)[0]]
     assert column(page, "users", 7)[0] == min(moments).strftime("%Y-%m-%d %H:%M")
     assert page.locator("#traffic .in-utc svg:visible").count() == 3
     assert page.locator("#traffic .in-local svg:visible").count() == 0
@@ -207,16 +207,16 @@ def test_a_destination_is_found_by_a_port_and_a_visitor_and_not_by_a_count(
     search.fill("tcp/443")
     assert column(page, "top", 1)
     search.fill("alice")
-    assert 0 < len(column(page, "top", 1)) <= len({row.host for row in INSIDE if row.email == "alice"})
+    assert 0 < len(column(page, "top", 1)) <= len({row.host for row in LET_IN if row.email == "alice"})
     search.fill(" of ")
     assert column(page, "top", 1) == []
 
 
 def test_a_user_is_found_by_an_address(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
-    address = next(row.source for row in INSIDE if row.email and row.source and row.source.startswith("2001:db8"))
+    address = next(row.source for row in LET_IN if row.email and row.source and row.source.startswith("2001:db8"))
     page.get_by_label("Search users").fill(address.upper())
-    assert set(column(page, "users", 1)) == {row.email for row in INSIDE if row.email and row.source == address}
+    assert set(column(page, "users", 1)) == {row.email for row in LET_IN if row.email and row.source == address}
 
 
 def test_a_click_or_a_key_shows_a_users_addresses_and_destinations(written: Site, opened: Callable[..., Page]) -> None:
@@ -280,7 +280,7 @@ def test_who_visits_a_destination_is_shown(written: Site, opened: Callable[..., 
     dialog = page.get_by_role("dialog", name=host)
     expect(dialog).to_be_visible()
     shown = dialog.locator("tbody td:first-child").all_inner_texts()
-    assert set(shown) == {row.email for row in INSIDE if row.host == host and row.email}
+    assert set(shown) == {row.email for row in LET_IN if row.host == host and row.email}
 
 
 def test_every_chart_has_its_numbers_as_a_table(written: Site, opened: Callable[..., Page]) -> None:

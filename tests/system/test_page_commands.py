@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from helpers.report_data import INSIDE, ROWS, fill, report
+from helpers.report_data import LET_IN, ROWS, fill, report
 from helpers.site import Site
 from playwright.sync_api import Page, expect
 
@@ -52,7 +52,7 @@ def test_a_command_counts_the_rows_that_the_page_has(filled: Site, opened: Calla
     report(filled)
     page = opened(Path(filled.folder / "report.html"))
     said = facts(page, "user=alice")
-    assert rows_of(said) == sum(row.email == "alice" for row in INSIDE)
+    assert rows_of(said) == sum(row.email == "alice" for row in LET_IN)
     assert asked(filled, said, NAME="alice")["total"][0]["rows"] == rows_of(said)
     said = facts(page, "destination=host1.example")
     assert len(asked(filled, said, NAME="host1.example")["connections"]) == rows_of(said) > 0

@@ -9,7 +9,7 @@ from datetime import timedelta
 from psycopg.sql import SQL, Literal
 
 from xraylog.database.capabilities import Capabilities
-from xraylog.report.fragments import CLIENT, WINDOW, clock_slot
+from xraylog.report.fragments import CLIENT, LET_IN, WINDOW, clock_slot
 from xraylog.report.model import Window
 from xraylog.report.snapshot import Session
 
@@ -23,7 +23,7 @@ DAY = """
         SELECT l.user_id, l.source_ip, {piece} AS piece, min(l."timestamp") AS first,
                max(l."timestamp") + {within} AS until
         FROM logs l
-        WHERE {window} AND l.user_id IN (SELECT unnest(%(users)s::integer[]))
+        WHERE {window} AND {let_in} AND l.user_id IN (SELECT unnest(%(users)s::integer[]))
         GROUP BY l.user_id, l.source_ip, piece
     ), seen AS (
         SELECT c.user_id, c.source_ip, min(c.first) AS first, max(c.until) AS until
@@ -59,7 +59,7 @@ def read(session: Session, window: Window, bounds: Mapping[int, Sequence[int]]) 
     """
     found = {user: min(1, max(of_days)) for user, of_days in bounds.items()}
     slot = clock_slot(Capabilities.of(session.conn), WITHIN)
-    query = SQL(DAY).format(window=WINDOW, piece=slot, client=CLIENT, within=Literal(WITHIN))
+    query = SQL(DAY).format(window=WINDOW, let_in=LET_IN, piece=slot, client=CLIENT, within=Literal(WITHIN))
     midnights = [*window.midnights, window.until]
     for what, number, users in _order(bounds, len(window.days)):
         candidates = [user for user in users if bounds[user][number] > found[user]]

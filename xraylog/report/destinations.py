@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from psycopg.sql import SQL
 
-from xraylog.report.fragments import BOTH, WINDOW
+from xraylog.report.fragments import BOTH, LET_IN, WINDOW
 from xraylog.report.model import NO_PROTOCOL, ONE_DAY, Destination, Thresholds, Window
 from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Session
@@ -40,7 +40,7 @@ DESTINATIONS = SQL("""
         SELECT l.destination_id, count(*) FILTER (WHERE l."timestamp" >= %(since)s) AS rows,
                count(*) FILTER (WHERE l."timestamp" < %(since)s) AS rows_before, min(l."timestamp") AS first
         FROM logs l
-        WHERE {window} AND l.destination_id IS NOT NULL
+        WHERE {window} AND {let_in} AND l.destination_id IS NOT NULL
         GROUP BY l.destination_id
     ), ranked AS (
         SELECT destination.*, row_number() OVER (ORDER BY rows DESC, destination_id) AS place,
@@ -55,7 +55,7 @@ DESTINATIONS = SQL("""
     WHERE r.rows > 0 AND r.place <= %(max_destinations)s
           OR r.rows * 2 >= r.rows_before * 3 AND r.gain <= %(max_changed)s
     ORDER BY r.place
-""").format(window=BOTH)
+""").format(window=BOTH, let_in=LET_IN)
 
 OLDER = 'SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" < %(before)s)'
 
@@ -68,7 +68,7 @@ VISITS = SQL("""
     WITH visit AS (
         SELECT l.destination_id, l.user_id, l.protocol_id, l.destination_port, count(*) AS rows
         FROM logs l
-        WHERE {window} AND l.destination_id = ANY(%(ids)s)
+        WHERE {window} AND {let_in} AND l.destination_id = ANY(%(ids)s)
         GROUP BY l.destination_id, l.user_id, l.protocol_id, l.destination_port
     ), counted AS (
         SELECT destination_id, false AS is_port, user_id, NULL::integer AS protocol_id,
@@ -92,7 +92,7 @@ VISITS = SQL("""
     FROM ranked r LEFT JOIN users u ON u.id = r.user_id LEFT JOIN protocols p ON p.id = r.protocol_id
     WHERE r.place <= %(most)s
     ORDER BY r.destination_id, r.is_port, r.place
-""").format(window=WINDOW)
+""").format(window=WINDOW, let_in=LET_IN)
 
 
 def read(session: Session, window: Window, mask: PageMask, thresholds: Thresholds) -> Ranked:

@@ -34,15 +34,14 @@ class Uses:
 USES = SQL("""
     WITH used AS (
         SELECT l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port,
-               count(*) FILTER (WHERE {let_in}) AS rows, count(l.destination_id) AS visits
+               count(*) AS rows, count(l.destination_id) AS visits
         FROM logs l
-        WHERE {window}
+        WHERE {window} AND {let_in}
         GROUP BY l.user_id, l.outbound_tag_id, l.protocol_id, l.destination_port
     ), of_user AS (
         SELECT CASE WHEN u.user_id = ANY(%(users)s) THEN u.user_id END AS user_id, u.outbound_tag_id,
                {group} AS ports, sum(u.rows)::bigint AS rows
         FROM used u
-        WHERE u.rows > 0
         GROUP BY 1, u.outbound_tag_id, 3
     ), of_port AS (
         SELECT u.protocol_id, u.destination_port, sum(u.visits)::bigint AS rows

@@ -41,10 +41,10 @@ class Totals:
 PIECE = """
         SELECT {day} AS day, l.user_id, l.source_ip, count(*) AS rows,
                min(l."timestamp") AS first, max(l."timestamp") AS last,
-               bit_or(1 << {hour}) FILTER (WHERE {let_in}) AS hours
+               bit_or(1 << {hour}) AS hours
         FROM logs l
         WHERE l."timestamp" >= {since} AND l."timestamp" < {until}
-              AND (%(node)s::integer IS NULL OR l.node_id = %(node)s) AND l.user_id IS NOT NULL
+              AND (%(node)s::integer IS NULL OR l.node_id = %(node)s) AND l.user_id IS NOT NULL AND {let_in}
         GROUP BY day, l.user_id, l.source_ip"""
 
 # One scan; everything else is built from its groups, which are few compared with the rows. `what` says what a row is
@@ -131,7 +131,7 @@ VISITS = """
     FROM shown
     WHERE place <= least(%(max_per_user)s, %(max_of_all_users)s / (SELECT count(*) FROM top))
     UNION ALL
-    SELECT 'day', d.user_id, NULL, d.day, d.rows, NULL, NULL, coalesce(d.hours, 0), coalesce(c.addresses, 0)
+    SELECT 'day', d.user_id, NULL, d.day, d.rows, NULL, NULL, d.hours, coalesce(c.addresses, 0)
     FROM day d LEFT JOIN concurrent c ON c.user_id = d.user_id AND c.day = d.day
 """
 
@@ -151,7 +151,7 @@ DESTINATIONS = """
         FROM (
             SELECT l.user_id * 4294967296 + l.destination_id AS pair, count(*) AS rows
             FROM logs l
-            WHERE {window} AND {whose} AND l.destination_id IS NOT NULL
+            WHERE {window} AND {whose} AND {let_in} AND l.destination_id IS NOT NULL
             GROUP BY pair
         ) g
         WHERE g.rows > 1 OR g.pair >> 32 IN (SELECT unnest(%(light_users)s::integer[]))
@@ -229,7 +229,7 @@ def destinations(session: Session, totals: Totals, mask: PageMask, thresholds: T
         "max_per_user": thresholds.max_per_user,
         "max_of_all_users": thresholds.max_of_all_users,
     }
-    query = SQL(DESTINATIONS).format(window=WINDOW, whose=_whose(totals))
+    query = SQL(DESTINATIONS).format(window=WINDOW, whose=_whose(totals), let_in=LET_IN)
     session.set("enable_hashagg", "off")
     for user, address, rows in session.query("destinations of users", query, **values):
         found[user].append((mask.destination(address), rows))

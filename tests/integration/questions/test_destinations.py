@@ -284,12 +284,12 @@ def test_what_cannot_be_meant_is_an_error_that_shows_what_can(site: Site) -> Non
 
 @pytest.mark.parametrize(
     "question",
-    [("reached", "refused.example"), ("reached", "--port", "2222"), ("scanners",), ("ports",), ("ports", "2222"), ("new",)],
+    [("reached", "refused.example"), ("reached", "--port", "22"), ("scanners",), ("ports",), ("ports", "22"), ("new",)],
 )  # fmt: skip
 def test_nobody_reached_what_xray_rejected(site: Site, question: tuple[str, ...]) -> None:
     site.append(
-        "2025/11/17 10:31:00 from 203.0.113.9:1 rejected tcp:refused.example:2222 [in -> direct] email: refused\n",
-        "2025/11/17 10:31:01 from 203.0.113.9:1 rejected tcp:refused.example:2222\n",
+        "2025/11/17 10:31:00 from 203.0.113.9:1 rejected tcp:refused.example:22 [in -> direct] email: refused\n",
+        "2025/11/17 10:31:01 from 203.0.113.9:1 rejected tcp:refused.example:22\n",
     )
     site.run()
     found = answer(site, *question, *DAY)

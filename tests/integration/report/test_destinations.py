@@ -7,11 +7,11 @@ from datetime import date, timedelta
 
 import pytest
 from helpers.report_data import (
-    BEFORE,
     BERLIN,
     HOUR,
-    INSIDE,
     LAST,
+    LET_IN,
+    LET_IN_BEFORE,
     NOON,
     ROWS,
     WINDOW,
@@ -26,10 +26,13 @@ from xraylog.report.model import Findings, Thresholds, Window
 
 
 def test_destinations_are_those_of_plain_sql(found: Findings) -> None:
-    counts, before = Counter(row.host for row in INSIDE if row.host), Counter(row.host for row in BEFORE if row.host)
+    counts, before = (
+        Counter(row.host for row in LET_IN if row.host),
+        Counter(row.host for row in LET_IN_BEFORE if row.host),
+    )
     assert sorted(counts.values(), reverse=True) == [goal.rows for goal in found.top]
     for goal in found.top:
-        rows = [row for row in INSIDE if row.host == goal.address]
+        rows = [row for row in LET_IN if row.host == goal.address]
         assert (goal.rows, goal.rows_before) == (len(rows), before[goal.address])
         visitors = Counter(row.email for row in rows if row.email)
         assert goal.users == len(visitors)
@@ -82,8 +85,8 @@ def test_a_quiet_night_is_no_beginning(conn: Connection, database: dict[str, str
 
 def test_how_many_destinations_there_are_is_shown(filled: Connection, database: dict[str, str]) -> None:
     partitions.Partitions(filled).ensure({str(WINDOW.before.date())})
-    fill_one(filled, INSIDE[0]._replace(at=WINDOW.before, host="only.before.example", port=443))
-    assert read(database).total_destinations == len({row.host for row in INSIDE if row.host})
+    fill_one(filled, LET_IN[0]._replace(at=WINDOW.before, host="only.before.example", port=443))
+    assert read(database).total_destinations == len({row.host for row in LET_IN if row.host})
     assert read(database, Window.of(BERLIN, 1, date(2024, 1, 1), NOON)).total_destinations == 0
 
 
@@ -93,7 +96,7 @@ def test_ports_are_those_of_plain_sql(found: Findings) -> None:
             row.protocol,
             row.port,
         )
-        for row in INSIDE
+        for row in LET_IN
         if row.port
     )
     assert {(port.protocol, port.port): port.rows for port in found.ports} == counts
@@ -115,3 +118,31 @@ def test_days_of_the_period_before_without_rows_are_counted(conn: Connection, da
     found = read(database, window)
     assert (found.missing_before, found.can_compare) == ((3, 7), False)
     assert read(database, Window.of(BERLIN, 1, LAST, NOON + timedelta(days=9))).missing_before == (0, 0)
+
+
+def test_neither_a_rejected_connection_nor_a_call_of_the_api_visits_a_destination_or_port(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    """A panel that asks every ten seconds would make 127.0.0.1 the most visited."""
+    row = ROWS[0]._replace(at=WINDOW.since, action="accepted", host="host.example", port=443, email="alice")
+    api = row._replace(action="api", host="127.0.0.1", port=0, email=None)
+    refused = row._replace(action="rejected", host="refused.example", port=22, email="old")
+    others = [api, api, refused, refused]
+    fill(conn, [*others, *[one._replace(at=WINDOW.before) for one in others], row, row._replace(at=WINDOW.before)])
+    found = read(database)
+    assert [(goal.address, goal.rows, goal.rows_before) for goal in found.top] == [("host.example", 1, 1)]
+    assert (found.total_destinations, found.rising, found.new) == (1, [], [])
+    assert [(port.port, port.rows) for port in found.ports] == [(443, 1)]
+    assert [user.name for user in found.users] == ["alice"]
+
+
+def test_a_connection_without_an_action_in_a_table_made_by_hand_is_counted(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    row = ROWS[0]._replace(at=WINDOW.since, action="accepted", host="host.example", port=443, email="alice")
+    fill(conn, [row])
+    conn.execute("ALTER TABLE logs ALTER action DROP NOT NULL")
+    conn.execute("UPDATE logs SET action = NULL")
+    found = read(database)
+    assert [user.name for user in found.users] == ["alice"]
+    assert [(goal.address, goal.rows) for goal in found.top] == [("host.example", 1)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import citus
-from helpers.report_data import INSIDE, ROWS, WINDOW, data, fill, read, report, text
+from helpers.report_data import LET_IN, ROWS, WINDOW, data, fill, read, report, text
 from helpers.site import Site
 from psycopg.sql import SQL, Identifier
 
@@ -29,6 +29,7 @@ EXPECTED = """
     SELECT n.{0}, count(DISTINCT l.user_id), count(DISTINCT l.source_ip), count(*)
     FROM logs l JOIN networks n ON n.network >>= l.source_ip
     WHERE n.{0} <> '' AND l.user_id IS NOT NULL AND l."timestamp" >= %s AND l."timestamp" < %s
+          AND l.action = 'accepted'
     GROUP BY 1 ORDER BY 4 DESC, 1
 """
 
@@ -51,7 +52,7 @@ def test_countries_and_providers_are_those_of_plain_sql(
     shown = {"country": found.countries, "provider": found.providers}[kind]
     assert [(of.name, of.users, of.addresses, of.rows) for of in shown] == expected
     assert len(expected) >= 3
-    assert found.addresses == len({row.source for row in INSIDE if row.email and row.source})
+    assert found.addresses == len({row.source for row in LET_IN if row.email and row.source})
     assert found.with_country < found.addresses
 
 

@@ -13,6 +13,7 @@ from helpers import citus
 from helpers.report_data import (
     INSERT,
     INSIDE,
+    LET_IN,
     NOON,
     ROWS,
     UTC,
@@ -42,7 +43,7 @@ def test_both_sessions_see_the_same_rows(filled: Connection, database: dict[str,
     assert len(said) > 5
     assert found.rows == len(INSIDE)
     assert sum(sum(user.by_day) for user in found.users) == sum(user.rows for user in found.users)
-    assert sum(user.rows for user in found.users) == sum(row.email is not None for row in INSIDE)
+    assert sum(user.rows for user in found.users) == sum(row.email is not None for row in LET_IN)
 
 
 def database_session(keywords: dict[str, str]) -> AbstractContextManager[Connection]:

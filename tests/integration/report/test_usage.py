@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import datetime, timedelta, timezone
 
-from helpers.report_data import BERLIN, HOUR, INSIDE, NOON, Row, fill, read
+from helpers.report_data import BERLIN, HOUR, LET_IN, NOON, Row, fill, read
 
 from xraylog.database.session import Connection
 from xraylog.report import time_series
 from xraylog.report.model import NO_TAG, Comparison, Findings, Window
-
-LET_IN = [row for row in INSIDE if row.action == "accepted"]
 
 
 def test_tags_and_ports_are_counted_by_user_and_in_total(found: Findings) -> None:
