@@ -140,8 +140,22 @@ ONCE = [*[0] * 5, 40, *[0] * 100, 40, *[0] * (DAY - 107)]  # one client, for som
         ([*AWAKE, *[0] * (DAY + HOUR)], True),
         ([*ONCE, *ONCE], False),
         ([*[9] * HOUR, *[0] * HOUR], False),
+        ([0] * HOUR, False),
+        ([0] * (DAY - HOUR), False),
+        ([0] * DAY, True),
     ],
-    ids=["each night", "an hour by day", "for less than an hour", "few clients", "for days", "rarely", "new"],
+    ids=[
+        "each night",
+        "an hour by day",
+        "for less than an hour",
+        "few clients",
+        "for days",
+        "rarely",
+        "new",
+        "newer",
+        "not yet a day",
+        "a day from the first run on",
+    ],
 )
 def test_the_alert_that_nobody_was_let_in_is_quiet_when_nobody_came_at_that_time_a_day_before(
     tmp_path: Path, let_in: Sequence[int], expected: bool
