@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import compress
 
 from xraylog.records import Records
 from xraylog.telemetry import prometheus
@@ -15,6 +16,7 @@ from xraylog.telemetry.prometheus import Series
 
 MAX_DISTINCT = 500_000  # names whose hashes are kept: an adversary's log must not fill the memory
 MAX_TAGS = 1_000  # distinct ones that are counted; a client that forges lines chooses tags, too
+ACCEPTED = "accepted"
 OTHER = "other"
 # As client_address in answers.sql: mapped addresses are IPv4; those of unix sockets and proxies are no clients.
 MAPPED = IPv6Network("::ffff:0.0.0.0/96")
@@ -33,25 +35,28 @@ class RunCounts:
 
     @property
     def users(self) -> int:
-        """The number of distinct users, up to MAX_DISTINCT."""
+        """The number of distinct users that were let in, up to MAX_DISTINCT."""
         return len(self._users)
 
     @property
     def addresses(self) -> int:
-        """The number of distinct client addresses, up to MAX_DISTINCT."""
+        """The number of distinct addresses of clients that were let in, up to MAX_DISTINCT."""
         return len(self._addresses)
 
     def add(self, records: Records) -> None:
-        """Count these rows."""
-        for request, count in Counter(records.requests).items():
+        """Count these rows. Only a client that was let in is a user's: scanners have addresses, too."""
+        requests = Counter(records.requests)
+        for request, count in requests.items():
             self.actions[request.action] += count
+        let_in = [*map({request for request in requests if request.action == ACCEPTED}.__contains__, records.requests)]
         routes = Counter(records.routes)
         for route, count in routes.items():
             if route.outbound_tag is not None:
                 is_counted = route.outbound_tag in self.outbound_tags or len(self.outbound_tags) < MAX_TAGS
                 self.outbound_tags[route.outbound_tag if is_counted else OTHER] += count
-        _add(self._users, {route.email for route in routes})
-        _add(self._addresses, {client_address(source) for source in set(records.source_ips) if source is not None})
+        _add(self._users, {route.email for route in set(compress(records.routes, let_in))})
+        sources = set(compress(records.source_ips, let_in))
+        _add(self._addresses, {client_address(source) for source in sources if source is not None})
 
     def merge(self, other: RunCounts) -> None:
         """Add the counts of another log."""

@@ -47,8 +47,8 @@ FAMILIES = {  # TYPE and HELP of each metric, in the order in which they are wri
     LOG: ("gauge", "Size of the access log after the last run."),
     OLDER: ("gauge", "When the database last lacked lines that it had confirmed, 0 for never."),
     LAST_ROW: ("gauge", "Minute of the newest row that a run stored, 0 for none."),
-    USERS: ("gauge", "Distinct users in the lines that the last run read."),
-    ADDRESSES: ("gauge", "Distinct addresses of clients in these lines."),
+    USERS: ("gauge", "Distinct users let in, in the lines that the last run read."),
+    ADDRESSES: ("gauge", "Distinct addresses of clients let in, in these lines."),
     ROWS: (
         "gauge",
         "Rows of these lines by action: accepted, rejected (connections that xray refused), or xray's own API.",

@@ -120,11 +120,12 @@ def gauges(path: Path, family: str) -> dict[str, float]:
 def test_the_last_run_tells_what_its_rows_were_about(site: Site, told: Path) -> None:
     site.append(*lines(0, 4), line(3), *[line(5).replace("[in >> out]", "[in >> block]")] * 2)
     site.append("2025/11/17 10:15:23 from 203.0.113.9:5 rejected  proxy/vless: invalid request user id\n")
-    site.append("2025/11/17 10:15:23 from 127.0.0.1:5 accepted tcp:127.0.0.1:0 [api -> api]\n")
+    site.append("2025/11/17 10:15:23 from 203.0.113.8:5 rejected  Insecure encryption email: old\n")
+    site.append("2025/11/17 10:15:23 from 203.0.113.7:5 accepted tcp:127.0.0.1:0 [api -> api]\n")
     assert site.main() == 0
     assert gauges(told, "users") == {"": 5}
-    assert gauges(told, "addresses") == {"": 6}  # xray's own is no client's
-    assert gauges(told, "rows") == {"accepted": 7, "rejected": 1, "api": 1}
+    assert gauges(told, "addresses") == {"": 5}  # neither scanners' nor those that ask xray's API
+    assert gauges(told, "rows") == {"accepted": 7, "rejected": 2, "api": 1}
     assert gauges(told, "outbound_rows") == {"out": 5, "block": 2, "api": 1}
     site.append(line(7))
     assert site.main() == 0
