@@ -17,7 +17,7 @@ BOTH = SQL("""l."timestamp" >= %(before)s AND l."timestamp" < %(until)s
             AND (%(node)s::integer IS NULL OR l.node_id = %(node)s)""")
 
 # Whether a row shows a client that was let in, like model.NOT_LET_IN; null, in a table made by hand, does. Only these
-# rows are somebody's: of users, destinations, tags and ports. NOT IN would be slower: it loops over an array.
+# rows count for users, destinations, tags and ports. NOT IN would be slower: it loops over an array.
 LET_IN = SQL("l.action IS DISTINCT FROM 'rejected' AND l.action IS DISTINCT FROM 'api'")
 
 # The address of a client, like `client_address` in answers.sql: an IPv4-mapped address becomes IPv4, and addresses that
