@@ -33,6 +33,13 @@ FIRST_BETWEEN = """
 LAST_BETWEEN = """
     SELECT max("timestamp") FROM logs WHERE "timestamp" >= to_timestamp(%s) AND "timestamp" < to_timestamp(%s)
 """
+NEWEST = """
+    SELECT max("timestamp")
+    FROM logs
+    WHERE "timestamp" >= %(since)s AND "timestamp" < %(until)s
+          AND (%(node_id)s::integer IS NULL OR node_id = %(node_id)s)
+"""
+STORED = "Stored up to {}, the newest row: what xray wrote since waits for the next run of parse_logs.py."
 ANY_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s)"""
 ANY_OF_NODE_SINCE = """SELECT EXISTS (SELECT 1 FROM logs WHERE "timestamp" >= %s AND node_id = %s)"""
 # For rows outside of daily partitions: in a DEFAULT partition, or in a table without partitions.
@@ -93,6 +100,8 @@ def _notes_about_rows(
         yield from end_notes(conn, zone, values)
     if question.states_start:
         yield start_note(conn, zone)
+    if question.states_end and values["is_now"] and not question.form_for(values):
+        yield from known_note(conn, zone, values)
 
 
 def _begin(conn: Connection, zone: tzinfo) -> None:
@@ -172,6 +181,13 @@ def start_note(conn: Connection, zone: tzinfo) -> str:
         return EMPTY
     since = first.astimezone(zone).isoformat(" ", "seconds")
     return f"The database has rows from {since} on: what was contacted before that alone counts as new."
+
+
+def known_note(conn: Connection, zone: tzinfo, values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the note that says up to when lines are stored, unless the window has no row: see `end_notes`."""
+    (newest,) = conn.execute(NEWEST, values).fetchone() or (None,)
+    if newest is not None:
+        yield STORED.format(newest.astimezone(zone).isoformat(" ", "seconds"))
 
 
 def end_notes(conn: Connection, zone: tzinfo, values: Mapping[str, Any]) -> list[str]:

@@ -72,6 +72,7 @@ class Question:
     notes: tuple[str, ...] = field(default=())
     no_rows_note: Callable[[Mapping[str, Any]], str | None] | None = None  # returns the note if no row was found
     states_start: bool = False  # add a note that says from when on there are rows
+    states_end: bool = False  # add a note that says up to when there are rows, if the window ends now
     needs: Mapping[str, str] = field(default_factory=dict)  # at least one must be given: options, as they are typed
     other_form: OtherForm | None = None
     extra_columns: tuple[ExtraColumns, ...] = ()  # shown if the optional table that they come from has rows
@@ -191,6 +192,7 @@ QUESTIONS = (
         _online,
         (ONLINE, LET_IN, ADDRESSES),
         other_form=OtherForm("by", {"periods": "users_over_time"}, window=DAY, notes=(OVER_TIME, LET_IN)),
+        states_end=True,
         extra_columns=(ExtraColumns("users", "addresses", {"countries": "country", "providers": "provider"}),),
     ),
     Question(

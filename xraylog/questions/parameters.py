@@ -36,7 +36,7 @@ def values(question: Question, given: Mapping[str, Any], zone: ZoneInfo) -> dict
     if since >= end:
         found = " and ".join(each.astimezone(zone).isoformat(" ", "seconds") for each in (since, end))
         raise WrongUsage(f"expected --since before --until{'' if until else ' (default: now)'}, found {found}")
-    return {**given, "since": since, "until": end}
+    return {**given, "since": since, "until": end, "is_now": until is None}
 
 
 def is_text(value: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psycopg
@@ -102,6 +103,25 @@ def test_users_over_time_and_the_most_at_once(ask: Any) -> None:
 def test_minutes_are_the_window_of_online(ask: Any) -> None:
     found = ask(ONLINE, "online", *NOON, "--minutes", "6")
     assert [row[0] for row in rows(found["users"])] == ["eve", "ann", "bob"]
+
+
+def test_who_is_online_now_is_known_up_to_the_newest_row(site: Site) -> None:
+    """Runs come every few minutes, and what xray wrote since the last one is not counted."""
+    now = datetime.now(timezone.utc)
+    at, later = now - timedelta(minutes=3), now - timedelta(minutes=2)
+    site.append(f"{at:%Y/%m/%d %H:%M:%S} from 203.0.113.1:1 accepted tcp:a.example:443 [in -> direct] email: ann\n")
+    site.append(f"{later:%Y/%m/%d %H:%M:%S} from 203.0.113.9:1 rejected  proxy/vless: invalid request user id\n")
+    site.run()
+
+    def known(*arguments: str) -> list[str]:
+        found = json.loads(site.run("online", *arguments, "--json", script="ask_logs").stdout)
+        return [note for note in found["notes"] if note.startswith("Stored up to ")]
+
+    (note,) = known("--since", "1d")
+    assert note.startswith(f"Stored up to {later:%Y-%m-%d %H:%M:%S}+00:00, the newest row: ")
+    assert known("--since", "1d", "--node", "n1") == [note]
+    assert known("--since", "1d", "--until", f"{now:%Y-%m-%d %H:%M}Z") == []
+    assert known("--by", "hour") == []
 
 
 # --- rejected connections that name a user --------------------------------------------------------------------
