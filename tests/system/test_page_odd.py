@@ -247,3 +247,17 @@ def test_the_first_week_of_a_long_time_has_the_days_that_the_page_has(
     for other in (first + timedelta(days=1), first - timedelta(days=7), "constructor"):
         page.evaluate("address => { location.hash = address; }", f"week={other}")
         page.get_by_text("This page has nothing of it.").wait_for()
+
+
+def test_an_hour_that_occurs_twice_says_which_of_them_it_is(tmp_path: Path, opened: Callable[..., Page]) -> None:
+    """As the page was written, and as the script writes it again: 02:30 in Berlin, before and after clocks go back."""
+    end = datetime(2026, 10, 25, 1, tzinfo=timezone.utc)
+    window = Window(BERLIN, end - 3 * HOUR, end + 3 * HOUR)
+    nodes = [Node(f"n{n}", 1, at, at, 0, at) for n, at in enumerate((end - HOUR / 2, end + HOUR / 2, end + 2 * HOUR))]
+    path = tmp_path / "report.html"
+    path.write_text(pages.render(Findings(window, nodes), Runs(), window.until, is_masked=False))
+    for has_scripts in (False, True):
+        times = opened(path, java_script_enabled=has_scripts).locator("#nodes tbody tr td:nth-child(7)")
+        assert times.all_text_contents() == [
+            "2026-10-25 02:30+02:00", "2026-10-25 02:30+01:00", "2026-10-25 04:00"
+        ]  # fmt: skip

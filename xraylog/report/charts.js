@@ -54,7 +54,7 @@ function showValue(plot, place, x, y) {
   markPlace(svg, { x: left + places[at], y: top, width: Math.max(1, places[at + 1] - places[at]), height });
   const shown = chart.names.map((series, number) => [series, counts[number][at]]).filter(([, count]) => count);
   const words = shown.map(([series, count]) => (chart.unit === "users" ? number.format(count) : `${series}: ${number.format(count)}`));
-  const moment = formatter({ dateStyle: "short", timeStyle: "short", weekday: undefined }).format(new Date(begins[at] * 1000));
+  const moment = minutesOfZone().format(new Date(begins[at] * 1000));
   const sum = shown.reduce((total, [, count]) => total + count, 0);
   const total = shown.length > 1 ? `\ntotal: ${number.format(sum)}` : "";
   showTip(`${moment}${partOf(begins, at)}  ${words.join("\n") || "none"}${total}`, x, y);

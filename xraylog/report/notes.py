@@ -53,11 +53,12 @@ def of(found: Findings, runs: Runs, written: datetime) -> Iterator[tuple[str, Se
 
 
 def _described(gap: Gap, found: Findings) -> str:
-    since, until = (moment.astimezone(found.window.zone) for moment in (gap.since, gap.until))
-    end = f"{until:%H:%M}" if since.date() == until.date() else f"{until:%Y-%m-%d %H:%M}"
-    return f"{gap.node} from {since:%Y-%m-%d %H:%M} to {end}"
+    zone = found.window.zone
+    first, last = (moment.astimezone(zone).date() for moment in (gap.since, gap.until))
+    since, until = (wording.clock(moment, zone) for moment in (gap.since, gap.until))
+    return f"{gap.node} from {first} {since} to {until if first == last else f'{last} {until}'}"
 
 
 def _without_runs(last: datetime, found: Findings) -> str:
-    since = f"{last.astimezone(found.window.zone):%Y-%m-%d %H:%M}"
+    since = f"{last.astimezone(found.window.zone).date()} {wording.clock(last, found.window.zone)}"
     return f"No run of this machine since {since}: its lines from then on are not counted. Run parse_logs.py -v."

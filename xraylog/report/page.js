@@ -61,8 +61,21 @@ function formatter(options) {
 const zoneDays = new Intl.DateTimeFormat("sv-SE", { timeZone: isKnown(data.zone) ? data.zone : "UTC", dateStyle: "short" });
 const dayOf = (seconds) => zoneDays.format(new Date(seconds * 1000));
 
-function writeTimes(within) {
+// Minutes; in an hour that occurs twice, because clocks go back by 60 minutes or 30, with their difference from UTC.
+function minutesOfZone() {
   const minutes = formatter({ dateStyle: "short", timeStyle: "short" });
+  const format = (moment) => {
+    const [text, time] = [minutes.format(moment), moment.valueOf()];
+    if (![30, 60, -30, -60].some((by) => minutes.format(time + by * 60000) === text)) return text;
+    const ahead = Math.ceil((Date.parse(`${text.replace(" ", "T")}Z`) - time) / 60000);
+    const [hours, rest] = [Math.floor(Math.abs(ahead) / 60), Math.abs(ahead) % 60].map((part) => String(part).padStart(2, "0"));
+    return `${text}${ahead < 0 ? "-" : "+"}${hours}:${rest}`;
+  };
+  return { format };
+}
+
+function writeTimes(within) {
+  const minutes = minutesOfZone();
   for (const time of within.querySelectorAll("time")) time.textContent = minutes.format(new Date(time.dateTime));
 }
 

@@ -100,8 +100,8 @@ def _environment(zone: ZoneInfo) -> jinja2.Environment:
     environment.filters["size"] = wording.size
     environment.filters["reasons"] = wording.reasons
     environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    environment.filters["local"] = lambda moment: moment.astimezone(zone).strftime("%Y-%m-%d %H:%M")
-    environment.filters["clock"] = lambda moment: moment.astimezone(zone).strftime("%H:%M")
+    environment.filters["local"] = lambda moment: f"{moment.astimezone(zone).date()} {wording.clock(moment, zone)}"
+    environment.filters["clock"] = lambda moment: wording.clock(moment, zone)
     environment.filters["day"] = lambda moment: str(moment.astimezone(zone).date())
     environment.globals["weekdays"] = charts.WEEKDAYS
     return environment

@@ -159,7 +159,7 @@ const VIEWS = {
   node(name) {
     const node = data.nodes.find((one) => one[NAME] === name);
     if (!node) return null;
-    const minutes = formatter({ dateStyle: "short", timeStyle: "short" });
+    const minutes = minutesOfZone();
     const gaps = data.gaps.filter(([of]) => of === name);
     const shown = gaps.slice(0, 50).map(([, since, until]) => [minutes.format(since * 1000), Math.round((until - since) / 360) / 10]);
     const few = shown.length < gaps.length ? `Nobody let in: the ${shown.length} longest times of ${number.format(gaps.length)}, from` : "Nobody let in, from";

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from xraylog.report.model import Window
 
@@ -35,9 +35,16 @@ def reasons(found: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{name} {count(rows)}" for name, rows in found) if len(found) > 1 else "".join(dict(found))
 
 
+def clock(moment: datetime, zone: tzinfo) -> str:
+    """Return the time of day in a zone; in an hour that occurs twice, with its difference from UTC: 02:30+01:00."""
+    local = moment.astimezone(zone)
+    occurs_twice = local.replace(fold=1 - local.fold).utcoffset() != local.utcoffset()
+    return f"{local:%H:%M}{local.isoformat()[len(local.replace(tzinfo=None).isoformat()) :] if occurs_twice else ''}"
+
+
 def period(window: Window, written: datetime) -> str:
     """Return the first and the last day of the page, with the times at which it begins and ends within them."""
-    since, until = (f" {moment.astimezone(window.zone):%H:%M}" for moment in (window.since, window.until))
+    since, until = (f" {clock(moment, window.zone)}" for moment in (window.since, window.until))
     is_now = window.until >= written and not window.has_partial_first_day  # the page says when it was written
     begin = f"{window.first}{since if window.has_partial_first_day else ''}"
     return f"{begin} to {window.last}{until if window.has_partial_day and not is_now else ''}"
@@ -47,4 +54,4 @@ def that_day(window: Window, written: datetime) -> str:
     """Return a name for the last day, and its start if the page begins within it."""
     name = "today" if window.until >= written else f"on {window.last}"
     is_part = window.has_partial_first_day and window.first == window.last
-    return f"{name}, from {window.since.astimezone(window.zone):%H:%M} on" if is_part else name
+    return f"{name}, from {clock(window.since, window.zone)} on" if is_part else name

@@ -368,3 +368,13 @@ def test_a_page_that_is_not_too_large_shows_all_users() -> None:
     text = page.render(found, run_history.Runs(), NOON, is_masked=False)
     assert "u1999" in text
     assert "with the most rows" not in text.partition("<script")[0]
+
+
+def test_a_good_run_is_a_sign_of_one_also_if_it_stored_nothing() -> None:
+    window = Window.of(BERLIN, 1, None, NOON)
+    empty = page.render(Findings(window), run_history.Runs(last_good=NOON - HOUR), NOON, is_masked=False)
+    assert "last good run" in empty
+    assert "last sign of a run" not in empty
+    assert "last sign of a run</dt><dd>unknown" in page.render(
+        Findings(window), run_history.Runs(), NOON, is_masked=False
+    )

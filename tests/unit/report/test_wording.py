@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from helpers.report_data import BERLIN, HOUR, NOON
@@ -39,6 +40,19 @@ def test_a_number_is_compared_with_that_of_a_week_before(now: int, before: int, 
 def test_a_page_that_begins_or_ends_within_a_day_says_when(since: timedelta, until: timedelta, said: str) -> None:
     """Noon in UTC is 13:00 in Berlin."""
     assert wording.period(Window(BERLIN, NOON - since, NOON - until), NOON) == said
+
+
+def test_a_time_in_an_hour_that_occurs_twice_says_which_of_them_it_is() -> None:
+    """In Berlin, clocks went back at 01:00 in UTC; on Lord Howe Island they went back by half an hour."""
+    end = datetime(2026, 10, 25, 1, tzinfo=timezone.utc)
+    assert [wording.clock(end + HOUR * n / 2, BERLIN) for n in (-3, -1, 1, 2)] == [
+        "01:30", "02:30+02:00", "02:30+01:00", "03:00",
+    ]  # fmt: skip
+    assert wording.clock(datetime(2026, 3, 29, 1, 30, tzinfo=timezone.utc), BERLIN) == "03:30"
+    window = Window(BERLIN, end - HOUR / 2, end + HOUR / 2)
+    assert wording.period(window, NOON + HOUR * 24 * 999) == "2026-10-25 02:30+02:00 to 2026-10-25 02:30+01:00"
+    howe = ZoneInfo("Australia/Lord_Howe")
+    assert wording.clock(datetime(2026, 4, 4, 14, 45, tzinfo=timezone.utc), howe) == "01:45+11:00"
 
 
 def test_sizes_and_lists_are_for_people() -> None:
