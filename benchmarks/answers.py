@@ -75,7 +75,7 @@ ROWS = """
 # those that will be pruned, and a server with JIT compiles.
 TYPED = "'{since} 00:00+00', '{end} 00:00+00'"
 DEFAULT = "timestamptz '{end} 00:00+00' - interval '{window}', '{end} 00:00+00'"
-PARTS = ("ports_of", "outbound_tags_of", "addresses_of", "days_of", "total_of")
+PARTS = ("ports_of", "outbound_tags_of", "addresses_of", "rejected_of", "days_of", "total_of")
 QUESTIONS = (  # with the window, where the question has one
     ("addresses_of_users('{last} 09:00+00', '{last} 10:00+00')", ""),
     ("sharing('simultaneous', '{last} 09:00+00', '{last} 10:00+00')", ""),
