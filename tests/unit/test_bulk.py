@@ -13,6 +13,7 @@ import pytest
 
 from xraylog.accesslog.parser import Parser
 from xraylog.database.references import Resolved
+from xraylog.database.rejection import Refusals
 from xraylog.loading import bulk
 from xraylog.records import Batch
 
@@ -49,5 +50,7 @@ def test_the_next_batch_is_parsed_while_the_server_adds_names(monkeypatch: pytes
         bulk, "prepare", lambda batch, resolved, *_: (len(batch.records), sorted(resolved.ids["users"]))
     )
     with ThreadPoolExecutor(1) as resolver:
-        prepared: list[Any] = list(bulk.prepare_all(names, resolver, 1, None, batches()))  # type: ignore[arg-type]
+        prepared: list[Any] = list(
+            bulk.prepare_all(names, resolver, 1, None, Refusals(), batches())  # type: ignore[arg-type]
+        )
     assert prepared == [(1, ["alice"])] * 2

@@ -78,7 +78,6 @@ class References:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
         self._ids: dict[str, dict[str, int]] = {table: {} for table in REFERENCE_TABLES}
-        self.refusal: Rejection | None = None  # the first one by a choice of the operator's
 
     def resolve(self, names: Mapping[str, Iterable[str]]) -> Resolved:
         """Return the ids of these names, by table; add missing ones, except those that the database rejects."""
@@ -110,7 +109,6 @@ class References:
             with session.transaction(self._conn, by_index=True):
                 for table in filter(missing.__contains__, LOCK_ORDER):
                     new[table] = self._add(table, missing[table], met[table], refused)
-        self.refusal = self.refusal or next((found for found in refused.values() if found.is_by_operator), None)
         for table, ids in met.items():  # only after the commit: it may be rolled back
             self._ids[table].update(ids)
         return {table: count for table, count in new.items() if count}, refused

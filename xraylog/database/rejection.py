@@ -42,6 +42,18 @@ class Rejection:
         return self.sqlstate is not None and (self.sqlstate == TOO_LONG or self.sqlstate.startswith(CONSTRAINT_CLASS))
 
 
+class Refusals:
+    """Keeps the first rejection of a run that a choice of the operator's causes: it is worth a warning."""
+
+    def __init__(self) -> None:
+        self.first: Rejection | None = None
+
+    def note(self, rejection: Rejection) -> None:
+        """Keep this rejection if it is the first that the operator causes."""
+        if self.first is None and rejection.is_by_operator:
+            self.first = rejection
+
+
 def of_other_spellings(conn: Connection, table: str, names: Iterable[str]) -> dict[str, Rejection]:
     """Return why a reference table refuses these names without an error: it has some that it takes for the same.
 

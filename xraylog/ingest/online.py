@@ -46,8 +46,8 @@ def connected(cfg: Config) -> Iterator[Target]:
         if target.days.shortage:
             replay = hints.command(cfg, "--replay-rejected")
             logger.warning("{}; their lines are in rejected_lines; then: {}", target.days.shortage, replay)
-        if target.refusal:
-            warn_of_refusal(cfg, target.conn, target.refusal)
+        if target.refusals.first:
+            warn_of_refusal(cfg, target.conn, target.refusals.first)
         if target.dropped_by:
             logger.warning("{}", table_faults.rows_were_dropped(target.dropped_by))
         if target.keys.hint:

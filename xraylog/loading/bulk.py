@@ -22,6 +22,7 @@ from xraylog.database import ddl, partitions, positions, schema, session
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
 from xraylog.database.references import References, Resolved
+from xraylog.database.rejection import Refusals
 from xraylog.database.session import Connection
 from xraylog.load_result import LoadResult
 from xraylog.loading import attach, copy_rows, foreign_keys, rejects
@@ -68,7 +69,12 @@ class PreparedBatch:
 
 
 def prepare_all(
-    names: References, resolver: Executor, node_id: int, row_format: RowFormat, batches: Iterator[Batch]
+    names: References,
+    resolver: Executor,
+    node_id: int,
+    row_format: RowFormat,
+    refusals: Refusals,
+    batches: Iterator[Batch],
 ) -> Iterator[PreparedBatch]:
     """Prepare the batches in order. Raises Unsuitable.
 
@@ -83,15 +89,15 @@ def prepare_all(
         return bool(wait([started[1]], FEW_NAMES_S).done)
 
     def finish(batch: Batch, resolved: Future[Resolved]) -> PreparedBatch:
-        return prepare(batch, resolved.result(), node_id, row_format)
+        return prepare(batch, resolved.result(), node_id, row_format, refusals)
 
     started: Iterator[tuple[Batch, Future[Resolved]]] = one_ahead(map(start, batches), is_ready)
     return itertools.starmap(finish, started)  # keeps no batch that is prepared
 
 
-def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowFormat) -> PreparedBatch:
+def prepare(batch: Batch, resolved: Resolved, node_id: int, row_format: RowFormat, refusals: Refusals) -> PreparedBatch:
     """Encode the rows of a batch whose names are resolved. Raises BatchRejected."""
-    rows = RejectedRows(batch)
+    rows = RejectedRows(batch, refusals)
     records = rows.records.select(rows.without_names(resolved.refused))
     rejected = rows.rejected()
     try:

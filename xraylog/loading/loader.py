@@ -27,7 +27,7 @@ from xraylog.database import partitions, positions, references, session, table_f
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Owner, Position, PositionUpdate
 from xraylog.database.references import References, Resolved
-from xraylog.database.rejection import Rejection
+from xraylog.database.rejection import Refusals
 from xraylog.database.session import Connection, Unavailable, Unsuitable
 from xraylog.load_result import LoadResult
 from xraylog.loading import copy_rows, foreign_keys, rejects
@@ -64,7 +64,7 @@ class Target:
         self.receipt: str | None = None  # the receipt of this run's confirmations, once there is one
         self.is_just_compared = False  # whether nothing was stored since it was compared with the state file
         self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs` that may have dropped rows
-        self.refusal: Rejection | None = None  # the first one by a choice of the operator's
+        self.refusals = Refusals()
         self._loaders: dict[str, Loader] = {}
 
     def accounted(self, result: LoadResult) -> LoadResult:
@@ -187,12 +187,12 @@ class Loader:
                 return
             row_format = self._keys.detect().row_format
             resolver = stack.enter_context(ThreadPoolExecutor(1))
-            prepared = prepare_all(names, resolver, position.node_id, row_format, batches)
+            refusals = self._target.refusals
+            prepared = prepare_all(names, resolver, position.node_id, row_format, refusals, batches)
             prefetched = stack.enter_context(Prefetcher(prepared, PREFETCH_BYTES, operator.attrgetter("size")))
             node_lock = positions.node_lock(self._node)
             bulk = BulkLoader(self._conn, self._days, self._keys, prefetched, source, position, node_lock, row_format)
             for result, end in bulk.load_all():
-                self._target.refusal = self._target.refusal or names.refusal
                 yield self._target.accounted(result), end
 
     def load(self, batch: Batch, *updates: PositionUpdate) -> tuple[LoadResult, list[Position]]:
@@ -211,10 +211,10 @@ class Loader:
         """Run the transaction; return the numbers of rows and of unparsed lines, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
-            stored, rejected, refusal = rejects.copy_or_reject(
-                self._conn, batch, position, names.refused, self._days.refused(batch.days()), store
+            refused_days = self._days.refused(batch.days())
+            stored, rejected = rejects.copy_or_reject(
+                self._conn, batch, position, names.refused, refused_days, store, self._target.refusals
             )
-            self._target.refusal = self._target.refusal or refusal
             return stored, rejected, [positions.move(self._conn, update) for update in updates]
 
 

@@ -15,7 +15,7 @@ from psycopg.sql import Identifier
 from xraylog.database import citus, interference, partitions, retry, session, table_faults
 from xraylog.database.partitions import PartitionMissing
 from xraylog.database.positions import Position
-from xraylog.database.rejection import Rejection
+from xraylog.database.rejection import Refusals, Rejection
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.records import DAY, AccessRecord, BadLine, Batch, Records, cut
 
@@ -47,10 +47,11 @@ class Store(NamedTuple):
 class RejectedRows:
     """Collects the records of one batch that the database rejects, as lines for rejected_lines."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, refusals: Refusals) -> None:
+        """`refusals`: of the run; each rejection is noted there."""
         self.found: list[Rejected] = []
-        self.refusal: Rejection | None = None  # the first one by a choice of the operator's
         self._batch = batch
+        self._refusals = refusals
         self._reasons: collections.Counter[str] = collections.Counter()
 
     @property
@@ -100,8 +101,7 @@ class RejectedRows:
             raise Unsuitable(
                 f"the tables do not fit: {rejection.reason}, for more than 1 % of the rows of a batch; {fix}"
             )
-        if self.refusal is None and rejection.is_by_operator:
-            self.refusal = rejection
+        self._refusals.note(rejection)
         offset, line = self._batch.line(index)
         self.found.append(Rejected(offset, rejection.reason, line))
 
@@ -125,17 +125,18 @@ def copy_or_reject(
     rejected_names: Mapping[tuple[str, str], Rejection],
     rejected_days: Mapping[str, str],
     store: Store,
-) -> tuple[int, int, Rejection | None]:
+    refusals: Refusals,
+) -> tuple[int, int]:
     """Store the records of a batch; write rows that the database rejects, and the bad lines, to rejected_lines.
 
-    Runs in a transaction. Return the numbers of rows and of unparsed lines, and the first refusal by the operator.
+    Runs in a transaction. Return the numbers of rows and of unparsed lines.
     """
-    rows = RejectedRows(batch)
+    rows = RejectedRows(batch, refusals)
     usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
     stored = _copy_by_halves(conn, usable, store, rows)
     rejected = rows.rejected()
     write_rejects(conn, position, rejected)
-    return stored, len(rejected), rows.refusal
+    return stored, len(rejected)
 
 
 def _copy_by_halves(conn: Connection, usable: Sequence[int], store: Store, rows: RejectedRows) -> int:
