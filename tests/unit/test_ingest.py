@@ -88,7 +88,7 @@ def test_again_ends_when_the_database_counts_from_the_start(cfg: Config, log: Lo
     this = Source(log, cfg, options("--again"))
     assert this.again
     assert this.origin.again
-    this.stored_to = 0
+    this.progress.drain(0)
     assert not this.again
     assert not this.origin.again
 

@@ -88,7 +88,7 @@ def resume_piped_text(buffer: Buffer, source: Source, spooled_to: int) -> bool:
     found = continuation.find_offline(source.cfg, source.log, buffer, begin)
     if found == begin:
         return False
-    source.stored_to, source.later = found.offset, found.later
+    source.progress.begin(found)
     return True
 
 
@@ -97,7 +97,7 @@ def has_lines_of_another_database(buffer: Buffer, source: Source) -> bool:
 
     Another database had stored them when the buffer got the lines after them, and they were left in the log.
     """
-    begin, end = source.confirmed_to, buffer.spooled_from(source.log.fingerprints())
+    begin, end = source.progress.confirmed_to, buffer.spooled_from(source.log.fingerprints())
     return source.is_drainable and begin < end and any(source.batches_between(begin, end))
 
 
@@ -105,9 +105,9 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
     """Append the new lines of one log to the buffer, and those that are not confirmed; then drain the log."""
     log, again = source.log, source.again
     spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log))
-    is_continued = not again and source.stored_to is None and resume_piped_text(buffer, source, spooled_to)
+    is_continued = not again and not source.progress.is_known and resume_piped_text(buffer, source, spooled_to)
     if is_continued:
-        spooled_to = source.stored_to or 0
+        spooled_to = source.progress.stored_to
 
     def encoded_from(offset: int) -> Iterator[tuple[EncodedBatch, LoadResult]]:
         after = 0 if is_continued or source.log.is_blank(offset) else offset
@@ -115,7 +115,7 @@ def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[Load
             encoded, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
             del batch
             yield encoded, LoadResult()  # these lines were counted when they were stored
-        for batch in source.batches(max(offset, source.stored_to or 0)):
+        for batch in source.batches(max(offset, source.progress.stored_to)):
             new_names = names.count_new(batch.records.names())
             result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)
             encoded, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end

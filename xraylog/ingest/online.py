@@ -66,32 +66,37 @@ def warn_of_refusal(cfg: Config, conn: Connection, refusal: Rejection) -> None:
 def load(target: Target, source: Source) -> Iterator[LoadResult]:
     """Store the new lines, batch by batch, then drain the log. Yields after each commit.
 
-    An outage can end this anywhere, so `source` records after each commit how far the log is stored.
+    An outage can end this anywhere, so `source.progress` records after each commit how far the log is stored.
     """
     position = find_position(target, source)
     if source.again and (position.id is not None or position.later):
         position = start_again(target, source, position)
-    begin = position.offset
-    source.stored_to, source.later = position.offset, position.later
-    if confirmation.is_recorded(source.cfg, source.stored_log(position.offset)):
-        source.confirmed_to = position.offset
+    begin, progress = position.offset, source.progress
+    progress.begin(position)
+    if confirmation.is_recorded(source.cfg, source.stored_log(begin)):
+        progress.confirm(begin)
     confirmed_at = time.monotonic()
     for result, position in target.loader(source.node).load_all(source, position):  # noqa: B020  # resumes there
-        source.stored_to = position.offset
+        progress.store(position.offset)
         yield result
         if source.is_drainable and time.monotonic() - confirmed_at > CONFIRM_S:
-            confirmation.confirm(source.cfg, target, source.stored_log(position.offset))
-            source.confirmed_to, confirmed_at = position.offset, time.monotonic()
+            confirm(target, source, position.offset)
+            confirmed_at = time.monotonic()
     if position.later and source.log.is_whole:
         position = move_past_ranges(target, source, position)
-        source.stored_to = position.offset
+        progress.store(position.offset)
     if position.offset != begin or may_be_unconfirmed(source, position.offset):
-        confirmation.confirm(source.cfg, target, source.stored_log(position.offset))
-        source.confirmed_to = position.offset
+        confirm(target, source, position.offset)
     drain(target, source, position)
-    source.remember(source.stored_to)
+    source.remember(progress.stored_to)
     source.is_stored = True
     dns.store(target, source)
+
+
+def confirm(target: Target, source: Source, offset: int) -> None:
+    """Let the database and the state file count that the lines before `offset` are stored."""
+    confirmation.confirm(source.cfg, target, source.stored_log(offset))
+    source.progress.confirm(offset)
 
 
 def may_be_unconfirmed(source: Source, offset: int) -> bool:
@@ -159,13 +164,13 @@ def find_position(target: Target, source: Source) -> Position:
 def drain(target: Target, source: Source, position: Position) -> None:
     """Take the stored lines out of the log while xray appends to it, then move the position to match.
 
-    `source` is updated before the position moves, because the database may go away in between.
+    `source.progress` is updated before the position moves, because the database may go away in between.
     """
     head = source.log.fingerprint(position.offset)
     drained = source.drain(position.offset)
     if drained is None:
         return
-    source.stored_to = source.confirmed_to = drained.offset
+    source.progress.drain(drained.offset)
     if source.is_copy(position, head):
         position = dataclasses.replace(position, id=None)  # the other file keeps its lines and its position
     if position.id is None and not drained.offset:
@@ -174,7 +179,7 @@ def drain(target: Target, source: Source, position: Position) -> None:
         confirmation.leave_receipt(source.cfg, target)
         position = positions.move(target.conn, PositionUpdate(position, drained.offset, drained.fingerprint))
     if source.truncate(drained.offset):
-        source.stored_to = source.confirmed_to = 0
+        source.progress.drain(0)
         move(target, source, PositionUpdate(position, 0, EMPTY))
 
 

@@ -27,6 +27,7 @@ from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range, TailAt
 from xraylog.ingest import last_minutes, log_checks
 from xraylog.ingest.new_users import EmailSample
+from xraylog.ingest.progress import Progress
 from xraylog.ingest.run_counts import RunCounts
 from xraylog.records import DAY, Batch, Fingerprint, Origin
 
@@ -43,16 +44,14 @@ class Source:
         self.log = log
         self.cfg = cfg
         self.options = options
-        self.stored_to: int | None = None  # offset up to which the database has the lines; None: not yet known
-        self.confirmed_to = 0  # offset up to which storing was confirmed: a failover may lose the lines after it
-        self.later: tuple[Range, ...] = ()  # stored ranges after `stored_to`, each with a gap before it
+        self.progress = Progress()
         self.sample = EmailSample()
         self.counts = RunCounts() if cfg.metrics_path else None
         self.dns = DnsAnswers(cfg.zone, EARLIEST, datetime.now(timezone.utc) + AHEAD) if cfg.dns_answers else None
-        self._counted_to = 0
-        self.minutes: dict[int, str] = {}  # UTC minute of each batch's last line, by the batch's end offset
         self.is_stored = False  # whether every line is in the database, and the log has been drained
         self.has_odd_times = False  # whether a warning said that the times in the log cannot be right
+        self._counted_to = 0
+        self._minutes: dict[int, str] = {}  # UTC minute of each batch's last line, by the batch's end offset
         self._drained: Drained | None = None  # the result of the last attempt to drain it
 
     @property
@@ -63,7 +62,7 @@ class Source:
     @property
     def again(self) -> bool:
         """Return whether --again applies: store lines even if they are stored. Not once the position was reset to 0."""
-        return self.options.again and self.stored_to is None
+        return self.options.again and not self.progress.is_known
 
     @property
     def origin(self) -> Origin:
@@ -87,11 +86,11 @@ class Source:
         If the log is drained, this is only as far as the database has confirmed: a standby that takes over may lack the
         rest. Lines that are both buffered and stored do no harm, because the import skips what the database has.
         """
-        return self.confirmed_to if self.is_drainable else self.stored_to or 0
+        return self.progress.confirmed_to if self.is_drainable else self.progress.stored_to
 
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, except those that are stored."""
-        for batch in self._read(offset, positions.gaps(offset, self.later, None)):
+        for batch in self._read(offset, positions.gaps(offset, self.progress.later, None)):
             self.sample.add(batch.records)
             if self.counts and batch.start >= self._counted_to:  # part of the log may be read twice
                 self.counts.add(batch.records)
@@ -103,17 +102,17 @@ class Source:
 
     def unconfirmed_batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on that are stored but not yet confirmed."""
-        return self._read(offset, positions.gaps(offset, (), max(offset, self.stored_to or 0)))
+        return self._read(offset, positions.gaps(offset, (), max(offset, self.progress.stored_to)))
 
     def batches_between(self, begin: int, end: int) -> Iterator[Batch]:
         """Yield batches of the lines that the log still has between these offsets."""
         return (batch for batch in self._read(begin, [(begin, end)]) if batch.records or batch.bad_lines)
 
     def _read(self, offset: int, parts: Iterable[tuple[int, int | None]]) -> Iterator[Batch]:
-        minute = self.minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
+        minute = self._minutes.get(offset) or ("" if self.again else last_minutes.before(self.cfg, self.log, offset))
         for batch in read(self.log, self.cfg, parts, minute, None if self.again else self._last_day()):
             if batch.records:
-                self.minutes[batch.end] = batch.records.minutes[-1]
+                self._minutes[batch.end] = batch.records.minutes[-1]
             yield batch
             del batch  # before the next one is read: one in memory, not two
 
@@ -131,9 +130,9 @@ class Source:
         """
         if isinstance(self.log, LogFile):
             log_checks.remember_unread(self.cfg, self.log, self.log.size if self.log.replaced else offset)
-        if self.minutes:
-            last_minutes.remember(self.cfg, self.log, offset, self.minutes[max(self.minutes)])
-            last_minutes.remember_day(self.cfg, self.log, date.fromisoformat(max(self.minutes.values())[:DAY]))
+        if self._minutes:
+            last_minutes.remember(self.cfg, self.log, offset, self._minutes[max(self._minutes)])
+            last_minutes.remember_day(self.cfg, self.log, date.fromisoformat(max(self._minutes.values())[:DAY]))
 
     def drain(self, offset: int) -> Drained | None:
         """Take the stored lines before `offset` out of the log. If that is not possible, log why and return None."""
