@@ -21,16 +21,16 @@ from xraylog.database import positions, session
 from xraylog.database.positions import Position, PositionUpdate, TailAt
 from xraylog.ingest import buffered_log, confirmation, log_checks
 from xraylog.ingest.buffered_log import BufferedLog
+from xraylog.ingest.confirmation import RunTarget
 from xraylog.ingest.source import Gap, Source, position_update, tail_unless_overwritten
 from xraylog.load_result import LoadResult
-from xraylog.loading.loader import Target
 from xraylog.records import Batch, Fingerprint, Origin
 
 PROGRESS_S = 10  # between two messages about progress
 MAX_COVERED = 20  # remembered batches that another run imported
 
 
-def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
+def load(cfg: Config, target: RunTarget, buffer: Buffer, sources: Sequence[Source]) -> Iterator[LoadResult]:
     """Store the buffered batches in order, skip what the database has, then clear the buffer. Raises Damaged.
 
     A database that was restored from a backup may lack lines before the first batch. If a log still has them, they are
@@ -66,7 +66,7 @@ def load(cfg: Config, target: Target, buffer: Buffer, sources: Sequence[Source])
 class Import:
     """One import: how far it is in the buffer, and its totals."""
 
-    def __init__(self, cfg: Config, target: Target, buffer: Buffer) -> None:
+    def __init__(self, cfg: Config, target: RunTarget, buffer: Buffer) -> None:
         self.total, self.skipped, self.end = LoadResult(), 0, 0
         self._cfg, self._target, self._buffer = cfg, target, buffer
         self._node_id = target.node_id(buffer.node)
@@ -197,7 +197,7 @@ def has_gap(position: Position, stored: BufferedBatch) -> bool:
 
 
 def load_gap(
-    cfg: Config, target: Target, stored: BufferedBatch, position: Position, sources: Sequence[Source]
+    cfg: Config, target: RunTarget, stored: BufferedBatch, position: Position, sources: Sequence[Source]
 ) -> Iterator[LoadResult]:
     """Load the lines that the database lacks before this batch if a log still has them; log which ones no log has."""
     origin, end = stored.origin, stored.after
@@ -217,7 +217,7 @@ def load_gap(
 
 
 def load_from(
-    log: Log, cfg: Config, target: Target, origin: Origin, position: Position, end: int
+    log: Log, cfg: Config, target: RunTarget, origin: Origin, position: Position, end: int
 ) -> Iterator[LoadResult]:
     """Load the lines before `end` that the database lacks from this log, and move the position there."""
     logger.warning(
@@ -252,14 +252,14 @@ def begins_with(log: Log, head: Fingerprint, size: int) -> bool:
     return log.fingerprint(head.length) == head and (log.max_offset is None or log.max_offset >= size)
 
 
-def find_buffer(target: Target, buffer: Buffer, node_id: int) -> Position:
+def find_buffer(target: RunTarget, buffer: Buffer, node_id: int) -> Position:
     """Return how far an older version imported the buffer. If a run died while committing, wait for its transaction."""
     origin = offline_buffer.origin(buffer.node, buffer.file)
     with session.transaction(target.conn, positions.node_lock(buffer.node)):
         return positions.find(target.conn, node_id, origin, size=buffer.size, owner=target.owner)
 
 
-def find_log(cfg: Config, target: Target, stored: BufferedBatch, sources: Iterable[Source]) -> Position:
+def find_log(cfg: Config, target: RunTarget, stored: BufferedBatch, sources: Iterable[Source]) -> Position:
     """Return how far the log of a buffered batch is stored.
 
     Positions of other installations count if the text is the same, as they do for a log. If the position found is that

@@ -40,7 +40,15 @@ from xraylog.records import Fingerprint, Origin
 MAX_RECEIPTS = 50  # kept in the state file: of runs that were killed, or only drained a log
 
 
-def check_database(cfg: Config, target: Target, sources: Sequence[Source], buffer: Buffer) -> Iterator[LoadResult]:
+class RunTarget(Target):
+    """The database of a run: batches are loaded into it, and it confirms that they are stored."""
+
+    owner: Owner = Owner()  # of the positions
+    receipt: str | None = None  # the receipt of this run's confirmations, once there is one
+    is_just_compared: bool = False  # whether nothing was stored since it was compared with the state file
+
+
+def check_database(cfg: Config, target: RunTarget, sources: Sequence[Source], buffer: Buffer) -> Iterator[LoadResult]:
     """Compare the state file with the database, and act on what differs. Raises OSError.
 
     If the database lacks what it once confirmed, log an error, start a new count there, and yield a result that says
@@ -66,7 +74,9 @@ def check_database(cfg: Config, target: Target, sources: Sequence[Source], buffe
         separate_copy(with_own_node(cfg), target, state, sources, buffer)
 
 
-def separate_copy(cfg: Config, target: Target, state: Installation, sources: Sequence[Source], buffer: Buffer) -> None:
+def separate_copy(
+    cfg: Config, target: RunTarget, state: Installation, sources: Sequence[Source], buffer: Buffer
+) -> None:
     """Let this copy of an installation, and its sources, continue with a node and positions of its own; warn of it."""
     for source in sources:
         source.cfg = cfg
@@ -75,7 +85,7 @@ def separate_copy(cfg: Config, target: Target, state: Installation, sources: Seq
     installation.write(cfg.buffer_path, start(cfg, target, own))
 
 
-def start_in_older_database(cfg: Config, target: Target, state: Installation, last: Confirmation) -> Installation:
+def start_in_older_database(cfg: Config, target: RunTarget, state: Installation, last: Confirmation) -> Installation:
     """Start a new count in a database that lacks confirmed lines; return the new state, which says when they came."""
     # If a copy has stored lines here meanwhile, its positions may look like ours: take a new id then.
     has_copy = comparison.was_confirmed_by_copy(state, last) or comparison.has_copy_started_here(state, last)
@@ -110,7 +120,7 @@ def reset(state: Installation, **changes: Any) -> Installation:
     )
 
 
-def start(cfg: Config, target: Target, state: Installation) -> Installation:
+def start(cfg: Config, target: RunTarget, state: Installation) -> Installation:
     """Count the first confirmation of a state with a new token; return the state with that count.
 
     Without it, a database that replaces this one before the first real confirmation would not look older.
@@ -121,7 +131,7 @@ def start(cfg: Config, target: Target, state: Installation) -> Installation:
     return replace(state, confirmed=last.number, confirmed_at=last.at)
 
 
-def confirmer(cfg: Config, target: Target, state: Installation) -> Confirmer:
+def confirmer(cfg: Config, target: RunTarget, state: Installation) -> Confirmer:
     """Return the identity under which this installation's confirmations are counted."""
     source = logfile.path_text(installation.state_path(cfg.buffer_path))
     return Confirmer(target.node_id(cfg.node), source, state.digest, state.owner_id)
@@ -160,7 +170,7 @@ def with_own_node(cfg: Config) -> Config:
 
 
 def give_own_positions(
-    cfg: Config, target: Target, state: Installation, logs: Sequence[Log], keep_all: bool
+    cfg: Config, target: RunTarget, state: Installation, logs: Sequence[Log], keep_all: bool
 ) -> Installation:
     """Give a copied installation positions of its own, where the state says each log was stored; return its new state.
 
@@ -196,7 +206,7 @@ def has_text_of(log: Log, head: Fingerprint, stored: StoredLog) -> bool:
     return is_long_enough and log.fingerprint(head.length) == head and log.tail(stored.offset).hex() == stored.tail
 
 
-def confirm(cfg: Config, target: Target, stored: StoredLog | None = None) -> None:
+def confirm(cfg: Config, target: RunTarget, stored: StoredLog | None = None) -> None:
     """Increment the count in the database, and write it to the state file. Raises OSError.
 
     `stored`: a log, and how far it is stored. The receipt is on disk before the database gets it, so that a run that
@@ -231,7 +241,7 @@ def confirm(cfg: Config, target: Target, stored: StoredLog | None = None) -> Non
     )
 
 
-def raise_if_copied(cfg: Config, target: Target) -> None:
+def raise_if_copied(cfg: Config, target: RunTarget) -> None:
     """Raise PositionConflict if a copy of this installation has stored lines since `check_database`.
 
     Call it in the transaction that finds a position: that position may be the copy's by now.
@@ -245,7 +255,7 @@ def raise_if_copied(cfg: Config, target: Target) -> None:
         raise PositionConflict(f"{path}: expected no other run with this state, found a copy's, on another machine")
 
 
-def leave_receipt(cfg: Config, target: Target) -> None:
+def leave_receipt(cfg: Config, target: RunTarget) -> None:
     """Leave a receipt, unless this run has left one, in the transaction that moves a position away from stored lines.
 
     A copy of this machine may still have those lines in its log, and must be able to find out that it is a copy. The

@@ -18,15 +18,15 @@ from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.rejection import Rejection
 from xraylog.database.session import Connection
 from xraylog.ingest import confirmation, continuation, dns, log_checks, reminders
+from xraylog.ingest.confirmation import RunTarget
 from xraylog.ingest.source import EMPTY, Source, position_update, tail_unless_overwritten
 from xraylog.load_result import LoadResult
-from xraylog.loading.loader import Target
 
 CONFIRM_S = 10  # if the database goes away, lines stored since the last confirmation go to the buffer, too
 
 
 @contextlib.contextmanager
-def connected(cfg: Config) -> Iterator[Target]:
+def connected(cfg: Config) -> Iterator[RunTarget]:
     """Connect to the database, create missing tables, and yield it; afterwards log what would make loading faster.
 
     Raises Unavailable and Unsuitable, also from inside the `with` block.
@@ -41,7 +41,7 @@ def connected(cfg: Config) -> Iterator[Target]:
             logger.warning("{}", missing)
         for ended in dead_sessions.end(conn, cfg.node, cfg.answer_timeout_s):
             logger.warning("{}", ended)
-        target = Target(conn, connect, has_reject_reason=missing is None)
+        target = RunTarget(conn, connect, has_reject_reason=missing is None)
         yield target
         if target.days.shortage:
             replay = hints.command(cfg, "--replay-rejected")
@@ -63,7 +63,7 @@ def warn_of_refusal(cfg: Config, conn: Connection, refusal: Rejection) -> None:
     logger.warning("rows were refused, and are in rejected_lines: {}; {}: {}", refusal.reason, change, replay)
 
 
-def load(target: Target, source: Source) -> Iterator[LoadResult]:
+def load(target: RunTarget, source: Source) -> Iterator[LoadResult]:
     """Store the new lines, batch by batch, then drain the log. Yields after each commit.
 
     An outage can end this anywhere, so `source.progress` records after each commit how far the log is stored.
@@ -93,7 +93,7 @@ def load(target: Target, source: Source) -> Iterator[LoadResult]:
     dns.store(target, source)
 
 
-def confirm(target: Target, source: Source, offset: int) -> None:
+def confirm(target: RunTarget, source: Source, offset: int) -> None:
     """Let the database and the state file count that the lines before `offset` are stored."""
     confirmation.confirm(source.cfg, target, source.stored_log(offset))
     source.progress.confirm(offset)
@@ -111,7 +111,7 @@ def may_be_unconfirmed(source: Source, offset: int) -> bool:
     return not (confirmation.is_recorded(source.cfg, stored) or source.log.is_blank(offset))
 
 
-def start_again(target: Target, source: Source, position: Position) -> Position:
+def start_again(target: RunTarget, source: Source, position: Position) -> Position:
     """Move the position back to 0, for --again; from here on the database counts from there."""
     with session.transaction(target.conn, positions.node_lock(source.node)):
         positions.forget_ranges(target.conn, position)
@@ -119,7 +119,7 @@ def start_again(target: Target, source: Source, position: Position) -> Position:
         return position if position.id is None else positions.move(target.conn, PositionUpdate(position, 0, EMPTY))
 
 
-def move_past_ranges(target: Target, source: Source, position: Position) -> Position:
+def move_past_ranges(target: RunTarget, source: Source, position: Position) -> Position:
     """Move the position past the stored ranges after it, and delete these: nothing is missing before them any more."""
     end = max(position.offset, position.later[-1].end)
     with session.transaction(target.conn, positions.node_lock(source.node)):
@@ -128,7 +128,7 @@ def move_past_ranges(target: Target, source: Source, position: Position) -> Posi
     return dataclasses.replace(moved, later=())
 
 
-def find_position(target: Target, source: Source) -> Position:
+def find_position(target: RunTarget, source: Source) -> Position:
     """Return where the last run ended. If that run died, wait until its transaction has ended in the server."""
     log, node_id = source.log, target.node_id(source.node)
     with session.transaction(target.conn, positions.node_lock(source.node)):
@@ -161,7 +161,7 @@ def find_position(target: Target, source: Source) -> Position:
     return position
 
 
-def drain(target: Target, source: Source, position: Position) -> None:
+def drain(target: RunTarget, source: Source, position: Position) -> None:
     """Take the stored lines out of the log while xray appends to it, then move the position to match.
 
     `source.progress` is updated before the position moves, because the database may go away in between.
@@ -183,7 +183,7 @@ def drain(target: Target, source: Source, position: Position) -> None:
         move(target, source, PositionUpdate(position, 0, EMPTY))
 
 
-def move(target: Target, source: Source, update: PositionUpdate) -> Position:
+def move(target: RunTarget, source: Source, update: PositionUpdate) -> Position:
     """Move the position in a transaction of its own; return the new position."""
     with session.transaction(target.conn, positions.node_lock(source.node)):
         return positions.move(target.conn, update)

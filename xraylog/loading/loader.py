@@ -25,7 +25,7 @@ from psycopg import errors
 from xraylog import prefetch
 from xraylog.database import partitions, positions, references, session, table_faults
 from xraylog.database.partitions import PartitionMissing
-from xraylog.database.positions import Owner, Position, PositionUpdate
+from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.references import References, Resolved
 from xraylog.database.rejection import Refusals
 from xraylog.database.session import Connection, Unavailable, Unsuitable
@@ -60,9 +60,6 @@ class Target:
         self.references = References(conn)
         self.days = partitions.Partitions(conn)
         self.keys = ForeignKeyChecks(conn, has_reject_reason)
-        self.owner = Owner()  # of the positions
-        self.receipt: str | None = None  # the receipt of this run's confirmations, once there is one
-        self.is_just_compared = False  # whether nothing was stored since it was compared with the state file
         self.dropped_by: list[tuple[str, str]] = []  # triggers on `logs` that may have dropped rows
         self.refusals = Refusals()
         self._loaders: dict[str, Loader] = {}

@@ -21,8 +21,8 @@ from xraylog.accesslog import installation, logfile, offline_buffer
 from xraylog.database import schema, session
 from xraylog.database.positions import Position
 from xraylog.ingest import buffer_import
+from xraylog.ingest.confirmation import RunTarget
 from xraylog.loading import attach, bulk
-from xraylog.loading.loader import Target
 from xraylog.records import HEAD_BYTES
 
 
@@ -335,7 +335,7 @@ def test_a_gap_that_is_a_hole_moves_the_position_to_its_end(site: Site) -> None:
     with session.connect(cfg.connection) as conn, logfile.opened(site.log) as log:
         assert log is not None
         schema.ensure(conn)
-        target = Target(conn, contextlib.nullcontext)  # type: ignore[arg-type]  # no second session
+        target = RunTarget(conn, contextlib.nullcontext)  # type: ignore[arg-type]  # no second session
         origin = offline_buffer.origin("n1", log)
         there = Position.start(target.node_id("n1"), origin.source)
         list(buffer_import.load_from(log, cfg, target, origin, there, hole))

@@ -21,8 +21,8 @@ from xraylog.accesslog import installation
 from xraylog.cli import Exit
 from xraylog.database.positions import Position
 from xraylog.ingest import confirmation, online
+from xraylog.ingest.confirmation import RunTarget
 from xraylog.ingest.source import Source
-from xraylog.loading.loader import Target
 
 COPIED = "this installation was copied"
 
@@ -615,7 +615,7 @@ def test_a_copy_that_runs_while_the_original_is_at_work_is_noticed_before_a_posi
     copy.append(*lines(200, 205))
     real = online.find_position
 
-    def find_position(target: Target, source: Source) -> Position:
+    def find_position(target: RunTarget, source: Source) -> Position:
         subprocess.run(copy.command("--keep"), check=True)
         target.is_just_compared = False  # as after an import
         return real(target, source)
