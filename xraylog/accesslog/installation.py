@@ -13,10 +13,11 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from loguru import logger
 
@@ -30,6 +31,7 @@ MAX_TIME = datetime.max.replace(tzinfo=timezone.utc).timestamp()
 HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})*")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 PIPED = "-"  # the source of piped text
+Value = TypeVar("Value")
 MACHINE_ID = Path("/etc/machine-id")  # machine-id(5): empty or missing in many containers
 
 
@@ -176,6 +178,26 @@ def read(buffer: Path, warn: bool = True) -> Installation:
     if warn:
         logger.warning("{}: expected our state file, found other text; it is replaced", state_path(buffer))
     return Installation()
+
+
+def update(buffer: Path, **changes: Any) -> OSError | None:
+    """Replace these fields of the state if they differ; return None, or log the error and return it.
+
+    Raises OSError if the file cannot be read. That it is damaged is reported at the beginning of a run.
+    """
+    known = read(buffer, warn=False)
+    changed = replace(known, **changes)
+    return None if changed == known else why_not_written(buffer, changed)
+
+
+def with_latest(values: Mapping[str, Value], key: str, value: Value, most: int) -> dict[str, Value]:
+    """Return the values with this one as the latest; of more than `most`, without the earliest."""
+    return dict([*without(values, key).items(), (key, value)][-most:])
+
+
+def without(values: Mapping[str, Value], key: str) -> dict[str, Value]:
+    """Return the values except this one."""
+    return {other: value for other, value in values.items() if other != key}
 
 
 def write(buffer: Path, known: Installation) -> bool:

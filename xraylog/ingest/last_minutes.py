@@ -7,7 +7,6 @@ lines: a date far from it may be forged.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from xraylog.accesslog import clock, installation, logfile
@@ -15,7 +14,6 @@ from xraylog.accesslog.logfile import Log, LogFile
 from xraylog.config import Config
 
 KEPT = timedelta(days=1)  # how long a minute is kept
-MAX_DAYS = 50  # logs whose last day is kept
 
 
 def before(cfg: Config, log: Log, start: int) -> str:
@@ -35,10 +33,10 @@ def remember(cfg: Config, log: Log, end: int, minute: str) -> None:
     has_no_use = clock.is_fixed(cfg.zone) or not isinstance(log, LogFile)
     if has_no_use or not clock.is_repeated(moment.astimezone(cfg.zone)):
         return
-    known = installation.read(cfg.buffer_path)
-    others = {path: value for path, value in known.last_minutes.items() if _is_recent(value, moment)}
+    known = installation.read(cfg.buffer_path).last_minutes
+    others = {path: value for path, value in known.items() if _is_recent(value, moment)}
     this = {logfile.path_text(log.path): [minute, log.is_blank(end), _place(log, end)]}
-    installation.write(cfg.buffer_path, replace(known, last_minutes={**others, **this}))
+    installation.update(cfg.buffer_path, last_minutes={**others, **this})
 
 
 def day_before(cfg: Config, log: Log) -> date | None:
@@ -56,10 +54,9 @@ def remember_day(cfg: Config, log: Log, day: date) -> None:
     known_day = day_before(cfg, log)
     if not isinstance(log, LogFile) or (known_day is not None and day <= known_day):
         return
-    known, path = installation.read(cfg.buffer_path), logfile.path_text(log.path)
-    others = {other: text for other, text in known.last_days.items() if other != path}
-    days = {**others, path: day.isoformat()}
-    installation.write(cfg.buffer_path, replace(known, last_days=dict(list(days.items())[-MAX_DAYS:])))
+    known, path = installation.read(cfg.buffer_path).last_days, logfile.path_text(log.path)
+    latest = installation.with_latest(known, path, day.isoformat(), installation.MAX_LOGS)
+    installation.update(cfg.buffer_path, last_days=latest)
 
 
 def _place(log: Log, offset: int) -> str:

@@ -6,7 +6,6 @@ The log never appears; its times cannot be right; another program took bytes out
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -94,11 +93,10 @@ def describe_misdated(cfg: Config) -> str:
 def remember_unread(cfg: Config, log: LogFile, stored_to: int) -> None:
     """Remember how many bytes of the log were seen but not stored: the next run may find the log emptied."""
     unread, path = max(0, log.size - stored_to), path_text(log.path)
-    known = installation.read(cfg.buffer_path, warn=False)
-    if unread != known.unread.get(path, 0):
-        others = {other: count for other, count in known.unread.items() if other != path}
-        latest = dict([*others.items()][1 - installation.MAX_LOGS :])
-        installation.write(cfg.buffer_path, replace(known, unread={**latest, **({path: unread} if unread else {})}))
+    known = installation.read(cfg.buffer_path, warn=False).unread
+    others = installation.without(known, path)
+    latest = installation.with_latest(known, path, unread, installation.MAX_LOGS)
+    installation.update(cfg.buffer_path, unread=latest if unread else others)
 
 
 def unread_bytes(cfg: Config, path: Path) -> int:
@@ -108,9 +106,7 @@ def unread_bytes(cfg: Config, path: Path) -> int:
 
 def remember_buffered(cfg: Config, size: int, last_batch: str) -> OSError | None:
     """Remember size and last batch of the buffer, whose lines have left their log; return the error if that failed."""
-    known = installation.read(cfg.buffer_path, warn=False)
-    buffered = replace(known, buffered=size, last_batch=last_batch)
-    return None if buffered == known else installation.why_not_written(cfg.buffer_path, buffered)
+    return installation.update(cfg.buffer_path, buffered=size, last_batch=last_batch)
 
 
 def missing_buffer_bytes(cfg: Config, buffer: Buffer) -> int:

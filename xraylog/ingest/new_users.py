@@ -10,7 +10,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import replace
 
 from xraylog.accesslog import installation
 from xraylog.config import Config
@@ -45,14 +44,13 @@ def note(cfg: Config, total: LoadResult, emails: Collection[str]) -> str | None:
     The state file adds up consecutive runs, because cron runs of a few hundred lines are each too small to tell. The
     count ends with a run that has few new users: in a new installation every user is new once.
     """
-    known = installation.read(cfg.buffer_path, warn=False)
+    known = installation.read(cfg.buffer_path, warn=False).new_users
     users, rows = total.new_names.get("users", 0), total.rows + total.imported
     counted = [users, rows] if _are_many(users, rows) else []
-    match known.new_users:
+    match known:
         case [int(before), int(rows_before)] if counted or not rows:
             counted = [before + users, rows_before + rows]
-    if counted != known.new_users:
-        installation.write(cfg.buffer_path, replace(known, new_users=counted))
+    installation.update(cfg.buffer_path, new_users=counted)
     said = warning(counted[0], counted[1], emails) if counted and rows else None
     return said if said and reminders.note(cfg, "new users", time.time()).is_due else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import NamedTuple
 
 from xraylog.accesslog import installation
@@ -23,24 +22,21 @@ class Since(NamedTuple):
 
 def note(cfg: Config, what: str, now: float, patience_s: float = 0) -> Since:
     """Remember that a condition holds; return since when, and whether to warn: once a day, first after `patience_s`."""
-    known = installation.read(cfg.buffer_path, warn=False)
-    first, last = _times(known.reminders.get(what), now)
+    known = installation.read(cfg.buffer_path, warn=False).reminders
+    first, last = _times(known.get(what), now)
     is_due = now - first >= patience_s and not 0 <= now - last < DAY_S
-    if is_due or what not in known.reminders:
-        others = {key: value for key, value in known.reminders.items() if key != what and _is_recent(value, now)}
-        latest = dict([*others.items()][-MAX_REMINDERS:])
-        installation.write(
-            cfg.buffer_path, replace(known, reminders={**latest, what: [first, now if is_due else last]})
-        )
+    if is_due or what not in known:
+        recent = {key: value for key, value in known.items() if _is_recent(value, now)}
+        latest = installation.with_latest(recent, what, [first, now if is_due else last], MAX_REMINDERS)
+        installation.update(cfg.buffer_path, reminders=latest)
     return Since(first, is_due)
 
 
 def end(cfg: Config, what: str) -> None:
     """Forget the conditions whose names begin with `what`: they no longer hold."""
-    known = installation.read(cfg.buffer_path, warn=False)
-    others = {key: value for key, value in known.reminders.items() if not key.startswith(what)}
-    if others != known.reminders:
-        installation.write(cfg.buffer_path, replace(known, reminders=others))
+    known = installation.read(cfg.buffer_path, warn=False).reminders
+    others = {key: value for key, value in known.items() if not key.startswith(what)}
+    installation.update(cfg.buffer_path, reminders=others)
 
 
 def noticed(cfg: Config, what: str) -> dict[str, float]:
@@ -48,8 +44,8 @@ def noticed(cfg: Config, what: str) -> dict[str, float]:
 
     Raises OSError.
     """
-    known, now = installation.read(cfg.buffer_path, warn=False), time.time()
-    found = {key.removeprefix(what): value for key, value in known.reminders.items() if key.startswith(what)}
+    known, now = installation.read(cfg.buffer_path, warn=False).reminders, time.time()
+    found = {key.removeprefix(what): value for key, value in known.items() if key.startswith(what)}
     return {key: _times(value, now)[0] for key, value in found.items() if _is_recent(value, now)}
 
 
