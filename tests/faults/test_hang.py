@@ -281,7 +281,9 @@ def test_a_dead_session_that_does_not_end_is_named_by_each_run(
     said = site.run().stderr
     assert "and does not end" in said
     assert f"kill -CONT {pid}" in said
-    assert f"kill -CONT {pid}" in site.run("--check", status=3).stdout
+    checked = site.run("--check", status=3).stdout
+    assert "keeps the locks of node n1" in checked
+    assert f"the next run ends it; if it stays, it is frozen: kill -CONT {pid} " in checked
     assert site.buffered() == users(0, 20)
     frozen.thaw()
     assert "not available" not in site.run().stderr

@@ -26,6 +26,7 @@ BLOCKERS = "integration/migration/test_blockers.py::test_refused_before_the_firs
 FAULTS = "integration/database/test_table_faults.py::"
 TRIAL = "integration/commands/test_check_trial.py::"
 CHECK = "integration/commands/test_check.py::"
+DEAD_SESSION = "faults/test_hang.py::test_a_dead_session_that_does_not_end_is_named_by_each_run"
 NOTHING = "nothing to do: "
 PART = NOTHING + "it is a part of another message, which is here, too"
 REST = NOTHING + "the text that is filled in has the advice"
@@ -141,7 +142,8 @@ TESTED: dict[str, dict[str, str]] = {
         "{} does not exist": CHECK + "test_a_missing_log_is_reported",
         "{} is held by {}": ADVICE + "test_another_run_at_work_is_shown",
         "{} keeps the lines of an open log": CHECK + "test_the_way_of_draining_is_that_of_the_file_system",
-        "{}, keeps the locks of node": "faults/test_hang.py::test_a_dead_session_of_another_role_is_named",
+        "{}, keeps the locks of node": DEAD_SESSION,
+        "the next run ends it": DEAD_SESSION,
     },
     "xraylog/commands/maintain.py": {
         "the counts do not add up": "integration/telemetry/test_stats.py::test_a_sum_that_does_not_add_up_is_an_error",
@@ -190,6 +192,7 @@ TESTED: dict[str, dict[str, str]] = {
         "an unknown key": CONFIG + "test_an_unknown_key_is_a_complaint_with_the_likely_spelling",
         "at most 255 characters": CONFIG + "test_a_long_node_name_is_a_complaint",
         "mask_source": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
+        "none, or prefix lengths": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
         "the value alone": SURROUNDINGS + "test_quotes_and_comments_are_no_part_of_a_value",
         "true or false": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
         "{} or nothing": CONFIG + "test_a_choice_that_is_none_is_a_complaint",
@@ -247,6 +250,7 @@ TESTED: dict[str, dict[str, str]] = {
             "server {} does not reach",
             "start it, or let them in",
             "{} shards are many",
+            "on every server: GRANT SET",
         ),
         "integration/commands/test_check_citus.py::test_what_is_wrong_with_the_cluster_is_named",
     ),
@@ -279,6 +283,10 @@ TESTED: dict[str, dict[str, str]] = {
         "by that socket only": REFUSALS,
         "every session that the server has": REFUSALS,
         "nothing answers at": REFUSALS,
+        "what to do: ": ADVICE + "test_a_server_that_is_down",
+        "add above the others": REFUSALS,
+        "see on that machine: sudo ss": "unit/test_logins.py::"
+        "test_a_server_that_takes_the_connection_and_does_not_answer_is_away",
         "what listens on {} does not": "unit/test_logins.py::"
         "test_a_server_that_takes_the_connection_and_does_not_answer_is_away",
         "{}ALTER ROLE": ADVICE + "test_a_role_that_is_not_there",
@@ -455,6 +463,9 @@ TESTED: dict[str, dict[str, str]] = {
     "xraylog/ingest/outcome.py": {
         "PostgreSQL is not available": REST,
         "change [parser] logfile": PART,
+        "begin to read before a run": STREAMS + "test_a_reader_that_left_is_no_trouble_of_a_run",
+        "new lines go to ": PART,
+        "is {} its access log": PART,
         "another run is at work": ADVICE + "test_another_run_at_work_is_shown",
         "interrupted; ": NOTHING + "the next run resumes",
         "{} of {} lines {}": LOG_CHECKS + "test_a_log_from_days_ahead_is_not_taken_for_another_log",

@@ -48,24 +48,49 @@ def scan() -> set[Message]:
 
 def _texts(path: Path) -> Iterator[str]:
     name = str(path.relative_to(ROOT))
-    for node in ast.walk(ast.parse(path.read_text())):
+    for scope in _scopes(ast.parse(path.read_text())):
+        variables = [(node.targets[0], node.value) for node in scope if isinstance(node, ast.Assign)]
+        parts = [*_parts(scope, name)]
+        whole = {part.id for part in parts if isinstance(part, ast.Name)}  # variables that hold a whole message
+        for target, value in variables:
+            if isinstance(target, ast.Name) and target.id in VARIABLES | whole:
+                parts.append(value)
+        yield from filter(None, map(_text, parts))
+
+
+def _scopes(tree: ast.AST) -> list[list[ast.AST]]:
+    """Return the nodes of each outer function, and those that are in none."""
+    outside: list[ast.AST] = []
+    scopes = [outside]
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef):
+            scopes.append(list(ast.walk(node)))
+        else:
+            outside.append(node)
+            waiting += ast.iter_child_nodes(node)
+    return scopes
+
+
+def _parts(scope: list[ast.AST], name: str) -> Iterator[ast.expr]:
+    """Yield the expressions in a scope of the file `name` that are messages, or parts of one."""
+    for node in scope:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in LOGGED or called.rpartition(".")[2] in RAISED:
-                yield from filter(None, map(_text, node.args))
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in VARIABLES:
-            yield from filter(None, [_text(node.value)])
+                yield from node.args
         elif isinstance(node, (ast.Return, ast.Yield)) and node.value is not None:
             if isinstance(node.value, ast.Tuple) and len(node.value.elts) == 3 and name.startswith(FINDINGS):
                 yield from _to_do(node.value.elts)
             elif name in TEXTS:
-                yield from filter(None, [_text(node.value)])
+                yield node.value
 
 
-def _to_do(finding: list[ast.expr]) -> Iterator[str]:
-    """Yield the two texts of a finding of --check, if it may ask for something."""
-    if not (isinstance(finding[2], ast.Constant) and finding[2].value == ""):
-        yield from filter(None, map(_text, finding[1:]))
+def _to_do(finding: list[ast.expr]) -> list[ast.expr]:
+    """Return the two texts of a finding of --check, if it may ask for something."""
+    asks_nothing = isinstance(finding[2], ast.Constant) and finding[2].value == ""
+    return [] if asks_nothing else finding[1:]
 
 
 def _text(node: ast.expr) -> str:

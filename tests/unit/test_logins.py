@@ -91,9 +91,10 @@ def test_a_server_that_takes_the_connection_and_does_not_answer_is_away() -> Non
     assert verdict is not None
     assert str(verdict.error) == logins.UNANSWERED
     assert not verdict.is_for_operator
-    found = refusals.describe(str(verdict.error), KEYWORDS, None)
+    found = refusals.describe(str(verdict.error), {**KEYWORDS, "port": "5433"}, None)
     assert found is not None
     assert "does not answer" in found.cause
+    assert found.to_do.startswith("see on that machine: sudo ss -ltnp 'sport = :5433'; ")
 
 
 # --- the client's files of TLS ---------------------------------------------------------------------------------

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+from helpers import messages
 from helpers.advice import NOTHING, TESTED, beginnings
 from helpers.messages import Message, scan
 from helpers.site import ROOT
@@ -29,3 +33,15 @@ def test_each_entry_is_about_a_message() -> None:
 
 def test_a_new_message_is_noticed() -> None:
     assert complaint(Message("xraylog/cli.py", "something new is wrong; what to do: rm {}"))
+
+
+def test_a_message_that_waits_in_a_variable_is_found_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "xraylog").mkdir()
+    (tmp_path / "new.py").write_text(
+        "def other():\n    anything = 'no message at all'\n\n\n"
+        "def report(path):\n    anything = f'{path} is wrong'\n    logger.error('{}', anything)\n"
+    )
+    monkeypatch.setattr(messages, "ROOT", tmp_path)
+    assert scan.__wrapped__() == {Message("new.py", "{} is wrong")}
