@@ -23,14 +23,14 @@ from xraylog import atomic_file, cli, config, file_advice, hints
 from xraylog.cli import Exit
 from xraylog.config import Config
 from xraylog.database import session
-from xraylog.file_advice import Needs
 from xraylog.printed import complain, flush_at_exit
 from xraylog.questions import moments
 from xraylog.questions.moments import Span
 from xraylog.report import collect, run_history
 from xraylog.report.collect import Scope
-from xraylog.report.model import Findings, Window
+from xraylog.report.model import Findings
 from xraylog.report.page_mask import PageMask
+from xraylog.report.window import Window
 from xraylog.telemetry import run_log
 from xraylog.telemetry.prometheus import Metrics
 
@@ -100,7 +100,7 @@ def write(options: Options, text: str, found: Findings) -> Exit:
     except OSError as error:
         path = error.filename or output
         what = f"{path}: expected to write the page, found: {error.strerror}"
-        advice = file_advice.how_to_fix(Path(path), error, Needs.REPLACED)
+        advice = file_advice.how_to_fix(Path(path), error, file_advice.Needs.REPLACED)
         logger.error("{}", hints.joined(what, "no page was written", advice))
         return Exit.OPERATOR
     log = logger.info if found.rows else logger.warning  # cron mails it: nothing was stored for days

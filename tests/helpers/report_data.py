@@ -25,8 +25,9 @@ from xraylog.database import session as databases
 from xraylog.database.session import Connection
 from xraylog.report import collect
 from xraylog.report.collect import Scope
-from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.model import Findings, Thresholds
 from xraylog.report.page_mask import PageMask
+from xraylog.report.window import Window
 from xraylog.telemetry.prometheus import Metrics
 
 HOUR = timedelta(hours=1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta, timezone
 
 from helpers.report_data import BERLIN
-from xraylog.report.model import Destination, Findings, Node, Place, Reason, Slot, Source, User, Window
+from xraylog.report.model import Destination, Findings, Node, Place, Reason, Slot, Source, User
+from xraylog.report.window import Window
 
 NOW = datetime(2025, 11, 17, 12, 20, tzinfo=timezone.utc)
 WINDOW = Window.of(BERLIN, 30, date(2025, 11, 17), NOW)

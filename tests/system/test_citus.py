@@ -38,7 +38,8 @@ from server import Server
 
 from xraylog.answers import statements
 from xraylog.database import ddl, dns_names, networks, schema
-from xraylog.report.model import Findings, Window
+from xraylog.report.model import Findings
+from xraylog.report.window import Window
 
 PASSWORD = "of-the-cluster"  # noqa: S105  # of servers that end with the tests
 SETTINGS = (

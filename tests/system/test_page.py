@@ -17,7 +17,7 @@ from playwright.sync_api import Page, expect
 from xraylog.database import dns_names, networks
 from xraylog.database.session import Connection
 from xraylog.printed import escaped
-from xraylog.report.model import Window
+from xraylog.report.window import Window
 
 HOSTILE = (
     "<script>document.title='broken'</script>",

@@ -17,8 +17,9 @@ from helpers.site import wait_until
 from playwright.sync_api import Page, expect
 
 from xraylog.report import page as pages
-from xraylog.report.model import Findings, Node, Slot, Window
+from xraylog.report.model import Findings, Node, Slot
 from xraylog.report.run_history import Runs
+from xraylog.report.window import Window
 
 HOUR = timedelta(hours=1)
 NAMES = (

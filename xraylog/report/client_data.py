@@ -9,7 +9,8 @@ from typing import Any
 
 from xraylog.report import figures
 from xraylog.report.figures import InZone
-from xraylog.report.model import WEEK, Destination, Findings, Place, User, goes_nowhere
+from xraylog.report.model import Destination, Findings, Place, User, goes_nowhere
+from xraylog.report.window import WEEK
 
 MAX_NODE_DAYS = 20_000  # number of nodes times number of days; with more, the rows of each day are left out
 

@@ -11,9 +11,10 @@ from xraylog.database import schema
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.printed import escaped
 from xraylog.report import address_names, concurrent, destinations, places, snapshot, today, traffic, usage, users
-from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.model import Findings, Thresholds
 from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Ask, Progress, Sessions
+from xraylog.report.window import Window
 
 
 class UnknownNode(Exception):

@@ -10,8 +10,8 @@ from psycopg.sql import SQL, Literal
 
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, LET_IN, WINDOW, clock_slot
-from xraylog.report.model import Window
 from xraylog.report.snapshot import Session
+from xraylog.report.window import Window
 
 WITHIN = timedelta(minutes=10)
 

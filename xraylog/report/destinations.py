@@ -13,9 +13,10 @@ from typing import TypeAlias
 from psycopg.sql import SQL
 
 from xraylog.report.fragments import BOTH, LET_IN, WINDOW
-from xraylog.report.model import NO_PROTOCOL, ONE_DAY, Destination, Thresholds, Window
+from xraylog.report.model import NO_PROTOCOL, Destination, Thresholds
 from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Session
+from xraylog.report.window import ONE_DAY, Window
 
 Visits: TypeAlias = tuple[int, Sequence[str], Sequence[tuple[str, int]]]  # users, ports, and the most frequent users
 

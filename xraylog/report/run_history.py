@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from xraylog import safe_open
 from xraylog.accesslog import installation
-from xraylog.report.model import Window
+from xraylog.report.window import Window
 from xraylog.telemetry.prometheus import Metrics
 
 UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, StopIteration, RecursionError, OSError, csv.Error)

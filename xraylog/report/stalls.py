@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import accumulate
 
-from xraylog.report.model import ONE_DAY, SLOT, Findings, Gap
+from xraylog.report.model import Findings, Gap
+from xraylog.report.window import ONE_DAY, SLOT
 
 MIN_USUAL = 50  # accepted rows that even a slow day has at that time; with fewer, gaps occur by chance
 SLOW_SHARE = 20  # a slow day is the slowest one after leaving out one in twenty

@@ -10,7 +10,8 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from xraylog.report.charts import SERIES
-from xraylog.report.model import QUARTER, SLOT, WEEK, Findings, Slot, Window
+from xraylog.report.model import Findings, Slot
+from xraylog.report.window import QUARTER, SLOT, WEEK, Window
 
 OTHERS = "(others)"
 MAX_LABELS = 10  # on a time axis

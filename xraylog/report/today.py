@@ -8,8 +8,9 @@ from datetime import datetime, timezone
 from psycopg.sql import SQL
 
 from xraylog.report.fragments import LET_IN
-from xraylog.report.model import A_WEEK, ONLINE, Comparison, Window
+from xraylog.report.model import ONLINE, Comparison
 from xraylog.report.snapshot import Session
+from xraylog.report.window import A_WEEK, Window
 
 # The window has two ranges, so partitions of other days are not read. It begins before midnight if needed, because a
 # user who is online shortly after midnight may have been let in before. `is_sum`: the sum of all nodes. One scan for

@@ -13,8 +13,9 @@ from psycopg.sql import SQL
 from xraylog.database import citus, partitions, reject_reason
 from xraylog.database.capabilities import Capabilities
 from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW, clock_slot
-from xraylog.report.model import GAP, NOT_LET_IN, ONE_DAY, SLOT, Gap, Node, Reason, Slot, Source, Thresholds, Window
+from xraylog.report.model import GAP, NOT_LET_IN, Gap, Node, Reason, Slot, Source, Thresholds
 from xraylog.report.snapshot import Session
+from xraylog.report.window import ONE_DAY, SLOT, Window
 
 NO_NODE = "(no node)"
 NO_SOURCE = "(no address)"  # xray hid it, or the client used a unix socket

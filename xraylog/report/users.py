@@ -12,9 +12,10 @@ from psycopg.sql import SQL, Composed, Literal, Placeholder
 
 from xraylog.report.concurrent import WITHIN
 from xraylog.report.fragments import CLIENT, LET_IN, SHOWN, WINDOW
-from xraylog.report.model import Thresholds, User, Window
+from xraylog.report.model import Thresholds, User
 from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Row, Session
+from xraylog.report.window import Window
 
 MAX_PIECES = 90  # parts of a query joined by UNION ALL; PostgreSQL 10 plans each of them for all partitions
 

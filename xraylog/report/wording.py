@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
-from xraylog.report.model import Window
+from xraylog.report.window import Window
 
 
 def count(number: float) -> str:

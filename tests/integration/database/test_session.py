@@ -23,7 +23,8 @@ from xraylog.database import deadline, session
 from xraylog.database.session import Connection, Unavailable
 from xraylog.report import collect
 from xraylog.report.collect import Scope
-from xraylog.report.model import Findings, Window
+from xraylog.report.model import Findings
+from xraylog.report.window import Window
 
 SETTINGS = {
     "standard_conforming_strings": "off",

@@ -22,7 +22,8 @@ from helpers.report_data import (
 
 from xraylog.database import partitions
 from xraylog.database.session import Connection
-from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.model import Findings, Thresholds
+from xraylog.report.window import Window
 
 
 def test_destinations_are_those_of_plain_sql(found: Findings) -> None:

@@ -20,7 +20,7 @@ from helpers.site import Site
 from xraylog.accesslog import installation
 from xraylog.accesslog.installation import Installation
 from xraylog.report import run_history
-from xraylog.report.model import Window
+from xraylog.report.window import Window
 from xraylog.telemetry.prometheus import Metrics
 
 

@@ -27,8 +27,8 @@ from xraylog.database import session as databases
 from xraylog.database.session import Connection, Unavailable
 from xraylog.report import collect, snapshot
 from xraylog.report.collect import Scope
-from xraylog.report.model import Window
 from xraylog.report.snapshot import Session
+from xraylog.report.window import Window
 
 
 def test_both_sessions_see_the_same_rows(filled: Connection, database: dict[str, str]) -> None:

@@ -24,8 +24,9 @@ from helpers.report_data import (
 
 from xraylog.database.session import Connection
 from xraylog.report import figures, time_series, traffic
-from xraylog.report.model import Findings, Thresholds, Window
+from xraylog.report.model import Findings, Thresholds
 from xraylog.report.page_mask import PageMask
+from xraylog.report.window import Window
 
 
 def test_nodes_have_their_rows_and_moments(found: Findings, stored: Connection) -> None:

@@ -9,7 +9,8 @@ from helpers.report_data import BERLIN, HOUR, LET_IN, NOON, Row, fill, read
 
 from xraylog.database.session import Connection
 from xraylog.report import time_series
-from xraylog.report.model import NO_TAG, Comparison, Findings, Window
+from xraylog.report.model import NO_TAG, Comparison, Findings
+from xraylog.report.window import Window
 
 
 def test_tags_and_ports_are_counted_by_user_and_in_total(found: Findings) -> None:

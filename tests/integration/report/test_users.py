@@ -26,10 +26,11 @@ from helpers.report_data import (
 from xraylog.database import session as databases
 from xraylog.database.session import Connection
 from xraylog.report import users
-from xraylog.report.model import Findings, Thresholds, User, Window
+from xraylog.report.model import Findings, Thresholds, User
 from xraylog.report.page_mask import PageMask
 from xraylog.report.snapshot import Row, Session
 from xraylog.report.users import Totals, totals
+from xraylog.report.window import Window
 
 
 def concurrent(moments: Sequence[tuple[datetime, str]]) -> int:

@@ -11,7 +11,7 @@ from helpers.report_data import (
     WINDOW,
 )
 
-from xraylog.report.model import Window
+from xraylog.report.window import Window
 
 
 def test_the_window_is_whole_days_of_its_zone_up_to_the_last_one() -> None:

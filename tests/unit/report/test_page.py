@@ -17,7 +17,8 @@ from helpers.report_data import (
 )
 
 from xraylog.report import charts, page, run_history, traffic
-from xraylog.report.model import Comparison, Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User, Window
+from xraylog.report.model import Comparison, Destination, Findings, Gap, Node, Place, Reason, Slot, Source, User
+from xraylog.report.window import Window
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ from helpers.report_data import (
 from server import NOBODY
 
 from xraylog.report import page, run_history
-from xraylog.report.model import Findings, Window
+from xraylog.report.model import Findings
+from xraylog.report.window import Window
 from xraylog.telemetry.prometheus import Metrics
 
 

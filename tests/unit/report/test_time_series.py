@@ -17,9 +17,10 @@ from helpers.report_data import (
 )
 
 from xraylog.report import charts, figures, time_series
-from xraylog.report.model import SLOT as SLOT_LENGTH
-from xraylog.report.model import Findings, Slot, Window
+from xraylog.report.model import Findings, Slot
 from xraylog.report.time_series import EPOCH
+from xraylog.report.window import SLOT as SLOT_LENGTH
+from xraylog.report.window import Window
 
 SLOT = Slot(WINDOW.since, "n1", None, "accepted", 7)
 

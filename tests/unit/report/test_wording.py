@@ -9,7 +9,7 @@ import pytest
 from helpers.report_data import BERLIN, HOUR, NOON
 
 from xraylog.report import wording
-from xraylog.report.model import Window
+from xraylog.report.window import Window
 
 
 @pytest.mark.parametrize(
