@@ -261,7 +261,7 @@ def test_comments_that_carry_state_are_in_one_place(module: Module) -> None:
 
 # Files that come with the program or the system, an unnamed file, and a list that the operator names to be read.
 OTHERS_OPENED = {"cli", "safe_open", "atomic_file", "accesslog.archive", "accesslog.drain", "accesslog.file_system",
-                 "config.reader", "networks.files", "printed", "required", "answers.statements",
+                 "config.time_zone", "networks.files", "printed", "required", "answers.statements",
                  "report.page"}  # fmt: skip
 OPENING = re.compile(
     r"(?<![\w.])open\((?!descriptor)|os\.open\(|\.(?:open|read_text|read_bytes|write_text|write_bytes|touch)\("

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 from helpers.config import written
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 import parse_logs
 from xraylog import cli, config
-from xraylog.config import Config, ConfigError, reader
+from xraylog.config import Config, ConfigError, time_zone
 from xraylog.database import session
 
 EXAMPLE = ROOT / "config.ini.example"
@@ -295,7 +296,7 @@ def test_without_tz_the_zone_is_the_systems_by_its_name(tmp_path: Path, monkeypa
     zone.parent.mkdir(parents=True)
     zone.touch()
     (tmp_path / "localtime").symlink_to(zone)
-    monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "localtime")
+    monkeypatch.setattr(time_zone, "SYSTEM_ZONE", tmp_path / "localtime")
     for variable in (None, ""):
         monkeypatch.delenv("TZ") if variable is None else monkeypatch.setenv("TZ", variable)
         assert read(tmp_path).zone.key == "Asia/Tokyo"
@@ -304,7 +305,7 @@ def test_without_tz_the_zone_is_the_systems_by_its_name(tmp_path: Path, monkeypa
 def test_the_systems_zone_may_be_a_copy_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokyo = importlib.resources.files("tzdata").joinpath("zoneinfo", "Asia", "Tokyo").read_bytes()
     (tmp_path / "localtime").write_bytes(tokyo)
-    monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "localtime")
+    monkeypatch.setattr(time_zone, "SYSTEM_ZONE", tmp_path / "localtime")
     monkeypatch.delenv("TZ")
     found = read(tmp_path)
     assert datetime(2025, 11, 17, tzinfo=found.zone).utcoffset() == timedelta(hours=9)
@@ -313,7 +314,7 @@ def test_the_systems_zone_may_be_a_copy_without_a_name(tmp_path: Path, monkeypat
 
 
 def test_a_system_without_a_zone_is_in_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "SYSTEM_ZONE", tmp_path / "nothing")
+    monkeypatch.setattr(time_zone, "SYSTEM_ZONE", tmp_path / "nothing")
     monkeypatch.delenv("TZ")
     assert read(tmp_path).zone.key == "UTC"
 
@@ -330,9 +331,9 @@ def test_where_the_data_of_zones_is_missing_its_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_data(key: str) -> None:
-        raise reader.ZoneInfoNotFoundError(key)
+        raise ZoneInfoNotFoundError(key)
 
-    monkeypatch.setattr(reader, "ZoneInfo", without_data)
+    monkeypatch.setattr(time_zone, "ZoneInfo", without_data)
     (complaint,) = complaints_of(tmp_path, parser={"timezone": "Europe/Berlin"})
     assert "pip install tzdata" in complaint
 

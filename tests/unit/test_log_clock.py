@@ -14,7 +14,7 @@ from helpers.config import written as written_config
 from xraylog import config
 from xraylog.accesslog import log_clock, logfile
 from xraylog.accesslog.log_clock import Doubt
-from xraylog.config import Config
+from xraylog.config import Config, time_zone
 
 NOW = datetime(2026, 6, 1, 12, 0, 3, 500_000, tzinfo=timezone.utc)
 BERLIN, TEHRAN, SHANGHAI, UTC = "Europe/Berlin", "Asia/Tehran", "Asia/Shanghai", "UTC"
@@ -47,7 +47,7 @@ def doubt(cfg: Config, zone: str, local: str, written: datetime = NOW, now: date
 def test_a_constant_offset_is_another_zone(
     cfg: Config, zone: str, local: str, expected: str, off: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_clock, "system_zone", lambda: ZoneInfo(UTC))
+    monkeypatch.setattr(time_zone, "of_system", lambda: ZoneInfo(UTC))
     found = doubt(cfg, zone, local)
     assert found is not None
     assert f" {off} it was written" in found.found
@@ -65,14 +65,14 @@ def test_a_line_at_the_end_of_time_is_no_reason_to_stop(cfg: Config, zone: str, 
 
 
 def test_the_zone_of_this_machine_comes_first(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_clock, "system_zone", lambda: ZoneInfo("Africa/Cairo"))
+    monkeypatch.setattr(time_zone, "of_system", lambda: ZoneInfo("Africa/Cairo"))
     found = doubt(cfg, UTC, "2026-06-01 15:00:03")
     assert found is not None
     assert "timezone = Africa/Cairo in " in found.to_do
 
 
 def test_an_offset_that_no_zone_has_is_named_by_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_clock, "system_zone", lambda: ZoneInfo(UTC))
+    monkeypatch.setattr(time_zone, "of_system", lambda: ZoneInfo(UTC))
     for minutes, said in ((135, "2 h 15 min ahead of UTC"), (-135, "2 h 15 min after UTC")):
         assert log_clock.likely_zone(timedelta(minutes=minutes), NOW) == f"one that is {said}"
 

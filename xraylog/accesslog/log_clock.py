@@ -14,8 +14,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from xraylog.accesslog.logfile import LogFile
-from xraylog.config import Config
-from xraylog.config.reader import NAMELESS, system_zone
+from xraylog.config import Config, time_zone
 
 TIMESTAMP = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d(?=\.|\s)")
 FORMAT = "%Y/%m/%d %H:%M:%S"
@@ -106,7 +105,7 @@ def length(time: timedelta) -> str:
 
 def _zones() -> Iterator[ZoneInfo]:
     """Yield time zones, the likely ones first."""
-    if (zone := system_zone()).key != NAMELESS:
+    if (zone := time_zone.of_system()).key != time_zone.NAMELESS:
         yield zone
     for name in (*ZONES, *sorted(available_timezones())):
         with contextlib.suppress(OSError, ValueError, ZoneInfoNotFoundError):

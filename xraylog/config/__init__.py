@@ -2,7 +2,8 @@
 
 from xraylog.config.files import refuse_for_output, refuse_ours
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError
-from xraylog.config.reader import libpq_keywords, read, refuse_nameless_zone
+from xraylog.config.reader import libpq_keywords, read
+from xraylog.config.time_zone import refuse_nameless_zone
 
 __all__ = [
     "KEYS",

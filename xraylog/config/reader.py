@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from psycopg import pq
 
 from xraylog import file_advice, safe_open
-from xraylog.config import spelling
+from xraylog.config import spelling, time_zone
 from xraylog.config.files import conflicts, open_settings, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError, libpq_files
 from xraylog.printed import has_credentials, passwords
@@ -35,8 +35,6 @@ PREFIXES = re.compile(r"([0-9]{1,2})/([0-9]{1,3})")
 QUOTES = "\"'`\u201c\u201d\u2018\u2019\u201e\u00ab\u00bb"  # also those that editors and web pages put in their place
 COMMENT = re.compile(r"\s+[#;]\s.*")
 EXAMPLE = Path(__file__).resolve().with_name("config.ini.example")
-SYSTEM_ZONE = Path("/etc/localtime")
-NAMELESS = "localtime"  # the system's zone if /etc/localtime is a file and not a link, which would give a name
 
 
 def read(path: Path) -> Config:
@@ -63,14 +61,6 @@ def read(path: Path) -> Config:
     except configparser.Error as error:
         raise ConfigError([f"{path}: {_syntax(error)}"]) from None
     return _Reader(path, parser).config()
-
-
-def refuse_nameless_zone(cfg: Config) -> None:
-    """Raise ConfigError if the zone has no name by which a browser could know it."""
-    if cfg.zone.key == NAMELESS:
-        raise ConfigError(
-            [f"{cfg.path}: [parser] timezone: expected the name of a zone, found none; {SYSTEM_ZONE} has none, either"]
-        )
 
 
 def _syntax(error: configparser.Error) -> str:
@@ -322,11 +312,9 @@ class _Reader:
         try:
             if not text:
                 text, origin = os.environ.get("TZ", "").removeprefix(":"), " (from the variable TZ)"
-            if text and text != str(SYSTEM_ZONE):
-                return ZoneInfo(text)
-            return system_zone()
+            return time_zone.of_name(text)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            advice = "" if _has_zone_data() else " (no time zone data here: pip install tzdata)"
+            advice = "" if time_zone.has_data() else " (no time zone data here: pip install tzdata)"
             self.complain("parser", "timezone", "an IANA zone name like Europe/Berlin", repr(text) + origin + advice)
             return None
 
@@ -352,17 +340,6 @@ def libpq_keywords() -> tuple[str, ...]:
     return tuple(option.keyword.decode() for option in pq.Conninfo.get_defaults())
 
 
-def system_zone() -> ZoneInfo:
-    """Return the system's time zone, with its name if /etc/localtime is a link that shows it; UTC if there is none."""
-    if not SYSTEM_ZONE.exists():
-        return ZoneInfo("UTC")
-    target = os.path.realpath(SYSTEM_ZONE)
-    if "/zoneinfo/" in target:
-        return ZoneInfo(target.partition("/zoneinfo/")[2])
-    with SYSTEM_ZONE.open("rb") as data:
-        return ZoneInfo.from_file(data, key=NAMELESS)
-
-
 def _keys(section: str) -> tuple[str, ...]:
     return (*libpq_keywords(), *OUR_POSTGRESQL_KEYS) if section == "postgresql" else KEYS.get(section, ())
 
@@ -384,11 +361,3 @@ def _shown_key(key: str, known: tuple[str, ...]) -> str:
 
 def _is_number(text: str, maximum: int) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= maximum
-
-
-def _has_zone_data() -> bool:
-    try:
-        ZoneInfo("Europe/Berlin")
-    except ZoneInfoNotFoundError:
-        return False
-    return True
