@@ -60,6 +60,8 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_python_that_was_built_without_a_library_names_the_command_that_loads_it",
     },
     "xraylog/accesslog/discovery.py": {
+        "[parser] logfile: expected xray's log as text": "integration/ingest/test_discovery.py::"
+        "test_an_archive_in_the_place_of_the_configured_log_is_refused",
         "-: expected piped input": ADVICE + "test_standard_input_that_is_closed",
         "{}: expected {}, found {}": "integration/ingest/test_discovery.py::"
         "test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_named_loads_it",
@@ -173,6 +175,9 @@ TESTED: dict[str, dict[str, str]] = {
         "rejected_lines keeps lines": TRIAL + "test_a_trigger_that_drops_what_is_to_be_deleted",
         "a good line was left unparsed": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
     },
+    "xraylog/config/time_zone.py": {
+        "{}: [parser] timezone: expected the name": CONFIG + "test_the_systems_zone_may_be_a_copy_without_a_name",
+    },
     "xraylog/config/reader.py": dict.fromkeys(
         ("a NUL byte", "a value on one line", "an indented line", "the path of a file", "{}: {} {}: expected"),
         CONFIG + "test_every_complaint_is_reported_at_once_with_status_78_and_nothing_is_touched",
@@ -181,6 +186,9 @@ TESTED: dict[str, dict[str, str]] = {
         ("a whole number from 1 to 65535", "a whole number from 1 to {}"), CONFIG + "test_a_bad_number_is_a_complaint"
     )
     | {
+        "{}: expected UTF-8": CONFIG + "test_a_config_that_is_not_utf_8_is_a_complaint",
+        "{}: expected a config file": CONFIG + "test_a_missing_config_is_a_complaint",
+        "{}: expected a file that can be read": CONFIG + "test_a_config_that_cannot_be_read_is_a_complaint",
         "a connection string": CONFIG + "test_a_connection_string_in_the_place_of_a_name_is_refused_and_not_shown",
         "a file FILE.prom": "integration/telemetry/test_prometheus.py::test_a_name_that_node_exporter_does_not_read_is_a_complaint",
         "a keyword of libpq": PART,
@@ -201,6 +209,12 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/config/files.py": {
         "no folder {}": PART,
+        "--logfile: expected xray's log": NOTHING + "the operator typed the name of our own file, and sees it",
+        "--output: expected a file of its own": NOTHING + "the operator typed the name of our own file, and sees it",
+        "--output: expected a file, or a place for one": "integration/report/test_report.py::"
+        "test_a_page_that_cannot_be_put_there_is_reported_before_anything_is_asked",
+        "{}: expected the path of a file": "integration/test_config.py::"
+        "test_a_link_that_leads_to_itself_is_refused_on_the_command_line",
         "settings of {}": USERS + "test_settings_of_another_user_are_not_roots",
         "settings that others may write": USERS + "test_settings_that_others_may_write_are_not_roots",
     },

@@ -79,7 +79,8 @@ def _parts(scope: list[ast.AST], name: str) -> Iterator[ast.expr]:
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in LOGGED or called.rpartition(".")[2] in RAISED:
-                yield from node.args
+                for part in node.args:
+                    yield from part.elts if isinstance(part, ast.List) else [part]
         elif isinstance(node, (ast.Return, ast.Yield)) and node.value is not None:
             if isinstance(node.value, ast.Tuple) and len(node.value.elts) == 3 and name.startswith(FINDINGS):
                 yield from _to_do(node.value.elts)
