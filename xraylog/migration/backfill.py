@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from xraylog.database import partitions, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import blockers, day_counts, old_table, state, swap
+from xraylog.migration import blockers, day_counts, old_table, recreate, state, swap
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import DAY_INDEX, OldTable
 from xraylog.migration.progress import CopyResult, Progress
@@ -170,8 +170,8 @@ def copy_statements(
     )
     yield from swap.set_owner(old, name)
     if not server.keys_on_partitioned:
-        yield from old_table.keys(old, name, named=False)
-    yield from old_table.indexes(old, name, named=False)
+        yield from recreate.keys(old, name, named=False)
+    yield from recreate.indexes(old, name, named=False)
     yield partitions.attach(name, parent, low, high)
 
 

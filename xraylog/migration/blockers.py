@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from xraylog.database import citus, ddl, interference, migration_record, partitions, schema, session
 from xraylog.database.lock_table import LockTable
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import day_counts, old_table
+from xraylog.migration import day_counts, old_table, recreate
 from xraylog.migration.day_counts import DayCounts
 from xraylog.migration.old_table import CONVERTIBLE, OUR_TYPES, OldTable
 
@@ -320,7 +320,7 @@ def row_blockers(conn: Connection, table: OldTable, counts: DayCounts) -> Iterat
 
 def _locks(conn: Connection, table: OldTable, counts: DayCounts) -> Iterator[str]:
     """Yield the setting that has to be raised before a query can read all of the new table."""
-    indexes = len(list(old_table.indexes(table, "logs", named=False)))
+    indexes = len(list(recreate.indexes(table, "logs", named=False)))
     shortage = LockTable.of(conn).shortage(len(counts.days), len(counts.days) * (1 + indexes))
     if shortage is not None:
         yield f"the rows are of {len(counts.days)} days. {_first_and_last(counts)}; {shortage}"
@@ -349,7 +349,7 @@ def _values(conn: Connection, table: OldTable) -> Iterator[str]:
     existing = schema.inspect(conn).tables
     for column, referenced in ddl.KEYS.items():
         found = table.column(column)
-        if found is None or found.plain_type not in CONVERTIBLE["bigint"] or old_table.has_key(table, column):
+        if found is None or found.plain_type not in CONVERTIBLE["bigint"] or table.has_key(column):
             continue
         unknown = (
             SQL("NOT EXISTS (SELECT FROM {} r WHERE r.id = l.{})").format(Identifier(referenced), Identifier(column))

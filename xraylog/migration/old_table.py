@@ -1,14 +1,11 @@
-"""Describe the plain `logs` table as the catalog has it, and write the DDL that recreates its keys and indexes.
-
-Reads only the catalog, and changes nothing. `swap` creates the table that replaces it.
-"""
+"""Describe the plain `logs` table as the catalog has it. Changes nothing; `swap` creates the table that replaces it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from psycopg.sql import SQL, Composable, Identifier, Literal
 
 from xraylog.database import ddl
 from xraylog.database.session import Connection
@@ -126,6 +123,13 @@ class OldTable:
         """Return the column of that name, if there is one."""
         return next((column for column in self.columns if column.name == name), None)
 
+    def has_key(self, column: str) -> bool:
+        """Return whether the column has our foreign key, so that its values are known to be in the other table."""
+        return any(
+            constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == ddl.KEYS[column]
+            for constraint in self.constraints
+        )
+
     @property
     def has_zone(self) -> bool:
         """Return whether its times have a zone."""
@@ -164,8 +168,6 @@ class OldTable:
         """Our columns that the old table does not have."""
         return [name for name in OUR_TYPES if self.column(name) is None]
 
-
-# --- the catalog -------------------------------------------------------------------------------------------
 
 TABLE = """
     SELECT n.nspname, pg_get_userbyid(c.relowner), pg_has_role(c.relowner, 'USAGE'),
@@ -348,53 +350,3 @@ def describe(conn: Connection, name: str, zone: str) -> OldTable:
         sequence=IdSequence(*sequence) if sequence else None,
         zone=zone,
     )
-
-
-# --- keys and indexes, to be recreated --------------------------------------------------------------------
-
-
-def has_key(table: OldTable, column: str) -> bool:
-    """Return whether the column has our foreign key, so that its values are known to be in the other table."""
-    return any(
-        constraint.kind == "f" and constraint.columns == (column,) and constraint.refers_to == ddl.KEYS[column]
-        for constraint in table.constraints
-    )
-
-
-def keys_and_indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the DDL that gives the table `on` the foreign keys, unique keys and indexes of the old table, and our own.
-
-    `named`: whether they keep their names, or get names that the server chooses. Invalid indexes are left out, and so
-    is the primary key on id, which a partitioned table cannot have.
-    """
-    yield from keys(table, on, named)
-    yield from indexes(table, on, named)
-
-
-def keys(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the DDL of the foreign keys of the old table, and of our keys that it lacks, for the table `on`."""
-    for constraint in table.constraints:
-        if constraint.kind == "f":
-            yield add_constraint(constraint, on, named)
-    for column in ddl.KEYS:
-        if not has_key(table, column):
-            yield ddl.add_key(on, column)
-
-
-def indexes(table: OldTable, on: str, named: bool) -> Iterator[Composed]:
-    """Yield the DDL of the unique keys and indexes of the old table, and of our indexes that it lacks."""
-    for constraint in table.constraints:
-        if constraint.kind in ("p", "u") and constraint.columns != ("id",):
-            yield add_constraint(constraint, on, named)
-    own = [index for index in table.indexes if index.valid and not index.of_constraint and index.name != DAY_INDEX]
-    for index in own:
-        yield ddl.create_index(on, index.definition, index.name if named else None, index.unique)
-    for definition in ddl.LOGS_INDEXES:
-        if definition not in [index.definition for index in own]:
-            yield ddl.create_index(on, definition)
-
-
-def add_constraint(constraint: Constraint, on: str, named: bool) -> Composed:
-    """Return the DDL that adds a constraint of the old table to the table `on`, under its name if `named`."""
-    name = SQL("CONSTRAINT {} ").format(Identifier(constraint.name)) if named else SQL("")
-    return SQL("ALTER TABLE {} ADD {}{}").format(Identifier(on), name, SQL(constraint.definition))

@@ -11,7 +11,7 @@ from xraylog.database import ddl, migration_record, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.markers import MigrationMarker
 from xraylog.database.session import Connection, Unsuitable
-from xraylog.migration import blockers, old_table, state
+from xraylog.migration import blockers, old_table, recreate, state
 from xraylog.migration.old_table import OldTable
 from xraylog.migration.state import Migration, State
 
@@ -104,9 +104,9 @@ def create_statements(conn: Connection, old: OldTable, name: str, named: bool) -
     yield _create_logs(old, name)
     for constraint in old.constraints:
         if constraint.kind == "c":
-            yield old_table.add_constraint(constraint, name, named)
+            yield recreate.constraint(constraint, name, named)
     if Capabilities.of(conn).keys_on_partitioned:
-        yield from old_table.keys_and_indexes(old, name, named)
+        yield from recreate.keys_and_indexes(old, name, named)
 
 
 def set_owner(old: OldTable, table: str) -> Iterator[Composed]:
