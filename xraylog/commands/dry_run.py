@@ -6,59 +6,27 @@ Reads logs, buffer and database. Changes nothing, and takes no lock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from pathlib import Path
 
 from xraylog import hints
-from xraylog.accesslog import discovery, drain, installation, lockfile, offline_buffer, reading
+from xraylog.accesslog import discovery, drain, lockfile, offline_buffer, reading
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.offline_buffer import Buffer
-from xraylog.commands.gap import Finder, Gap
+from xraylog.commands import database_state
+from xraylog.commands.database_state import DatabaseDown, DatabaseState
+from xraylog.commands.gap import Gap
 from xraylog.config import Config
-from xraylog.database import partitions, positions, references, schema, session
-from xraylog.database.positions import Owner, Position, Range, TailAt
-from xraylog.database.session import Connection, Unavailable, Unsuitable
-from xraylog.ingest import buffer_import, comparison, confirmation, continuation, last_minutes
-from xraylog.ingest.source import tail_unless_overwritten
-from xraylog.maintenance import expired
+from xraylog.database import partitions, positions
+from xraylog.database.positions import Range
+from xraylog.ingest import buffer_import, last_minutes
 from xraylog.printed import say
-from xraylog.records import Batch, Fingerprint, Origin
+from xraylog.records import Batch, Fingerprint
 
 MAX_REASONS = 5
 MAX_DAYS = 31
-
-
-@dataclass(frozen=True, slots=True)
-class BufferCounts:
-    """The contents of the buffer, counted."""
-
-    rows: int = 0
-    rejected: int = 0
-    stored: int = 0  # lines that the database has already
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseState:
-    """What a run would find in the database now."""
-
-    server: str
-    stored: Mapping[Path, Position] = field(default_factory=dict)  # of each log that is known
-    bounds: Sequence[tuple[float, float]] = ()  # of the partitions, seconds since 1970
-    waiting: BufferCounts = BufferCounts()
-    copied: str = ""  # that this installation is a copy, which gets positions of its own
-    gaps: Sequence[Gap] = ()  # before the lines of the buffer
-    old: Sequence[tuple[str, bool]] = ()  # what retention would do, and whether the operator must act
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseDown:
-    """Why the database cannot be used."""
-
-    reason: str
-    operator: bool  # the operator must act
-    to_do: str
 
 
 @dataclass(slots=True)
@@ -88,7 +56,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
         discovery.opened(paths, None, read_only=True) as logs,
         offline_buffer.opened(cfg.buffer_path, read_only=True) as buffer,
     ):
-        lines = database_and_buffer(cfg, buffer, known := ask(cfg, logs, buffer))
+        lines = database_and_buffer(cfg, buffer, known := database_state.ask(cfg, logs, buffer))
         for text in (*locked(cfg, paths), *lines):
             say(text)
         trouble = isinstance(known, DatabaseDown) and known.operator
@@ -113,94 +81,6 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
             trouble = trouble or is_trouble
     say("nothing was changed")
     return trouble
-
-
-# --- what the database says ----------------------------------------------------------------------------------
-
-
-def ask(cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState | DatabaseDown:
-    """Return everything a run reads from the database before it stores a line, in one read-only transaction."""
-    try:
-        with session.connect(cfg.connection, answer_timeout_s=cfg.answer_timeout_s) as conn:
-            conn.read_only = True
-            with session.transaction(conn):
-                return _inspect(conn, cfg, logs, buffer)
-    except Unavailable as error:
-        return DatabaseDown(f"not available: {error}", operator=False, to_do=hints.on(error, cfg))
-    except (Unsuitable, offline_buffer.Damaged) as error:
-        return DatabaseDown(str(error), operator=True, to_do=hints.on(error, cfg))
-
-
-def _inspect(conn: Connection, cfg: Config, logs: Sequence[Log], buffer: Buffer) -> DatabaseState:
-    server = f"PostgreSQL {conn.info.parameter_status('server_version')}, {conn.info.dbname}"
-    found = schema.inspect(conn)
-    if found.misfits:
-        raise Unsuitable("; ".join(found.misfits))
-    if found.migrating:
-        raise schema.Migrating(schema.MIGRATING)
-    if found.missing:
-        server += f"; {', '.join(found.missing)} would be created"
-    has_positions = not {"nodes", "log_positions"} & {*found.missing}
-
-    has_tails = ("log_positions", "tail") not in found.missing_columns
-    known = installation.read(cfg.buffer_path)
-    copied = has_positions and has_tails and confirmation.is_copy(conn, cfg, known)
-    owner = Owner(installation.Installation().owner_id, is_new=False) if copied else confirmation.owner(known)
-
-    def position(origin: Origin, tail_at: TailAt, log: Log | None = None) -> Position | None:
-        if not has_positions:
-            return None
-        node_id = references.known_node(conn, origin.node) or 0  # if it is new, it may have had another name
-        size = positions.UNKNOWN_SIZE if log is None else log.max_offset
-        there = positions.lookup(conn, node_id, origin, size=size, owner=owner, tail_at=tail_at)
-        if copied:
-            there = replace(there, offset=max(there.offset, confirmation.stored_in(known, origin, log)))
-        return there if log is None or not has_tails else continuation.find(conn, cfg, log, there)
-
-    node_id = references.known_node(conn, buffer.node) if has_positions and not buffer.is_empty else None
-    imported = set() if node_id is None else positions.imported_batches(conn, node_id)
-    waiting, gaps = Counter[str](), Finder()
-    for stored in () if buffer.is_empty else buffer.batches(lambda digest, _end: digest in imported):
-        origin, batch = stored.origin, stored.batch
-        if batch is None:
-            continue
-        lines, there = batch.lines, position(origin, buffer_import.text_of(stored, logs))
-        gaps.add(stored, there)
-        if not origin.again and there:
-            batch = batch.outside([(0, there.offset), *((found.start, found.end) for found in there.later)])
-        waiting.update(
-            rows=len(batch.records),
-            rejected=len(batch.numbered_bad_lines),
-            stored=lines - batch.stored,
-        )
-    return DatabaseState(
-        server,
-        {
-            log.path: there
-            for log in logs
-            if (there := position(offline_buffer.origin(cfg.node, log), tail_unless_overwritten(log), log))
-        },
-        partitions.read_bounds(conn) if "logs" not in found.missing else [],
-        BufferCounts(**waiting),
-        comparison.describe_copy(cfg, known) if copied else "",
-        gaps.found,
-        [] if found.missing or not cfg.keep_days else list(_old(conn, cfg.keep_days)),
-    )
-
-
-def _old(conn: Connection, days: int) -> Iterator[tuple[str, bool]]:
-    now = datetime.now(timezone.utc)
-    for table in expired.tables(conn, days, now):
-        if table.is_foreign:
-            yield f"retention: {table} stays: a foreign table", False
-        elif table.is_ours:
-            yield f"retention: {table} would be dropped", False
-        else:
-            yield f"retention: {table} stays: it belongs to {table.owner}", True
-    if count := expired.count_unparsed_lines(conn, days, now):
-        yield f"retention: {count} lines of rejected_lines would be removed", False
-    if count := expired.count_dns_names(conn, days, now):
-        yield f"retention: {count} names of dns_names would be removed", False
 
 
 # --- what it comes to ----------------------------------------------------------------------------------------
