@@ -35,7 +35,7 @@ from xraylog.loading.batch_source import BatchSource
 from xraylog.loading.binary_rows import TypesChanged
 from xraylog.loading.bulk import PREFETCH_BYTES, BatchRejected, BulkLoader, prepare_all
 from xraylog.loading.foreign_keys import ForeignKeyChecks, NamesMissing
-from xraylog.loading.rejects import Store
+from xraylog.loading.rejects import RejectedRows, Store
 from xraylog.prefetch import Prefetcher
 from xraylog.records import Batch, Records
 
@@ -208,10 +208,9 @@ class Loader:
         """Run the transaction; return the numbers of rows and of unparsed lines, and the new positions."""
         position = updates[0].position
         with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
-            refused_days = self._days.refused(batch.days())
-            stored, rejected = rejects.copy_or_reject(
-                self._conn, batch, position, names.refused, refused_days, store, self._target.refusals
-            )
+            rows = RejectedRows(batch, self._target.refusals)
+            usable = rows.without_days(self._days.refused(batch.days()), rows.without_names(names.refused))
+            stored, rejected = rejects.copy_or_reject(self._conn, rows, usable, position, store)
             return stored, rejected, [positions.move(self._conn, update) for update in updates]
 
 

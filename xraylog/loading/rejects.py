@@ -119,20 +119,12 @@ def _names(record: AccessRecord) -> list[tuple[str, str]]:
 
 
 def copy_or_reject(
-    conn: Connection,
-    batch: Batch,
-    position: Position,
-    rejected_names: Mapping[tuple[str, str], Rejection],
-    rejected_days: Mapping[str, str],
-    store: Store,
-    refusals: Refusals,
+    conn: Connection, rows: RejectedRows, usable: Sequence[int], position: Position, store: Store
 ) -> tuple[int, int]:
-    """Store the records of a batch; write rows that the database rejects, and the bad lines, to rejected_lines.
+    """Store the usable records of a batch; write those that the database rejects, and bad lines, to rejected_lines.
 
     Runs in a transaction. Return the numbers of rows and of unparsed lines.
     """
-    rows = RejectedRows(batch, refusals)
-    usable = rows.without_days(rejected_days, rows.without_names(rejected_names))
     stored = _copy_by_halves(conn, usable, store, rows)
     rejected = rows.rejected()
     write_rejects(conn, position, rejected)
