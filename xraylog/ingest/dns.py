@@ -16,7 +16,8 @@ from xraylog.loading.loader import Target
 
 def store(target: Target, source: Source) -> None:
     """Store the names. A failure is only a warning: no line depends on them, and later answers bring them again."""
-    if source.dns is None or not source.dns.found:
+    answers = source.observed.dns
+    if answers is None or not answers.found:
         return
 
     def ids_of(names: Sequence[str]) -> Mapping[str, int]:
@@ -24,10 +25,10 @@ def store(target: Target, source: Source) -> None:
 
     try:
         node = source.node, target.node_id(source.node)
-        stored = dns_names.store(target.conn, node, source.dns.found, ids_of)
+        stored = dns_names.store(target.conn, node, answers.found, ids_of)
     except (psycopg.Error, Unavailable, Unsuitable) as error:
         said = session.message(error) if isinstance(error, psycopg.Error) else error
         logger.warning("{}: the names of its DNS answers are not stored: {}", source.log.path, said)
         return
-    full = f"; those after the first {MAX_FOUND:,} of a run are left out" if source.dns.is_full else ""
+    full = f"; those after the first {MAX_FOUND:,} of a run are left out" if answers.is_full else ""
     logger.debug("{}: {} new names of addresses from its DNS answers{}", source.log.path, stored, full)

@@ -69,8 +69,9 @@ class Recorder:
 
     def finish(self, sources: Collection[Source]) -> None:
         """Decide the exit status of a run that stored or buffered every line it could read."""
-        self._line_metrics = run_counts.as_metrics(source.counts for source in sources if source.counts)
-        emails = list(itertools.chain.from_iterable(source.sample.emails for source in sources))
+        observed = [source.observed for source in sources]
+        self._line_metrics = run_counts.as_metrics(seen.counts for seen in observed if seen.counts)
+        emails = list(itertools.chain.from_iterable(seen.sample.emails for seen in observed))
         # Only online: offline, every name counts as new.
         if self._mode == "online" and (warning := new_users.note(self._cfg, self._totals["online"], emails)):
             logger.warning("{}", warning)

@@ -14,9 +14,7 @@ from loguru import logger
 from xraylog import hints, safe_open
 from xraylog.accesslog import discovery, drain, offline_buffer, reading
 from xraylog.accesslog.archive import Archive, Piped
-from xraylog.accesslog.dns_answers import DnsAnswers
 from xraylog.accesslog.drain import Drained
-from xraylog.accesslog.grammar import AHEAD, EARLIEST
 from xraylog.accesslog.installation import StoredLog
 from xraylog.accesslog.logfile import Log, LogFile, path_text
 from xraylog.accesslog.parser import PREFIXED
@@ -26,9 +24,8 @@ from xraylog.config import Config
 from xraylog.database import positions
 from xraylog.database.positions import Position, PositionUpdate, Range, TailAt
 from xraylog.ingest import last_minutes, log_checks
-from xraylog.ingest.new_users import EmailSample
+from xraylog.ingest.observations import Observations
 from xraylog.ingest.progress import Progress
-from xraylog.ingest.run_counts import RunCounts
 from xraylog.records import DAY, Batch, Fingerprint, Origin
 
 # The first bad line of each kind is logged. By the beginning of its reason; with advice for lines that are right.
@@ -45,12 +42,9 @@ class Source:
         self.cfg = cfg
         self.options = options
         self.progress = Progress()
-        self.sample = EmailSample()
-        self.counts = RunCounts() if cfg.metrics_path else None
-        self.dns = DnsAnswers(cfg.zone, EARLIEST, datetime.now(timezone.utc) + AHEAD) if cfg.dns_answers else None
+        self.observed = Observations(cfg)
         self.is_stored = False  # whether every line is in the database, and the log has been drained
         self.has_odd_times = False  # whether a warning said that the times in the log cannot be right
-        self._counted_to = 0
         self._minutes: dict[int, str] = {}  # UTC minute of each batch's last line, by the batch's end offset
         self._drained: Drained | None = None  # the result of the last attempt to drain it
 
@@ -91,12 +85,7 @@ class Source:
     def batches(self, offset: int) -> Iterator[Batch]:
         """Yield batches of the lines from `offset` on, except those that are stored."""
         for batch in self._read(offset, positions.gaps(offset, self.progress.later, None)):
-            self.sample.add(batch.records)
-            if self.counts and batch.start >= self._counted_to:  # part of the log may be read twice
-                self.counts.add(batch.records)
-                self._counted_to = batch.end
-            if self.dns is not None:
-                self.dns.add(batch)
+            self.observed.add(batch)
             yield batch
             del batch  # before the next one is read: one in memory, not two
 
