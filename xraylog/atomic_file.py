@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from xraylog import safe_open
-from xraylog.safe_open import Place
+from xraylog import safe_path
+from xraylog.safe_path import Place
 
 ABANDONED_S = 3600  # writing never takes as long, so the run that started a file older than this was killed
 
@@ -22,7 +22,7 @@ def replace(path: Path, content: bytes, mode: int) -> None:
     The content is written to a new file with an unpredictable name, so that no other user can own it or have it open. A
     link is followed if `safe_open` allows it, and the file that it leads to is replaced.
     """
-    with safe_open.located(path) as place:
+    with safe_path.located(path) as place:
         with _temporary(place) as (name, descriptor):
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)

@@ -15,7 +15,7 @@ import os
 import shlex
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 
 # chattr(1) and linux/fs.h: with one of these attributes, not even root can change a file.
 GET_ATTRIBUTES = 2 << 30 | array.array("l").itemsize << 16 | 0x6601  # FS_IOC_GETFLAGS
@@ -37,7 +37,7 @@ def how_to_fix(path: Path, error: OSError, needs: Needs = Needs.FILE) -> str:
     # With os.path, because Path's own methods raise in a folder that this user may not enter.
     if error.errno == errno.ENOENT and os.path.islink(path) and not os.path.exists(path):
         return f"it is a link to {os.readlink(path)}, where nothing can be created; {what_to_do(command('rm', path))}"
-    path = safe_open.without_links(path)
+    path = safe_path.without_links(path)
     number = error.errno
     if number in (errno.EACCES, errno.EPERM):
         return attribute(path) or what_to_do(_grant(path, needs))
@@ -87,7 +87,7 @@ def is_read_only(path: Path) -> bool:
 
 def make_folder(folder: Path) -> str:
     """Return the command that creates a folder for this user."""
-    if safe_open.is_private(next(parent for parent in folder.parents if os.path.isdir(parent))):
+    if safe_open.is_private_folder(next(parent for parent in folder.parents if os.path.isdir(parent))):
         return command("install", "-d", "-o", user(), "-m", "700", folder)
     made = command("mkdir", "-m", "700", folder)  # `install -d` would accept a link that others made under this name
     return f"{made} && {command('chown', '-h', user(), folder)}" if os.geteuid() else made
@@ -100,7 +100,7 @@ def command(*words: str | Path) -> str:
 
 def user() -> str:
     """Return the name of this user, or the number if there is no name, as in many containers."""
-    return safe_open.user_name(os.geteuid())
+    return safe_path.user_name(os.geteuid())
 
 
 def barred_folder(path: Path) -> Path | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 from psycopg.sql import Identifier
 
-from xraylog import file_advice, printed, safe_open
+from xraylog import file_advice, printed, safe_open, safe_path
 from xraylog.accesslog import archive, logfile, offline_buffer
 from xraylog.config import Config
 from xraylog.database import ddl, refusals, schema, session
@@ -92,11 +92,11 @@ def joined(*parts: object) -> str:
 
 def _on_file(path: Path | None, error: BaseException | None, cfg: Config) -> str:
     """Return what fixes an error about a file."""
-    if isinstance(error, safe_open.Unsafe):  # its text says what to type
+    if isinstance(error, safe_path.Unsafe):  # its text says what to type
         return "why: docs/security.md"
     if isinstance(error, OSError) and error.errno in FULL:
         written = [path] if path else [cfg.buffer_path, cfg.log_path, cfg.stats_path, cfg.metrics_path]
-        folders = dict.fromkeys(str(safe_open.without_links(full).parent) for full in written if full)
+        folders = dict.fromkeys(str(safe_path.without_links(full).parent) for full in written if full)
         return "make room: " + shlex.join(["df", "-h", *folders])
     if path is None and isinstance(error, OSError):
         return file_advice.how_to_fix(cfg.buffer_path, error, Needs.FOLDER)
@@ -125,7 +125,7 @@ def to_drain(path: Path, cfg: Config) -> str:
 
 def on_log(path: Path, error: BaseException | None, cfg: Config) -> str:
     """Return what fixes a log that cannot be read."""
-    real, piped = safe_open.without_links(path), command(cfg, "--logfile", "-")
+    real, piped = safe_path.without_links(path), command(cfg, "--logfile", "-")
     if real == Path(os.devnull):
         return f"xray's log goes nowhere: name a file, \"access\" in xray's config and [parser] logfile in {cfg.path}"
     if logfile.leads_to_output(path) or real.is_relative_to("/dev"):
@@ -148,12 +148,12 @@ def _as_its_user(path: Path, cfg: Config) -> str:
     owner = safe_open.owner(folder or path)
     if owner is None or owner == os.geteuid():
         return file_advice.what_to_do(file_advice.command("chmod", "u+rwX", folder or path))
-    name, runs = safe_open.user_name(owner), command(cfg)
-    if owner == safe_open.ROOT and not _is_for_root(cfg.path):
+    name, runs = safe_path.user_name(owner), command(cfg)
+    if owner == safe_path.ROOT and not _is_for_root(cfg.path):
         give = file_advice.command("chown", "-h", name, cfg.path)
         change = f"to run as {name}, whose it is, let it have the config: {give}"
         return joined(change, file_advice.how_to_fix(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
-    as_owner = f"runuser -u {name} --" if os.geteuid() == safe_open.ROOT else f"sudo -u {name}"
+    as_owner = f"runuser -u {name} --" if os.geteuid() == safe_path.ROOT else f"sudo -u {name}"
     return f"run as {name}, whose it is: {as_owner} {runs}"
 
 
@@ -163,7 +163,7 @@ def _is_for_root(config: Path) -> bool:
         found = os.stat(config)
     except OSError:
         return True
-    return found.st_uid == safe_open.ROOT and not found.st_mode & safe_open.OTHERS_MAY_WRITE
+    return found.st_uid == safe_path.ROOT and not found.st_mode & safe_path.OTHERS_MAY_WRITE
 
 
 def _key_of(path: Path, cfg: Config) -> str | None:
@@ -174,7 +174,7 @@ def _key_of(path: Path, cfg: Config) -> str | None:
         cfg.own_log_path: "[logging] file",
     }
     for own, key in keys.items():
-        if own is not None and safe_open.without_links(own) == safe_open.without_links(path):
+        if own is not None and safe_path.without_links(own) == safe_path.without_links(path):
             return key
     is_ours = path.name.endswith(".lock") or path.name == archive.SPOOLED or cfg.describe_own_file(path)
     return "[parser] offline_file" if is_ours else None

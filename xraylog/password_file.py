@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from xraylog import file_advice, safe_open
+from xraylog import file_advice, safe_path
 
 OTHERS = 0o077  # libpq ignores a file to which group or others have any right
 
@@ -33,7 +33,7 @@ def how_to_fix(said: str, options: Mapping[str, str]) -> str:
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         fixes.append(file_advice.how_to_fix(Path(path), PermissionError(errno.EACCES, os.strerror(errno.EACCES))))
     if found.st_mode & OTHERS:
-        is_own = found.st_uid in (os.geteuid(), safe_open.ROOT if os.geteuid() == safe_open.ROOT else -1)
+        is_own = found.st_uid in (os.geteuid(), safe_path.ROOT if os.geteuid() == safe_path.ROOT else -1)
         words = ("chmod", "600", path)
         closed = shlex.join(words) if is_own else file_advice.command(*words)
         fixes.append(f"others may open it, so libpq does not; {file_advice.what_to_do(closed)}")

@@ -557,6 +557,7 @@ TESTED: dict[str, dict[str, str]] = {
         "run it with {}, after": SURROUNDINGS + "test_the_systems_python_gets_an_environment_of_its_own",
         "run it with": NOTHING + "this Python is not one of those that tests run on",
     },
+    "xraylog/safe_path.py": {"a link that the user {} made": USERS + "test_a_link_to_roots_file_is_not_followed"},
     "xraylog/safe_open.py": {
         "a file that is removed whenever": NOTHING + "another user removes it at each of our tries",
         "a file of {} in a folder": USERS + "test_in_a_folder_like_tmp_only_files_of_this_user_are_ours",
@@ -564,7 +565,6 @@ TESTED: dict[str, dict[str, str]] = {
         "test_in_a_folder_that_is_for_everybody_a_file_of_another_user_is_not_made_ours",
         "{}; if xray runs as {}": "unit/test_safe_open.py::test_a_file_of_another_user_where_others_may_write_is_not_ours",
         "a file of {} with {} names": USERS + "test_a_hard_link_to_roots_file_is_not_opened",
-        "a link that the user {} made": USERS + "test_a_link_to_roots_file_is_not_followed",
     },
     "xraylog/telemetry/prometheus.py": {
         "{}: expected to replace the metrics": FILES + "test_the_file_is_named_and_the_command_mends_it",

@@ -22,6 +22,7 @@ ROWS = (
     {"records", "config", "cli", "prefetch", "atomic_file", "tls_files", "cleartext", "password_file"},
     {"file_advice"},
     {"safe_open", "printed", "required"},
+    {"safe_path"},
 )
 HEIGHT = {name: len(ROWS) - number for number, names in enumerate(ROWS) for name in names}
 PURE = {
@@ -44,7 +45,8 @@ PURE = {
 }
 FILES = {"os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "codecs", "subprocess",
          "gzip", "bz2", "lzma"}  # fmt: skip
-OUR_FILES = {"safe_open", "atomic_file", "file_advice"}  # how our own files are opened, replaced and mended
+# How our own files are found, opened, replaced and mended.
+OUR_FILES = {"safe_path", "safe_open", "atomic_file", "file_advice"}
 LIBPQS_FILES = {"tls_files", "password_file"}  # those that libpq opens: what its errors about them mean
 TEXT = {"questions.present"}  # writes CSV into memory
 
@@ -260,9 +262,9 @@ def test_comments_that_carry_state_are_in_one_place(module: Module) -> None:
 
 
 # Files that come with the program or the system, an unnamed file, and a list that the operator names to be read.
-OTHERS_OPENED = {"cli", "safe_open", "atomic_file", "accesslog.archive", "accesslog.drain", "accesslog.file_system",
-                 "config.time_zone", "networks.files", "printed", "required", "answers.statements",
-                 "report.page"}  # fmt: skip
+OTHERS_OPENED = {"cli", "safe_open", "safe_path", "atomic_file", "accesslog.archive", "accesslog.drain",
+                 "accesslog.file_system", "config.time_zone", "networks.files", "printed", "required",
+                 "answers.statements", "report.page"}  # fmt: skip
 OPENING = re.compile(
     r"(?<![\w.])open\((?!descriptor)|os\.open\(|\.(?:open|read_text|read_bytes|write_text|write_bytes|touch)\("
 )

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from helpers.users import OTHER, THIRD, acting_as, as_root, folder_of
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 from xraylog.config import files
 from xraylog.config.files import open_settings
-from xraylog.safe_open import Unsafe
+from xraylog.safe_path import Unsafe
 
 WRITE = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 OPENERS = {
@@ -217,16 +217,16 @@ def test_a_hard_link_that_is_removed_before_it_is_counted_is_not_opened(
     """By then the file has one name again: its own."""
     link, victim = request.getfixturevalue(place) / "link", shared / "victim"
     victim.write_text("root's")
-    real_open = safe_open.Place.open
+    real_open = safe_path.Place.open
 
-    def open_it(place: safe_open.Place, flags: int, mode: int = 0o600) -> int:
+    def open_it(place: safe_path.Place, flags: int, mode: int = 0o600) -> int:
         link.hardlink_to(victim)
         try:
             return real_open(place, flags, mode)
         finally:
             link.unlink()
 
-    monkeypatch.setattr(safe_open.Place, "open", open_it)
+    monkeypatch.setattr(safe_path.Place, "open", open_it)
     with pytest.raises(Unsafe, match="removed whenever it is opened"):
         opened(link, kind)
     assert victim.read_text() == "root's"
@@ -245,16 +245,16 @@ def test_a_hard_link_that_is_moved_too_deep_for_its_path_to_be_shown_is_not_open
         os.mkdir("d" * 250, dir_fd=deep)
         folders.append(deep)
         deep = os.open("d" * 250, os.O_RDONLY, dir_fd=deep)
-    real_open = safe_open.Place.open
+    real_open = safe_path.Place.open
 
-    def open_it(place: safe_open.Place, flags: int, mode: int = 0o600) -> int:
+    def open_it(place: safe_path.Place, flags: int, mode: int = 0o600) -> int:
         link.hardlink_to(victim)
         descriptor = real_open(place, flags, mode)
         os.rename(link, "x", dst_dir_fd=deep)
         os.unlink("x", dir_fd=deep)
         return descriptor
 
-    monkeypatch.setattr(safe_open.Place, "open", open_it)
+    monkeypatch.setattr(safe_path.Place, "open", open_it)
     with pytest.raises(Unsafe, match="removed whenever it is opened"):
         opened(link, kind)
     assert victim.read_text() == "root's"
@@ -272,15 +272,15 @@ def test_a_file_that_is_exchanged_while_it_is_opened_is_opened_once_more(
     log, new = theirs / "access.log", theirs / "new"
     log.write_text("old\n")
     new.write_text("new\n")
-    real_open, kept = safe_open.Place.open, new.stat()
+    real_open, kept = safe_path.Place.open, new.stat()
 
-    def open_it(place: safe_open.Place, flags: int, mode: int = 0o600) -> int:
+    def open_it(place: safe_path.Place, flags: int, mode: int = 0o600) -> int:
         descriptor = real_open(place, flags, mode)
         if new.exists():
             new.replace(log)
         return descriptor
 
-    monkeypatch.setattr(safe_open.Place, "open", open_it)
+    monkeypatch.setattr(safe_path.Place, "open", open_it)
     before = os.listdir("/proc/self/fd")
     assert os.path.samestat(opened(log, "log"), kept)
     assert os.listdir("/proc/self/fd") == before
@@ -393,14 +393,14 @@ def test_a_log_is_opened_as_its_owner(theirs: Path, monkeypatch: pytest.MonkeyPa
     victim.write_text("root's")
     victim.chmod(0o600)
     assert opened(log, "log").st_uid == OTHER
-    real_find = safe_open.Place.find
+    real_find = safe_path.Place.find
 
-    def find(place: safe_open.Place) -> os.stat_result | None:
+    def find(place: safe_path.Place) -> os.stat_result | None:
         there = real_find(place)
         os.replace(victim, log)
         return there
 
-    monkeypatch.setattr(safe_open.Place, "find", find)
+    monkeypatch.setattr(safe_path.Place, "find", find)
     with pytest.raises(PermissionError):
         opened(log, "log")
     assert os.geteuid() == 0
@@ -486,7 +486,7 @@ def test_of_a_path_with_nothing_there_nothing_is_known(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     assert safe_open.kind_of(missing) == ""
     assert safe_open.owner(missing) is None
-    assert not safe_open.is_private(missing)
+    assert not safe_open.is_private_folder(missing)
 
 
 def test_without_proc_a_file_is_taken_to_have_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,6 +494,6 @@ def test_without_proc_a_file_is_taken_to_have_its_name(tmp_path: Path, monkeypat
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     with (tmp_path / "file").open("w") as file:
-        assert safe_open._has_name(file.fileno())
+        assert safe_path.has_name(file.fileno())
         monkeypatch.setattr(os, "readlink", missing)
-        assert safe_open._has_name(file.fileno())
+        assert safe_path.has_name(file.fileno())

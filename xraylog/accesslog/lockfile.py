@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 from xraylog.accesslog.logfile import Busy, Unusable
 
 HOLDER = re.compile(r"process [0-9]{1,10} since [0-9: +-]{10,40}")  # written by `_lock`
@@ -29,10 +29,10 @@ def lock_path(path: Path, fallback_folder: Path) -> Path:
     """
     try:
         real = safe_open.real_path(path)
-    except safe_open.Unsafe as error:
+    except safe_path.Unsafe as error:
         raise Unusable.because(error, path, "a path that we may follow") from error
     except OSError:  # there is no such folder: reported when the lock is created
-        real = safe_open.without_links(path)
+        real = safe_path.without_links(path)
     lock = real.with_name(real.name + ".lock")
     is_of_kernel = real.parts[1:2] in (("dev",), ("proc",))  # a link there: reported when it is opened
     if not is_of_kernel and (os.path.exists(lock) or os.access(real.parent, os.W_OK | os.X_OK)):
@@ -56,7 +56,7 @@ def locked(*paths: Path) -> Iterator[None]:
 def _lock(path: Path) -> Iterator[None]:
     try:
         descriptor = safe_open.open_file(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
-    except safe_open.Unsafe as error:
+    except safe_path.Unsafe as error:
         raise Unusable.because(error, path, "our lock file") from error
     except OSError as error:
         if not os.path.lexists(path.parent):  # that of a log may be missing: then its lock is next to the buffer

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 from xraylog.accesslog import file_system, lines
 from xraylog.accesslog.lines import Block
 from xraylog.records import HEAD_BYTES, MAX_LINE_BYTES, TAIL_BYTES, Fingerprint, tail_digest
@@ -360,8 +360,8 @@ def leads_to_output(path: Path) -> bool:
     """Return whether `path` is a link to the standard output or error of a process: ours, or a container's."""
     if not os.path.islink(path):
         return False
-    real = safe_open.without_links(path)
-    ours = any(os.path.exists(own) and safe_open.without_links(Path(own)) == real for own in OUR_OUTPUT)
+    real = safe_path.without_links(path)
+    ours = any(os.path.exists(own) and safe_path.without_links(Path(own)) == real for own in OUR_OUTPUT)
     return ours or re.fullmatch(r"/proc/[^/]+/fd/[12]", str(real)) is not None
 
 

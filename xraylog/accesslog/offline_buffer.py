@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 from xraylog.accesslog import buffer_lines, buffer_marks, drain, logfile
 from xraylog.accesslog.buffer_lines import LongBadLine, encode
 from xraylog.accesslog.buffer_marks import Json
@@ -223,7 +223,7 @@ class Buffer:
         if self._file is None:
             try:
                 os.close(safe_open.open_file(self.path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK))
-            except (PermissionError, safe_open.Unsafe) as error:
+            except (PermissionError, safe_path.Unsafe) as error:
                 raise logfile.Unusable.because(error, self.path, "to make the buffer") from error
             self._file = self._files.enter_context(logfile.opened_ours(self.path))
             safe_open.sync_folder(self.path)  # otherwise a crash can lose the file when the lines are already drained
@@ -377,7 +377,7 @@ def _keep(path: Path, torn: Iterable[bytes]) -> None:
     """Append to a file that only people read, durably. Raises Unusable."""
     try:
         descriptor = safe_open.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
-    except safe_open.Unsafe as error:
+    except safe_path.Unsafe as error:
         raise logfile.Unusable.because(error, path, "to keep a torn batch there") from error
     with os.fdopen(descriptor, "ab") as file:
         os.fchmod(file.fileno(), 0o600)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 
-from xraylog import file_advice, hints, safe_open
+from xraylog import file_advice, hints, safe_path
 from xraylog.accesslog import discovery, drain, file_system, installation, lockfile, log_clock, logfile, offline_buffer
 from xraylog.accesslog.masking import Mask
 from xraylog.commands import cluster, ownership, rights, server_limits, trial
@@ -104,7 +104,7 @@ def _outputs(cfg: Config) -> Iterator[Finding]:
 
 def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
     """Return the error with which a run would fail to open a file. Opens nothing, because that could create it."""
-    number, named, path = 0, path, safe_open.without_links(path)
+    number, named, path = 0, path, safe_path.without_links(path)
     if os.path.isdir(path):
         number = errno.EISDIR
     elif file_advice.attribute(path):
@@ -142,7 +142,7 @@ def _log(cfg: Config, path: Path) -> Iterator[Finding]:
         return
     try:
         with logfile.opened(path) as log:
-            folder = safe_open.without_links(path).parent  # of what a link leads to
+            folder = safe_path.without_links(path).parent  # of what a link leads to
             if log is None and not os.path.isdir(folder):
                 to_do = f"change [parser] logfile in {cfg.path}; or: {file_advice.make_folder(folder)}"
                 yield "log", f"{folder}: expected the folder of an access log, found none", to_do

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 from xraylog.accesslog import discovery, installation, lockfile, logfile
 from xraylog.commands.finding import Finding
 from xraylog.config import Config
@@ -24,9 +24,9 @@ def findings(cfg: Config, logs: Sequence[Path]) -> Iterator[Finding]:
 
 def _user_of(log: Path) -> Finding:
     """Return which user runs us and, for root, whose log it is."""
-    runs = safe_open.user_name(os.geteuid())
+    runs = safe_path.user_name(os.geteuid())
     try:
-        owner = safe_open.user_name(log.stat().st_uid)
+        owner = safe_path.user_name(log.stat().st_uid)
     except OSError:
         owner = runs
     if os.geteuid() or owner == runs:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from xraylog import safe_open
+from xraylog import safe_open, safe_path
 from xraylog.config import same_file
 from xraylog.config.model import Config, ConfigError, is_beside
 
@@ -23,13 +23,13 @@ def open_settings(path: Path) -> int:
 
     A pipe that this process has inherited (/dev/stdin, /dev/fd/63) may be any user's. Raises OSError.
     """
-    with safe_open.located(path) as place:
+    with safe_path.located(path) as place:
         is_inherited = not place.nofollow
     descriptor = safe_open.open_file(path, os.O_RDONLY | os.O_NONBLOCK)  # do not wait for another user's pipe
     try:
         file = os.fstat(descriptor)
         is_pipe = stat.S_ISFIFO(file.st_mode)
-        if os.geteuid() == safe_open.ROOT and (stat.S_ISREG(file.st_mode) or (is_pipe and not is_inherited)):
+        if os.geteuid() == safe_path.ROOT and (stat.S_ISREG(file.st_mode) or (is_pipe and not is_inherited)):
             _refuse_settings(path, file)
         if is_pipe and not is_inherited:
             _wait_for_writer(descriptor)
@@ -54,17 +54,17 @@ def _wait_for_writer(pipe: int) -> None:
 def _refuse_settings(path: Path, file: os.stat_result) -> None:
     """Raise Unsafe for a config that another user than root owns or may write."""
     quoted = shlex.quote(os.path.abspath(path))
-    if file.st_uid != safe_open.ROOT:
-        name = safe_open.user_name(file.st_uid)
+    if file.st_uid != safe_path.ROOT:
+        name = safe_path.user_name(file.st_uid)
         found = (
             f"settings of {name}, by which {name} would decide what root writes; run as {name}, "
             f"as in: runuser -u {name} -- COMMAND; or: chown root {quoted}"
         )
-    elif file.st_mode & safe_open.OTHERS_MAY_WRITE:
+    elif file.st_mode & safe_path.OTHERS_MAY_WRITE:
         found = f"settings that others may write, and so decide what root writes; read them, and: chmod go-w {quoted}"
     else:
         return
-    raise safe_open.Unsafe(path, found)
+    raise safe_path.Unsafe(path, found)
 
 
 def refuse_ours(cfg: Config, logs: Sequence[Path]) -> None:
@@ -123,7 +123,7 @@ def real_path(named_by: str, path: Path) -> Path:
         if error.errno == errno.ELOOP:
             found = f"{path}: {error.strerror}; see: {shlex.join(['namei', '-l', str(path)])}"
             raise ConfigError([f"{named_by}: expected the path of a file, found {found}"]) from error
-    return safe_open.without_links(path)
+    return safe_path.without_links(path)
 
 
 def is_device(real: Path) -> bool:

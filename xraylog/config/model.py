@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from xraylog import safe_open
+from xraylog import safe_path
 from xraylog.config import same_file
 
 KEYS: Mapping[str, tuple[str, ...]] = {
@@ -103,13 +103,13 @@ class Config:
         for own, what in {**libpq_files(self.connection), **self.own_files}.items():
             if names & same_file.names(own):
                 return what
-        folders = {safe_open.without_links(own).parent for own in (path, self.log_path, *self.own_files)}
+        folders = {safe_path.without_links(own).parent for own in (path, self.log_path, *self.own_files)}
         if any(has_name(path, folder, lambda other: other.suffix == ".lock") for folder in folders):
             return "a lock"
         for own, what in self.own_files.items():
-            if is_beside(path, safe_open.without_links(own)):
+            if is_beside(path, safe_path.without_links(own)):
                 return f"a file beside {what}"
-        real = safe_open.without_links(path)
+        real = safe_path.without_links(path)
         if os.path.exists(f"{real}.state") or (real.suffix == ".state" and os.path.exists(real.with_suffix(""))):
             return "the offline buffer of another installation, which imports it itself, or its state"
         return None
@@ -130,7 +130,7 @@ def is_beside(path: Path, own: Path) -> bool:
 
 def has_name(path: Path, folder: Path, is_meant: Callable[[Path], bool]) -> bool:
     """Return whether a path is meant, as it is or without links, or is a hard link of a file in `folder` that is."""
-    place, real = safe_open.without_links(path.parent) / path.name, safe_open.without_links(path)
+    place, real = safe_path.without_links(path.parent) / path.name, safe_path.without_links(path)
     return is_meant(place) or is_meant(real) or same_file.linked(path, folder, is_meant)
 
 

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from psycopg import pq
 
-from xraylog import file_advice, safe_open
+from xraylog import file_advice, safe_path
 from xraylog.config import spelling, time_zone
 from xraylog.config.files import conflicts, open_settings, real_path
 from xraylog.config.model import KEYS, OUR_POSTGRESQL_KEYS, Config, ConfigError, libpq_files
@@ -56,7 +56,7 @@ def read(path: Path) -> Config:
             [f"{path}: expected UTF-8, found other bytes at offset {error.start}; {_convert(path, error.object)}"]
         ) from None
     except OSError as error:
-        to_do = "" if isinstance(error, safe_open.Unsafe) else f"; {file_advice.how_to_fix(path, error)}"
+        to_do = "" if isinstance(error, safe_path.Unsafe) else f"; {file_advice.how_to_fix(path, error)}"
         raise ConfigError([f"{path}: expected a file that can be read, found: {error.strerror}{to_do}"]) from None
     except configparser.Error as error:
         raise ConfigError([f"{path}: {_syntax(error)}"]) from None
@@ -215,7 +215,7 @@ class _Reader:
     def refuse_one_file_twice(self) -> None:
         """Refuse one file for two purposes: log, buffer, other outputs and the config would overwrite each other."""
         of_libpq = libpq_files(dict(self.parser["postgresql"]) if self.parser.has_section("postgresql") else {})
-        for place, expected in conflicts(safe_open.without_links(self.path), dict(self.real_files()), of_libpq):
+        for place, expected in conflicts(safe_path.without_links(self.path), dict(self.real_files()), of_libpq):
             self.complain_about_file(*place, expected)
 
     def real_files(self) -> Iterator[tuple[tuple[str, str], Path]]:

@@ -8,12 +8,12 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_path
 
 
 def names(path: Path) -> frozenset[object]:
     """Return values of which two paths have one in common if they lead to one file."""
-    real = safe_open.without_links(path)
+    real = safe_path.without_links(path)
     with contextlib.suppress(OSError):
         found = os.stat(real)
         if stat.S_ISREG(found.st_mode):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import cli, file_advice, hints, safe_open
+from xraylog import cli, file_advice, hints, safe_path
 from xraylog.accesslog import discovery, logfile, offline_buffer
 from xraylog.cli import Exit
 from xraylog.config import Config
@@ -82,7 +82,7 @@ class Recorder:
         is_incomplete = any(total.missing or total.older for total in self._totals.values())
         self.status = Exit.OPERATOR if is_damaged or is_incomplete else self._status_at_end
         for path in self._paths:
-            folder = safe_open.without_links(path).parent  # if it is a link, of its target
+            folder = safe_path.without_links(path).parent  # if it is a link, of its target
             if discovery.is_live(path) and not os.path.isdir(folder):
                 change = f"change [parser] logfile in {self._cfg.path}; or: {file_advice.make_folder(folder)}"
                 logger.error("{}: expected the folder of an access log, found none; {}", folder, change)
@@ -166,7 +166,7 @@ class Recorder:
 
 def status_of(error: OSError) -> Exit:
     """Return the exit status for an error of a file: a full disk may pass, wrong permissions need the operator."""
-    is_for_operator = isinstance(error, (safe_open.Unsafe, PermissionError, IsADirectoryError))
+    is_for_operator = isinstance(error, (safe_path.Unsafe, PermissionError, IsADirectoryError))
     return Exit.OPERATOR if is_for_operator else Exit.FAILED
 
 

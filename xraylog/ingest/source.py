@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from xraylog import hints, safe_open
+from xraylog import hints, safe_path
 from xraylog.accesslog import discovery, drain, offline_buffer, reading
 from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.drain import Drained
@@ -251,7 +251,7 @@ def with_new_lines(cfg: Config, options: Options, paths: Sequence[Path], logs: S
         if path not in found:
             if options.logfiles:
                 logger.warning("{}: expected a log, found none", path)
-            elif os.path.isdir(safe_open.without_links(path).parent):  # otherwise an error at the end names it
+            elif os.path.isdir(safe_path.without_links(path).parent):  # otherwise an error at the end names it
                 log_checks.report_absent(cfg, path)
         elif not options.logfiles:
             log_checks.report_present(cfg, path)

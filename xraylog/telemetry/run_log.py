@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
-from xraylog import cli, config, file_advice, safe_open
+from xraylog import cli, config, file_advice, safe_open, safe_path
 from xraylog.cli import Options
 from xraylog.config import Config
 from xraylog.printed import complain, printable, write
@@ -49,7 +49,7 @@ def start(cfg: Config, options: Options) -> None:
 
 def _advice(path: Path, error: OSError) -> str:
     """Return how to fix the error, if its own text does not say so; the result begins with a semicolon."""
-    if isinstance(error, safe_open.Unsafe):
+    if isinstance(error, safe_path.Unsafe):
         return ""
     if error.errno == errno.EBADF:
         return f"; it is closed: name a file in its place, {path}"

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from loguru import logger
 from prometheus_client.parser import text_string_to_metric_families
 
-from xraylog import atomic_file, config, safe_open
+from xraylog import atomic_file, config, safe_path
 from xraylog.accesslog import discovery, lockfile
 from xraylog.database import schema
 from xraylog.database.session import Connection
@@ -504,7 +504,7 @@ def test_metrics_that_cannot_be_written_cost_no_line(
     assert f"ERROR   {site.folder / output}: expected to replace the metrics, found: {reason}; committed rows " in said
     folder = site.folder / "missing"
     mend = f"install -d -o root -m 700 {folder}" if output.startswith("missing") else f"ls -la {site.folder / output}"
-    assert said.endswith(mend.replace("root", safe_open.user_name(os.geteuid())))
+    assert said.endswith(mend.replace("root", safe_path.user_name(os.geteuid())))
     assert len(site.rows()) == 3
     assert site.log.read_bytes() == b""
 
