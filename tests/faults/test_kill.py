@@ -56,7 +56,9 @@ def kill_at_every_step(
     [(True, 300, ROW_BY_ROW), (False, 30, ROW_BY_ROW), (True, 60, ATTACH), (True, 60, KEYS_IN_BULK)],
     ids=["many blocks, open in xray", "within a block, closed", ATTACH, KEYS_IN_BULK],
 )
-def test_killed_at_every_step(steps: Steps, site: Site, is_open: bool, count: int, load_path: str) -> None:
+def test_a_run_that_is_killed_at_any_step_stores_each_line_once(
+    steps: Steps, site: Site, is_open: bool, count: int, load_path: str
+) -> None:
     """With a line that comes after the kill, and equal lines: the same ten in every round."""
     site.run_here()
     site.load_path = load_path
@@ -87,7 +89,7 @@ def test_killed_at_every_step(steps: Steps, site: Site, is_open: bool, count: in
 
 
 @pytest.mark.parametrize("is_open", [True, False], ids=["open in xray", "closed"])
-def test_killed_at_every_step_while_the_database_is_away(steps: Steps, site: Site, is_open: bool) -> None:
+def test_a_run_that_is_killed_at_any_step_buffers_each_line_once(steps: Steps, site: Site, is_open: bool) -> None:
     """In the middle of a batch in the buffer, before and after its sync, between buffer and drain, in the drain."""
     site.run_here()
     expected: Counter[str] = Counter()
@@ -115,7 +117,7 @@ def test_killed_at_every_step_while_the_database_is_away(steps: Steps, site: Sit
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
-def test_killed_at_every_step_of_an_import(steps: Steps, site: Site, load_path: str) -> None:
+def test_an_import_that_is_killed_at_any_step_stores_each_line_once(steps: Steps, site: Site, load_path: str) -> None:
     """Before and after COPY and commit, before the buffer is cleared, before its position is."""
     site.run_here()
     site.set("parser", batch_size="20")
@@ -148,7 +150,9 @@ def test_killed_at_every_step_of_an_import(steps: Steps, site: Site, load_path: 
     kill_at_every_step(steps, site, prepare, check, "commit", "ftruncate in truncate", "copy write")
 
 
-def test_killed_at_every_step_of_a_first_run(steps: Steps, site: Site, server_keywords: dict[str, str]) -> None:
+def test_a_first_run_that_is_killed_at_any_step_is_finished_by_the_next(
+    steps: Steps, site: Site, server_keywords: dict[str, str]
+) -> None:
     """The schema, the node and the first position are created again or found, whatever was there."""
     made: list[dict[str, str]] = []
 
@@ -190,7 +194,7 @@ def test_a_kill_between_drain_and_position_does_not_hide_equal_lines_later(
     assert site.emails() == Counter({"u1": 20, "u2": 1})
 
 
-def test_killed_at_random_moments(site: Site, rounds: int) -> None:
+def test_runs_that_are_killed_at_random_moments_store_each_line_once(site: Site, rounds: int) -> None:
     """Whole processes, at any instruction; with a writer that goes on."""
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")

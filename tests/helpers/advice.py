@@ -398,7 +398,7 @@ TESTED: dict[str, dict[str, str]] = {
         "it is mounted read-only": UNIT + "test_what_is_mounted_read_only_is_found",
         "make room": ADVICE + "test_a_folder_for_what_is_piped_in_that_is_full_is_named",
         "name a file in it": FILES + "test_a_folder_in_the_place_of_our_file_is_no_green_light",
-        "too many files are open": UNIT + "test_too_many_open_files",
+        "too many files are open": UNIT + "test_too_many_open_files_name_the_limit_to_raise",
         "what to do: {}": REST,
         "{} is a file, and no folder": ADVICE + "test_a_file_in_the_place_of_a_folder",
     },

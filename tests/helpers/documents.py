@@ -101,7 +101,7 @@ DECISIONS: dict[tuple[str, str], Decision] = {
     ("docs/report.md", "openssl passwd"): run_by(
         "system/test_nginx.py::test_the_page_is_read_with_the_password_and_not_without"
     ),
-    ("docs/networks.md", "npm pack"): run_by("integration/questions/test_networks.py::test_a_real_file"),
+    ("docs/networks.md", "npm pack"): run_by("integration/questions/test_networks.py::test_a_real_file_is_loaded"),
     ("docs/networks.md", "names_of"): Decision("a run has created it", before=(dns_names.CREATE,)),
     ("docs/networks.md", "places_of"): Decision("a load has created it", before=(networks.CREATE, SOME_NETWORKS)),
     ("docs/many-nodes.md", "AS node"): Decision("it asks for the last day", before=RECENT_ROWS),

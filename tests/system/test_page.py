@@ -439,7 +439,7 @@ NAME = """element => element.getAttribute("aria-label") || element.textContent.t
     || (element.labels && element.labels[0] && element.labels[0].textContent.trim())"""
 
 
-def test_it_prints(written: Site, opened: Callable[..., Page]) -> None:
+def test_a_print_has_the_rows_without_what_can_be_clicked(written: Site, opened: Callable[..., Page]) -> None:
     page = opened(page_of(written))
     page.emulate_media(media="print", color_scheme="dark")
     assert not page.get_by_role("navigation").is_visible()

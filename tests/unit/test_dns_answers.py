@@ -45,7 +45,7 @@ def answers(text: str, zone: str = "UTC") -> DnsAnswers:
 
 
 @pytest.mark.parametrize("line", ANSWERS)
-def test_what_a_line_says(line: str) -> None:
+def test_a_line_gives_the_names_of_the_addresses_in_it(line: str) -> None:
     assert answers(f"{line}\n").found == {(DAY, *found) for found in ANSWERS[line]}
 
 

@@ -28,7 +28,7 @@ def test_what_is_mounted_read_only_is_found(tmp_path: Path) -> None:
     assert subprocess.run(["/bin/sh", "-c", seen], check=True, capture_output=True).stdout
 
 
-def test_too_many_open_files() -> None:
+def test_too_many_open_files_name_the_limit_to_raise() -> None:
     assert mend("/x/y", errno.EMFILE) == "too many files are open; what to do: ulimit -n 1024"
 
 

@@ -85,7 +85,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("text", "rows"), SHAPES)
 @pytest.mark.parametrize("packed", [False, True])
-def test_each_shape(tmp_path: Path, text: str, rows: list[str] | None, packed: bool) -> None:
+def test_a_file_of_each_shape_is_read_or_refused(
+    tmp_path: Path, text: str, rows: list[str] | None, packed: bool
+) -> None:
     path = tmp_path / "networks.csv"
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     found = files.read(path)

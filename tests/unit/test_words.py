@@ -103,7 +103,7 @@ def complaints(name: str) -> list[str]:
     return found
 
 
-def test_plain_words() -> None:
+def test_every_text_is_in_plain_words() -> None:
     assert [complaint for name in our_files() for complaint in complaints(name)] == []
 
 

@@ -359,7 +359,7 @@ def struck(site: Site, steps: Iterable[int], strike: Callable[[], None]) -> set[
 
 
 @pytest.mark.faults
-def test_killed_at_every_step(site: Site, steps: faults.Steps) -> None:
+def test_a_replay_that_is_killed_at_any_step_moves_each_line_once(site: Site, steps: faults.Steps) -> None:
     names = struck(site, steps, faults.kill)
     steps.expect({"execute", "commit", "copy", "copy write", "copy end"}, names, site.folder / "steps")
 

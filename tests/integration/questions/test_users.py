@@ -231,7 +231,7 @@ USER = [
 ]
 
 
-def test_all_of_one_user(ask: Any) -> None:
+def test_the_answer_about_a_user_has_all_parts(ask: Any) -> None:
     found = ask(USER, "user", "ann", *DAY)
     first, last = moment("10:00:00"), moment("10:03:00")
     assert [row[:3] for row in rows(found["destinations"])] == [
