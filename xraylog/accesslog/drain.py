@@ -115,10 +115,9 @@ def supports_collapse(log: LogFile) -> bool:
 def was_cut_short(log: Log, offset: int) -> bool:
     """Return whether a drain up to `offset`, or beyond it, has overwritten text before it, and did not finish.
 
-    Only files are drained.
-
-    Until it changes the head of the file, that keeps its old fingerprint, but has another tail. What shows is a drain
-    mark where the rest would begin, or, before the mark is written, a blank line in the text that the tail digests.
+    Until it changes the head of the file, the old fingerprint holds, but the tail is another. What shows such a drain
+    is a mark where the rest would begin, or, before the mark is written, a blank line in the text that the tail
+    digests. Only files are drained.
     """
     if not isinstance(log, LogFile):
         return False

@@ -103,39 +103,47 @@ def has_lines_of_another_database(buffer: Buffer, source: Source) -> bool:
 
 def spool(buffer: Buffer, source: Source, names: DistinctNames) -> Iterator[LoadResult]:
     """Append the new lines of one log to the buffer, and those that are not confirmed; then drain the log."""
-    log, again = source.log, source.again
-    spooled_to = 0 if again else max(source.safe_to, buffer.spooled_to(log))
-    is_continued = not again and not source.progress.is_known and resume_piped_text(buffer, source, spooled_to)
+    spooled_to = 0 if source.again else max(source.safe_to, buffer.spooled_to(source.log))
+    is_continued = not (source.again or source.progress.is_known) and resume_piped_text(buffer, source, spooled_to)
     if is_continued:
         spooled_to = source.progress.stored_to
-
-    def encoded_from(offset: int) -> Iterator[tuple[EncodedBatch, LoadResult]]:
-        after = 0 if is_continued or source.log.is_blank(offset) else offset
-        for batch in source.unconfirmed_batches(offset):
-            encoded, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
-            del batch
-            yield encoded, LoadResult()  # these lines were counted when they were stored
-        for batch in source.batches(max(offset, source.progress.stored_to)):
-            new_names = names.count_new(batch.records.names())
-            result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), new_names)
-            encoded, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
-            del batch  # before the next one is read: one in memory, not two
-            yield encoded, result
-
-    with Prefetcher(encoded_from(spooled_to)) as prefetched:
+    with Prefetcher(encoded(source, spooled_to, is_continued, names)) as prefetched:
         for batch, result in prefetched:
-            log.sync()
+            source.log.sync()
             buffer.put(batch, source.origin)
             spooled_to = batch.end
             del batch
             yield result
+    source.remember(drain_spooled(buffer, source, spooled_to))
+
+
+def encoded(
+    source: Source, offset: int, is_continued: bool, names: DistinctNames
+) -> Iterator[tuple[EncodedBatch, LoadResult]]:
+    """Yield the batches from `offset` on for the buffer, each with what it counts for: first those not confirmed."""
+    log = source.log
+    after = 0 if is_continued or log.is_blank(offset) else offset
+    for batch in source.unconfirmed_batches(offset):
+        encoded_batch, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
+        del batch
+        yield encoded_batch, LoadResult()  # these lines were counted when they were stored
+    for batch in source.batches(max(offset, source.progress.stored_to)):
+        result = LoadResult.of(batch, len(batch.records), len(batch.bad_lines), names.count_new(batch.records.names()))
+        encoded_batch, after = offline_buffer.encode_batch(batch, after, _tail_of(log, batch.end)), batch.end
+        del batch  # before the next one is read: one in memory, not two
+        yield encoded_batch, result
+
+
+def drain_spooled(buffer: Buffer, source: Source, spooled_to: int) -> int:
+    """Drain a log whose lines before `spooled_to` are in the buffer; return where these end in it now."""
     if has_lines_of_another_database(buffer, source):
-        logger.info("{}: its lines stay: a database had the first ones, and has not answered", log.path)
-    elif drained := source.drain(spooled_to):
-        spooled_to = drained.offset
-        log_checks.remember_buffered(source.cfg, buffer.size, buffer.last_batch)
-        source.truncate(spooled_to, leave=logfile.MARK_BYTES)
-    source.remember(spooled_to)
+        logger.info("{}: its lines stay: a database had the first ones, and has not answered", source.log.path)
+        return spooled_to
+    if (drained := source.drain(spooled_to)) is None:
+        return spooled_to
+    log_checks.remember_buffered(source.cfg, buffer.size, buffer.last_batch)
+    source.truncate(drained.offset, leave=logfile.MARK_BYTES)
+    return drained.offset
 
 
 def _tail_of(log: Log, offset: int) -> bytes | None:
