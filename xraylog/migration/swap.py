@@ -123,7 +123,7 @@ def set_owned_by(sequence: str, table: str, column: str) -> Composed:
 
 
 def rename_index(name: str, to: str) -> Composed:
-    """DDL."""
+    """Return the DDL that renames an index."""
     return SQL("ALTER INDEX {} RENAME TO {}").format(Identifier(name), Identifier(to))
 
 
