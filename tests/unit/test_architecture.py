@@ -29,6 +29,7 @@ PURE = {
     f"accesslog.{name}"
     for name in (
         "buffer_lines",
+        "client",
         "clock",
         "destination",
         "dns_answers",

@@ -21,7 +21,7 @@ from helpers.parsing import (
     reason,
 )
 
-from xraylog.accesslog import destination, grammar
+from xraylog.accesslog import client, destination
 from xraylog.accesslog.reject_reasons import RejectReason
 from xraylog.accesslog.values import ParseError
 from xraylog.records import AccessRecord, Ignored
@@ -166,7 +166,7 @@ def test_any_other_source_is_bad(source: str) -> None:
 def test_a_piece_that_means_nothing_by_itself_is_bad() -> None:
     for piece in (b"from @", b"from @abc", b"from unix:@"):  # sources of a line that has no port after them
         with pytest.raises(ParseError, match="expected an address"):
-            grammar.source(piece)
+            client.without_port(piece)
     with pytest.raises(ParseError, match="expected a host, found none"):
         destination.host(b"")
 

@@ -29,7 +29,7 @@ from helpers.parsing import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xraylog.accesslog import grammar, parser
+from xraylog.accesslog import client, parser
 from xraylog.accesslog.destination import NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.parser import Parser
@@ -252,7 +252,7 @@ def test_the_fast_look_at_an_address_agrees_with_the_standard_library(text: byte
         is_address = True
     except ValueError:
         is_address = False
-    assert bool(grammar.V4.fullmatch(text)) == is_address
+    assert bool(client.V4.fullmatch(text)) == is_address
 
 
 HEADS = [

@@ -17,16 +17,15 @@ import functools
 import re
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
-from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
-from xraylog.accesslog import destination, other_lines, reject_reasons, suffixes, values
+from xraylog.accesslog import client, destination, other_lines, reject_reasons, suffixes, values
+from xraylog.accesslog.client import Peer
 from xraylog.accesslog.clock import Clock
-from xraylog.accesslog.destination import MASKED_WHOLE, MAX_ADDRESS_BYTES, NETWORKS
 from xraylog.accesslog.masking import UNMASKED, Mask
 from xraylog.accesslog.reject_reasons import RejectReason
-from xraylog.accesslog.values import MAX_CHARACTERS, PORT, ParseError, UnstorableValue
+from xraylog.accesslog.values import MAX_CHARACTERS, ParseError, UnstorableValue
 from xraylog.records import DATED, MINUTE, UTC, AccessRecord, BadLine, Ignored, Request, Route
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)  # before the first v2ray: a line from then is forged
@@ -69,17 +68,7 @@ BLANKS = re.compile(rb" +")
 USUAL_REQUEST = re.compile(rb"accepted (tcp|udp):([\w.-]{1,255}):(\d{1,5})")
 USUAL_ROUTE = re.compile(rb" \[([\w.-]{1,99}(?: (?:->|>>|==>) [\w.-]{1,99})?)\] email: ([\w.@+-]{1,255})")
 API = re.compile(rb"api {1,16}from {1,16}(.+?) {1,16}api {0,16}-> {0,16}api {0,16}")
-OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-V4 = re.compile(rb"(?:" + OCTET + rb"\.){3}" + OCTET)  # what IPv4Address reads, for a tenth of its time
-MASKED_V4 = re.compile(rb"\d{1,3}(?:\.\d{1,3}){0,2}(?:\.\*){1,3}")
-# maskAddress leaves this of an address that has an IPv4 part, or a zone: each of its expressions matches some of it.
-MASKED_MAPPED = re.compile(rb"(::ffff:)(" + MASKED_V4.pattern + rb")", re.IGNORECASE)
-MASKED_TWICE = re.compile(
-    rb"(?=.{0,64}Masked IPv|[0-9A-Fa-f]{0,4}:.{0,64}(?:\*|/\d{1,3}\.))"
-    rb"(?:[0-9A-Fa-f:.*/]|\[Masked IPv4\]|Masked IPv6){1,64}"
-)
 
-Peer: TypeAlias = "tuple[str | None, int | None]"  # the client's address and port
 Tags: TypeAlias = "tuple[str | None, str | None]"  # inbound, outbound
 
 
@@ -134,7 +123,7 @@ class Grammar:
             return _reject_if_two_lines(kind, rest)
         timestamp = self._timestamp(at)
         if api := API.fullmatch(rest):
-            return AccessRecord(timestamp, *_source(api[1]), "api", inbound_tag="api", outbound_tag="api")
+            return AccessRecord(timestamp, *client.read(api[1]), "api", inbound_tag="api", outbound_tag="api")
         if other_lines.is_message(rest):
             if ANOTHER_TIMESTAMP.search(rest):
                 raise ParseError(GLUED)
@@ -152,7 +141,7 @@ class Grammar:
         if not source and rest[: status.start(1)] not in NO_SOURCE:
             raise ParseError("expected a source after the time, found none")
         try:
-            peer, after_status = _source(source), rest[status.end() :]
+            peer, after_status = client.read(source), rest[status.end() :]
             if is_rejected:
                 return _rejected(timestamp, peer, after_status, has_from)
             record = _accepted(timestamp, peer, after_status, has_from)
@@ -219,14 +208,6 @@ class Grammar:
 # --- pieces that mean the same in every line that says `accepted` ------------------------------------------------
 
 
-def source(address: bytes) -> str | None:
-    """`from SOURCE` without its port. Raises ParseError for what means something else without a port."""
-    address = address.removeprefix(b"from ")
-    if address.startswith((b"@", b"unix:")):
-        raise ParseError("expected an address")
-    return _source_ip(_without_network(address))
-
-
 def request(request: bytes) -> Request:
     """Return what `accepted TO` means. Raises ParseError."""
     if usual := USUAL_REQUEST.fullmatch(request):
@@ -253,58 +234,6 @@ def _reject_if_two_lines(ignored: Ignored, rest: bytes) -> Ignored:
     if ANOTHER_LINE.search(rest):
         raise ParseError(GLUED)
     return ignored
-
-
-def _source(source: bytes) -> Peer:
-    """FROM: address and port; both None where the peer has no address."""
-    if not source or source == b"unknown:" or source.startswith((b"@", b"unix:")):  # unknown: none was set
-        return None, None
-    source = _without_network(source)
-    address, colon, port = source.rpartition(b":")
-    if not colon:
-        raise ParseError(f"expected a source address and port, found {values.excerpt(source)}")
-    return _source_ip(address), values.port(port)
-
-
-def _without_network(source: bytes) -> bytes:
-    network, colon, address = source.partition(b":")
-    return address if colon and network in NETWORKS else source
-
-
-def _source_ip(address: bytes) -> str | None:
-    """Return an address as inet reads it. maskAddress (app/log/log.go) leaves a network, or nothing of it."""
-    if V4.fullmatch(address):
-        return address.decode()
-    if address in MASKED_WHOLE:
-        return None
-    if MASKED_V4.fullmatch(address) and address.count(b".") == 3:
-        return f"{_ip(IPv4Address, address.replace(b'*', b'0'))}/{32 - 8 * address.count(b'*')}"
-    if not address.startswith(b"[") or not address.endswith(b"]"):
-        return _ip(IPv4Address, address)
-    address = address[1:-1].partition(b"%")[0]
-    if MASKED_MAPPED.fullmatch(address):
-        return f"{_ip(IPv6Address, address.replace(b'*', b'0'))}/{128 - 8 * address.count(b'*')}"
-    if MASKED_TWICE.fullmatch(address):
-        return None
-    address, slash, prefix = address.partition(b"/")
-    if address == b":::":  # what was left of ::1 before v26.1.23
-        return None
-    if slash and address.endswith(b":::"):  # and of fd00::1, whose second group is zero
-        address = address[:-1]
-    if not slash:
-        return _ip(IPv6Address, address)
-    if not (PORT.fullmatch(prefix) and int(prefix) <= 128):
-        raise ParseError(f"expected a prefix length up to 128, found {values.excerpt(prefix)}")
-    return f"{_ip(IPv6Address, address)}/{int(prefix)}"
-
-
-def _ip(kind: type[IPv4Address | IPv6Address], address: bytes) -> str:
-    try:
-        text = address[:MAX_ADDRESS_BYTES].decode("ascii")
-        kind(text)
-    except ValueError:
-        raise ParseError(f"expected a source address, found {values.excerpt(address)}") from None
-    return text
 
 
 def _rejected(timestamp: str, peer: Peer, rest: bytes, has_from: bool) -> AccessRecord:
@@ -394,7 +323,7 @@ def _documented(timestamp: str, match: re.Match[bytes]) -> AccessRecord:
     if nothing:
         raise ParseError(f"expected tags or an email after the destination, found {values.excerpt(match['tail'])}")
     inbound, outbound = _tags(tags, has_from=True)
-    peer = _source_ip(match["source"]), values.port(match["port"])
+    peer = client.address_of(match["source"]), values.port(match["port"])
     protocol = match["network"].decode() if match["network"] else None
     host, port = destination.host(match["host"]), values.port(match["to_port"])
     return AccessRecord(timestamp, *peer, "accepted", protocol, host, port, inbound, outbound, email)

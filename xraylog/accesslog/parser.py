@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from xraylog.accesslog import grammar
+from xraylog.accesslog import client, grammar
 from xraylog.accesslog.grammar import Grammar
 from xraylog.accesslog.lines import Block
 from xraylog.accesslog.masking import UNMASKED, Mask
@@ -78,7 +78,7 @@ class Parser:
         self.clock = self._grammar.clock
         self._mask = mask
         self._minutes = Memo(self._grammar.minute, MINUTES)
-        self._sources = Memo(lambda address: mask.source(grammar.source(address)))
+        self._sources = Memo(lambda address: mask.source(client.without_port(address)))
         self._requests = Memo(grammar.request)
         self._routes = Memo(self._grammar.route)
         self._grammar_lines = 0  # lines that the grammar parsed as a whole
