@@ -172,7 +172,7 @@ TESTED: dict[str, dict[str, str]] = {
     },
     "xraylog/commands/trial.py": {
         "log_positions keeps what a run deletes": TRIAL + "test_a_trigger_that_keeps_positions_as_they_are",
-        "rejected_lines keeps lines": TRIAL + "test_a_trigger_that_drops_what_is_to_be_deleted",
+        "rejected_lines keeps lines": TRIAL + "test_a_trigger_that_keeps_what_is_to_be_deleted",
         "a good line was left unparsed": TRIAL + "test_a_line_that_a_check_of_yours_rejects",
     },
     "xraylog/config/time_zone.py": {
@@ -518,6 +518,10 @@ TESTED: dict[str, dict[str, str]] = {
         "test_a_trigger_that_keeps_the_lines_is_named_and_nothing_is_moved",
         "rejected_lines.id: expected": "integration/maintenance/test_replay.py::"
         "test_a_hand_made_table_whose_lines_cannot_be_told_apart_is_refused",
+    },
+    "xraylog/maintenance/retention.py": {
+        "{} keeps {} rows": "integration/maintenance/test_retention.py::"
+        "test_what_keeps_old_rows_is_named_and_ends_no_run_late",
     },
     "xraylog/migration/backfill.py": {
         "{}: it cannot be copied": "integration/migration/test_blockers.py::"

@@ -27,6 +27,7 @@ UNPARSED = "from --check\n"
 LAST_REASON = "SELECT reason FROM rejected_lines WHERE source = %s AND line_offset = 0 ORDER BY id DESC LIMIT 1"
 IS_LEFT = "SELECT 1 FROM log_positions WHERE node_id = %s AND head = %s AND stored_from = 1"
 DELETE_UNPARSED = "DELETE FROM rejected_lines WHERE source = %s"
+UNPARSED_LEFT = "SELECT EXISTS (SELECT 1 FROM rejected_lines WHERE source = %s)"  # a trigger may insert it again
 MAY_CREATE = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
 AS_OWNER = "as its owner, or a superuser of PostgreSQL: "
 DAYS = 400  # up to today, in which a day without a partition is looked for
@@ -81,7 +82,8 @@ def _move_and_delete(conn: Connection, position: Position) -> None:
 
 def _forget(conn: Connection) -> None:
     """Delete an unparsed line and drop a table, as retention does. It is no partition, so that nobody has to wait."""
-    if conn.execute(DELETE_UNPARSED, [SOURCE]).rowcount < 1:
+    is_deleted = conn.execute(DELETE_UNPARSED, [SOURCE]).rowcount > 0
+    if not is_deleted or conn.execute(UNPARSED_LEFT, [SOURCE]).fetchone() == (True,):
         statements = "; ".join(interference.removals(conn, "rejected_lines"))
         raise Unsuitable(f"rejected_lines keeps lines that are older than [retention] days; {AS_OWNER}{statements}")
     if conn.execute(MAY_CREATE).fetchone() == (True,):

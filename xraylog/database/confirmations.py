@@ -39,13 +39,14 @@ class Confirmation(NamedTuple):
         return len(self.tail or b"") < KEPT_BYTES and len(self.receipts) + 1 >= self.number
 
 
-# Such a row is no position: stored_from is -1, so it is kept for longer than a month. Its tail has the receipts.
+# Such a row is no position: stored_from is -1, so it is kept for longer than a month. Its tail has the receipts. It is
+# known by the digest of the token alone: if somebody drops stored_from, the next run adds it with 0 in each row.
 SELECT_CONFIRMATION = """
-    SELECT coalesce(max(p.position) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s), 0),
+    SELECT coalesce(max(p.position) FILTER (WHERE p.head_length = 0 AND p.head = %(digest)s), 0),
            coalesce(extract(epoch FROM coalesce(
-               max(p.updated_at) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s),
+               max(p.updated_at) FILTER (WHERE p.head_length = 0 AND p.head = %(digest)s),
                max(p.updated_at) FILTER (WHERE n.name = %(node)s))), 0)::float8,
-           (array_agg(p.tail) FILTER (WHERE p.stored_from = -1 AND p.head = %(digest)s))[1],
+           (array_agg(p.tail) FILTER (WHERE p.head_length = 0 AND p.head = %(digest)s))[1],
            coalesce(extract(epoch FROM
                max(p.updated_at) FILTER (WHERE p.stored_from = -1 AND p.installation = %(owner)s)), 0)::float8
     FROM log_positions p JOIN nodes n ON n.id = p.node_id
@@ -53,16 +54,16 @@ SELECT_CONFIRMATION = """
 
 UPDATE_CONFIRMATION = """
     UPDATE log_positions
-    SET position = position + 1, updated_at = now(),
+    SET position = position + 1, updated_at = now(), stored_from = -1,
         tail = coalesce(substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s), tail),
         installation = %(owner)s::bytea
-    WHERE stored_from = -1 AND head = %(digest)s
+    WHERE head_length = 0 AND head = %(digest)s
     RETURNING position, updated_at
 """
 
 RENEW_RECEIPT = """
     UPDATE log_positions SET tail = substring(%(receipt)s::bytea || coalesce(tail, '') FOR %(kept)s)
-    WHERE stored_from = -1 AND (head = %(digest)s OR installation = %(owner)s)
+    WHERE head_length = 0 AND head = %(digest)s OR stored_from = -1 AND installation = %(owner)s
     RETURNING head = %(digest)s
 """
 

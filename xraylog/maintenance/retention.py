@@ -129,6 +129,7 @@ def _not_ours(conn: Connection, found: Iterable[ExpiredTable]) -> Iterator[str]:
         )
 
 
+OLD_REJECTED = "SELECT count(*) FROM rejected_lines WHERE rejected_at < %s"
 # By ctid, because a table created by hand may have no id.
 REMOVE_REJECTED = """
     DELETE FROM rejected_lines
@@ -137,22 +138,40 @@ REMOVE_REJECTED = """
 
 
 def _remove_rejected(conn: Connection, cutoff: datetime) -> int:
-    return _remove_chunks(conn, lambda limit: conn.execute(REMOVE_REJECTED, [cutoff, limit]).rowcount)
+    def count() -> int:
+        ((number,),) = conn.execute(OLD_REJECTED, [cutoff])
+        return int(number)
+
+    return _remove_chunks(
+        conn, "rejected_lines", count, lambda limit: conn.execute(REMOVE_REJECTED, [cutoff, limit]).rowcount
+    )
 
 
 def _remove_dns_names(conn: Connection, cutoff: datetime) -> int:
     with session.transaction(conn):
-        if not dns_names.expired(conn, cutoff):
+        if not dns_names.expired(conn, cutoff):  # the table may not exist
             return 0
-    return _remove_chunks(conn, lambda limit: dns_names.remove(conn, cutoff, limit))
+    return _remove_chunks(
+        conn, "dns_names", lambda: dns_names.expired(conn, cutoff), lambda limit: dns_names.remove(conn, cutoff, limit)
+    )
 
 
-def _remove_chunks(conn: Connection, remove: Callable[[int], int]) -> int:
-    """Delete rows, a limited number in each transaction, which so holds locks only briefly; return how many."""
-    removed = 0
-    while True:
+def _remove_chunks(conn: Connection, table: str, count: Callable[[], int], remove: Callable[[int], int]) -> int:
+    """Delete rows, a limited number in each transaction, which so holds locks only briefly; return how many.
+
+    No more than there are at first: a trigger may insert again what is deleted. Raises Unsuitable if a trigger or a
+    rule keeps rows. `count`: returns how many are still there.
+    """
+    with session.transaction(conn):
+        found = count()
+    removed, deleted = 0, CHUNK_ROWS
+    while deleted == CHUNK_ROWS and removed <= found:  # at least once: a right that is missing is reported in time
         with session.transaction(conn):
-            count = remove(CHUNK_ROWS)
-        removed += count
-        if count < CHUNK_ROWS:
-            return removed
+            removed += (deleted := remove(CHUNK_ROWS))
+    if found:
+        with session.transaction(conn):
+            if (left := count()) and (statements := interference.removals(conn, table)):
+                raise Unsuitable(
+                    f"{table} keeps {left} rows that are older than [retention] days; {AS_OWNER}{'; '.join(statements)}"
+                )
+    return removed

@@ -322,9 +322,10 @@ def test_a_trigger_that_keeps_unparsed_lines(keeping: Site, each: str) -> None:
     retained_when_mended(keeping, set_up, "ALTER TABLE rejected_lines DISABLE TRIGGER kept")
 
 
-def test_a_trigger_that_drops_what_is_to_be_deleted(keeping: Site) -> None:
-    keeping.query("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
-    keeping.query("CREATE TRIGGER k BEFORE DELETE ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE keep()")
+@pytest.mark.parametrize(("when", "does"), [("BEFORE", ""), ("AFTER", "INSERT INTO rejected_lines SELECT OLD.*;")])
+def test_a_trigger_that_keeps_what_is_to_be_deleted(keeping: Site, when: str, does: str) -> None:
+    keeping.query(f"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN {does} RETURN NULL; END'")
+    keeping.query(f"CREATE TRIGGER k {when} DELETE ON rejected_lines FOR EACH ROW EXECUTE PROCEDURE keep()")
     (told,) = check(keeping)
     assert "rejected_lines keeps lines that are older than [retention] days" in told
     follow(told, keeping)

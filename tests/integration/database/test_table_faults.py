@@ -282,6 +282,19 @@ def test_a_column_of_digests_that_has_become_text(used: Site, column: str) -> No
     assert used.rejected() == []
 
 
+@pytest.mark.parametrize("column", ["stored_from", "tail", "installation"])
+def test_a_column_that_a_run_adds_again_is_no_older_database(used: Site, column: str) -> None:
+    """A run reported that the database lacks lines, although it has all of them."""
+    used.append(line(5))
+    used.run("--keep")
+    used.query(f"ALTER TABLE log_positions DROP COLUMN {column}")
+    for first in (6, 7, 8):
+        used.append(line(first))
+        assert used.run("--keep").stderr == ""
+    assert "✗" not in used.run("--check").stdout
+    assert used.emails() == users(0, 9)
+
+
 def test_a_path_that_does_not_fit_into_its_column_is_found_by_a_check(used: Site) -> None:
     used.query("ALTER TABLE log_positions ALTER source TYPE varchar(14) USING ''")
     used.query("ALTER TABLE endpoints ALTER address TYPE varchar(255)")  # no name is longer

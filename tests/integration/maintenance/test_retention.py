@@ -19,7 +19,7 @@ from helpers.site import Site, line, users, wait_until
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from xraylog.database import detach, partitions, positions, schema
+from xraylog.database import detach, dns_names, partitions, positions, schema
 from xraylog.database import session as ours
 from xraylog.database.capabilities import Capabilities
 from xraylog.database.references import References, Resolved
@@ -591,6 +591,53 @@ def test_unparsed_lines_of_the_same_days_go_some_at_a_time(server: Connection, m
         2,
         datetime(2024, 3, 1, tzinfo=timezone.utc),
     )
+
+
+AGAIN = """
+    CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        EXECUTE format('INSERT INTO %I SELECT ($1).*', TG_TABLE_NAME) USING OLD;
+        RETURN NULL;
+    END $$
+"""
+KEEP = "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'"
+KEEPING = {
+    "a trigger that inserts them again": (
+        f"{AGAIN}; CREATE TRIGGER kept AFTER DELETE ON {{0}} FOR EACH ROW EXECUTE PROCEDURE again()",
+        "ALTER TABLE {0} DISABLE TRIGGER kept",
+    ),
+    "a trigger that keeps them": (
+        f"{KEEP}; CREATE TRIGGER kept BEFORE DELETE ON {{0}} FOR EACH ROW EXECUTE PROCEDURE keep()",
+        "ALTER TABLE {0} DISABLE TRIGGER kept",
+    ),
+    "a rule": ("CREATE RULE kept AS ON DELETE TO {0} DO INSTEAD NOTHING", "DROP RULE kept ON {0}"),
+}
+
+
+@pytest.mark.parametrize("how", KEEPING)
+@pytest.mark.parametrize("table", ["rejected_lines", "dns_names"])
+def test_what_keeps_old_rows_is_named_and_ends_no_run_late(
+    server: Connection, monkeypatch: pytest.MonkeyPatch, table: str, how: str
+) -> None:
+    """A trigger that inserts what is deleted would otherwise be fed forever."""
+    server.execute("INSERT INTO nodes (name) VALUES ('n1')")
+    server.execute(dns_names.CREATE)
+    for n in range(7):
+        server.execute("INSERT INTO dns_names VALUES ('2024-01-01', 1, '192.0.2.1', %s)", [n])
+        server.execute(
+            "INSERT INTO rejected_lines (rejected_at, node_id, source, line_offset, reason, line) "
+            "VALUES ('2024-01-01', 1, 'access.log', %s, 'no line', '')",
+            [n],
+        )
+    made, mends = (text.format(table) for text in KEEPING[how])
+    server.execute(made)
+    monkeypatch.setattr(retention, "CHUNK_ROWS", 3)
+    with pytest.raises(Unsuitable) as told:
+        enforce(server)
+    expected = f"{table} keeps 7 rows that are older than [retention] days; as their owner, or a superuser of "
+    assert str(told.value) == f"{expected}PostgreSQL: {mends}"
+    server.execute(mends)
+    enforce(server)
+    assert server.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
 
 
 # --- names ---------------------------------------------------------------------------------------------------
