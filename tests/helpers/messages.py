@@ -20,7 +20,8 @@ LOGGED = {"logger.warning", "logger.error", "complain", "self.complain", "fail",
 TEXTS = {"xraylog/hints.py", "xraylog/file_advice.py", "xraylog/database/schema.py", "xraylog/database/table_faults.py",
          "xraylog/database/sequences.py", "xraylog/database/dead_sessions.py", "xraylog/database/optional.py",
          "xraylog/required.py", "xraylog/password_file.py", "xraylog/database/namesakes.py",
-         "xraylog/database/lost_names.py", "xraylog/database/digest_columns.py",
+         "xraylog/database/lost_names.py", "xraylog/database/column_types.py", "xraylog/database/lost_columns.py",
+         "xraylog/database/child_tables.py",
          "xraylog/commands/rights.py", "xraylog/ingest/new_users.py", "xraylog/database/reject_reason.py",
          "xraylog/migration/blockers.py"}  # fmt: skip
 VARIABLES = {"said", "what", "found", "change", "kept", "who", "to_do"}  # in which a part of a message waits

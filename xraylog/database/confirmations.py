@@ -40,7 +40,7 @@ class Confirmation(NamedTuple):
 
 
 # Such a row is no position: stored_from is -1, so it is kept for longer than a month. Its tail has the receipts. It is
-# known by the digest of the token alone: if somebody drops stored_from, the next run adds it with 0 in each row.
+# known by the digest of the token alone: where stored_from was dropped by hand, a run adds it with 0 in each row.
 SELECT_CONFIRMATION = """
     SELECT coalesce(max(p.position) FILTER (WHERE p.head_length = 0 AND p.head = %(digest)s), 0),
            coalesce(extract(epoch FROM coalesce(

@@ -16,10 +16,12 @@ from xraylog.database.session import Connection
 CHARACTERS: Mapping[tuple[str, str], int] = {
     **dict.fromkeys(ddl.REFERENCE_TABLES.items(), 255),
     ("protocols", "name"): 8,  # xray's own names, which no client can choose
+    ("logs", "source_ip"): 49,  # of a network in IPv6 that ends as one in IPv4
     ("logs", "action"): 8,
     ("log_positions", "source"): 4096,
     ("rejected_lines", "source"): 4096,
     ("rejected_lines", "reason"): 4096,
+    ("rejected_lines", "line"): 2 + 2 * (16 << 20),
 }
 NUMBERS: Mapping[tuple[str, str], str] = {  # each with the narrowest type that fits; for ids see `sequences`
     ("logs", "source_port"): "integer",

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from psycopg.sql import SQL, Identifier
 
 from xraylog.database import (
+    child_tables,
     citus,
+    column_types,
     ddl,
-    digest_columns,
+    lost_columns,
     lost_names,
     markers,
     migration_record,
@@ -42,12 +44,13 @@ class Migrating(Unavailable):
 # --- what exists -------------------------------------------------------------------------------------------
 
 CATALOG = f"""
-    SELECT c.relname, c.relkind::text, a.attname, hidden.confrelid, format_type(a.atttypid, NULL), a.attnotnull,
+    SELECT c.relname, c.relkind::text, a.attname, hidden.confrelid, format_type(a.atttypid, NULL),
+           (SELECT typcategory FROM pg_type WHERE oid = a.atttypid)::text, a.attnotnull,
            EXISTS (SELECT FROM pg_index i
                    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
                      AND i.indkey::text = a.attnum::text),
            CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END,
-           obj_description(old.oid, 'pg_class'), old.oid IS NOT NULL, record.oid::regclass::text
+           obj_description(old.oid, 'pg_class'), old.oid IS NOT NULL, record.oid::regclass::text, c.relhassubclass
     FROM pg_class c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_class old ON c.relname = 'logs' AND old.relnamespace = c.relnamespace AND old.relname = 'logs_old'
@@ -68,7 +71,9 @@ class Table:
     comment_on_old: str | None  # of logs: the comment on logs_old in the same schema
     has_old: bool  # of logs: whether there is a logs_old
     record: str | None  # of logs: the table that records how far a migration is, quoted
+    may_have_children: bool  # or had: tables that inherit from it
     types: dict[str, str] = field(default_factory=dict)  # by column
+    categories: dict[str, str] = field(default_factory=dict)  # by column, as pg_type.typcategory
     not_null: set[str] = field(default_factory=set)
     unique: set[str] = field(default_factory=set)
     hidden: dict[str, int] = field(default_factory=dict)  # by column: the oid that `namesakes.HIDDEN` found
@@ -135,9 +140,10 @@ def inspect(conn: Connection) -> Findings:
     """Return what exists of our tables in the search path. Changes nothing."""
     tables: dict[str, Table] = {}
     columns = session.answer(conn, CATALOG, [list(ddl.TABLES)])
-    for name, kind, column, hidden, type_name, not_null, unique, *of_logs in columns:
-        table = tables.setdefault(name, Table(kind, *of_logs))
+    for name, kind, column, hidden, type_name, category, not_null, unique, *of_table in columns:
+        table = tables.setdefault(name, Table(kind, *of_table))
         table.types[column] = type_name
+        table.categories[column] = category
         if hidden:
             table.hidden[column] = hidden
         if not_null:
@@ -146,7 +152,11 @@ def inspect(conn: Connection) -> Findings:
             table.unique.add(column)
     role = Identifier(conn.info.user).as_string(conn)
     foreign = *namesakes.tables_of_others(tables, ddl.COLUMNS, role), *namesakes.hiding_tables(conn, tables)
-    found = foreign or (*misfits(tables, role), *lost_names.find(conn, tables))
+    found = foreign or (
+        *misfits(tables, role),
+        *lost_names.find(conn, tables),
+        *child_tables.find(conn, tables),
+    )
     return Findings(tables, found, _migration(conn, tables.get("logs")))
 
 
@@ -157,6 +167,7 @@ def _migration(conn: Connection, logs: Table | None) -> str | None:
     return migration_record.read(conn, logs.record) or logs.comment_on_old
 
 
+KEY = 'RANGE ("timestamp")'
 TIMESTAMP = "timestamp with time zone"
 WHOLE_NUMBERS = (None, "smallint", "integer", "bigint")  # None: the column is missing, which is reported elsewhere
 
@@ -175,26 +186,33 @@ def misfits(tables: Mapping[str, Table], role: str) -> Iterator[str]:
                 yield f"{name}.{key}: expected a unique column, found none; ALTER TABLE {name} ADD UNIQUE ({key})"
             if "id" not in unique and "id" in tables[name].types and "logs" not in tables:  # logs will refer to it
                 yield f"{name}.id: expected a primary key, found none; ALTER TABLE {name} ADD PRIMARY KEY (id)"
-    yield from digest_columns.find(tables)
-    if of_others := list(_misfits_of_others(tables)):
+    yield from column_types.find(tables)
+    if are_ours := lost_columns.are_ours(tables):
+        yield from lost_columns.find(tables)
+    if of_others := list(_misfits_of_others(tables, are_ours)):
         own = refusals.new_schema(role)
         of_others[-1] += f"; if it is another program's, give this role a schema of its own: {own}"
     yield from of_others
 
 
-def _misfits_of_others(tables: Mapping[str, Table]) -> Iterator[str]:
+def _misfits_of_others(tables: Mapping[str, Table], are_ours: bool) -> Iterator[str]:
     """Yield each mismatch that no statement can fix, because the table was made for another purpose."""
     for name, table in tables.items():
         if name == "logs" and table.kind not in "pr":
             yield "logs: expected a partitioned table, found another kind"
         elif name != "logs" and table.kind != "r":
             yield f"{name}: expected a table, found another kind"
-        elif name == "logs" and table.kind == "p" and table.partition_key != 'RANGE ("timestamp")':
-            yield f'logs: expected PARTITION BY RANGE ("timestamp"), found {table.partition_key}'
+        elif (
+            name == "logs"
+            and table.kind == "p"
+            and table.partition_key != KEY
+            and (not are_ours or "timestamp" in table.types)
+        ):
+            yield f"logs: expected PARTITION BY {KEY}, found {table.partition_key}"
         elif name != "logs" and "logs" not in tables and table.types.get("id") not in WHOLE_NUMBERS:
             yield f"{name}.id: expected a whole number, found {table.types['id']}"
         for column in ddl.COLUMNS[name]:
-            if column not in table.types and not ddl.COLUMNS[name][column]:
+            if column not in table.types and not ddl.COLUMNS[name][column] and not are_ours:
                 yield f"{name}.{column}: expected a column, found none"
     if "logs" in tables and (found := tables["logs"].types.get("timestamp")) not in (TIMESTAMP, None):
         yield f"logs.timestamp: expected {TIMESTAMP}, found {found}"

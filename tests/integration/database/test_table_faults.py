@@ -282,6 +282,117 @@ def test_a_column_of_digests_that_has_become_text(used: Site, column: str) -> No
     assert used.rejected() == []
 
 
+def test_an_address_that_does_not_fit_into_its_column(used: Site) -> None:
+    used.query("ALTER TABLE logs ALTER source_ip TYPE varchar(5) USING ''")
+    refused_until_mended(used, "logs.source_ip: expected the type text, found character varying(5)")
+
+
+def test_an_unparsed_line_that_does_not_fit_into_its_column(used: Site) -> None:
+    used.query("ALTER TABLE rejected_lines ALTER line TYPE varchar(9) USING ''")
+    used.append("damaged, and long\n")
+    assert used.run(status=Exit.OPERATOR).stderr.endswith(" --check\n")
+    (statement,) = advice(marked(used))
+    assert statement == "ALTER TABLE rejected_lines ALTER line TYPE text"
+    used.query(statement)
+    used.run()
+    assert len(used.rejected()) == 1
+
+
+OTHER_THINGS = [
+    "users.email bytea convert_to({}, 'UTF8')",
+    "nodes.name bytea convert_to({}, 'UTF8')",
+    "log_positions.position text {}::text",
+    "log_positions.position numeric(20,2) {}",
+    "log_positions.head_length text {}",
+    "log_positions.updated_at text {}",
+    "log_positions.stored_from text {}",
+    "rejected_lines.rejected_at text {}",
+    "rejected_lines.reason bytea convert_to({}, 'UTF8')",
+    "rejected_lines.line json '1'",
+]
+
+
+@pytest.mark.parametrize("changed", OTHER_THINGS)
+def test_a_column_that_has_become_another_thing(used: Site, changed: str) -> None:
+    """A run cannot compare it, or finds nothing equal to it: with a length that is text, lines were stored twice."""
+    place, kind, using = changed.split(" ", 2)
+    table, column = place.split(".")
+    used.append(line(5))
+    used.run("--keep")
+    used.query(f"ALTER TABLE {table} ALTER {column} TYPE {kind} USING {using.format(column)}")
+    used.append(*lines(6, 10), "damaged\n")
+    expected = f"{place}: expected the type "
+    assert expected in marked(used)
+    said = used.run("--keep", status=Exit.OPERATOR).stderr
+    (statement,) = re.findall(rf"{expected}[^;]*; (ALTER TABLE .*); new lines go to", said)
+    used.query(statement)
+    used.run("--keep")
+    assert used.emails() == users(0, 10)
+    assert len(used.rejected()) == 1
+    assert "✗" not in used.run("--check").stdout
+
+
+@pytest.mark.parametrize("table", ["users", "endpoints", "nodes", "log_positions"])
+@pytest.mark.parametrize("same_id", [True, False])
+def test_a_table_that_inherits_names_or_positions(used: Site, table: str, same_id: bool) -> None:
+    """Its ids are those of other names: a row would have shown one of them."""
+    names = {"users": "u7", "endpoints": "host7.example", "nodes": "n1"}
+    used.query(f"CREATE TABLE child () INHERITS ({table})")
+    used.append(line(5))
+    used.run("--keep")  # empty, it is in nobody's way
+    if table == "log_positions":
+        used.query("INSERT INTO child SELECT * FROM log_positions")
+    else:
+        used.query(f"INSERT INTO child VALUES ({'1' if same_id else 'DEFAULT'}, '{names[table]}')")
+    used.append(*lines(6, 10))
+    expected = f"{table}: expected all of its rows in it, found some in child, which inherits from it"
+    assert expected in marked(used)
+    said = used.run("--keep", status=Exit.OPERATOR).stderr
+    assert expected in said
+    for statement in advice(said):
+        used.query(statement)
+    used.run("--keep")
+    assert used.emails() == users(0, 10)
+    shown = "SELECT count(*) FROM logs l JOIN users u ON u.id = user_id JOIN endpoints e ON e.id = destination_id "
+    assert used.query(f"{shown} WHERE replace(email, 'u', 'host') || '.example' = address") == [(10,)]
+
+
+RENAMED = "users.id users.email nodes.name logs.timestamp log_positions.id log_positions.head log_positions.position "
+RENAMED += "log_positions.updated_at rejected_lines.node_id rejected_lines.rejected_at"
+
+
+@pytest.mark.parametrize("place", RENAMED.split())
+def test_a_column_that_was_renamed(used: Site, place: str) -> None:
+    """It would be another program's, by the message: a schema of its own would have been an empty one."""
+    table, column = place.split(".")
+    used.query(f'ALTER TABLE {table} RENAME "{column}" TO "my ""{column}"')
+    refused_until_mended(used, f"{place}: expected a column, found none; if it was renamed: ALTER TABLE")
+
+
+DROPPED = "users.email nodes.name log_positions.id log_positions.head log_positions.source rejected_lines.reason "
+DROPPED += "rejected_lines.line_offset rejected_lines.line rejected_lines.node_id log_positions.updated_at"
+
+
+@pytest.mark.parametrize("place", DROPPED.split())
+def test_a_column_that_was_dropped(used: Site, place: str) -> None:
+    table, column = place.split(".")
+    used.query(f"ALTER TABLE {table} DROP COLUMN {column}")
+    used.append(*lines(5, 15))
+    expected = f"{place}: expected a column, found none; restore {table} from a backup; if there is none"
+    assert expected in marked(used)
+    said = used.run(status=Exit.OPERATOR).stderr
+    (statement,) = re.findall(rf"{expected}[^:]*: (.*); new lines go to", said)
+    used.query(statement)
+    used.append(*lines(15, 25), "damaged\n")
+    has_positions = not statement.startswith("DROP TABLE")  # otherwise it counts as an older database, once
+    used.run(status=Exit.DONE if has_positions else Exit.OPERATOR)
+    used.run()
+    assert used.query("SELECT count(*), count(email) FROM logs JOIN users ON users.id = user_id") == [
+        (25, 20 if place == "users.email" else 25)
+    ]
+    assert used.query("SELECT count(*) FROM rejected_lines") == [(1,)]
+
+
 @pytest.mark.parametrize("column", ["stored_from", "tail", "installation"])
 def test_a_column_that_a_run_adds_again_is_no_older_database(used: Site, column: str) -> None:
     """A run reported that the database lacks lines, although it has all of them."""
