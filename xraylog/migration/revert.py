@@ -47,7 +47,7 @@ def rows_at_risk(conn: Connection) -> tuple[OldTable, RowsAtRisk]:
         columns = [column for column in old.columns if not column.generated]
         names = SQL(", ").join(Identifier(column.name) for column in columns).as_string(conn)
         values = SQL(", ").join(_as_old(old, column) for column in columns).as_string(conn)
-        last_id = _last_id(conn)
+        last_id = _last_settled_id(conn)
         found = _new_rows(conn, old)
         first = min(new.first for new in found).text if found else None
         last = max(new.last for new in found).text if found else None
@@ -144,6 +144,17 @@ def _last_id(conn: Connection) -> int | None:
         return None
     row = conn.execute(SQL("SELECT last_value FROM {} WHERE is_called").format(SQL(sequence.name))).fetchone()
     return int(row[0]) if row else None
+
+
+def _last_settled_id(conn: Connection) -> int | None:
+    """Return the last id that the sequence gave, at a moment when no transaction has ids for rows that nobody sees yet.
+
+    Such rows would be in no report, and the id would not show later that they came. A run that attaches a day holds the
+    lock of this step; one that copies into `logs` has locked that table. The rollback lets both go on.
+    """
+    with conn.transaction(force_rollback=True):
+        conn.execute("LOCK TABLE ONLY logs IN SHARE MODE")
+        return _last_id(conn)
 
 
 def revert(conn: Connection, risk: RowsAtRisk | None) -> bool:

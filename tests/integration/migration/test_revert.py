@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 
+import psycopg
 import pytest
 from helpers.migration import (
     BY_HAND,
@@ -20,6 +21,7 @@ from helpers.migration import (
     stop_in_the_middle,
 )
 from helpers.site import Site, facts, lines
+from psycopg import errors
 
 from xraylog.database import ddl, partitions
 from xraylog.database.session import Connection
@@ -62,6 +64,25 @@ def test_a_row_that_comes_after_the_report_is_not_lost_where_ids_come_from_no_se
     assert risk.rows == 1
     assert revert.revert(conn, risk)
     assert is_plain(conn)
+
+
+def test_a_row_whose_transaction_is_open_during_the_report_is_not_lost(
+    conn: Connection, database: dict[str, str]
+) -> None:
+    """Its id is taken, and nobody sees it: the report would lack it, and the id would show nothing new afterwards."""
+    make_plain_logs(conn)
+    swap.swap(conn, "UTC", 60)
+    partitions.Partitions(conn).ensure(["2025-11-17"])
+    with psycopg.connect(**database) as run:  # type: ignore[arg-type]
+        run.execute(INSERT)
+        with pytest.raises(errors.LockNotAvailable):  # undo waits, and tries again
+            revert.rows_at_risk(conn)
+    _, risk = revert.rows_at_risk(conn)
+    assert risk.rows == 1
+    with psycopg.connect(**database) as run:  # type: ignore[arg-type]
+        run.execute("SET lock_timeout = '1s'")
+        run.execute(INSERT)  # it does not have to wait for an answer of the operator
+    assert not revert.revert(conn, risk)
 
 
 def test_an_undo_that_another_session_has_ended_has_nothing_left_to_drop(conn: Connection) -> None:
