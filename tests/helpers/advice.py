@@ -63,6 +63,7 @@ TESTED: dict[str, dict[str, str]] = {
         "[parser] logfile: expected xray's log as text": "integration/ingest/test_discovery.py::"
         "test_an_archive_in_the_place_of_the_configured_log_is_refused",
         "-: expected piped input": ADVICE + "test_standard_input_that_is_closed",
+        "{}: expected xray's log, found an offline buffer": NOTHING + "the installation imports it",
         "{}: expected {}, found {}": "integration/ingest/test_discovery.py::"
         "test_zstd_is_refused_where_python_does_not_have_it_and_the_command_that_is_named_loads_it",
     },

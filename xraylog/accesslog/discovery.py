@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from xraylog import config, safe_open
-from xraylog.accesslog import archive, lockfile, logfile
+from xraylog.accesslog import archive, lockfile, logfile, offline_buffer
 from xraylog.accesslog.archive import Archive, Piped
 from xraylog.accesslog.logfile import Log, LogFile, Unusable
 from xraylog.config import Config
@@ -72,6 +72,19 @@ def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) 
     with contextlib.ExitStack() as files:
         logs = [files.enter_context(_opened(path, folder, read_only)) for path in paths]
         yield sorted((log for log in logs if log is not None), key=lambda log: isinstance(log, LogFile))
+
+
+def refuse_buffers(cfg: Config, logs: Sequence[Log]) -> None:
+    """Raise Unusable if one of these logs is an offline buffer, whatever its name: compressed, piped in, or a hard link.
+
+    Not for the configured log: a client that can forge lines could write such a beginning into it.
+    """
+    for log in logs:
+        if log.path != cfg.log_path and log.begins_with(offline_buffer.HEADER):
+            raise Unusable(
+                f"{log.path}: expected xray's log, found an offline buffer, which the installation whose it is imports",
+                log.path,
+            )
 
 
 def is_live(path: Path) -> bool:

@@ -88,6 +88,10 @@ class Log:
         """Return whether it has no text."""
         return not self._head
 
+    def begins_with(self, text: bytes) -> bool:
+        """Return whether its text begins with this one."""
+        return self._head.startswith(text)
+
     @property
     def has_drain_marker(self) -> bool:
         """Whether the text begins with a drain mark: we have removed what was there before."""

@@ -56,6 +56,7 @@ def report(cfg: Config, paths: Sequence[Path], keep: bool, again: bool) -> bool:
         discovery.opened(paths, None, read_only=True) as logs,
         offline_buffer.opened(cfg.buffer_path, read_only=True) as buffer,
     ):
+        discovery.refuse_buffers(cfg, logs)
         lines = database_and_buffer(cfg, buffer, known := database_state.ask(cfg, logs, buffer))
         for text in (*locked(cfg, paths), *lines):
             say(text)

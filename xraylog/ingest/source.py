@@ -246,6 +246,7 @@ def read(
 
 def with_new_lines(cfg: Config, options: Options, paths: Sequence[Path], logs: Sequence[Log]) -> list[Source]:
     """Return a source for each log that may have new lines. Log which have none, and which paths have no log."""
+    discovery.refuse_buffers(cfg, logs)
     found = {log.path for log in logs}
     for path in paths:
         if path not in found:

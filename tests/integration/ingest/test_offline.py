@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from helpers.site import Site, line, lines, users
 
 from xraylog.accesslog import drain
 from xraylog.accesslog.logfile import MARK_BYTES
+from xraylog.cli import Exit
 
 
 def drained(path: Path) -> bool:
@@ -254,6 +256,26 @@ def test_the_buffer_of_another_installation_is_no_log(site: Site, of_other: str)
     said = site.run("--logfile", str(other.folder / of_other), status=78).stderr
     assert "--logfile: expected xray's log, found the offline buffer of another installation" in said
     assert (other.folder / of_other).read_bytes() == before
+    assert other.buffered() == users(0, 5)
+
+
+@pytest.mark.parametrize("how", ["copy", "hard link", "gzip", "pipe"])
+def test_a_buffer_under_another_name_is_no_log(site: Site, how: str) -> None:
+    other = site.clone()
+    other.append(*lines(0, 5))
+    other.away()
+    other.run()
+    named, before = site.folder / "other.log", other.buffer.read_bytes()
+    if how == "hard link":
+        named.hardlink_to(other.buffer)
+    else:
+        named.write_bytes(gzip.compress(before) if how == "gzip" else before)
+    for arguments in ([], ["--dry-run"]):
+        with named.open() as file:
+            given = "-" if how == "pipe" else str(named)
+            done = site.run("--logfile", given, *arguments, status=Exit.OPERATOR, stdin=file)
+        assert "expected xray's log, found an offline buffer" in done.stderr
+    assert site.rejected() == []
     assert other.buffered() == users(0, 5)
 
 
