@@ -75,7 +75,7 @@ def opened(paths: Sequence[Path], folder: Path | None, read_only: bool = False) 
 
 
 def refuse_buffers(cfg: Config, logs: Sequence[Log]) -> None:
-    """Raise Unusable if one of these logs is an offline buffer, whatever its name: compressed, piped in, or a hard link.
+    """Raise Unusable if one of these logs is an offline buffer, whatever its name: compressed, piped, or a hard link.
 
     Not for the configured log: a client that can forge lines could write such a beginning into it.
     """
