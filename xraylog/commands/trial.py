@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from xraylog.accesslog.parser import Parser
 from xraylog.config import Config
-from xraylog.database import interference, positions, reject_reason, schema, table_faults
+from xraylog.database import interference, positions, reject_reason, schema, session, table_faults
 from xraylog.database.positions import Position, PositionUpdate
 from xraylog.database.session import Connection, Unsuitable
 from xraylog.loading.loader import Target
@@ -48,6 +48,8 @@ def run(conn: Connection, cfg: Config, on_new_day: bool) -> None:
     rejected; Dropped if it would be lost.
     """
     with psycopg.Transaction(conn, force_rollback=True):
+        with session.transaction(conn):  # its timeouts are those of the transaction around it from now on
+            pass
         found = schema.ensure(conn)
         # A line needs no second session.
         target = Target(conn, lambda: contextlib.nullcontext(conn), has_reject_reason=reject_reason.is_there(found))

@@ -13,7 +13,7 @@ import pytest
 from helpers.load_paths import ATTACH, LOAD_PATHS
 from helpers.site import AT, Site, day, line, lines, users, wait_until
 
-from xraylog.database import deadline, positions, session
+from xraylog.database import deadline, positions, schema, session
 from xraylog.database.capabilities import Capabilities
 from xraylog.ingest import online
 
@@ -80,6 +80,24 @@ def test_no_answer_in_a_pipeline_ends_it_and_the_session(site: Site) -> None:
         conn.execute("SELECT pg_sleep(600)")
         pipeline.sync()
     assert conn.closed
+
+
+def test_the_trial_of_a_check_has_the_timeouts_of_a_run(
+    site: Site, conn: psycopg.Connection[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With those of the role, it was ended, and reported that a run would be."""
+    prescribe(site, conn)
+    site.append(*lines(0, 10))
+    site.run()
+    ensure, seen = schema.ensure, []
+
+    def ensure_seen(trial: session.Connection) -> schema.Findings:
+        seen.append(trial.execute("SHOW idle_in_transaction_session_timeout").fetchone())
+        return ensure(trial)
+
+    monkeypatch.setattr(schema, "ensure", ensure_seen)
+    assert site.main("--check") == 0
+    assert {*seen} == {("10min",)}
 
 
 @pytest.mark.parametrize("load_path", LOAD_PATHS)
