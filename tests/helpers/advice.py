@@ -393,6 +393,7 @@ TESTED: dict[str, dict[str, str]] = {
         "rows were dropped by trigger": FAULTS + "test_rows_that_a_trigger_drops_are_counted_with_its_name",
         "trigger {} on {} drops names": FAULTS + "test_a_trigger_that_drops_names_is_named",
         "{}.{} is not ours": FAULTS + "test_a_column_that_another_program_added",
+        "{} refuses what a run writes": FAULTS + "test_what_refuses_unparsed_lines_or_positions_is_named",
     },
     "xraylog/password_file.py": {
         "set [postgresql] password, or make": ADVICE + "test_a_file_of_passwords_that_is_not_there_is_made",

@@ -46,7 +46,7 @@ from xraylog.printed import say
 
 TOO_MANY = "docs/operations.md#too-many-partitions"
 HAS_SCHEMA = "SELECT current_schema() IS NOT NULL"  # otherwise our tables may be in one that is closed to this role
-MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT')"
+MAY_READ_POSITIONS = "SELECT has_table_privilege('log_positions', 'SELECT') AND has_table_privilege('nodes', 'SELECT')"
 
 
 def report(cfg: Config, logs: Sequence[Path]) -> int:
@@ -306,7 +306,7 @@ def _way_to_store(conn: Connection, error: psycopg.Error) -> str:
     known = refusals.describe("", {"user": conn.info.user}, error.sqlstate) or ()
     if session.is_temporary(error):
         to_do = hints.joined("a run now would go offline", *known)
-    elif statements := [*interference.culprits(conn, error), *interference.constraints(conn, str(error))]:
+    elif statements := table_faults.to_accept(conn, error):
         to_do = f"as their owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
     elif known:
         to_do = hints.joined(*known)

@@ -29,6 +29,8 @@ TRIGGERS = """
     ORDER BY 2, 1
     LIMIT 3
 """
+OF_NO_LINE = ("log_positions", "rejected_lines")
+MAY_BE_NULL = {"log_positions": ("tail", "installation")}
 # Columns that the operator added, and that reject rows without a value for them.
 STRICT_COLUMNS = """
     SELECT attname FROM pg_attribute
@@ -90,8 +92,32 @@ def _raise_if_without_id(conn: Connection, error: psycopg.Error) -> None:
     ((column,),) = conn.execute("SELECT quote_ident(%s)", [column])
     raise Unsuitable(
         f"{table}.{column} is not ours, is NOT NULL and has no default: "
-        f"ALTER TABLE {table} ALTER {column} DROP NOT NULL, or SET DEFAULT"
+        f"ALTER TABLE {table} ALTER {column} DROP NOT NULL; or give it a default"
     ) from error
+
+
+def raise_if_records_are_refused(conn: Connection, error: psycopg.Error) -> None:
+    """Raise Unsuitable, which says what to do, if positions or unparsed lines are refused: no line is at fault then.
+
+    The caller has rolled back the failed transaction.
+    """
+    table = error.diag.table_name
+    if table not in OF_NO_LINE:
+        return
+    with session.transaction(conn):
+        raise_if_at_fault(conn, error, table)
+        statements = to_accept(conn, error)
+    if statements:
+        way_out = f"as its owner, or a superuser of PostgreSQL: {'; '.join(statements)}"
+        raise Unsuitable(f"{table} refuses what a run writes: {session.message(error)}; {way_out}") from error
+
+
+def to_accept(conn: Connection, error: psycopg.Error) -> list[str]:
+    """Return the statements that remove what others added, and what raised this error; none if it is not known."""
+    table, column = error.diag.table_name, error.diag.column_name
+    if isinstance(error, errors.NotNullViolation) and column in MAY_BE_NULL.get(table or "", ()):
+        return [f"ALTER TABLE {table} ALTER {column} DROP NOT NULL"]
+    return [*interference.culprits(conn, error), *interference.constraints(conn, error.diag.message_primary or "")]
 
 
 def raise_if_lost(conn: Connection, table: str) -> None:

@@ -207,11 +207,15 @@ class Loader:
     ) -> tuple[int, int, list[Position]]:
         """Run the transaction; return the numbers of rows and of unparsed lines, and the new positions."""
         position = updates[0].position
-        with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
-            rows = RejectedRows(batch, self._target.refusals)
-            usable = rows.without_days(self._days.refused(batch.days()), rows.without_names(names.refused))
-            stored, rejected = rejects.copy_or_reject(self._conn, rows, usable, position, store)
-            return stored, rejected, [positions.move(self._conn, update) for update in updates]
+        try:
+            with self._target.transaction(self._node, position.node_id, names, len(batch.records)) as store:
+                rows = RejectedRows(batch, self._target.refusals)
+                usable = rows.without_days(self._days.refused(batch.days()), rows.without_names(names.refused))
+                stored, rejected = rejects.copy_or_reject(self._conn, rows, usable, position, store)
+                return stored, rejected, [positions.move(self._conn, update) for update in updates]
+        except (errors.DataError, errors.IntegrityError) as error:
+            table_faults.raise_if_records_are_refused(self._conn, error)
+            raise
 
 
 def _has_many_rows(batches: Sequence[Batch]) -> bool:

@@ -185,7 +185,7 @@ def test_a_column_of_others_that_positions_have_no_value_for(used: Site) -> None
     used.query("ALTER TABLE log_positions ALTER shop DROP DEFAULT")
     (told,) = check(used)
     assert "log_positions.shop is not ours" in told
-    follow(told.partition(", or SET DEFAULT")[0], used)
+    follow(told.partition("; or give it")[0], used)
     used.append(*lines(5, 10))
     assert_mended(used)
 
@@ -572,3 +572,19 @@ def test_a_line_that_a_check_of_yours_rejects(used: Site) -> None:
     (told,) = check(used)
     assert "a good line was left unparsed: new row for relation" in told
     assert " until then lines go to rejected_lines; then: " in told
+
+
+@pytest.mark.parametrize("table", ["nodes", "log_positions"])
+def test_a_table_that_a_role_may_not_read_is_named(used: Site, as_role: Callable[[Site], str], table: str) -> None:
+    """The check itself reads it, to compare what the database has confirmed: its advice was to check."""
+    role = as_role(used)
+    used.query(f"ALTER TABLE {table} OWNER TO postgres")
+    used.query(f"REVOKE SELECT ON {table} FROM {role}")
+    used.append(*lines(5, 10))
+    used.run(status=Exit.OPERATOR)
+    told = "\n".join(check(used))
+    grants = re.findall(r"GRANT [^;\n]+", told)
+    assert grants, told
+    for grant in grants:
+        used.query(grant)
+    assert_mended(used)

@@ -298,6 +298,45 @@ def test_an_unparsed_line_that_does_not_fit_into_its_column(used: Site) -> None:
     assert len(used.rejected()) == 1
 
 
+REFUSED_RECORDS = {
+    "a sequence that gives old ids": "SELECT setval('rejected_lines_id_seq', 1, false)",
+    "a unique index": "CREATE UNIQUE INDEX once ON rejected_lines (source) WHERE id > 30",
+    "a constraint": "ALTER TABLE rejected_lines ADD CHECK (id <= 30)",
+    "a column that must not be null": "ALTER TABLE rejected_lines ADD x integer NOT NULL DEFAULT 0; "
+    "ALTER TABLE rejected_lines ALTER x DROP DEFAULT",
+    "a constraint on positions": "ALTER TABLE log_positions ADD CONSTRAINT small CHECK (position < 250)",
+}
+
+
+@pytest.mark.parametrize("why", REFUSED_RECORDS)
+@pytest.mark.parametrize("load_path", LOAD_PATHS)
+def test_what_refuses_unparsed_lines_or_positions_is_named(used: Site, why: str, load_path: str) -> None:
+    """No row of a log is at fault then, and a check, with its own line, may not meet it."""
+    used.load_path = load_path
+    used.append(*["damaged\n"] * 30)
+    used.run("--keep")
+    used.query(REFUSED_RECORDS[why])
+    used.append(*lines(5, 10), "damaged\n", "damaged\n")
+    said = used.run("--keep", status=Exit.OPERATOR).stderr
+    assert used.buffered() == users(5, 10)
+    statements = advice(said)
+    assert statements, said
+    for statement in statements:
+        used.query(statement)
+    used.run("--keep")
+    assert used.emails() == users(0, 10)
+    assert len(used.rejected()) == 32
+
+
+@pytest.mark.parametrize("column", ["tail", "installation"])
+def test_our_column_that_must_not_be_null_is_found_by_a_check(used: Site, column: str) -> None:
+    used.query(f"UPDATE log_positions SET {column} = '' WHERE {column} IS NULL")
+    used.query(f"ALTER TABLE log_positions ALTER {column} SET NOT NULL")
+    (statement,) = advice(marked(used))
+    used.query(statement)
+    assert "✗" not in used.run("--check").stdout
+
+
 OTHER_THINGS = [
     "users.email bytea convert_to({}, 'UTF8')",
     "nodes.name bytea convert_to({}, 'UTF8')",
