@@ -10,9 +10,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from xraylog import safe_open
+
 FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
 FAR = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
 MARGIN = 1 << 30  # bytes: more than a log grows between two system calls
+NEEDED_BYTES = 20 << 10  # of the largest file that each run replaces, the state file
 MOUNTS = Path("/proc/self/mountinfo")
 ESCAPED = re.compile(rb"\\([0-7]{3})")  # a blank in a path, and the like
 
@@ -79,3 +82,17 @@ def _fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
     if libc.fallocate64(descriptor, mode, offset, length) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def is_full(path: Path) -> bool:
+    """Return whether the file system of a file, or of its place, has no room for more. Not for pipes and devices."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return False
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return False
+    is_root = os.geteuid() == safe_open.ROOT  # who may use what is reserved
+    blocks, files = (found.f_bfree, found.f_ffree) if is_root else (found.f_bavail, found.f_favail)
+    has_no_file_left = found.f_files > 0 and files == 0 and not os.path.exists(path)  # btrfs counts none
+    return has_no_file_left or (found.f_blocks > 0 and blocks * found.f_frsize < NEEDED_BYTES)

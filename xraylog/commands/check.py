@@ -102,7 +102,7 @@ def _outputs(cfg: Config) -> Iterator[Finding]:
             yield what, f"{output} {found}", hints.on(error, cfg) if error else ""
 
 
-def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
+def _obstacle(path: Path, is_replaced: bool = False, needs_room: bool = True) -> OSError | None:
     """Return the error with which a run would fail to open a file. Opens nothing, because that could create it."""
     number, named, path = 0, path, safe_path.without_links(path)
     if os.path.isdir(path):
@@ -115,6 +115,8 @@ def _obstacle(path: Path, is_replaced: bool = False) -> OSError | None:
         number = errno.EACCES if os.path.isdir(path.parent) or file_advice.barred_folder(path) else errno.ENOENT
     if number == errno.EACCES and file_advice.is_read_only(path):
         number = errno.EROFS
+    elif number == 0 and needs_room and file_system.is_full(path):
+        number = errno.ENOSPC
     return OSError(number, os.strerror(number), str(named)) if number else None
 
 
@@ -127,7 +129,7 @@ def _lock(cfg: Config, path: Path) -> Finding:
     if holder:
         busy = logfile.Busy(f"{lock} is held by {holder}")
         return "lock", str(busy), hints.joined("a run now would exit with status 75", hints.holder(busy, cfg))
-    if not os.path.exists(lock) and (obstacle := _obstacle(lock)) is not None:
+    if not os.path.exists(lock) and (obstacle := _obstacle(lock, needs_room=False)) is not None:
         return "lock", f"{lock} cannot be created: {obstacle.strerror}", hints.on(obstacle, cfg)
     return "lock", f"{lock} is free", ""
 

@@ -595,6 +595,21 @@ def test_where_no_schema_can_be_created_in_none_is_named(site: Site, check: Chec
     assert "None" not in texts(report, "rights", "✗")[0]
 
 
+def test_a_full_disk_is_no_green_light(site: Site, check: Check) -> None:
+    """A run could neither replace the state file nor put lines aside."""
+    with mounts.full(site.folder / "small") as small:
+        site.set("parser", offline_file=str(small / "buffer.jsonl"))
+        site.set("stats", output=str(small / "stats.jsonl"))
+        site.append(line(0))
+        status, report = check()
+        assert status == 3
+        for what in ("state", "statistics"):
+            (text,) = texts(report, what, "✗")
+            assert "No space left on device; make room: df -h " in text
+        (small / "filler").unlink()
+        assert check()[0] == 0
+
+
 # --- schema --------------------------------------------------------------------------------------------------
 
 MISFITS = [
