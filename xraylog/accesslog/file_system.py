@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xraylog import safe_open
+from xraylog import safe_path
 
 FALLOC_FL_COLLAPSE_RANGE = 0x08  # linux/falloc.h
 FAR = 1 << 43  # bytes: past the end of any log, and a multiple of any block size
@@ -92,7 +92,7 @@ def is_full(path: Path) -> bool:
         found = os.statvfs(path.parent)
     except OSError:
         return False
-    is_root = os.geteuid() == safe_open.ROOT  # who may use what is reserved
+    is_root = os.geteuid() == safe_path.ROOT  # who may use what is reserved
     blocks, files = (found.f_bfree, found.f_ffree) if is_root else (found.f_bavail, found.f_favail)
     has_no_file_left = found.f_files > 0 and files == 0 and not os.path.exists(path)  # btrfs counts none
     return has_no_file_left or (found.f_blocks > 0 and blocks * found.f_frsize < NEEDED_BYTES)
